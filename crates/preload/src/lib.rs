@@ -1,0 +1,1 @@
+//! Plain libc names.

@@ -1,0 +1,1 @@
+//! Shared-memory layout and byte rings.

@@ -1,0 +1,1 @@
+//! Placeholder for the C ABI, by man-page family.

@@ -1,0 +1,2 @@
+//! The `sockshim` command.
+fn main() {}

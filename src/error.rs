@@ -1,0 +1,37 @@
+//! The error of a system call, and the one place where it becomes `-1` and `errno`.
+
+use libc::c_int;
+
+/// A kernel error number, always positive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Errno(pub(crate) c_int);
+
+impl Errno {
+    /// The calling thread's current `errno`.
+    pub(crate) fn last() -> Self {
+        // SAFETY: `__errno_location` returns a valid pointer to this thread's errno.
+        Self(unsafe { *libc::__errno_location() })
+    }
+
+    /// Stores this error where the program will look for it.
+    pub(crate) fn store(self) {
+        // SAFETY: `__errno_location` returns a valid pointer to this thread's errno.
+        unsafe { *libc::__errno_location() = self.0 }
+    }
+}
+
+/// What a libc function returns for `result`: the count, or -1 with `errno` set as the last action.
+pub(crate) fn answer(result: Result<usize, Errno>) -> isize {
+    match result {
+        Ok(count) => isize::try_from(count).unwrap_or(isize::MAX),
+        Err(errno) => {
+            errno.store();
+            -1
+        }
+    }
+}
+
+/// The reverse of [`answer`], for the result of a libc call.
+pub(crate) fn outcome(returned: isize) -> Result<usize, Errno> {
+    usize::try_from(returned).map_err(|_| Errno::last())
+}

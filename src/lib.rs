@@ -1,0 +1,15 @@
+//! BSD sockets in user space.
+//!
+//! The library holds the prefixed C ABI (`sockshim_socket`, `sockshim_read`, ...); `crates/preload` exports
+//! the same functions under the plain libc names. ARCHITECTURE.md is the map and lists the invariants.
+//!
+//! Reading order: [`abi`] (what a program calls) -> `registry` (which descriptor is what) -> `pipe` (one
+//! connection over shared memory) -> `readiness` (poll, select, epoll) -> `sys` (the kernel).
+
+pub mod abi;
+mod error;
+mod pipe;
+mod readiness;
+mod registry;
+pub mod report;
+mod sys;

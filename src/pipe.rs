@@ -1,0 +1,1 @@
+//! One connection over shared memory.

@@ -1,0 +1,4 @@
+//! Which descriptor is what.
+
+pub(crate) mod lifecycle;
+pub(crate) mod reason;

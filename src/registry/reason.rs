@@ -1,0 +1,57 @@
+//! Why a connection runs where it runs.
+
+/// The reason code of a descriptor; the numbers are part of the C ABI and never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Reason {
+    /// Nothing stands against a pipe; the connection has not transferred enough yet.
+    Undecided = 0,
+    /// On a pipe.
+    Pipe = 1,
+    /// The descriptor is not a TCP stream socket.
+    NotTcp = 2,
+    /// Not connected (listening, or not yet).
+    NotConnected = 3,
+    /// The peer is not on this machine (or in another network namespace).
+    Remote = 4,
+    /// The peer's process does not run on sockshim.
+    PeerWithout = 5,
+    /// `SOCKSHIM_PATH=host`.
+    Configured = 6,
+    /// Pinned with `sockshim_pin_host`.
+    PinnedByProgram = 7,
+    /// The rendezvous folder cannot be used.
+    NoFolder = 8,
+    /// The segment could not be made or had another version or a damaged header.
+    BadSegment = 9,
+    /// No memory left in the rendezvous folder's file system.
+    NoMemory = 10,
+    /// A table of sockshim is full.
+    TableFull = 11,
+    /// The descriptor number is above the cap of the table.
+    AboveCap = 12,
+    /// Given to stdio (`fdopen`, `dprintf`, `freopen`).
+    Stdio = 13,
+    /// An option or flag that only the kernel serves (out-of-band, zero-copy, timestamps, filters, TLS...).
+    Option = 14,
+    /// `O_ASYNC` is set.
+    Async = 15,
+    /// The program installed a seccomp filter.
+    Seccomp = 16,
+    /// A finite `RLIMIT_FSIZE`.
+    FileSizeLimit = 17,
+    /// Handed to a process image or process that may not run sockshim (`exec`, `SCM_RIGHTS`).
+    HandedOver = 18,
+    /// Shared with another process before it was upgraded.
+    Shared = 19,
+    /// Registered with an epoll set that sockshim did not see or cannot reach.
+    UnknownSet = 20,
+    /// Handed over with bytes still unread in the ring.
+    UnreadAtHandOver = 21,
+    /// Bytes were moved behind sockshim's back.
+    Integrity = 22,
+    /// The peer closed its side of the fast lane.
+    PeerLeft = 23,
+    /// Its descriptor was seen for the first time in the middle of its life.
+    Inherited = 24,
+}
