@@ -1,1 +1,83 @@
-//! Placeholder for the C ABI, by man-page family.
+//! The C ABI, by man-page family.
+//!
+//! Every function here is called by programs that know nothing of sockshim, so each keeps the manual page's
+//! contract to the letter: result, `errno` (touched by failures only), cancellation points, and what is allowed
+//! in a signal handler or a `vfork` child. The functions are thin: they tell the registry what happens to a
+//! descriptor and let the kernel do it.
+
+use crate::error::Errno;
+use crate::sys::real;
+
+/// Saves the argument registers of a C-variadic call, calls `$hook` with the first argument, and jumps to the
+/// function whose address the hook returns, as if the program had called that one.
+macro_rules! variadic_detour {
+    ($hook:path) => {
+        std::arch::naked_asm!(
+            "push rbp",
+            ".cfi_def_cfa_offset 16",
+            ".cfi_offset rbp, -16",
+            "mov rbp, rsp",
+            ".cfi_def_cfa_register rbp",
+            "sub rsp, 192",
+            "mov [rsp], rdi",
+            "mov [rsp + 8], rsi",
+            "mov [rsp + 16], rdx",
+            "mov [rsp + 24], rcx",
+            "mov [rsp + 32], r8",
+            "mov [rsp + 40], r9",
+            "mov [rsp + 48], rax", // al: how many vector registers hold arguments
+            "movaps [rsp + 64], xmm0",
+            "movaps [rsp + 80], xmm1",
+            "movaps [rsp + 96], xmm2",
+            "movaps [rsp + 112], xmm3",
+            "movaps [rsp + 128], xmm4",
+            "movaps [rsp + 144], xmm5",
+            "movaps [rsp + 160], xmm6",
+            "movaps [rsp + 176], xmm7",
+            "call {hook}",
+            "mov r11, rax",
+            "mov rdi, [rsp]",
+            "mov rsi, [rsp + 8]",
+            "mov rdx, [rsp + 16]",
+            "mov rcx, [rsp + 24]",
+            "mov r8, [rsp + 32]",
+            "mov r9, [rsp + 40]",
+            "mov rax, [rsp + 48]",
+            "movaps xmm0, [rsp + 64]",
+            "movaps xmm1, [rsp + 80]",
+            "movaps xmm2, [rsp + 96]",
+            "movaps xmm3, [rsp + 112]",
+            "movaps xmm4, [rsp + 128]",
+            "movaps xmm5, [rsp + 144]",
+            "movaps xmm6, [rsp + 160]",
+            "movaps xmm7, [rsp + 176]",
+            "leave",
+            ".cfi_def_cfa rsp, 8",
+            "jmp r11",
+            hook = sym $hook,
+        )
+    };
+}
+
+pub mod control;
+pub mod fd;
+pub mod io;
+pub mod makers;
+pub mod poll;
+pub mod process;
+pub mod raw;
+pub mod socket;
+pub mod stdio;
+
+/// Runs once when the shared object is loaded, before the program's own constructors.
+pub extern "C" fn sockshim_start() {
+    real::resolve();
+}
+
+/// Runs `note` without a trace in `errno`: success must not touch it, and a failure's must survive.
+fn quietly<T>(note: impl FnOnce() -> T) -> T {
+    let errno = Errno::last();
+    let result = note();
+    errno.store();
+    result
+}

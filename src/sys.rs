@@ -1,1 +1,4 @@
-//! The kernel.
+//! The kernel and the real libc: the only place with raw system calls and `dlsym`.
+
+pub(crate) mod raw;
+pub(crate) mod real;

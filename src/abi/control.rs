@@ -1,0 +1,246 @@
+//! `fcntl`, `ioctl`, and sockshim's own control functions.
+
+use crate::error::Errno;
+use crate::registry::lifecycle;
+use crate::registry::reason::Reason;
+use crate::sys::real;
+use libc::{F_GETFD, c_char, c_int, c_uint, c_ulong};
+use std::ffi::CStr;
+
+/// Where the bytes of a connection run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub enum Path {
+    /// Through the kernel.
+    Host = 0,
+    /// Over shared memory.
+    Pipe = 1,
+    /// Through the TCP/IP stack in user space.
+    Stack = 2,
+}
+
+/// What a connection, or a whole process, has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Counters {
+    /// Bytes that the program sent over the pipe.
+    pub bytes_sent: u64,
+    /// Bytes that the program received over the pipe.
+    pub bytes_received: u64,
+    /// Bytes that the program sent through the kernel.
+    pub kernel_bytes_sent: u64,
+    /// Bytes that the program received through the kernel.
+    pub kernel_bytes_received: u64,
+    /// Wake-ups sent to a sleeping peer.
+    pub doorbells: u64,
+    /// Times a thread of the program went to sleep in the kernel.
+    pub sleeps: u64,
+    /// Connections that got a pipe.
+    pub upgrades: u64,
+    /// Times a writer went back to the kernel because the pipe was full.
+    pub spills: u64,
+}
+
+/// `fcntl(2)`: works on a descriptor. The argument's word is passed whether the command uses it or not.
+///
+/// # Errors
+///
+/// As the manual page.
+///
+/// # Safety
+///
+/// As the manual page, by command.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sockshim_fcntl(fd: c_int, command: c_int, argument: c_ulong) -> c_int {
+    // SAFETY: the caller keeps the contract of fcntl(2).
+    unsafe { real::fcntl(fd, command, argument) }
+}
+
+/// `fcntl(2)` for large files, which is the same here.
+///
+/// # Errors
+///
+/// As the manual page.
+///
+/// # Safety
+///
+/// As the manual page, by command.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sockshim_fcntl64(fd: c_int, command: c_int, argument: c_ulong) -> c_int {
+    // SAFETY: the caller keeps the contract of fcntl(2).
+    unsafe { real::fcntl64(fd, command, argument) }
+}
+
+/// `ioctl(2)`: works on a device or socket. The argument's word is passed whether the request uses it or not.
+///
+/// # Errors
+///
+/// As the manual page.
+///
+/// # Safety
+///
+/// As the manual page, by request.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sockshim_ioctl(fd: c_int, request: c_ulong, argument: c_ulong) -> c_int {
+    // SAFETY: the caller keeps the contract of ioctl(2).
+    unsafe { real::ioctl(fd, request, argument) }
+}
+
+/// The version of the library that runs, such as "0.1.0".
+#[unsafe(no_mangle)]
+pub extern "C" fn sockshim_version() -> *const c_char {
+    VERSION.as_ptr()
+}
+
+/// Which path the connection behind `fd` is on: one of `SOCKSHIM_PATH_*`, or -1.
+///
+/// # Errors
+///
+/// `EBADF`: `fd` is not open.
+#[unsafe(no_mangle)]
+pub extern "C" fn sockshim_path(fd: c_int) -> c_int {
+    if !is_open(fd) {
+        return refuse(libc::EBADF);
+    }
+    Path::Host as c_int
+}
+
+/// Why the connection behind `fd` is on its path: one of `SOCKSHIM_REASON_*`.
+#[unsafe(no_mangle)]
+pub extern "C" fn sockshim_reason(fd: c_int) -> c_uint {
+    let _ = fd;
+    Reason::Undecided as c_uint
+}
+
+/// A reason in words. Never null.
+#[unsafe(no_mangle)]
+pub extern "C" fn sockshim_reason_text(reason: c_uint) -> *const c_char {
+    let index = usize::try_from(reason).unwrap_or(usize::MAX);
+    REASONS.get(index).copied().unwrap_or(c"unknown reason").as_ptr()
+}
+
+/// Stores what the connection behind `fd` has done since it was made. Returns 0, or -1.
+///
+/// # Errors
+///
+/// `EBADF`: `fd` is not open. `EFAULT`: `out` is null.
+///
+/// # Safety
+///
+/// `out` is null or valid for writing.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sockshim_counters(fd: c_int, out: *mut Counters) -> c_int {
+    if !is_open(fd) {
+        return refuse(libc::EBADF);
+    }
+    // SAFETY: upheld by the caller.
+    unsafe { store(Counters::default(), out) }
+}
+
+/// Stores what all connections of this process have done since it started. Returns 0, or -1.
+///
+/// # Errors
+///
+/// `EFAULT`: `out` is null.
+///
+/// # Safety
+///
+/// `out` is null or valid for writing.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sockshim_process_counters(out: *mut Counters) -> c_int {
+    // SAFETY: upheld by the caller.
+    unsafe { store(Counters::default(), out) }
+}
+
+/// Keeps the connection behind `fd` in the kernel from now on. Returns 0, or -1.
+///
+/// # Errors
+///
+/// `EBADF`: `fd` is not open.
+#[unsafe(no_mangle)]
+pub extern "C" fn sockshim_pin_host(fd: c_int) -> c_int {
+    if !is_open(fd) {
+        return refuse(libc::EBADF);
+    }
+    super::quietly(|| lifecycle::pin(fd, Reason::PinnedByProgram));
+    0
+}
+
+fn is_open(fd: c_int) -> bool {
+    // SAFETY: F_GETFD touches no memory.
+    super::quietly(|| unsafe { real::fcntl(fd, F_GETFD, 0) }) >= 0
+}
+
+fn refuse(errno: c_int) -> c_int {
+    Errno(errno).store();
+    -1
+}
+
+/// # Safety
+///
+/// `out` is null or valid for writing.
+unsafe fn store(counters: Counters, out: *mut Counters) -> c_int {
+    if out.is_null() {
+        return refuse(libc::EFAULT);
+    }
+    // SAFETY: upheld by the caller.
+    unsafe { out.write(counters) };
+    0
+}
+
+const VERSION: &CStr = match CStr::from_bytes_with_nul(concat!(env!("CARGO_PKG_VERSION"), "\0").as_bytes()) {
+    Ok(version) => version,
+    Err(_) => panic!("a version holds no zero byte"),
+};
+
+/// Indexed by the numbers of [`Reason`].
+const REASONS: [&CStr; 25] = [
+    c"not enough transferred yet",
+    c"on a pipe",
+    c"not a TCP socket",
+    c"not connected",
+    c"the peer is not on this machine",
+    c"the peer does not run on sockshim",
+    c"configured to stay on the host path",
+    c"pinned by the program",
+    c"the rendezvous folder cannot be used",
+    c"the segment is damaged or of another version",
+    c"no memory left in the rendezvous folder",
+    c"a table is full",
+    c"the descriptor number is too high",
+    c"used by stdio",
+    c"uses a socket option that only the kernel serves",
+    c"O_ASYNC is set",
+    c"the program installed a seccomp filter",
+    c"the file size is limited",
+    c"handed to a program that may not run sockshim",
+    c"shared with another process before it had a pipe",
+    c"in an epoll set that sockshim cannot reach",
+    c"handed over with unread bytes in the pipe",
+    c"bytes were moved behind sockshim's back",
+    c"the peer left the pipe",
+    c"first seen in the middle of its life",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_closed_descriptor_is_refused() {
+        assert_eq!(sockshim_path(-1), -1);
+        assert_eq!(Errno::last(), Errno(libc::EBADF));
+        assert_eq!(sockshim_pin_host(-1), -1);
+        // SAFETY: a null pointer is allowed.
+        assert_eq!(unsafe { sockshim_process_counters(std::ptr::null_mut()) }, -1);
+        assert_eq!(Errno::last(), Errno(libc::EFAULT));
+    }
+
+    #[test]
+    fn every_reason_has_a_text() {
+        assert_eq!(REASONS.len(), Reason::Inherited as usize + 1);
+        for number in [0, 24, 25, u32::MAX] {
+            assert!(!sockshim_reason_text(number).is_null());
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! Calls that make descriptors which are never ours.
+//!
+//! They are interposed because a descriptor may have been closed where we could not see it: the kernel gives its
+//! number out again here, and what the registry still holds under that number must go.
+
+use super::quietly;
+use crate::registry::lifecycle;
+use crate::sys::real;
+use libc::{c_char, c_int, c_uint, clockid_t, mode_t, sigset_t};
+
+/// `open(2)`: opens a file; `mode` counts only with `O_CREAT` or `O_TMPFILE`.
+///
+/// # Errors
+///
+/// As the manual page.
+///
+/// # Safety
+///
+/// As the manual page asks: pointers are valid.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sockshim_open(path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
+    // SAFETY: the caller keeps the contract of open(2).
+    made(unsafe { real::open(path, flags, mode) })
+}
+
+/// `open(2)`: `open` for large files, which is the same here.
+///
+/// # Errors
+///
+/// As the manual page.
+///
+/// # Safety
+///
+/// As the manual page asks: pointers are valid.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sockshim_open64(path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
+    // SAFETY: the caller keeps the contract of open(2).
+    made(unsafe { real::open64(path, flags, mode) })
+}
+
+/// `openat(2)`: opens a file relative to a folder.
+///
+/// # Errors
+///
+/// As the manual page.
+///
+/// # Safety
+///
+/// As the manual page asks: pointers are valid.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sockshim_openat(
+    folder: c_int,
+    path: *const c_char,
+    flags: c_int,
+    mode: mode_t,
+) -> c_int {
+    // SAFETY: the caller keeps the contract of openat(2).
+    made(unsafe { real::openat(folder, path, flags, mode) })
+}
+
+/// `openat(2)`: `openat` for large files, which is the same here.
+///
+/// # Errors
+///
+/// As the manual page.
+///
+/// # Safety
+///
+/// As the manual page asks: pointers are valid.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sockshim_openat64(
+    folder: c_int,
+    path: *const c_char,
+    flags: c_int,
+    mode: mode_t,
+) -> c_int {
+    // SAFETY: the caller keeps the contract of openat(2).
+    made(unsafe { real::openat64(folder, path, flags, mode) })
+}
+
+/// `creat(2)`: makes or truncates a file.
+///
+/// # Errors
+///
+/// As the manual page.
+///
+/// # Safety
+///
+/// As the manual page asks: pointers are valid.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sockshim_creat(path: *const c_char, mode: mode_t) -> c_int {
+    // SAFETY: the caller keeps the contract of creat(2).
+    made(unsafe { real::creat(path, mode) })
+}
+
+/// `creat(2)`: `creat` for large files, which is the same here.
+///
+/// # Errors
+///
+/// As the manual page.
+///
+/// # Safety
+///
+/// As the manual page asks: pointers are valid.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sockshim_creat64(path: *const c_char, mode: mode_t) -> c_int {
+    // SAFETY: the caller keeps the contract of creat(2).
+    made(unsafe { real::creat64(path, mode) })
+}
+
+/// `eventfd(2)`: makes a counter to wait on.
+///
+/// # Errors
+///
+/// As the manual page.
+///
+/// # Safety
+///
+/// As the manual page asks: pointers are valid.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sockshim_eventfd(initial: c_uint, flags: c_int) -> c_int {
+    // SAFETY: the caller keeps the contract of eventfd(2).
+    made(unsafe { real::eventfd(initial, flags) })
+}
+
+/// `timerfd_create(2)`: makes a timer to wait on.
+///
+/// # Errors
+///
+/// As the manual page.
+///
+/// # Safety
+///
+/// As the manual page asks: pointers are valid.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sockshim_timerfd_create(clock: clockid_t, flags: c_int) -> c_int {
+    // SAFETY: the caller keeps the contract of timerfd_create(2).
+    made(unsafe { real::timerfd_create(clock, flags) })
+}
+
+/// `signalfd(2)`: makes or changes a descriptor that reads signals.
+///
+/// # Errors
+///
+/// As the manual page.
+///
+/// # Safety
+///
+/// As the manual page asks: pointers are valid.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sockshim_signalfd(fd: c_int, mask: *const sigset_t, flags: c_int) -> c_int {
+    // SAFETY: the caller keeps the contract of signalfd(2).
+    made(unsafe { real::signalfd(fd, mask, flags) })
+}
+
+/// `memfd_create(2)`: makes an anonymous file.
+///
+/// # Errors
+///
+/// As the manual page.
+///
+/// # Safety
+///
+/// As the manual page asks: pointers are valid.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sockshim_memfd_create(name: *const c_char, flags: c_uint) -> c_int {
+    // SAFETY: the caller keeps the contract of memfd_create(2).
+    made(unsafe { real::memfd_create(name, flags) })
+}
+
+/// `inotify_init(2)`: makes a descriptor that reads file events.
+///
+/// # Errors
+///
+/// As the manual page.
+///
+/// # Safety
+///
+/// As the manual page asks: pointers are valid.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sockshim_inotify_init() -> c_int {
+    // SAFETY: the caller keeps the contract of inotify_init(2).
+    made(unsafe { real::inotify_init() })
+}
+
+/// `inotify_init1(2)`: makes a descriptor that reads file events, with flags.
+///
+/// # Errors
+///
+/// As the manual page.
+///
+/// # Safety
+///
+/// As the manual page asks: pointers are valid.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sockshim_inotify_init1(flags: c_int) -> c_int {
+    // SAFETY: the caller keeps the contract of inotify_init1(2).
+    made(unsafe { real::inotify_init1(flags) })
+}
+
+/// `pipe(2)`: makes a pipe.
+///
+/// # Errors
+///
+/// As the manual page.
+///
+/// # Safety
+///
+/// As the manual page asks: pointers are valid.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sockshim_pipe(ends: *mut c_int) -> c_int {
+    // SAFETY: the caller keeps the contract of pipe(2).
+    let result = unsafe { real::pipe(ends) };
+    // SAFETY: after success the kernel has stored two descriptors there.
+    unsafe { made_pair(result, ends) }
+}
+
+/// `pipe2(2)`: makes a pipe, with flags.
+///
+/// # Errors
+///
+/// As the manual page.
+///
+/// # Safety
+///
+/// As the manual page asks: pointers are valid.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sockshim_pipe2(ends: *mut c_int, flags: c_int) -> c_int {
+    // SAFETY: the caller keeps the contract of pipe2(2).
+    let result = unsafe { real::pipe2(ends, flags) };
+    // SAFETY: after success the kernel has stored two descriptors there.
+    unsafe { made_pair(result, ends) }
+}
+
+/// `socketpair(2)`: makes two connected sockets.
+///
+/// # Errors
+///
+/// As the manual page.
+///
+/// # Safety
+///
+/// As the manual page asks: pointers are valid.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sockshim_socketpair(
+    domain: c_int,
+    kind: c_int,
+    protocol: c_int,
+    pair: *mut c_int,
+) -> c_int {
+    // SAFETY: the caller keeps the contract of socketpair(2).
+    let result = unsafe { real::socketpair(domain, kind, protocol, pair) };
+    // SAFETY: after success the kernel has stored two descriptors there.
+    unsafe { made_pair(result, pair) }
+}
+
+/// Tells the registry that `fd` is new, unless the call failed.
+pub(super) fn made(fd: c_int) -> c_int {
+    if fd >= 0 {
+        quietly(|| lifecycle::made(fd));
+    }
+    fd
+}
+
+/// Tells the registry of both descriptors that a call stored in `pair`, unless it failed.
+///
+/// # Safety
+///
+/// If `result` is 0, `pair` is valid for reading two descriptors.
+pub(super) unsafe fn made_pair(result: c_int, pair: *const c_int) -> c_int {
+    if result == 0 {
+        // SAFETY: upheld by the caller.
+        let [one, other] = unsafe { pair.cast::<[c_int; 2]>().read() };
+        made(one);
+        made(other);
+    }
+    result
+}

@@ -1,0 +1,391 @@
+//! Starting processes and programs.
+//!
+//! `fork` needs nothing here: the registry has installed `pthread_atfork` handlers. What runs between `vfork`
+//! (or `posix_spawn`) and `exec` shares the parent's memory; the registry's functions compare process ids and
+//! leave the parent's tables alone.
+
+use super::makers::made;
+use super::quietly;
+use crate::error::Errno;
+use crate::registry::lifecycle;
+use crate::sys::real;
+use libc::{
+    PR_SET_SECCOMP, c_char, c_int, c_ulong, c_void, pid_t, posix_spawn_file_actions_t, posix_spawnattr_t,
+    termios, winsize,
+};
+use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
+
+/// `fork(2)`: makes a copy of this process.
+///
+/// # Errors
+///
+/// `EAGAIN`, `ENOMEM`, `ENOSYS`.
+///
+/// # Safety
+///
+/// As the manual page: after it, the child of a threaded program calls async-signal-safe functions only.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sockshim_fork() -> pid_t {
+    // SAFETY: the caller keeps the contract of fork(2).
+    unsafe { real::fork() }
+}
+
+/// `vfork(2)`: makes a child that borrows this process's memory until it calls `exec` or `_exit`.
+///
+/// It returns twice on one stack, so there may be no frame of ours in between: this is a jump.
+///
+/// # Errors
+///
+/// `EAGAIN`, `ENOMEM`, `ENOSYS`.
+///
+/// # Safety
+///
+/// As the manual page: the child calls `exec` or `_exit` and does not return from the calling function.
+#[unsafe(naked)]
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sockshim_vfork() -> pid_t {
+    std::arch::naked_asm!(
+        "mov rax, [rip + {vfork}]",
+        "test rax, rax",
+        "jz 2f",
+        "jmp rax",
+        // Before the constructor: the return address must not lie on the stack that the child will use.
+        "2:",
+        "pop rdi",
+        ".cfi_def_cfa_offset 0",
+        ".cfi_register rip, rdi",
+        "mov eax, {number}",
+        "syscall",
+        "push rdi",
+        ".cfi_def_cfa_offset 8",
+        ".cfi_offset rip, -8",
+        "cmp rax, -4095",
+        "jae 3f",
+        "ret",
+        "3:",
+        "mov rdi, rax",
+        "jmp {failed}",
+        vfork = sym real::slot::vfork,
+        number = const libc::SYS_vfork,
+        failed = sym super::raw::failed,
+    )
+}
+
+/// `execve(2)`: replaces the program.
+///
+/// # Errors
+///
+/// It returns only with an error: as the manual page.
+///
+/// # Safety
+///
+/// `path` is a C string; `argv` and `envp` are null-terminated arrays of C strings.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sockshim_execve(
+    path: *const c_char,
+    argv: *const *const c_char,
+    envp: *const *const c_char,
+) -> c_int {
+    // SAFETY: the caller keeps the contract of execve(2).
+    exec(|| unsafe { real::execve(path, argv, envp) })
+}
+
+/// `execv(3)`: replaces the program, keeping the environment.
+///
+/// # Errors
+///
+/// It returns only with an error: as the manual page.
+///
+/// # Safety
+///
+/// `path` is a C string; `argv` is a null-terminated array of C strings.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sockshim_execv(path: *const c_char, argv: *const *const c_char) -> c_int {
+    // SAFETY: the caller keeps the contract of execv(3).
+    exec(|| unsafe { real::execv(path, argv) })
+}
+
+/// `execvp(3)`: replaces the program by one found in `PATH`.
+///
+/// # Errors
+///
+/// It returns only with an error: as the manual page.
+///
+/// # Safety
+///
+/// `file` is a C string; `argv` is a null-terminated array of C strings.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sockshim_execvp(file: *const c_char, argv: *const *const c_char) -> c_int {
+    // SAFETY: the caller keeps the contract of execvp(3).
+    exec(|| unsafe { real::execvp(file, argv) })
+}
+
+/// `execvpe(3)`: replaces the program by one found in `PATH`, with a new environment.
+///
+/// # Errors
+///
+/// It returns only with an error: as the manual page.
+///
+/// # Safety
+///
+/// `file` is a C string; `argv` and `envp` are null-terminated arrays of C strings.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sockshim_execvpe(
+    file: *const c_char,
+    argv: *const *const c_char,
+    envp: *const *const c_char,
+) -> c_int {
+    // SAFETY: the caller keeps the contract of execvpe(3).
+    exec(|| unsafe { real::execvpe(file, argv, envp) })
+}
+
+/// `fexecve(3)`: replaces the program by the one that a descriptor refers to.
+///
+/// # Errors
+///
+/// It returns only with an error: as the manual page.
+///
+/// # Safety
+///
+/// `argv` and `envp` are null-terminated arrays of C strings.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sockshim_fexecve(
+    fd: c_int,
+    argv: *const *const c_char,
+    envp: *const *const c_char,
+) -> c_int {
+    // SAFETY: the caller keeps the contract of fexecve(3).
+    exec(|| unsafe { real::fexecve(fd, argv, envp) })
+}
+
+/// `execl(3)`: `execv` with the arguments in the call. C-variadic.
+///
+/// # Errors
+///
+/// It returns only with an error: as the manual page.
+///
+/// # Safety
+///
+/// All arguments are C strings, the last is null.
+#[unsafe(naked)]
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sockshim_execl(path: *const c_char, first: *const c_char) -> c_int {
+    variadic_detour!(execl_hook)
+}
+
+/// `execlp(3)`: `execvp` with the arguments in the call. C-variadic.
+///
+/// # Errors
+///
+/// It returns only with an error: as the manual page.
+///
+/// # Safety
+///
+/// All arguments are C strings, the last is null.
+#[unsafe(naked)]
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sockshim_execlp(file: *const c_char, first: *const c_char) -> c_int {
+    variadic_detour!(execlp_hook)
+}
+
+/// `execle(3)`: `execve` with the arguments in the call, and the environment after their null. C-variadic.
+///
+/// # Errors
+///
+/// It returns only with an error: as the manual page.
+///
+/// # Safety
+///
+/// All arguments are C strings up to a null, then comes a null-terminated array of C strings.
+#[unsafe(naked)]
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sockshim_execle(path: *const c_char, first: *const c_char) -> c_int {
+    variadic_detour!(execle_hook)
+}
+
+/// `posix_spawn(3)`: starts a program in a new process.
+///
+/// The child runs inside glibc, on raw system calls, until it execs: no hook of ours runs there, and none of
+/// our memory is written.
+///
+/// # Errors
+///
+/// Returns the error number itself: as the manual page.
+///
+/// # Safety
+///
+/// As the manual page: objects are initialised, arrays null-terminated.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sockshim_posix_spawn(
+    pid: *mut pid_t,
+    path: *const c_char,
+    actions: *const posix_spawn_file_actions_t,
+    attributes: *const posix_spawnattr_t,
+    argv: *const *mut c_char,
+    envp: *const *mut c_char,
+) -> c_int {
+    // SAFETY: the caller keeps the contract of posix_spawn(3).
+    unsafe { real::posix_spawn(pid, path, actions, attributes, argv, envp) }
+}
+
+/// `posix_spawnp(3)`: `posix_spawn` of a program found in `PATH`.
+///
+/// # Errors
+///
+/// Returns the error number itself: as the manual page.
+///
+/// # Safety
+///
+/// As the manual page: objects are initialised, arrays null-terminated.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sockshim_posix_spawnp(
+    pid: *mut pid_t,
+    file: *const c_char,
+    actions: *const posix_spawn_file_actions_t,
+    attributes: *const posix_spawnattr_t,
+    argv: *const *mut c_char,
+    envp: *const *mut c_char,
+) -> c_int {
+    // SAFETY: the caller keeps the contract of posix_spawnp(3).
+    unsafe { real::posix_spawnp(pid, file, actions, attributes, argv, envp) }
+}
+
+/// `daemon(3)`: goes on in the background, with `/dev/null` as descriptors 0 to 2 unless `noclose`.
+///
+/// # Errors
+///
+/// As `fork(2)` and `setsid(2)`.
+///
+/// # Safety
+///
+/// As `fork(2)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sockshim_daemon(nochdir: c_int, noclose: c_int) -> c_int {
+    // SAFETY: the caller keeps the contract of daemon(3).
+    let result = unsafe { real::daemon(nochdir, noclose) };
+    if result == 0 && noclose == 0 {
+        standard_descriptors_replaced();
+    }
+    result
+}
+
+/// `login_tty(3)`: makes a terminal the controlling one and descriptors 0 to 2.
+///
+/// # Errors
+///
+/// As `ioctl(2)` with `TIOCSCTTY`.
+///
+/// # Safety
+///
+/// As the manual page: no other code relies on what descriptors 0 to 2 were.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sockshim_login_tty(fd: c_int) -> c_int {
+    // SAFETY: the caller keeps the contract of login_tty(3).
+    let result = unsafe { real::login_tty(fd) };
+    if result == 0 {
+        standard_descriptors_replaced();
+    }
+    result
+}
+
+/// `forkpty(3)`: forks a child on a new terminal.
+///
+/// # Errors
+///
+/// As `openpty(3)` and `fork(2)`.
+///
+/// # Safety
+///
+/// As the manual page: `terminal` is valid for writing, `name` is null or long enough, the others are null or
+/// valid.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sockshim_forkpty(
+    terminal: *mut c_int,
+    name: *mut c_char,
+    settings: *const termios,
+    size: *const winsize,
+) -> pid_t {
+    // SAFETY: the caller keeps the contract of forkpty(3).
+    let child = unsafe { real::forkpty(terminal, name, settings, size) };
+    match child {
+        -1 => {}
+        0 => standard_descriptors_replaced(),
+        _ => {
+            // SAFETY: in the parent forkpty has stored the terminal's descriptor there.
+            made(unsafe { terminal.read() });
+        }
+    }
+    child
+}
+
+/// `prctl(2)`: changes the process. The four words are passed whether the operation uses them or not.
+///
+/// # Errors
+///
+/// As the manual page.
+///
+/// # Safety
+///
+/// As the manual page, by operation.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sockshim_prctl(
+    option: c_int,
+    b: c_ulong,
+    c: c_ulong,
+    d: c_ulong,
+    e: c_ulong,
+) -> c_int {
+    if option == PR_SET_SECCOMP {
+        quietly(lifecycle::before_seccomp);
+    }
+    // SAFETY: the caller keeps the contract of prctl(2).
+    unsafe { real::prctl(option, b, c, d, e) }
+}
+
+/// Makes the descriptors that survive ready for a program that may not run sockshim, and tries `call`.
+pub(super) fn exec(call: impl FnOnce() -> c_int) -> c_int {
+    quietly(lifecycle::before_exec);
+    let result = call();
+    quietly(lifecycle::exec_failed);
+    result
+}
+
+/// glibc has closed descriptors 0 to 2 out of our sight and made new ones that are not sockets.
+fn standard_descriptors_replaced() {
+    for fd in 0..=2 {
+        made(fd);
+    }
+}
+
+/// The address to jump to for a variadic function, found late if the constructor has not run.
+pub(super) fn target(slot: &AtomicPtr<c_void>) -> *const c_void {
+    if slot.load(Relaxed).is_null() {
+        real::resolve();
+    }
+    let address = slot.load(Relaxed);
+    if address.is_null() { missing as *const c_void } else { address }
+}
+
+/// Stands in for a function that this libc lacks.
+extern "C" fn missing() -> c_int {
+    Errno(libc::ENOSYS).store();
+    -1
+}
+
+// A failed variadic exec returns straight to the program, so there is no `exec_failed` for these three: lanes
+// open again when they are next used.
+
+extern "C" fn execl_hook() -> *const c_void {
+    quietly(lifecycle::before_exec);
+    target(&real::slot::execl)
+}
+
+extern "C" fn execlp_hook() -> *const c_void {
+    quietly(lifecycle::before_exec);
+    target(&real::slot::execlp)
+}
+
+extern "C" fn execle_hook() -> *const c_void {
+    quietly(lifecycle::before_exec);
+    target(&real::slot::execle)
+}

@@ -1,0 +1,208 @@
+//! The doors between descriptors and stdio.
+//!
+//! stdio calls the kernel inside glibc, where no hook runs. So a descriptor that is given to it goes back to the
+//! kernel first, and what glibc closes is noted here.
+
+use super::process::target;
+use super::{makers::made, quietly};
+use crate::registry::lifecycle;
+use crate::registry::reason::Reason;
+use crate::sys::real;
+use libc::{FILE, c_char, c_int, c_void};
+use std::ffi::CStr;
+
+/// `fdopen(3)`: makes a stream over a descriptor.
+///
+/// Bytes that had already arrived over shared memory are put back into the stream, which serves them first.
+///
+/// # Errors
+///
+/// `EINVAL`, `ENOMEM`, and those of `fcntl(2)`.
+///
+/// # Safety
+///
+/// `mode` is a C string.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sockshim_fdopen(fd: c_int, mode: *const c_char) -> *mut FILE {
+    // SAFETY: the caller keeps the contract of fdopen(3).
+    let stream = unsafe { real::fdopen(fd, mode) };
+    if !stream.is_null() {
+        // SAFETY: fdopen took `mode`, so it is a C string.
+        let mode = unsafe { CStr::from_ptr(mode) };
+        // SAFETY: the stream is new and still ours alone.
+        quietly(|| unsafe { hand_over(fd, stream, mode) });
+    }
+    stream
+}
+
+/// `freopen(3)`: lets a stream go on with another file.
+///
+/// # Errors
+///
+/// As `fopen(3)`; the stream is closed then.
+///
+/// # Safety
+///
+/// `path` is null or a C string, `mode` is a C string, `stream` is an open stream.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sockshim_freopen(
+    path: *const c_char,
+    mode: *const c_char,
+    stream: *mut FILE,
+) -> *mut FILE {
+    // SAFETY: the caller's stream is open.
+    unsafe { closing(stream) };
+    // SAFETY: the caller keeps the contract of freopen(3).
+    unsafe { reopened(real::freopen(path, mode, stream)) }
+}
+
+/// `freopen(3)` for large files, which is the same here.
+///
+/// # Errors
+///
+/// As `fopen(3)`; the stream is closed then.
+///
+/// # Safety
+///
+/// `path` is null or a C string, `mode` is a C string, `stream` is an open stream.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sockshim_freopen64(
+    path: *const c_char,
+    mode: *const c_char,
+    stream: *mut FILE,
+) -> *mut FILE {
+    // SAFETY: the caller's stream is open.
+    unsafe { closing(stream) };
+    // SAFETY: the caller keeps the contract of freopen64(3).
+    unsafe { reopened(real::freopen64(path, mode, stream)) }
+}
+
+/// `dprintf(3)`: prints to a descriptor. C-variadic.
+///
+/// # Errors
+///
+/// As `write(2)`.
+///
+/// # Safety
+///
+/// `format` is a C string and the arguments are what it names.
+#[unsafe(naked)]
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sockshim_dprintf(fd: c_int, format: *const c_char) -> c_int {
+    variadic_detour!(dprintf_hook)
+}
+
+/// `vdprintf(3)`: prints to a descriptor; `arguments` is a `va_list`.
+///
+/// # Errors
+///
+/// As `write(2)`.
+///
+/// # Safety
+///
+/// `format` is a C string and `arguments` hold what it names.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sockshim_vdprintf(
+    fd: c_int,
+    format: *const c_char,
+    arguments: *mut c_void,
+) -> c_int {
+    quietly(|| lifecycle::pin(fd, Reason::Stdio));
+    // SAFETY: the caller keeps the contract of vdprintf(3).
+    unsafe { real::vdprintf(fd, format, arguments) }
+}
+
+/// `fclose(3)`: flushes and closes a stream and its descriptor.
+///
+/// # Errors
+///
+/// As `write(2)` and `close(2)`.
+///
+/// # Safety
+///
+/// `stream` is an open stream, not used afterwards.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sockshim_fclose(stream: *mut FILE) -> c_int {
+    // SAFETY: the caller's stream is open.
+    unsafe { closing(stream) };
+    // SAFETY: the caller gives the stream up.
+    unsafe { real::fclose(stream) }
+}
+
+/// `fcloseall(3)`: flushes all streams. glibc leaves their descriptors open.
+///
+/// # Errors
+///
+/// As `write(2)`.
+///
+/// # Safety
+///
+/// No thread uses a stream meanwhile.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sockshim_fcloseall() -> c_int {
+    // SAFETY: the caller keeps the contract of fcloseall(3).
+    unsafe { real::fcloseall() }
+}
+
+/// Takes `fd` off its pipe, and puts what was unread there into `stream` if that reads.
+///
+/// # Safety
+///
+/// `stream` is open and used by nobody else.
+unsafe fn hand_over(fd: c_int, stream: *mut FILE, mode: &CStr) {
+    lifecycle::pin(fd, Reason::Stdio);
+    let mode = mode.to_bytes();
+    if mode.first() != Some(&b'r') && !mode.contains(&b'+') {
+        return;
+    }
+    let mut unread = Vec::new();
+    while unread.try_reserve(CHUNK).is_ok() {
+        let start = unread.len();
+        unread.resize(start + CHUNK, 0);
+        let taken = lifecycle::take_unread(fd, &mut unread[start..]).min(CHUNK);
+        unread.truncate(start + taken);
+        if taken == 0 {
+            break;
+        }
+    }
+    for &byte in unread.iter().rev() {
+        // SAFETY: the stream is open; glibc's push-back grows as needed.
+        unsafe { libc::ungetc(c_int::from(byte), stream) };
+    }
+}
+
+/// How many unread bytes are moved at a time.
+const CHUNK: usize = 16 << 10;
+
+/// Tells the registry that glibc is about to close the stream's descriptor, if it has one.
+///
+/// # Safety
+///
+/// `stream` is an open stream.
+unsafe fn closing(stream: *mut FILE) {
+    quietly(|| {
+        // SAFETY: upheld by the caller.
+        let fd = unsafe { libc::fileno(stream) };
+        if fd >= 0 {
+            lifecycle::closing(fd);
+        }
+    });
+}
+
+/// Tells the registry what `freopen` opened.
+///
+/// # Safety
+///
+/// `stream` is null or an open stream.
+unsafe fn reopened(stream: *mut FILE) -> *mut FILE {
+    if !stream.is_null() {
+        // SAFETY: upheld by the caller.
+        quietly(|| made(unsafe { libc::fileno(stream) }));
+    }
+    stream
+}
+
+extern "C" fn dprintf_hook(fd: c_int) -> *const c_void {
+    quietly(|| lifecycle::pin(fd, Reason::Stdio));
+    target(&real::slot::dprintf)
+}
