@@ -13,6 +13,7 @@ use crate::sys::real;
 macro_rules! variadic_detour {
     ($hook:path) => {
         std::arch::naked_asm!(
+            ".cfi_startproc",
             "push rbp",
             ".cfi_def_cfa_offset 16",
             ".cfi_offset rbp, -16",
@@ -54,6 +55,7 @@ macro_rules! variadic_detour {
             "leave",
             ".cfi_def_cfa rsp, 8",
             "jmp r11",
+            ".cfi_endproc",
             hook = sym $hook,
         )
     };

@@ -45,6 +45,7 @@ pub unsafe extern "C-unwind" fn sockshim_fork() -> pid_t {
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_vfork() -> pid_t {
     std::arch::naked_asm!(
+        ".cfi_startproc",
         "mov rax, [rip + {vfork}]",
         "test rax, rax",
         "jz 2f",
@@ -65,6 +66,7 @@ pub unsafe extern "C-unwind" fn sockshim_vfork() -> pid_t {
         "3:",
         "mov rdi, rax",
         "jmp {failed}",
+        ".cfi_endproc",
         vfork = sym real::slot::vfork,
         number = const libc::SYS_vfork,
         failed = sym super::raw::failed,

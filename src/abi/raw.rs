@@ -38,6 +38,7 @@ pub unsafe extern "C-unwind" fn sockshim_syscall(
     f: c_long,
 ) -> c_long {
     std::arch::naked_asm!(
+        ".cfi_startproc",
         "mov r10d, edi", // the kernel, too, looks at 32 bits
         "cmp r10d, {limit}",
         "jae 2f",
@@ -68,6 +69,7 @@ pub unsafe extern "C-unwind" fn sockshim_syscall(
         "4:",
         "mov rdi, rax",
         "jmp {failed}",
+        ".cfi_endproc",
         limit = const LIMIT,
         taken = sym TAKEN,
         dispatch = sym dispatch,
@@ -281,9 +283,7 @@ unsafe fn ppoll(words: [c_long; 6]) -> c_long {
     };
     // SAFETY: upheld by the caller.
     unsafe {
-        with_remainder(at(c), |timeout| {
-            sockshim_ppoll(at(a), u64::from(b as u32), timeout, set.as_ptr())
-        })
+        with_remainder(at(c), |timeout| sockshim_ppoll(at(a), u64::from(b as u32), timeout, set.as_ptr()))
     }
 }
 

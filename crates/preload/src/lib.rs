@@ -52,7 +52,7 @@ macro_rules! jump {
             #[unsafe(naked)]
             #[unsafe(no_mangle)]
             pub unsafe extern "C-unwind" fn $name() {
-                std::arch::naked_asm!("jmp {}", sym $target)
+                std::arch::naked_asm!(".cfi_startproc", "jmp {}", ".cfi_endproc", sym $target)
             }
         )*
     };
