@@ -3,8 +3,11 @@
 //! stdio calls the kernel inside glibc, where no hook runs. So a descriptor that is given to it goes back to the
 //! kernel first, and what glibc closes is noted here.
 
+mod cookie;
+
 use super::process::target;
 use super::{makers::made, quietly};
+use crate::error::Errno;
 use crate::registry::lifecycle;
 use crate::registry::reason::Reason;
 use crate::sys::real;
@@ -13,7 +16,7 @@ use std::ffi::CStr;
 
 /// `fdopen(3)`: makes a stream over a descriptor.
 ///
-/// Bytes that had already arrived over shared memory are put back into the stream, which serves them first.
+/// Bytes that had already arrived over shared memory are served by the stream first.
 ///
 /// # Errors
 ///
@@ -26,11 +29,15 @@ use std::ffi::CStr;
 pub unsafe extern "C-unwind" fn sockshim_fdopen(fd: c_int, mode: *const c_char) -> *mut FILE {
     // SAFETY: the caller keeps the contract of fdopen(3).
     let stream = unsafe { real::fdopen(fd, mode) };
-    if !stream.is_null() {
-        // SAFETY: fdopen took `mode`, so it is a C string.
-        let mode = unsafe { CStr::from_ptr(mode) };
-        // SAFETY: the stream is new and still ours alone.
-        quietly(|| unsafe { hand_over(fd, stream, mode) });
+    if stream.is_null() {
+        return stream;
+    }
+    // SAFETY: fdopen took `mode`, so it is a C string.
+    let mode = unsafe { CStr::from_ptr(mode) };
+    // SAFETY: the stream is new and still ours alone.
+    let stream = quietly(|| unsafe { hand_over(fd, stream, mode) });
+    if stream.is_null() {
+        Errno(libc::ENOMEM).store();
     }
     stream
 }
@@ -144,17 +151,30 @@ pub unsafe extern "C-unwind" fn sockshim_fcloseall() -> c_int {
     unsafe { real::fcloseall() }
 }
 
-/// Takes `fd` off its pipe, and puts what was unread there into `stream` if that reads.
+/// Takes `fd` off its pipe. If bytes are unread there and `stream` reads, the result is another stream that serves
+/// them first; null if there is no memory for it.
 ///
 /// # Safety
 ///
-/// `stream` is open and used by nobody else.
-unsafe fn hand_over(fd: c_int, stream: *mut FILE, mode: &CStr) {
+/// `stream` was made by `fdopen` and is used by nobody else.
+unsafe fn hand_over(fd: c_int, stream: *mut FILE, mode: &CStr) -> *mut FILE {
     lifecycle::pin(fd, Reason::Stdio);
     let mode = mode.to_bytes();
-    if mode.first() != Some(&b'r') && !mode.contains(&b'+') {
-        return;
+    let both = mode.contains(&b'+');
+    if mode.first() != Some(&b'r') && !both {
+        return stream;
     }
+    let unread = unread_bytes(fd);
+    if unread.is_empty() {
+        return stream;
+    }
+    // SAFETY: the program has not seen the stream yet.
+    unsafe { cookie::discard(stream) };
+    cookie::stream(fd, both, unread)
+}
+
+/// What is still in the ring of `fd`.
+fn unread_bytes(fd: c_int) -> Vec<u8> {
     let mut unread = Vec::new();
     while unread.try_reserve(CHUNK).is_ok() {
         let start = unread.len();
@@ -165,10 +185,7 @@ unsafe fn hand_over(fd: c_int, stream: *mut FILE, mode: &CStr) {
             break;
         }
     }
-    for &byte in unread.iter().rev() {
-        // SAFETY: the stream is open; glibc's push-back grows as needed.
-        unsafe { libc::ungetc(c_int::from(byte), stream) };
-    }
+    unread
 }
 
 /// How many unread bytes are moved at a time.
