@@ -85,8 +85,8 @@ pub unsafe extern "C-unwind" fn sockshim_vfork() -> pid_t {
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_execve(
     path: *const c_char,
-    argv: *const *const c_char,
-    envp: *const *const c_char,
+    argv: *const *mut c_char,
+    envp: *const *mut c_char,
 ) -> c_int {
     // SAFETY: the caller keeps the contract of execve(2).
     exec(|| unsafe { real::execve(path, argv, envp) })
@@ -102,7 +102,7 @@ pub unsafe extern "C-unwind" fn sockshim_execve(
 ///
 /// `path` is a C string; `argv` is a null-terminated array of C strings.
 #[unsafe(no_mangle)]
-pub unsafe extern "C-unwind" fn sockshim_execv(path: *const c_char, argv: *const *const c_char) -> c_int {
+pub unsafe extern "C-unwind" fn sockshim_execv(path: *const c_char, argv: *const *mut c_char) -> c_int {
     // SAFETY: the caller keeps the contract of execv(3).
     exec(|| unsafe { real::execv(path, argv) })
 }
@@ -117,7 +117,7 @@ pub unsafe extern "C-unwind" fn sockshim_execv(path: *const c_char, argv: *const
 ///
 /// `file` is a C string; `argv` is a null-terminated array of C strings.
 #[unsafe(no_mangle)]
-pub unsafe extern "C-unwind" fn sockshim_execvp(file: *const c_char, argv: *const *const c_char) -> c_int {
+pub unsafe extern "C-unwind" fn sockshim_execvp(file: *const c_char, argv: *const *mut c_char) -> c_int {
     // SAFETY: the caller keeps the contract of execvp(3).
     exec(|| unsafe { real::execvp(file, argv) })
 }
@@ -134,8 +134,8 @@ pub unsafe extern "C-unwind" fn sockshim_execvp(file: *const c_char, argv: *cons
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_execvpe(
     file: *const c_char,
-    argv: *const *const c_char,
-    envp: *const *const c_char,
+    argv: *const *mut c_char,
+    envp: *const *mut c_char,
 ) -> c_int {
     // SAFETY: the caller keeps the contract of execvpe(3).
     exec(|| unsafe { real::execvpe(file, argv, envp) })
@@ -153,8 +153,8 @@ pub unsafe extern "C-unwind" fn sockshim_execvpe(
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_fexecve(
     fd: c_int,
-    argv: *const *const c_char,
-    envp: *const *const c_char,
+    argv: *const *mut c_char,
+    envp: *const *mut c_char,
 ) -> c_int {
     // SAFETY: the caller keeps the contract of fexecve(3).
     exec(|| unsafe { real::fexecve(fd, argv, envp) })

@@ -2,7 +2,7 @@
 
 /// The reason code of a descriptor; the numbers are part of the C ABI and never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
+#[repr(C)]
 pub enum Reason {
     /// Nothing stands against a pipe; the connection has not transferred enough yet.
     Undecided = 0,

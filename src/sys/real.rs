@@ -121,9 +121,9 @@ macro_rules! table {
                 if address.is_null() {
                     return table! { @fallback $name($($argument: $type),*) -> $result { $($fallback)* } };
                 }
+                type Function = unsafe extern "C-unwind" fn($($type),*) -> $result;
                 // SAFETY: a non-null slot holds the address of the libc function with this signature.
-                let function: unsafe extern "C-unwind" fn($($type),*) -> $result =
-                    unsafe { std::mem::transmute(address) };
+                let function = unsafe { std::mem::transmute::<*mut c_void, Function>(address) };
                 // SAFETY: the caller keeps the function's contract.
                 unsafe { function($($argument),*) }
             }
@@ -145,9 +145,9 @@ macro_rules! table {
                 Errno(libc::ENOSYS).store();
                 return <$result as Returned>::FAILED;
             }
+            type Function = unsafe extern "C-unwind" fn($($type),*) -> $result;
             // SAFETY: a non-null slot holds the address of the libc function with this signature.
-            let function: unsafe extern "C-unwind" fn($($type),*) -> $result =
-                unsafe { std::mem::transmute(address) };
+            let function = unsafe { std::mem::transmute::<*mut c_void, Function>(address) };
             // SAFETY: the caller keeps the function's contract.
             unsafe { function($($argument),*) }
         }
@@ -357,18 +357,18 @@ table! {
     // Processes.
     libc fn fork() -> pid_t { resolve }
     glibc fn vfork() -> pid_t { resolve }
-    libc fn execve(path: *const c_char, argv: *const *const c_char, envp: *const *const c_char) -> c_int {
+    glibc fn execve(path: *const c_char, argv: *const *mut c_char, envp: *const *mut c_char) -> c_int {
         SYS_execve(path, argv, envp)
     }
-    libc fn execv(path: *const c_char, argv: *const *const c_char) -> c_int { resolve }
-    libc fn execvp(file: *const c_char, argv: *const *const c_char) -> c_int { resolve }
-    libc fn execvpe(file: *const c_char, argv: *const *const c_char, envp: *const *const c_char) -> c_int {
+    glibc fn execv(path: *const c_char, argv: *const *mut c_char) -> c_int { resolve }
+    glibc fn execvp(file: *const c_char, argv: *const *mut c_char) -> c_int { resolve }
+    glibc fn execvpe(file: *const c_char, argv: *const *mut c_char, envp: *const *mut c_char) -> c_int {
         resolve
     }
     glibc fn execl(path: *const c_char, first: *const c_char) -> c_int { resolve }
     glibc fn execlp(file: *const c_char, first: *const c_char) -> c_int { resolve }
     glibc fn execle(path: *const c_char, first: *const c_char) -> c_int { resolve }
-    libc fn fexecve(fd: c_int, argv: *const *const c_char, envp: *const *const c_char) -> c_int { resolve }
+    glibc fn fexecve(fd: c_int, argv: *const *mut c_char, envp: *const *mut c_char) -> c_int { resolve }
     libc fn posix_spawn(
         pid: *mut pid_t, path: *const c_char, actions: *const posix_spawn_file_actions_t,
         attributes: *const posix_spawnattr_t, argv: *const *mut c_char, envp: *const *mut c_char

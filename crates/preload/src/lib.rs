@@ -139,11 +139,11 @@ forward! {
     fn inotify_init() -> c_int = sockshim_inotify_init;
     fn inotify_init1(flags: c_int) -> c_int = sockshim_inotify_init1;
     fn fork() -> pid_t = sockshim_fork;
-    fn execve(path: *const c_char, argv: *const *const c_char, envp: *const *const c_char) -> c_int = sockshim_execve;
-    fn execv(path: *const c_char, argv: *const *const c_char) -> c_int = sockshim_execv;
-    fn execvp(file: *const c_char, argv: *const *const c_char) -> c_int = sockshim_execvp;
-    fn execvpe(file: *const c_char, argv: *const *const c_char, envp: *const *const c_char) -> c_int = sockshim_execvpe;
-    fn fexecve(fd: c_int, argv: *const *const c_char, envp: *const *const c_char) -> c_int = sockshim_fexecve;
+    fn execve(path: *const c_char, argv: *const *mut c_char, envp: *const *mut c_char) -> c_int = sockshim_execve;
+    fn execv(path: *const c_char, argv: *const *mut c_char) -> c_int = sockshim_execv;
+    fn execvp(file: *const c_char, argv: *const *mut c_char) -> c_int = sockshim_execvp;
+    fn execvpe(file: *const c_char, argv: *const *mut c_char, envp: *const *mut c_char) -> c_int = sockshim_execvpe;
+    fn fexecve(fd: c_int, argv: *const *mut c_char, envp: *const *mut c_char) -> c_int = sockshim_fexecve;
     fn posix_spawn(pid: *mut pid_t, path: *const c_char, actions: *const posix_spawn_file_actions_t, attributes: *const posix_spawnattr_t, argv: *const *mut c_char, envp: *const *mut c_char) -> c_int = sockshim_posix_spawn;
     fn posix_spawnp(pid: *mut pid_t, file: *const c_char, actions: *const posix_spawn_file_actions_t, attributes: *const posix_spawnattr_t, argv: *const *mut c_char, envp: *const *mut c_char) -> c_int = sockshim_posix_spawnp;
     fn daemon(nochdir: c_int, noclose: c_int) -> c_int = sockshim_daemon;
