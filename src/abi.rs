@@ -6,7 +6,7 @@
 //! descriptor and let the kernel do it.
 
 use crate::error::Errno;
-use crate::sys::real;
+use crate::sys::{alarm, real};
 
 /// Saves the argument registers of a C-variadic call, calls `$hook` with the first argument, and jumps to the
 /// function whose address the hook returns, as if the program had called that one.
@@ -74,6 +74,7 @@ pub mod stdio;
 /// Runs once when the shared object is loaded, before the program's own constructors.
 pub extern "C" fn sockshim_start() {
     real::resolve();
+    alarm::install();
 }
 
 /// Runs `note` without a trace in `errno`: success must not touch it, and a failure's must survive.
