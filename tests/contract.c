@@ -86,6 +86,7 @@ static int cloned(void *unused) {
 static void processes(void) {
     static char stack[65536] __attribute__((aligned(16)));
     char *echo[] = {"echo", "vector", NULL};
+    char *quiet[] = {"sh", "-c", "exit 6", NULL};
     char *none[] = {NULL};
     pid_t child;
 
@@ -109,7 +110,7 @@ static void processes(void) {
         _exit(1);
     }
     SHOW(child_status(child));
-    SHOW(posix_spawn(&child, "/bin/echo", NULL, NULL, echo, environ));
+    SHOW(posix_spawn(&child, "/bin/sh", NULL, NULL, quiet, environ));
     SHOW(child_status(child));
     SHOW(posix_spawnp(&child, "nonexistent-program", NULL, NULL, echo, environ));
     SHOW(execve("/nonexistent", echo, none));
