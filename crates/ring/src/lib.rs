@@ -1,1 +1,18 @@
-//! Shared-memory layout and byte rings.
+//! The shared memory of one connection: its layout, the byte ring of each direction, and the protocol by
+//! which a reader sleeps and a writer wakes it.
+//!
+//! Everything here is *untrusted input*: the process at the other end may write anything at any time. So
+//! every index is loaded once and bounded before use, and no value read here can make this code panic or
+//! touch memory outside the mapping.
+//!
+//! The protocol is model-checked: `RUSTFLAGS="--cfg loom" cargo test -p sockshim-ring --test loom --release
+//! --target-dir target/loom`.
+//!
+//! Reading order: [`layout`] (what lies where), [`ring`] (moving bytes), [`sleep`] (waiting and waking),
+//! [`lane`] (switching between ring and kernel).
+
+pub mod lane;
+pub mod layout;
+pub mod ring;
+pub mod sleep;
+pub mod sync;

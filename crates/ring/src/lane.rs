@@ -1,0 +1,85 @@
+//! Switching a direction between its two lanes, ring and kernel.
+//!
+//! A direction is a sequence of epochs led by its writer: even epochs run through the kernel, odd ones
+//! through the ring. What an epoch needs is written before its number is (one release store), so a writer
+//! killed at any point leaves a direction that can be read:
+//!
+//! | step | by | written first | then |
+//! |---|---|---|---|
+//! | kernel -> ring | writer | `kernel_end` = X, `bells` = 0 | gate `e` -> `e+1`, only if no reader is BUSY and the reader's epoch is `e` |
+//! | ring -> kernel | writer | `ring_end`, `resume` = P | gate `e` -> `e+1`, at any time |
+//! | follow | reader | took kernel bytes up to X, or ring bytes up to `ring_end` and bells up to P | own epoch `e` -> `e+1` |
+//!
+//! So a writer is at most two epochs ahead, and one record of (X, ring_end, P) is enough. BUSY is set by a
+//! reader while it takes bytes from the kernel as *data* in an even epoch: it keeps the writer from opening
+//! the ring (and ringing bells into the stream) meanwhile.
+
+use crate::layout::Direction;
+use crate::sync::Ordering;
+
+/// Bit 0 of the gate: a reader is inside the kernel's `recv`.
+pub const BUSY: u32 = 1;
+
+/// Whether an epoch runs through the ring.
+#[inline]
+#[must_use]
+pub const fn is_ring(epoch: u32) -> bool {
+    epoch & 1 == 1
+}
+
+impl Direction {
+    /// The writer's epoch.
+    #[inline]
+    #[must_use]
+    pub fn epoch(&self) -> u32 {
+        // pairs with: open, spill
+        self.switch.gate.load(Ordering::Acquire) >> 1
+    }
+
+    /// The reader's epoch.
+    #[inline]
+    #[must_use]
+    pub fn reader_epoch(&self) -> u32 {
+        // pairs with: follow
+        self.reader.epoch.load(Ordering::Acquire)
+    }
+
+    /// Writer: from the kernel lane to the ring, at kernel position `kernel_end`. False when a reader is busy
+    /// in the kernel; then nothing has happened.
+    #[must_use]
+    pub fn open(&self, epoch: u32, kernel_end: u64) -> bool {
+        self.switch.kernel_end.store(kernel_end, Ordering::Relaxed);
+        self.switch.bells.store(0, Ordering::Relaxed);
+        let next = epoch.wrapping_add(1) << 1;
+        self.switch.gate.compare_exchange(epoch << 1, next, Ordering::SeqCst, Ordering::Relaxed).is_ok()
+    }
+
+    /// Writer: from the ring to the kernel lane, which goes on at kernel position `resume`.
+    pub fn spill(&self, epoch: u32, ring_end: u64, resume: u64) {
+        self.switch.ring_end.store(ring_end, Ordering::Relaxed);
+        self.switch.resume.store(resume, Ordering::Relaxed);
+        self.switch.gate.store(epoch.wrapping_add(1) << 1, Ordering::SeqCst);
+    }
+
+    /// Reader: marks that it takes kernel bytes as data in `epoch`; false when the writer has moved on (or
+    /// somebody is busy already).
+    #[inline]
+    #[must_use]
+    pub fn enter_kernel(&self, epoch: u32) -> bool {
+        self.switch
+            .gate
+            .compare_exchange(epoch << 1, (epoch << 1) | BUSY, Ordering::SeqCst, Ordering::Relaxed)
+            .is_ok()
+    }
+
+    /// Reader: the end of [`Direction::enter_kernel`].
+    #[inline]
+    pub fn leave_kernel(&self) {
+        self.switch.gate.fetch_and(!BUSY, Ordering::SeqCst);
+    }
+
+    /// Reader: goes on to the next epoch.
+    pub fn follow(&self, epoch: u32) {
+        self.reader.epoch.store(epoch.wrapping_add(1), Ordering::Release);
+    }
+}

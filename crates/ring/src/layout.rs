@@ -1,0 +1,193 @@
+//! What lies where in a segment: the shared memory of one connection.
+//!
+//! ```text
+//! 0        Header                  magic, version, size, who, both ends' state
+//! 1024     Direction 0             written by end 0, read by end 1
+//! 2048     Direction 1             written by end 1, read by end 0
+//! 4096     ring of direction 0     MAX_CAPACITY bytes of address space, pages given as they are used
+//! 4096+M   ring of direction 1
+//! ```
+//!
+//! Fields are fixed-width; there is no pointer, no `usize`, no enum. A field that one end writes and the
+//! other one polls has a 128-byte line of its own (two 64-byte lines: the adjacent-line prefetcher pairs
+//! them).
+
+use crate::sync::{AtomicU32, AtomicU64};
+
+/// "sockshim" in ASCII, little endian; stored last by the maker.
+pub const MAGIC: u64 = u64::from_le_bytes(*b"sockshim");
+/// Version of everything in this file; also part of a segment's file name.
+pub const VERSION: u32 = 1;
+/// Bytes of address space for each direction's ring; a ring's capacity never passes it.
+pub const MAX_CAPACITY: u32 = 1 << 20;
+/// Bytes before the first ring.
+pub const HEADER_SIZE: usize = 4096;
+/// Bytes of a whole segment (sparse: only touched pages exist).
+pub const SEGMENT_SIZE: usize = HEADER_SIZE + 2 * MAX_CAPACITY as usize;
+
+/// The first page of a segment.
+#[repr(C, align(1024))]
+#[derive(Debug)]
+pub struct Header {
+    /// [`MAGIC`] once the maker has finished; 0 before.
+    pub magic: AtomicU64,
+    /// [`VERSION`].
+    pub version: AtomicU32,
+    /// [`SEGMENT_SIZE`].
+    pub size: AtomicU32,
+    /// Socket cookies of the two ends; the lower one is end 0.
+    pub cookies: [AtomicU64; 2],
+    /// Network namespace cookie.
+    pub namespace: AtomicU64,
+    /// State of each end, `END_*`; written by that end alone.
+    pub ends: [AtomicU32; 2],
+}
+
+/// The end has not come yet.
+pub const END_ABSENT: u32 = 0;
+/// The end is here.
+pub const END_JOINED: u32 = 1;
+/// The end closed its socket with nothing unread.
+pub const END_LEFT: u32 = 2;
+/// The end closed its socket so that the kernel sends a reset.
+pub const END_RESET: u32 = 3;
+
+/// One direction of a connection.
+#[repr(C, align(1024))]
+#[derive(Debug)]
+pub struct Direction {
+    /// Moved by the writer with each publication.
+    pub producer: Producer,
+    /// Moved by the reader with each consumption.
+    pub consumer: Consumer,
+    /// Whether a bell is wanted.
+    pub sleep: Sleep,
+    /// Where the writer changed lanes.
+    pub switch: Switch,
+    /// What the reader promised and how far it is in the kernel's stream.
+    pub reader: Reader,
+}
+
+/// The writer's position.
+#[repr(C, align(128))]
+#[derive(Debug)]
+pub struct Producer {
+    /// Bytes ever published; bit 63 is [`CLOSED`]. The writer moves it by compare-and-swap, the reader may
+    /// set the bit.
+    pub tail: AtomicU64,
+    /// Size of the ring: a power of two, at most [`MAX_CAPACITY`]. Changed by the writer while the ring is
+    /// empty.
+    pub capacity: AtomicU32,
+    /// The processor that published last, plus one.
+    pub cpu: AtomicU32,
+}
+
+/// Bit of [`Producer::tail`]: the reader takes nothing more from the ring.
+pub const CLOSED: u64 = 1 << 63;
+
+/// The reader's position.
+#[repr(C, align(128))]
+#[derive(Debug)]
+pub struct Consumer {
+    /// Bytes ever consumed. Written by the reader.
+    pub head: AtomicU64,
+    /// The processor that consumed last, plus one.
+    pub cpu: AtomicU32,
+}
+
+/// See [`crate::sleep`].
+#[repr(C, align(128))]
+#[derive(Debug)]
+pub struct Sleep {
+    /// 1: somebody sleeps in the kernel and wants a bell. Set by readers, cleared by the writer alone (or by
+    /// a reader that knows that nobody else sleeps).
+    pub asleep: AtomicU32,
+}
+
+/// See [`crate::lane`].
+#[repr(C, align(128))]
+#[derive(Debug)]
+pub struct Switch {
+    /// Epoch of the writer's lane in the upper 31 bits (even: kernel, odd: ring), [`crate::lane::BUSY`] in
+    /// bit 0.
+    pub gate: AtomicU32,
+    /// Bells rung in the current ring epoch. Written by the writer, before each bell.
+    pub bells: AtomicU64,
+    /// Kernel position at which the last ring epoch began.
+    pub kernel_end: AtomicU64,
+    /// Ring position at which the last ring epoch ended.
+    pub ring_end: AtomicU64,
+    /// Kernel position at which the kernel lane went on after it.
+    pub resume: AtomicU64,
+}
+
+/// The reader's side of the lane protocol.
+#[repr(C, align(128))]
+#[derive(Debug)]
+pub struct Reader {
+    /// 1: every reader of this end knows about bells, so the writer may open the ring.
+    pub ready: AtomicU32,
+    /// The epoch that is being read.
+    pub epoch: AtomicU32,
+    /// Bytes taken from the kernel's stream, bells included.
+    pub kernel_read: AtomicU64,
+}
+
+#[cfg(not(loom))]
+const _: () = {
+    use core::mem::{offset_of, size_of};
+    assert!(size_of::<Header>() == 1024);
+    assert!(size_of::<Direction>() == 1024);
+    assert!(offset_of!(Header, version) == 8);
+    assert!(offset_of!(Header, size) == 12);
+    assert!(offset_of!(Header, cookies) == 16);
+    assert!(offset_of!(Header, namespace) == 32);
+    assert!(offset_of!(Header, ends) == 40);
+    assert!(offset_of!(Direction, producer) == 0);
+    assert!(offset_of!(Direction, consumer) == 128);
+    assert!(offset_of!(Direction, sleep) == 256);
+    assert!(offset_of!(Direction, switch) == 384);
+    assert!(offset_of!(Direction, reader) == 512);
+    assert!(MAX_CAPACITY.is_power_of_two());
+};
+
+/// Byte offset of a direction's block.
+#[must_use]
+pub const fn direction_offset(direction: usize) -> usize {
+    1024 * (1 + (direction & 1))
+}
+
+/// Byte offset of a direction's ring.
+#[must_use]
+pub const fn ring_offset(direction: usize) -> usize {
+    HEADER_SIZE + (direction & 1) * MAX_CAPACITY as usize
+}
+
+#[cfg(loom)]
+impl Direction {
+    /// A fresh direction for a model.
+    #[must_use]
+    pub fn new(capacity: u32) -> Self {
+        Self {
+            producer: Producer {
+                tail: AtomicU64::new(0),
+                capacity: AtomicU32::new(capacity),
+                cpu: AtomicU32::new(0),
+            },
+            consumer: Consumer { head: AtomicU64::new(0), cpu: AtomicU32::new(0) },
+            sleep: Sleep { asleep: AtomicU32::new(0) },
+            switch: Switch {
+                gate: AtomicU32::new(0),
+                bells: AtomicU64::new(0),
+                kernel_end: AtomicU64::new(0),
+                ring_end: AtomicU64::new(0),
+                resume: AtomicU64::new(0),
+            },
+            reader: Reader {
+                ready: AtomicU32::new(0),
+                epoch: AtomicU32::new(0),
+                kernel_read: AtomicU64::new(0),
+            },
+        }
+    }
+}

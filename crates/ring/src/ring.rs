@@ -1,0 +1,146 @@
+//! Moving bytes through a direction's ring.
+//!
+//! Positions run freely (63 bits); an offset is a position modulo the capacity. Copy first, publish after:
+//! until the compare-and-swap of [`Direction::publish`] or [`Direction::consume`] nothing has happened, so a
+//! copy that faults, or a signal handler that uses the same ring in between, leaves the ring as it was.
+
+use crate::layout::{CLOSED, Direction, MAX_CAPACITY};
+use crate::sync::{Ordering, fence_after_rmw};
+
+/// Why a publication did not happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotPublished {
+    /// The reader closed the ring: the bytes belong into the kernel lane.
+    Closed,
+    /// Somebody else (a signal handler of this thread) published first: copy again, at the new position.
+    Moved,
+}
+
+/// The index words of a damaged ring: the other end wrote nonsense.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Damaged;
+
+/// A stretch of the ring: where it starts and how long it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// Position of the first byte.
+    pub position: u64,
+    /// Number of bytes.
+    pub length: usize,
+    /// Capacity that turns a position into an offset.
+    pub capacity: u32,
+}
+
+impl Span {
+    /// The two contiguous pieces `(offset, length)` of the first `count` bytes; the second one may be empty.
+    #[must_use]
+    pub fn pieces(&self, skip: usize, count: usize) -> [(usize, usize); 2] {
+        let capacity = self.capacity as usize;
+        let offset = (self.position as usize).wrapping_add(skip) & (capacity - 1);
+        let first = count.min(capacity - offset);
+        [(offset, first), (0, (count - first).min(offset))]
+    }
+}
+
+impl Direction {
+    /// Capacity of the ring now, checked: a power of two within the mapping, or 0 while there is none.
+    #[inline]
+    fn checked_capacity(&self) -> Result<u32, Damaged> {
+        let capacity = self.producer.capacity.load(Ordering::Relaxed);
+        if capacity <= MAX_CAPACITY && (capacity & capacity.wrapping_sub(1)) == 0 { Ok(capacity) } else { Err(Damaged) }
+    }
+
+    /// What a writer may fill. `seen_head` is its copy of the reader's position, looked up again only when
+    /// the copy says that the ring has less than `wanted` bytes of room.
+    ///
+    /// # Errors
+    /// [`Damaged`] when the indices cannot be true.
+    #[inline]
+    pub fn writable(&self, seen_head: &mut u64, wanted: usize) -> Result<Span, Damaged> {
+        let tail = self.producer.tail.load(Ordering::Relaxed) & !CLOSED;
+        let capacity = self.checked_capacity()?;
+        let mut used = tail.wrapping_sub(*seen_head);
+        if used > u64::from(capacity) || (u64::from(capacity) - used) < wanted as u64 {
+            // pairs with: consume
+            *seen_head = self.consumer.head.load(Ordering::Acquire);
+            used = tail.wrapping_sub(*seen_head);
+            if used > u64::from(capacity) {
+                return Err(Damaged);
+            }
+        }
+        Ok(Span { position: tail, length: (u64::from(capacity) - used) as usize, capacity })
+    }
+
+    /// Makes `count` bytes after `position` visible to the reader. A full barrier: a following look at
+    /// `asleep` is not overtaken by it.
+    ///
+    /// # Errors
+    /// [`NotPublished`]; then nothing has happened.
+    #[inline]
+    pub fn publish(&self, position: u64, count: usize) -> Result<(), NotPublished> {
+        // pairs with: readable
+        let moved = self.producer.tail.compare_exchange(
+            position,
+            position.wrapping_add(count as u64) & !CLOSED,
+            Ordering::SeqCst,
+            Ordering::Relaxed,
+        );
+        fence_after_rmw();
+        match moved {
+            Ok(_) => Ok(()),
+            Err(found) if found & CLOSED != 0 => Err(NotPublished::Closed),
+            Err(_) => Err(NotPublished::Moved),
+        }
+    }
+
+    /// What a reader may take.
+    ///
+    /// # Errors
+    /// [`Damaged`] when the indices cannot be true.
+    #[inline]
+    pub fn readable(&self) -> Result<Span, Damaged> {
+        let head = self.consumer.head.load(Ordering::Relaxed);
+        // pairs with: publish
+        let tail = self.producer.tail.load(Ordering::Acquire) & !CLOSED;
+        let used = tail.wrapping_sub(head);
+        let capacity = self.checked_capacity()?;
+        if used > u64::from(capacity) {
+            return Err(Damaged);
+        }
+        Ok(Span { position: head, length: used as usize, capacity })
+    }
+
+    /// Whether there is anything to take; a look without a lock.
+    #[inline]
+    #[must_use]
+    pub fn has_bytes(&self) -> bool {
+        let tail = self.producer.tail.load(Ordering::Acquire) & !CLOSED;
+        tail != self.consumer.head.load(Ordering::Relaxed)
+    }
+
+    /// Gives `count` bytes from `position` back to the writer; false when somebody else (a signal handler of
+    /// this thread) consumed first: then copy again, at the new position.
+    #[inline]
+    #[must_use]
+    pub fn consume(&self, position: u64, count: usize) -> bool {
+        // pairs with: writable
+        let next = position.wrapping_add(count as u64) & !CLOSED;
+        self.consumer.head.compare_exchange(position, next, Ordering::Release, Ordering::Relaxed).is_ok()
+    }
+
+    /// Closes the ring from the reader's side: no publication succeeds from now on.
+    pub fn close(&self) {
+        self.producer.tail.fetch_or(CLOSED, Ordering::SeqCst);
+    }
+
+    /// Whether the reader closed the ring.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.producer.tail.load(Ordering::Relaxed) & CLOSED != 0
+    }
+
+    /// Takes the close mark away again; the writer does it when it opens the ring for a reader that is ready.
+    pub fn reopen(&self) {
+        self.producer.tail.fetch_and(!CLOSED, Ordering::SeqCst);
+    }
+}
