@@ -6,7 +6,8 @@
 //! descriptor and let the kernel do it.
 
 use crate::error::Errno;
-use crate::sys::{alarm, real};
+use crate::registry::start;
+use crate::sys::alarm;
 
 /// Saves the argument registers of a C-variadic call, calls `$hook` with the first argument, and jumps to the
 /// function whose address the hook returns, as if the program had called that one.
@@ -68,13 +69,14 @@ pub mod makers;
 pub mod poll;
 pub mod process;
 pub mod raw;
+mod rights;
 pub mod socket;
 pub mod stdio;
 
 /// Runs once when the shared object is loaded, before the program's own constructors.
 pub extern "C" fn sockshim_start() {
-    real::resolve();
     alarm::install();
+    start::start();
 }
 
 /// Runs `note` without a trace in `errno`: success must not touch it, and a failure's must survive.

@@ -1,1 +1,108 @@
 //! One connection over shared memory.
+//!
+//! [`attach`] (meeting the other end) -> [`io`] (which way a call goes) -> [`read`], [`write`] (the lanes) ->
+//! [`end`] (end of stream, reset, close) -> [`pin`] (back to the kernel). [`events`] says what is ready.
+
+pub(crate) mod attach;
+pub(crate) mod buffers;
+pub(crate) mod end;
+pub(crate) mod events;
+pub(crate) mod io;
+pub(crate) mod options;
+pub(crate) mod pin;
+pub(crate) mod read;
+pub(crate) mod segment;
+pub(crate) mod spin;
+pub(crate) mod write;
+
+use crate::registry::Socket;
+use crate::registry::arena::{self, Entry};
+use crate::registry::socket::Local;
+use core::sync::atomic::Ordering;
+use sockshim_ring::layout::{self, Direction, Header};
+
+/// A connection whose segment this process has mapped.
+#[derive(Clone, Copy)]
+pub(crate) struct Pipe {
+    pub(crate) socket: Socket,
+    pub(crate) entry: &'static Entry,
+    pub(crate) local: &'static Local,
+    base: *mut u8,
+    /// Which end we are.
+    end: usize,
+}
+
+impl Pipe {
+    /// The pipe of a socket whose state says that it has one.
+    ///
+    /// The mapping's address range is never given back to the system (see [`segment::recycle`]), so a thread
+    /// that comes late finds an empty page, not a fault.
+    #[inline]
+    pub(crate) fn of(socket: Socket, entry: &'static Entry) -> Option<Self> {
+        let local = socket.local();
+        let base = local.segment.load(Ordering::Acquire);
+        (!base.is_null()).then(|| Self {
+            socket,
+            entry,
+            local,
+            base,
+            end: local.end.load(Ordering::Relaxed) as usize & 1,
+        })
+    }
+
+    pub(crate) fn header(&self) -> &Header {
+        // SAFETY: `base` is a mapping of SEGMENT_SIZE bytes, page-aligned, and holds only atomics here.
+        unsafe { &*self.base.cast::<Header>() }
+    }
+
+    fn direction(&self, index: usize) -> &Direction {
+        // SAFETY: as for `header`; the offset is within the first page and 1024-aligned.
+        unsafe { &*self.base.add(layout::direction_offset(index)).cast::<Direction>() }
+    }
+
+    /// The direction that this end reads.
+    #[inline]
+    pub(crate) fn incoming(&self) -> &Direction {
+        self.direction(1 - self.end)
+    }
+
+    /// The direction that this end writes.
+    #[inline]
+    pub(crate) fn outgoing(&self) -> &Direction {
+        self.direction(self.end)
+    }
+
+    /// First byte of the ring that this end reads: MAX_CAPACITY bytes.
+    #[inline]
+    fn incoming_ring(&self) -> *mut u8 {
+        // SAFETY: within the mapping.
+        unsafe { self.base.add(layout::ring_offset(1 - self.end)) }
+    }
+
+    /// First byte of the ring that this end writes: MAX_CAPACITY bytes.
+    #[inline]
+    fn outgoing_ring(&self) -> *mut u8 {
+        // SAFETY: within the mapping.
+        unsafe { self.base.add(layout::ring_offset(self.end)) }
+    }
+
+    /// State of the other end, `END_*`.
+    pub(crate) fn other_end(&self) -> u32 {
+        self.header().ends[1 - self.end].load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_own_end(&self, state: u32) {
+        self.header().ends[self.end].store(state, Ordering::Release);
+    }
+
+    /// Whether this process still has the segment (another thread may have closed the socket).
+    #[inline]
+    pub(crate) fn is_mapped(&self) -> bool {
+        self.local.segment.load(Ordering::Acquire) == self.base
+    }
+
+    /// Whether new ring epochs may begin.
+    pub(crate) fn is_open(&self) -> bool {
+        self.entry.state.load(Ordering::Relaxed) == arena::STATE_PIPE
+    }
+}

@@ -1,5 +1,8 @@
-//! The kernel and the real libc: the only place with raw system calls and `dlsym`.
+//! The kernel and the real libc: the only place with raw system calls, `dlsym` and mappings.
 
 pub(crate) mod alarm;
+pub(crate) mod diag;
+pub(crate) mod folder;
+pub(crate) mod kernel;
 pub(crate) mod raw;
 pub(crate) mod real;

@@ -1,9 +1,13 @@
 //! `fcntl`, `ioctl`, and sockshim's own control functions.
 
 use crate::error::Errno;
-use crate::registry::lifecycle;
+use super::quietly;
+use crate::pipe::events;
+use crate::registry::arena::{self, FLAG_NONBLOCK, STATE_PIPE};
 use crate::registry::reason::Reason;
+use crate::registry::{Socket, lifecycle, socket, table};
 use crate::sys::real;
+use std::sync::atomic::Ordering;
 use libc::{F_GETFD, c_char, c_int, c_uint, c_ulong};
 use std::ffi::CStr;
 
@@ -52,8 +56,19 @@ pub struct Counters {
 /// As the manual page, by command.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_fcntl(fd: c_int, command: c_int, argument: c_ulong) -> c_int {
+    if command == libc::F_SETFL && argument as c_int & libc::O_ASYNC != 0 {
+        quietly(|| lifecycle::pin(fd, Reason::Async));
+    }
     // SAFETY: the caller keeps the contract of fcntl(2).
-    unsafe { real::fcntl(fd, command, argument) }
+    let result = unsafe { real::fcntl(fd, command, argument) };
+    if result >= 0 {
+        match command {
+            libc::F_DUPFD | libc::F_DUPFD_CLOEXEC => quietly(|| lifecycle::duplicated(fd, result)),
+            libc::F_SETFL => note_nonblocking(fd, argument as c_int & libc::O_NONBLOCK != 0),
+            _ => {}
+        }
+    }
+    result
 }
 
 /// `fcntl(2)` for large files, which is the same here.
@@ -67,8 +82,19 @@ pub unsafe extern "C-unwind" fn sockshim_fcntl(fd: c_int, command: c_int, argume
 /// As the manual page, by command.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_fcntl64(fd: c_int, command: c_int, argument: c_ulong) -> c_int {
+    if command == libc::F_SETFL && argument as c_int & libc::O_ASYNC != 0 {
+        quietly(|| lifecycle::pin(fd, Reason::Async));
+    }
     // SAFETY: the caller keeps the contract of fcntl(2).
-    unsafe { real::fcntl64(fd, command, argument) }
+    let result = unsafe { real::fcntl64(fd, command, argument) };
+    if result >= 0 {
+        match command {
+            libc::F_DUPFD | libc::F_DUPFD_CLOEXEC => quietly(|| lifecycle::duplicated(fd, result)),
+            libc::F_SETFL => note_nonblocking(fd, argument as c_int & libc::O_NONBLOCK != 0),
+            _ => {}
+        }
+    }
+    result
 }
 
 /// `ioctl(2)`: works on a device or socket. The argument's word is passed whether the request uses it or not.
@@ -82,8 +108,25 @@ pub unsafe extern "C-unwind" fn sockshim_fcntl64(fd: c_int, command: c_int, argu
 /// As the manual page, by request.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_ioctl(fd: c_int, request: c_ulong, argument: c_ulong) -> c_int {
+    let ours = table::socket(fd);
+    if ours.is_some() && request == libc::FIOASYNC {
+        quietly(|| lifecycle::pin(fd, Reason::Async));
+    }
     // SAFETY: the caller keeps the contract of ioctl(2).
-    unsafe { real::ioctl(fd, request, argument) }
+    let result = unsafe { real::ioctl(fd, request, argument) };
+    let (Some(socket), 0) = (ours, result) else { return result };
+    // SAFETY: the kernel has just read or stored an int there for these requests.
+    let number = argument as *mut c_int;
+    match request {
+        // SAFETY: as above.
+        libc::FIONBIO => note_nonblocking(fd, unsafe { *number } != 0),
+        libc::FIONREAD => {
+            // SAFETY: as above.
+            unsafe { *number = quietly(|| events::unread(socket, *number)) };
+        }
+        _ => {}
+    }
+    result
 }
 
 /// The version of the library that runs, such as "0.1.0".
@@ -102,14 +145,20 @@ pub extern "C" fn sockshim_path(fd: c_int) -> c_int {
     if !is_open(fd) {
         return refuse(libc::EBADF);
     }
-    Path::Host as c_int
+    match table::socket(fd).and_then(Socket::entry) {
+        Some(entry) if entry.state.load(Ordering::Relaxed) == STATE_PIPE => Path::Pipe as c_int,
+        _ => Path::Host as c_int,
+    }
 }
 
 /// Why the connection behind `fd` is on its path: one of `SOCKSHIM_REASON_*`.
 #[unsafe(no_mangle)]
 pub extern "C" fn sockshim_reason(fd: c_int) -> c_uint {
-    let _ = fd;
-    Reason::Undecided as c_uint
+    match table::socket(fd).and_then(Socket::entry) {
+        Some(entry) => entry.reason.load(Ordering::Relaxed),
+        None if fd as usize >= table::CAP => Reason::AboveCap as c_uint,
+        None => Reason::NotTcp as c_uint,
+    }
 }
 
 /// A reason in words. Never null.
@@ -133,8 +182,11 @@ pub unsafe extern "C" fn sockshim_counters(fd: c_int, out: *mut Counters) -> c_i
     if !is_open(fd) {
         return refuse(libc::EBADF);
     }
+    let counters = table::socket(fd).and_then(Socket::entry).map_or(Counters::default(), |entry| {
+        Counters::of(&entry.counters)
+    });
     // SAFETY: upheld by the caller.
-    unsafe { store(Counters::default(), out) }
+    unsafe { store(counters, out) }
 }
 
 /// Stores what all connections of this process have done since it started. Returns 0, or -1.
@@ -148,8 +200,15 @@ pub unsafe extern "C" fn sockshim_counters(fd: c_int, out: *mut Counters) -> c_i
 /// `out` is null or valid for writing.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sockshim_process_counters(out: *mut Counters) -> c_int {
+    let mut sum = Counters::default();
+    if let Some(arena) = arena::get() {
+        for held in socket::held(arena) {
+            sum.add(&Counters::of(&arena.socket(held.slot).counters));
+        }
+        sum.add(&Counters::of(&arena.totals));
+    }
     // SAFETY: upheld by the caller.
-    unsafe { store(Counters::default(), out) }
+    unsafe { store(sum, out) }
 }
 
 /// Keeps the connection behind `fd` in the kernel from now on. Returns 0, or -1.
@@ -241,6 +300,46 @@ mod tests {
         assert_eq!(REASONS.len(), Reason::Inherited as usize + 1);
         for number in [0, 24, 25, u32::MAX] {
             assert!(!sockshim_reason_text(number).is_null());
+        }
+    }
+}
+
+impl Counters {
+    /// The counters of a socket as they are now.
+    fn of(shared: &arena::Counters) -> Self {
+        let [sent, received, kernel_sent, kernel_received, doorbells, sleeps, upgrades, spills] =
+            shared.all().map(|counter| counter.load(Ordering::Relaxed));
+        Self {
+            bytes_sent: sent,
+            bytes_received: received,
+            kernel_bytes_sent: kernel_sent,
+            kernel_bytes_received: kernel_received,
+            doorbells,
+            sleeps,
+            upgrades,
+            spills,
+        }
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.bytes_sent += other.bytes_sent;
+        self.bytes_received += other.bytes_received;
+        self.kernel_bytes_sent += other.kernel_bytes_sent;
+        self.kernel_bytes_received += other.kernel_bytes_received;
+        self.doorbells += other.doorbells;
+        self.sleeps += other.sleeps;
+        self.upgrades += other.upgrades;
+        self.spills += other.spills;
+    }
+}
+
+/// Remembers whether an open file description blocks; what the kernel says is asked again before a sleep.
+fn note_nonblocking(fd: c_int, nonblocking: bool) {
+    if let Some(entry) = table::socket(fd).and_then(Socket::entry) {
+        if nonblocking {
+            entry.flags.fetch_or(FLAG_NONBLOCK, Ordering::Relaxed);
+        } else {
+            entry.flags.fetch_and(!FLAG_NONBLOCK, Ordering::Relaxed);
         }
     }
 }

@@ -1,5 +1,11 @@
 //! Moving bytes.
 
+use super::{quietly, rights};
+use crate::error::{Errno, answer, outcome};
+use crate::pipe::io;
+use crate::readiness::Deadline;
+use crate::registry::reason::Reason;
+use crate::registry::{Socket, lifecycle, table};
 use crate::sys::real;
 use libc::{
     c_int, c_uint, c_void, iovec, loff_t, mmsghdr, msghdr, off_t, off64_t, size_t, sockaddr, socklen_t,
@@ -18,7 +24,14 @@ use libc::{
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_read(fd: c_int, buf: *mut c_void, count: size_t) -> ssize_t {
     // SAFETY: the caller keeps the contract of read(2).
-    unsafe { real::read(fd, buf, count) }
+    let kernel = || unsafe { real::read(fd, buf, count) };
+    match table::socket(fd) {
+        Some(socket) if count > 0 => {
+            // SAFETY: as above.
+            unsafe { io::receive(fd, socket, &[iovec { iov_base: buf, iov_len: count }], 0, kernel) }
+        }
+        _ => kernel(),
+    }
 }
 
 /// `readv(2)`: reads into several buffers.
@@ -33,7 +46,13 @@ pub unsafe extern "C-unwind" fn sockshim_read(fd: c_int, buf: *mut c_void, count
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_readv(fd: c_int, iov: *const iovec, iovcnt: c_int) -> ssize_t {
     // SAFETY: the caller keeps the contract of readv(2).
-    unsafe { real::readv(fd, iov, iovcnt) }
+    let kernel = || unsafe { real::readv(fd, iov, iovcnt) };
+    // SAFETY: as above.
+    match (table::socket(fd), unsafe { buffers(iov, iovcnt as usize) }) {
+        // SAFETY: as above.
+        (Some(socket), Some(buffers)) => unsafe { io::receive(fd, socket, buffers, 0, kernel) },
+        _ => kernel(),
+    }
 }
 
 /// `write(2)`: writes to a descriptor.
@@ -48,7 +67,12 @@ pub unsafe extern "C-unwind" fn sockshim_readv(fd: c_int, iov: *const iovec, iov
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_write(fd: c_int, buf: *const c_void, count: size_t) -> ssize_t {
     // SAFETY: the caller keeps the contract of write(2).
-    unsafe { real::write(fd, buf, count) }
+    let kernel = || unsafe { real::write(fd, buf, count) };
+    match table::socket(fd) {
+        None => kernel(),
+        // SAFETY: as above.
+        Some(socket) => unsafe { io::send(fd, socket, &[iovec { iov_base: buf.cast_mut(), iov_len: count }], 0, kernel) },
+    }
 }
 
 /// `writev(2)`: writes from several buffers.
@@ -63,7 +87,13 @@ pub unsafe extern "C-unwind" fn sockshim_write(fd: c_int, buf: *const c_void, co
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_writev(fd: c_int, iov: *const iovec, iovcnt: c_int) -> ssize_t {
     // SAFETY: the caller keeps the contract of writev(2).
-    unsafe { real::writev(fd, iov, iovcnt) }
+    let kernel = || unsafe { real::writev(fd, iov, iovcnt) };
+    // SAFETY: as above.
+    match (table::socket(fd), unsafe { buffers(iov, iovcnt as usize) }) {
+        // SAFETY: as above.
+        (Some(socket), Some(buffers)) => unsafe { io::send(fd, socket, buffers, 0, kernel) },
+        _ => kernel(),
+    }
 }
 
 /// `recv(2)`: receives from a socket.
@@ -83,7 +113,12 @@ pub unsafe extern "C-unwind" fn sockshim_recv(
     flags: c_int,
 ) -> ssize_t {
     // SAFETY: the caller keeps the contract of recv(2).
-    unsafe { real::recv(fd, buf, len, flags) }
+    let kernel = || unsafe { real::recv(fd, buf, len, flags) };
+    match table::socket(fd) {
+        None => kernel(),
+        // SAFETY: as above.
+        Some(socket) => unsafe { io::receive(fd, socket, &[iovec { iov_base: buf, iov_len: len }], flags, kernel) },
+    }
 }
 
 /// `recvfrom(2)`: receives, and tells the sender's address.
@@ -105,7 +140,17 @@ pub unsafe extern "C-unwind" fn sockshim_recvfrom(
     length: *mut socklen_t,
 ) -> ssize_t {
     // SAFETY: the caller keeps the contract of recvfrom(2).
-    unsafe { real::recvfrom(fd, buf, len, flags, address, length) }
+    let kernel = || unsafe { real::recvfrom(fd, buf, len, flags, address, length) };
+    let Some(socket) = table::socket(fd) else { return kernel() };
+    let buffers = [iovec { iov_base: buf, iov_len: len }];
+    // SAFETY: as above.
+    let received = unsafe { io::receive(fd, socket, &buffers, flags, kernel) };
+    if received >= 0 && !address.is_null() && !length.is_null() {
+        // A connected stream tells no address: the kernel answers a length of 0.
+        // SAFETY: as above.
+        unsafe { length.write(0) };
+    }
+    received
 }
 
 /// `recvmsg(2)`: receives with control messages.
@@ -120,7 +165,31 @@ pub unsafe extern "C-unwind" fn sockshim_recvfrom(
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_recvmsg(fd: c_int, msg: *mut msghdr, flags: c_int) -> ssize_t {
     // SAFETY: the caller keeps the contract of recvmsg(2).
-    unsafe { real::recvmsg(fd, msg, flags) }
+    let kernel = || unsafe { real::recvmsg(fd, msg, flags) };
+    let Some(socket) = table::socket(fd) else {
+        let received = kernel();
+        if received >= 0 {
+            // SAFETY: the kernel has just filled the message.
+            quietly(|| unsafe { rights::received(&*msg) });
+        }
+        return received;
+    };
+    // SAFETY: as above.
+    let Some(message) = (unsafe { msg.as_mut() }) else { return kernel() };
+    // SAFETY: as above.
+    let Some(buffers) = (unsafe { buffers(message.msg_iov, message.msg_iovlen) }) else { return kernel() };
+    // SAFETY: as above.
+    let received = unsafe { io::receive(fd, socket, buffers, flags, kernel) };
+    if received >= 0 {
+        if !message.msg_name.is_null() {
+            message.msg_namelen = 0;
+        }
+        if socket.entry().is_some_and(|entry| io::reading_pipe(socket, entry).is_some()) {
+            message.msg_controllen = 0;
+            message.msg_flags = 0;
+        }
+    }
+    received
 }
 
 /// `recvmmsg(2)`: receives several messages.
@@ -140,8 +209,36 @@ pub unsafe extern "C-unwind" fn sockshim_recvmmsg(
     flags: c_int,
     timeout: *mut timespec,
 ) -> c_int {
-    // SAFETY: the caller keeps the contract of recvmmsg(2).
-    unsafe { real::recvmmsg(fd, msgs, count, flags, timeout) }
+    if table::socket(fd).is_none() || msgs.is_null() {
+        // SAFETY: the caller keeps the contract of recvmmsg(2).
+        let received = unsafe { real::recvmmsg(fd, msgs, count, flags, timeout) };
+        for index in 0..received.max(0) as usize {
+            // SAFETY: the kernel has just filled that many.
+            quietly(|| unsafe { rights::received(&(*msgs.add(index)).msg_hdr) });
+        }
+        return received;
+    }
+    // SAFETY: as above.
+    let limit = unsafe { timeout.as_ref() };
+    let limit = Deadline::after(limit.map(|time| time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64));
+    let mut flags = flags;
+    for index in 0..count.min(1024) as usize {
+        // SAFETY: as above.
+        let message = unsafe { &mut *msgs.add(index) };
+        // SAFETY: as above.
+        let received = unsafe { sockshim_recvmsg(fd, &raw mut message.msg_hdr, flags & !libc::MSG_WAITFORONE) };
+        if received < 0 {
+            return if index > 0 { index as c_int } else { -1 };
+        }
+        message.msg_len = received as c_uint;
+        if flags & libc::MSG_WAITFORONE != 0 {
+            flags |= libc::MSG_DONTWAIT;
+        }
+        if limit.left() == Some(0) {
+            return index as c_int + 1;
+        }
+    }
+    count.min(1024) as c_int
 }
 
 /// `send(2)`: sends on a socket.
@@ -161,7 +258,12 @@ pub unsafe extern "C-unwind" fn sockshim_send(
     flags: c_int,
 ) -> ssize_t {
     // SAFETY: the caller keeps the contract of send(2).
-    unsafe { real::send(fd, buf, len, flags) }
+    let kernel = || unsafe { real::send(fd, buf, len, flags) };
+    match table::socket(fd) {
+        None => kernel(),
+        // SAFETY: as above.
+        Some(socket) => unsafe { io::send(fd, socket, &[iovec { iov_base: buf.cast_mut(), iov_len: len }], flags, kernel) },
+    }
 }
 
 /// `sendto(2)`: sends to an address.
@@ -183,7 +285,15 @@ pub unsafe extern "C-unwind" fn sockshim_sendto(
     length: socklen_t,
 ) -> ssize_t {
     // SAFETY: the caller keeps the contract of sendto(2).
-    unsafe { real::sendto(fd, buf, len, flags, address, length) }
+    let kernel = || unsafe { real::sendto(fd, buf, len, flags, address, length) };
+    match table::socket(fd) {
+        None => kernel(),
+        Some(socket) => {
+            let buffers = [iovec { iov_base: buf.cast_mut(), iov_len: len }];
+            // SAFETY: as above.
+            unsafe { io::send(fd, socket, &buffers, flags, kernel) }
+        }
+    }
 }
 
 /// `sendmsg(2)`: sends with control messages.
@@ -198,7 +308,21 @@ pub unsafe extern "C-unwind" fn sockshim_sendto(
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_sendmsg(fd: c_int, msg: *const msghdr, flags: c_int) -> ssize_t {
     // SAFETY: the caller keeps the contract of sendmsg(2).
-    unsafe { real::sendmsg(fd, msg, flags) }
+    let kernel = || unsafe { real::sendmsg(fd, msg, flags) };
+    // SAFETY: as above.
+    let Some(message) = (unsafe { msg.as_ref() }) else { return kernel() };
+    let Some(socket) = table::socket(fd) else {
+        // SAFETY: as above.
+        quietly(|| unsafe { rights::sending(message) });
+        return kernel();
+    };
+    if message.msg_controllen > 0 {
+        quietly(|| lifecycle::pin(fd, Reason::Option));
+    }
+    // SAFETY: as above.
+    let Some(buffers) = (unsafe { buffers(message.msg_iov, message.msg_iovlen) }) else { return kernel() };
+    // SAFETY: as above.
+    unsafe { io::send(fd, socket, buffers, flags, kernel) }
 }
 
 /// `sendmmsg(2)`: sends several messages.
@@ -217,8 +341,31 @@ pub unsafe extern "C-unwind" fn sockshim_sendmmsg(
     count: c_uint,
     flags: c_int,
 ) -> c_int {
-    // SAFETY: the caller keeps the contract of sendmmsg(2).
-    unsafe { real::sendmmsg(fd, msgs, count, flags) }
+    if table::socket(fd).is_none() || msgs.is_null() {
+        for index in 0..if msgs.is_null() { 0 } else { count.min(1024) as usize } {
+            // SAFETY: the caller keeps the contract of sendmmsg(2).
+            quietly(|| unsafe { rights::sending(&(*msgs.add(index)).msg_hdr) });
+        }
+        // SAFETY: as above.
+        return unsafe { real::sendmmsg(fd, msgs, count, flags) };
+    }
+    for index in 0..count.min(1024) as usize {
+        // SAFETY: as above.
+        let message = unsafe { &mut *msgs.add(index) };
+        // SAFETY: as above.
+        let wanted: usize = unsafe { buffers(message.msg_hdr.msg_iov, message.msg_hdr.msg_iovlen) }
+            .map_or(0, |buffers| buffers.iter().map(|buffer| buffer.iov_len).sum());
+        // SAFETY: as above.
+        let sent = unsafe { sockshim_sendmsg(fd, &raw const message.msg_hdr, flags) };
+        if sent < 0 {
+            return if index > 0 { index as c_int } else { -1 };
+        }
+        message.msg_len = sent as c_uint;
+        if (sent as usize) < wanted {
+            return index as c_int + 1;
+        }
+    }
+    count.min(1024) as c_int
 }
 
 /// `preadv2(2)`: reads at an offset (-1: the current one) with flags.
@@ -239,7 +386,13 @@ pub unsafe extern "C-unwind" fn sockshim_preadv2(
     flags: c_int,
 ) -> ssize_t {
     // SAFETY: the caller keeps the contract of preadv2(2).
-    unsafe { real::preadv2(fd, iov, iovcnt, offset, flags) }
+    let kernel = || unsafe { real::preadv2(fd, iov, iovcnt, offset, flags) };
+    // SAFETY: as above.
+    match (stream(fd, offset, flags), unsafe { buffers(iov, iovcnt as usize) }) {
+        // SAFETY: as above.
+        (Some((socket, flags)), Some(buffers)) => unsafe { io::receive(fd, socket, buffers, flags, kernel) },
+        _ => kernel(),
+    }
 }
 
 /// `pwritev2(2)`: writes at an offset (-1: the current one) with flags.
@@ -260,7 +413,13 @@ pub unsafe extern "C-unwind" fn sockshim_pwritev2(
     flags: c_int,
 ) -> ssize_t {
     // SAFETY: the caller keeps the contract of pwritev2(2).
-    unsafe { real::pwritev2(fd, iov, iovcnt, offset, flags) }
+    let kernel = || unsafe { real::pwritev2(fd, iov, iovcnt, offset, flags) };
+    // SAFETY: as above.
+    match (stream(fd, offset, flags), unsafe { buffers(iov, iovcnt as usize) }) {
+        // SAFETY: as above.
+        (Some((socket, flags)), Some(buffers)) => unsafe { io::send(fd, socket, buffers, flags, kernel) },
+        _ => kernel(),
+    }
 }
 
 /// `preadv2(2)`: reads at an offset (-1: the current one) with flags.
@@ -280,8 +439,14 @@ pub unsafe extern "C-unwind" fn sockshim_preadv64v2(
     offset: off64_t,
     flags: c_int,
 ) -> ssize_t {
-    // SAFETY: the caller keeps the contract of preadv2(2).
-    unsafe { real::preadv64v2(fd, iov, iovcnt, offset, flags) }
+    // SAFETY: the caller keeps the contract of preadvv2(2).
+    let kernel = || unsafe { real::preadv64v2(fd, iov, iovcnt, offset, flags) };
+    // SAFETY: as above.
+    match (stream(fd, offset, flags), unsafe { buffers(iov, iovcnt as usize) }) {
+        // SAFETY: as above.
+        (Some((socket, flags)), Some(buffers)) => unsafe { io::receive(fd, socket, buffers, flags, kernel) },
+        _ => kernel(),
+    }
 }
 
 /// `pwritev2(2)`: writes at an offset (-1: the current one) with flags.
@@ -301,8 +466,14 @@ pub unsafe extern "C-unwind" fn sockshim_pwritev64v2(
     offset: off64_t,
     flags: c_int,
 ) -> ssize_t {
-    // SAFETY: the caller keeps the contract of pwritev2(2).
-    unsafe { real::pwritev64v2(fd, iov, iovcnt, offset, flags) }
+    // SAFETY: the caller keeps the contract of pwritevv2(2).
+    let kernel = || unsafe { real::pwritev64v2(fd, iov, iovcnt, offset, flags) };
+    // SAFETY: as above.
+    match (stream(fd, offset, flags), unsafe { buffers(iov, iovcnt as usize) }) {
+        // SAFETY: as above.
+        (Some((socket, flags)), Some(buffers)) => unsafe { io::send(fd, socket, buffers, flags, kernel) },
+        _ => kernel(),
+    }
 }
 
 /// `read(2)`: `read`, as compiled with `_FORTIFY_SOURCE`.
@@ -321,8 +492,12 @@ pub unsafe extern "C-unwind" fn sockshim_read_chk(
     count: size_t,
     size: size_t,
 ) -> ssize_t {
-    // SAFETY: the caller keeps the contract of read(2).
-    unsafe { real::__read_chk(fd, buf, count, size) }
+    if count > size {
+        // SAFETY: the caller keeps the contract of read(2); glibc ends the program here.
+        return unsafe { real::__read_chk(fd, buf, count, size) };
+    }
+    // SAFETY: as above.
+    unsafe { sockshim_read(fd, buf, count) }
 }
 
 /// `recv(2)`: `recv`, as compiled with `_FORTIFY_SOURCE`.
@@ -342,8 +517,12 @@ pub unsafe extern "C-unwind" fn sockshim_recv_chk(
     size: size_t,
     flags: c_int,
 ) -> ssize_t {
-    // SAFETY: the caller keeps the contract of recv(2).
-    unsafe { real::__recv_chk(fd, buf, len, size, flags) }
+    if len > size {
+        // SAFETY: the caller keeps the contract of recv(2); glibc ends the program here.
+        return unsafe { real::__recv_chk(fd, buf, len, size, flags) };
+    }
+    // SAFETY: as above.
+    unsafe { sockshim_recv(fd, buf, len, flags) }
 }
 
 /// `recvfrom(2)`: `recvfrom`, as compiled with `_FORTIFY_SOURCE`.
@@ -365,8 +544,12 @@ pub unsafe extern "C-unwind" fn sockshim_recvfrom_chk(
     address: *mut sockaddr,
     length: *mut socklen_t,
 ) -> ssize_t {
-    // SAFETY: the caller keeps the contract of recvfrom(2).
-    unsafe { real::__recvfrom_chk(fd, buf, len, size, flags, address, length) }
+    if len > size {
+        // SAFETY: the caller keeps the contract of recvfrom(2); glibc ends the program here.
+        return unsafe { real::__recvfrom_chk(fd, buf, len, size, flags, address, length) };
+    }
+    // SAFETY: as above.
+    unsafe { sockshim_recvfrom(fd, buf, len, flags, address, length) }
 }
 
 /// `sendfile(2)`: moves bytes from a file to a descriptor.
@@ -386,7 +569,24 @@ pub unsafe extern "C-unwind" fn sockshim_sendfile(
     count: size_t,
 ) -> ssize_t {
     // SAFETY: the caller keeps the contract of sendfile(2).
-    unsafe { real::sendfile(out_fd, in_fd, offset, count) }
+    let kernel = || unsafe { real::sendfile(out_fd, in_fd, offset, count) };
+    let Some(socket) = table::socket(out_fd) else { return kernel() };
+    // SAFETY: as above.
+    let from = unsafe { offset.as_mut() };
+    let start = match &from {
+        Some(offset) if **offset < 0 => return kernel(),
+        Some(offset) => Some(**offset as u64),
+        None => None,
+    };
+    match io::send_file(out_fd, socket, in_fd, start, count, kernel) {
+        io::FileSent::ByKernel(sent) => sent,
+        io::FileSent::ByRing(result) => {
+            if let (Some(offset), Ok(sent)) = (from, &result) {
+                *offset += *sent as off_t;
+            }
+            answer(result)
+        }
+    }
 }
 
 /// `sendfile(2)`: moves bytes from a file to a descriptor.
@@ -405,8 +605,9 @@ pub unsafe extern "C-unwind" fn sockshim_sendfile64(
     offset: *mut off64_t,
     count: size_t,
 ) -> ssize_t {
+    // off_t is 64 bits wide here.
     // SAFETY: the caller keeps the contract of sendfile(2).
-    unsafe { real::sendfile64(out_fd, in_fd, offset, count) }
+    unsafe { sockshim_sendfile(out_fd, in_fd, offset, count) }
 }
 
 /// `splice(2)`: moves bytes between a pipe and a descriptor.
@@ -428,7 +629,16 @@ pub unsafe extern "C-unwind" fn sockshim_splice(
     flags: c_uint,
 ) -> ssize_t {
     // SAFETY: the caller keeps the contract of splice(2).
-    unsafe { real::splice(fd_in, off_in, fd_out, off_out, len, flags) }
+    let kernel = || unsafe { real::splice(fd_in, off_in, fd_out, off_out, len, flags) };
+    if let Some(socket) = table::socket(fd_out) {
+        return io::send_by_kernel(fd_out, socket, kernel);
+    }
+    match table::socket(fd_in) {
+        Some(socket) if off_in.is_null() && off_out.is_null() => {
+            splice_from(fd_in, socket, fd_out, len, flags, kernel)
+        }
+        _ => kernel(),
+    }
 }
 
 /// `tee(2)`: copies bytes from one pipe to another.
@@ -449,4 +659,62 @@ pub unsafe extern "C-unwind" fn sockshim_tee(
 ) -> ssize_t {
     // SAFETY: the caller keeps the contract of tee(2).
     unsafe { real::tee(fd_in, fd_out, len, flags) }
+}
+
+/// The program's array of buffers, unless the kernel must refuse it.
+///
+/// # Safety
+///
+/// The program's `readv` contract.
+unsafe fn buffers<'a>(iov: *const iovec, count: usize) -> Option<&'a [iovec]> {
+    const IOV_MAX: usize = 1024;
+    if iov.is_null() || count == 0 || count > IOV_MAX || (iov as usize) >> 47 != 0 {
+        return None;
+    }
+    // SAFETY: upheld by the caller.
+    Some(unsafe { core::slice::from_raw_parts(iov, count) })
+}
+
+/// The socket of ours behind `fd`, and `recv`'s flags for those of `preadv2`, if this is stream I/O.
+fn stream(fd: c_int, offset: off64_t, flags: c_int) -> Option<(Socket, c_int)> {
+    let socket = table::socket(fd)?;
+    let known = libc::RWF_NOWAIT | libc::RWF_HIPRI;
+    let ours = if flags & libc::RWF_NOWAIT != 0 { libc::MSG_DONTWAIT } else { 0 };
+    (offset == -1 && flags & !known == 0).then_some((socket, ours))
+}
+
+/// `splice` from a socket of ours into a pipe: peek, write, and only then take, so that what the pipe does
+/// not accept stays where it was.
+fn splice_from(
+    fd: c_int,
+    socket: Socket,
+    to: c_int,
+    len: size_t,
+    flags: c_uint,
+    kernel: impl FnOnce() -> ssize_t,
+) -> ssize_t {
+    if socket.entry().is_none_or(|entry| io::reading_pipe(socket, entry).is_none()) {
+        return kernel();
+    }
+    let mut room = [0u8; 16 << 10];
+    let wait = if flags & libc::SPLICE_F_NONBLOCK != 0 { libc::MSG_DONTWAIT } else { 0 };
+    let place = |len: usize, room: &mut [u8]| [iovec { iov_base: room.as_mut_ptr().cast(), iov_len: len }];
+    let wanted = len.min(room.len());
+    let buffers = place(wanted, &mut room);
+    // SAFETY: the buffer is ours.
+    let seen = unsafe { io::receive(fd, socket, &buffers, libc::MSG_PEEK | wait, || -1) };
+    if seen <= 0 {
+        return seen;
+    }
+    // SAFETY: the bytes are there.
+    let written = match outcome(unsafe { real::write(to, room.as_ptr().cast(), seen as usize) }) {
+        Ok(written) => written,
+        Err(error) => return answer(Err(error)),
+    };
+    let errno = Errno::last();
+    let taken = place(written, &mut room);
+    // SAFETY: as above.
+    unsafe { io::receive(fd, socket, &taken, libc::MSG_DONTWAIT, || -1) };
+    errno.store();
+    written as ssize_t
 }

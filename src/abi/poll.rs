@@ -1,6 +1,13 @@
 //! Waiting for readiness: select, poll, epoll.
 
+use super::quietly;
+use crate::error::answer;
+use crate::readiness::select::{self, Sets};
+use crate::readiness::{Deadline, epoll, poll};
+use crate::registry::reason::Reason;
+use crate::registry::{lifecycle, table};
 use crate::sys::real;
+use std::ptr;
 use libc::{c_int, epoll_event, fd_set, nfds_t, pollfd, sigset_t, size_t, timespec, timeval};
 
 /// `select(2)`: waits until a descriptor of three sets is ready.
@@ -21,7 +28,24 @@ pub unsafe extern "C-unwind" fn sockshim_select(
     timeout: *mut timeval,
 ) -> c_int {
     // SAFETY: the caller keeps the contract of select(2).
-    unsafe { real::select(nfds, readfds, writefds, exceptfds, timeout) }
+    let kernel = || unsafe { real::select(nfds, readfds, writefds, exceptfds, timeout) };
+    let sets = Sets { read: readfds.cast(), write: writefds.cast(), except: exceptfds.cast() };
+    // SAFETY: as above.
+    let time = unsafe { timeout.as_mut() };
+    let sane = time.as_ref().is_none_or(|time| time.tv_sec >= 0 && (0..1_000_000).contains(&time.tv_usec));
+    if nfds <= 0 || !sane || !sets.concern(nfds) {
+        return kernel();
+    }
+    let limit = time.as_ref().map(|time| time.tv_sec as u64 * 1_000_000_000 + time.tv_usec as u64 * 1000);
+    let deadline = Deadline::after(limit);
+    // SAFETY: as above.
+    let result = unsafe { select::select(nfds, sets, deadline, ptr::null()) };
+    if let (Some(time), Some(left)) = (time, deadline.left()) {
+        // Linux tells what is left (select(2)).
+        time.tv_sec = (left / 1_000_000_000) as i64;
+        time.tv_usec = (left % 1_000_000_000 / 1000) as i64;
+    }
+    answer(result) as c_int
 }
 
 /// `pselect(2)`: waits with a signal mask.
@@ -42,8 +66,16 @@ pub unsafe extern "C-unwind" fn sockshim_pselect(
     timeout: *const timespec,
     sigmask: *const sigset_t,
 ) -> c_int {
+    let sets = Sets { read: readfds.cast(), write: writefds.cast(), except: exceptfds.cast() };
     // SAFETY: the caller keeps the contract of pselect(2).
-    unsafe { real::pselect(nfds, readfds, writefds, exceptfds, timeout, sigmask) }
+    match unsafe { nanoseconds(timeout) } {
+        Ok(time) if nfds > 0 && sets.concern(nfds) => {
+            // SAFETY: as above.
+            answer(unsafe { select::select(nfds, sets, Deadline::after(time), sigmask) }) as c_int
+        }
+        // SAFETY: as above.
+        _ => unsafe { real::pselect(nfds, readfds, writefds, exceptfds, timeout, sigmask) },
+    }
 }
 
 /// `poll(2)`: waits until one of several descriptors is ready.
@@ -58,7 +90,13 @@ pub unsafe extern "C-unwind" fn sockshim_pselect(
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_poll(fds: *mut pollfd, nfds: nfds_t, timeout: c_int) -> c_int {
     // SAFETY: the caller keeps the contract of poll(2).
-    unsafe { real::poll(fds, nfds, timeout) }
+    let Some(entries) = (unsafe { array(fds, nfds) }) else {
+        // SAFETY: as above.
+        return unsafe { real::poll(fds, nfds, timeout) };
+    };
+    let time = u64::try_from(timeout).ok().map(|milliseconds| milliseconds * 1_000_000);
+    // SAFETY: as above.
+    answer(unsafe { poll::poll(entries, Deadline::after(time), ptr::null()) }) as c_int
 }
 
 /// `ppoll(2)`: waits with a signal mask.
@@ -78,7 +116,13 @@ pub unsafe extern "C-unwind" fn sockshim_ppoll(
     sigmask: *const sigset_t,
 ) -> c_int {
     // SAFETY: the caller keeps the contract of ppoll(2).
-    unsafe { real::ppoll(fds, nfds, timeout, sigmask) }
+    let (entries, time) = match unsafe { (array(fds, nfds), nanoseconds(timeout)) } {
+        (Some(entries), Ok(time)) => (entries, time),
+        // SAFETY: as above.
+        _ => return unsafe { real::ppoll(fds, nfds, timeout, sigmask) },
+    };
+    // SAFETY: as above.
+    answer(unsafe { poll::poll(entries, Deadline::after(time), sigmask) }) as c_int
 }
 
 /// `poll(2)`: `poll`, as compiled with `_FORTIFY_SOURCE`.
@@ -97,8 +141,12 @@ pub unsafe extern "C-unwind" fn sockshim_poll_chk(
     timeout: c_int,
     size: size_t,
 ) -> c_int {
-    // SAFETY: the caller keeps the contract of poll(2).
-    unsafe { real::__poll_chk(fds, nfds, timeout, size) }
+    if (nfds as usize).saturating_mul(size_of::<pollfd>()) > size {
+        // SAFETY: the caller keeps the contract of poll(2); glibc ends the program here.
+        return unsafe { real::__poll_chk(fds, nfds, timeout, size) };
+    }
+    // SAFETY: as above.
+    unsafe { sockshim_poll(fds, nfds, timeout) }
 }
 
 /// `ppoll(2)`: `ppoll`, as compiled with `_FORTIFY_SOURCE`.
@@ -118,8 +166,12 @@ pub unsafe extern "C-unwind" fn sockshim_ppoll_chk(
     sigmask: *const sigset_t,
     size: size_t,
 ) -> c_int {
-    // SAFETY: the caller keeps the contract of ppoll(2).
-    unsafe { real::__ppoll_chk(fds, nfds, timeout, sigmask, size) }
+    if (nfds as usize).saturating_mul(size_of::<pollfd>()) > size {
+        // SAFETY: the caller keeps the contract of ppoll(2); glibc ends the program here.
+        return unsafe { real::__ppoll_chk(fds, nfds, timeout, sigmask, size) };
+    }
+    // SAFETY: as above.
+    unsafe { sockshim_ppoll(fds, nfds, timeout, sigmask) }
 }
 
 /// `epoll_create(2)`: makes an epoll set.
@@ -134,7 +186,7 @@ pub unsafe extern "C-unwind" fn sockshim_ppoll_chk(
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_epoll_create(size: c_int) -> c_int {
     // SAFETY: the caller keeps the contract of epoll_create(2).
-    unsafe { real::epoll_create(size) }
+    set_made(unsafe { real::epoll_create(size) })
 }
 
 /// `epoll_create1(2)`: makes an epoll set, with flags.
@@ -149,7 +201,7 @@ pub unsafe extern "C-unwind" fn sockshim_epoll_create(size: c_int) -> c_int {
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_epoll_create1(flags: c_int) -> c_int {
     // SAFETY: the caller keeps the contract of epoll_create1(2).
-    unsafe { real::epoll_create1(flags) }
+    set_made(unsafe { real::epoll_create1(flags) })
 }
 
 /// `epoll_ctl(2)`: changes an epoll set.
@@ -168,8 +220,21 @@ pub unsafe extern "C-unwind" fn sockshim_epoll_ctl(
     fd: c_int,
     event: *mut epoll_event,
 ) -> c_int {
-    // SAFETY: the caller keeps the contract of epoll_ctl(2).
-    unsafe { real::epoll_ctl(epfd, op, fd, event) }
+    let Some(set) = table::set(epfd) else {
+        // SAFETY: the caller keeps the contract of epoll_ctl(2).
+        let result = unsafe { real::epoll_ctl(epfd, op, fd, event) };
+        if result == 0 && op == libc::EPOLL_CTL_ADD {
+            // A set that we did not see made: nobody could translate for it.
+            quietly(|| lifecycle::pin(fd, Reason::UnknownSet));
+        }
+        return result;
+    };
+    // SAFETY: as above.
+    let event = unsafe { event.as_ref() }.copied();
+    match epoll::ctl(epfd, set, op, fd, event) {
+        Ok(()) => 0,
+        Err(error) => answer(Err(error)) as c_int,
+    }
 }
 
 /// `epoll_wait(2)`: waits for events of an epoll set.
@@ -188,8 +253,13 @@ pub unsafe extern "C-unwind" fn sockshim_epoll_wait(
     maxevents: c_int,
     timeout: c_int,
 ) -> c_int {
-    // SAFETY: the caller keeps the contract of epoll_wait(2).
-    unsafe { real::epoll_wait(epfd, events, maxevents, timeout) }
+    let Some(set) = table::set(epfd) else {
+        // SAFETY: the caller keeps the contract of epoll_wait(2).
+        return unsafe { real::epoll_wait(epfd, events, maxevents, timeout) };
+    };
+    let time = u64::try_from(timeout).ok().map(|milliseconds| milliseconds * 1_000_000);
+    // SAFETY: as above.
+    answer(unsafe { epoll::wait::wait(epfd, set, events, maxevents, Deadline::after(time), ptr::null()) }) as c_int
 }
 
 /// `epoll_pwait(2)`: waits with a signal mask.
@@ -209,8 +279,13 @@ pub unsafe extern "C-unwind" fn sockshim_epoll_pwait(
     timeout: c_int,
     sigmask: *const sigset_t,
 ) -> c_int {
-    // SAFETY: the caller keeps the contract of epoll_pwait(2).
-    unsafe { real::epoll_pwait(epfd, events, maxevents, timeout, sigmask) }
+    let Some(set) = table::set(epfd) else {
+        // SAFETY: the caller keeps the contract of epoll_pwait(2).
+        return unsafe { real::epoll_pwait(epfd, events, maxevents, timeout, sigmask) };
+    };
+    let time = u64::try_from(timeout).ok().map(|milliseconds| milliseconds * 1_000_000);
+    // SAFETY: as above.
+    answer(unsafe { epoll::wait::wait(epfd, set, events, maxevents, Deadline::after(time), sigmask) }) as c_int
 }
 
 /// `epoll_pwait2(2)`: waits with a signal mask and a `timespec`.
@@ -231,5 +306,51 @@ pub unsafe extern "C-unwind" fn sockshim_epoll_pwait2(
     sigmask: *const sigset_t,
 ) -> c_int {
     // SAFETY: the caller keeps the contract of epoll_pwait2(2).
-    unsafe { real::epoll_pwait2(epfd, events, maxevents, timeout, sigmask) }
+    match (table::set(epfd), unsafe { nanoseconds(timeout) }) {
+        (Some(set), Ok(time)) => {
+            let deadline = Deadline::after(time);
+            // SAFETY: as above.
+            answer(unsafe { epoll::wait::wait(epfd, set, events, maxevents, deadline, sigmask) }) as c_int
+        }
+        // SAFETY: as above.
+        _ => unsafe { real::epoll_pwait2(epfd, events, maxevents, timeout, sigmask) },
+    }
+}
+
+/// The program's array, if any of its descriptors concerns us and the kernel need not refuse it.
+///
+/// # Safety
+///
+/// The contract of poll(2).
+unsafe fn array<'a>(fds: *mut pollfd, nfds: nfds_t) -> Option<&'a mut [pollfd]> {
+    if fds.is_null() || nfds == 0 || nfds > 1 << 20 || (fds as usize) >> 47 != 0 {
+        return None;
+    }
+    // SAFETY: upheld by the caller.
+    let entries = unsafe { std::slice::from_raw_parts_mut(fds, nfds as usize) };
+    poll::concerns(entries).then_some(entries)
+}
+
+/// A timeout in nanoseconds; `None`: for ever. `Err`: the kernel must refuse it.
+///
+/// # Safety
+///
+/// `time` is null or readable.
+unsafe fn nanoseconds(time: *const timespec) -> Result<Option<u64>, ()> {
+    // SAFETY: upheld by the caller.
+    match unsafe { time.as_ref() } {
+        None => Ok(None),
+        Some(time) if time.tv_sec >= 0 && (0..1_000_000_000).contains(&time.tv_nsec) => {
+            Ok(Some((time.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(time.tv_nsec as u64)))
+        }
+        Some(_) => Err(()),
+    }
+}
+
+/// Notes a new set.
+fn set_made(fd: c_int) -> c_int {
+    if fd >= 0 {
+        quietly(|| lifecycle::set_made(fd));
+    }
+    fd
 }

@@ -1,36 +1,271 @@
 //! What the registry must hear of a descriptor's life. Called by `abi` around the kernel's calls.
+//!
+//! A descriptor's word is taken away *before* the kernel closes it: afterwards another thread may have got
+//! the number already.
 
+use super::arena::{self, Entry, FLAG_ACCEPTED, FLAG_CONNECTED, FLAG_LISTENER, FLAG_NONBLOCK};
 use super::reason::Reason;
-use libc::c_int;
+use super::table::{self, Descriptor, Set};
+use super::{Socket, config, fork, socket, start};
+use crate::pipe::{attach, end, pin as pinning};
+use crate::readiness::epoll;
+use crate::sys::kernel;
+use core::ffi::c_int;
+use core::sync::atomic::Ordering;
 
 /// After a call that made `fd` something that is not a TCP socket.
-pub(crate) fn made(_fd: c_int) {}
+pub(crate) fn made(fd: c_int) {
+    if fork::is_own_process() {
+        forget(fd);
+        table::set_host(fd);
+    }
+}
+
+/// After `socket()` made `fd`.
+pub(crate) fn socket_made(fd: c_int, domain: c_int, kind: c_int, protocol: c_int) {
+    start::start();
+    let is_tcp = (domain == libc::AF_INET || domain == libc::AF_INET6)
+        && kind & 0xf == libc::SOCK_STREAM
+        && (protocol == 0 || protocol == libc::IPPROTO_TCP);
+    if is_tcp {
+        let flags = if kind & libc::SOCK_NONBLOCK != 0 { FLAG_NONBLOCK } else { 0 };
+        enter(fd, flags);
+    } else {
+        made(fd);
+    }
+}
+
+/// After `accept()` on `listener` made `fd`.
+pub(crate) fn accepted(listener: c_int, fd: c_int, flags: c_int) {
+    let is_tcp = match table::find(listener) {
+        Descriptor::Socket(_) => true,
+        // Above the cap, or before our start: ask.
+        _ => kernel::sockopt(fd, libc::SOL_SOCKET, libc::SO_PROTOCOL, 0 as c_int) == Ok(libc::IPPROTO_TCP),
+    };
+    if !is_tcp {
+        return made(fd);
+    }
+    let nonblock = if flags & libc::SOCK_NONBLOCK != 0 { FLAG_NONBLOCK } else { 0 };
+    if let Some(socket) = enter(fd, FLAG_CONNECTED | FLAG_ACCEPTED | nonblock)
+        && config::upgrades_at_once()
+    {
+        attach::consider(fd, socket);
+    }
+}
+
+/// After `listen()` succeeded.
+pub(crate) fn listening(fd: c_int) {
+    if let Some(entry) = table::socket(fd).and_then(Socket::entry) {
+        entry.flags.fetch_or(FLAG_LISTENER, Ordering::Relaxed);
+        Socket::stay_host(entry, Reason::NotConnected);
+    }
+}
+
+/// After `connect()` succeeded, or said that it is under way.
+pub(crate) fn connected(fd: c_int, at_once: bool) {
+    let Some(socket) = table::socket(fd) else { return };
+    let Some(entry) = socket.entry() else { return };
+    let before = entry.flags.fetch_or(FLAG_CONNECTED, Ordering::Relaxed);
+    if at_once && before & FLAG_CONNECTED == 0 && config::upgrades_at_once() {
+        attach::consider(fd, socket);
+    }
+}
+
+/// After `epoll_create` made `fd`.
+pub(crate) fn set_made(fd: c_int) {
+    start::start();
+    made(fd);
+    if !start::is_ready() || !fork::is_own_process() {
+        return;
+    }
+    let Some(arena) = arena::get() else { return };
+    if let Some((slot, entry)) = arena.take_set() {
+        epoll::begin(slot, entry);
+        fork::hold(&entry.holders);
+        socket::refer_set(slot);
+        let set = Set { slot, generation: entry.generation.load(Ordering::Relaxed) };
+        if !table::set_set(fd, set) {
+            release(fd, Descriptor::Set(set));
+        }
+    }
+}
+
+/// A number that is looked at for the first time is a TCP socket: inherited, or received by other means.
+/// Other processes may hold it too, unknown to us, so a connection stays with the kernel.
+pub(crate) fn inherited(fd: c_int) {
+    let Some(socket) = enter(fd, 0) else { return };
+    let Some(entry) = socket.entry() else { return };
+    let listens = kernel::sockopt(fd, libc::SOL_SOCKET, libc::SO_ACCEPTCONN, 0 as c_int) == Ok(1);
+    if listens {
+        entry.flags.fetch_or(FLAG_LISTENER, Ordering::Relaxed);
+    }
+    Socket::stay_host(entry, if listens { Reason::NotConnected } else { Reason::Inherited });
+    pinning::adopt(fd, socket);
+}
 
 /// Before the kernel closes `fd`. The caller goes on to close it.
-pub(crate) fn closing(_fd: c_int) {}
+pub(crate) fn closing(fd: c_int) {
+    match table::peek(fd) {
+        Descriptor::Host => {}
+        found if fork::is_own_process() => {
+            table::set_host(fd);
+            release(fd, found);
+        }
+        _ => {}
+    }
+}
 
 /// Before the kernel closes every descriptor from `first` to `last` (both included).
-pub(crate) fn closing_range(_first: u32, _last: u32) {}
+pub(crate) fn closing_range(first: u32, last: u32) {
+    if !fork::is_own_process() {
+        return;
+    }
+    for fd in first..arena::highest().min(last.saturating_add(1)) {
+        closing(fd as c_int);
+    }
+}
 
 /// Before `dup2(old, new)`, which closes `new`. Not called when `old == new`.
-pub(crate) fn replacing(_old: c_int, _new: c_int) {}
+pub(crate) fn replacing(_old: c_int, new: c_int) {
+    closing(new);
+}
 
 /// After `new` became another name for `old`'s open file description.
-pub(crate) fn duplicated(_old: c_int, _new: c_int) {}
+pub(crate) fn duplicated(old: c_int, new: c_int) {
+    if !fork::is_own_process() {
+        return;
+    }
+    match table::find(old) {
+        Descriptor::Socket(socket) => {
+            socket.refer();
+            if !table::set_socket(new, socket) {
+                // A name that we cannot follow: everything through the kernel.
+                pin(old, Reason::AboveCap);
+            }
+        }
+        Descriptor::Set(set) => {
+            socket::refer_set(set.slot);
+            if !table::set_set(new, set) {
+                socket::unrefer_set(set.slot);
+            }
+        }
+        Descriptor::Host => table::set_host(new),
+    }
+}
 
-/// `fd` goes back to the kernel for good, because of `reason`. Returns the ring bytes that could not follow.
-pub(crate) fn pin(_fd: c_int, _reason: Reason) {}
+/// `fd` goes back to the kernel for good, because of `reason`.
+pub(crate) fn pin(fd: c_int, reason: Reason) {
+    if let Some(socket) = table::socket(fd) {
+        pinning::pin(fd, socket, reason);
+    }
+}
 
 /// Before `exec`: every descriptor that survives it goes back to the kernel lane.
-pub(crate) fn before_exec() {}
+pub(crate) fn before_exec() {
+    if !start::is_ready() {
+        return;
+    }
+    for fd in 0..arena::highest() as c_int {
+        if let Descriptor::Socket(socket) = table::peek(fd)
+            && !kernel::close_on_exec(fd)
+        {
+            pinning::hand_over(fd, socket);
+        }
+    }
+}
 
 /// `exec` returned, so it failed: the lanes may open again.
-pub(crate) fn exec_failed() {}
+pub(crate) fn exec_failed() {
+    if !start::is_ready() {
+        return;
+    }
+    for fd in 0..arena::highest() as c_int {
+        if let Descriptor::Socket(socket) = table::peek(fd) {
+            pinning::take_back(socket);
+        }
+    }
+}
+
+/// Before `fd` is sent to another process: it may not run on sockshim.
+pub(crate) fn sent_away(fd: c_int) {
+    if let Descriptor::Socket(socket) = table::find(fd) {
+        pinning::hand_over(fd, socket);
+        pinning::pin(fd, socket, Reason::HandedOver);
+    }
+}
 
 /// Before the program installs a seccomp filter: all connections go back to the kernel for good.
-pub(crate) fn before_seccomp() {}
+pub(crate) fn before_seccomp() {
+    for fd in 0..arena::highest() as c_int {
+        if let Descriptor::Socket(_) = table::peek(fd) {
+            pin(fd, Reason::Seccomp);
+        }
+    }
+}
 
 /// Moves up to `buf.len()` unread ring bytes of `fd` out of the ring, for stdio to serve first.
-pub(crate) fn take_unread(_fd: c_int, _buf: &mut [u8]) -> usize {
-    0
+pub(crate) fn take_unread(fd: c_int, buf: &mut [u8]) -> usize {
+    table::socket(fd).map_or(0, |socket| pinning::take_unread(fd, socket, buf))
+}
+
+/// A new TCP socket at `fd`.
+fn enter(fd: c_int, flags: u32) -> Option<Socket> {
+    if !start::is_ready() || !fork::is_own_process() {
+        return None;
+    }
+    forget(fd);
+    table::set_host(fd);
+    if fd as usize >= table::CAP {
+        return None;
+    }
+    let socket = Socket::create(flags)?;
+    if config::host_only()
+        && let Some(entry) = socket.entry()
+    {
+        Socket::stay_host(entry, Reason::Configured);
+    }
+    table::set_socket(fd, socket);
+    Some(socket)
+}
+
+/// What the table still believes of a number that the kernel has given out anew: it was closed unseen.
+fn forget(fd: c_int) {
+    match table::peek(fd) {
+        Descriptor::Host => {}
+        stale => {
+            table::set_host(fd);
+            release(-1, stale);
+        }
+    }
+}
+
+/// One descriptor less. `fd` is still open, or -1 when the kernel has closed it already.
+fn release(fd: c_int, descriptor: Descriptor) {
+    let Some(arena) = arena::get() else { return };
+    match descriptor {
+        Descriptor::Host => {}
+        Descriptor::Socket(socket) => {
+            let Some(entry) = socket.entry() else { return };
+            if socket.unrefer() {
+                let last = is_last_holder(entry);
+                end::leave(fd, socket, last);
+                if last {
+                    epoll::forget_socket(arena, entry);
+                    arena.free_socket(socket.slot, socket.generation);
+                }
+            }
+        }
+        Descriptor::Set(set) => {
+            let entry = arena.set(set.slot);
+            let current = entry.generation.load(Ordering::Acquire) == set.generation;
+            if current && socket::unrefer_set(set.slot) && fork::unhold(&entry.holders) {
+                epoll::free_set(arena, set.slot, set.generation);
+            }
+        }
+    }
+}
+
+/// Takes this process's mark away; true when no living process of the family holds the socket.
+fn is_last_holder(entry: &Entry) -> bool {
+    fork::unhold(&entry.holders)
 }

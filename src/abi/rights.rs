@@ -1,0 +1,54 @@
+//! Descriptors that travel in messages (SCM_RIGHTS, unix(7)).
+
+use crate::registry::{lifecycle, table};
+use libc::{CMSG_DATA, CMSG_FIRSTHDR, CMSG_NXTHDR, c_int, msghdr};
+
+/// Calls `each` for every descriptor in the control part of a message.
+///
+/// # Safety
+///
+/// The message is one that the kernel accepts or has filled in.
+unsafe fn descriptors(message: &msghdr, mut each: impl FnMut(c_int)) {
+    if message.msg_control.is_null() || message.msg_controllen == 0 {
+        return;
+    }
+    // SAFETY: upheld by the caller; the macros stay within msg_controllen.
+    let mut header = unsafe { CMSG_FIRSTHDR(message) };
+    // SAFETY: as above.
+    while let Some(part) = unsafe { header.as_ref() } {
+        if part.cmsg_level == libc::SOL_SOCKET && part.cmsg_type == libc::SCM_RIGHTS {
+            // SAFETY: as above.
+            let data = unsafe { CMSG_DATA(part) };
+            let used = data as usize - header as usize;
+            for index in 0..(part.cmsg_len as usize).saturating_sub(used) / size_of::<c_int>() {
+                // SAFETY: as above.
+                each(unsafe { data.cast::<c_int>().add(index).read_unaligned() });
+            }
+        }
+        // SAFETY: as above.
+        header = unsafe { CMSG_NXTHDR(message, header) };
+    }
+}
+
+/// Before a message is sent: connections in it go back to the kernel, which carries them on.
+///
+/// # Safety
+///
+/// The contract of sendmsg(2).
+pub(super) unsafe fn sending(message: &msghdr) {
+    // SAFETY: upheld by the caller.
+    unsafe { descriptors(message, lifecycle::sent_away) };
+}
+
+/// After a message has come: its descriptors are looked at when they are used.
+///
+/// # Safety
+///
+/// The kernel has filled the message.
+pub(super) unsafe fn received(message: &msghdr) {
+    // SAFETY: upheld by the caller.
+    unsafe { descriptors(message, |fd| {
+        lifecycle::made(fd);
+        table::look_again(fd);
+    }) };
+}

@@ -1,0 +1,179 @@
+//! Meeting: when a connection is worth a pipe, and finding the other end.
+
+use super::segment::{self, Identity, Unmet};
+use super::{Pipe, options};
+use crate::readiness::epoll;
+use crate::registry::arena::{
+    self, Entry, FLAG_CONNECTED, READY, STATE_PIPE, STATE_UNDECIDED, STATE_WAITING,
+};
+use crate::registry::lock::Taken;
+use crate::registry::{Socket, config, fork, reason::Reason};
+use crate::sys::{diag, kernel};
+use core::ffi::c_int;
+use core::sync::atomic::Ordering;
+use sockshim_ring::layout::END_JOINED;
+
+/// Calls after which a maker stops waiting for an end that does not come, and bytes after which it does.
+const PATIENCE_CALLS: u32 = 4096;
+const PATIENCE_BYTES: u64 = 64 << 20;
+
+/// Counts a call of an undecided connection, and upgrades it when it is time.
+#[inline]
+pub(crate) fn count(fd: c_int, socket: Socket, entry: &'static Entry, bytes: usize) {
+    let calls = entry.calls.load(Ordering::Relaxed).wrapping_add(1);
+    entry.calls.store(calls, Ordering::Relaxed);
+    let total = entry.bytes.load(Ordering::Relaxed) + bytes as u64;
+    entry.bytes.store(total, Ordering::Relaxed);
+    let waiting = entry.state.load(Ordering::Relaxed) == STATE_WAITING;
+    if waiting || (config::worth_upgrading(calls, total) && (calls < 64 || calls % 64 == 0)) {
+        consider(fd, socket);
+    }
+}
+
+/// Tries to bring a connection onto a pipe. Harmless at any time and any number of times.
+pub(crate) fn consider(fd: c_int, socket: Socket) {
+    let Some(entry) = socket.entry() else { return };
+    if entry.flags.load(Ordering::Relaxed) & FLAG_CONNECTED == 0 {
+        return;
+    }
+    let taken = entry.write_lock.0.take();
+    if taken == Taken::Ours {
+        match entry.state.load(Ordering::Acquire) {
+            STATE_UNDECIDED => begin(fd, socket, entry),
+            STATE_WAITING => look_again(socket, entry),
+            _ => {}
+        }
+        entry.write_lock.0.release(taken);
+    }
+    if entry.state.load(Ordering::Acquire) == STATE_PIPE
+        && let Some(pipe) = Pipe::of(socket, entry)
+    {
+        become_ready(fd, &pipe);
+    }
+}
+
+/// Makes or joins the segment. Under the write lock.
+fn begin(fd: c_int, socket: Socket, entry: &'static Entry) {
+    let Some(arena) = arena::get() else { return };
+    if !fork::is_sole(arena, &entry.holders) {
+        entry.reason.store(Reason::Shared as u32, Ordering::Relaxed);
+        return;
+    }
+    let identity = match identify(fd, entry) {
+        Ok(Some(identity)) => identity,
+        Ok(None) => return,
+        Err(reason) => return Socket::stay_host(entry, reason),
+    };
+    match segment::meet(&identity) {
+        Ok(met) => {
+            let local = socket.local();
+            local.end.store(identity.end() as u32, Ordering::Relaxed);
+            local.seen_head.store(0, Ordering::Relaxed);
+            local.watched_tail.store(0, Ordering::Relaxed);
+            local.segment.store(met.base, Ordering::Release);
+            enter(entry, met.joined);
+        }
+        Err(Unmet::NotReady) => {}
+        Err(Unmet::Never(reason)) => Socket::stay_host(entry, reason),
+    }
+}
+
+/// Who the two ends are. `Ok(None)`: not to be told yet.
+fn identify(fd: c_int, entry: &Entry) -> Result<Option<Identity>, Reason> {
+    let Ok(peer_address) = kernel::peer_address(fd) else { return Ok(None) };
+    let local_address = kernel::local_address(fd).map_err(|_| Reason::NotConnected)?;
+    options::keep_addresses(entry, &local_address, &peer_address);
+    if !diag::may_be_local(&local_address, &peer_address) {
+        return Err(Reason::Remote);
+    }
+    if kernel::file_size_limit() != u64::MAX {
+        return Err(Reason::FileSizeLimit);
+    }
+    let own = kernel::cookie(fd).map_err(|_| Reason::NotConnected)?;
+    let namespace = kernel::namespace_cookie(fd).map_err(|_| Reason::NotConnected)?;
+    match diag::find_peer(&local_address, &peer_address) {
+        Some(peer) if peer.established && peer.cookie != own => {
+            entry.cookie.store(own, Ordering::Relaxed);
+            entry.peer_cookie.store(peer.cookie, Ordering::Relaxed);
+            Ok(Some(Identity { namespace, own, peer: peer.cookie }))
+        }
+        // The handshake's last step, or the first of the end.
+        Some(peer) if peer.cookie != own && entry.calls.load(Ordering::Relaxed) < 64 => Ok(None),
+        _ => Err(Reason::Remote),
+    }
+}
+
+/// The other end may have come meanwhile. Under the write lock.
+fn look_again(socket: Socket, entry: &'static Entry) {
+    let Some(pipe) = Pipe::of(socket, entry) else { return };
+    if pipe.other_end() == END_JOINED {
+        return enter(entry, true);
+    }
+    let calls = entry.calls.load(Ordering::Relaxed);
+    let bytes = entry.bytes.load(Ordering::Relaxed);
+    if calls > PATIENCE_CALLS || bytes > PATIENCE_BYTES {
+        abandon(&pipe, Reason::PeerWithout);
+    }
+}
+
+/// Gives up a segment that the other end has not joined. Under the write lock.
+pub(crate) fn abandon(pipe: &Pipe, reason: Reason) {
+    let header = pipe.header();
+    segment::withdraw(&Identity {
+        namespace: header.namespace.load(Ordering::Relaxed),
+        own: pipe.entry.cookie.load(Ordering::Relaxed),
+        peer: pipe.entry.peer_cookie.load(Ordering::Relaxed),
+    });
+    pipe.set_own_end(sockshim_ring::layout::END_LEFT);
+    pipe.local.segment.store(core::ptr::null_mut(), Ordering::Release);
+    segment::recycle(pipe.base);
+    Socket::stay_host(pipe.entry, reason);
+}
+
+fn enter(entry: &Entry, joined: bool) {
+    let reason = if joined { Reason::Pipe } else { Reason::Undecided };
+    entry.reason.store(reason as u32, Ordering::Relaxed);
+    entry.state.store(if joined { STATE_PIPE } else { STATE_WAITING }, Ordering::Release);
+}
+
+/// Tells the writer of the other end that every reader of this one knows about bells. Does nothing while a
+/// plain read is inside the kernel: it could not tell a bell from data.
+pub(crate) fn become_ready(fd: c_int, pipe: &Pipe) {
+    let entry = pipe.entry;
+    if entry.readers.load(Ordering::Relaxed) != 0 {
+        return;
+    }
+    let taken = entry.read_lock.0.take();
+    let mut position = None;
+    if taken == Taken::Ours
+        && entry.readers.compare_exchange(0, READY, Ordering::SeqCst, Ordering::Relaxed).is_ok()
+    {
+        position = reading_position(fd);
+        if let Some(position) = position {
+            pipe.incoming().reader.kernel_read.store(position, Ordering::Relaxed);
+        }
+    }
+    entry.read_lock.0.release(taken);
+    // Not under the read lock: a wait takes it after the lock of its set.
+    if position.is_some() && epoll::upgrade(pipe) {
+        // A thread may wait for this socket in an epoll set already.
+        pipe.incoming().want_bell();
+        pipe.incoming().reader.ready.store(1, Ordering::SeqCst);
+    }
+}
+
+/// Bytes taken from the kernel's stream so far: what arrived less what waits, between two looks that agree.
+fn reading_position(fd: c_int) -> Option<u64> {
+    for _ in 0..16 {
+        let before = kernel::tcp_position(fd).ok()?;
+        let waiting = kernel::queued(fd).ok()?;
+        let after = kernel::tcp_position(fd).ok()?;
+        if before.state != kernel::TCP_ESTABLISHED {
+            return None;
+        }
+        if before.received == after.received && after.state == before.state {
+            return before.received.checked_sub(waiting as u64);
+        }
+    }
+    None
+}

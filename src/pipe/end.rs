@@ -1,0 +1,179 @@
+//! How a connection ends: end of stream, reset, and our own leaving.
+//!
+//! The kernel says *that* it ends; the ring is looked at once more before the program hears of it. One thing
+//! the kernel cannot know: a bell that nobody read turns its FIN into a RST, on close, exit and SIGKILL
+//! alike. So the surviving end decides between end and reset by whether the dead end had unread ring bytes.
+
+use super::read::{self, Look};
+use super::{Pipe, attach, segment, write};
+use crate::error::Errno;
+use crate::registry::arena::{self, FLAG_LINGER_RESET, STATE_WAITING};
+use crate::registry::lock::Taken;
+use crate::registry::{Socket, reason::Reason};
+use crate::sys::{diag, kernel};
+use core::ffi::c_int;
+use core::sync::atomic::Ordering;
+use sockshim_ring::lane::is_ring;
+use sockshim_ring::layout::{END_JOINED, END_LEFT, END_RESET};
+
+/// Whether nothing that the other end wrote into the ring is left.
+pub(crate) fn is_drained(pipe: &Pipe) -> bool {
+    let incoming = pipe.incoming();
+    if !incoming.has_bytes() {
+        return true;
+    }
+    let reader = &incoming.reader;
+    let reachable = is_ring(incoming.reader_epoch())
+        || reader.kernel_read.load(Ordering::Relaxed) == incoming.switch.kernel_end.load(Ordering::Relaxed);
+    !reachable || incoming.epoch() == incoming.reader_epoch() && !is_ring(incoming.epoch())
+}
+
+/// The kernel reports the end of the stream. `Ok`: it is one, once the ring is drained.
+///
+/// # Errors
+/// ECONNRESET when the other end died with bytes of ours unread: the kernel would have sent a reset.
+pub(crate) fn at_end(fd: c_int, pipe: &Pipe) -> Result<(), Errno> {
+    if !is_drained(pipe) {
+        return Ok(());
+    }
+    let pending = pipe.entry.pending_error.swap(0, Ordering::AcqRel);
+    if pending != 0 {
+        return Err(Errno(pending));
+    }
+    if unread_by_other(pipe) && pipe.other_end() == END_JOINED && other_is_dead(fd, pipe) {
+        // Reported once, as the kernel does.
+        pipe.outgoing().consumer.head.store(
+            pipe.outgoing().producer.tail.load(Ordering::Relaxed) & !sockshim_ring::layout::CLOSED,
+            Ordering::Relaxed,
+        );
+        return Err(Errno(libc::ECONNRESET));
+    }
+    Ok(())
+}
+
+/// The kernel reports an error on the connection. `Ok`: it is really the end of the stream, or the ring has
+/// bytes to read first (then the error is kept).
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn after_error(pipe: &Pipe, error: Errno) -> Result<(), Errno> {
+    if matches!(error.0, libc::EBADF | libc::EFAULT | libc::EINTR | libc::EAGAIN | libc::EINVAL | libc::ENOTSOCK) {
+        return Err(error);
+    }
+    if !is_drained(pipe) {
+        pipe.entry.pending_error.store(error.0, Ordering::Release);
+        return Ok(());
+    }
+    if error.0 == libc::ECONNRESET && is_false_reset(pipe) {
+        return Ok(());
+    }
+    Err(error)
+}
+
+/// Whether a reset came only from bells that the other end had not taken out of its queue.
+pub(crate) fn is_false_reset(pipe: &Pipe) -> bool {
+    if unread_by_other(pipe) {
+        return false;
+    }
+    match pipe.other_end() {
+        END_LEFT => true,
+        END_RESET => false,
+        _ => {
+            let outgoing = pipe.outgoing();
+            let taken = outgoing.reader.kernel_read.load(Ordering::Relaxed);
+            let rung = outgoing
+                .switch
+                .kernel_end
+                .load(Ordering::Relaxed)
+                .wrapping_add(outgoing.switch.bells.load(Ordering::Relaxed));
+            is_ring(outgoing.epoch()) && taken < rung
+        }
+    }
+}
+
+/// Whether the other end has not read all that we wrote into the ring.
+fn unread_by_other(pipe: &Pipe) -> bool {
+    pipe.outgoing().has_bytes()
+}
+
+/// Whether nobody holds the other end's socket any more.
+fn other_is_dead(fd: c_int, pipe: &Pipe) -> bool {
+    let (Ok(local), Ok(peer)) = (kernel::local_address(fd), kernel::peer_address(fd)) else { return true };
+    match diag::find_peer(&local, &peer) {
+        Some(other) => !other.held || other.cookie != pipe.entry.peer_cookie.load(Ordering::Relaxed),
+        None => true,
+    }
+}
+
+/// The indices of a ring cannot be true: the connection is reset, nothing else is touched.
+pub(crate) fn broken(fd: c_int, pipe: &Pipe) -> Look {
+    super::pin::mark(pipe, Reason::BadSegment);
+    kernel::shutdown(fd);
+    Look::Failed(Errno(libc::ECONNRESET))
+}
+
+/// Bytes came that no bell accounts for: somebody without sockshim used the other end's socket.
+pub(crate) fn intruded(fd: c_int, pipe: &Pipe) -> Result<(), Errno> {
+    super::pin::mark(pipe, Reason::Integrity);
+    kernel::shutdown(fd);
+    Err(Errno(libc::ECONNRESET))
+}
+
+/// This process closes its last descriptor of a socket; `last`: and no other process holds it. The kernel's
+/// close follows. `fd` is -1 when the kernel has closed it already.
+pub(crate) fn leave(fd: c_int, socket: Socket, last: bool) {
+    let Some(entry) = socket.entry() else { return };
+    let Some(pipe) = Pipe::of(socket, entry) else { return };
+    let reading = read::lock_reads(&pipe);
+    let writing = write::lock_writes(&pipe);
+    if pipe.is_mapped() {
+        if last && entry.state.load(Ordering::Acquire) == STATE_WAITING {
+            attach::abandon(&pipe, Reason::NotConnected);
+        } else {
+            if last {
+                say_goodbye(fd, &pipe);
+            }
+            pipe.local.segment.store(core::ptr::null_mut(), Ordering::Release);
+            segment::recycle(pipe.base);
+        }
+    }
+    release(&pipe, reading, writing);
+}
+
+fn release(pipe: &Pipe, reading: Taken, writing: Taken) {
+    pipe.entry.write_lock.0.release(writing);
+    pipe.entry.read_lock.0.release(reading);
+}
+
+/// Tells the other end how this one goes, so that the kernel's FIN or RST says the same.
+fn say_goodbye(fd: c_int, pipe: &Pipe) {
+    let incoming = pipe.incoming();
+    incoming.close();
+    let unread = incoming.has_bytes();
+    if fd >= 0 && !unread && is_ring(incoming.reader_epoch()) && incoming.epoch() == incoming.reader_epoch() {
+        let waiting = read::bells_waiting(pipe);
+        if waiting > 0
+            && let Ok(count) = kernel::discard(fd, waiting as usize)
+        {
+            arena::add(&incoming.reader.kernel_read, count as u64);
+        }
+    }
+    let reset = unread || pipe.entry.flags.load(Ordering::Relaxed) & FLAG_LINGER_RESET != 0;
+    if fd >= 0 && unread {
+        // The kernel sends a reset for unread bytes; it does not see these, so ask for it (socket(7)).
+        let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+        let _ = kernel::set_sockopt(fd, libc::SOL_SOCKET, libc::SO_LINGER, &linger);
+    }
+    pipe.set_own_end(if reset { END_RESET } else { END_LEFT });
+}
+
+/// What SO_ERROR tells: the kernel's `error`, or the one that a bell found.
+pub(crate) fn pending_error(socket: Socket, error: c_int) -> c_int {
+    let Some(entry) = socket.entry() else { return error };
+    let pending = entry.pending_error.swap(0, Ordering::AcqRel);
+    let found = if error != 0 { error } else { pending };
+    match Pipe::of(socket, entry) {
+        Some(pipe) if found == libc::ECONNRESET && is_false_reset(&pipe) => 0,
+        _ => found,
+    }
+}

@@ -1,0 +1,145 @@
+//! What poll(2) would say of a pipe.
+
+use super::{Pipe, end, io, read};
+use crate::registry::Socket;
+use crate::sys::kernel;
+use core::ffi::c_int;
+use core::sync::atomic::Ordering;
+use libc::{POLLERR, POLLHUP, POLLIN, POLLOUT, POLLPRI, POLLRDHUP, POLLRDNORM, POLLWRNORM};
+use sockshim_ring::lane::is_ring;
+use sockshim_ring::layout::END_JOINED;
+
+pub(crate) const READABLE: i16 = POLLIN | POLLRDNORM;
+pub(crate) const WRITABLE: i16 = POLLOUT | POLLWRNORM;
+
+/// Whether the ring has bytes that a read would take at once. A look without a lock or a system call.
+#[inline]
+pub(crate) fn has_ring_bytes(pipe: &Pipe) -> bool {
+    let incoming = pipe.incoming();
+    incoming.has_bytes() && is_ring(incoming.reader_epoch())
+}
+
+/// Whether the ring takes bytes at once.
+#[inline]
+fn has_room(pipe: &Pipe) -> bool {
+    let outgoing = pipe.outgoing();
+    if !is_ring(outgoing.epoch()) || outgoing.is_closed() {
+        return false;
+    }
+    let mut seen = pipe.local.seen_head.load(Ordering::Relaxed);
+    outgoing.writable(&mut seen, 1).is_ok_and(|span| span.length > 0)
+}
+
+/// What can be said of `interest` without asking the kernel, or `None` when it must be asked.
+#[inline]
+pub(crate) fn at_hand(pipe: &Pipe, interest: i16) -> Option<i16> {
+    if interest & !(READABLE | WRITABLE | POLLRDHUP | POLLERR | POLLHUP) != 0 || pipe.other_end() != END_JOINED {
+        return None;
+    }
+    let mut ready = 0;
+    if interest & READABLE != 0 {
+        if !has_ring_bytes(pipe) {
+            return None;
+        }
+        ready |= interest & READABLE;
+    }
+    if interest & WRITABLE != 0 {
+        if !has_room(pipe) {
+            return None;
+        }
+        ready |= interest & WRITABLE;
+    }
+    (ready != 0).then_some(ready)
+}
+
+/// What poll(2) says of a pipe now: the kernel's answer, with bells taken for what they are and ring bytes
+/// added.
+pub(crate) fn now(fd: c_int, pipe: &Pipe, interest: i16) -> i16 {
+    for _ in 0..8 {
+        follow(fd, pipe);
+        let readable = has_ring_bytes(pipe);
+        let said = kernel::poll_now(fd, interest);
+        if said & libc::POLLNVAL != 0 {
+            return said;
+        }
+        let ended = said & (POLLHUP | POLLERR | POLLRDHUP) != 0;
+        let mut ready = said;
+        if readable {
+            ready |= interest & READABLE;
+        } else if said & READABLE != 0 && !ended && is_bell_only(pipe) {
+            if has_ring_bytes(pipe) {
+                continue;
+            }
+            ready &= !READABLE;
+        }
+        if ended && said & POLLERR != 0 && end::is_drained(pipe) && end::is_false_reset(pipe) {
+            ready &= !POLLERR;
+        }
+        if interest & WRITABLE != 0 && has_room(pipe) {
+            ready |= interest & WRITABLE;
+        }
+        if pipe.entry.pending_error.load(Ordering::Relaxed) != 0 {
+            ready |= POLLERR | (interest & (READABLE | WRITABLE));
+        }
+        return ready & (interest | POLLERR | POLLHUP);
+    }
+    0
+}
+
+/// Follows the writer over lanes that hold nothing, and takes bells away.
+fn follow(fd: c_int, pipe: &Pipe) {
+    let incoming = pipe.incoming();
+    if incoming.reader_epoch() != incoming.epoch() && !has_ring_bytes(pipe) {
+        let mut probe = 0u8;
+        let place = [libc::iovec { iov_base: (&raw mut probe).cast(), iov_len: 1 }];
+        // A look that takes nothing.
+        // SAFETY: `probe` is writable.
+        if let read::Look::Failed(error) = unsafe { read::take(fd, pipe, &place, 0, 1, libc::MSG_PEEK) } {
+            // The kernel reports an error once: keep it for the call that may tell it.
+            pipe.entry.pending_error.store(error.0, Ordering::Release);
+        }
+    }
+    if !has_ring_bytes(pipe) {
+        read::settle(fd, pipe, false);
+    }
+}
+
+/// Whether the kernel's queue holds nothing but bells: the ring epoch goes on.
+fn is_bell_only(pipe: &Pipe) -> bool {
+    let incoming = pipe.incoming();
+    let epoch = incoming.reader_epoch();
+    is_ring(epoch) && incoming.epoch() == epoch
+}
+
+/// What poll(2)'s names are in epoll(7): the same bits.
+pub(crate) const fn from_epoll(events: u32) -> i16 {
+    (events & 0x7fff) as i16
+}
+
+/// Events that are always reported.
+pub(crate) const ALWAYS: i16 = POLLERR | POLLHUP;
+
+const _: () = assert!(POLLIN as i32 == libc::EPOLLIN && POLLOUT as i32 == libc::EPOLLOUT);
+const _: () = assert!(POLLPRI as i32 == libc::EPOLLPRI && POLLRDHUP as i32 == libc::EPOLLRDHUP);
+const _: () = assert!(POLLERR as i32 == libc::EPOLLERR && POLLHUP as i32 == libc::EPOLLHUP);
+
+/// What FIONREAD tells: the kernel's count without bells, and the ring's bytes.
+pub(crate) fn unread(socket: Socket, queued: c_int) -> c_int {
+    let Some(entry) = socket.entry() else { return queued };
+    let Some(pipe) = io::reading_pipe(socket, entry) else { return queued };
+    let incoming = pipe.incoming();
+    let epoch = incoming.reader_epoch();
+    let ring = incoming.readable().map_or(0, |span| span.length) as u64;
+    let position = incoming.reader.kernel_read.load(Ordering::Relaxed);
+    let queued = queued.max(0) as u64;
+    // Bells lie before the position at which the kernel lane goes on.
+    let bells = match (is_ring(epoch), incoming.epoch() == epoch) {
+        (true, true) => queued,
+        (true, false) => incoming.switch.resume.load(Ordering::Relaxed).saturating_sub(position),
+        (false, true) => 0,
+        (false, false) => queued.saturating_sub(
+            incoming.switch.kernel_end.load(Ordering::Relaxed).saturating_sub(position),
+        ),
+    };
+    (ring + queued.saturating_sub(bells)).min(c_int::MAX as u64) as c_int
+}

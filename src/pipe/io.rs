@@ -1,0 +1,175 @@
+//! Which way a call goes: to the kernel as it is, to the kernel and counted, or onto the pipe.
+//!
+//! Plain calls are counted while they are inside the kernel, because a lane may open only when nobody is: a
+//! reader could not tell a bell from data, a writer's bytes would have no place in the order. The counts are
+//! undone by hand, not by a guard: a thread cancelled inside the kernel unwinds through here.
+
+use super::{Pipe, attach, read, write};
+use crate::error::{Errno, answer};
+use crate::registry::Socket;
+use crate::registry::arena::{self, Entry, FLAG_CONNECTED, READY, STATE_HOST, STATE_PIPE};
+use crate::sys::kernel;
+use core::ffi::c_int;
+use core::sync::atomic::{AtomicU32, Ordering};
+use libc::iovec;
+
+/// The pipe, when the socket's reads must know about bells.
+#[inline]
+pub(crate) fn reading_pipe(socket: Socket, entry: &'static Entry) -> Option<Pipe> {
+    if entry.readers.load(Ordering::Acquire) & READY == 0 {
+        return None;
+    }
+    Pipe::of(socket, entry)
+}
+
+/// The pipe, when the socket has a segment that both ends know.
+#[inline]
+pub(crate) fn writing_pipe(socket: Socket, entry: &'static Entry) -> Option<Pipe> {
+    if entry.state.load(Ordering::Acquire) < STATE_PIPE {
+        return None;
+    }
+    Pipe::of(socket, entry)
+}
+
+/// Enters the kernel as a plain reader; false when readers must know about bells from now on.
+#[inline]
+pub(crate) fn enter_plain(readers: &AtomicU32) -> bool {
+    readers.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |count| (count & READY == 0).then_some(count + 1)).is_ok()
+}
+
+#[inline]
+pub(crate) fn leave_plain(readers: &AtomicU32) {
+    readers.fetch_sub(1, Ordering::SeqCst);
+}
+
+/// A read-like call on a socket of ours; `kernel` makes the call that the program made.
+///
+/// # Safety
+/// `buffers` are the program's.
+#[inline]
+pub(crate) unsafe fn receive(
+    fd: c_int,
+    socket: Socket,
+    buffers: &[iovec],
+    flags: c_int,
+    kernel: impl FnOnce() -> isize,
+) -> isize {
+    let Some(entry) = socket.entry() else { return kernel() };
+    if let Some(pipe) = reading_pipe(socket, entry) {
+        // SAFETY: the caller's promise.
+        return answer(unsafe { read::receive(fd, &pipe, buffers, flags) });
+    }
+    if entry.state.load(Ordering::Relaxed) == STATE_HOST
+        || entry.flags.load(Ordering::Relaxed) & FLAG_CONNECTED == 0
+    {
+        return kernel();
+    }
+    // SAFETY: the caller's promise.
+    unsafe { receive_undecided(fd, socket, entry, buffers, flags, kernel) }
+}
+
+#[inline(never)]
+unsafe fn receive_undecided(
+    fd: c_int,
+    socket: Socket,
+    entry: &'static Entry,
+    buffers: &[iovec],
+    flags: c_int,
+    kernel: impl FnOnce() -> isize,
+) -> isize {
+    if entry.state.load(Ordering::Acquire) != arena::STATE_UNDECIDED {
+        attach::consider(fd, socket);
+    }
+    if let Some(pipe) = reading_pipe(socket, entry) {
+        // SAFETY: the caller's promise.
+        return answer(unsafe { read::receive(fd, &pipe, buffers, flags) });
+    }
+    let counted = enter_plain(&entry.readers);
+    let received = kernel();
+    let errno = Errno::last();
+    if counted {
+        leave_plain(&entry.readers);
+    }
+    if received > 0 && flags & libc::MSG_PEEK == 0 {
+        arena::add(&entry.counters.kernel_received, received as u64);
+        attach::count(fd, socket, entry, received as usize);
+        errno.store();
+    } else if received < 0 {
+        errno.store();
+    }
+    received
+}
+
+/// A write-like call on a socket of ours; `kernel` makes the call that the program made.
+///
+/// # Safety
+/// `buffers` are the program's.
+#[inline]
+pub(crate) unsafe fn send(
+    fd: c_int,
+    socket: Socket,
+    buffers: &[iovec],
+    flags: c_int,
+    kernel: impl FnOnce() -> isize,
+) -> isize {
+    let Some(entry) = socket.entry() else { return kernel() };
+    if let Some(pipe) = writing_pipe(socket, entry) {
+        // SAFETY: the caller's promise.
+        return unsafe { write::send(fd, &pipe, buffers, flags, kernel) };
+    }
+    if entry.state.load(Ordering::Relaxed) == STATE_HOST
+        || entry.flags.load(Ordering::Relaxed) & FLAG_CONNECTED == 0
+    {
+        return kernel();
+    }
+    send_undecided(fd, socket, entry, kernel)
+}
+
+#[inline(never)]
+fn send_undecided(fd: c_int, socket: Socket, entry: &'static Entry, kernel: impl FnOnce() -> isize) -> isize {
+    entry.writers.fetch_add(1, Ordering::SeqCst);
+    let sent = kernel();
+    let errno = Errno::last();
+    leave_plain(&entry.writers);
+    if sent > 0 {
+        arena::add(&entry.counters.kernel_sent, sent as u64);
+        attach::count(fd, socket, entry, sent as usize);
+    }
+    errno.store();
+    sent
+}
+
+/// A call that only the kernel can make on the sending side of a socket of ours.
+pub(crate) fn send_by_kernel(fd: c_int, socket: Socket, kernel: impl FnOnce() -> isize) -> isize {
+    let Some(entry) = socket.entry() else { return kernel() };
+    match writing_pipe(socket, entry) {
+        Some(pipe) => write::in_kernel_lane(fd, &pipe, kernel),
+        None => send_undecided(fd, socket, entry, kernel),
+    }
+}
+
+/// Who moved a file's bytes.
+pub(crate) enum FileSent {
+    ByRing(Result<usize, Errno>),
+    ByKernel(isize),
+}
+
+/// sendfile(2) to a socket of ours.
+pub(crate) fn send_file(
+    fd: c_int,
+    socket: Socket,
+    file: c_int,
+    offset: Option<u64>,
+    count: usize,
+    kernel: impl FnOnce() -> isize,
+) -> FileSent {
+    let pipe = socket.entry().and_then(|entry| writing_pipe(socket, entry));
+    if let Some(pipe) = pipe
+        && count > 0
+        && kernel::is_file(file)
+        && let Some(result) = write::send_file(fd, &pipe, file, offset, count.min(super::buffers::MOST))
+    {
+        return FileSent::ByRing(result);
+    }
+    FileSent::ByKernel(send_by_kernel(fd, socket, kernel))
+}

@@ -1,0 +1,157 @@
+//! Kernel options while a lane is open.
+//!
+//! A bell must leave at once: with Nagle's algorithm or a cork it would be 40 to 200 ms late. So the kernel
+//! socket runs with TCP_NODELAY on and TCP_CORK off; what the program set is kept here and told to it.
+
+use super::Pipe;
+use crate::error::Errno;
+use crate::registry::arena::{
+    Entry, FLAG_LINGER_RESET, FLAG_OPTIONS_KEPT, OPTION_CORK, OPTION_NODELAY, STATE_HOST,
+};
+use crate::registry::{Socket, reason::Reason};
+use crate::sys::kernel::{self, Address};
+use core::ffi::c_int;
+use core::sync::atomic::Ordering;
+
+/// Puts the kernel's options right for bells. Under the write lock.
+pub(crate) fn prepare(fd: c_int, entry: &Entry) {
+    if entry.flags.load(Ordering::Relaxed) & FLAG_OPTIONS_KEPT != 0 {
+        return;
+    }
+    let mut believed = 0;
+    for (name, bit) in [(libc::TCP_NODELAY, OPTION_NODELAY), (libc::TCP_CORK, OPTION_CORK)] {
+        if kernel::sockopt(fd, libc::IPPROTO_TCP, name, 0 as c_int).unwrap_or(0) != 0 {
+            believed |= bit;
+        }
+    }
+    if believed & OPTION_CORK != 0 {
+        let _ = kernel::set_sockopt(fd, libc::IPPROTO_TCP, libc::TCP_CORK, &(0 as c_int));
+    }
+    if believed & OPTION_NODELAY == 0 {
+        let _ = kernel::set_sockopt(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, &(1 as c_int));
+    }
+    entry.options.store(believed, Ordering::Relaxed);
+    entry.flags.fetch_or(FLAG_OPTIONS_KEPT, Ordering::AcqRel);
+}
+
+/// Gives the program's values back to the kernel. Under the write lock.
+pub(crate) fn restore(fd: c_int, entry: &Entry) {
+    if entry.flags.fetch_and(!FLAG_OPTIONS_KEPT, Ordering::AcqRel) & FLAG_OPTIONS_KEPT == 0 {
+        return;
+    }
+    let believed = entry.options.load(Ordering::Relaxed);
+    let value = |bit: u32| c_int::from(believed & bit != 0);
+    let _ = kernel::set_sockopt(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, &value(OPTION_NODELAY));
+    let _ = kernel::set_sockopt(fd, libc::IPPROTO_TCP, libc::TCP_CORK, &value(OPTION_CORK));
+}
+
+fn bit_of(level: c_int, name: c_int) -> Option<u32> {
+    match (level, name) {
+        (libc::IPPROTO_TCP, libc::TCP_NODELAY) => Some(OPTION_NODELAY),
+        (libc::IPPROTO_TCP, libc::TCP_CORK) => Some(OPTION_CORK),
+        _ => None,
+    }
+}
+
+/// What getsockopt answers for an option that is kept, or `None` for the kernel to answer.
+pub(crate) fn kept(entry: &Entry, level: c_int, name: c_int) -> Option<c_int> {
+    let bit = bit_of(level, name)?;
+    (entry.flags.load(Ordering::Acquire) & FLAG_OPTIONS_KEPT != 0)
+        .then(|| c_int::from(entry.options.load(Ordering::Relaxed) & bit != 0))
+}
+
+/// Keeps a value that the program sets; false for the kernel to take it.
+pub(crate) fn keep(entry: &Entry, level: c_int, name: c_int, value: c_int) -> bool {
+    let Some(bit) = bit_of(level, name) else { return false };
+    if entry.flags.load(Ordering::Acquire) & FLAG_OPTIONS_KEPT == 0 {
+        return false;
+    }
+    if value != 0 {
+        entry.options.fetch_or(bit, Ordering::Relaxed);
+    } else {
+        entry.options.fetch_and(!bit, Ordering::Relaxed);
+    }
+    true
+}
+
+/// Keeps the names of both ends: getpeername fails after a reset.
+pub(crate) fn keep_addresses(entry: &Entry, local: &Address, peer: &Address) {
+    for (place, address) in [(&entry.local, local), (&entry.peer, peer)] {
+        for (word, bytes) in place.iter().zip(address.bytes.chunks_exact(4)) {
+            word.store(u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]), Ordering::Relaxed);
+        }
+    }
+}
+
+/// What becomes of a setsockopt before the kernel sees it.
+pub(crate) enum Before {
+    /// The kernel takes it.
+    Kernel,
+    /// Kept here; the kernel's value stays ours.
+    Kept,
+    Refused(Errno),
+}
+
+/// Before `setsockopt`: what a lane cannot honour brings the connection back to the kernel.
+pub(crate) fn before(fd: c_int, socket: Socket, level: c_int, name: c_int, value: Option<c_int>) -> Before {
+    let Some(entry) = socket.entry() else { return Before::Kernel };
+    if let Some(value) = value
+        && keep(entry, level, name, value)
+    {
+        return Before::Kept;
+    }
+    if (level, name) == (libc::IPPROTO_TCP, libc::TCP_ULP) && entry.state.load(Ordering::Relaxed) != STATE_HOST {
+        // As if the module were absent: the program does its own TLS, over the pipe.
+        return Before::Refused(Errno(libc::ENOENT));
+    }
+    if needs_kernel(level, name, value) {
+        super::pin::pin(fd, socket, Reason::Option);
+    }
+    Before::Kernel
+}
+
+/// Options that mean something for every byte, and that only the kernel can do.
+fn needs_kernel(level: c_int, name: c_int, value: Option<c_int>) -> bool {
+    let on = value != Some(0);
+    match (level, name) {
+        (libc::SOL_SOCKET, libc::SO_RCVLOWAT) => value.is_some_and(|value| value > 1 || value < 0),
+        (
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER | libc::SO_ATTACH_BPF | libc::SO_ZEROCOPY | libc::SO_TIMESTAMP
+            | libc::SO_TIMESTAMPNS | libc::SO_TIMESTAMPING | libc::SO_OOBINLINE | libc::SO_MAX_PACING_RATE
+            | libc::SO_TXTIME,
+        )
+        | (libc::IPPROTO_TCP, libc::TCP_REPAIR | TCP_INQ) => on,
+        _ => false,
+    }
+}
+
+/// linux/tcp.h: a control message with each receive.
+const TCP_INQ: c_int = 36;
+
+/// Remembers whether close means reset.
+pub(crate) fn keep_linger(socket: Socket, resets: bool) {
+    let Some(entry) = socket.entry() else { return };
+    if resets {
+        entry.flags.fetch_or(FLAG_LINGER_RESET, Ordering::Relaxed);
+    } else {
+        entry.flags.fetch_and(!FLAG_LINGER_RESET, Ordering::Relaxed);
+    }
+}
+
+/// The other end's name, when the kernel has forgotten it because a bell nobody read made its FIN a RST.
+pub(crate) fn peer_after_reset(socket: Socket) -> Option<Address> {
+    let entry = socket.entry()?;
+    let pipe = Pipe::of(socket, entry)?;
+    if !super::end::is_false_reset(&pipe) {
+        return None;
+    }
+    let mut address = Address { bytes: [0; 28], length: 28 };
+    for (bytes, word) in address.bytes.chunks_exact_mut(4).zip(&entry.peer) {
+        bytes.copy_from_slice(&word.load(Ordering::Relaxed).to_ne_bytes());
+    }
+    if u16::from_ne_bytes([address.bytes[0], address.bytes[1]]) == libc::AF_INET as u16 {
+        address.length = 16;
+    }
+    Some(address)
+}

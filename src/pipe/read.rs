@@ -1,0 +1,409 @@
+//! Reading: following the writer's lanes, and waiting.
+
+use super::buffers::{self, Rest};
+use super::{Pipe, end, spin};
+use crate::error::Errno;
+use crate::registry::arena::{self, FLAG_NONBLOCK};
+use crate::registry::lock::{self, Taken};
+use crate::sys::{kernel, real};
+use core::ffi::c_int;
+use core::sync::atomic::Ordering;
+use libc::iovec;
+use sockshim_ring::lane::is_ring;
+
+/// What one look at the lanes gave.
+pub(crate) enum Look {
+    /// So many bytes.
+    Bytes(usize),
+    /// Nothing; the writer's epoch was this.
+    Empty { epoch: u32 },
+    /// The kernel says that the stream has ended.
+    End,
+    /// The kernel says that the connection has failed.
+    Failed(Errno),
+}
+
+/// The receiving calls, on a pipe.
+///
+/// # Errors
+/// As recv(2).
+///
+/// # Safety
+/// `buffers` are the program's.
+pub(crate) unsafe fn receive(fd: c_int, pipe: &Pipe, buffers: &[iovec], flags: c_int) -> Result<usize, Errno> {
+    let wanted = buffers::total(buffers)?;
+    if flags & libc::MSG_OOB != 0 {
+        return receive_urgent(fd, buffers, flags);
+    }
+    if flags & libc::MSG_ERRQUEUE != 0 {
+        return Err(Errno(libc::EAGAIN));
+    }
+    let all = flags & libc::MSG_WAITALL != 0;
+    let peek = flags & libc::MSG_PEEK != 0;
+    let mut done = 0;
+    loop {
+        // SAFETY: the caller's promise.
+        let look = unsafe { take(fd, pipe, buffers, done, wanted - done, flags) };
+        let outcome = match look {
+            Look::Bytes(count) if peek => {
+                if !all || count >= wanted {
+                    return Ok(count);
+                }
+                if wait_for_more(fd, pipe, count, flags) {
+                    continue;
+                }
+                return Ok(count);
+            }
+            Look::Bytes(count) => {
+                done += count;
+                if done == wanted || !all {
+                    return Ok(done);
+                }
+                continue;
+            }
+            Look::Empty { .. } if wanted == 0 => return Ok(0),
+            Look::Empty { epoch } => wait(fd, pipe, flags, epoch),
+            Look::End => end::at_end(fd, pipe).map(Some),
+            Look::Failed(error) => end::after_error(pipe, error).map(Some),
+        };
+        match outcome {
+            Ok(None) => {}
+            Ok(Some(())) if end::is_drained(pipe) => return Ok(done),
+            Ok(Some(())) => {}
+            Err(_) if done > 0 => return Ok(done),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// One look at the lanes, under the read lock.
+///
+/// # Safety
+/// `buffers` are the program's.
+#[inline]
+pub(crate) unsafe fn take(
+    fd: c_int,
+    pipe: &Pipe,
+    buffers: &[iovec],
+    skip: usize,
+    wanted: usize,
+    flags: c_int,
+) -> Look {
+    let taken = lock_reads(pipe);
+    // SAFETY: the caller's promise.
+    let look = unsafe { take_locked(fd, pipe, buffers, skip, wanted, flags, taken) };
+    pipe.entry.read_lock.0.release(taken);
+    look
+}
+
+/// The read lock, waited for as long as its owner lives.
+#[inline]
+pub(crate) fn lock_reads(pipe: &Pipe) -> Taken {
+    loop {
+        match pipe.entry.read_lock.0.take() {
+            Taken::Not => kernel::nap(1000),
+            taken => return taken,
+        }
+    }
+}
+
+unsafe fn take_locked(
+    fd: c_int,
+    pipe: &Pipe,
+    buffers: &[iovec],
+    skip: usize,
+    wanted: usize,
+    flags: c_int,
+    taken: Taken,
+) -> Look {
+    let incoming = pipe.incoming();
+    let (peek, drop) = (flags & libc::MSG_PEEK != 0, flags & libc::MSG_TRUNC != 0);
+    loop {
+        if !pipe.is_mapped() {
+            return kernel_bytes(fd, buffers, skip, wanted, flags);
+        }
+        let epoch = incoming.reader_epoch();
+        if is_ring(epoch) {
+            let Ok(span) = incoming.readable() else { return end::broken(fd, pipe) };
+            if span.length > 0 {
+                let count = span.length.min(wanted);
+                if !drop {
+                    // SAFETY: the ring is as long as any checked capacity; the caller's promise.
+                    unsafe { buffers::scatter(pipe.incoming_ring(), span, buffers, skip, count) };
+                }
+                if peek {
+                    return Look::Bytes(count);
+                }
+                if !incoming.consume(span.position, count) {
+                    continue;
+                }
+                incoming.consumer.cpu.store(kernel::cpu() + 1, Ordering::Relaxed);
+                arena::add(&pipe.entry.counters.received, count as u64);
+                return Look::Bytes(count);
+            }
+            let ahead = incoming.epoch();
+            if ahead == epoch {
+                return Look::Empty { epoch };
+            }
+            if incoming.has_bytes() {
+                continue;
+            }
+            match drain_to(fd, pipe, incoming.switch.resume.load(Ordering::Relaxed)) {
+                Drained::Done => incoming.follow(epoch),
+                Drained::NotYet => return Look::Empty { epoch: ahead },
+                Drained::End => return Look::End,
+                Drained::Failed(error) => return Look::Failed(error),
+                Drained::Beyond => return end::broken(fd, pipe),
+            }
+        } else if incoming.enter_kernel(epoch) {
+            let look = kernel_bytes(fd, buffers, skip, wanted, flags);
+            if let Look::Bytes(count) = look
+                && !peek
+            {
+                advance(pipe, count);
+            }
+            incoming.leave_kernel();
+            return match look {
+                Look::Empty { .. } => Look::Empty { epoch },
+                look => look,
+            };
+        } else if incoming.epoch() == epoch {
+            if taken == Taken::Nested {
+                // The call that this signal handler interrupted has marked the gate.
+                let look = kernel_bytes(fd, buffers, skip, wanted, flags);
+                if let Look::Bytes(count) = look
+                    && !peek
+                {
+                    advance(pipe, count);
+                }
+                return look;
+            }
+            // We have the lock, so whoever marked the gate is dead.
+            incoming.leave_kernel();
+        } else {
+            let kernel_end = incoming.switch.kernel_end.load(Ordering::Relaxed);
+            let position = incoming.reader.kernel_read.load(Ordering::Relaxed);
+            let Some(left) = kernel_end.checked_sub(position) else { return end::broken(fd, pipe) };
+            if left == 0 {
+                incoming.follow(epoch);
+                continue;
+            }
+            let ahead = incoming.epoch();
+            let look = kernel_bytes(fd, buffers, skip, wanted.min(left as usize), flags);
+            if let Look::Bytes(count) = look
+                && !peek
+            {
+                advance(pipe, count);
+            }
+            return match look {
+                Look::Empty { .. } => Look::Empty { epoch: ahead },
+                look => look,
+            };
+        }
+    }
+}
+
+/// Counts bytes taken from the kernel's stream. Under the read lock.
+fn advance(pipe: &Pipe, count: usize) {
+    arena::add(&pipe.incoming().reader.kernel_read, count as u64);
+    arena::add(&pipe.entry.counters.kernel_received, count as u64);
+}
+
+/// Takes data from the kernel, without waiting.
+fn kernel_bytes(fd: c_int, buffers: &[iovec], skip: usize, wanted: usize, flags: c_int) -> Look {
+    let mut rest = Rest::after(buffers, skip, wanted);
+    let mut message = rest.message();
+    let kept = libc::MSG_PEEK | libc::MSG_TRUNC;
+    match kernel::recvmsg(fd, &mut message, (flags & kept) | libc::MSG_DONTWAIT) {
+        Ok(0) if wanted > 0 => Look::End,
+        Ok(count) => Look::Bytes(count),
+        Err(Errno(libc::EAGAIN)) => Look::Empty { epoch: 0 },
+        Err(error) => Look::Failed(error),
+    }
+}
+
+/// What became of an attempt to throw bells away.
+enum Drained {
+    /// All up to the position.
+    Done,
+    /// Not all have arrived.
+    NotYet,
+    End,
+    Failed(Errno),
+    /// The position lies behind us: impossible.
+    Beyond,
+}
+
+/// Throws away the bells up to kernel position `to`. Under the read lock.
+fn drain_to(fd: c_int, pipe: &Pipe, to: u64) -> Drained {
+    let position = &pipe.incoming().reader.kernel_read;
+    loop {
+        let Some(left) = to.checked_sub(position.load(Ordering::Relaxed)) else { return Drained::Beyond };
+        if left == 0 {
+            return Drained::Done;
+        }
+        match kernel::discard(fd, left.min(1 << 20) as usize) {
+            Ok(0) => return Drained::End,
+            Ok(count) => arena::add(position, count as u64),
+            Err(Errno(libc::EAGAIN)) => return Drained::NotYet,
+            Err(error) => return Drained::Failed(error),
+        }
+    }
+}
+
+/// Bells that the writer says it rang in this ring epoch and nobody has taken yet.
+pub(crate) fn bells_waiting(pipe: &Pipe) -> u64 {
+    let incoming = pipe.incoming();
+    let taken = incoming
+        .reader
+        .kernel_read
+        .load(Ordering::Relaxed)
+        .wrapping_sub(incoming.switch.kernel_end.load(Ordering::Relaxed));
+    let waiting = incoming.switch.bells.load(Ordering::Acquire).wrapping_sub(taken);
+    // Only sums that can be true; the writer's word is not to be trusted further than that.
+    if waiting < 1 << 32 { waiting } else { 0 }
+}
+
+/// Takes waiting bells out of the kernel's queue, if nobody else is about to be woken by them: a bell taken
+/// away from a sleeper that has not looked yet is a lost wake-up. False when others sleep.
+pub(crate) fn settle(fd: c_int, pipe: &Pipe, reap: bool) -> bool {
+    let waiting = bells_waiting(pipe);
+    if waiting == 0 {
+        return true;
+    }
+    let taken = lock_reads(pipe);
+    let incoming = pipe.incoming();
+    let mut settled = true;
+    let epoch = incoming.reader_epoch();
+    if taken == Taken::Ours && is_ring(epoch) && incoming.epoch() == epoch && !incoming.has_bytes() {
+        if epoll_waits(pipe, reap) || arena::others_asleep(&pipe.entry.sleepers, lock::thread(), reap) {
+            settled = false;
+        } else if let Ok(count) = kernel::discard(fd, bells_waiting(pipe) as usize) {
+            arena::add(&incoming.reader.kernel_read, count as u64);
+        }
+    }
+    pipe.entry.read_lock.0.release(taken);
+    settled
+}
+
+fn epoll_waits(pipe: &Pipe, reap: bool) -> bool {
+    crate::readiness::epoll::others_wait(pipe, reap)
+}
+
+/// Waits until it is worth looking again (`None`), or the kernel has said how it ends.
+fn wait(fd: c_int, pipe: &Pipe, flags: c_int, epoch: u32) -> Result<Option<()>, Errno> {
+    if pipe.entry.pending_error.load(Ordering::Relaxed) != 0 {
+        let error = pipe.entry.pending_error.swap(0, Ordering::AcqRel);
+        return end::after_error(pipe, Errno(error)).map(Some);
+    }
+    if flags & libc::MSG_DONTWAIT != 0 {
+        return look_at_kernel(fd, pipe);
+    }
+    if pipe.entry.flags.load(Ordering::Relaxed) & FLAG_NONBLOCK != 0 {
+        if kernel::is_nonblocking(fd) {
+            return look_at_kernel(fd, pipe);
+        }
+        pipe.entry.flags.fetch_and(!FLAG_NONBLOCK, Ordering::Relaxed);
+    }
+    if spin::for_reader(pipe, epoch) {
+        return Ok(None);
+    }
+    sleep(fd, pipe, epoch)
+}
+
+/// Before EAGAIN is returned, the kernel is asked once: the other end may be dead.
+fn look_at_kernel(fd: c_int, pipe: &Pipe) -> Result<Option<()>, Errno> {
+    let settled = settle(fd, pipe, false);
+    let mut byte = 0u8;
+    match kernel::recv(fd, &raw mut byte, 1, libc::MSG_PEEK | libc::MSG_DONTWAIT) {
+        Ok(0) => end::at_end(fd, pipe).map(Some),
+        // A bell that has just arrived, or one that others must see first; or the kernel lane's data.
+        Ok(_) if !settled || (bells_waiting(pipe) == 0 && is_quiet(pipe)) => Err(Errno(libc::EAGAIN)),
+        Ok(_) => Ok(None),
+        Err(Errno(libc::EAGAIN)) if pipe.incoming().has_bytes() && is_ring(pipe.incoming().reader_epoch()) => Ok(None),
+        Err(Errno(libc::EAGAIN)) => Err(Errno(libc::EAGAIN)),
+        Err(error) => end::after_error(pipe, error).map(Some),
+    }
+}
+
+/// Whether the ring epoch goes on and the ring is empty.
+fn is_quiet(pipe: &Pipe) -> bool {
+    let incoming = pipe.incoming();
+    let epoch = incoming.reader_epoch();
+    is_ring(epoch) && incoming.epoch() == epoch && !incoming.has_bytes()
+}
+
+/// Sleeps in the kernel's own recv: it gives SA_RESTART, SO_RCVTIMEO and cancellation for nothing.
+fn sleep(fd: c_int, pipe: &Pipe, epoch: u32) -> Result<Option<()>, Errno> {
+    let entry = pipe.entry;
+    let incoming = pipe.incoming();
+    let mut tries = 0u32;
+    while !settle(fd, pipe, tries > 16) {
+        // Others are on their way out of the kernel; the bell is theirs too.
+        kernel::nap(50 << tries.min(5));
+        tries += 1;
+        if incoming.has_bytes() {
+            return Ok(None);
+        }
+    }
+    let Some(place) = arena::enroll(&entry.sleepers, lock::thread()) else {
+        kernel::nap(500);
+        return Ok(None);
+    };
+    incoming.want_bell();
+    let changed = incoming.epoch() != epoch || (is_ring(epoch) && incoming.has_bytes());
+    if changed || !pipe.is_mapped() {
+        arena::leave(&entry.sleepers, place);
+        return Ok(None);
+    }
+    arena::add(&entry.counters.sleeps, 1);
+    let mut byte = 0u8;
+    // SAFETY: `byte` is writable. A thread cancelled in here leaves its place among the sleepers, from which
+    // it is reaped; nothing else is held.
+    let received = unsafe { real::recv(fd, (&raw mut byte).cast(), 1, libc::MSG_PEEK) };
+    let errno = Errno::last();
+    arena::leave(&entry.sleepers, place);
+    match received {
+        1.. if is_quiet(pipe) && bells_waiting(pipe) == 0 => {
+            // A byte that no bell accounts for, unless the writer has moved on while we looked.
+            if is_quiet(pipe) && bells_waiting(pipe) == 0 && kernel::queued(fd).unwrap_or(0) > 0 {
+                return end::intruded(fd, pipe).map(Some);
+            }
+            Ok(None)
+        }
+        1.. => Ok(None),
+        0 => end::at_end(fd, pipe).map(Some),
+        _ if errno.0 == libc::EINTR || errno.0 == libc::EAGAIN => {
+            if incoming.has_bytes() && is_ring(incoming.reader_epoch()) { Ok(None) } else { Err(errno) }
+        }
+        _ => end::after_error(pipe, errno).map(Some),
+    }
+}
+
+/// MSG_PEEK with MSG_WAITALL: until more than `have` bytes are there, or none can come.
+fn wait_for_more(fd: c_int, pipe: &Pipe, have: usize, flags: c_int) -> bool {
+    let incoming = pipe.incoming();
+    let nonblocking = flags & libc::MSG_DONTWAIT != 0 || kernel::is_nonblocking(fd);
+    loop {
+        match incoming.readable() {
+            Ok(span) if span.length > have => return true,
+            Ok(span) if span.length == span.capacity as usize => return false,
+            Err(_) => return false,
+            Ok(_) => {}
+        }
+        if nonblocking || incoming.epoch() != incoming.reader_epoch() {
+            return false;
+        }
+        if kernel::poll_now(fd, libc::POLLRDHUP) != 0 {
+            return matches!(incoming.readable(), Ok(span) if span.length > have);
+        }
+        kernel::nap(200);
+    }
+}
+
+/// Urgent data is the kernel's alone.
+fn receive_urgent(fd: c_int, buffers: &[iovec], flags: c_int) -> Result<usize, Errno> {
+    let mut rest = Rest::after(buffers, 0, usize::MAX);
+    let mut message = rest.message();
+    kernel::recvmsg(fd, &mut message, flags)
+}

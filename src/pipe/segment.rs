@@ -1,0 +1,164 @@
+//! Segments: making, joining and leaving them.
+
+use crate::error::Errno;
+use crate::registry::{reason::Reason, start};
+use crate::sys::{folder::Path, kernel};
+use core::fmt::Write;
+use core::sync::atomic::{AtomicPtr, Ordering};
+use sockshim_ring::layout::{
+    END_ABSENT, END_JOINED, HEADER_SIZE, Header, MAGIC, SEGMENT_SIZE, VERSION,
+};
+
+/// The identity of a connection: nothing that could be stale, reused or rewritten on the way.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Identity {
+    pub(crate) namespace: u64,
+    pub(crate) own: u64,
+    pub(crate) peer: u64,
+}
+
+impl Identity {
+    /// Which end we are: the lower cookie is end 0.
+    pub(crate) fn end(&self) -> usize {
+        usize::from(self.own > self.peer)
+    }
+
+    fn path(&self) -> Option<Path> {
+        let (low, high) = (self.own.min(self.peer), self.own.max(self.peer));
+        start::file(|path| write!(path, "pipe{VERSION}-{:x}-{low:x}-{high:x}", self.namespace))
+    }
+}
+
+/// A mapped segment.
+pub(crate) struct Segment {
+    pub(crate) base: *mut u8,
+    /// Whether the other end has it too.
+    pub(crate) joined: bool,
+}
+
+/// Why there is no segment.
+pub(crate) enum Unmet {
+    /// Never: stay with the kernel.
+    Never(Reason),
+    /// The other end is making it right now.
+    NotReady,
+}
+
+/// Makes the segment of a connection, or joins it.
+pub(crate) fn meet(identity: &Identity) -> Result<Segment, Unmet> {
+    let path = identity.path().ok_or(Unmet::Never(Reason::NoFolder))?;
+    let flags = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
+    match kernel::open(path.as_c_str(), flags, 0o600) {
+        Ok(fd) => {
+            let made = make(fd, identity);
+            kernel::close(fd);
+            made.map_err(|_| {
+                kernel::unlink(path.as_c_str());
+                Unmet::Never(Reason::NoMemory)
+            })
+        }
+        Err(Errno(libc::EEXIST)) => {
+            let fd = kernel::open(path.as_c_str(), libc::O_RDWR | libc::O_NOFOLLOW, 0).map_err(|_| Unmet::NotReady)?;
+            let joined = join(fd, identity);
+            kernel::close(fd);
+            if joined.is_ok() {
+                // Both ends have it: from now on it lives as long as they do, and leaves nothing behind.
+                kernel::unlink(path.as_c_str());
+            }
+            joined
+        }
+        Err(Errno(libc::ENOSPC | libc::EDQUOT)) => Err(Unmet::Never(Reason::NoMemory)),
+        Err(_) => Err(Unmet::Never(Reason::NoFolder)),
+    }
+}
+
+/// Removes a segment that the other end has not joined.
+pub(crate) fn withdraw(identity: &Identity) {
+    if let Some(path) = identity.path() {
+        kernel::unlink(path.as_c_str());
+    }
+}
+
+fn make(fd: i32, identity: &Identity) -> Result<Segment, Errno> {
+    kernel::truncate(fd, SEGMENT_SIZE)?;
+    kernel::allocate(fd, 0, HEADER_SIZE)?;
+    let base = kernel::map_shared(fd, SEGMENT_SIZE, range())?;
+    // SAFETY: a fresh mapping, whose first page exists.
+    let header = unsafe { &*base.cast::<Header>() };
+    header.version.store(VERSION, Ordering::Relaxed);
+    header.size.store(SEGMENT_SIZE as u32, Ordering::Relaxed);
+    header.cookies[identity.end()].store(identity.own, Ordering::Relaxed);
+    header.cookies[1 - identity.end()].store(identity.peer, Ordering::Relaxed);
+    header.namespace.store(identity.namespace, Ordering::Relaxed);
+    header.ends[identity.end()].store(END_JOINED, Ordering::Relaxed);
+    // pairs with: join
+    header.magic.store(MAGIC, Ordering::Release);
+    Ok(Segment { base, joined: false })
+}
+
+fn join(fd: i32, identity: &Identity) -> Result<Segment, Unmet> {
+    let bad = || Unmet::Never(Reason::BadSegment);
+    let (mode, owner, size) = kernel::file_facts(fd).map_err(|_| bad())?;
+    if mode & libc::S_IFMT != libc::S_IFREG || owner != kernel::geteuid() {
+        return Err(bad());
+    }
+    if size == 0 {
+        return Err(Unmet::NotReady);
+    }
+    if size != SEGMENT_SIZE {
+        return Err(bad());
+    }
+    // The maker truncates before it allocates: a hole would be touched below.
+    if kernel::allocate(fd, 0, HEADER_SIZE).is_err() {
+        return Err(Unmet::Never(Reason::NoMemory));
+    }
+    let base = kernel::map_shared(fd, SEGMENT_SIZE, range()).map_err(|_| Unmet::Never(Reason::NoMemory))?;
+    // SAFETY: a mapping of that size whose first page exists.
+    let header = unsafe { &*base.cast::<Header>() };
+    let end = identity.end();
+    // pairs with: make
+    let magic = header.magic.load(Ordering::Acquire);
+    let right = magic == MAGIC
+        && header.version.load(Ordering::Relaxed) == VERSION
+        && header.size.load(Ordering::Relaxed) == SEGMENT_SIZE as u32
+        && header.namespace.load(Ordering::Relaxed) == identity.namespace
+        && header.cookies[end].load(Ordering::Relaxed) == identity.own
+        && header.cookies[1 - end].load(Ordering::Relaxed) == identity.peer
+        && header.ends[1 - end].load(Ordering::Acquire) == END_JOINED
+        && header.ends[end]
+            .compare_exchange(END_ABSENT, END_JOINED, Ordering::AcqRel, Ordering::Relaxed)
+            .is_ok();
+    if right {
+        return Ok(Segment { base, joined: true });
+    }
+    recycle(base);
+    Err(if magic == 0 { Unmet::NotReady } else { bad() })
+}
+
+/// Address ranges of segments that are gone, for the next ones.
+static RANGES: [AtomicPtr<u8>; 128] = [const { AtomicPtr::new(core::ptr::null_mut()) }; 128];
+
+/// A range to map over, or null for a new one.
+fn range() -> *mut u8 {
+    RANGES
+        .iter()
+        .filter(|place| !place.load(Ordering::Relaxed).is_null())
+        .map(|place| place.swap(core::ptr::null_mut(), Ordering::AcqRel))
+        .find(|range| !range.is_null())
+        .unwrap_or(core::ptr::null_mut())
+}
+
+/// Lets go of a segment. Its addresses stay readable (as empty memory) and are used for the next segment: a
+/// thread that looked at a ring without a lock while another one closed the socket must not fault.
+pub(crate) fn recycle(base: *mut u8) {
+    if kernel::map_anonymous(SEGMENT_SIZE, base, false).is_err() {
+        return;
+    }
+    let null = core::ptr::null_mut();
+    let kept = RANGES.iter().any(|place| {
+        place.compare_exchange(null, base, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    });
+    if !kept {
+        kernel::unmap(base, SEGMENT_SIZE);
+    }
+}

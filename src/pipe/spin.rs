@@ -1,0 +1,78 @@
+//! Spinning before a sleep: bounded by what the sleep would cost, only while it has paid lately, and giving
+//! way at once when both ends share a processor.
+
+use super::Pipe;
+use crate::registry::config;
+use crate::sys::kernel;
+use core::sync::atomic::{AtomicU32, Ordering};
+
+/// Ticks per microsecond, roughly: only a scale for rate limits and spins.
+const TICKS_PER_US: u64 = 2500;
+/// Looks between two looks at the clock.
+const LOOKS: u32 = 32;
+/// Failures in a row after which spinning stops paying, and every how many waits it is tried again.
+const GIVE_UP: u32 = 8;
+const RETRY: u32 = 32;
+
+/// How well spinning paid lately: the number of spins in a row that ended in a sleep (low half), and waits
+/// since spinning stopped (high half). Lost updates do no harm.
+pub(crate) fn is_worth(score: &AtomicU32) -> bool {
+    let seen = score.load(Ordering::Relaxed);
+    if seen & 0xffff < GIVE_UP {
+        return config::spin_us() > 0;
+    }
+    let waits = (seen >> 16) + 1;
+    score.store((waits % RETRY) << 16 | (seen & 0xffff), Ordering::Relaxed);
+    waits % RETRY == 0 && config::spin_us() > 0
+}
+
+/// Learns from a spin.
+pub(crate) fn learn(score: &AtomicU32, paid: bool) {
+    let seen = score.load(Ordering::Relaxed);
+    score.store(if paid { 0 } else { (seen & 0xffff).saturating_add(1).min(0xffff) }, Ordering::Relaxed);
+}
+
+/// Looks until `found` or until the budget is used up; true when found. `shares_cpu` says whether the other
+/// side last ran on this processor: then only giving way can help.
+pub(crate) fn until(mut found: impl FnMut() -> bool, mut shares_cpu: impl FnMut() -> bool) -> bool {
+    let budget = u64::from(config::spin_us()) * TICKS_PER_US;
+    let start = kernel::ticks();
+    let mut yields = 0;
+    loop {
+        for _ in 0..LOOKS {
+            if found() {
+                return true;
+            }
+            core::hint::spin_loop();
+        }
+        if shares_cpu() {
+            // On one processor a sleep costs little more than a yield: two of them, then sleep.
+            kernel::sched_yield();
+            yields += 1;
+            if found() {
+                return true;
+            }
+            if yields >= 4 {
+                return false;
+            }
+        }
+        if kernel::ticks().wrapping_sub(start) > budget {
+            return false;
+        }
+    }
+}
+
+/// Spins for the reader of `pipe`; true when there is something to look at.
+pub(crate) fn for_reader(pipe: &Pipe, seen_epoch: u32) -> bool {
+    let score = &pipe.local.spin;
+    if !is_worth(score) {
+        return false;
+    }
+    let incoming = pipe.incoming();
+    let paid = until(
+        || incoming.has_bytes() || incoming.epoch() != seen_epoch,
+        || incoming.producer.cpu.load(Ordering::Relaxed) == kernel::cpu() + 1,
+    );
+    learn(score, paid);
+    paid
+}

@@ -1,0 +1,447 @@
+//! Writing: the ring while it takes bytes, the kernel lane whenever it does not.
+//!
+//! A writer never sleeps on the ring: what does not fit after a short wait spills into the kernel, where
+//! blocking, EAGAIN, EPOLLOUT, time-outs and 4 MB of buffering are the kernel's.
+
+use super::buffers::{self, Rest};
+use super::{Pipe, options};
+use crate::error::{Errno, answer};
+use crate::registry::arena::{self, FLAG_NONBLOCK, FLAG_SHUT_WRITE};
+use crate::registry::lock::Taken;
+use crate::registry::{Socket, config, reason::Reason};
+use crate::sys::{kernel, real};
+use core::ffi::c_int;
+use core::sync::atomic::Ordering;
+use libc::iovec;
+use sockshim_ring::lane::is_ring;
+use sockshim_ring::layout::END_JOINED;
+use sockshim_ring::ring::NotPublished;
+
+/// Bytes between two publications of one long write: the reader starts while the writer copies.
+const PUBLISH_EVERY: usize = 16 * 1024;
+/// Capacity of a new ring; it grows by use.
+const FIRST_CAPACITY: u32 = 32 * 1024;
+/// Kernel bytes that the reader may still have before it when the ring opens again.
+const OPEN_BACKLOG: u64 = 256 * 1024;
+/// Ticks (about 1 ms) after which a publication that nobody consumed is a reason to ask the kernel.
+const SUSPICION: u64 = 2_500_000;
+/// Ticks without progress of the reader after which a full ring spills: about 200 and 20 us.
+const PATIENCE: u64 = 500_000;
+const PATIENCE_NONBLOCK: u64 = 50_000;
+
+/// Flags that the ring cannot serve: the kernel does, and the connection stays with it.
+const KERNEL_FLAGS: c_int = libc::MSG_OOB | libc::MSG_ZEROCOPY | libc::MSG_FASTOPEN;
+
+/// The sending calls, on a pipe; `kernel` makes the call that the program made.
+///
+/// # Safety
+/// `buffers` are the program's.
+pub(crate) unsafe fn send(
+    fd: c_int,
+    pipe: &Pipe,
+    buffers: &[iovec],
+    flags: c_int,
+    kernel: impl FnOnce() -> isize,
+) -> isize {
+    if flags & KERNEL_FLAGS != 0 {
+        super::pin::pin(fd, pipe.socket, Reason::Option);
+    }
+    let total = match buffers::total(buffers) {
+        Ok(total) => total,
+        Err(error) => return answer(Err(error)),
+    };
+    let taken = lock_writes(pipe);
+    if total == 0 || !enter_ring(fd, pipe, taken) {
+        // Counted, so that no lane opens meanwhile; and not locked, because it may sleep.
+        return through_kernel(pipe, taken, kernel);
+    }
+    let nonblocking = flags & libc::MSG_DONTWAIT != 0 || pipe.entry.flags.load(Ordering::Relaxed) & FLAG_NONBLOCK != 0;
+    // SAFETY: the caller's promise.
+    let pushed = unsafe { push(fd, pipe, buffers, total, nonblocking) };
+    match pushed {
+        Pushed::All => {
+            pipe.entry.write_lock.0.release(taken);
+            total as isize
+        }
+        Pushed::Dead(error) => {
+            pipe.entry.write_lock.0.release(taken);
+            if flags & libc::MSG_NOSIGNAL == 0 && error.0 == libc::EPIPE {
+                kernel::raise_sigpipe();
+            }
+            answer(Err(error))
+        }
+        Pushed::Spilled(done) => {
+            // SAFETY: the caller's promise.
+            let sent = through_kernel(pipe, taken, || unsafe { send_rest(fd, buffers, total, done, flags) });
+            match sent {
+                0.. => done as isize + sent,
+                // What went into the ring has been written; the error will come again.
+                _ if done > 0 => done as isize,
+                _ => sent,
+            }
+        }
+    }
+}
+
+/// The rest of a write, by the kernel, which may sleep: libc's call, a cancellation point.
+unsafe fn send_rest(fd: c_int, buffers: &[iovec], total: usize, done: usize, flags: c_int) -> isize {
+    let mut at = done;
+    loop {
+        let mut rest = Rest::after(buffers, at, total - at);
+        let message = rest.message();
+        let quiet = if at > 0 { libc::MSG_NOSIGNAL } else { 0 };
+        // SAFETY: the message lives across the call; the buffers are the program's.
+        let sent = unsafe { real::sendmsg(fd, &raw const message, flags | quiet) };
+        if sent < 0 {
+            return if at > done { (at - done) as isize } else { sent };
+        }
+        let offered: usize = rest.length();
+        at += sent as usize;
+        if at == total || (sent as usize) < offered {
+            return (at - done) as isize;
+        }
+    }
+}
+
+/// The write lock, waited for as long as its owner lives.
+#[inline]
+pub(crate) fn lock_writes(pipe: &Pipe) -> Taken {
+    loop {
+        match pipe.entry.write_lock.0.take() {
+            Taken::Not => kernel::nap(1000),
+            taken => return taken,
+        }
+    }
+}
+
+/// What became of a write into the ring.
+enum Pushed {
+    All,
+    /// So many bytes are in the ring, the kernel lane takes the rest.
+    Spilled(usize),
+    /// The bell found the connection dead.
+    Dead(Errno),
+}
+
+/// Writes into the ring as long as it takes bytes. Under the write lock.
+///
+/// # Safety
+/// `buffers` are the program's.
+unsafe fn push(fd: c_int, pipe: &Pipe, buffers: &[iovec], total: usize, nonblocking: bool) -> Pushed {
+    let outgoing = pipe.outgoing();
+    let local = pipe.local;
+    let mut done = 0;
+    loop {
+        let mut seen = local.seen_head.load(Ordering::Relaxed);
+        let chunk = (total - done).min(PUBLISH_EVERY);
+        let Ok(span) = outgoing.writable(&mut seen, chunk) else {
+            // A damaged ring: the kernel lane needs nothing from it.
+            spill(fd, pipe);
+            super::pin::mark(pipe, Reason::BadSegment);
+            return Pushed::Spilled(done);
+        };
+        local.seen_head.store(seen, Ordering::Relaxed);
+        let count = span.length.min(chunk);
+        if count == 0 {
+            if grow(pipe) || wait_for_room(pipe, seen, nonblocking) {
+                continue;
+            }
+            spill(fd, pipe);
+            return Pushed::Spilled(done);
+        }
+        // SAFETY: the ring is as long as any checked capacity; the caller's promise.
+        unsafe { buffers::gather(pipe.outgoing_ring(), span, buffers, done, count) };
+        match outgoing.publish(span.position, count) {
+            Ok(()) => {}
+            Err(NotPublished::Moved) => continue,
+            Err(NotPublished::Closed) => {
+                // The reader leaves, or a signal handler of this thread has spilled already.
+                if is_ring(outgoing.epoch()) {
+                    spill(fd, pipe);
+                }
+                return Pushed::Spilled(done);
+            }
+        }
+        done += count;
+        arena::add(&pipe.entry.counters.sent, count as u64);
+        if outgoing.bell_due()
+            && let Err(error) = ring_bell(fd, pipe)
+            && done == count
+        {
+            return Pushed::Dead(error);
+        }
+        if done == total {
+            outgoing.producer.cpu.store(kernel::cpu() + 1, Ordering::Relaxed);
+            return Pushed::All;
+        }
+    }
+}
+
+/// Wakes whoever sleeps at the other end: one byte. Under the write lock.
+fn ring_bell(fd: c_int, pipe: &Pipe) -> Result<(), Errno> {
+    let bells = &pipe.outgoing().switch.bells;
+    let before = bells.load(Ordering::Relaxed);
+    // Counted before it is sent: a bell that arrives is always accounted for.
+    bells.store(before + 1, Ordering::Release);
+    match kernel::send(fd, &[0], libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) {
+        Ok(_) => {
+            arena::add(&pipe.entry.counters.doorbells, 1);
+            Ok(())
+        }
+        Err(error) => {
+            bells.store(before, Ordering::Release);
+            // EAGAIN: the queue is full of what the sleeper has not taken: that wakes it.
+            if error.0 == libc::EAGAIN { Ok(()) } else { Err(error) }
+        }
+    }
+}
+
+/// Whether this write goes into the ring; opens it if it can. Under the write lock.
+#[inline]
+fn enter_ring(fd: c_int, pipe: &Pipe, taken: Taken) -> bool {
+    let outgoing = pipe.outgoing();
+    let epoch = outgoing.epoch();
+    if !pipe.is_mapped() {
+        return false;
+    }
+    if !is_ring(epoch) {
+        return taken == Taken::Ours && may_open(pipe, epoch) && open(fd, pipe, epoch);
+    }
+    if pipe.other_end() != END_JOINED || !reader_lives(fd, pipe) {
+        spill(fd, pipe);
+        return false;
+    }
+    true
+}
+
+/// A reader killed while awake would let us write into its ring for ever. False when the kernel has news.
+#[inline]
+fn reader_lives(fd: c_int, pipe: &Pipe) -> bool {
+    let local = pipe.local;
+    let now = kernel::ticks();
+    if now.wrapping_sub(local.watched_since.load(Ordering::Relaxed)) < SUSPICION {
+        return true;
+    }
+    let outgoing = pipe.outgoing();
+    let watched = local.watched_tail.load(Ordering::Relaxed);
+    let head = outgoing.consumer.head.load(Ordering::Acquire);
+    let tail = outgoing.producer.tail.load(Ordering::Relaxed) & !sockshim_ring::layout::CLOSED;
+    local.watched_tail.store(tail, Ordering::Relaxed);
+    local.watched_since.store(now, Ordering::Relaxed);
+    let stuck = watched.wrapping_sub(head).wrapping_sub(1) < u64::MAX / 2;
+    !stuck || kernel::poll_now(fd, libc::POLLRDHUP) == 0
+}
+
+/// The cheap conditions for going from the kernel lane to the ring.
+#[inline]
+fn may_open(pipe: &Pipe, epoch: u32) -> bool {
+    let outgoing = pipe.outgoing();
+    pipe.is_open()
+        && outgoing.reader.ready.load(Ordering::Acquire) == 1
+        && outgoing.reader_epoch() == epoch
+        && pipe.entry.writers.load(Ordering::SeqCst) == 0
+        && pipe.entry.flags.load(Ordering::Relaxed) & FLAG_SHUT_WRITE == 0
+        && pipe.other_end() == END_JOINED
+}
+
+/// From the kernel lane to the ring. Under the write lock.
+#[cold]
+fn open(fd: c_int, pipe: &Pipe, epoch: u32) -> bool {
+    let outgoing = pipe.outgoing();
+    if outgoing.producer.capacity.load(Ordering::Relaxed) == 0
+        && !resize(pipe, FIRST_CAPACITY.min(config::ring_max()))
+    {
+        super::pin::mark(pipe, Reason::NoMemory);
+        return false;
+    }
+    // A signal handler that writes to this socket must not find it between two lanes.
+    let mask = kernel::block_signals();
+    let opened = open_quietly(fd, pipe, epoch);
+    kernel::restore_signals(mask);
+    if opened {
+        arena::add(&pipe.entry.counters.upgrades, 1);
+        pipe.local.watched_since.store(kernel::ticks(), Ordering::Relaxed);
+    }
+    opened
+}
+
+fn open_quietly(fd: c_int, pipe: &Pipe, epoch: u32) -> bool {
+    let outgoing = pipe.outgoing();
+    let Ok(position) = kernel::tcp_position(fd) else { return false };
+    let backlog = position.written.wrapping_sub(outgoing.reader.kernel_read.load(Ordering::Relaxed));
+    if position.state != kernel::TCP_ESTABLISHED || backlog > OPEN_BACKLOG {
+        return false;
+    }
+    options::prepare(fd, pipe.entry);
+    outgoing.reopen();
+    // The reader first takes its promise back and then closes the ring: look again after reopening.
+    outgoing.reader.ready.load(Ordering::SeqCst) == 1 && outgoing.open(epoch, position.written)
+}
+
+/// From the ring to the kernel lane; needs nothing from the reader. Under the write lock.
+#[cold]
+pub(crate) fn spill(fd: c_int, pipe: &Pipe) {
+    let mask = kernel::block_signals();
+    let outgoing = pipe.outgoing();
+    // A publication of an interrupted call of this thread must fail from here on.
+    outgoing.close();
+    let tail = outgoing.producer.tail.load(Ordering::Acquire) & !sockshim_ring::layout::CLOSED;
+    let counted = outgoing
+        .switch
+        .kernel_end
+        .load(Ordering::Relaxed)
+        .wrapping_add(outgoing.switch.bells.load(Ordering::Relaxed));
+    // The kernel is the referee; after a reset it no longer answers, and nobody will read on.
+    let resume = kernel::tcp_position(fd).map_or(counted, |position| match position.state {
+        kernel::TCP_ESTABLISHED => position.written,
+        _ => counted,
+    });
+    outgoing.spill(outgoing.epoch(), tail, resume);
+    kernel::restore_signals(mask);
+    arena::add(&pipe.entry.counters.spills, 1);
+}
+
+/// Makes the ring larger when a write found it too small and it is empty. Under the write lock.
+#[inline]
+fn grow(pipe: &Pipe) -> bool {
+    let outgoing = pipe.outgoing();
+    let capacity = outgoing.producer.capacity.load(Ordering::Relaxed);
+    let most = config::ring_max();
+    let empty = outgoing.consumer.head.load(Ordering::Acquire)
+        == outgoing.producer.tail.load(Ordering::Relaxed) & !sockshim_ring::layout::CLOSED;
+    empty && capacity < most && resize(pipe, capacity.saturating_mul(4).min(most))
+}
+
+/// Gives pages to the ring, then its capacity. The ring is empty.
+#[cold]
+fn resize(pipe: &Pipe, capacity: u32) -> bool {
+    let capacity = capacity.next_power_of_two().clamp(4096, sockshim_ring::layout::MAX_CAPACITY);
+    if kernel::populate(pipe.outgoing_ring(), capacity as usize).is_err() {
+        return false;
+    }
+    pipe.outgoing().producer.capacity.store(capacity, Ordering::Release);
+    true
+}
+
+/// Waits a bounded time for a reader that makes progress, spinning and giving way; false: spill.
+#[cold]
+fn wait_for_room(pipe: &Pipe, seen_head: u64, nonblocking: bool) -> bool {
+    let outgoing = pipe.outgoing();
+    let patience = if nonblocking { PATIENCE_NONBLOCK } else { PATIENCE };
+    let mut since = kernel::ticks();
+    let mut kernel_read = outgoing.reader.kernel_read.load(Ordering::Relaxed);
+    loop {
+        for _ in 0..16 {
+            if outgoing.consumer.head.load(Ordering::Acquire) != seen_head {
+                return true;
+            }
+            core::hint::spin_loop();
+        }
+        kernel::sched_yield();
+        let now = kernel::ticks();
+        // Before it comes to the ring the reader may still be taking kernel bytes: that is progress.
+        let read = outgoing.reader.kernel_read.load(Ordering::Relaxed);
+        if read != kernel_read && !nonblocking {
+            kernel_read = read;
+            since = now;
+        }
+        if now.wrapping_sub(since) > patience || outgoing.is_closed() {
+            return false;
+        }
+    }
+}
+
+/// sendfile: from a file straight into the ring. `None`: the kernel must do it.
+pub(crate) fn send_file(fd: c_int, pipe: &Pipe, file: c_int, offset: Option<u64>, count: usize) -> Option<Result<usize, Errno>> {
+    let taken = lock_writes(pipe);
+    if !enter_ring(fd, pipe, taken) {
+        pipe.entry.write_lock.0.release(taken);
+        return None;
+    }
+    let outgoing = pipe.outgoing();
+    let mut done = 0;
+    let result = loop {
+        let mut seen = pipe.local.seen_head.load(Ordering::Relaxed);
+        let chunk = (count - done).min(4 * PUBLISH_EVERY);
+        let Ok(span) = outgoing.writable(&mut seen, chunk) else { break None };
+        pipe.local.seen_head.store(seen, Ordering::Relaxed);
+        let room = span.length.min(chunk);
+        if room == 0 {
+            if grow(pipe) || wait_for_room(pipe, seen, false) {
+                continue;
+            }
+            break None;
+        }
+        let [(start, length), _] = span.pieces(0, room);
+        // The ring's memory is checked to lie within the mapping by `pieces`; the kernel copies into it.
+        let place = pipe.outgoing_ring().wrapping_add(start);
+        let read = kernel::read_file(file, place, length, offset.map(|offset| offset + done as u64));
+        match read {
+            Ok(0) => break Some(Ok(done)),
+            Ok(read) => {
+                match outgoing.publish(span.position, read) {
+                    Ok(()) => {}
+                    Err(_) => {
+                        if offset.is_none() {
+                            kernel::rewind(file, read);
+                        }
+                        break None;
+                    }
+                }
+                done += read;
+                arena::add(&pipe.entry.counters.sent, read as u64);
+                if outgoing.bell_due() && ring_bell(fd, pipe).is_err() {
+                    break Some(Ok(done));
+                }
+            }
+            Err(error) => break if done > 0 { Some(Ok(done)) } else { Some(Err(error)) },
+        }
+        if done == count {
+            break Some(Ok(done));
+        }
+    };
+    if result.is_none() && is_ring(outgoing.epoch()) {
+        spill(fd, pipe);
+    }
+    pipe.entry.write_lock.0.release(taken);
+    match result {
+        None if done > 0 => Some(Ok(done)),
+        other => other,
+    }
+}
+
+/// Before shutdown(SHUT_WR): the writes that follow must meet the kernel's EPIPE.
+pub(crate) fn finish(fd: c_int, socket: Socket) {
+    let Some(entry) = socket.entry() else { return };
+    entry.flags.fetch_or(FLAG_SHUT_WRITE, Ordering::Relaxed);
+    if let Some(pipe) = super::io::writing_pipe(socket, entry) {
+        let taken = lock_writes(&pipe);
+        if pipe.is_mapped() && is_ring(pipe.outgoing().epoch()) {
+            spill(fd, &pipe);
+        }
+        entry.write_lock.0.release(taken);
+    }
+}
+
+/// A call that only the kernel can make, in its lane: from the ring it spills first.
+pub(crate) fn in_kernel_lane(fd: c_int, pipe: &Pipe, kernel: impl FnOnce() -> isize) -> isize {
+    let taken = lock_writes(pipe);
+    if pipe.is_mapped() && is_ring(pipe.outgoing().epoch()) {
+        spill(fd, pipe);
+    }
+    through_kernel(pipe, taken, kernel)
+}
+
+/// Makes a kernel call as a counted writer; the write lock is released before.
+fn through_kernel(pipe: &Pipe, taken: Taken, kernel: impl FnOnce() -> isize) -> isize {
+    pipe.entry.writers.fetch_add(1, Ordering::SeqCst);
+    pipe.entry.write_lock.0.release(taken);
+    let sent = kernel();
+    let errno = Errno::last();
+    pipe.entry.writers.fetch_sub(1, Ordering::SeqCst);
+    if sent > 0 {
+        arena::add(&pipe.entry.counters.kernel_sent, sent as u64);
+    }
+    errno.store();
+    sent
+}

@@ -1,0 +1,326 @@
+//! Epoll sets.
+//!
+//! The program's set is the kernel's set: kernel descriptors are registered as the program said, with its
+//! data, and never looked at here. A TCP socket is remembered when it is registered; when it comes onto a
+//! pipe its kernel registration becomes edge-triggered with *our* data (a tag), and the program's mask and
+//! data are kept in shared memory, so that a set shared over fork reports an edge once.
+//!
+//! A managed registration is *hot* or *cold*. Cold: its bell is wanted, the kernel will tell. Hot: it had
+//! something lately; every wait looks at its ring. All hot ones are armed and turn cold before a sleep, so a
+//! wait costs what is active, not what is registered.
+
+pub(crate) mod hot;
+pub(crate) mod list;
+pub(crate) mod wait;
+
+use crate::error::Errno;
+use crate::pipe::{Pipe, io};
+use crate::registry::arena::{self, Arena, Entry, FLAG_LISTENER, READY, Registration, STATE_HOST, SetEntry};
+use crate::registry::lock::{self, Taken};
+use crate::registry::reason::Reason;
+use crate::registry::table::{self, Descriptor, Set};
+use crate::registry::{Socket, lifecycle};
+use crate::sys::kernel;
+use core::ffi::c_int;
+use core::sync::atomic::Ordering;
+use libc::{EPOLLET, EPOLLEXCLUSIVE, EPOLLIN, EPOLLOUT, EPOLLRDHUP, epoll_event};
+
+/// Our data: 16 bits that no pointer has on top, 24 random ones, 24 of index. A program's value that happens
+/// to look like it is registered as managed too, so the program's 64 bits are exact, always.
+const TAG_TOP: u64 = 0x5ac1 << 48;
+const TAG_MASK: u64 = !0 << 24;
+
+/// The kernel's registration carries our tag.
+pub(crate) const MANAGED: u32 = 1;
+/// On the hot list.
+pub(crate) const HOT: u32 = 2;
+/// One-shot, and reported.
+pub(crate) const DISABLED: u32 = 4;
+/// Added or modified since the last report: report whatever is ready.
+pub(crate) const FRESH: u32 = 8;
+/// The kernel said that it ends: always ask it.
+pub(crate) const ENDING: u32 = 16;
+/// A nested epoll set.
+pub(crate) const NESTED: u32 = 32;
+/// Neither socket nor set of ours: only its data is translated.
+pub(crate) const FOREIGN: u32 = 64;
+/// From here on: scans since it was last ready.
+pub(crate) const IDLE_ONE: u32 = 1 << 16;
+
+/// A new set.
+pub(crate) fn begin(slot: u32, set: &SetEntry) {
+    let mut mixed = kernel::ticks() ^ u64::from(slot) << 40;
+    mixed = mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    set.slot.store(slot, Ordering::Relaxed);
+    set.prefix.store(TAG_TOP | (mixed >> 24 & 0x00ff_ffff) << 24, Ordering::Relaxed);
+}
+
+/// epoll_ctl(2) on a set that we saw made.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn ctl(fd: c_int, set: Set, operation: c_int, target: c_int, event: Option<epoll_event>) -> Result<(), Errno> {
+    let arena = arena::get().ok_or(Errno(libc::EBADF))?;
+    let entry = arena.set(set.slot);
+    let kind = table::find(target);
+    let interesting = match kind {
+        Descriptor::Socket(socket) => socket.entry().is_some_and(|socket| {
+            socket.flags.load(Ordering::Relaxed) & FLAG_LISTENER == 0
+                && socket.state.load(Ordering::Relaxed) != STATE_HOST
+        }),
+        Descriptor::Set(_) => true,
+        Descriptor::Host => {
+            operation != libc::EPOLL_CTL_ADD && entry.managed.load(Ordering::Relaxed) > 0
+                || event.is_some_and(|event| is_tag(entry, event.u64))
+        }
+    };
+    let known = !interesting && entry.first.load(Ordering::Relaxed) == 0;
+    if known || (!interesting && matches!(kind, Descriptor::Host) && entry.managed.load(Ordering::Relaxed) == 0) {
+        return kernel::epoll_ctl(fd, operation, target, event.as_ref());
+    }
+    let taken = lock_set(entry);
+    let result = ctl_locked(arena, fd, set, operation, target, event, kind, interesting);
+    entry.lock.release(taken);
+    result
+}
+
+#[expect(clippy::too_many_arguments, reason = "epoll_ctl's own four, and what was looked up for them")]
+fn ctl_locked(
+    arena: &Arena,
+    fd: c_int,
+    set: Set,
+    operation: c_int,
+    target: c_int,
+    event: Option<epoll_event>,
+    kind: Descriptor,
+    interesting: bool,
+) -> Result<(), Errno> {
+    let entry = arena.set(set.slot);
+    let found = list::find(arena, entry, set.slot, target, kind);
+    match (operation, found, event) {
+        (libc::EPOLL_CTL_ADD, _, Some(event)) => {
+            if !interesting {
+                return kernel::epoll_ctl(fd, operation, target, Some(&event));
+            }
+            add(arena, fd, set, target, event, kind)
+        }
+        (libc::EPOLL_CTL_MOD, Some(index), Some(event)) => {
+            let registration = arena.registration(index);
+            if registration.flags.load(Ordering::Relaxed) & MANAGED == 0 {
+                kernel::epoll_ctl(fd, operation, target, Some(&event))?;
+                keep(registration, &event);
+                return Ok(());
+            }
+            modify(arena, fd, entry, index, &event)
+        }
+        (libc::EPOLL_CTL_DEL, Some(index), _) => {
+            let result = kernel::epoll_ctl(fd, operation, target, event.as_ref());
+            list::remove(arena, index);
+            result
+        }
+        _ => kernel::epoll_ctl(fd, operation, target, event.as_ref()),
+    }
+}
+
+fn add(arena: &Arena, fd: c_int, set: Set, target: c_int, event: epoll_event, kind: Descriptor) -> Result<(), Errno> {
+    let entry = arena.set(set.slot);
+    let managed = match kind {
+        Descriptor::Socket(socket) => socket.entry().is_some_and(|socket| is_ready_reader(socket)),
+        _ => true,
+    };
+    let Some(index) = arena.take_registration() else {
+        return add_unseen(fd, target, &event);
+    };
+    let given = if managed { kernel_event(entry, index, event.events, kind) } else { event };
+    if let Err(error) = kernel::epoll_ctl(fd, libc::EPOLL_CTL_ADD, target, Some(&given)) {
+        arena.registration(index).set.store(u32::MAX, Ordering::Relaxed);
+        arena.free_registration(index);
+        return Err(error);
+    }
+    let registration = arena.registration(index);
+    keep(registration, &event);
+    if !list::insert(arena, set, index, target, kind, managed) {
+        // More sets than a socket can remember.
+        let _ = kernel::epoll_ctl(fd, libc::EPOLL_CTL_MOD, target, Some(&event));
+        lifecycle::pin(target, Reason::UnknownSet);
+        return Ok(());
+    }
+    if managed {
+        hot::warm(arena, entry, index);
+        poke(arena, fd, entry, index);
+    }
+    Ok(())
+}
+
+/// No room to remember it: the socket stays with (or goes back to) the kernel.
+fn add_unseen(fd: c_int, target: c_int, event: &epoll_event) -> Result<(), Errno> {
+    lifecycle::pin(target, Reason::TableFull);
+    kernel::epoll_ctl(fd, libc::EPOLL_CTL_ADD, target, Some(event))
+}
+
+fn modify(arena: &Arena, fd: c_int, set: &SetEntry, index: u32, event: &epoll_event) -> Result<(), Errno> {
+    let registration = arena.registration(index);
+    let target = registration.fd.load(Ordering::Relaxed);
+    let before = registration.events.load(Ordering::Relaxed);
+    if (before | event.events) & EPOLLEXCLUSIVE as u32 != 0 {
+        // Not allowed (epoll_ctl(2)); the kernel knows nothing of the flag here.
+        return Err(Errno(libc::EINVAL));
+    }
+    let changed = (before ^ event.events) & (EPOLLOUT | libc::EPOLLPRI) as u32;
+    let is_plain = registration.flags.load(Ordering::Relaxed) & (NESTED | FOREIGN) == 0;
+    if changed != 0 || !is_plain {
+        let kind = if is_plain { Descriptor::Socket(Socket { slot: 0, generation: 0 }) } else { Descriptor::Host };
+        kernel::epoll_ctl(fd, libc::EPOLL_CTL_MOD, target, Some(&kernel_event(set, index, event.events, kind)))?;
+    }
+    keep(registration, event);
+    registration.flags.fetch_and(!DISABLED, Ordering::Relaxed);
+    registration.flags.fetch_or(FRESH, Ordering::Relaxed);
+    hot::warm(arena, set, index);
+    poke(arena, fd, set, index);
+    Ok(())
+}
+
+/// What the kernel is told about a managed registration.
+fn kernel_event(set: &SetEntry, index: u32, events: u32, kind: Descriptor) -> epoll_event {
+    let own = (EPOLLIN | EPOLLRDHUP | EPOLLET) as u32;
+    let events = match kind {
+        Descriptor::Socket(_) => own | events & (EPOLLOUT | libc::EPOLLPRI) as u32,
+        _ => events,
+    };
+    epoll_event { events, u64: set.prefix.load(Ordering::Relaxed) | u64::from(index) }
+}
+
+fn keep(registration: &Registration, event: &epoll_event) {
+    registration.events.store(event.events, Ordering::Relaxed);
+    registration.data.store(event.u64, Ordering::Relaxed);
+}
+
+/// A thread that sleeps in this set already must hear of a pipe that is ready now. The kernel cannot see the
+/// ring, but every socket of ours is writable: asking for that wakes the sleeper, which then looks.
+fn poke(arena: &Arena, fd: c_int, set: &SetEntry, index: u32) {
+    if !arena::others_asleep(&set.sleepers, lock::thread(), false) {
+        return;
+    }
+    let registration = arena.registration(index);
+    if registration.flags.load(Ordering::Relaxed) & (NESTED | FOREIGN) != 0 {
+        return;
+    }
+    let target = registration.fd.load(Ordering::Relaxed);
+    let kind = Descriptor::Socket(Socket { slot: 0, generation: 0 });
+    let mut event = kernel_event(set, index, registration.events.load(Ordering::Relaxed), kind);
+    event.events |= EPOLLOUT as u32;
+    let _ = kernel::epoll_ctl(fd, libc::EPOLL_CTL_MOD, target, Some(&event));
+}
+
+/// The registrations of a socket that comes onto a pipe become managed. False when one cannot be reached.
+pub(crate) fn upgrade(pipe: &Pipe) -> bool {
+    let Some(arena) = arena::get() else { return false };
+    for place in &pipe.entry.registrations {
+        let Some(index) = place.load(Ordering::Acquire).checked_sub(1) else { continue };
+        let registration = arena.registration(index);
+        let Some(slot) = registration.set.load(Ordering::Acquire).checked_sub(1) else { continue };
+        let set = arena.set(slot);
+        let Some(fd) = descriptor_of(slot, set) else { return false };
+        let taken = lock_set(set);
+        let target = registration.fd.load(Ordering::Relaxed);
+        let events = registration.events.load(Ordering::Relaxed);
+        let event = kernel_event(set, index, events, Descriptor::Socket(pipe.socket));
+        let result = if events & EPOLLEXCLUSIVE as u32 != 0 {
+            kernel::epoll_ctl(fd, libc::EPOLL_CTL_DEL, target, None)
+                .and_then(|()| kernel::epoll_ctl(fd, libc::EPOLL_CTL_ADD, target, Some(&event)))
+        } else {
+            kernel::epoll_ctl(fd, libc::EPOLL_CTL_MOD, target, Some(&event))
+        };
+        if result.is_ok() {
+            registration.flags.fetch_or(MANAGED | FRESH, Ordering::Relaxed);
+            set.managed.fetch_add(1, Ordering::Release);
+            hot::warm(arena, set, index);
+        }
+        set.lock.release(taken);
+        if result.is_err() {
+            return false;
+        }
+    }
+    true
+}
+
+/// A descriptor of this process for a set.
+fn descriptor_of(slot: u32, set: &SetEntry) -> Option<c_int> {
+    let wanted = Descriptor::Set(Set { slot, generation: set.generation.load(Ordering::Acquire) });
+    (0..arena::highest() as c_int).find(|fd| table::peek(*fd) == wanted)
+}
+
+/// Whether another thread sleeps in a set that covers this pipe.
+pub(crate) fn others_wait(pipe: &Pipe, reap: bool) -> bool {
+    let Some(arena) = arena::get() else { return false };
+    let me = lock::thread();
+    pipe.entry.registrations.iter().any(|place| {
+        let Some(index) = place.load(Ordering::Acquire).checked_sub(1) else { return false };
+        let slot = arena.registration(index).set.load(Ordering::Acquire).checked_sub(1);
+        slot.is_some_and(|slot| arena::others_asleep(&arena.set(slot).sleepers, me, reap))
+    })
+}
+
+/// The last descriptor of a socket is closed: the kernel forgets its registrations, and so do we.
+pub(crate) fn forget_socket(arena: &Arena, entry: &Entry) {
+    for place in &entry.registrations {
+        if let Some(index) = place.swap(0, Ordering::AcqRel).checked_sub(1) {
+            let Some(slot) = arena.registration(index).set.load(Ordering::Acquire).checked_sub(1) else { continue };
+            let set = arena.set(slot);
+            let taken = lock_set(set);
+            list::remove(arena, index);
+            set.lock.release(taken);
+        }
+    }
+}
+
+/// The last descriptor of a set is closed.
+pub(crate) fn free_set(arena: &Arena, slot: u32, generation: u32) {
+    let set = arena.set(slot);
+    let taken = lock_set(set);
+    while let Some(index) = set.first.load(Ordering::Acquire).checked_sub(1) {
+        let before = set.first.load(Ordering::Relaxed);
+        list::remove(arena, index);
+        if set.first.load(Ordering::Relaxed) == before {
+            break;
+        }
+    }
+    set.lock.release(taken);
+    let _ = set.generation.compare_exchange(
+        generation,
+        generation.wrapping_add(1),
+        Ordering::AcqRel,
+        Ordering::Relaxed,
+    );
+}
+
+/// The lock of a set, waited for as long as its owner lives.
+pub(crate) fn lock_set(set: &SetEntry) -> Taken {
+    loop {
+        match set.lock.take() {
+            Taken::Not => kernel::nap(1000),
+            taken => return taken,
+        }
+    }
+}
+
+/// Whether the socket's kernel registration must be managed.
+fn is_ready_reader(entry: &Entry) -> bool {
+    entry.readers.load(Ordering::Acquire) & READY != 0
+}
+
+/// Whether 64 bits look like our tag in this set.
+fn is_tag(set: &SetEntry, data: u64) -> bool {
+    data & TAG_MASK == set.prefix.load(Ordering::Relaxed)
+}
+
+/// The pipe of a registration, if it still has one.
+fn pipe_of(arena: &Arena, registration: &Registration) -> Option<Pipe> {
+    let socket = Socket {
+        slot: registration.slot.load(Ordering::Relaxed),
+        generation: registration.generation.load(Ordering::Relaxed),
+    };
+    let _ = arena;
+    let entry = socket.entry()?;
+    io::reading_pipe(socket, entry)
+}

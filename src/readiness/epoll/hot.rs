@@ -1,0 +1,355 @@
+//! The hot registrations of a set: those that every wait looks at. Under the set's lock.
+
+use super::{DISABLED, ENDING, FOREIGN, FRESH, HOT, IDLE_ONE, NESTED, pipe_of};
+use crate::pipe::{Pipe, events};
+use crate::registry::arena::{Arena, REGISTRATIONS, Registration, SETS, SetEntry};
+use crate::sys::kernel;
+use core::sync::atomic::Ordering;
+use libc::{EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLONESHOT, EPOLLOUT, EPOLLRDHUP, epoll_event};
+use sockshim_ring::lane::is_ring;
+
+/// Scans without being ready after which a hot registration turns cold on its own.
+const IDLE_SCANS: u32 = 64;
+/// What the kernel reports of an end.
+const ENDS: u32 = (EPOLLRDHUP | EPOLLHUP | EPOLLERR) as u32;
+
+/// Puts a registration on the list.
+pub(super) fn warm(arena: &Arena, set: &SetEntry, index: u32) {
+    let registration = arena.registration(index);
+    let flags = registration.flags.fetch_or(HOT, Ordering::Relaxed);
+    if flags & HOT == 0 {
+        registration.next_hot.store(set.hot.load(Ordering::Relaxed), Ordering::Relaxed);
+        set.hot.store(index + 1, Ordering::Release);
+    }
+    registration.flags.fetch_and(IDLE_ONE - 1, Ordering::Relaxed);
+}
+
+/// Takes a registration off the list.
+pub(super) fn cool(arena: &Arena, set: &SetEntry, index: u32) {
+    let mut link = &set.hot;
+    for _ in 0..REGISTRATIONS {
+        let here = link.load(Ordering::Relaxed);
+        let Some(current) = here.checked_sub(1) else { break };
+        let registration = arena.registration(current);
+        if current == index {
+            link.store(registration.next_hot.load(Ordering::Relaxed), Ordering::Relaxed);
+            break;
+        }
+        link = &registration.next_hot;
+    }
+    arena.registration(index).flags.fetch_and(!HOT, Ordering::Relaxed);
+}
+
+/// Calls `each` for every hot registration; those for which it says false turn cold.
+fn retain(arena: &Arena, set: &SetEntry, mut each: impl FnMut(u32, &Registration) -> bool) {
+    let mut link = &set.hot;
+    for _ in 0..REGISTRATIONS {
+        let Some(index) = link.load(Ordering::Relaxed).checked_sub(1) else { break };
+        let registration = arena.registration(index);
+        if each(index, registration) {
+            link = &registration.next_hot;
+        } else {
+            link.store(registration.next_hot.load(Ordering::Relaxed), Ordering::Relaxed);
+            registration.flags.fetch_and(!HOT, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Moves the first `count` hot registrations behind the others, so that a short answer is fair.
+fn rotate(arena: &Arena, set: &SetEntry, count: usize) {
+    let first = set.hot.load(Ordering::Relaxed);
+    let mut link = &set.hot;
+    let mut last_moved = None;
+    for _ in 0..count {
+        let Some(index) = link.load(Ordering::Relaxed).checked_sub(1) else { return };
+        last_moved = Some(index);
+        link = &arena.registration(index).next_hot;
+    }
+    let Some(last_moved) = last_moved else { return };
+    let rest = link.load(Ordering::Relaxed);
+    if rest == 0 {
+        return;
+    }
+    for _ in 0..REGISTRATIONS {
+        match link.load(Ordering::Relaxed).checked_sub(1) {
+            Some(index) => link = &arena.registration(index).next_hot,
+            None => break,
+        }
+    }
+    link.store(first, Ordering::Relaxed);
+    arena.registration(last_moved).next_hot.store(0, Ordering::Relaxed);
+    set.hot.store(rest, Ordering::Relaxed);
+}
+
+/// Reports what is ready among the hot registrations into `out`; how many.
+pub(super) fn collect(arena: &Arena, set: &SetEntry, out: &mut [epoll_event]) -> usize {
+    let mut count = 0;
+    let mut looked = 0;
+    retain(arena, set, |_, registration| {
+        if count == out.len() {
+            return true;
+        }
+        looked += 1;
+        let flags = registration.flags.load(Ordering::Relaxed);
+        if flags & DISABLED != 0 {
+            return false;
+        }
+        let Some(ready) = ready(arena, registration) else { return false };
+        if ready == 0 {
+            let idle = flags / IDLE_ONE;
+            if idle >= IDLE_SCANS && arm(arena, registration) {
+                return false;
+            }
+            registration.flags.fetch_add(IDLE_ONE, Ordering::Relaxed);
+            return true;
+        }
+        let events = registration.events.load(Ordering::Relaxed);
+        out[count] = epoll_event { events: ready, u64: registration.data.load(Ordering::Relaxed) };
+        count += 1;
+        registration.flags.fetch_and(!FRESH & (IDLE_ONE - 1), Ordering::Relaxed);
+        if events & EPOLLONESHOT as u32 != 0 {
+            registration.flags.fetch_or(DISABLED, Ordering::Relaxed);
+        }
+        true
+    });
+    if count == out.len() {
+        rotate(arena, set, looked);
+    }
+    count
+}
+
+/// What a registration must report now; 0: nothing; `None`: it has nothing to look at any more.
+fn ready(arena: &Arena, registration: &Registration) -> Option<u32> {
+    let flags = registration.flags.load(Ordering::Relaxed);
+    let wanted = registration.events.load(Ordering::Relaxed);
+    if flags & (NESTED | FOREIGN) != 0 {
+        return ready_other(arena, registration, flags, wanted);
+    }
+    let pipe = pipe_of(arena, registration)?;
+    let incoming = pipe.incoming();
+    let epoch = incoming.reader_epoch();
+    let quiet = is_ring(epoch) && incoming.epoch() == epoch;
+    let told = take_told(registration);
+    let edge = wanted & EPOLLET as u32 != 0;
+    // The ring alone can answer while nothing else is asked and nothing has ended.
+    let simple = quiet && flags & ENDING == 0 && told & ENDS == 0 && wanted & libc::EPOLLPRI as u32 == 0;
+    let asks_room = wanted & EPOLLOUT as u32 != 0 && (!edge || flags & FRESH != 0 || told & EPOLLOUT as u32 != 0);
+    let tail = incoming.producer.tail.load(Ordering::Acquire);
+    let found = if simple && (!asks_room || events::at_hand(&pipe, libc::POLLOUT).is_some()) {
+        let mut found = 0;
+        if events::has_ring_bytes(&pipe) {
+            found |= EPOLLIN as u32 | libc::EPOLLRDNORM as u32;
+        }
+        if asks_room || (edge && found != 0 && events::at_hand(&pipe, libc::POLLOUT).is_some()) {
+            found |= (EPOLLOUT | libc::EPOLLWRNORM) as u32;
+        }
+        found
+    } else {
+        let fd = registration.fd.load(Ordering::Relaxed);
+        let said = events::now(fd, &pipe, events::from_epoll(wanted) | libc::POLLRDHUP);
+        let found = u32::from(said as u16);
+        if found & ENDS != 0 {
+            registration.flags.fetch_or(ENDING, Ordering::Relaxed);
+        }
+        found
+    };
+    let found = found & (wanted | (EPOLLERR | EPOLLHUP) as u32);
+    if found == 0 || !edge || flags & FRESH != 0 {
+        if found != 0 {
+            registration.reported.store(tail, Ordering::Relaxed);
+        }
+        return Some(found);
+    }
+    Some(if is_edge(registration, found, told, tail) { found } else { 0 })
+}
+
+/// Whether something has happened since the last report: new ring bytes, or what the kernel told.
+fn is_edge(registration: &Registration, found: u32, told: u32, tail: u64) -> bool {
+    let news = registration.reported.load(Ordering::Relaxed) != tail;
+    let moved = news && found & EPOLLIN as u32 != 0;
+    // A kernel edge for reading may be a bell for bytes that were reported already.
+    let told_more = told & found & !(EPOLLIN | libc::EPOLLRDNORM) as u32 != 0;
+    let told_data = told & TOLD_DATA != 0 && found & EPOLLIN as u32 != 0;
+    if moved || told_more || told_data {
+        registration.reported.store(tail, Ordering::Relaxed);
+        return true;
+    }
+    false
+}
+
+/// A kernel edge for reading that came while the kernel lane was being read.
+pub(super) const TOLD_DATA: u32 = 1 << 27;
+
+/// What the kernel told since the last look.
+fn take_told(registration: &Registration) -> u32 {
+    registration.told.swap(0, Ordering::Relaxed)
+}
+
+/// Keeps what the kernel told about a registration, for the look that follows.
+pub(super) fn tell(arena: &Arena, set: &SetEntry, index: u32, told: u32) {
+    let registration = arena.registration(index);
+    if registration.set.load(Ordering::Relaxed) != set.slot.load(Ordering::Relaxed) + 1 {
+        // It was removed while the event was on its way.
+        return;
+    }
+    let mut bits = told;
+    if told & EPOLLIN as u32 != 0
+        && let Some(pipe) = pipe_of(arena, registration)
+        && (!is_ring(pipe.incoming().reader_epoch()) || pipe.incoming().epoch() != pipe.incoming().reader_epoch())
+    {
+        bits |= TOLD_DATA;
+    }
+    registration.told.fetch_or(bits, Ordering::Relaxed);
+    warm(arena, set, index);
+}
+
+/// Nested sets, and descriptors whose data only looks like ours.
+fn ready_other(arena: &Arena, registration: &Registration, flags: u32, wanted: u32) -> Option<u32> {
+    let told = take_told(registration);
+    if flags & FOREIGN != 0 {
+        // The kernel's answer is exact; without one there is nothing to look at.
+        return if told != 0 { Some(told) } else { None };
+    }
+    let inner = arena.set(registration.slot.load(Ordering::Relaxed));
+    let readable = told & EPOLLIN as u32 != 0 || has_ready(arena, inner, 0);
+    if readable && wanted & EPOLLET as u32 != 0 && told == 0 && flags & FRESH == 0 {
+        return Some(0);
+    }
+    Some(if readable { wanted & EPOLLIN as u32 } else { 0 })
+}
+
+/// Whether a wait in the set would find a pipe ready; takes nothing. Without its lock.
+pub(crate) fn has_ready(arena: &Arena, set: &SetEntry, depth: usize) -> bool {
+    let mut next = set.hot.load(Ordering::Acquire);
+    for _ in 0..REGISTRATIONS {
+        let Some(index) = next.checked_sub(1) else { return false };
+        let registration = arena.registration(index);
+        let flags = registration.flags.load(Ordering::Relaxed);
+        if flags & DISABLED == 0 && flags & FOREIGN == 0 {
+            if flags & NESTED != 0 {
+                let inner = arena.set(registration.slot.load(Ordering::Relaxed));
+                if depth < 5 && has_ready(arena, inner, depth + 1) {
+                    return true;
+                }
+            } else if let Some(pipe) = pipe_of(arena, registration)
+                && is_ready_quietly(registration, &pipe)
+            {
+                return true;
+            }
+        }
+        next = registration.next_hot.load(Ordering::Relaxed);
+    }
+    false
+}
+
+fn is_ready_quietly(registration: &Registration, pipe: &Pipe) -> bool {
+    let wanted = registration.events.load(Ordering::Relaxed);
+    let flags = registration.flags.load(Ordering::Relaxed);
+    let tail = pipe.incoming().producer.tail.load(Ordering::Acquire);
+    let is_edge = wanted & EPOLLET as u32 != 0 && flags & FRESH == 0;
+    if wanted & EPOLLIN as u32 != 0 && events::has_ring_bytes(pipe) {
+        return !is_edge || registration.reported.load(Ordering::Relaxed) != tail;
+    }
+    if is_edge {
+        return registration.told.load(Ordering::Relaxed) != 0;
+    }
+    let incoming = pipe.incoming();
+    let asks_kernel = !is_ring(incoming.reader_epoch())
+        || incoming.epoch() != incoming.reader_epoch()
+        || flags & ENDING != 0
+        || wanted & EPOLLOUT as u32 != 0;
+    asks_kernel
+        && events::now(registration.fd.load(Ordering::Relaxed), pipe, events::from_epoll(wanted)) != 0
+}
+
+/// Wants a bell for a registration; true when there is still nothing to report, so it may turn cold.
+fn arm(arena: &Arena, registration: &Registration) -> bool {
+    let flags = registration.flags.load(Ordering::Relaxed);
+    if flags & NESTED != 0 {
+        return false;
+    }
+    let Some(pipe) = pipe_of(arena, registration) else { return true };
+    let incoming = pipe.incoming();
+    let epoch = incoming.epoch();
+    crate::pipe::read::settle(registration.fd.load(Ordering::Relaxed), &pipe, false);
+    incoming.want_bell();
+    if registration.told.load(Ordering::Relaxed) != 0 || incoming.epoch() != epoch {
+        return false;
+    }
+    if !incoming.has_bytes() {
+        return true;
+    }
+    // Edge-triggered, and reported already: the next publication rings.
+    let is_edge = registration.events.load(Ordering::Relaxed) & EPOLLET as u32 != 0 && flags & FRESH == 0;
+    is_edge && registration.reported.load(Ordering::Relaxed) == incoming.producer.tail.load(Ordering::Acquire)
+        || registration.events.load(Ordering::Relaxed) & EPOLLIN as u32 == 0
+}
+
+/// Wants a bell for every hot registration before a sleep, and those of nested sets. False when something
+/// is ready after all.
+pub(crate) fn arm_all(arena: &Arena, set: &SetEntry, depth: usize) -> bool {
+    let mut quiet = true;
+    retain(arena, set, |_, registration| {
+        let flags = registration.flags.load(Ordering::Relaxed);
+        if flags & DISABLED != 0 || flags & FOREIGN != 0 {
+            return false;
+        }
+        if flags & NESTED != 0 {
+            let inner = arena.set(registration.slot.load(Ordering::Relaxed) % SETS as u32);
+            if depth < 5 {
+                let taken = super::lock_set(inner);
+                quiet &= arm_all(arena, inner, depth + 1);
+                inner.lock.release(taken);
+            }
+            // Always looked at: the kernel does not know what is in the rings of the inner set.
+            return true;
+        }
+        let armed = arm(arena, registration);
+        if armed {
+            return false;
+        }
+        quiet = false;
+        true
+    });
+    quiet
+}
+
+/// Whether any hot registration has ring bytes; the look of a spinning waiter, without the lock.
+pub(super) fn any_bytes(arena: &Arena, set: &SetEntry) -> bool {
+    let mut next = set.hot.load(Ordering::Acquire);
+    for _ in 0..REGISTRATIONS {
+        let Some(index) = next.checked_sub(1) else { return false };
+        let registration = arena.registration(index);
+        if registration.flags.load(Ordering::Relaxed) & (DISABLED | NESTED | FOREIGN) == 0
+            && let Some(pipe) = pipe_of(arena, registration)
+        {
+            let incoming = pipe.incoming();
+            let tail = incoming.producer.tail.load(Ordering::Acquire);
+            let edge = registration.events.load(Ordering::Relaxed) & EPOLLET as u32 != 0;
+            if incoming.has_bytes() && (!edge || registration.reported.load(Ordering::Relaxed) != tail)
+                || incoming.epoch() != incoming.reader_epoch()
+            {
+                return true;
+            }
+        }
+        next = registration.next_hot.load(Ordering::Relaxed);
+    }
+    false
+}
+
+/// Whether the producer of any hot pipe last ran on this processor.
+pub(super) fn shares_cpu(arena: &Arena, set: &SetEntry) -> bool {
+    let own = kernel::cpu() + 1;
+    let mut next = set.hot.load(Ordering::Acquire);
+    for _ in 0..4 {
+        let Some(index) = next.checked_sub(1) else { return false };
+        let registration = arena.registration(index);
+        if let Some(pipe) = pipe_of(arena, registration)
+            && pipe.incoming().producer.cpu.load(Ordering::Relaxed) == own
+        {
+            return true;
+        }
+        next = registration.next_hot.load(Ordering::Relaxed);
+    }
+    false
+}

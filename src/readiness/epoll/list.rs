@@ -1,0 +1,106 @@
+//! The registrations of a set: a list in shared memory, under the set's lock.
+
+use super::{FOREIGN, FRESH, HOT, MANAGED, NESTED};
+use crate::registry::arena::{Arena, REGISTRATIONS, SetEntry};
+use crate::registry::table::{Descriptor, Set};
+use core::ffi::c_int;
+use core::sync::atomic::Ordering;
+
+/// The registration of `target` in the set at `slot`.
+pub(super) fn find(arena: &Arena, set: &SetEntry, slot: u32, target: c_int, kind: Descriptor) -> Option<u32> {
+    let is_it = |index: &u32| {
+        let registration = arena.registration(*index);
+        registration.set.load(Ordering::Relaxed) == slot + 1 && registration.fd.load(Ordering::Relaxed) == target
+    };
+    if let Descriptor::Socket(socket) = kind {
+        let entry = socket.entry()?;
+        let places = entry.registrations.iter();
+        return places.filter_map(|place| place.load(Ordering::Acquire).checked_sub(1)).find(is_it);
+    }
+    // Sets within sets and look-alike data are rare: a walk, bounded because the links are shared memory.
+    let mut next = set.first.load(Ordering::Relaxed);
+    for _ in 0..REGISTRATIONS {
+        let index = next.checked_sub(1)?;
+        if is_it(&index) {
+            return Some(index);
+        }
+        next = arena.registration(index).next.load(Ordering::Relaxed);
+    }
+    None
+}
+
+/// Enters a registration that has just been taken; false when the socket cannot remember it.
+pub(super) fn insert(arena: &Arena, set: Set, index: u32, target: c_int, kind: Descriptor, managed: bool) -> bool {
+    let entry = arena.set(set.slot);
+    let registration = arena.registration(index);
+    let (slot, generation, mut flags) = match kind {
+        Descriptor::Socket(socket) => (socket.slot, socket.generation, FRESH),
+        Descriptor::Set(inner) => {
+            arena.set(inner.slot).nested.store(1, Ordering::Relaxed);
+            (inner.slot, inner.generation, FRESH | NESTED)
+        }
+        Descriptor::Host => (0, 0, FRESH | FOREIGN),
+    };
+    if managed {
+        flags |= MANAGED;
+    }
+    registration.set.store(set.slot + 1, Ordering::Relaxed);
+    registration.slot.store(slot, Ordering::Relaxed);
+    registration.generation.store(generation, Ordering::Relaxed);
+    registration.fd.store(target, Ordering::Relaxed);
+    registration.reported.store(u64::MAX, Ordering::Relaxed);
+    registration.told.store(0, Ordering::Relaxed);
+    registration.flags.store(flags, Ordering::Relaxed);
+    let remembered = match kind {
+        Descriptor::Socket(socket) => socket.entry().is_some_and(|entry| {
+            entry.registrations.iter().any(|place| {
+                place.compare_exchange(0, index + 1, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+            })
+        }),
+        _ => true,
+    };
+    if !remembered {
+        arena.free_registration(index);
+        return false;
+    }
+    let first = entry.first.load(Ordering::Relaxed);
+    registration.next.store(first, Ordering::Relaxed);
+    registration.previous.store(0, Ordering::Relaxed);
+    if let Some(first) = first.checked_sub(1) {
+        arena.registration(first).previous.store(index + 1, Ordering::Relaxed);
+    }
+    entry.first.store(index + 1, Ordering::Release);
+    if managed {
+        entry.managed.fetch_add(1, Ordering::Release);
+    }
+    true
+}
+
+/// Takes a registration out of its set, its socket and the hot list, and frees it.
+pub(super) fn remove(arena: &Arena, index: u32) {
+    let registration = arena.registration(index);
+    let Some(slot) = registration.set.load(Ordering::Relaxed).checked_sub(1) else { return };
+    let set = arena.set(slot);
+    let flags = registration.flags.load(Ordering::Relaxed);
+    if flags & HOT != 0 {
+        super::hot::cool(arena, set, index);
+    }
+    let (next, previous) = (registration.next.load(Ordering::Relaxed), registration.previous.load(Ordering::Relaxed));
+    match previous.checked_sub(1) {
+        Some(previous) => arena.registration(previous).next.store(next, Ordering::Relaxed),
+        None => set.first.store(next, Ordering::Relaxed),
+    }
+    if let Some(next) = next.checked_sub(1) {
+        arena.registration(next).previous.store(previous, Ordering::Relaxed);
+    }
+    if flags & (NESTED | FOREIGN) == 0 {
+        let socket = arena.socket(registration.slot.load(Ordering::Relaxed));
+        for place in &socket.registrations {
+            let _ = place.compare_exchange(index + 1, 0, Ordering::AcqRel, Ordering::Relaxed);
+        }
+    }
+    if flags & MANAGED != 0 {
+        set.managed.fetch_sub(1, Ordering::Release);
+    }
+    arena.free_registration(index);
+}

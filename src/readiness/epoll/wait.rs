@@ -1,0 +1,232 @@
+//! epoll_wait(2) and its relatives.
+
+use super::{hot, is_tag, lock_set};
+use crate::error::Errno;
+use crate::pipe::spin;
+use crate::readiness::Deadline;
+use crate::registry::arena::{self, Arena, SetEntry};
+use crate::registry::lock::{self, Taken};
+use crate::registry::table::Set;
+use crate::sys::{kernel, real};
+use core::ffi::c_int;
+use core::sync::atomic::{AtomicU32, Ordering};
+use libc::{epoll_event, sigset_t};
+
+/// Ticks (about 200 us) after which the kernel's own descriptors are looked at although pipes are ready.
+const LOOK_EVERY: u64 = 500_000;
+
+/// How well spinning paid lately in waits, for all sets of the process.
+static SPIN: AtomicU32 = AtomicU32::new(0);
+
+/// epoll_pwait2(2) on a set that we saw made.
+///
+/// # Errors
+/// The kernel's.
+///
+/// # Safety
+/// `events` has room for `most` events, unless the kernel says EFAULT; `mask` is null or a signal mask.
+pub(crate) unsafe fn wait(
+    fd: c_int,
+    set: Set,
+    events: *mut epoll_event,
+    most: c_int,
+    deadline: Deadline,
+    mask: *const sigset_t,
+) -> Result<usize, Errno> {
+    let Some(arena) = arena::get() else { return Err(Errno(libc::EBADF)) };
+    let entry = arena.set(set.slot);
+    if entry.managed.load(Ordering::Acquire) == 0 || most <= 0 || events.is_null() {
+        // SAFETY: the caller's promise.
+        return unsafe { wait_plain(fd, arena, entry, events, most, deadline, mask) };
+    }
+    // SAFETY: the caller's promise.
+    let out = unsafe { core::slice::from_raw_parts_mut(events, most as usize) };
+    loop {
+        let pipes = look_at_pipes(arena, entry, out);
+        let mut count = pipes;
+        let now = kernel::ticks();
+        let overdue = now.wrapping_sub(entry.looked.load(Ordering::Relaxed)) > LOOK_EVERY;
+        if count > 0 && (!overdue || count == out.len()) {
+            return Ok(count);
+        }
+        let is_hot = entry.hot.load(Ordering::Relaxed) != 0;
+        if count > 0 || is_hot || deadline.is_now() {
+            entry.looked.store(now, Ordering::Relaxed);
+            let told = kernel::epoll_now(fd, &mut out[count..])?;
+            count += absorb(arena, entry, out, count, told);
+            if pipes == 0 && told > 0 {
+                count += look_at_pipes(arena, entry, &mut out[count..]);
+            }
+            if count > 0 || deadline.is_now() {
+                return Ok(count);
+            }
+        }
+        if is_hot && spin_for(arena, entry) {
+            continue;
+        }
+        // SAFETY: the caller's promise.
+        match unsafe { sleep(fd, arena, entry, out, deadline, mask) } {
+            Ok(Slept::Ready(count)) => return Ok(count),
+            Ok(Slept::Look) => {}
+            Err(error) => return Err(error),
+        }
+        if deadline.left() == Some(0) {
+            let count = look_at_pipes(arena, entry, out);
+            return Ok(count);
+        }
+    }
+}
+
+/// A set without pipes: the kernel's call. A pipe may come into it meanwhile.
+///
+/// # Safety
+/// As for [`wait`].
+unsafe fn wait_plain(
+    fd: c_int,
+    arena: &Arena,
+    set: &SetEntry,
+    events: *mut epoll_event,
+    most: c_int,
+    deadline: Deadline,
+    mask: *const sigset_t,
+) -> Result<usize, Errno> {
+    loop {
+        let place = arena::enroll(&set.sleepers, lock::thread());
+        // SAFETY: the caller's promise.
+        let told = unsafe { kernel_wait(fd, events, most, deadline, mask) };
+        let errno = Errno::last();
+        if let Some(place) = place {
+            arena::leave(&set.sleepers, place);
+        }
+        if told < 0 {
+            return Err(errno);
+        }
+        if told == 0 || set.managed.load(Ordering::Acquire) == 0 {
+            return Ok(told as usize);
+        }
+        // SAFETY: the kernel has just filled that many.
+        let out = unsafe { core::slice::from_raw_parts_mut(events, most as usize) };
+        let mut count = absorb(arena, set, out, 0, told as usize);
+        count += look_at_pipes(arena, set, &mut out[count..]);
+        if count > 0 || deadline.left() == Some(0) {
+            return Ok(count);
+        }
+    }
+}
+
+/// How a sleep ended.
+enum Slept {
+    Ready(usize),
+    Look,
+}
+
+/// Sleeps in the kernel, with a bell wanted for every pipe.
+///
+/// # Safety
+/// As for [`wait`].
+unsafe fn sleep(
+    fd: c_int,
+    arena: &Arena,
+    set: &SetEntry,
+    out: &mut [epoll_event],
+    deadline: Deadline,
+    mask: *const sigset_t,
+) -> Result<Slept, Errno> {
+    let Some(place) = arena::enroll(&set.sleepers, lock::thread()) else {
+        kernel::nap(500);
+        return Ok(Slept::Look);
+    };
+    let taken = lock_set(set);
+    let quiet = taken != Taken::Ours || hot::arm_all(arena, set, 0);
+    set.lock.release(taken);
+    if !quiet {
+        arena::leave(&set.sleepers, place);
+        return Ok(Slept::Look);
+    }
+    // SAFETY: the caller's promise; a thread cancelled in here leaves its place, from which it is reaped.
+    let told = unsafe { kernel_wait(fd, out.as_mut_ptr(), out.len() as c_int, deadline, mask) };
+    let errno = Errno::last();
+    arena::leave(&set.sleepers, place);
+    if told < 0 {
+        return Err(errno);
+    }
+    set.looked.store(kernel::ticks(), Ordering::Relaxed);
+    let mut count = absorb(arena, set, out, 0, told as usize);
+    count += look_at_pipes(arena, set, &mut out[count..]);
+    if count > 0 || told == 0 { Ok(Slept::Ready(count)) } else { Ok(Slept::Look) }
+}
+
+/// The kernel's call that waits, by the oldest name that can do it.
+///
+/// # Safety
+/// As for [`wait`].
+unsafe fn kernel_wait(
+    fd: c_int,
+    events: *mut epoll_event,
+    most: c_int,
+    deadline: Deadline,
+    mask: *const sigset_t,
+) -> isize {
+    let left = deadline.left();
+    // Whole milliseconds are what every kernel and every seccomp filter knows.
+    if left.is_none_or(|left| left % 1_000_000 == 0 && left / 1_000_000 <= c_int::MAX as u64) {
+        let milliseconds = left.map_or(-1, |left| (left / 1_000_000) as c_int);
+        // SAFETY: the caller's promise.
+        return unsafe { real::epoll_pwait(fd, events, most, milliseconds, mask) } as isize;
+    }
+    let time = deadline.timespec();
+    // SAFETY: the caller's promise; `time` lives across the call.
+    let told = unsafe {
+        real::epoll_pwait2(fd, events, most, time.as_ref().map_or(core::ptr::null(), core::ptr::from_ref), mask)
+    } as isize;
+    if told < 0 && Errno::last().0 == libc::ENOSYS {
+        let milliseconds = left.map_or(-1, |left| left.div_ceil(1_000_000).min(c_int::MAX as u64) as c_int);
+        // SAFETY: the caller's promise.
+        return unsafe { real::epoll_pwait(fd, events, most, milliseconds, mask) } as isize;
+    }
+    told
+}
+
+/// Reports the hot pipes that are ready.
+fn look_at_pipes(arena: &Arena, set: &SetEntry, out: &mut [epoll_event]) -> usize {
+    if out.is_empty() || set.hot.load(Ordering::Acquire) == 0 {
+        return 0;
+    }
+    let taken = lock_set(set);
+    // A signal handler that interrupted a walk over the lists sees the kernel's descriptors only.
+    let count = if taken == Taken::Ours { hot::collect(arena, set, out) } else { 0 };
+    set.lock.release(taken);
+    count
+}
+
+/// Sorts what the kernel told: our tags mark their pipes and vanish, the rest stays. `told` events lie at
+/// `out[at..]`; how many stay.
+fn absorb(arena: &Arena, set: &SetEntry, out: &mut [epoll_event], at: usize, told: usize) -> usize {
+    let end = at + told;
+    if !out[at..end].iter().any(|event| is_tag(set, event.u64)) {
+        return told;
+    }
+    let taken = lock_set(set);
+    let mut kept = at;
+    for place in at..end {
+        let event = out[place];
+        if is_tag(set, event.u64) {
+            hot::tell(arena, set, event.u64 as u32 & 0x00ff_ffff, event.events);
+        } else {
+            out[kept] = event;
+            kept += 1;
+        }
+    }
+    set.lock.release(taken);
+    kept - at
+}
+
+/// Spins for a pipe that was active lately.
+fn spin_for(arena: &Arena, set: &SetEntry) -> bool {
+    if !spin::is_worth(&SPIN) {
+        return false;
+    }
+    let paid = spin::until(|| hot::any_bytes(arena, set), || hot::shares_cpu(arena, set));
+    spin::learn(&SPIN, paid);
+    paid
+}

@@ -1,0 +1,327 @@
+//! poll(2) and ppoll(2).
+
+use super::{Deadline, epoll};
+use crate::error::Errno;
+use crate::pipe::{Pipe, events, io, spin};
+use crate::registry::arena::{self, Arena, Entry, STATE_UNDECIDED, STATE_WAITING};
+use crate::registry::table::{self, Descriptor};
+use crate::registry::{Socket, lock};
+use crate::sys::{kernel, real};
+use core::ffi::c_int;
+use core::sync::atomic::{AtomicU32, Ordering};
+use libc::{pollfd, sigset_t};
+
+/// How well spinning paid lately in polls.
+static SPIN: AtomicU32 = AtomicU32::new(0);
+
+/// What an entry of poll's array is to us.
+enum Kind {
+    Pipe(Pipe),
+    /// A connection that may come onto a pipe: counted while we are in the kernel.
+    Candidate(&'static Entry),
+    /// An epoll set with pipes.
+    Set(u32),
+    Kernel,
+}
+
+fn kind(fd: c_int) -> Kind {
+    match table::find(fd) {
+        Descriptor::Socket(socket) => kind_of_socket(socket),
+        Descriptor::Set(set) => match arena::get() {
+            Some(arena) if arena.set(set.slot).managed.load(Ordering::Acquire) > 0 => Kind::Set(set.slot),
+            _ => Kind::Kernel,
+        },
+        Descriptor::Host => Kind::Kernel,
+    }
+}
+
+fn kind_of_socket(socket: Socket) -> Kind {
+    let Some(entry) = socket.entry() else { return Kind::Kernel };
+    if let Some(pipe) = io::reading_pipe(socket, entry) {
+        return Kind::Pipe(pipe);
+    }
+    match entry.state.load(Ordering::Relaxed) {
+        STATE_UNDECIDED | STATE_WAITING | arena::STATE_PIPE => Kind::Candidate(entry),
+        _ => Kind::Kernel,
+    }
+}
+
+/// Whether any of these descriptors needs more than the kernel's own call.
+pub(crate) fn concerns(entries: &[pollfd]) -> bool {
+    entries.iter().any(|entry| entry.fd >= 0 && table::find(entry.fd) != Descriptor::Host)
+}
+
+/// ppoll(2).
+///
+/// # Errors
+/// The kernel's.
+///
+/// # Safety
+/// `mask` is null or a signal mask.
+pub(crate) unsafe fn poll(entries: &mut [pollfd], deadline: Deadline, mask: *const sigset_t) -> Result<usize, Errno> {
+    for entry in entries.iter() {
+        // A connection may be waiting for nothing but a reader that is not inside the kernel.
+        if let Descriptor::Socket(socket) = table::find(entry.fd)
+            && socket.entry().is_some_and(|shared| {
+                matches!(shared.state.load(Ordering::Relaxed), STATE_WAITING | arena::STATE_PIPE)
+                    && shared.readers.load(Ordering::Relaxed) == 0
+            })
+        {
+            crate::pipe::attach::consider(entry.fd, socket);
+        }
+    }
+    let mut idle = 0;
+    loop {
+        if at_hand(entries) {
+            let ready = evaluate(entries)?;
+            if ready > 0 {
+                return Ok(ready);
+            }
+        } else {
+            let ready = evaluate(entries)?;
+            if ready > 0 || deadline.is_now() {
+                return Ok(ready);
+            }
+            if spin_for(entries) {
+                continue;
+            }
+        }
+        // SAFETY: the caller's promise.
+        match unsafe { sleep(entries, deadline, mask) }? {
+            Slept::Timeout => return evaluate(entries),
+            Slept::Look => {}
+        }
+        idle += 1;
+        if idle > 2 {
+            // Bells that others must see first keep the kernel's answer up.
+            kernel::nap(100);
+        }
+    }
+}
+
+/// Whether a pipe has bytes, without asking anybody.
+fn at_hand(entries: &[pollfd]) -> bool {
+    entries.iter().any(|entry| match kind(entry.fd) {
+        Kind::Pipe(pipe) => entry.events & events::READABLE != 0 && events::has_ring_bytes(&pipe),
+        _ => false,
+    })
+}
+
+/// Fills in what is ready now; how many entries that are.
+fn evaluate(entries: &mut [pollfd]) -> Result<usize, Errno> {
+    let mut ready = 0;
+    let mut others = false;
+    for entry in entries.iter_mut() {
+        entry.revents = 0;
+        if entry.fd < 0 {
+            continue;
+        }
+        match kind(entry.fd) {
+            Kind::Pipe(pipe) => {
+                entry.revents = events::at_hand(&pipe, entry.events)
+                    .unwrap_or_else(|| events::now(entry.fd, &pipe, entry.events));
+            }
+            Kind::Set(slot) => {
+                let shown = kernel::poll_now(entry.fd, entry.events);
+                let has = arena::get().is_some_and(|arena| epoll::hot::has_ready(arena, arena.set(slot), 0));
+                entry.revents = shown | if has { entry.events & events::READABLE } else { 0 };
+            }
+            Kind::Candidate(_) | Kind::Kernel => others = true,
+        }
+        ready += usize::from(entry.revents != 0);
+    }
+    if others {
+        ready += evaluate_kernel(entries)?;
+    }
+    Ok(ready)
+}
+
+/// Asks the kernel for the descriptors that are its own, a slice at a time.
+fn evaluate_kernel(entries: &mut [pollfd]) -> Result<usize, Errno> {
+    const EMPTY: pollfd = pollfd { fd: -1, events: 0, revents: 0 };
+    let mut ready = 0;
+    for slice in entries.chunks_mut(64) {
+        let mut copy = [EMPTY; 64];
+        for (copy, entry) in copy.iter_mut().zip(slice.iter()) {
+            if matches!(kind(entry.fd), Kind::Candidate(_) | Kind::Kernel) {
+                *copy = pollfd { fd: entry.fd, events: entry.events, revents: 0 };
+            }
+        }
+        kernel::poll_many_now(&mut copy[..slice.len()])?;
+        for (copy, entry) in copy.iter().zip(slice.iter_mut()) {
+            if copy.fd >= 0 && copy.revents != 0 {
+                entry.revents = copy.revents;
+                ready += 1;
+            }
+        }
+    }
+    Ok(ready)
+}
+
+/// How a sleep ended.
+enum Slept {
+    Timeout,
+    Look,
+}
+
+/// Sleeps in the kernel's ppoll, on the program's own array, with a bell wanted for every pipe in it.
+///
+/// # Safety
+/// `mask` is null or a signal mask.
+unsafe fn sleep(entries: &mut [pollfd], deadline: Deadline, mask: *const sigset_t) -> Result<Slept, Errno> {
+    let me = lock::thread();
+    // What was entered is left again by walking the same kinds: a socket may change its kind meanwhile, so
+    // the walk is remembered in `revents`, which the kernel overwrites only at the end.
+    let mut quiet = true;
+    for entry in entries.iter_mut() {
+        entry.revents = NOTHING;
+        match kind(entry.fd) {
+            Kind::Pipe(pipe) => match arena::enroll(&pipe.entry.sleepers, me) {
+                Some(place) => {
+                    entry.revents = ENROLLED + place as i16;
+                    let incoming = pipe.incoming();
+                    incoming.want_bell();
+                    let asks = entry.events & events::READABLE != 0;
+                    quiet &= !asks || !events::has_ring_bytes(&pipe);
+                    quiet &= !asks || incoming.epoch() == incoming.reader_epoch() || !pipe.is_mapped();
+                }
+                None => quiet = false,
+            },
+            Kind::Candidate(shared) => {
+                if io::enter_plain(&shared.readers) {
+                    entry.revents = COUNTED;
+                } else {
+                    quiet = false;
+                }
+            }
+            Kind::Set(slot) => {
+                if let Some(arena) = arena::get() {
+                    quiet &= arm_set(arena, slot);
+                }
+            }
+            Kind::Kernel => {}
+        }
+    }
+    if !quiet {
+        leave(entries);
+        kernel::sched_yield();
+        return Ok(Slept::Look);
+    }
+    let time = deadline.timespec();
+    let mut copy = Copy::of(entries);
+    // SAFETY: the caller's promise; the copy and `time` live across the call.
+    let told = unsafe {
+        real::ppoll(
+            copy.entries().as_mut_ptr(),
+            entries.len() as libc::nfds_t,
+            time.as_ref().map_or(core::ptr::null(), core::ptr::from_ref),
+            mask,
+        )
+    };
+    let errno = Errno::last();
+    copy.free();
+    leave(entries);
+    match told {
+        0 => Ok(Slept::Timeout),
+        1.. => Ok(Slept::Look),
+        _ => Err(errno),
+    }
+}
+
+fn arm_set(arena: &Arena, slot: u32) -> bool {
+    let set = arena.set(slot);
+    let taken = epoll::lock_set(set);
+    let quiet = epoll::hot::arm_all(arena, set, 0);
+    set.lock.release(taken);
+    quiet
+}
+
+const NOTHING: i16 = 0;
+const COUNTED: i16 = 1;
+const ENROLLED: i16 = 16;
+
+/// Undoes what [`sleep`] entered.
+fn leave(entries: &mut [pollfd]) {
+    for entry in entries {
+        let mark = core::mem::replace(&mut entry.revents, 0);
+        if mark == NOTHING {
+            continue;
+        }
+        let Descriptor::Socket(socket) = table::peek(entry.fd) else { continue };
+        let Some(shared) = socket.entry() else { continue };
+        if mark == COUNTED {
+            io::leave_plain(&shared.readers);
+        } else {
+            arena::leave(&shared.sleepers, (mark - ENROLLED) as usize);
+        }
+    }
+}
+
+/// A copy of poll's array for the kernel: on the stack, or mapped when it is long. No allocation: poll is
+/// safe in a signal handler.
+struct Copy {
+    small: [pollfd; 64],
+    large: *mut pollfd,
+    length: usize,
+}
+
+impl Copy {
+    fn of(entries: &[pollfd]) -> Self {
+        let empty = pollfd { fd: -1, events: 0, revents: 0 };
+        let mut copy = Self { small: [empty; 64], large: core::ptr::null_mut(), length: entries.len() };
+        if entries.len() > copy.small.len()
+            && let Ok(place) = kernel::map_anonymous(size_of_val(entries), core::ptr::null_mut(), false)
+        {
+            copy.large = place.cast();
+        }
+        for (to, from) in copy.entries().iter_mut().zip(entries) {
+            *to = pollfd { fd: from.fd, events: from.events, revents: 0 };
+        }
+        copy
+    }
+
+    fn entries(&mut self) -> &mut [pollfd] {
+        if self.large.is_null() {
+            let length = self.length.min(self.small.len());
+            return &mut self.small[..length];
+        }
+        // SAFETY: mapped with that size in `of`.
+        unsafe { core::slice::from_raw_parts_mut(self.large, self.length) }
+    }
+
+    fn free(&mut self) {
+        if !self.large.is_null() {
+            kernel::unmap(self.large.cast(), self.length * size_of::<pollfd>());
+        }
+    }
+}
+
+/// Spins while any pipe that is waited for may get bytes soon.
+fn spin_for(entries: &[pollfd]) -> bool {
+    let mut pipes: [Option<Pipe>; 8] = [None; 8];
+    let waited = entries.iter().filter(|entry| entry.events & events::READABLE != 0);
+    let found = waited.filter_map(|entry| match kind(entry.fd) {
+        Kind::Pipe(pipe) => Some(pipe),
+        _ => None,
+    });
+    let mut count = 0;
+    for (place, pipe) in pipes.iter_mut().zip(found) {
+        *place = Some(pipe);
+        count += 1;
+    }
+    if count == 0 || !spin::is_worth(&SPIN) {
+        return false;
+    }
+    let own = kernel::cpu() + 1;
+    let paid = spin::until(
+        || {
+            pipes[..count].iter().flatten().any(|pipe| {
+                let incoming = pipe.incoming();
+                events::has_ring_bytes(pipe) || incoming.epoch() != incoming.reader_epoch()
+            })
+        },
+        || pipes[..count].iter().flatten().any(|pipe| pipe.incoming().producer.cpu.load(Ordering::Relaxed) == own),
+    );
+    spin::learn(&SPIN, paid);
+    paid
+}

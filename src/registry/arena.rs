@@ -1,0 +1,426 @@
+//! The socket table and the epoll sets: memory that `fork` shares, so that parent and child agree on lanes,
+//! locks and counters; a file in the rendezvous folder when there is one, so that `sockshim ss` can look.
+//!
+//! As untrusted as a segment (a child may have dropped its privileges): bounded words only. Pointers, sizes
+//! and mappings are private, in [`super::socket::Local`].
+
+use super::lock::Lock;
+use crate::error::Errno;
+use crate::sys::kernel;
+use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering};
+
+pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"sockshmT");
+/// Version of everything in this file; also part of the file's name.
+pub(crate) const VERSION: u32 = 1;
+
+pub(crate) const SOCKETS: usize = 16 * 1024;
+pub(crate) const SETS: usize = 1024;
+pub(crate) const REGISTRATIONS: usize = 32 * 1024;
+pub(crate) const PROCESSES: usize = 256;
+pub(crate) const SLEEPERS: usize = 8;
+
+/// The whole table. Zeroed memory is a valid, empty one.
+#[repr(C)]
+pub(crate) struct Arena {
+    pub(crate) magic: AtomicU64,
+    pub(crate) version: AtomicU32,
+    /// One more than the highest socket slot ever used, and the same for the others: bounds of scans.
+    pub(crate) sockets_used: AtomicU32,
+    pub(crate) sets_used: AtomicU32,
+    pub(crate) registrations_used: AtomicU32,
+    /// Heads of the free lists: index + 1 in the low half, a change counter in the high half (no ABA).
+    free_sockets: AtomicU64,
+    free_registrations: AtomicU64,
+    /// Totals of all sockets that are gone.
+    pub(crate) totals: Counters,
+    /// Process numbers of this fork family; 0: free, [`CLAIMED`]: a fork is under way.
+    pub(crate) processes: [AtomicU32; PROCESSES],
+    pub(crate) sockets: [Entry; SOCKETS],
+    pub(crate) sets: [SetEntry; SETS],
+    pub(crate) registrations: [Registration; REGISTRATIONS],
+}
+
+/// A process slot that a parent has taken for a child that has not run yet.
+pub(crate) const CLAIMED: u32 = 1 << 31;
+
+/// What a connection has done.
+#[repr(C)]
+#[derive(Debug)]
+pub(crate) struct Counters {
+    pub(crate) sent: AtomicU64,
+    pub(crate) received: AtomicU64,
+    pub(crate) kernel_sent: AtomicU64,
+    pub(crate) kernel_received: AtomicU64,
+    pub(crate) doorbells: AtomicU64,
+    pub(crate) sleeps: AtomicU64,
+    pub(crate) upgrades: AtomicU64,
+    pub(crate) spills: AtomicU64,
+}
+
+impl Counters {
+    pub(crate) fn all(&self) -> [&AtomicU64; 8] {
+        [
+            &self.sent,
+            &self.received,
+            &self.kernel_sent,
+            &self.kernel_received,
+            &self.doorbells,
+            &self.sleeps,
+            &self.upgrades,
+            &self.spills,
+        ]
+    }
+}
+
+/// Adds to a counter that only lock holders write: no locked instruction.
+#[inline]
+pub(crate) fn add(counter: &AtomicU64, amount: u64) {
+    counter.store(counter.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
+}
+
+/// One open file description: a TCP socket.
+#[repr(C, align(128))]
+#[derive(Debug)]
+pub(crate) struct Entry {
+    /// Changes whenever the slot changes hands; even: free.
+    pub(crate) generation: AtomicU32,
+    /// `STATE_*`.
+    pub(crate) state: AtomicU32,
+    /// [`super::reason::Reason`].
+    pub(crate) reason: AtomicU32,
+    /// `FLAG_*`.
+    pub(crate) flags: AtomicU32,
+    /// Plain reads inside the kernel, and [`READY`].
+    pub(crate) readers: AtomicU32,
+    /// Plain writes inside the kernel.
+    pub(crate) writers: AtomicU32,
+    /// Which processes hold it, by process slot.
+    pub(crate) holders: [AtomicU64; PROCESSES / 64],
+    /// Calls and bytes so far, while undecided.
+    pub(crate) calls: AtomicU32,
+    /// An error that a bell found on the kernel's connection and the program has not seen.
+    pub(crate) pending_error: AtomicI32,
+    pub(crate) bytes: AtomicU64,
+    /// Socket cookies, for `ss`.
+    pub(crate) cookie: AtomicU64,
+    pub(crate) peer_cookie: AtomicU64,
+    /// Next in the free list, index + 1.
+    next_free: AtomicU32,
+    /// Options whose kernel value is ours while a lane is open: what the program believes. See `OPTION_*`.
+    pub(crate) options: AtomicU32,
+
+    pub(crate) read_lock: ReadSide,
+    pub(crate) write_lock: WriteSide,
+
+    pub(crate) counters: Counters,
+    /// Threads in a kernel wait that covers this socket.
+    pub(crate) sleepers: [AtomicU32; SLEEPERS],
+    /// Registrations with epoll sets, index + 1.
+    pub(crate) registrations: [AtomicU32; 4],
+    /// Addresses for `ss`: `sockaddr_in`/`sockaddr_in6`, in words.
+    pub(crate) local: [AtomicU32; 7],
+    pub(crate) peer: [AtomicU32; 7],
+}
+
+#[repr(C, align(128))]
+#[derive(Debug)]
+pub(crate) struct ReadSide(pub(crate) Lock);
+#[repr(C, align(128))]
+#[derive(Debug)]
+pub(crate) struct WriteSide(pub(crate) Lock);
+
+/// Nothing decided: calls go to the kernel and are counted.
+pub(crate) const STATE_UNDECIDED: u32 = 0;
+/// The segment exists; the other end has not come.
+pub(crate) const STATE_WAITING: u32 = 1;
+/// Both ends have the segment.
+pub(crate) const STATE_PIPE: u32 = 2;
+/// The kernel's for good.
+pub(crate) const STATE_HOST: u32 = 3;
+/// Both ends have the segment, but this end uses the kernel lane only from now on.
+pub(crate) const STATE_PINNED: u32 = 4;
+
+/// The socket listens.
+pub(crate) const FLAG_LISTENER: u32 = 1;
+/// The open file description is non-blocking, as far as we saw.
+pub(crate) const FLAG_NONBLOCK: u32 = 2;
+/// A connect has been made or is under way, or it was accepted.
+pub(crate) const FLAG_CONNECTED: u32 = 4;
+/// This end said shutdown(SHUT_WR).
+pub(crate) const FLAG_SHUT_WRITE: u32 = 8;
+/// The program set SO_LINGER with a time of 0.
+pub(crate) const FLAG_LINGER_RESET: u32 = 16;
+/// The segment could not be met yet; try later.
+pub(crate) const FLAG_KERNEL_LANE_ONLY: u32 = 32;
+/// `options` holds what the program believes.
+pub(crate) const FLAG_OPTIONS_KEPT: u32 = 64;
+/// Made by accept, not by connect (for `ss` and the trace).
+pub(crate) const FLAG_ACCEPTED: u32 = 128;
+
+/// Bits of [`Entry::options`].
+pub(crate) const OPTION_NODELAY: u32 = 1;
+pub(crate) const OPTION_CORK: u32 = 2;
+
+/// Bit of [`Entry::readers`]: every reader of this end knows about bells.
+pub(crate) const READY: u32 = 1 << 31;
+
+/// One epoll set.
+#[repr(C, align(128))]
+#[derive(Debug)]
+pub(crate) struct SetEntry {
+    /// Changes whenever the slot changes hands; even: free.
+    pub(crate) generation: AtomicU32,
+    /// Number of registrations that we translate.
+    pub(crate) managed: AtomicU32,
+    /// First of the registrations to look at without being told, index + 1.
+    pub(crate) hot: AtomicU32,
+    /// First of all registrations, index + 1.
+    pub(crate) first: AtomicU32,
+    pub(crate) lock: Lock,
+    /// Bits 44..: the prefix of our 64-bit data in the kernel's set.
+    pub(crate) prefix: AtomicU64,
+    pub(crate) holders: [AtomicU64; PROCESSES / 64],
+    pub(crate) sleepers: [AtomicU32; SLEEPERS],
+    /// Registered with another set or waited for with poll: keep every pipe armed.
+    pub(crate) nested: AtomicU32,
+    /// Its own slot.
+    pub(crate) slot: AtomicU32,
+    /// Ticks of the last look at the kernel's own descriptors.
+    pub(crate) looked: AtomicU64,
+}
+
+/// One descriptor in one epoll set.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub(crate) struct Registration {
+    /// Set slot + 1; 0: free.
+    pub(crate) set: AtomicU32,
+    /// Socket (or, for a nested set, set) slot and its generation.
+    pub(crate) slot: AtomicU32,
+    pub(crate) generation: AtomicU32,
+    pub(crate) fd: AtomicI32,
+    /// The program's mask and data.
+    pub(crate) events: AtomicU32,
+    /// `REGISTRATION_*`.
+    pub(crate) flags: AtomicU32,
+    pub(crate) data: AtomicU64,
+    /// Ring position and kernel position last reported, for edges.
+    pub(crate) reported: AtomicU64,
+    /// What the kernel told since the last look.
+    pub(crate) told: AtomicU32,
+    /// Lists, index + 1: all of the set, and the hot ones.
+    pub(crate) next: AtomicU32,
+    pub(crate) previous: AtomicU32,
+    pub(crate) next_hot: AtomicU32,
+    /// Next in the free list.
+    next_free: AtomicU32,
+}
+
+/// Where the arena is; null before start or when there is no memory for it.
+static ARENA: AtomicPtr<Arena> = AtomicPtr::new(core::ptr::null_mut());
+/// One more than the highest descriptor that the table was given: bound of scans in this process.
+static HIGHEST: AtomicU32 = AtomicU32::new(0);
+
+pub(crate) fn get() -> Option<&'static Arena> {
+    // SAFETY: once set, the mapping stays until the process ends, and it only holds atomics.
+    unsafe { ARENA.load(Ordering::Acquire).as_ref() }
+}
+
+/// Makes the arena this process's: the file behind `fd`, or anonymous memory.
+pub(crate) fn install(file: Option<i32>) -> bool {
+    let size = size_of::<Arena>();
+    let place = match file {
+        Some(fd) => kernel::map_shared(fd, size, core::ptr::null_mut()),
+        None => kernel::map_anonymous(size, core::ptr::null_mut(), true),
+    };
+    let Ok(place) = place else { return false };
+    let arena = place.cast::<Arena>();
+    ARENA.store(arena, Ordering::Release);
+    // SAFETY: just mapped, zeroed, and of that size.
+    let arena = unsafe { &*arena };
+    arena.version.store(VERSION, Ordering::Relaxed);
+    arena.magic.store(MAGIC, Ordering::Release);
+    true
+}
+
+pub(crate) fn note_highest(fd: u32) {
+    HIGHEST.fetch_max(fd + 1, Ordering::Relaxed);
+}
+
+/// Bound of the descriptors that can be in the table.
+pub(crate) fn highest() -> u32 {
+    HIGHEST.load(Ordering::Relaxed)
+}
+
+impl Arena {
+    pub(crate) fn socket(&self, slot: u32) -> &Entry {
+        // The index comes from shared memory or from the table: bound it.
+        &self.sockets[slot as usize % SOCKETS]
+    }
+
+    pub(crate) fn set(&self, slot: u32) -> &SetEntry {
+        &self.sets[slot as usize % SETS]
+    }
+
+    pub(crate) fn registration(&self, index: u32) -> &Registration {
+        &self.registrations[index as usize % REGISTRATIONS]
+    }
+
+    /// Takes a free socket slot, cleared; its generation is odd from now on.
+    pub(crate) fn take_socket(&self) -> Option<(u32, &Entry)> {
+        let slot = pop(&self.free_sockets, |slot| &self.socket(slot).next_free)
+            .or_else(|| extend(&self.sockets_used, &self.sockets))?;
+        let entry = self.socket(slot);
+        for word in [&entry.state, &entry.reason, &entry.flags, &entry.readers, &entry.writers, &entry.calls] {
+            word.store(0, Ordering::Relaxed);
+        }
+        for word in entry.holders.iter().chain([&entry.bytes, &entry.cookie, &entry.peer_cookie]) {
+            word.store(0, Ordering::Relaxed);
+        }
+        for word in entry.counters.all() {
+            word.store(0, Ordering::Relaxed);
+        }
+        for word in entry.sleepers.iter().chain(&entry.registrations).chain(&entry.local).chain(&entry.peer) {
+            word.store(0, Ordering::Relaxed);
+        }
+        entry.options.store(0, Ordering::Relaxed);
+        entry.pending_error.store(0, Ordering::Relaxed);
+        entry.read_lock.0.reset();
+        entry.write_lock.0.reset();
+        let generation = entry.generation.load(Ordering::Relaxed).wrapping_add(1) | 1;
+        entry.generation.store(generation, Ordering::Release);
+        Some((slot, entry))
+    }
+
+    /// Gives a slot back, once.
+    pub(crate) fn free_socket(&self, slot: u32, generation: u32) {
+        let entry = self.socket(slot);
+        let next = generation.wrapping_add(1);
+        if entry.generation.compare_exchange(generation, next, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+            for (total, own) in self.totals.all().iter().zip(entry.counters.all()) {
+                total.fetch_add(own.load(Ordering::Relaxed), Ordering::Relaxed);
+            }
+            push(&self.free_sockets, slot, &entry.next_free);
+        }
+    }
+
+    /// Takes a free registration; the caller fills it.
+    pub(crate) fn take_registration(&self) -> Option<u32> {
+        pop(&self.free_registrations, |index| &self.registration(index).next_free)
+            .or_else(|| extend(&self.registrations_used, &self.registrations))
+    }
+
+    pub(crate) fn free_registration(&self, index: u32) {
+        let registration = self.registration(index);
+        if registration.set.swap(0, Ordering::AcqRel) != 0 {
+            push(&self.free_registrations, index, &registration.next_free);
+        }
+    }
+
+    /// Takes a free set slot, cleared. Sets are few: a scan.
+    pub(crate) fn take_set(&self) -> Option<(u32, &SetEntry)> {
+        let used = self.sets_used.load(Ordering::Acquire) as usize;
+        for (slot, set) in self.sets.iter().enumerate() {
+            if slot >= used && !is_backed(set) {
+                return None;
+            }
+            let generation = set.generation.load(Ordering::Relaxed);
+            let next = generation.wrapping_add(1);
+            if generation & 1 == 0
+                && set.generation.compare_exchange(generation, next, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+            {
+                for word in [&set.managed, &set.hot, &set.first, &set.nested] {
+                    word.store(0, Ordering::Relaxed);
+                }
+                for word in &set.sleepers {
+                    word.store(0, Ordering::Relaxed);
+                }
+                for word in &set.holders {
+                    word.store(0, Ordering::Relaxed);
+                }
+                set.looked.store(0, Ordering::Relaxed);
+                set.lock.reset();
+                self.sets_used.fetch_max(slot as u32 + 1, Ordering::Relaxed);
+                return Some((slot as u32, set));
+            }
+        }
+        None
+    }
+}
+
+/// Takes the head of a free list.
+fn pop<'a>(head: &AtomicU64, next: impl Fn(u32) -> &'a AtomicU32) -> Option<u32> {
+    let mut seen = head.load(Ordering::Acquire);
+    loop {
+        let index = (seen as u32).checked_sub(1)?;
+        let following = next(index).load(Ordering::Relaxed);
+        let new = (seen >> 32).wrapping_add(1) << 32 | u64::from(following);
+        match head.compare_exchange(seen, new, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => return Some(index),
+            Err(other) => seen = other,
+        }
+    }
+}
+
+/// Puts `index` at the head of a free list.
+fn push(head: &AtomicU64, index: u32, next: &AtomicU32) {
+    let mut seen = head.load(Ordering::Acquire);
+    loop {
+        next.store(seen as u32, Ordering::Relaxed);
+        let new = (seen >> 32).wrapping_add(1) << 32 | u64::from(index + 1);
+        match head.compare_exchange(seen, new, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => return,
+            Err(other) => seen = other,
+        }
+    }
+}
+
+/// Takes the next never-used index, once its memory is there: a page that a full tmpfs cannot give would be
+/// a SIGBUS.
+fn extend<T>(used: &AtomicU32, places: &[T]) -> Option<u32> {
+    let index = used
+        .fetch_update(Ordering::AcqRel, Ordering::Acquire, |count| {
+            let place = places.get(count as usize)?;
+            is_backed(place).then_some(count + 1)
+        })
+        .ok()?;
+    Some(index)
+}
+
+/// Gives memory to the pages of `place`.
+fn is_backed<T>(place: &T) -> bool {
+    let start = core::ptr::from_ref(place) as usize;
+    let first = start & !4095;
+    kernel::populate(first as *mut u8, (start + size_of::<T>() - first).next_multiple_of(4096)) != Err(Errno(libc::EFAULT))
+}
+
+/// Marks this thread in a list of sleepers; `None` when the list is full.
+pub(crate) fn enroll(sleepers: &[AtomicU32; SLEEPERS], thread: u32) -> Option<usize> {
+    sleepers.iter().position(|slot| {
+        slot.compare_exchange(0, thread, Ordering::SeqCst, Ordering::Relaxed).is_ok()
+    })
+}
+
+/// The end of [`enroll`].
+pub(crate) fn leave(sleepers: &[AtomicU32; SLEEPERS], place: usize) {
+    if let Some(slot) = sleepers.get(place) {
+        slot.store(0, Ordering::SeqCst);
+    }
+}
+
+/// Whether a live thread other than `me` is in the list; dead ones are removed when `reap` is set.
+pub(crate) fn others_asleep(sleepers: &[AtomicU32; SLEEPERS], me: u32, reap: bool) -> bool {
+    let mut found = false;
+    for slot in sleepers {
+        let thread = slot.load(Ordering::SeqCst);
+        if thread == 0 || thread == me {
+            continue;
+        }
+        if reap && !kernel::exists(thread) {
+            let _ = slot.compare_exchange(thread, 0, Ordering::SeqCst, Ordering::Relaxed);
+        } else {
+            found = true;
+        }
+    }
+    found
+}

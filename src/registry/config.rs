@@ -1,0 +1,93 @@
+//! The environment's knobs, read once at start.
+
+use core::ffi::CStr;
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+/// Bytes after which a connection is worth a pipe (`SOCKSHIM_UPGRADE_AFTER`); [`UNSET`]: [`DEFAULT_BYTES`]
+/// or [`DEFAULT_CALLS`], whichever comes first.
+static UPGRADE_AFTER: AtomicU64 = AtomicU64::new(UNSET);
+/// `SOCKSHIM_PATH=host`.
+static HOST_ONLY: AtomicBool = AtomicBool::new(false);
+/// Largest capacity of a ring (`SOCKSHIM_RING_MAX`).
+static RING_MAX: AtomicU32 = AtomicU32::new(sockshim_ring::layout::MAX_CAPACITY);
+/// Longest spin before a sleep, in microseconds (`SOCKSHIM_SPIN_US`, or by profile).
+static SPIN_US: AtomicU32 = AtomicU32::new(DEFAULT_SPIN_US);
+
+const UNSET: u64 = u64::MAX;
+/// A set-up costs about as much as ten round trips save (docs/benchmarks.md).
+const DEFAULT_BYTES: u64 = 64 * 1024;
+const DEFAULT_CALLS: u32 = 16;
+/// What a sleep and a wake-up across processors cost.
+const DEFAULT_SPIN_US: u32 = 50;
+
+/// Reads the environment. Called once, while the process starts.
+pub(crate) fn read_environment() {
+    if let Some(bytes) = number(c"SOCKSHIM_UPGRADE_AFTER") {
+        UPGRADE_AFTER.store(bytes.min(UNSET - 1), Ordering::Relaxed);
+    }
+    if variable(c"SOCKSHIM_PATH").is_some_and(|path| path.to_bytes() == b"host") {
+        HOST_ONLY.store(true, Ordering::Relaxed);
+    }
+    match variable(c"SOCKSHIM_PROFILE").map(CStr::to_bytes) {
+        Some(b"safe") => SPIN_US.store(0, Ordering::Relaxed),
+        Some(b"latency") => SPIN_US.store(200, Ordering::Relaxed),
+        Some(b"throughput") => SPIN_US.store(20, Ordering::Relaxed),
+        _ => {}
+    }
+    if let Some(spin) = number(c"SOCKSHIM_SPIN_US") {
+        SPIN_US.store(spin.min(100_000) as u32, Ordering::Relaxed);
+    }
+    if let Some(largest) = number(c"SOCKSHIM_RING_MAX") {
+        let bounded = largest.clamp(4096, u64::from(sockshim_ring::layout::MAX_CAPACITY)) as u32;
+        RING_MAX.store(1 << bounded.ilog2(), Ordering::Relaxed);
+    }
+}
+
+/// The rendezvous folder that the environment names.
+pub(crate) fn folder() -> Option<&'static CStr> {
+    variable(c"SOCKSHIM_DIR")
+}
+
+/// File to which the phases of every socket's life are appended.
+pub(crate) fn trace() -> Option<&'static CStr> {
+    variable(c"SOCKSHIM_TRACE")
+}
+
+pub(crate) fn host_only() -> bool {
+    HOST_ONLY.load(Ordering::Relaxed)
+}
+
+/// Whether connections upgrade at connect and accept, before the first byte.
+pub(crate) fn upgrades_at_once() -> bool {
+    UPGRADE_AFTER.load(Ordering::Relaxed) == 0
+}
+
+/// Whether a connection that moved `bytes` in `calls` calls is worth a pipe.
+pub(crate) fn worth_upgrading(calls: u32, bytes: u64) -> bool {
+    match UPGRADE_AFTER.load(Ordering::Relaxed) {
+        UNSET => calls >= DEFAULT_CALLS || bytes >= DEFAULT_BYTES,
+        limit => bytes >= limit,
+    }
+}
+
+pub(crate) fn ring_max() -> u32 {
+    RING_MAX.load(Ordering::Relaxed)
+}
+
+pub(crate) fn spin_us() -> u32 {
+    SPIN_US.load(Ordering::Relaxed)
+}
+
+/// A variable of the environment. The strings of the initial environment outlive the process's use of them.
+fn variable(name: &CStr) -> Option<&'static CStr> {
+    // SAFETY: `name` is a C string; getenv is not one of our exports; at start no thread changes the
+    // environment, and later callers use the value at once.
+    unsafe {
+        let value = libc::getenv(name.as_ptr());
+        (!value.is_null()).then(|| CStr::from_ptr(value))
+    }
+}
+
+fn number(name: &CStr) -> Option<u64> {
+    variable(name)?.to_str().ok()?.trim().parse().ok()
+}

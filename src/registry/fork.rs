@@ -1,0 +1,170 @@
+//! What fork does to the tables: parent and child go on with the same sockets, so each counts as a holder.
+
+use super::arena::{self, Arena, CLAIMED, PROCESSES};
+use super::{lock, socket};
+use crate::sys::kernel;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// This process's number, to tell a vfork child from it.
+static PROCESS: AtomicU32 = AtomicU32::new(0);
+/// This process's slot in the arena.
+static SLOT: AtomicU32 = AtomicU32::new(OVERFLOW);
+/// The slot that the fork under way has claimed for the child.
+static CHILD_SLOT: AtomicU32 = AtomicU32::new(OVERFLOW);
+
+/// The slot of processes beyond the table: what they held is never known to be free again.
+const OVERFLOW: u32 = PROCESSES as u32 - 1;
+
+type Holders = [AtomicU64; PROCESSES / 64];
+
+/// The first process of a family takes its slot.
+pub(crate) fn begin(arena: &Arena) {
+    PROCESS.store(kernel::getpid(), Ordering::Release);
+    SLOT.store(0, Ordering::Release);
+    arena.processes[0].store(kernel::getpid(), Ordering::Release);
+    // SAFETY: the handlers are functions of this library, which is never unloaded.
+    unsafe { libc::pthread_atfork(Some(prepare), Some(parent), Some(child)) };
+}
+
+/// False in a vfork child (or one made by a raw `clone`), which must not change the parent's tables.
+pub(crate) fn is_own_process() -> bool {
+    PROCESS.load(Ordering::Relaxed) == kernel::getpid()
+}
+
+/// Marks this process as a holder.
+pub(crate) fn hold(holders: &Holders) {
+    mark(holders, SLOT.load(Ordering::Acquire));
+}
+
+/// Unmarks this process; true when nobody holds it any more.
+pub(crate) fn unhold(holders: &Holders) -> bool {
+    let slot = SLOT.load(Ordering::Acquire);
+    if slot != OVERFLOW {
+        unmark(holders, slot);
+    }
+    is_free(holders)
+}
+
+/// Whether this process is the only holder. Dead ones do not count.
+pub(crate) fn is_sole(arena: &Arena, holders: &Holders) -> bool {
+    let slot = SLOT.load(Ordering::Acquire) as usize;
+    for (index, word) in holders.iter().enumerate() {
+        let mut bits = word.load(Ordering::Acquire);
+        while bits != 0 {
+            let process = index * 64 + bits.trailing_zeros() as usize;
+            bits &= bits - 1;
+            if process == slot {
+                continue;
+            }
+            let number = arena.processes[process].load(Ordering::Acquire);
+            if process == OVERFLOW as usize || number & CLAIMED != 0 || kernel::exists(number) {
+                return false;
+            }
+        }
+    }
+    true
+}
+
+/// Whether no other process of the family lives.
+pub(crate) fn is_last(arena: &Arena) -> bool {
+    let own = PROCESS.load(Ordering::Relaxed);
+    arena.processes.iter().all(|word| {
+        let number = word.load(Ordering::Acquire);
+        number == 0 || number == own || (number & CLAIMED == 0 && !kernel::exists(number))
+    })
+}
+
+/// Frees what dead processes of the family held.
+pub(crate) fn reap(arena: &Arena) {
+    let own = PROCESS.load(Ordering::Relaxed);
+    for (slot, word) in arena.processes.iter().enumerate() {
+        let number = word.load(Ordering::Acquire);
+        if number == 0 || number == own || number & CLAIMED != 0 || kernel::exists(number) {
+            continue;
+        }
+        if word.compare_exchange(number, CLAIMED, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+            continue;
+        }
+        for (socket, entry) in arena.sockets.iter().enumerate().take(used(&arena.sockets_used)) {
+            let generation = entry.generation.load(Ordering::Acquire);
+            if generation & 1 == 1 && unmark(&entry.holders, slot as u32) && is_free(&entry.holders) {
+                arena.free_socket(socket as u32, generation);
+            }
+        }
+        for (set, entry) in arena.sets.iter().enumerate().take(used(&arena.sets_used)) {
+            let generation = entry.generation.load(Ordering::Acquire);
+            if generation & 1 == 1 && unmark(&entry.holders, slot as u32) && is_free(&entry.holders) {
+                crate::readiness::epoll::free_set(arena, set as u32, generation);
+            }
+        }
+        word.store(0, Ordering::Release);
+    }
+}
+
+/// fork has failed: the child's slot is given back.
+pub(crate) fn failed() {
+    let slot = CHILD_SLOT.swap(OVERFLOW, Ordering::AcqRel);
+    let Some(arena) = arena::get() else { return };
+    if slot != OVERFLOW {
+        for socket in socket::held(arena) {
+            unmark(&arena.socket(socket.slot).holders, slot);
+        }
+        for set in socket::held_sets(arena) {
+            unmark(&arena.set(set).holders, slot);
+        }
+        arena.processes[slot as usize].store(0, Ordering::Release);
+    }
+}
+
+fn claim(arena: &Arena) -> u32 {
+    let free = |word: &AtomicU32| word.compare_exchange(0, CLAIMED, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+    let places = &arena.processes[..OVERFLOW as usize];
+    if let Some(slot) = places.iter().position(free) {
+        return slot as u32;
+    }
+    reap(arena);
+    places.iter().position(free).map_or(OVERFLOW, |slot| slot as u32)
+}
+
+extern "C" fn prepare() {
+    let Some(arena) = arena::get() else { return };
+    let slot = claim(arena);
+    for socket in socket::held(arena) {
+        mark(&arena.socket(socket.slot).holders, slot);
+    }
+    for set in socket::held_sets(arena) {
+        mark(&arena.set(set).holders, slot);
+    }
+    CHILD_SLOT.store(slot, Ordering::Release);
+}
+
+extern "C" fn parent() {}
+
+extern "C" fn child() {
+    lock::forget_thread();
+    PROCESS.store(kernel::getpid(), Ordering::Release);
+    let Some(arena) = arena::get() else { return };
+    let slot = CHILD_SLOT.load(Ordering::Acquire);
+    SLOT.store(slot, Ordering::Release);
+    if slot != OVERFLOW {
+        arena.processes[slot as usize % PROCESSES].store(kernel::getpid(), Ordering::Release);
+    }
+}
+
+fn used(count: &AtomicU32) -> usize {
+    count.load(Ordering::Acquire) as usize
+}
+
+fn mark(holders: &Holders, process: u32) {
+    holders[process as usize / 64 % holders.len()].fetch_or(1 << (process % 64), Ordering::AcqRel);
+}
+
+/// True when the mark was there.
+fn unmark(holders: &Holders, process: u32) -> bool {
+    let bit = 1 << (process % 64);
+    holders[process as usize / 64 % holders.len()].fetch_and(!bit, Ordering::AcqRel) & bit != 0
+}
+
+fn is_free(holders: &Holders) -> bool {
+    holders.iter().all(|word| word.load(Ordering::Acquire) == 0)
+}

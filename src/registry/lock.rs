@@ -1,0 +1,101 @@
+//! The lock of one end of a connection: the word is its owner's thread number.
+//!
+//! Held for a copy or a change of lanes, never asleep. Recursive per thread, because a signal handler may
+//! use the socket that it interrupted; what the handler does is complete before the interrupted copy tries
+//! to publish, and publication notices (see `sockshim_ring::ring`). Recovered when its owner is dead. A taker
+//! waits a bounded time for an owner that is alive but does not run.
+
+use crate::sys::kernel;
+use core::cell::Cell;
+use core::sync::atomic::{AtomicU32, Ordering};
+
+thread_local! {
+    /// This thread's number; 0: not asked yet. No destructor, so it works until the thread's very end.
+    static THREAD: Cell<u32> = const { Cell::new(0) };
+}
+
+/// This thread's number, as the kernel knows it.
+#[inline]
+pub(crate) fn thread() -> u32 {
+    THREAD.with(|cell| match cell.get() {
+        0 => {
+            let number = kernel::gettid();
+            cell.set(number);
+            number
+        }
+        number => number,
+    })
+}
+
+/// After fork the child's only thread has another number.
+pub(crate) fn forget_thread() {
+    THREAD.with(|cell| cell.set(0));
+}
+
+/// How a lock was got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub(crate) enum Taken {
+    /// It is ours; [`Lock::release`] it.
+    Ours,
+    /// This thread has it already: a signal handler, inside an interrupted call.
+    Nested,
+    /// Its owner lives but did not let go in a bounded time.
+    Not,
+}
+
+/// See the module.
+#[repr(transparent)]
+#[derive(Debug)]
+pub(crate) struct Lock(AtomicU32);
+
+/// Ticks for which a taker waits for a live owner; about 10 ms.
+const PATIENCE: u64 = 30_000_000;
+
+impl Lock {
+    #[inline]
+    pub(crate) fn take(&self) -> Taken {
+        let me = thread();
+        match self.0.compare_exchange(0, me, Ordering::Acquire, Ordering::Relaxed) {
+            Ok(_) => Taken::Ours,
+            Err(owner) if owner == me => Taken::Nested,
+            Err(_) => self.wait(me),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn release(&self, taken: Taken) {
+        if taken == Taken::Ours {
+            self.0.store(0, Ordering::Release);
+        }
+    }
+
+    #[cold]
+    fn wait(&self, me: u32) -> Taken {
+        for _ in 0..64 {
+            core::hint::spin_loop();
+            if self.0.compare_exchange_weak(0, me, Ordering::Acquire, Ordering::Relaxed).is_ok() {
+                return Taken::Ours;
+            }
+        }
+        let start = kernel::ticks();
+        loop {
+            kernel::sched_yield();
+            match self.0.compare_exchange(0, me, Ordering::Acquire, Ordering::Relaxed) {
+                Ok(_) => return Taken::Ours,
+                Err(owner) if kernel::ticks().wrapping_sub(start) > PATIENCE => {
+                    let dead = owner != 0 && !kernel::exists(owner);
+                    let stolen =
+                        dead && self.0.compare_exchange(owner, me, Ordering::Acquire, Ordering::Relaxed).is_ok();
+                    return if stolen { Taken::Ours } else { Taken::Not };
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// A fresh entry's lock.
+    pub(crate) fn reset(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+}

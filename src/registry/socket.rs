@@ -1,0 +1,115 @@
+//! A handle to an open file description, and what this process alone knows of it.
+
+use super::arena::{self, Arena, Entry, SETS, SOCKETS};
+use super::{fork, reason::Reason};
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+
+/// A slot of the socket table with the generation that it had: a stale handle finds nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Socket {
+    pub(crate) slot: u32,
+    pub(crate) generation: u32,
+}
+
+/// What this process alone knows of a socket: pointers and sizes never lie in shared memory.
+#[derive(Debug)]
+pub(crate) struct Local {
+    /// Descriptors of this process that name it.
+    refs: AtomicU32,
+    /// Which end of the segment we are: 0 or 1.
+    pub(crate) end: AtomicU32,
+    /// The mapped segment, or null.
+    pub(crate) segment: AtomicPtr<u8>,
+    /// Copy of the other side's reading position; under the write lock.
+    pub(crate) seen_head: AtomicU64,
+    /// Tail and time of the last look whether the reader lives; under the write lock.
+    pub(crate) watched_tail: AtomicU64,
+    pub(crate) watched_since: AtomicU64,
+    /// How well spinning paid lately; see `pipe::spin`.
+    pub(crate) spin: AtomicU32,
+}
+
+static LOCALS: [Local; SOCKETS] = [const {
+    Local {
+        refs: AtomicU32::new(0),
+        end: AtomicU32::new(0),
+        segment: AtomicPtr::new(core::ptr::null_mut()),
+        seen_head: AtomicU64::new(0),
+        watched_tail: AtomicU64::new(0),
+        watched_since: AtomicU64::new(0),
+        spin: AtomicU32::new(0),
+    }
+}; SOCKETS];
+
+/// Descriptors of this process that name each epoll set.
+static SET_REFS: [AtomicU32; SETS] = [const { AtomicU32::new(0) }; SETS];
+
+impl Socket {
+    /// The shared entry, or `None` when the slot has changed hands.
+    #[inline]
+    pub(crate) fn entry(self) -> Option<&'static Entry> {
+        let entry = arena::get()?.socket(self.slot);
+        (entry.generation.load(Ordering::Acquire) == self.generation).then_some(entry)
+    }
+
+    #[inline]
+    pub(crate) fn local(self) -> &'static Local {
+        &LOCALS[self.slot as usize % SOCKETS]
+    }
+
+    /// A new socket with one descriptor in this process.
+    pub(crate) fn create(flags: u32) -> Option<Self> {
+        let arena = arena::get()?;
+        let (slot, entry) = arena.take_socket().or_else(|| {
+            fork::reap(arena);
+            arena.take_socket()
+        })?;
+        entry.flags.store(flags, Ordering::Relaxed);
+        fork::hold(&entry.holders);
+        let socket = Self { slot, generation: entry.generation.load(Ordering::Relaxed) };
+        let local = socket.local();
+        local.refs.store(1, Ordering::Relaxed);
+        local.spin.store(0, Ordering::Relaxed);
+        Some(socket)
+    }
+
+    /// One more descriptor of this process.
+    pub(crate) fn refer(self) {
+        self.local().refs.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// One descriptor less; true when it was this process's last.
+    pub(crate) fn unrefer(self) -> bool {
+        self.local().refs.fetch_sub(1, Ordering::AcqRel) == 1
+    }
+
+    /// Decides for the kernel, unless a segment is there already.
+    pub(crate) fn stay_host(entry: &Entry, reason: Reason) {
+        entry.reason.store(reason as u32, Ordering::Relaxed);
+        entry.state.store(arena::STATE_HOST, Ordering::Release);
+    }
+}
+
+/// Slots of sockets that this process holds.
+pub(crate) fn held(arena: &Arena) -> impl Iterator<Item = Socket> + '_ {
+    let used = arena.sockets_used.load(Ordering::Acquire).min(SOCKETS as u32);
+    (0..used).filter(|slot| LOCALS[*slot as usize].refs.load(Ordering::Acquire) > 0).map(|slot| Socket {
+        slot,
+        generation: arena.socket(slot).generation.load(Ordering::Acquire),
+    })
+}
+
+/// Slots of epoll sets that this process holds.
+pub(crate) fn held_sets(arena: &Arena) -> impl Iterator<Item = u32> + '_ {
+    let used = arena.sets_used.load(Ordering::Acquire).min(SETS as u32);
+    (0..used).filter(|slot| SET_REFS[*slot as usize].load(Ordering::Acquire) > 0)
+}
+
+pub(crate) fn refer_set(slot: u32) {
+    SET_REFS[slot as usize % SETS].fetch_add(1, Ordering::AcqRel);
+}
+
+/// True when it was this process's last.
+pub(crate) fn unrefer_set(slot: u32) -> bool {
+    SET_REFS[slot as usize % SETS].fetch_sub(1, Ordering::AcqRel) == 1
+}

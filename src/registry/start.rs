@@ -1,0 +1,79 @@
+//! The first moments of a process, and its rendezvous folder.
+
+use super::{arena, config, fork};
+use crate::sys::folder::{self, Path};
+use crate::sys::{kernel, real};
+use core::fmt::Write;
+use core::sync::atomic::{AtomicU8, Ordering};
+use once_cell::race::OnceBox;
+
+/// 0: not started; 1: being started by some thread; 2: ready.
+static PHASE: AtomicU8 = AtomicU8::new(0);
+/// The folder, if it can be used.
+static FOLDER: OnceBox<Option<Path>> = OnceBox::new();
+
+/// Whether the tables can be used. Before, every call goes to the kernel.
+#[inline]
+pub(crate) fn is_ready() -> bool {
+    PHASE.load(Ordering::Acquire) == 2
+}
+
+/// Starts once; called by the constructor, and by the calls that make sockets where no constructor ran. A
+/// second thread does not wait: its descriptor is classified when it is used.
+pub(crate) fn start() {
+    if PHASE.compare_exchange(0, 1, Ordering::AcqRel, Ordering::Acquire).is_err() {
+        return;
+    }
+    real::resolve();
+    config::read_environment();
+    let folder = folder::usable(config::folder());
+    let file = folder.as_ref().and_then(open_table);
+    let _ = FOLDER.set(Box::new(folder));
+    let installed = arena::install(file);
+    if let Some(fd) = file {
+        kernel::close(fd);
+    }
+    if installed && let Some(arena) = arena::get() {
+        fork::begin(arena);
+        PHASE.store(2, Ordering::Release);
+    }
+}
+
+/// Path of a file in the rendezvous folder; `None` when there is no usable folder.
+pub(crate) fn file(write: impl Fn(&mut Path) -> core::fmt::Result) -> Option<Path> {
+    let mut path = (*FOLDER.get()?)?;
+    path.write_char('/').ok()?;
+    write(&mut path).ok()?;
+    Some(path)
+}
+
+/// The process's table as a file, so that `sockshim ss` can look; not needed for anything else.
+fn open_table(folder: &Path) -> Option<i32> {
+    let mut path = *folder;
+    write!(path, "/table{}-{}", arena::VERSION, kernel::getpid()).ok()?;
+    // An older process of that number is gone.
+    kernel::unlink(path.as_c_str());
+    let fd = kernel::open(path.as_c_str(), libc::O_RDWR | libc::O_CREAT | libc::O_EXCL, 0o600).ok()?;
+    let usable = kernel::file_size_limit() == u64::MAX && kernel::truncate(fd, size_of::<arena::Arena>()).is_ok();
+    // The pages of a table are given as it is used; when tmpfs is nearly full, anonymous memory is safer.
+    if usable && kernel::allocate(fd, 0, TABLE_HEAD).is_ok() {
+        return Some(fd);
+    }
+    kernel::close(fd);
+    kernel::unlink(path.as_c_str());
+    None
+}
+
+const TABLE_HEAD: usize = 64 * 1024;
+
+/// Removes the table's file when the last process of the family ends.
+pub(crate) fn finish() {
+    let Some(arena) = arena::get() else { return };
+    if !fork::is_own_process() || !fork::is_last(arena) {
+        return;
+    }
+    let first = arena.processes[0].load(Ordering::Acquire);
+    if let Some(path) = file(|path| write!(path, "table{}-{first}", arena::VERSION)) {
+        kernel::unlink(path.as_c_str());
+    }
+}

@@ -1,0 +1,144 @@
+//! The descriptor table: private to the process, one word per number, touched on use, capped in size.
+//!
+//! It lies in zeroed static memory, so it is there before our constructor ran and after the last destructor.
+
+use super::socket::Socket;
+use super::{arena, start};
+use crate::sys::kernel;
+use core::ffi::c_int;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+/// Descriptors from here on stay with the kernel: RLIMIT_NOFILE can be 1e9, a table cannot.
+pub(crate) const CAP: usize = 1 << 16;
+
+/// | word | meaning |
+/// |---|---|
+/// | 0 | never seen: look once |
+/// | 1 | not ours: the kernel's |
+/// | generation << 32 \| slot << 2 \| 2 | a TCP socket |
+/// | generation << 32 \| slot << 2 \| 3 | an epoll set |
+static WORDS: [AtomicU64; CAP] = [const { AtomicU64::new(UNKNOWN) }; CAP];
+
+const UNKNOWN: u64 = 0;
+const HOST: u64 = 1;
+const SOCKET: u64 = 2;
+const SET: u64 = 3;
+
+/// An epoll set of the arena.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Set {
+    pub(crate) slot: u32,
+    pub(crate) generation: u32,
+}
+
+/// What a descriptor is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Descriptor {
+    Host,
+    Socket(Socket),
+    Set(Set),
+}
+
+/// One look-up. Everything that is not ours, and every number out of range, is the kernel's.
+#[inline]
+pub(crate) fn find(fd: c_int) -> Descriptor {
+    let Some(cell) = WORDS.get(fd as usize) else { return Descriptor::Host };
+    let word = cell.load(Ordering::Relaxed);
+    if word == HOST { Descriptor::Host } else { find_ours(fd, word) }
+}
+
+/// The TCP socket behind `fd`, if it is one.
+#[inline]
+pub(crate) fn socket(fd: c_int) -> Option<Socket> {
+    match find(fd) {
+        Descriptor::Socket(socket) => Some(socket),
+        _ => None,
+    }
+}
+
+/// The epoll set behind `fd`, if it is one that we saw made.
+#[inline]
+pub(crate) fn set(fd: c_int) -> Option<Set> {
+    match find(fd) {
+        Descriptor::Set(set) => Some(set),
+        _ => None,
+    }
+}
+
+/// Without classifying: what the table says now.
+pub(crate) fn peek(fd: c_int) -> Descriptor {
+    match WORDS.get(fd as usize) {
+        Some(cell) => decode(cell.load(Ordering::Acquire)),
+        None => Descriptor::Host,
+    }
+}
+
+#[inline(never)]
+fn find_ours(fd: c_int, word: u64) -> Descriptor {
+    if word == UNKNOWN { classify(fd) } else { decode(word) }
+}
+
+fn decode(word: u64) -> Descriptor {
+    let slot = (word as u32) >> 2;
+    let generation = (word >> 32) as u32;
+    match word & 3 {
+        SOCKET => Descriptor::Socket(Socket { slot, generation }),
+        SET => Descriptor::Set(Set { slot, generation }),
+        _ => Descriptor::Host,
+    }
+}
+
+/// First sight of a number: inherited, or made by a call that nobody can see.
+#[cold]
+fn classify(fd: c_int) -> Descriptor {
+    if !start::is_ready() || !super::fork::is_own_process() {
+        return Descriptor::Host;
+    }
+    match kernel::sockopt(fd, libc::SOL_SOCKET, libc::SO_PROTOCOL, 0 as c_int) {
+        Ok(libc::IPPROTO_TCP) => {
+            super::lifecycle::inherited(fd);
+            peek(fd)
+        }
+        Err(error) if error.0 == libc::EBADF => Descriptor::Host,
+        _ => {
+            set_host(fd);
+            Descriptor::Host
+        }
+    }
+}
+
+/// `fd` is the kernel's now.
+#[inline]
+pub(crate) fn set_host(fd: c_int) {
+    if let Some(cell) = WORDS.get(fd as usize) {
+        cell.store(HOST, Ordering::Release);
+    }
+}
+
+/// `fd` is looked at when it is used next.
+pub(crate) fn look_again(fd: c_int) {
+    if let Some(cell) = WORDS.get(fd as usize) {
+        cell.store(UNKNOWN, Ordering::Release);
+    }
+}
+
+/// `fd` names this socket now; false above the cap.
+pub(crate) fn set_socket(fd: c_int, socket: Socket) -> bool {
+    put(fd, u64::from(socket.generation) << 32 | u64::from(socket.slot) << 2 | SOCKET)
+}
+
+/// `fd` names this epoll set now; false above the cap.
+pub(crate) fn set_set(fd: c_int, set: Set) -> bool {
+    put(fd, u64::from(set.generation) << 32 | u64::from(set.slot) << 2 | SET)
+}
+
+fn put(fd: c_int, word: u64) -> bool {
+    match WORDS.get(fd as usize) {
+        Some(cell) => {
+            cell.store(word, Ordering::Release);
+            arena::note_highest(fd as u32);
+            true
+        }
+        None => false,
+    }
+}

@@ -1,0 +1,151 @@
+//! Who is at the other end: one `inet_diag` query (sock_diag(7)), unprivileged, about 3 us.
+
+use super::kernel::{self, Address, TCP_ESTABLISHED};
+use core::ffi::c_int;
+
+/// `struct inet_diag_sockid`.
+#[repr(C)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+struct SocketId {
+    /// Big endian, as on the wire.
+    source_port: [u8; 2],
+    destination_port: [u8; 2],
+    source: [u8; 16],
+    destination: [u8; 16],
+    interface: u32,
+    cookie: [u32; 2],
+}
+
+/// `struct nlmsghdr` and `struct inet_diag_req_v2`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Request {
+    length: u32,
+    kind: u16,
+    flags: u16,
+    sequence: u32,
+    port: u32,
+    family: u8,
+    protocol: u8,
+    extensions: u8,
+    _pad: u8,
+    states: u32,
+    id: SocketId,
+}
+
+/// `struct nlmsghdr` and `struct inet_diag_msg`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Answer {
+    length: u32,
+    kind: u16,
+    flags: u16,
+    sequence: u32,
+    port: u32,
+    family: u8,
+    state: u8,
+    _timer: [u8; 2],
+    id: SocketId,
+    _expires: u32,
+    _queues: [u32; 2],
+    uid: u32,
+    inode: u32,
+}
+
+const SOCK_DIAG_BY_FAMILY: u16 = 20;
+const REQUEST: u16 = 1;
+const NO_COOKIE: [u32; 2] = [u32::MAX; 2];
+
+/// What the kernel knows of the socket at the other end.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Peer {
+    /// Its SO_COOKIE.
+    pub(crate) cookie: u64,
+    /// Whether it is in ESTABLISHED.
+    pub(crate) established: bool,
+    /// Whether some process still holds it (a closed socket lives on in the kernel without an inode).
+    pub(crate) held: bool,
+}
+
+/// Family, address (IPv4 in the first four bytes) and port of a socket address; v4-mapped ones as IPv4.
+fn parts(address: &Address) -> Option<(u8, [u8; 16], [u8; 2])> {
+    let family = c_int::from(u16::from_ne_bytes([address.bytes[0], address.bytes[1]]));
+    let port = [address.bytes[2], address.bytes[3]];
+    let mut ip = [0u8; 16];
+    if family == libc::AF_INET {
+        ip[..4].copy_from_slice(&address.bytes[4..8]);
+        return Some((libc::AF_INET as u8, ip, port));
+    }
+    if family != libc::AF_INET6 {
+        return None;
+    }
+    ip.copy_from_slice(&address.bytes[8..24]);
+    if ip[..10] == [0; 10] && ip[10..12] == [0xff; 2] {
+        let mut v4 = [0u8; 16];
+        v4[..4].copy_from_slice(&ip[12..]);
+        return Some((libc::AF_INET as u8, v4, port));
+    }
+    Some((libc::AF_INET6 as u8, ip, port))
+}
+
+/// Whether a connection between these addresses can have both ends on this machine, without asking.
+pub(crate) fn may_be_local(local: &Address, peer: &Address) -> bool {
+    match (parts(local), parts(peer)) {
+        (Some((family, a, _)), Some((other, b, _))) if family == other => {
+            a == b
+                || (c_int::from(family) == libc::AF_INET && b[0] == 127)
+                || (c_int::from(family) == libc::AF_INET6 && b[..15] == [0; 15] && b[15] == 1)
+        }
+        _ => false,
+    }
+}
+
+/// Looks up the socket at the other end of a connection with these addresses. `None`: not on this machine,
+/// not in this namespace, or gone.
+pub(crate) fn find_peer(local: &Address, peer: &Address) -> Option<Peer> {
+    let (family, our_ip, our_port) = parts(local)?;
+    let (_, their_ip, their_port) = parts(peer)?;
+    // The other end's socket sees the addresses the other way round.
+    let id = SocketId {
+        source_port: their_port,
+        destination_port: our_port,
+        source: their_ip,
+        destination: our_ip,
+        interface: 0,
+        cookie: NO_COOKIE,
+    };
+    let request = Request {
+        length: size_of::<Request>() as u32,
+        kind: SOCK_DIAG_BY_FAMILY,
+        flags: REQUEST,
+        sequence: 1,
+        port: 0,
+        family,
+        protocol: libc::IPPROTO_TCP as u8,
+        extensions: 0,
+        _pad: 0,
+        states: u32::MAX,
+        id,
+    };
+    // SAFETY: Request is plain old data without padding.
+    let bytes = unsafe { core::slice::from_raw_parts((&raw const request).cast::<u8>(), size_of::<Request>()) };
+    let fd = kernel::diag_socket().ok()?;
+    let mut buffer = [0u64; 64];
+    let received = kernel::send(fd, bytes, 0)
+        .and_then(|_| kernel::recv(fd, buffer.as_mut_ptr().cast(), size_of_val(&buffer), 0));
+    kernel::close(fd);
+    if received.ok()? < size_of::<Answer>() {
+        return None;
+    }
+    // SAFETY: the buffer is aligned and at least as long; every bit pattern is a valid Answer.
+    let answer = unsafe { buffer.as_ptr().cast::<Answer>().read() };
+    let mirrored = answer.id.source_port == id.source_port && answer.id.destination_port == id.destination_port;
+    if answer.kind != SOCK_DIAG_BY_FAMILY || !mirrored {
+        return None;
+    }
+    Some(Peer {
+        cookie: u64::from(answer.id.cookie[0]) | u64::from(answer.id.cookie[1]) << 32,
+        established: answer.state == TCP_ESTABLISHED,
+        held: answer.inode != 0,
+    })
+}

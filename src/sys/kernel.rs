@@ -1,0 +1,359 @@
+//! System calls that sockshim makes on its own account: never through libc's names (they are ours), never
+//! cancellation points, errors as values, `errno` untouched.
+//!
+//! # Safety
+//! Pointers given to the kernel come from references or from the program's own arguments, whose validity the
+//! kernel checks itself.
+
+use super::raw;
+use crate::error::Errno;
+use core::ffi::{CStr, c_int};
+use core::mem::size_of;
+
+/// Makes a system call with up to six arguments.
+///
+/// # Safety
+/// The arguments must be what that call wants; see its man page.
+#[inline]
+unsafe fn make<const N: usize>(number: libc::c_long, arguments: [usize; N]) -> Result<usize, Errno> {
+    const { assert!(N <= 6) };
+    let mut all = [0usize; 6];
+    all[..N].copy_from_slice(&arguments);
+    // SAFETY: the caller's promise; further arguments are ignored by the kernel.
+    raw::outcome(unsafe { raw::syscall6(number, all[0], all[1], all[2], all[3], all[4], all[5]) })
+}
+
+/// One system call with up to six arguments.
+macro_rules! call {
+    ($number:ident $(, $argument:expr)*) => {
+        // SAFETY: the kernel validates every pointer argument; none of these calls changes memory that Rust
+        // believes to be unshared except through the `&mut` or raw pointers that the caller passed for it.
+        unsafe { make(libc::$number, [$($argument as usize),*]) }
+    };
+}
+
+pub(crate) fn getpid() -> u32 {
+    call!(SYS_getpid).unwrap_or(0) as u32
+}
+
+pub(crate) fn gettid() -> u32 {
+    call!(SYS_gettid).unwrap_or(0) as u32
+}
+
+pub(crate) fn geteuid() -> u32 {
+    call!(SYS_geteuid).unwrap_or(0) as u32
+}
+
+/// Whether a process or thread of that number exists (a zombie counts as dead to us only when reaped).
+pub(crate) fn exists(task: u32) -> bool {
+    call!(SYS_kill, task, 0) != Err(Errno(libc::ESRCH))
+}
+
+pub(crate) fn sched_yield() {
+    let _ = call!(SYS_sched_yield);
+}
+
+/// Sleeps; a signal may end it early.
+pub(crate) fn nap(microseconds: u64) {
+    let time = libc::timespec {
+        tv_sec: (microseconds / 1_000_000) as i64,
+        tv_nsec: (microseconds % 1_000_000 * 1000) as i64,
+    };
+    let _ = call!(SYS_nanosleep, &raw const time, 0);
+}
+
+/// Nanoseconds of the monotonic clock.
+pub(crate) fn monotonic_ns() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is writable; clock_gettime is not one of our exports and goes to the vDSO.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+/// Receives into one buffer.
+pub(crate) fn recv(fd: c_int, buffer: *mut u8, length: usize, flags: c_int) -> Result<usize, Errno> {
+    call!(SYS_recvfrom, fd, buffer, length, flags, 0, 0)
+}
+
+/// Throws `length` received bytes away without copying them (tcp(7), MSG_TRUNC); how many there were.
+pub(crate) fn discard(fd: c_int, length: usize) -> Result<usize, Errno> {
+    call!(SYS_recvfrom, fd, 0, length, libc::MSG_TRUNC | libc::MSG_DONTWAIT, 0, 0)
+}
+
+pub(crate) fn recvmsg(fd: c_int, message: &mut libc::msghdr, flags: c_int) -> Result<usize, Errno> {
+    call!(SYS_recvmsg, fd, &raw mut *message, flags)
+}
+
+pub(crate) fn send(fd: c_int, bytes: &[u8], flags: c_int) -> Result<usize, Errno> {
+    call!(SYS_sendto, fd, bytes.as_ptr(), bytes.len(), flags, 0, 0)
+}
+
+/// What poll(2) says of one descriptor at once.
+pub(crate) fn poll_now(fd: c_int, events: i16) -> i16 {
+    let mut entry = libc::pollfd { fd, events, revents: 0 };
+    match call!(SYS_poll, &raw mut entry, 1, 0) {
+        Ok(_) => entry.revents,
+        Err(_) => 0,
+    }
+}
+
+/// poll(2) of several descriptors at once, without waiting.
+pub(crate) fn poll_many_now(entries: &mut [libc::pollfd]) -> Result<usize, Errno> {
+    call!(SYS_poll, entries.as_mut_ptr(), entries.len(), 0)
+}
+
+/// A socket option of exactly the size of `T`, which must be plain data.
+pub(crate) fn sockopt<T: Copy>(fd: c_int, level: c_int, name: c_int, mut initial: T) -> Result<T, Errno> {
+    let mut length = size_of::<T>() as u32;
+    call!(SYS_getsockopt, fd, level, name, &raw mut initial, &raw mut length)?;
+    Ok(initial)
+}
+
+pub(crate) fn set_sockopt<T: Copy>(fd: c_int, level: c_int, name: c_int, new: &T) -> Result<(), Errno> {
+    call!(SYS_setsockopt, fd, level, name, core::ptr::from_ref(new), size_of::<T>()).map(drop)
+}
+
+pub(crate) fn cookie(fd: c_int) -> Result<u64, Errno> {
+    sockopt(fd, libc::SOL_SOCKET, libc::SO_COOKIE, 0u64)
+}
+
+/// Cookie of the socket's network namespace.
+pub(crate) fn namespace_cookie(fd: c_int) -> Result<u64, Errno> {
+    const SO_NETNS_COOKIE: c_int = 71;
+    sockopt(fd, libc::SOL_SOCKET, SO_NETNS_COOKIE, 0u64)
+}
+
+/// The head of `struct tcp_info` (linux/tcp.h) that we need.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct TcpInfo {
+    state: u8,
+    _before: [u8; 127],
+    bytes_received: u64,
+    _between: [u8; 8],
+    notsent_bytes: u32,
+    _after: [u8; 52],
+    bytes_sent: u64,
+    bytes_retrans: u64,
+}
+const _: () = assert!(core::mem::offset_of!(TcpInfo, bytes_received) == 128);
+const _: () = assert!(core::mem::offset_of!(TcpInfo, notsent_bytes) == 144);
+const _: () = assert!(core::mem::offset_of!(TcpInfo, bytes_sent) == 200);
+
+/// Where a connection is, according to the kernel: the referee of both byte positions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TcpPosition {
+    /// `TCP_ESTABLISHED` (1) and so on.
+    pub(crate) state: u8,
+    /// Bytes that the program side has put in.
+    pub(crate) written: u64,
+    /// Bytes that have arrived, read or not.
+    pub(crate) received: u64,
+}
+
+pub(crate) const TCP_ESTABLISHED: u8 = 1;
+
+/// One TCP_INFO: two would race with each other.
+pub(crate) fn tcp_position(fd: c_int) -> Result<TcpPosition, Errno> {
+    let empty = TcpInfo {
+        state: 0,
+        _before: [0; 127],
+        bytes_received: 0,
+        _between: [0; 8],
+        notsent_bytes: 0,
+        _after: [0; 52],
+        bytes_sent: 0,
+        bytes_retrans: 0,
+    };
+    let info = sockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, empty)?;
+    Ok(TcpPosition {
+        state: info.state,
+        written: info.bytes_sent.wrapping_sub(info.bytes_retrans).wrapping_add(u64::from(info.notsent_bytes)),
+        received: info.bytes_received,
+    })
+}
+
+/// Bytes waiting in the receive queue (SIOCINQ).
+pub(crate) fn queued(fd: c_int) -> Result<usize, Errno> {
+    let mut count: c_int = 0;
+    call!(SYS_ioctl, fd, libc::FIONREAD, &raw mut count)?;
+    Ok(count.max(0) as usize)
+}
+
+/// Whether the open file description is non-blocking.
+pub(crate) fn is_nonblocking(fd: c_int) -> bool {
+    matches!(call!(SYS_fcntl, fd, libc::F_GETFL), Ok(flags) if flags as c_int & libc::O_NONBLOCK != 0)
+}
+
+pub(crate) fn close_on_exec(fd: c_int) -> bool {
+    matches!(call!(SYS_fcntl, fd, libc::F_GETFD), Ok(flags) if flags as c_int & libc::FD_CLOEXEC != 0)
+}
+
+/// A socket address as the kernel gives it.
+#[derive(Clone, Copy)]
+#[repr(C, align(8))]
+pub(crate) struct Address {
+    pub(crate) bytes: [u8; 28],
+    pub(crate) length: u32,
+}
+
+impl Address {
+    const EMPTY: Self = Self { bytes: [0; 28], length: 28 };
+}
+
+pub(crate) fn local_address(fd: c_int) -> Result<Address, Errno> {
+    let mut address = Address::EMPTY;
+    call!(SYS_getsockname, fd, address.bytes.as_mut_ptr(), &raw mut address.length)?;
+    Ok(address)
+}
+
+pub(crate) fn peer_address(fd: c_int) -> Result<Address, Errno> {
+    let mut address = Address::EMPTY;
+    call!(SYS_getpeername, fd, address.bytes.as_mut_ptr(), &raw mut address.length)?;
+    Ok(address)
+}
+
+pub(crate) fn open(path: &CStr, flags: c_int, mode: u32) -> Result<c_int, Errno> {
+    call!(SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags | libc::O_CLOEXEC, mode).map(|fd| fd as c_int)
+}
+
+pub(crate) fn close(fd: c_int) {
+    let _ = call!(SYS_close, fd);
+}
+
+pub(crate) fn write(fd: c_int, bytes: &[u8]) -> Result<usize, Errno> {
+    call!(SYS_write, fd, bytes.as_ptr(), bytes.len())
+}
+
+pub(crate) fn unlink(path: &CStr) {
+    let _ = call!(SYS_unlinkat, libc::AT_FDCWD, path.as_ptr(), 0);
+}
+
+pub(crate) fn mkdir(path: &CStr, mode: u32) -> Result<(), Errno> {
+    call!(SYS_mkdirat, libc::AT_FDCWD, path.as_ptr(), mode).map(drop)
+}
+
+pub(crate) fn truncate(fd: c_int, size: usize) -> Result<(), Errno> {
+    call!(SYS_ftruncate, fd, size).map(drop)
+}
+
+/// Type bits and permissions, owner and size of an open file.
+pub(crate) fn file_facts(fd: c_int) -> Result<(u32, u32, usize), Errno> {
+    // SAFETY: an all-zero stat is a valid value.
+    let mut facts: libc::stat = unsafe { core::mem::zeroed() };
+    call!(SYS_fstat, fd, &raw mut facts)?;
+    Ok((facts.st_mode, facts.st_uid, facts.st_size as usize))
+}
+
+/// Gives pages to a stretch of a file before anybody touches it: a page that tmpfs cannot give is a SIGBUS.
+pub(crate) fn allocate(fd: c_int, offset: usize, length: usize) -> Result<(), Errno> {
+    call!(SYS_fallocate, fd, 0, offset, length).map(drop)
+}
+
+/// Gives pages to a stretch of a mapping, with an error instead of a SIGBUS (Linux 5.14).
+pub(crate) fn populate(address: *mut u8, length: usize) -> Result<(), Errno> {
+    const MADV_POPULATE_WRITE: c_int = 23;
+    call!(SYS_madvise, address, length, MADV_POPULATE_WRITE).map(drop)
+}
+
+/// A shared mapping of a file, over `place` if that is not null.
+pub(crate) fn map_shared(fd: c_int, size: usize, place: *mut u8) -> Result<*mut u8, Errno> {
+    let fixed = if place.is_null() { 0 } else { libc::MAP_FIXED };
+    let flags = libc::MAP_SHARED | libc::MAP_NORESERVE | fixed;
+    call!(SYS_mmap, place, size, libc::PROT_READ | libc::PROT_WRITE, flags, fd, 0).map(|address| address as *mut u8)
+}
+
+/// Anonymous memory, shared over fork or private, over `place` if that is not null.
+pub(crate) fn map_anonymous(size: usize, place: *mut u8, shared: bool) -> Result<*mut u8, Errno> {
+    let fixed = if place.is_null() { 0 } else { libc::MAP_FIXED };
+    let kind = if shared { libc::MAP_SHARED } else { libc::MAP_PRIVATE };
+    let flags = kind | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | fixed;
+    call!(SYS_mmap, place, size, libc::PROT_READ | libc::PROT_WRITE, flags, -1isize, 0)
+        .map(|address| address as *mut u8)
+}
+
+pub(crate) fn unmap(address: *mut u8, size: usize) {
+    let _ = call!(SYS_munmap, address, size);
+}
+
+pub(crate) fn epoll_ctl(set: c_int, operation: c_int, fd: c_int, event: Option<&libc::epoll_event>) -> Result<(), Errno> {
+    let event = event.map_or(core::ptr::null(), core::ptr::from_ref);
+    call!(SYS_epoll_ctl, set, operation, fd, event).map(drop)
+}
+
+pub(crate) fn epoll_now(set: c_int, events: &mut [libc::epoll_event]) -> Result<usize, Errno> {
+    call!(SYS_epoll_pwait, set, events.as_mut_ptr(), events.len(), 0, 0, 8)
+}
+
+/// Blocks every signal for this thread; the old mask.
+pub(crate) fn block_signals() -> u64 {
+    let all = !0u64;
+    let mut old = 0u64;
+    let _ = call!(SYS_rt_sigprocmask, libc::SIG_BLOCK, &raw const all, &raw mut old, 8);
+    old
+}
+
+pub(crate) fn restore_signals(old: u64) {
+    let _ = call!(SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const old, 0, 8);
+}
+
+pub(crate) fn raise_sigpipe() {
+    let _ = call!(SYS_tgkill, getpid(), gettid(), libc::SIGPIPE);
+}
+
+/// The limit of file sizes, in bytes; `u64::MAX` when there is none.
+pub(crate) fn file_size_limit() -> u64 {
+    let mut limit = [0u64; 2];
+    match call!(SYS_prlimit64, 0, libc::RLIMIT_FSIZE, 0, &raw mut limit) {
+        Ok(_) => limit[0],
+        Err(_) => u64::MAX,
+    }
+}
+
+/// A netlink socket for `sock_diag`.
+pub(crate) fn diag_socket() -> Result<c_int, Errno> {
+    const NETLINK_SOCK_DIAG: c_int = 4;
+    call!(SYS_socket, libc::AF_NETLINK, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, NETLINK_SOCK_DIAG).map(|fd| fd as c_int)
+}
+
+/// The time stamp counter: cheap, monotonic enough for learning and rate limits, never for the program.
+#[inline]
+pub(crate) fn ticks() -> u64 {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every x86-64 processor has it.
+    unsafe {
+        core::arch::x86_64::_rdtsc()
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    monotonic_ns()
+}
+
+/// The processor that this thread runs on (rseq, so it costs a load).
+#[inline]
+pub(crate) fn cpu() -> u32 {
+    // SAFETY: takes no arguments; not one of our exports.
+    unsafe { libc::sched_getcpu() as u32 }
+}
+
+/// Reads from a file at `offset`, or at its own position.
+pub(crate) fn read_file(fd: c_int, to: *mut u8, length: usize, offset: Option<u64>) -> Result<usize, Errno> {
+    match offset {
+        Some(offset) => call!(SYS_pread64, fd, to, length, offset),
+        None => call!(SYS_read, fd, to, length),
+    }
+}
+
+/// Moves a file's own position back.
+pub(crate) fn rewind(fd: c_int, count: usize) {
+    let _ = call!(SYS_lseek, fd, (count as isize).wrapping_neg(), libc::SEEK_CUR);
+}
+
+/// Whether `fd` is a regular file.
+pub(crate) fn is_file(fd: c_int) -> bool {
+    matches!(file_facts(fd), Ok((mode, _, _)) if mode & libc::S_IFMT == libc::S_IFREG)
+}
+
+/// Ends both directions of a connection.
+pub(crate) fn shutdown(fd: c_int) {
+    let _ = call!(SYS_shutdown, fd, libc::SHUT_RDWR);
+}
