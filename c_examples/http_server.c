@@ -62,21 +62,24 @@ static int create_listener(unsigned short port)
     return fd;
 }
 
-/* Answers the request in `head`. Returns 1 if the connection is to be kept. */
+/*
+ * Answers the request in `head`. Returns 1 if the connection is to be kept.
+ * Head and body go out in one write: the kernel holds a second small write back until the first is
+ * acknowledged, and the client's kernel is in no hurry to acknowledge it.
+ */
 static int answer(int fd, const char *head)
 {
-    char method[8] = "", path[256] = "", body[512], header[256];
+    char method[8] = "", path[256] = "", body[512], text[1024];
     int minor = 0;
 
     int ok = sscanf(head, "%7s %255s HTTP/1.%d", method, path, &minor) == 3 && strcmp(method, "GET") == 0;
     int keep = ok && minor >= 1 && strstr(head, "\r\nConnection: close") == NULL;
     int length = snprintf(body, sizeof body, ok ? "You asked for %s\n" : "Only GET is spoken here\n", path);
-    int used = snprintf(header, sizeof header,
-                        "HTTP/1.%d %s\r\nContent-Type: text/plain\r\nContent-Length: %d\r\nConnection: %s\r\n\r\n",
-                        minor >= 1, ok ? "200 OK" : "400 Bad Request", length, keep ? "keep-alive" : "close");
-    if (write_all(fd, header, (size_t)used) < 0 || write_all(fd, body, (size_t)length) < 0)
-        return 0;
-    return keep;
+    int used = snprintf(text, sizeof text,
+                        "HTTP/1.%d %s\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n"
+                        "Connection: %s\r\n\r\n%s",
+                        minor >= 1, ok ? "200 OK" : "400 Bad Request", length, keep ? "keep-alive" : "close", body);
+    return write_all(fd, text, (size_t)used) == 0 && keep;
 }
 
 /* Transfer: a read may hold half a request or several, so requests are cut out of a buffer. */

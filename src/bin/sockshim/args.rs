@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 /// Runs same-machine TCP connections over shared-memory pipes, under unmodified programs.
 #[derive(Debug, Parser)]
-#[command(name = "sockshim", version, about, after_help = EXIT_CODES, disable_help_subcommand = true)]
+#[command(name = "sockshim", version, after_help = EXIT_CODES, disable_help_subcommand = true)]
 pub(crate) struct Args {
     #[command(subcommand)]
     pub(crate) command: Command,

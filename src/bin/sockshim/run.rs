@@ -1,7 +1,7 @@
 //! `sockshim run`: sets the environment and becomes the program.
 
 use std::env;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -116,6 +116,7 @@ const LIBRARY_PLACES: [&str; 4] =
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::ffi::OsStr;
 
     fn preload_of(library: &str, existing: Option<&str>) -> Result<OsString, Failure> {
         preload(Path::new(library), existing.map(|value| OsStr::new(value).to_owned()))

@@ -16,8 +16,8 @@ pub(super) fn compare(programs: &Programs) -> Result<(), Failure> {
     )?;
     writeln!(
         out,
-        "    {:<28}{:>16}{:>16}{:>9}   {:>12}{:>12}",
-        "", "libc", "sockshim", "ratio", "CPU libc", "CPU sockshim"
+        "    {:<28}{:>16}{:>16}{:>9}{:>15}{:>15}",
+        "", "libc", "sockshim", "ratio", "CPU libc", "sockshim"
     )?;
     for question in &QUESTIONS {
         let mut sides = [Side::Libc, Side::Sockshim].map(|side| (side, 0, Vec::new()));
@@ -36,7 +36,7 @@ pub(super) fn compare(programs: &Programs) -> Result<(), Failure> {
         };
         writeln!(
             out,
-            "    {:<28}{:>16}{:>16}{:>8.1}x   {:>9.2} us{:>9.2} us",
+            "    {:<28}{:>16}{:>16}{:>8.1}x{:>12.2} us{:>12.2} us",
             question.title,
             question.show(libc.figure),
             question.show(sockshim.figure),
