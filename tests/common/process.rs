@@ -223,6 +223,22 @@ impl Program {
         self.stdout()
     }
 
+    /// Sends a signal to the program alone.
+    pub(crate) fn signal(&self, signal: libc::c_int) {
+        assert!(self.status.is_none(), "{} has ended", self.name);
+        let pid = libc::pid_t::try_from(self.child.id()).unwrap();
+        // SAFETY: `kill` takes no pointers, and the process is a child that was not waited for.
+        unsafe { libc::kill(pid, signal) };
+    }
+
+    /// Waits for the end, which must not be a success.
+    #[track_caller]
+    pub(crate) fn failure(mut self) -> ExitStatus {
+        let status = self.wait();
+        assert!(!status.success(), "{} should have failed\n{}", self.name, self.report());
+        status
+    }
+
     /// Kills the program and the processes that it made, as SIGKILL does: in the middle of whatever it does.
     pub(crate) fn kill(mut self) {
         self.end();
