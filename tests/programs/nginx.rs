@@ -149,10 +149,10 @@ impl Nginx {
     }
 }
 
-/// A download that is in its middle, and stays there long enough.
+/// A download that is in its middle, and stays there for some twenty seconds.
 fn slow_download(scratch: &Scratch, mode: Mode, curl: &Path, url: &str) -> Program {
     let mut command = scratch.command(mode, curl);
-    command.args(["-sSf", "--limit-rate", "500k", "-o", "partial"]).arg(format!("{url}big"));
+    command.args(["-sSf", "--limit-rate", "5M", "-o", "partial"]).arg(format!("{url}big"));
     let mut client = scratch.start(&mut command);
     let partial = scratch.path().join("partial");
     client.until("has received something", |_| {
