@@ -4,7 +4,7 @@
  * The socket calls are the usual ones. Linked with -lsockshim they are sockshim's, and a few further
  * calls, all with the prefix sockshim_, tell about a descriptor what the socket library cannot say.
  */
-#define _POSIX_C_SOURCE 200809L
+#define _GNU_SOURCE /* some types in sockshim.h are Linux's own */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <inttypes.h>
@@ -83,8 +83,8 @@ static void report(const char *name, int fd)
         die("sockshim_counters");
     printf("%s: descriptor %d, path %s (%s)\n", name, fd, path < 3 ? paths[path] : "unknown",
            sockshim_reason_text(sockshim_reason(fd)));
-    printf("%s: sent %" PRIu64 " (%" PRIu64 " through the kernel), received %" PRIu64 " (%" PRIu64
-           "), doorbells %" PRIu64 ", sleeps %" PRIu64 "\n",
+    printf("%s: sent %" PRIu64 " bytes over the pipe and %" PRIu64 " through the kernel, received %" PRIu64
+           " and %" PRIu64 "; %" PRIu64 " doorbells, %" PRIu64 " sleeps\n",
            name, counters.bytes_sent, counters.kernel_bytes_sent, counters.bytes_received,
            counters.kernel_bytes_received, counters.doorbells, counters.sleeps);
 }

@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use crate::args::Run;
+use crate::args::{PathChoice, Run};
 use crate::program::{self, Unusable};
 use crate::{Failure, signals};
 
@@ -61,6 +61,9 @@ fn environment(args: &Run) -> Result<Vec<(&'static str, OsString)>, Failure> {
     let mut environment = vec![("LD_PRELOAD", preload(&library, env::var_os("LD_PRELOAD"))?)];
     if let Some(path) = args.path {
         environment.push(("SOCKSHIM_PATH", path.as_str().into()));
+        if path == PathChoice::Pipe {
+            environment.push(("SOCKSHIM_UPGRADE_AFTER", "0".into()));
+        }
     }
     if let Some(profile) = args.profile {
         environment.push(("SOCKSHIM_PROFILE", profile.as_str().into()));
