@@ -31,6 +31,96 @@ fn echo_sends_back_every_byte() {
 }
 
 #[test]
+fn a_gigabyte_comes_back_unchanged() {
+    for ends in Ends::BOTH {
+        let scratch = Scratch::new();
+        echo(&scratch, ends, 1_000_000_000, |_| {});
+    }
+}
+
+#[test]
+fn every_setting_carries_the_bytes() {
+    for ends in Ends::BOTH {
+        for settings in [
+            &[("SOCKSHIM_PROFILE", "safe")][..],
+            &[("SOCKSHIM_PROFILE", "latency")],
+            &[("SOCKSHIM_PROFILE", "throughput")],
+            &[("SOCKSHIM_SPIN_US", "0"), ("SOCKSHIM_RING_MAX", "4096")],
+            &[("SOCKSHIM_RING_MAX", "65536")],
+            &[("SOCKSHIM_UPGRADE_AFTER", "1000000")],
+            &[("SOCKSHIM_PATH", "host")],
+            &[("SOCKSHIM_PATH", "pipe")],
+            &[("SOCKSHIM_DIR", "/no/such/folder/at/all")],
+            &[("SOCKSHIM_PROFILE", "nonsense"), ("SOCKSHIM_UPGRADE_AFTER", "-1"), ("SOCKSHIM_RING_MAX", "x")],
+        ] {
+            let scratch = Scratch::new();
+            echo(&scratch, ends, 10_000_000, |command| {
+                command.envs(settings.iter().copied());
+            });
+        }
+    }
+}
+
+#[test]
+fn both_ends_may_share_one_processor() {
+    for ends in Ends::BOTH {
+        let scratch = Scratch::new();
+        echo(&scratch, ends, 10_000_000, on_one_processor);
+        let mut server = scratch.command(ends.server, example("pingpong"));
+        on_one_processor(server.arg("server"));
+        let mut server = scratch.start(&mut server);
+        let mut client = scratch.command(ends.client, example("pingpong"));
+        on_one_processor(client.args(["client", &server.port(), "latency", "64", "5000"]));
+        scratch.output(&mut client);
+        server.success();
+    }
+}
+
+#[test]
+fn another_allocator_may_be_preloaded_too() {
+    let Some(jemalloc) = ["/usr/lib/x86_64-linux-gnu/libjemalloc.so.2", "/usr/lib64/libjemalloc.so.2"]
+        .into_iter()
+        .find(|file| Path::new(file).exists())
+    else {
+        return skip("libjemalloc.so.2 is not installed");
+    };
+    let sockshim = common::libsockshim();
+    let sockshim = sockshim.to_str().unwrap();
+    for preload in [format!("{sockshim}:{jemalloc}"), format!("{jemalloc}:{sockshim}")] {
+        for ends in Ends::BOTH {
+            let scratch = Scratch::new();
+            echo(&scratch, ends, 1_000_000, |command| {
+                command.env("LD_PRELOAD", &preload);
+            });
+        }
+    }
+}
+
+#[test]
+fn demo_shows_the_phases_of_a_connection() {
+    let scratch = Scratch::new();
+    let examples = example("http_get");
+    let said = scratch.output(
+        scratch
+            .command(Mode::Native, env!("CARGO_BIN_EXE_sockshim"))
+            .args(["demo", "--no-measure", "--examples"])
+            .arg(examples.parent().unwrap()),
+    );
+    assert!(
+        said.contains("| HTTP/1.0 200 OK") && said.contains("| 3 answers, 51 bytes, one connection"),
+        "{said}"
+    );
+    if said.contains("wrote no trace") {
+        return skip("libsockshim.so writes no trace yet");
+    }
+    // One client and one server, twice; the clients also create their sockets, and the servers a listening one.
+    for (phase, count) in [(" create ", 4), (" connect ", 4), (" transfer ", 4), (" disconnect ", 4)] {
+        assert!(said.matches(phase).count() >= count, "{phase}: {said}");
+    }
+    assert!(said.contains("path pipe (shared memory)"), "{said}");
+}
+
+#[test]
 fn over_http_1_0_the_server_disconnects_first() {
     for ends in Ends::ALL {
         let scratch = Scratch::new();
@@ -140,6 +230,34 @@ fn only_the_linked_example_mentions_sockshim() {
             assert!(text.lines().count() <= 150, "{} is too long for an example", path.display());
         }
     }
+}
+
+/// Runs echo_server and echo_client for one connection, with both commands changed by `change`.
+#[track_caller]
+fn echo(scratch: &Scratch, ends: Ends, bytes: u64, change: impl Fn(&mut Command)) {
+    let mut server = scratch.command(ends.server, example("echo_server"));
+    change(server.args(["0", "1"]));
+    let mut server = scratch.start(&mut server);
+    let mut client = scratch.command(ends.client, example("echo_client"));
+    change(client.args(["127.0.0.1", &server.port(), &bytes.to_string()]));
+    let answer = scratch.output(&mut client);
+    assert_eq!(answer, format!("{bytes} bytes came back unchanged\n"), "{ends:?} {client:?}");
+    server.success();
+}
+
+fn on_one_processor(command: &mut Command) {
+    let pin = || {
+        // SAFETY: a zeroed set is an empty set, and 0 means this process.
+        unsafe {
+            let mut set: libc::cpu_set_t = std::mem::zeroed();
+            libc::CPU_SET(0, &mut set);
+            // Where processor 0 may not be used the test is only less strict.
+            libc::sched_setaffinity(0, size_of_val(&set), &raw const set);
+        }
+        Ok(())
+    };
+    // SAFETY: `pin` makes one system call, allocates nothing and takes no lock.
+    unsafe { std::os::unix::process::CommandExt::pre_exec(command, pin) };
 }
 
 /// Where an example is, built on first use.

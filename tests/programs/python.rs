@@ -93,6 +93,51 @@ fn a_blocking_reader_of_a_killed_server_fails() {
     }
 }
 
+#[test]
+fn a_forked_child_serves_what_its_parent_accepted() {
+    let Some(python) = python() else { return };
+    for ends in Ends::ALL {
+        let scratch = Scratch::new();
+        let mut server = scratch.start(scratch.command(ends.server, &python).args(["-c", FORKING_SERVER]));
+        let port = server.port();
+        let said = scratch.output(scratch.command(ends.client, &python).args([
+            "-c",
+            ECHO_CLIENT,
+            &port,
+            "5",
+            "200",
+        ]));
+        assert_eq!(said, "5 connections, 4500000 bytes each way\n", "{ends:?}");
+        server.kill();
+    }
+}
+
+/// As inetd does it: the connection becomes standard input and output of another program.
+#[test]
+fn a_connection_survives_being_handed_to_another_program() {
+    let Some(python) = python() else { return };
+    for ends in Ends::ALL {
+        for keeps_environment in ["keeps", "drops"] {
+            let scratch = Scratch::new();
+            let mut server = scratch.start(scratch.command(ends.server, &python).args([
+                "-c",
+                HANDING_SERVER,
+                keeps_environment,
+            ]));
+            let port = server.port();
+            let said = scratch.output(scratch.command(ends.client, &python).args([
+                "-c",
+                ECHO_CLIENT,
+                &port,
+                "3",
+                "100",
+            ]));
+            assert_eq!(said, "3 connections, 3000000 bytes each way\n", "{ends:?}, {keeps_environment}");
+            server.kill();
+        }
+    }
+}
+
 /// The interpreter itself: `python3` may be a script that looks for it.
 fn python() -> Option<PathBuf> {
     let output = Command::new(program("python3")?)
@@ -165,6 +210,33 @@ async def main():
     print(connections, 'connections,', connections * rounds * 10000, 'bytes each way')
 
 asyncio.run(main())
+";
+
+const FORKING_SERVER: &str = "
+import socketserver
+
+class Echo(socketserver.BaseRequestHandler):
+    def handle(self):
+        while chunk := self.request.recv(30000):
+            self.request.sendall(chunk)
+
+with socketserver.ForkingTCPServer(('127.0.0.1', 0), Echo) as server:
+    print('listening on port', server.server_address[1], flush=True)
+    server.serve_forever()
+";
+
+/// Takes a few messages itself before `cat` takes over, so that the connection is no new one.
+const HANDING_SERVER: &str = "
+import socket, subprocess, sys
+listener = socket.create_server(('127.0.0.1', 0))
+print('listening on port', listener.getsockname()[1], flush=True)
+while True:
+    connection, _ = listener.accept()
+    for _ in range(50):
+        connection.sendall(connection.recv(10000, socket.MSG_WAITALL))
+    environment = None if sys.argv[1] == 'keeps' else {}
+    subprocess.Popen(['/bin/cat'], stdin=connection, stdout=connection, env=environment)
+    connection.close()
 ";
 
 /// Answers once, and then says nothing more.

@@ -9,7 +9,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use object::read::elf::{ElfFile64, FileHeader as _};
-use object::{Object as _, elf};
+use object::{Object as _, ReadCache, ReadRef as _, elf};
 
 /// Why a name cannot be run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,8 +53,9 @@ pub(crate) fn obstacle(program: &Path) -> Option<String> {
     if gains_privileges(&file) {
         return Some(format!("{name} gains privileges when it starts, so the loader ignores LD_PRELOAD"));
     }
-    let data = fs::read(&file).ok()?;
-    if !data.starts_with(&elf::ELFMAG) {
+    // A program may be large, and very little of it is looked at.
+    let data = ReadCache::new(File::open(&file).ok()?);
+    if (&data).read_bytes_at(0, 4) != Ok(&elf::ELFMAG) {
         return None;
     }
     let Some(linkage) = Linkage::of(&data) else {
@@ -130,8 +131,8 @@ struct Linkage {
 
 impl Linkage {
     /// `None` if it is not a program for this machine, or damaged.
-    fn of(data: &[u8]) -> Option<Self> {
-        let file = ElfFile64::<object::Endianness>::parse(data).ok()?;
+    fn of<'data>(data: &'data ReadCache<File>) -> Option<Self> {
+        let file = ElfFile64::<object::Endianness, &'data ReadCache<File>>::parse(data).ok()?;
         let endian = file.endian();
         let header = file.elf_header();
         if header.e_machine(endian) != elf::EM_X86_64 {
