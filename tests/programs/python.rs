@@ -100,13 +100,8 @@ fn a_forked_child_serves_what_its_parent_accepted() {
         let scratch = Scratch::new();
         let mut server = scratch.start(scratch.command(ends.server, &python).args(["-c", FORKING_SERVER]));
         let port = server.port();
-        let said = scratch.output(scratch.command(ends.client, &python).args([
-            "-c",
-            ECHO_CLIENT,
-            &port,
-            "5",
-            "200",
-        ]));
+        let said =
+            scratch.output(scratch.command(ends.client, &python).args(["-c", ECHO_CLIENT, &port, "5", "90"]));
         assert_eq!(said, "5 connections, 4500000 bytes each way\n", "{ends:?}");
         server.kill();
     }
