@@ -1,12 +1,14 @@
 //! The C examples, built with the system's compiler and run with libc alone and under sockshim.
 
 mod common;
+#[path = "common/process.rs"]
+mod process;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use common::process::{Ends, Mode, Scratch, skip};
+use process::{Ends, Mode, Scratch, skip};
 
 #[test]
 fn echo_sends_back_every_byte() {

@@ -1,13 +1,15 @@
 //! The `sockshim` command as its users meet it.
 
 mod common;
+#[path = "common/process.rs"]
+mod process;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use common::process::{Scratch, skip};
+use process::{Scratch, skip};
 
 #[test]
 fn a_missing_program_is_127_and_one_line() {

@@ -1,9 +1,9 @@
-//! What the tests share.
+//! What several tests need.
 
-pub(crate) mod process;
+use std::path::PathBuf;
 
-/// The shared object that Cargo built for this test run.
-pub(crate) fn libsockshim() -> std::path::PathBuf {
+/// The shared object that belongs to this test: Cargo builds it beside the test executable.
+pub(crate) fn libsockshim() -> PathBuf {
     let so = std::env::current_exe().unwrap().with_file_name("libsockshim.so");
     assert!(so.exists(), "{} is missing: is sockshim-preload a dev-dependency?", so.display());
     so

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::libsockshim;
+use crate::common::libsockshim;
 
 /// How a program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::{assert_same_content, big_file};
-use crate::common::process::{Ends, Mode, Program, Scratch, free_port, program};
+use crate::process::{Ends, Mode, Program, Scratch, free_port, program};
 
 #[test]
 fn a_large_file_arrives_whole() {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use super::{assert_same_content, big_file};
-use crate::common::process::{Ends, Mode, Program, Scratch, free_port, program};
+use crate::process::{Ends, Mode, Program, Scratch, free_port, program};
 
 #[test]
 fn http_server_serves_a_file_to_curl_and_urllib() {

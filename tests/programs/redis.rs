@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::big_file;
-use crate::common::process::{Ends, Mode, Program, Scratch, free_port, program};
+use crate::process::{Ends, Mode, Program, Scratch, free_port, program};
 
 #[test]
 fn values_come_back_as_they_were_set() {

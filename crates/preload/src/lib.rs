@@ -1,3 +1,1 @@
 //! Plain libc names.
-
-#![warn(clippy::disallowed_macros, clippy::disallowed_methods, clippy::disallowed_types)]
