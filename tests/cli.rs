@@ -62,6 +62,15 @@ fn verbose_shows_every_variable_that_is_set() {
 }
 
 #[test]
+fn path_pipe_upgrades_before_the_first_byte() {
+    let shown = stderr(&run(&["-v", "--path", "pipe", "--", "true"]));
+    assert!(
+        shown.contains("SOCKSHIM_PATH=pipe\n") && shown.contains("SOCKSHIM_UPGRADE_AFTER=0\n"),
+        "{shown}"
+    );
+}
+
+#[test]
 fn without_options_nothing_but_ld_preload_is_set() {
     let output = run(&["-v", "--", "true"]);
     let shown = stderr(&output);

@@ -118,6 +118,13 @@ impl Scratch {
             .stdout(File::create(&stdout).unwrap())
             .stderr(File::create(&stderr).unwrap())
             .process_group(0);
+        let die_with_the_test = || {
+            // SAFETY: this call takes no pointers.
+            unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+            Ok(())
+        };
+        // SAFETY: `die_with_the_test` makes one system call, allocates nothing and takes no lock.
+        unsafe { command.pre_exec(die_with_the_test) };
         let name = format!("{:?}", command.get_program());
         let child = command.spawn().unwrap_or_else(|error| panic!("{name}: {error}"));
         Program { name, child, status: None, stdout, stderr }

@@ -18,6 +18,11 @@ use trace::Trace;
 pub(crate) fn run(args: &Demo) -> Result<ExitCode, Failure> {
     let programs = Programs::find(&args.examples)?;
     let folder = Folder::create()?;
+    writeln!(
+        io::stdout(),
+        "Unmodified C programs under `sockshim run`. SOCKSHIM_UPGRADE_AFTER=0 puts these two connections on a\n\
+         pipe at once; by default so short a connection stays with the kernel.\n"
+    )?;
 
     show(&programs, &folder, "HTTP/1.0: one request, then the server disconnects first", |port| {
         programs.under_sockshim("http_get", &["127.0.0.1", port, "/hello"])
