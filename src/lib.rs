@@ -6,6 +6,8 @@
 //! Reading order: [`abi`] (what a program calls) -> `registry` (which descriptor is what) -> `pipe` (one
 //! connection over shared memory) -> `readiness` (poll, select, epoll) -> `sys` (the kernel).
 
+#![cfg_attr(not(test), warn(clippy::disallowed_macros, clippy::disallowed_methods, clippy::disallowed_types))]
+
 pub mod abi;
 mod error;
 mod pipe;

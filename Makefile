@@ -1,0 +1,55 @@
+# `make help` lists the targets. Cargo does the building; this file is the one place with the other commands.
+
+PREFIX ?= /usr/local
+BINDIR ?= $(PREFIX)/bin
+LIBDIR ?= $(PREFIX)/lib
+INCLUDEDIR ?= $(PREFIX)/include
+DESTDIR ?=
+
+CARGO ?= cargo
+TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
+RELEASE := $(TARGET)/release
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+
+help:
+	@echo 'make demo     build everything, then watch and measure unmodified C programs'
+	@echo 'make test     run all tests; the last line is the count'
+	@echo 'make check    formatting, lints and documentation, as reviewers see them'
+	@echo 'make bench    measure against libc sockets'
+	@echo 'make build    the command and libsockshim.so, in $(RELEASE)'
+	@echo 'make header   regenerate include/sockshim.h'
+	@echo 'make install  into PREFIX ($(PREFIX)); DESTDIR is honoured'
+
+build:
+	$(CARGO) build --release
+
+demo: build
+	$(MAKE) -C c_examples
+	$(RELEASE)/sockshim demo --examples c_examples/bin
+
+# The same for people and for machines: .ci/run calls this too.
+test:
+	@.ci/count $(CARGO) test --no-fail-fast
+
+check:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps
+
+bench:
+	$(CARGO) bench --package sockshim
+
+header:
+	SOCKSHIM_BLESS=1 $(CARGO) test --test header
+
+install: build
+	install -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCLUDEDIR)
+	install -m 755 $(RELEASE)/sockshim $(DESTDIR)$(BINDIR)/sockshim
+	install -m 755 $(RELEASE)/libsockshim.so $(DESTDIR)$(LIBDIR)/libsockshim.so.0
+	ln -sf libsockshim.so.0 $(DESTDIR)$(LIBDIR)/libsockshim.so
+	install -m 644 include/sockshim.h $(DESTDIR)$(INCLUDEDIR)/sockshim.h
+	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' \
+	    -e 's|@VERSION@|$(VERSION)|' sockshim.pc.in > $(DESTDIR)$(LIBDIR)/pkgconfig/sockshim.pc
+	chmod 644 $(DESTDIR)$(LIBDIR)/pkgconfig/sockshim.pc
+
+.PHONY: help build demo test check bench header install

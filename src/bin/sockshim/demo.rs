@@ -1,0 +1,137 @@
+//! `sockshim demo`: unmodified C programs, first watched, then measured.
+
+mod child;
+mod measure;
+mod trace;
+
+use std::env;
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use crate::Failure;
+use crate::args::Demo;
+use child::Child;
+use trace::Trace;
+
+pub(crate) fn run(args: &Demo) -> Result<ExitCode, Failure> {
+    let programs = Programs::find(&args.examples)?;
+    let folder = Folder::create()?;
+    writeln!(
+        io::stdout(),
+        "Unmodified C programs under `sockshim run`. SOCKSHIM_UPGRADE_AFTER=0 puts these two connections on a\n\
+         pipe at once; by default so short a connection stays with the kernel.\n"
+    )?;
+
+    show(&programs, &folder, "HTTP/1.0: one request, then the server disconnects first", |port| {
+        programs.under_sockshim("http_get", &["127.0.0.1", port, "/hello"])
+    })?;
+    show(
+        &programs,
+        &folder,
+        "HTTP/1.1: three requests on one connection, then the client disconnects first",
+        |port| programs.under_sockshim("http_keepalive", &["127.0.0.1", port, "3"]),
+    )?;
+    if !args.no_measure {
+        measure::compare(&programs)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Runs http_server and one client under sockshim and prints the phases of their connection.
+fn show(
+    programs: &Programs,
+    folder: &Folder,
+    title: &str,
+    client: impl FnOnce(&str) -> Command,
+) -> Result<(), Failure> {
+    let file = folder.0.join("trace");
+    // A previous connection's lines are not wanted again; there are none the first time.
+    let _ = fs::remove_file(&file);
+    let watched = |mut command: Command| {
+        command.env("SOCKSHIM_TRACE", &file).env("SOCKSHIM_UPGRADE_AFTER", "0");
+        command
+    };
+
+    let mut server = Child::start(watched(programs.under_sockshim("http_server", &["0", "1"])))?;
+    let port = server.port()?;
+    let client = Child::start(watched(client(&port)))?;
+    let (server_pid, client_pid) = (server.pid(), client.pid());
+    let answer = client.finish()?.output;
+    server.finish()?;
+
+    let mut out = io::stdout().lock();
+    writeln!(out, "{title}\n")?;
+    for line in answer.lines().filter(|line| !line.is_empty()) {
+        writeln!(out, "    | {line}")?;
+    }
+    writeln!(out)?;
+    let trace = Trace::read(&file)?;
+    if trace.is_empty() {
+        writeln!(out, "    libsockshim.so wrote no trace, so the phases cannot be shown.\n")?;
+        return Ok(());
+    }
+    for (name, pid) in [("client", client_pid), ("server", server_pid)] {
+        writeln!(out, "    {name} (process {pid})")?;
+        for phase in trace.of(pid) {
+            writeln!(out, "      {phase}")?;
+        }
+    }
+    writeln!(out)?;
+    Ok(())
+}
+
+/// The C examples, and how to start them.
+struct Programs {
+    examples: PathBuf,
+    sockshim: PathBuf,
+}
+
+impl Programs {
+    fn find(examples: &Path) -> Result<Self, Failure> {
+        for name in ["http_server", "http_get", "http_keepalive", "pingpong"] {
+            if !examples.join(name).is_file() {
+                return Err(Failure::new(
+                    1,
+                    format!(
+                        "there is no {name} in {}; build the examples with `make -C c_examples`, or say where \
+                         they are with --examples",
+                        examples.display()
+                    ),
+                ));
+            }
+        }
+        Ok(Self { examples: examples.canonicalize()?, sockshim: env::current_exe()? })
+    }
+
+    fn with_libc(&self, name: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(self.examples.join(name));
+        command.args(arguments).env_remove("LD_PRELOAD");
+        command
+    }
+
+    fn under_sockshim(&self, name: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.sockshim);
+        command.args(["run", "--"]).arg(self.examples.join(name)).args(arguments);
+        command
+    }
+}
+
+/// A private folder that goes away with the value.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn create() -> io::Result<Self> {
+        let folder = env::temp_dir().join(format!("sockshim-demo-{}", std::process::id()));
+        fs::create_dir(&folder)?;
+        Ok(Self(folder))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // Nothing better can be done about a folder that does not go away.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}

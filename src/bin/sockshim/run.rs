@@ -1,0 +1,145 @@
+//! `sockshim run`: sets the environment and becomes the program.
+
+use std::env;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use crate::args::{PathChoice, Run};
+use crate::program::{self, Unusable};
+use crate::{Failure, signals};
+
+const CANNOT_PREPARE: u8 = 125;
+const CANNOT_EXECUTE: u8 = 126;
+const NOT_FOUND: u8 = 127;
+
+/// Replaces this process by the program; returns only if that fails.
+pub(crate) fn run(args: &Run) -> Result<ExitCode, Failure> {
+    let (name, arguments) = args
+        .program
+        .split_first()
+        .ok_or_else(|| Failure::new(2, "no program given; try `sockshim run -- PROGRAM`"))?;
+    let program = program::find(name).map_err(|unusable| match unusable {
+        Unusable::Missing => Failure::new(NOT_FOUND, format!("{}: there is no such program", name.display())),
+        Unusable::NotExecutable => Failure::new(
+            CANNOT_EXECUTE,
+            format!(
+                "{}: this file cannot be executed; is it a program, with permission `x`?",
+                name.display()
+            ),
+        ),
+    })?;
+    let environment = environment(args)?;
+
+    if args.verbose {
+        for (name, value) in &environment {
+            eprintln!("sockshim: {name}={}", value.display());
+        }
+    }
+    if let Some(obstacle) = program::obstacle(&program) {
+        eprintln!("sockshim: warning: {obstacle}; its connections stay with the kernel");
+    }
+
+    let mut command = Command::new(&program);
+    command.arg0(name).args(arguments).envs(environment);
+    signals::keep(&mut command);
+    let error = command.exec();
+    Err(Failure::new(CANNOT_EXECUTE, format!("{}: {error}", program.display())))
+}
+
+/// The variables to set, in the order in which they are shown.
+fn environment(args: &Run) -> Result<Vec<(&'static str, OsString)>, Failure> {
+    let library = match &args.library {
+        Some(file) if file.is_file() => std::path::absolute(file)?,
+        Some(file) => {
+            return Err(Failure::new(CANNOT_PREPARE, format!("{}: there is no such file", file.display())));
+        }
+        None => find_library()?,
+    };
+    let mut environment = vec![("LD_PRELOAD", preload(&library, env::var_os("LD_PRELOAD"))?)];
+    if let Some(path) = args.path {
+        environment.push(("SOCKSHIM_PATH", path.as_str().into()));
+        if path == PathChoice::Pipe {
+            environment.push(("SOCKSHIM_UPGRADE_AFTER", "0".into()));
+        }
+    }
+    if let Some(profile) = args.profile {
+        environment.push(("SOCKSHIM_PROFILE", profile.as_str().into()));
+    }
+    Ok(environment)
+}
+
+/// `LD_PRELOAD` with `library` in front of what is there already.
+fn preload(library: &Path, existing: Option<OsString>) -> Result<OsString, Failure> {
+    if library.as_os_str().as_bytes().iter().any(|byte| matches!(byte, b' ' | b':')) {
+        return Err(Failure::new(
+            CANNOT_PREPARE,
+            format!(
+                "{}: LD_PRELOAD cannot hold a path with a space or a colon; install the library elsewhere",
+                library.display()
+            ),
+        ));
+    }
+    let mut value = library.as_os_str().to_owned();
+    if let Some(existing) = existing.filter(|existing| !existing.is_empty()) {
+        if env::split_paths(&existing).any(|entry| entry == library) {
+            return Ok(existing);
+        }
+        value.push(":");
+        value.push(existing);
+    }
+    Ok(value)
+}
+
+/// The shared object that belongs to this command: as built by Cargo, in the same folder, or installed.
+fn find_library() -> Result<PathBuf, Failure> {
+    let command = env::current_exe()?;
+    let folder = command.parent().unwrap_or(Path::new("/"));
+    LIBRARY_PLACES.iter().map(|place| folder.join(place)).find(|file| file.is_file()).map_or_else(
+        || {
+            Err(Failure::new(
+                CANNOT_PREPARE,
+                format!(
+                    "libsockshim.so was found neither beside {} nor in ../lib; build it with `cargo build \
+                     --release`, or say where it is with --library",
+                    command.display()
+                ),
+            ))
+        },
+        |file| Ok(file.canonicalize()?),
+    )
+}
+
+/// Relative to the folder of the command. Cargo keeps the newest build in `deps`, so that comes first.
+const LIBRARY_PLACES: [&str; 4] =
+    ["deps/libsockshim.so", "libsockshim.so", "../lib/libsockshim.so.0", "../lib/libsockshim.so"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ffi::OsStr;
+
+    fn preload_of(library: &str, existing: Option<&str>) -> Result<OsString, Failure> {
+        preload(Path::new(library), existing.map(|value| OsStr::new(value).to_owned()))
+    }
+
+    #[test]
+    fn the_library_goes_in_front_of_what_was_preloaded() {
+        assert_eq!(preload_of("/l/s.so", None).unwrap(), "/l/s.so");
+        assert_eq!(preload_of("/l/s.so", Some("")).unwrap(), "/l/s.so");
+        assert_eq!(preload_of("/l/s.so", Some("/a.so:/b.so")).unwrap(), "/l/s.so:/a.so:/b.so");
+    }
+
+    #[test]
+    fn the_library_is_preloaded_once() {
+        assert_eq!(preload_of("/l/s.so", Some("/a.so:/l/s.so")).unwrap(), "/a.so:/l/s.so");
+    }
+
+    #[test]
+    fn a_path_that_ld_preload_cannot_hold_is_refused() {
+        assert_eq!(preload_of("/my lib/s.so", None).unwrap_err().code, CANNOT_PREPARE);
+        assert_eq!(preload_of("/my:lib/s.so", None).unwrap_err().code, CANNOT_PREPARE);
+    }
+}

@@ -1,0 +1,352 @@
+//! Real programs in tests: started with or without sockshim, watched, and cleaned up after.
+
+#![allow(dead_code, reason = "every test uses a part of it")]
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::net::TcpListener;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::common::libsockshim;
+
+/// How a program runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// With libc alone.
+    Native,
+    /// Under `LD_PRELOAD`, everything else as users get it.
+    Preloaded,
+    /// Under `LD_PRELOAD`, on a pipe before the first byte.
+    AtOnce,
+}
+
+/// The modes of both ends of a connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ends {
+    pub(crate) server: Mode,
+    pub(crate) client: Mode,
+}
+
+impl Ends {
+    /// Both ends preloaded, one end only, and neither, which is what the others are compared with.
+    pub(crate) const ALL: [Self; 7] = [
+        Self::new(Mode::Native, Mode::Native),
+        Self::new(Mode::Preloaded, Mode::Preloaded),
+        Self::new(Mode::AtOnce, Mode::AtOnce),
+        Self::new(Mode::Preloaded, Mode::Native),
+        Self::new(Mode::AtOnce, Mode::Native),
+        Self::new(Mode::Native, Mode::Preloaded),
+        Self::new(Mode::Native, Mode::AtOnce),
+    ];
+
+    /// Both ends preloaded.
+    pub(crate) const BOTH: [Self; 2] =
+        [Self::new(Mode::Preloaded, Mode::Preloaded), Self::new(Mode::AtOnce, Mode::AtOnce)];
+
+    const fn new(server: Mode, client: Mode) -> Self {
+        Self { server, client }
+    }
+}
+
+/// A folder for the files of one test and a private rendezvous folder; both go away with the value.
+#[derive(Debug)]
+pub(crate) struct Scratch {
+    folder: PathBuf,
+    rendezvous: PathBuf,
+}
+
+impl Scratch {
+    pub(crate) fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("sockshim-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let memory = Path::new("/dev/shm");
+        let scratch = Self {
+            folder: std::env::temp_dir().join(&name),
+            rendezvous: if memory.is_dir() { memory.into() } else { std::env::temp_dir() }
+                .join(format!("{name}-meet")),
+        };
+        for folder in [&scratch.folder, &scratch.rendezvous] {
+            fs::DirBuilder::new().mode(0o700).create(folder).unwrap();
+        }
+        scratch
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Writes a file and returns its path.
+    pub(crate) fn file(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.folder.join(name);
+        fs::write(&path, content).unwrap();
+        path
+    }
+
+    /// A command that runs `program` in this folder, in `mode`.
+    pub(crate) fn command(&self, mode: Mode, program: impl AsRef<Path>) -> Command {
+        let mut command = Command::new(program.as_ref());
+        command.current_dir(&self.folder).env_remove("LD_PRELOAD");
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("SOCKSHIM_") {
+                command.env_remove(name);
+            }
+        }
+        // Also for programs that preload the library by themselves or are linked with it.
+        command.env("SOCKSHIM_DIR", &self.rendezvous);
+        if mode != Mode::Native {
+            command.env("LD_PRELOAD", libsockshim());
+        }
+        if mode == Mode::AtOnce {
+            command.env("SOCKSHIM_UPGRADE_AFTER", "0");
+        }
+        command
+    }
+
+    /// Starts `command` in the background.
+    pub(crate) fn start(&self, command: &mut Command) -> Program {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let [stdout, stderr] = ["out", "err"].map(|kind| self.folder.join(format!("{number}.{kind}")));
+        command
+            .stdin(Stdio::null())
+            .stdout(File::create(&stdout).unwrap())
+            .stderr(File::create(&stderr).unwrap())
+            .process_group(0);
+        let die_with_the_test = || {
+            // SAFETY: this call takes no pointers.
+            unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+            Ok(())
+        };
+        // SAFETY: `die_with_the_test` makes one system call, allocates nothing and takes no lock.
+        unsafe { command.pre_exec(die_with_the_test) };
+        let name = format!("{:?}", command.get_program());
+        let child = command.spawn().unwrap_or_else(|error| panic!("{name}: {error}"));
+        Program { name, child, status: None, stdout, stderr }
+    }
+
+    /// Runs `command` to its end, which must be a success, and returns its standard output.
+    #[track_caller]
+    pub(crate) fn output(&self, command: &mut Command) -> String {
+        self.start(command).success()
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let left: Vec<_> = fs::read_dir(&self.rendezvous)
+            .map(|entries| entries.flatten().map(|entry| entry.file_name()).collect())
+            .unwrap_or_default();
+        let _ = fs::remove_dir_all(&self.folder);
+        let _ = fs::remove_dir_all(&self.rendezvous);
+        if RENDEZVOUS_IS_LEFT_EMPTY && !thread::panicking() {
+            assert!(left.is_empty(), "left in the rendezvous folder: {left:?}");
+        }
+    }
+}
+
+/// Whether nothing may remain in the rendezvous folder when all programs of a test have ended.
+const RENDEZVOUS_IS_LEFT_EMPTY: bool = false;
+
+/// A program in the background, in a process group of its own that does not outlive the value.
+#[derive(Debug)]
+pub(crate) struct Program {
+    name: String,
+    child: Child,
+    status: Option<ExitStatus>,
+    stdout: PathBuf,
+    stderr: PathBuf,
+}
+
+impl Program {
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn stdout(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.stdout).unwrap()).into_owned()
+    }
+
+    pub(crate) fn stderr(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.stderr).unwrap()).into_owned()
+    }
+
+    /// Waits until the program has said on standard output on which port it listens.
+    #[track_caller]
+    pub(crate) fn port(&mut self) -> String {
+        self.until("says its port", |program| {
+            let text = program.stdout();
+            let (_, rest) = text.split_once("listening on port ")?;
+            rest.split_once('\n').map(|(port, _)| port.to_owned())
+        })
+    }
+
+    /// Waits until something accepts connections on `port`.
+    #[track_caller]
+    pub(crate) fn accepts_on(&mut self, port: u16) {
+        self.until("accepts connections", |_| std::net::TcpStream::connect(("127.0.0.1", port)).ok());
+    }
+
+    /// Waits until `seen` finds what it looks for. The program must not end before.
+    #[track_caller]
+    pub(crate) fn until<T>(&mut self, what: &str, mut seen: impl FnMut(&Self) -> Option<T>) -> T {
+        let start = Instant::now();
+        loop {
+            if let Some(value) = seen(self) {
+                return value;
+            }
+            if let Some(status) = self.ended() {
+                // It may have happened between the two looks.
+                return seen(self).unwrap_or_else(|| {
+                    panic!("{} ended ({status}) before it {what}\n{}", self.name, self.report())
+                });
+            }
+            self.watchdog(start, what);
+        }
+    }
+
+    /// Waits for the end.
+    #[track_caller]
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.ended() {
+                return status;
+            }
+            self.watchdog(start, "ends");
+        }
+    }
+
+    /// Waits for the end, which must be a success, and returns the standard output.
+    #[track_caller]
+    pub(crate) fn success(mut self) -> String {
+        let status = self.wait();
+        assert!(status.success(), "{}: {status}\n{}", self.name, self.report());
+        self.stdout()
+    }
+
+    /// Sends a signal to the program alone.
+    pub(crate) fn signal(&self, signal: libc::c_int) {
+        assert!(self.status.is_none(), "{} has ended", self.name);
+        let pid = libc::pid_t::try_from(self.child.id()).unwrap();
+        // SAFETY: `kill` takes no pointers, and the process is a child that was not waited for.
+        unsafe { libc::kill(pid, signal) };
+    }
+
+    /// Waits for the end, which must not be a success.
+    #[track_caller]
+    pub(crate) fn failure(mut self) -> ExitStatus {
+        let status = self.wait();
+        assert!(!status.success(), "{} should have failed\n{}", self.name, self.report());
+        status
+    }
+
+    /// Kills the program and the processes that it made, as SIGKILL does: in the middle of whatever it does.
+    pub(crate) fn kill(mut self) {
+        self.end();
+    }
+
+    fn ended(&mut self) -> Option<ExitStatus> {
+        if self.status.is_none() {
+            self.status = self.child.try_wait().unwrap();
+        }
+        self.status
+    }
+
+    #[track_caller]
+    fn watchdog(&mut self, start: Instant, what: &str) {
+        if start.elapsed() > HANGS_AFTER {
+            let report = self.report();
+            self.end();
+            panic!("{}: waited {HANGS_AFTER:?} until it {what}\n{report}", self.name);
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+
+    fn report(&self) -> String {
+        format!("standard output:\n{}\nstandard error:\n{}", self.stdout(), self.stderr())
+    }
+
+    fn end(&mut self) {
+        let group = libc::pid_t::try_from(self.child.id()).unwrap();
+        // While the leader is not waited for, or a member lives, nobody else can get this group number.
+        if self.status.is_none() || !members(group).is_empty() {
+            // SAFETY: `killpg` takes no pointers, and the group is the one that `start` made.
+            unsafe { libc::killpg(group, libc::SIGKILL) };
+        }
+        if self.status.is_none() {
+            self.status = self.child.wait().ok();
+        }
+        let start = Instant::now();
+        while !members(group).is_empty() && start.elapsed() < HANGS_AFTER {
+            thread::sleep(Duration::from_millis(1));
+        }
+        let left = members(group);
+        assert!(left.is_empty() || thread::panicking(), "{} left processes behind: {left:?}", self.name);
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// The live processes of a group; zombies are only waiting for their parent.
+fn members(group: libc::pid_t) -> Vec<String> {
+    let mut members = Vec::new();
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else { continue };
+        // pid (name) state parent group ...; the name may hold anything
+        let Some((_, rest)) = stat.rsplit_once(") ") else { continue };
+        let fields: Vec<&str> = rest.split(' ').collect();
+        if fields[0] != "Z" && fields[0] != "X" && fields[2].parse() == Ok(group) {
+            members.push(stat.trim_end().chars().take(60).collect());
+        }
+    }
+    members
+}
+
+/// The path of a program. A missing one is skipped loudly, or is a failure if `SOCKSHIM_TEST_REQUIRE=1`.
+pub(crate) fn program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path)
+        .chain(["/usr/sbin".into(), "/usr/local/sbin".into()])
+        .map(|folder| folder.join(name))
+        .find(|file| file.is_file());
+    if found.is_none() {
+        skip(&format!("{name} is not installed"));
+    }
+    found
+}
+
+/// Says that a test, or a part of one, was not run. This goes around the capturing of test output.
+#[track_caller]
+pub(crate) fn skip(why: &str) {
+    assert!(
+        std::env::var_os("SOCKSHIM_TEST_REQUIRE").is_none_or(|value| value != "1"),
+        "{why}, and SOCKSHIM_TEST_REQUIRE=1 asks for it"
+    );
+    let test = thread::current().name().unwrap_or("a test").to_owned();
+    let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {why}");
+}
+
+/// A port that nobody uses, below the range that the kernel takes ports for clients from.
+pub(crate) fn free_port() -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let number = std::process::id() * 37 + NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = u16::try_from(20_000 + number % 12_000).unwrap();
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+/// Long enough for the slowest machine, and no bound on how long a test may take.
+const HANGS_AFTER: Duration = Duration::from_secs(120);
