@@ -1,6 +1,8 @@
 //! Bytes whose value depends on their position, so that a lost, doubled or moved byte is seen.
 
 use std::sync::OnceLock;
+use std::thread;
+use std::time::Duration;
 
 use crate::sys::{self, Answer};
 
@@ -27,6 +29,12 @@ impl Random {
     /// A number in `low..=high`.
     pub(crate) fn within(&mut self, low: usize, high: usize) -> usize {
         low + (self.next() % (high - low + 1) as u64) as usize
+    }
+
+    /// A size from 1 to 2^`bits`, small ones as likely as big ones.
+    pub(crate) fn size(&mut self, bits: usize) -> usize {
+        let most = 1 << self.within(0, bits);
+        self.within(1, most)
     }
 }
 
@@ -123,6 +131,19 @@ impl Flow {
                     assert_eq!(error.0, libc::EAGAIN, "a full pipe says EAGAIN");
                     return self.position - before;
                 }
+            }
+        }
+    }
+
+    /// Writes until it takes no more, and still takes none after the kernel had time to move bytes on.
+    #[track_caller]
+    pub(crate) fn fill_up(&mut self, fd: i32) -> usize {
+        let mut total = self.fill(fd, 10_000);
+        loop {
+            thread::sleep(Duration::from_millis(20));
+            match self.fill(fd, 10_000) + self.fill(fd, 1) {
+                0 => return total,
+                more => total += more,
             }
         }
     }

@@ -1,8 +1,9 @@
 //! What a case is, and how one runs inside its own process.
 
-use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::{env, thread};
 
 use crate::sys;
@@ -76,13 +77,13 @@ pub(crate) struct End {
     pub(crate) other: libc::pid_t,
     /// A kernel socket to the other side's code, for "now you".
     sync: i32,
-    closed: Cell<bool>,
-    killed: Cell<bool>,
+    closed: AtomicBool,
+    killed: AtomicBool,
 }
 
 impl End {
     fn new(fd: i32, sync: i32, other: libc::pid_t) -> Self {
-        Self { fd, other, sync, closed: Cell::new(false), killed: Cell::new(false) }
+        Self { fd, other, sync, closed: AtomicBool::new(false), killed: AtomicBool::new(false) }
     }
 
     /// Lets the other side's [`End::hear`] return.
@@ -99,25 +100,25 @@ impl End {
 
     #[track_caller]
     pub(crate) fn close(&self) {
-        assert!(!self.closed.replace(true), "closed twice");
+        assert!(!self.closed.swap(true, Relaxed), "closed twice");
         assert_eq!(sys::close(self.fd), Ok(0));
     }
 
     /// The test closed the descriptor itself.
     pub(crate) fn forget(&self) {
-        self.closed.set(true);
+        self.closed.store(true, Relaxed);
     }
 
     /// Kills the other end's process with SIGKILL and waits until it is gone.
     #[track_caller]
     pub(crate) fn kill_other(&self) {
-        self.killed.set(true);
+        self.killed.store(true, Relaxed);
         assert_eq!(sys::kill(self.other, libc::SIGKILL), Ok(0));
         assert_eq!(sys::wait(self.other), sys::Ended::Killed(libc::SIGKILL));
     }
 
     fn finish(&self) {
-        if !self.closed.get() {
+        if !self.closed.load(Relaxed) {
             let _ = sys::close(self.fd);
         }
         let _ = sys::close(self.sync);
@@ -270,7 +271,7 @@ fn with_fork(here: fn(&End), there: fn(&End)) {
     sys::close(listener).expect("close");
     here(&end);
     end.finish();
-    if !end.killed.get() {
+    if !end.killed.load(Relaxed) {
         assert_eq!(sys::wait(child), sys::Ended::Exited(0), "the other end failed");
     }
 }
@@ -291,7 +292,7 @@ fn with_exec(case: &str, here: fn(&End), there: fn(&End)) {
     sys::close(listener).expect("close");
     here(&end);
     end.finish();
-    if !end.killed.get() {
+    if !end.killed.load(Relaxed) {
         assert_eq!(sys::wait(child), sys::Ended::Exited(0), "the other end failed");
     }
 }

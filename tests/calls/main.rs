@@ -17,6 +17,9 @@ mod harness;
 mod runner;
 mod sys;
 
+mod end;
+mod flags;
+mod signals;
 mod stream;
 
 use std::process::ExitCode;
@@ -31,4 +34,5 @@ fn main() -> ExitCode {
 }
 
 /// All cases, by area.
-const AREAS: &[(&str, &[Case])] = &[("stream", stream::CASES)];
+const AREAS: &[(&str, &[Case])] =
+    &[("stream", stream::CASES), ("flags", flags::CASES), ("signals", signals::CASES), ("end", end::CASES)];
