@@ -41,7 +41,7 @@ impl Random {
 /// One direction of a connection: its byte at every position, and how far it has been used.
 #[derive(Clone, Debug)]
 pub(crate) struct Flow {
-    start: usize,
+    pub(crate) start: usize,
     pub(crate) position: usize,
 }
 

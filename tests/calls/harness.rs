@@ -98,6 +98,11 @@ impl End {
         assert_eq!(sys::read(self.sync, &mut [0]), Ok(1), "the other side is gone");
     }
 
+    /// Whether [`End::hear`] would return at once.
+    pub(crate) fn is_called(&self) -> bool {
+        sys::events(self.sync, libc::POLLIN) != 0
+    }
+
     #[track_caller]
     pub(crate) fn close(&self) {
         assert!(!self.closed.swap(true, Relaxed), "closed twice");

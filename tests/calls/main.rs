@@ -17,8 +17,11 @@ mod harness;
 mod runner;
 mod sys;
 
+mod connect;
 mod end;
 mod flags;
+mod options;
+mod poll;
 mod signals;
 mod stream;
 
@@ -34,5 +37,12 @@ fn main() -> ExitCode {
 }
 
 /// All cases, by area.
-const AREAS: &[(&str, &[Case])] =
-    &[("stream", stream::CASES), ("flags", flags::CASES), ("signals", signals::CASES), ("end", end::CASES)];
+const AREAS: &[(&str, &[Case])] = &[
+    ("stream", stream::CASES),
+    ("flags", flags::CASES),
+    ("end", end::CASES),
+    ("signals", signals::CASES),
+    ("options", options::CASES),
+    ("connect", connect::CASES),
+    ("poll", poll::CASES),
+];

@@ -57,8 +57,8 @@ impl Set {
         unsafe { libc::FD_ISSET(fd, &self.0) }
     }
 
-    fn pointer(set: Option<&mut Self>) -> *mut libc::fd_set {
-        set.map_or(ptr::null_mut(), |set| &mut set.0)
+    pub(crate) fn pointer(&mut self) -> *mut libc::fd_set {
+        &raw mut self.0
     }
 }
 
@@ -73,9 +73,9 @@ pub(crate) fn select(
     let time = if milliseconds < 0 { ptr::null_mut() } else { &raw mut time };
     call!(libc::select(
         libc::FD_SETSIZE as c_int,
-        Set::pointer(read),
-        Set::pointer(write),
-        Set::pointer(except),
+        read.map_or(ptr::null_mut(), Set::pointer),
+        write.map_or(ptr::null_mut(), Set::pointer),
+        except.map_or(ptr::null_mut(), Set::pointer),
         time
     ))
 }
