@@ -18,12 +18,18 @@ mod runner;
 mod sys;
 
 mod connect;
+mod descriptors;
 mod end;
+mod epoll;
+mod epoll_many;
+mod errors;
+mod files;
 mod flags;
 mod options;
 mod poll;
 mod signals;
 mod stream;
+mod threads;
 
 use std::process::ExitCode;
 
@@ -45,4 +51,10 @@ const AREAS: &[(&str, &[Case])] = &[
     ("options", options::CASES),
     ("connect", connect::CASES),
     ("poll", poll::CASES),
+    ("epoll", epoll::CASES),
+    ("epoll_many", epoll_many::CASES),
+    ("threads", threads::CASES),
+    ("descriptors", descriptors::CASES),
+    ("files", files::CASES),
+    ("errors", errors::CASES),
 ];
