@@ -19,7 +19,7 @@ pub(crate) const CASES: &[Case] = &[
         Flow::new(1).write(c, 10_000, 500);
         Flow::new(1).read(d, 10_000, 500);
         // A listener took the first number and gave it back.
-        assert_eq!((c, d), (next + 1, next + 2));
+        assert_eq!((c, d), (b + 1, b + 2));
         assert_eq!(sys::dup(0), next);
         sys::close(a).expect("close");
         assert_eq!(sys::eventfd(), a);
@@ -30,6 +30,7 @@ pub(crate) const CASES: &[Case] = &[
             Flow::new(1).write(a, 1000, 100);
             Flow::new(1).read(b, 1000, 100);
             sys::write_all(a, b"unread");
+            sys::plug_below(b);
             sys::close(b).expect("close");
             let again = match round % 6 {
                 0 => sys::file_with(b"file"),
@@ -131,6 +132,7 @@ pub(crate) const CASES: &[Case] = &[
     }),
     case("close_in_a_vfork_child_does_not_disturb_the_parent", || {
         let (a, b) = sys::pair();
+        sys::plug_below(b);
         for before in [0, 10_000] {
             Flow::new(1).write(a, before, 500);
             Flow::new(1).read(b, before, 500);
@@ -268,6 +270,7 @@ pub(crate) const CASES: &[Case] = &[
         },
         |end| {
             Flow::new(1).read(end.fd, 10_000, 500);
+            sys::plug_below(end.fd);
             // SAFETY: the stream is used once and closed.
             unsafe { assert_eq!(libc::fclose(libc::fdopen(end.fd, c"r+".as_ptr())), 0) };
             end.forget();
@@ -283,6 +286,7 @@ pub(crate) const CASES: &[Case] = &[
         Flow::new(1).write(a, 10_000, 500);
         Flow::new(1).read(b, 10_000, 500);
         let program = c"/bin/sh";
+        sys::set_cloexec(b, true);
         let script = CString::new(format!("test ! -e /proc/self/fd/{b}")).expect("a script");
         assert_eq!(sys::wait(sys::spawn(program, &[c"-c", &script], &[])), sys::Ended::Exited(0));
         Flow::new(2).write(a, 10_000, 500);

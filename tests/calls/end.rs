@@ -215,6 +215,7 @@ pub(crate) const CASES: &[Case] = &[
             assert_eq!(sys::getpeername(end.fd), peer);
             sys::shutdown(end.fd, libc::SHUT_WR).expect("shutdown");
             assert_eq!(sys::getpeername(end.fd), peer);
+            end.tell();
             assert_eq!(sys::read(end.fd, &mut [0]), Ok(0));
             sys::until(|| events(end.fd, 0) & libc::POLLHUP != 0);
             assert_eq!(sys::getsockname(end.fd), own);
@@ -228,6 +229,7 @@ pub(crate) const CASES: &[Case] = &[
             // The other direction is still open.
             assert_eq!(sys::getsockname(end.fd), own);
             assert_eq!(sys::getpeername(end.fd), peer);
+            end.hear();
         },
     ),
     dialogue(

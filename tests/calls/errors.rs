@@ -111,7 +111,7 @@ pub(crate) const CASES: &[Case] = &[
         fails(call!(libc::read(b, pointer, usize::MAX)), libc::EFAULT);
         fails(call!(libc::write(a, pointer, usize::MAX)), libc::EFAULT);
         let two = [libc::iovec { iov_base: pointer, iov_len: isize::MAX as usize }; 2];
-        fails(call!(libc::readv(b, two.as_ptr(), 2)), libc::EINVAL);
+        fails(call!(libc::readv(b, two.as_ptr(), 2)), libc::EFAULT);
         let huge = libc::iovec { iov_base: pointer, iov_len: usize::MAX };
         fails(call!(libc::readv(b, &huge, 1)), libc::EINVAL);
         fails(call!(libc::writev(a, &huge, 1)), libc::EINVAL);

@@ -17,6 +17,7 @@ mod harness;
 mod runner;
 mod sys;
 
+mod bulk;
 mod connect;
 mod descriptors;
 mod end;
@@ -25,6 +26,7 @@ mod epoll_many;
 mod errors;
 mod files;
 mod flags;
+mod lanes;
 mod options;
 mod poll;
 mod signals;
@@ -57,4 +59,6 @@ const AREAS: &[(&str, &[Case])] = &[
     ("descriptors", descriptors::CASES),
     ("files", files::CASES),
     ("errors", errors::CASES),
+    ("lanes", lanes::CASES),
+    ("bulk", bulk::CASES),
 ];

@@ -360,6 +360,17 @@ pub(crate) fn dup(fd: i32) -> i32 {
     call!(libc::dup(fd)).expect("dup") as i32
 }
 
+/// Takes every free number below `fd`, so that its own is the lowest once it is closed.
+pub(crate) fn plug_below(fd: i32) {
+    loop {
+        let plug = dup(0);
+        if plug > fd {
+            let _ = close(plug);
+            return;
+        }
+    }
+}
+
 pub(crate) fn dup2(from: i32, to: i32) -> Answer {
     call!(libc::dup2(from, to))
 }
