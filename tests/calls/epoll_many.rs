@@ -1,0 +1,352 @@
+//! epoll with many connections, threads and processes.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use libc::{EPOLL_CTL_ADD, EPOLLET, EPOLLEXCLUSIVE, EPOLLIN, EPOLLONESHOT, EPOLLOUT, EPOLLRDHUP};
+
+use crate::data::{Flow, Random};
+use crate::harness::{Case, Child, case};
+use crate::sys::wait::{add, control, epoll, epoll_wait, modify, ready};
+use crate::sys::{self, Errno};
+
+pub(crate) const CASES: &[Case] = &[
+    case("fifty_connections_level", || fifty(EPOLLIN)),
+    case("fifty_connections_edge", || fifty(EPOLLIN | EPOLLET)),
+    case("fifty_connections_edge_both_ways", || fifty(EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET)),
+    case("fifty_connections_one_shot", || fifty(EPOLLIN | EPOLLONESHOT)),
+    case("an_echo_server_with_random_clients", || {
+        let (listener, port) = sys::listener(libc::AF_INET);
+        let server = Child::run(|| echo_server(listener, 50));
+        let clients: Vec<_> = (0..2)
+            .map(|half| {
+                Child::run(move || {
+                    let fds: Vec<_> = (0..25).map(|_| sys::connected(libc::AF_INET, port)).collect();
+                    let mut random = Random::new(half);
+                    let mut flows = vec![(Flow::new(1), Flow::new(1)); 25];
+                    for _ in 0..3000 {
+                        let (at, size) = (random.within(0, 24), random.size(13));
+                        flows[at].0.write(fds[at], size, size);
+                        flows[at].1.read(fds[at], size, size);
+                    }
+                })
+            })
+            .collect();
+        sys::close(listener).expect("close");
+        clients.into_iter().for_each(Child::join);
+        server.join();
+    }),
+    case("kernel_descriptors_are_not_starved", || {
+        let (a, b) = sys::pair();
+        Flow::new(1).write(a, 10_000, 500);
+        Flow::new(1).read(b, 10_000, 500);
+        let (set, event, timer) = (epoll(), sys::eventfd(), sys::timerfd(20));
+        let (listener, port) = sys::listener(libc::AF_INET);
+        add(set, b, EPOLLIN);
+        add(set, event, EPOLLIN);
+        add(set, timer, EPOLLIN);
+        add(set, listener, EPOLLIN);
+        sys::write_all(a, b"x"); // always ready from now on
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                sys::write_all(event, &1_u64.to_ne_bytes());
+                sys::connected(libc::AF_INET, port)
+            });
+            let mut seen = HashSet::new();
+            while seen.len() < 4 {
+                // One event at a time: they must take turns.
+                for (events, data) in epoll_wait(set, 1, -1).expect("epoll_wait") {
+                    assert_eq!(events, EPOLLIN);
+                    seen.insert(data);
+                }
+            }
+        });
+    }),
+    case("one_event_at_a_time_goes_round", || {
+        let pairs: Vec<_> = (0..10).map(|_| sys::pair()).collect();
+        let set = epoll();
+        for &(a, b) in &pairs {
+            Flow::new(1).write(a, 1000, 100);
+            Flow::new(1).read(b, 1000, 100);
+            add(set, b, EPOLLIN);
+            sys::write_all(a, b"x");
+            sys::until(|| sys::readable(b) == 1);
+        }
+        let mut seen = HashSet::new();
+        for _ in 0..10 {
+            let events = epoll_wait(set, 1, -1).expect("epoll_wait");
+            assert_eq!(events.len(), 1);
+            assert!(seen.insert(events[0].1), "each in its turn");
+        }
+        assert_eq!(epoll_wait(set, 4, -1).expect("epoll_wait").len(), 4);
+    }),
+    case("mod_by_another_thread_wakes_a_waiter", || {
+        let (a, b) = sys::pair();
+        Flow::new(1).write(a, 10_000, 500);
+        Flow::new(1).read(b, 10_000, 500);
+        let set = epoll();
+        for _ in 0..20 {
+            control(set, EPOLL_CTL_ADD, b, 0, b as u64).expect("add");
+            sys::write_all(a, b"x");
+            sys::until(|| sys::readable(b) == 1);
+            thread::scope(|scope| {
+                let (waiter, pid) = (sys::gettid(), sys::getpid());
+                scope.spawn(move || {
+                    sys::let_sleep(pid, waiter);
+                    modify(set, b, EPOLLIN | EPOLLET);
+                });
+                assert_eq!(ready(set, -1), [(EPOLLIN, b as u64)]);
+            });
+            assert_eq!(sys::read_exact(b, 1), b"x");
+            crate::sys::wait::delete(set, b);
+            // The same with a socket that is added while another thread waits.
+            sys::write_all(a, b"y");
+            sys::until(|| sys::readable(b) == 1);
+            thread::scope(|scope| {
+                let (waiter, pid) = (sys::gettid(), sys::getpid());
+                scope.spawn(move || {
+                    sys::let_sleep(pid, waiter);
+                    add(set, b, EPOLLIN);
+                });
+                assert_eq!(ready(set, -1), [(EPOLLIN, b as u64)]);
+            });
+            crate::sys::wait::delete(set, b);
+            assert_eq!(sys::read_exact(b, 1), b"y");
+        }
+    }),
+    case("a_set_shared_over_fork_reports_an_edge_once", || {
+        let (a, b) = sys::pair();
+        Flow::new(1).write(a, 10_000, 500);
+        Flow::new(1).read(b, 10_000, 500);
+        let set = epoll();
+        add(set, b, EPOLLIN | EPOLLET);
+        assert_eq!(ready(set, 0), []);
+        let (sync, theirs) = sys::socketpair();
+        let child = Child::run(|| {
+            for _ in 0..20 {
+                sys::read_exact(theirs, 1);
+                let seen = ready(set, 0).len() as u8;
+                sys::write_all(theirs, &[seen]);
+            }
+        });
+        for round in 0..20 {
+            sys::write_all(a, b"x");
+            sys::until(|| sys::readable(b) > round);
+            let here_first = round % 2 == 0;
+            let mut seen = if here_first { ready(set, -1).len() as u8 } else { 0 };
+            sys::write_all(sync, b"?");
+            seen += sys::read_exact(sync, 1)[0];
+            seen += ready(set, 0).len() as u8;
+            assert_eq!(seen, 1, "round {round}");
+        }
+        child.join();
+    }),
+    case("a_child_uses_the_set_after_the_parent_is_done_with_it", || {
+        let (a, b) = sys::pair();
+        let set = epoll();
+        add(set, b, EPOLLIN);
+        Flow::new(1).write(a, 10_000, 500);
+        Flow::new(1).read(b, 10_000, 500);
+        let child = Child::run(|| {
+            sys::close(a).expect("close");
+            let mut flow = Flow::new(2);
+            loop {
+                assert_eq!(ready(set, -1).len(), 1);
+                let mut buffer = [0; 333];
+                match sys::recv(b, &mut buffer, libc::MSG_DONTWAIT).expect("recv") {
+                    0 => break assert_eq!(flow.position, 300_000),
+                    count => flow.check(&buffer[..count]),
+                }
+            }
+        });
+        sys::close(set).expect("close");
+        sys::close(b).expect("close");
+        Flow::new(2).write(a, 300_000, 999);
+        sys::close(a).expect("close");
+        child.join();
+    }),
+    case("many_threads_wait_on_one_set", || {
+        // One-shot: each byte is handled by exactly one thread, and none is forgotten.
+        let pairs: Vec<_> = (0..8).map(|_| sys::pair()).collect();
+        let set = epoll();
+        for &(a, b) in &pairs {
+            Flow::new(1).write(a, 1000, 100);
+            Flow::new(1).read(b, 1000, 100);
+            add(set, b, EPOLLIN | EPOLLONESHOT);
+        }
+        let (taken, total) = (AtomicUsize::new(0), 8 * 2000);
+        let stop = sys::eventfd();
+        control(set, EPOLL_CTL_ADD, stop, EPOLLIN, u64::MAX).expect("add");
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    loop {
+                        for (_, data) in epoll_wait(set, 3, -1).expect("epoll_wait") {
+                            if data == u64::MAX {
+                                return;
+                            }
+                            let mut buffer = [0; 64];
+                            let count =
+                                sys::recv(data as i32, &mut buffer, libc::MSG_DONTWAIT).expect("recv");
+                            let now = taken.fetch_add(count, Ordering::SeqCst) + count;
+                            modify(set, data as i32, EPOLLIN | EPOLLONESHOT);
+                            if now == total {
+                                sys::write_all(stop, &1_u64.to_ne_bytes());
+                            }
+                        }
+                    }
+                });
+            }
+            let mut random = Random::new(1);
+            let mut left = [2000; 8];
+            while left.iter().any(|&each| each > 0) {
+                let at = random.within(0, 7);
+                let size = random.within(1, 20).min(left[at]);
+                sys::write_all(pairs[at].0, &vec![1; size]);
+                left[at] -= size;
+            }
+        });
+        assert_eq!(taken.load(Ordering::SeqCst), total);
+    }),
+    case("edge_wakes_one_of_many_waiters", || {
+        let (a, b) = sys::pair();
+        Flow::new(1).write(a, 10_000, 500);
+        Flow::new(1).read(b, 10_000, 500);
+        let (set, stop) = (epoll(), sys::eventfd());
+        add(set, b, EPOLLIN | EPOLLET);
+        control(set, EPOLL_CTL_ADD, stop, EPOLLIN, u64::MAX).expect("add");
+        let wakes = AtomicUsize::new(0);
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    loop {
+                        let events = epoll_wait(set, 1, -1).expect("epoll_wait");
+                        if events[0].1 == u64::MAX {
+                            return;
+                        }
+                        wakes.fetch_add(1, Ordering::SeqCst);
+                    }
+                });
+            }
+            for round in 1..=50 {
+                sys::write_all(a, b"x");
+                sys::until(|| wakes.load(Ordering::SeqCst) >= round);
+            }
+            sys::write_all(stop, &1_u64.to_ne_bytes());
+        });
+        assert_eq!(wakes.load(Ordering::SeqCst), 50);
+    }),
+    case("exclusive_wakes_at_least_one", || {
+        let (a, b) = sys::pair();
+        Flow::new(1).write(a, 10_000, 500);
+        Flow::new(1).read(b, 10_000, 500);
+        let sets: Vec<_> = (0..4).map(|_| epoll()).collect();
+        for &set in &sets {
+            add(set, b, EPOLLIN | EPOLLEXCLUSIVE);
+        }
+        let taken = AtomicUsize::new(0);
+        thread::scope(|scope| {
+            for &set in &sets {
+                let taken = &taken;
+                scope.spawn(move || {
+                    while taken.load(Ordering::SeqCst) < 100 {
+                        // The end of the test is the end of the stream, which all see.
+                        assert!(!ready(set, -1).is_empty());
+                        match sys::recv(b, &mut [0], libc::MSG_DONTWAIT) {
+                            Ok(0) => break,
+                            Ok(count) => _ = taken.fetch_add(count, Ordering::SeqCst),
+                            Err(error) => assert_eq!(error, Errno(libc::EAGAIN)),
+                        }
+                    }
+                });
+            }
+            for round in 1..=100 {
+                sys::write_all(a, b"x");
+                sys::until(|| taken.load(Ordering::SeqCst) == round);
+            }
+            sys::shutdown(a, libc::SHUT_WR).expect("shutdown");
+        });
+    }),
+];
+
+/// Random traffic on fifty connections, all read from one loop.
+fn fifty(events: i32) {
+    let pairs: Vec<_> = (0..50).map(|_| sys::pair()).collect();
+    let set = epoll();
+    for (at, &(_, b)) in pairs.iter().enumerate() {
+        sys::set_nonblocking(b, true);
+        control(set, EPOLL_CTL_ADD, b, events, at as u64).expect("add");
+    }
+    thread::scope(|scope| {
+        let writers = &pairs;
+        scope.spawn(move || {
+            let mut random = Random::new(events as u64);
+            let mut flows: Vec<_> = (0..50).map(Flow::new).collect();
+            for _ in 0..20_000 {
+                let at = random.within(0, 49);
+                let size = random.size(12);
+                flows[at].write(writers[at].0, size, size);
+            }
+            for &(a, _) in writers {
+                sys::shutdown(a, libc::SHUT_WR).expect("shutdown");
+            }
+        });
+        let mut flows: Vec<_> = (0..50).map(Flow::new).collect();
+        let (mut open, mut random) = (50, Random::new(8));
+        let mut ended = [false; 50];
+        while open > 0 {
+            let most = random.within(1, 64);
+            for (_, data) in epoll_wait(set, most, -1).expect("epoll_wait") {
+                let (at, fd) = (data as usize, pairs[data as usize].1);
+                let answer = if events & EPOLLET != 0 {
+                    flows[at].drain(fd).1
+                } else {
+                    let mut buffer = vec![0; random.size(12)];
+                    let answer = sys::read(fd, &mut buffer);
+                    flows[at].check(&buffer[..answer.unwrap_or(0)]);
+                    answer
+                };
+                match answer {
+                    Ok(0) if !ended[at] => {
+                        ended[at] = true;
+                        open -= 1;
+                        crate::sys::wait::delete(set, fd);
+                    }
+                    Ok(_) => {}
+                    Err(error) => assert_eq!(error, Errno(libc::EAGAIN)),
+                }
+                if events & EPOLLONESHOT != 0 && !ended[at] {
+                    control(set, libc::EPOLL_CTL_MOD, fd, events, data).expect("mod");
+                }
+            }
+        }
+    });
+}
+
+/// Accepts `clients` connections and echoes all of them until each has ended.
+fn echo_server(listener: i32, clients: usize) {
+    let set = epoll();
+    sys::set_nonblocking(listener, true);
+    add(set, listener, EPOLLIN);
+    let mut ended = 0;
+    let mut buffer = vec![0; 5000];
+    while ended < clients {
+        for (_, data) in epoll_wait(set, 16, -1).expect("epoll_wait") {
+            if data == listener as u64 {
+                while let Ok(fd) = sys::accept4(listener, libc::SOCK_NONBLOCK) {
+                    add(set, fd, EPOLLIN);
+                }
+                continue;
+            }
+            match sys::read(data as i32, &mut buffer) {
+                Ok(0) => {
+                    ended += 1;
+                    sys::close(data as i32).expect("close");
+                }
+                Ok(count) => sys::write_all(data as i32, &buffer[..count]),
+                Err(error) => assert_eq!(error, Errno(libc::EAGAIN)),
+            }
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! Every socket call twice, same body: on the kernel, which is the oracle, and on sockshim.
+//!
+//! Each case runs in a process of its own, once per environment (see `runner.rs`), so a crash or a hang
+//! stays inside it. `cargo test --test calls -- host::` runs the kernel's half alone, `pipe::epoll` one
+//! area in one environment, `--env pipe` one environment.
+//!
+//! A case names what the kernel does, exactly: return values, errno, bytes, events. There is no upper
+//! bound on time anywhere, only a watchdog against hangs.
+#![allow(
+    clippy::undocumented_unsafe_blocks,
+    clippy::multiple_unsafe_ops_per_block,
+    reason = "raw calls with odd arguments are the subject here; ordinary ones have safe wrappers in `sys`"
+)]
+
+mod data;
+mod harness;
+mod runner;
+mod sys;
+
+mod bulk;
+mod connect;
+mod descriptors;
+mod end;
+mod epoll;
+mod epoll_many;
+mod errors;
+mod files;
+mod flags;
+mod lanes;
+mod options;
+mod poll;
+mod signals;
+mod stream;
+mod threads;
+
+use std::process::ExitCode;
+
+use crate::harness::Case;
+
+fn main() -> ExitCode {
+    match harness::assignment() {
+        Some(assignment) => assignment.run(AREAS),
+        None => runner::run(AREAS),
+    }
+}
+
+/// All cases, by area.
+const AREAS: &[(&str, &[Case])] = &[
+    ("stream", stream::CASES),
+    ("flags", flags::CASES),
+    ("end", end::CASES),
+    ("signals", signals::CASES),
+    ("options", options::CASES),
+    ("connect", connect::CASES),
+    ("poll", poll::CASES),
+    ("epoll", epoll::CASES),
+    ("epoll_many", epoll_many::CASES),
+    ("threads", threads::CASES),
+    ("descriptors", descriptors::CASES),
+    ("files", files::CASES),
+    ("errors", errors::CASES),
+    ("lanes", lanes::CASES),
+    ("bulk", bulk::CASES),
+];
