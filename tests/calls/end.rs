@@ -90,12 +90,12 @@ pub(crate) const CASES: &[Case] = &[
             assert_eq!(signals(), 3);
             sys::shutdown(end.fd, libc::SHUT_WR).expect("a second time");
             assert_eq!(sys::read_exact(end.fd, 2), b"hi");
-            end.hear();
+            end.tell();
         },
         |end| {
             assert_eq!(Flow::new(1).read_to_end(end.fd, 100), 1000);
             sys::write_all(end.fd, b"hi");
-            end.tell();
+            end.hear();
         },
     ),
     dialogue(

@@ -17,6 +17,7 @@ mod harness;
 mod runner;
 mod sys;
 
+mod aliases;
 mod bulk;
 mod connect;
 mod descriptors;
@@ -59,6 +60,7 @@ const AREAS: &[(&str, &[Case])] = &[
     ("descriptors", descriptors::CASES),
     ("files", files::CASES),
     ("errors", errors::CASES),
+    ("aliases", aliases::CASES),
     ("lanes", lanes::CASES),
     ("bulk", bulk::CASES),
 ];

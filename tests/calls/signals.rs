@@ -52,6 +52,9 @@ pub(crate) const CASES: &[Case] = &[
     }),
     case("a_signal_interrupts_read_recv_and_write", || {
         let (a, b) = sys::pair();
+        // Fixed sizes, or the kernel's own growth may make room once more.
+        sys::setsockopt(a, libc::SOL_SOCKET, libc::SO_SNDBUF, 50_000).expect("SO_SNDBUF");
+        sys::setsockopt(b, libc::SOL_SOCKET, libc::SO_RCVBUF, 50_000).expect("SO_RCVBUF");
         count_signals(libc::SIGUSR1, 0);
         for before in [0, 10_000] {
             Flow::new(1).write(a, before, 1000);
@@ -63,6 +66,7 @@ pub(crate) const CASES: &[Case] = &[
         }
         Flow::new(2).fill_up(a);
         fails(interrupted(|| sys::write(a, &vec![0; 4 << 20])), libc::EINTR);
+        Flow::new(2).fill_up(a);
         fails(interrupted(|| sys::send(a, &[0; 10], 0)), libc::EINTR);
     }),
     case("a_signal_cuts_a_write_short", || {
