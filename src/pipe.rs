@@ -7,6 +7,7 @@ pub(crate) mod attach;
 pub(crate) mod buffers;
 pub(crate) mod end;
 pub(crate) mod events;
+pub(crate) mod heritage;
 pub(crate) mod io;
 pub(crate) mod options;
 pub(crate) mod pin;

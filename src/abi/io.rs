@@ -2,7 +2,7 @@
 
 use super::{quietly, rights};
 use crate::error::{Errno, answer, outcome};
-use crate::pipe::io;
+use crate::pipe::{buffers, io};
 use crate::readiness::Deadline;
 use crate::registry::reason::Reason;
 use crate::registry::{Socket, lifecycle, table};
@@ -26,7 +26,8 @@ pub unsafe extern "C-unwind" fn sockshim_read(fd: c_int, buf: *mut c_void, count
     // SAFETY: the caller keeps the contract of read(2).
     let kernel = || unsafe { real::read(fd, buf, count) };
     match table::socket(fd) {
-        Some(socket) if count > 0 => {
+        // The kernel answers these two without looking at the stream.
+        Some(socket) if count > 0 && count <= isize::MAX as usize => {
             // SAFETY: as above.
             unsafe { io::receive(fd, socket, &[iovec { iov_base: buf, iov_len: count }], 0, kernel) }
         }
@@ -48,9 +49,11 @@ pub unsafe extern "C-unwind" fn sockshim_readv(fd: c_int, iov: *const iovec, iov
     // SAFETY: the caller keeps the contract of readv(2).
     let kernel = || unsafe { real::readv(fd, iov, iovcnt) };
     // SAFETY: as above.
-    match (table::socket(fd), unsafe { buffers(iov, iovcnt as usize) }) {
-        // SAFETY: as above.
-        (Some(socket), Some(buffers)) => unsafe { io::receive(fd, socket, buffers, 0, kernel) },
+    match (table::socket(fd), unsafe { vectors(iov, iovcnt as usize) }) {
+        (Some(socket), Some(buffers)) if buffers.iter().any(|buffer| buffer.iov_len > 0) => {
+            // SAFETY: as above.
+            unsafe { io::receive(fd, socket, buffers, 0, kernel) }
+        }
         _ => kernel(),
     }
 }
@@ -69,9 +72,12 @@ pub unsafe extern "C-unwind" fn sockshim_write(fd: c_int, buf: *const c_void, co
     // SAFETY: the caller keeps the contract of write(2).
     let kernel = || unsafe { real::write(fd, buf, count) };
     match table::socket(fd) {
-        None => kernel(),
-        // SAFETY: as above.
-        Some(socket) => unsafe { io::send(fd, socket, &[iovec { iov_base: buf.cast_mut(), iov_len: count }], 0, kernel) },
+        Some(socket) if count <= isize::MAX as usize => {
+            let buffers = [iovec { iov_base: buf.cast_mut(), iov_len: count }];
+            // SAFETY: as above.
+            unsafe { io::send(fd, socket, &buffers, 0, kernel) }
+        }
+        _ => kernel(),
     }
 }
 
@@ -89,7 +95,7 @@ pub unsafe extern "C-unwind" fn sockshim_writev(fd: c_int, iov: *const iovec, io
     // SAFETY: the caller keeps the contract of writev(2).
     let kernel = || unsafe { real::writev(fd, iov, iovcnt) };
     // SAFETY: as above.
-    match (table::socket(fd), unsafe { buffers(iov, iovcnt as usize) }) {
+    match (table::socket(fd), unsafe { vectors(iov, iovcnt as usize) }) {
         // SAFETY: as above.
         (Some(socket), Some(buffers)) => unsafe { io::send(fd, socket, buffers, 0, kernel) },
         _ => kernel(),
@@ -117,7 +123,11 @@ pub unsafe extern "C-unwind" fn sockshim_recv(
     match table::socket(fd) {
         None => kernel(),
         // SAFETY: as above.
-        Some(socket) => unsafe { io::receive(fd, socket, &[iovec { iov_base: buf, iov_len: len }], flags, kernel) },
+        Some(socket) => {
+            let buffers = [iovec { iov_base: buf, iov_len: len.min(buffers::MOST) }];
+            // SAFETY: as above.
+            unsafe { io::receive(fd, socket, &buffers, flags, kernel) }
+        }
     }
 }
 
@@ -142,7 +152,7 @@ pub unsafe extern "C-unwind" fn sockshim_recvfrom(
     // SAFETY: the caller keeps the contract of recvfrom(2).
     let kernel = || unsafe { real::recvfrom(fd, buf, len, flags, address, length) };
     let Some(socket) = table::socket(fd) else { return kernel() };
-    let buffers = [iovec { iov_base: buf, iov_len: len }];
+    let buffers = [iovec { iov_base: buf, iov_len: len.min(buffers::MOST) }];
     // SAFETY: as above.
     let received = unsafe { io::receive(fd, socket, &buffers, flags, kernel) };
     if received >= 0 && !address.is_null() && !length.is_null() {
@@ -177,7 +187,7 @@ pub unsafe extern "C-unwind" fn sockshim_recvmsg(fd: c_int, msg: *mut msghdr, fl
     // SAFETY: as above.
     let Some(message) = (unsafe { msg.as_mut() }) else { return kernel() };
     // SAFETY: as above.
-    let Some(buffers) = (unsafe { buffers(message.msg_iov, message.msg_iovlen) }) else { return kernel() };
+    let Some(buffers) = (unsafe { vectors(message.msg_iov, message.msg_iovlen) }) else { return kernel() };
     // SAFETY: as above.
     let received = unsafe { io::receive(fd, socket, buffers, flags, kernel) };
     if received >= 0 {
@@ -262,7 +272,11 @@ pub unsafe extern "C-unwind" fn sockshim_send(
     match table::socket(fd) {
         None => kernel(),
         // SAFETY: as above.
-        Some(socket) => unsafe { io::send(fd, socket, &[iovec { iov_base: buf.cast_mut(), iov_len: len }], flags, kernel) },
+        Some(socket) => {
+            let buffers = [iovec { iov_base: buf.cast_mut(), iov_len: len.min(buffers::MOST) }];
+            // SAFETY: as above.
+            unsafe { io::send(fd, socket, &buffers, flags, kernel) }
+        }
     }
 }
 
@@ -289,7 +303,7 @@ pub unsafe extern "C-unwind" fn sockshim_sendto(
     match table::socket(fd) {
         None => kernel(),
         Some(socket) => {
-            let buffers = [iovec { iov_base: buf.cast_mut(), iov_len: len }];
+            let buffers = [iovec { iov_base: buf.cast_mut(), iov_len: len.min(buffers::MOST) }];
             // SAFETY: as above.
             unsafe { io::send(fd, socket, &buffers, flags, kernel) }
         }
@@ -320,7 +334,7 @@ pub unsafe extern "C-unwind" fn sockshim_sendmsg(fd: c_int, msg: *const msghdr, 
         quietly(|| lifecycle::pin(fd, Reason::Option));
     }
     // SAFETY: as above.
-    let Some(buffers) = (unsafe { buffers(message.msg_iov, message.msg_iovlen) }) else { return kernel() };
+    let Some(buffers) = (unsafe { vectors(message.msg_iov, message.msg_iovlen) }) else { return kernel() };
     // SAFETY: as above.
     unsafe { io::send(fd, socket, buffers, flags, kernel) }
 }
@@ -353,7 +367,7 @@ pub unsafe extern "C-unwind" fn sockshim_sendmmsg(
         // SAFETY: as above.
         let message = unsafe { &mut *msgs.add(index) };
         // SAFETY: as above.
-        let wanted: usize = unsafe { buffers(message.msg_hdr.msg_iov, message.msg_hdr.msg_iovlen) }
+        let wanted: usize = unsafe { vectors(message.msg_hdr.msg_iov, message.msg_hdr.msg_iovlen) }
             .map_or(0, |buffers| buffers.iter().map(|buffer| buffer.iov_len).sum());
         // SAFETY: as above.
         let sent = unsafe { sockshim_sendmsg(fd, &raw const message.msg_hdr, flags) };
@@ -388,7 +402,7 @@ pub unsafe extern "C-unwind" fn sockshim_preadv2(
     // SAFETY: the caller keeps the contract of preadv2(2).
     let kernel = || unsafe { real::preadv2(fd, iov, iovcnt, offset, flags) };
     // SAFETY: as above.
-    match (stream(fd, offset, flags), unsafe { buffers(iov, iovcnt as usize) }) {
+    match (stream(fd, offset, flags), unsafe { vectors(iov, iovcnt as usize) }) {
         // SAFETY: as above.
         (Some((socket, flags)), Some(buffers)) => unsafe { io::receive(fd, socket, buffers, flags, kernel) },
         _ => kernel(),
@@ -415,7 +429,7 @@ pub unsafe extern "C-unwind" fn sockshim_pwritev2(
     // SAFETY: the caller keeps the contract of pwritev2(2).
     let kernel = || unsafe { real::pwritev2(fd, iov, iovcnt, offset, flags) };
     // SAFETY: as above.
-    match (stream(fd, offset, flags), unsafe { buffers(iov, iovcnt as usize) }) {
+    match (stream(fd, offset, flags), unsafe { vectors(iov, iovcnt as usize) }) {
         // SAFETY: as above.
         (Some((socket, flags)), Some(buffers)) => unsafe { io::send(fd, socket, buffers, flags, kernel) },
         _ => kernel(),
@@ -442,7 +456,7 @@ pub unsafe extern "C-unwind" fn sockshim_preadv64v2(
     // SAFETY: the caller keeps the contract of preadvv2(2).
     let kernel = || unsafe { real::preadv64v2(fd, iov, iovcnt, offset, flags) };
     // SAFETY: as above.
-    match (stream(fd, offset, flags), unsafe { buffers(iov, iovcnt as usize) }) {
+    match (stream(fd, offset, flags), unsafe { vectors(iov, iovcnt as usize) }) {
         // SAFETY: as above.
         (Some((socket, flags)), Some(buffers)) => unsafe { io::receive(fd, socket, buffers, flags, kernel) },
         _ => kernel(),
@@ -469,7 +483,7 @@ pub unsafe extern "C-unwind" fn sockshim_pwritev64v2(
     // SAFETY: the caller keeps the contract of pwritevv2(2).
     let kernel = || unsafe { real::pwritev64v2(fd, iov, iovcnt, offset, flags) };
     // SAFETY: as above.
-    match (stream(fd, offset, flags), unsafe { buffers(iov, iovcnt as usize) }) {
+    match (stream(fd, offset, flags), unsafe { vectors(iov, iovcnt as usize) }) {
         // SAFETY: as above.
         (Some((socket, flags)), Some(buffers)) => unsafe { io::send(fd, socket, buffers, flags, kernel) },
         _ => kernel(),
@@ -666,7 +680,7 @@ pub unsafe extern "C-unwind" fn sockshim_tee(
 /// # Safety
 ///
 /// The program's `readv` contract.
-unsafe fn buffers<'a>(iov: *const iovec, count: usize) -> Option<&'a [iovec]> {
+unsafe fn vectors<'a>(iov: *const iovec, count: usize) -> Option<&'a [iovec]> {
     const IOV_MAX: usize = 1024;
     if iov.is_null() || count == 0 || count > IOV_MAX || (iov as usize) >> 47 != 0 {
         return None;

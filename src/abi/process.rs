@@ -7,7 +7,7 @@
 use super::makers::made;
 use super::quietly;
 use crate::error::Errno;
-use crate::registry::lifecycle;
+use crate::registry::{fork, lifecycle};
 use crate::sys::real;
 use libc::{
     PR_SET_SECCOMP, c_char, c_int, c_ulong, c_void, pid_t, posix_spawn_file_actions_t, posix_spawnattr_t,
@@ -27,7 +27,11 @@ use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_fork() -> pid_t {
     // SAFETY: the caller keeps the contract of fork(2).
-    unsafe { real::fork() }
+    let child = unsafe { real::fork() };
+    if child < 0 {
+        quietly(fork::failed);
+    }
+    child
 }
 
 /// `vfork(2)`: makes a child that borrows this process's memory until it calls `exec` or `_exit`.
@@ -208,7 +212,7 @@ pub unsafe extern "C-unwind" fn sockshim_execle(path: *const c_char, first: *con
 /// `posix_spawn(3)`: starts a program in a new process.
 ///
 /// The child runs inside glibc, on raw system calls, until it execs: no hook of ours runs there, and none of
-/// our memory is written.
+/// our memory is written. What it is told to duplicate is handed over to it before.
 ///
 /// # Errors
 ///
@@ -226,6 +230,8 @@ pub unsafe extern "C-unwind" fn sockshim_posix_spawn(
     argv: *const *mut c_char,
     envp: *const *mut c_char,
 ) -> c_int {
+    // SAFETY: the caller's object is initialised.
+    quietly(|| unsafe { spawning(actions) });
     // SAFETY: the caller keeps the contract of posix_spawn(3).
     unsafe { real::posix_spawn(pid, path, actions, attributes, argv, envp) }
 }
@@ -248,6 +254,8 @@ pub unsafe extern "C-unwind" fn sockshim_posix_spawnp(
     argv: *const *mut c_char,
     envp: *const *mut c_char,
 ) -> c_int {
+    // SAFETY: the caller's object is initialised.
+    quietly(|| unsafe { spawning(actions) });
     // SAFETY: the caller keeps the contract of posix_spawnp(3).
     unsafe { real::posix_spawnp(pid, file, actions, attributes, argv, envp) }
 }
@@ -390,4 +398,41 @@ extern "C" fn execlp_hook() -> *const c_void {
 extern "C" fn execle_hook() -> *const c_void {
     quietly(lifecycle::before_exec);
     target(&real::slot::execle)
+}
+
+/// glibc's file actions (posix/spawn_int.h and spawn.h), whose layout is part of its ABI.
+#[repr(C)]
+struct FileActions {
+    allocated: c_int,
+    used: c_int,
+    actions: *const FileAction,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct FileAction {
+    tag: c_int,
+    fd: c_int,
+    new: c_int,
+    _rest: [usize; 2],
+}
+
+const _: () = assert!(size_of::<FileAction>() == 32);
+
+/// Hands over the sockets that a spawned child is told to duplicate: it will use them on its own.
+///
+/// # Safety
+///
+/// `actions` is null or initialised.
+unsafe fn spawning(actions: *const posix_spawn_file_actions_t) {
+    const DUP2: c_int = 1;
+    // SAFETY: upheld by the caller; glibc's object starts with these fields.
+    let Some(actions) = (unsafe { actions.cast::<FileActions>().as_ref() }) else { return };
+    for index in 0..actions.used.clamp(0, actions.allocated) as usize {
+        // SAFETY: glibc has filled `used` of them.
+        let action = unsafe { *actions.actions.add(index) };
+        if action.tag == DUP2 {
+            lifecycle::shared_with_child(action.fd);
+        }
+    }
 }

@@ -129,6 +129,11 @@ pub unsafe extern "C-unwind" fn sockshim_connect(
     length: socklen_t,
 ) -> c_int {
     // SAFETY: the caller keeps the contract of connect(2).
+    let family = unsafe { address.as_ref() }.map(|address| c_int::from(address.sa_family));
+    if family == Some(libc::AF_UNSPEC) && length as usize >= size_of::<libc::sa_family_t>() {
+        quietly(|| lifecycle::disconnecting(fd));
+    }
+    // SAFETY: as above.
     let result = unsafe { real::connect(fd, address, length) };
     if table::socket(fd).is_some() {
         let errno = Errno::last();

@@ -1,11 +1,13 @@
 //! The program's buffers: scattering ring bytes into them and gathering them into the ring.
 //!
 //! # Safety
-//! A buffer is what the program passed to read or write. Addresses that no program can own are refused with
-//! EFAULT beforehand; what else is wrong with a buffer shows as a fault inside the copy, before anything
-//! was published, exactly as if the program had touched the buffer itself (docs/compatibility.md).
+//! A buffer is what the program passed to read or write. It is looked at before it is used ([`total`],
+//! [`good`]), and a fault that comes all the same happens before anything was published, as if the program
+//! had touched the buffer itself (docs/compatibility.md).
 
 use crate::error::Errno;
+use crate::sys::kernel;
+use core::sync::atomic::{AtomicUsize, Ordering};
 use libc::iovec;
 use sockshim_ring::ring::Span;
 
@@ -17,21 +19,68 @@ pub(crate) const MOST: usize = 0x7fff_f000;
 /// Number of bytes in all buffers.
 ///
 /// # Errors
-/// EINVAL when the lengths add up to more than SSIZE_MAX, EFAULT for an address that no program can own.
+/// EINVAL for a length above SSIZE_MAX, EFAULT for an address that no program can own (import_iovec in the
+/// kernel's lib/iov_iter.c).
 #[inline]
 pub(crate) fn total(buffers: &[iovec]) -> Result<usize, Errno> {
     let mut sum = 0usize;
     for buffer in buffers {
-        sum = sum.checked_add(buffer.iov_len).filter(|sum| *sum <= isize::MAX as usize).ok_or(Errno(libc::EINVAL))?;
-        let start = buffer.iov_base as usize;
-        if buffer.iov_len > 0 && (start < 4096 || start.checked_add(buffer.iov_len).is_none_or(|end| end > USER_END)) {
-            // Only a length that the kernel would really use counts against the address space.
-            if start < 4096 || start.saturating_add(buffer.iov_len.min(MOST)) > USER_END {
-                return Err(Errno(libc::EFAULT));
-            }
+        if buffer.iov_len > isize::MAX as usize {
+            return Err(Errno(libc::EINVAL));
         }
+        if (buffer.iov_base as usize).saturating_add(buffer.iov_len) > USER_END {
+            return Err(Errno(libc::EFAULT));
+        }
+        sum = sum.saturating_add(buffer.iov_len);
     }
     Ok(sum.min(MOST))
+}
+
+/// How many bytes from the start of the buffers can be copied without a fault.
+///
+/// A page that was seen good is remembered, so the usual cost is one look into a small table; only the first
+/// use of a page asks the kernel (madvise(2), MADV_POPULATE_*: what it brings in, the copy would have brought
+/// in). So a bad pointer gives EFAULT, and a buffer that runs into bad memory a short count, as with the
+/// kernel. What is left: memory that was good once and has been unmapped since is a SIGSEGV in the copy.
+#[inline]
+pub(crate) fn good(buffers: &[iovec], skip: usize, count: usize, write: bool) -> usize {
+    let mut good = 0;
+    let mut bad = false;
+    pieces(buffers, skip, count, |address, length, _| {
+        if !bad {
+            let usable = good_piece(address as usize, length, write);
+            good += usable;
+            bad = usable < length;
+        }
+    });
+    good
+}
+
+#[inline]
+fn good_piece(start: usize, length: usize, write: bool) -> usize {
+    let (mut page, last) = (start >> 12, (start + length - 1) >> 12);
+    loop {
+        let mark = page << 1 | usize::from(write);
+        let place = &GOOD_PAGES[mark % GOOD_PAGES.len()];
+        if place.load(Ordering::Relaxed) != mark {
+            if !kernel::is_accessible(page << 12, write) {
+                return (page << 12).saturating_sub(start);
+            }
+            place.store(mark, Ordering::Relaxed);
+        }
+        if page == last {
+            return length;
+        }
+        page += 1;
+    }
+}
+
+/// Pages that were seen good: number and kind of access.
+static GOOD_PAGES: [AtomicUsize; 4096] = [const { AtomicUsize::new(0) }; 4096];
+
+/// Number of bytes in all buffers, whose addresses are not used.
+pub(crate) fn length(buffers: &[iovec]) -> usize {
+    buffers.iter().fold(0usize, |sum, buffer| sum.saturating_add(buffer.iov_len)).min(MOST)
 }
 
 /// Calls `each(address, length, done)` for the pieces of `buffers` after `skip` bytes, `count` bytes in all.
@@ -91,18 +140,24 @@ pub(crate) unsafe fn gather(ring: *mut u8, span: Span, buffers: &[iovec], skip: 
 
 /// Buffers for the kernel: what is left after `skip` bytes, at most `limit` bytes of it. At most `MOST_PIECES`
 /// pieces; a short transfer is always legal on a stream.
-pub(crate) struct Rest {
+pub(crate) struct Rest<'a> {
+    /// All of the program's buffers, when nothing is left out: no piece of them is lost.
+    whole: Option<&'a [iovec]>,
     pieces: [iovec; MOST_PIECES],
     used: usize,
 }
 
 const MOST_PIECES: usize = 64;
 
-impl Rest {
-    pub(crate) fn after(buffers: &[iovec], skip: usize, limit: usize) -> Self {
+impl<'a> Rest<'a> {
+    pub(crate) fn after(buffers: &'a [iovec], skip: usize, limit: usize) -> Self {
         let empty = iovec { iov_base: core::ptr::null_mut(), iov_len: 0 };
-        let mut rest = Self { pieces: [empty; MOST_PIECES], used: 0 };
+        let mut rest = Self { whole: None, pieces: [empty; MOST_PIECES], used: 0 };
         let whole: usize = buffers.iter().fold(0usize, |sum, buffer| sum.saturating_add(buffer.iov_len));
+        if skip == 0 && limit >= whole {
+            rest.whole = Some(buffers);
+            return rest;
+        }
         pieces(buffers, skip, whole.saturating_sub(skip).min(limit), |address, length, _| {
             if rest.used < MOST_PIECES {
                 rest.pieces[rest.used] = iovec { iov_base: address.cast(), iov_len: length };
@@ -114,15 +169,18 @@ impl Rest {
 
     /// Bytes in these buffers.
     pub(crate) fn length(&self) -> usize {
-        self.pieces[..self.used].iter().map(|piece| piece.iov_len).sum()
+        let all = self.whole.unwrap_or(&self.pieces[..self.used]);
+        all.iter().fold(0usize, |sum, piece| sum.saturating_add(piece.iov_len))
     }
 
     /// A message of these buffers.
     pub(crate) fn message(&mut self) -> libc::msghdr {
         // SAFETY: an all-zero msghdr is a valid value.
         let mut message: libc::msghdr = unsafe { core::mem::zeroed() };
-        message.msg_iov = self.pieces.as_mut_ptr();
-        message.msg_iovlen = self.used;
+        (message.msg_iov, message.msg_iovlen) = match self.whole {
+            Some(all) => (all.as_ptr().cast_mut(), all.len()),
+            None => (self.pieces.as_mut_ptr(), self.used),
+        };
         message
     }
 }

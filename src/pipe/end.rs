@@ -7,7 +7,7 @@
 use super::read::{self, Look};
 use super::{Pipe, attach, segment, write};
 use crate::error::Errno;
-use crate::registry::arena::{self, FLAG_LINGER_RESET, STATE_WAITING};
+use crate::registry::arena::{FLAG_LINGER_RESET, FLAG_RESET_TOLD, STATE_WAITING};
 use crate::registry::lock::Taken;
 use crate::registry::{Socket, reason::Reason};
 use crate::sys::{diag, kernel};
@@ -40,13 +40,9 @@ pub(crate) fn at_end(fd: c_int, pipe: &Pipe) -> Result<(), Errno> {
     if pending != 0 {
         return Err(Errno(pending));
     }
-    if unread_by_other(pipe) && pipe.other_end() == END_JOINED && other_is_dead(fd, pipe) {
-        // Reported once, as the kernel does.
-        pipe.outgoing().consumer.head.store(
-            pipe.outgoing().producer.tail.load(Ordering::Relaxed) & !sockshim_ring::layout::CLOSED,
-            Ordering::Relaxed,
-        );
-        return Err(Errno(libc::ECONNRESET));
+    let told = pipe.entry.flags.load(Ordering::Relaxed) & FLAG_RESET_TOLD != 0;
+    if !told && unread_by_other(pipe) && pipe.other_end() == END_JOINED && other_is_dead(fd, pipe) {
+        return Err(tell_reset(pipe));
     }
     Ok(())
 }
@@ -64,10 +60,16 @@ pub(crate) fn after_error(pipe: &Pipe, error: Errno) -> Result<(), Errno> {
         pipe.entry.pending_error.store(error.0, Ordering::Release);
         return Ok(());
     }
-    if error.0 == libc::ECONNRESET && is_false_reset(pipe) {
-        return Ok(());
+    if error.0 == libc::ECONNRESET {
+        return if is_false_reset(pipe) { Ok(()) } else { Err(tell_reset(pipe)) };
     }
     Err(error)
+}
+
+/// A reset is told once, as the kernel does.
+fn tell_reset(pipe: &Pipe) -> Errno {
+    pipe.entry.flags.fetch_or(FLAG_RESET_TOLD, Ordering::Relaxed);
+    Errno(libc::ECONNRESET)
 }
 
 /// Whether a reset came only from bells that the other end had not taken out of its queue.
@@ -155,7 +157,7 @@ fn say_goodbye(fd: c_int, pipe: &Pipe) {
         if waiting > 0
             && let Ok(count) = kernel::discard(fd, waiting as usize)
         {
-            arena::add(&incoming.reader.kernel_read, count as u64);
+            incoming.reader.kernel_read.fetch_add(count as u64, Ordering::Relaxed);
         }
     }
     let reset = unread || pipe.entry.flags.load(Ordering::Relaxed) & FLAG_LINGER_RESET != 0;

@@ -90,14 +90,9 @@ pub(crate) fn now(fd: c_int, pipe: &Pipe, interest: i16) -> i16 {
 fn follow(fd: c_int, pipe: &Pipe) {
     let incoming = pipe.incoming();
     if incoming.reader_epoch() != incoming.epoch() && !has_ring_bytes(pipe) {
-        let mut probe = 0u8;
-        let place = [libc::iovec { iov_base: (&raw mut probe).cast(), iov_len: 1 }];
-        // A look that takes nothing.
-        // SAFETY: `probe` is writable.
-        if let read::Look::Failed(error) = unsafe { read::take(fd, pipe, &place, 0, 1, libc::MSG_PEEK) } {
-            // The kernel reports an error once: keep it for the call that may tell it.
-            pipe.entry.pending_error.store(error.0, Ordering::Release);
-        }
+        let taken = read::lock_reads(pipe);
+        read::follow(fd, pipe);
+        pipe.entry.read_lock.0.release(taken);
     }
     if !has_ring_bytes(pipe) {
         read::settle(fd, pipe, false);
@@ -115,9 +110,6 @@ fn is_bell_only(pipe: &Pipe) -> bool {
 pub(crate) const fn from_epoll(events: u32) -> i16 {
     (events & 0x7fff) as i16
 }
-
-/// Events that are always reported.
-pub(crate) const ALWAYS: i16 = POLLERR | POLLHUP;
 
 const _: () = assert!(POLLIN as i32 == libc::EPOLLIN && POLLOUT as i32 == libc::EPOLLOUT);
 const _: () = assert!(POLLPRI as i32 == libc::EPOLLPRI && POLLRDHUP as i32 == libc::EPOLLRDHUP);
@@ -142,4 +134,24 @@ pub(crate) fn unread(socket: Socket, queued: c_int) -> c_int {
         ),
     };
     (ring + queued.saturating_sub(bells)).min(c_int::MAX as u64) as c_int
+}
+
+/// A number that changes whenever data arrives, on either lane, and is not moved by bells: ring bytes plus
+/// the kernel bytes that are data.
+pub(crate) fn arrived(fd: c_int, pipe: &Pipe) -> u64 {
+    let incoming = pipe.incoming();
+    let tail = incoming.producer.tail.load(Ordering::Acquire) & !sockshim_ring::layout::CLOSED;
+    let epoch = incoming.reader_epoch();
+    let same = incoming.epoch() == epoch;
+    let kernel_end = incoming.switch.kernel_end.load(Ordering::Relaxed);
+    if is_ring(epoch) && same {
+        return tail.wrapping_add(kernel_end);
+    }
+    let queued = kernel::queued(fd).unwrap_or(0) as u64;
+    let here = incoming.reader.kernel_read.load(Ordering::Relaxed).wrapping_add(queued);
+    tail.wrapping_add(match (is_ring(epoch), same) {
+        (true, _) => here.max(incoming.switch.resume.load(Ordering::Relaxed)),
+        (false, true) => here,
+        (false, false) => here.min(kernel_end),
+    })
 }

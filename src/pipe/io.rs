@@ -4,10 +4,10 @@
 //! reader could not tell a bell from data, a writer's bytes would have no place in the order. The counts are
 //! undone by hand, not by a guard: a thread cancelled inside the kernel unwinds through here.
 
-use super::{Pipe, attach, read, write};
+use super::{Pipe, attach, pin, read, write};
 use crate::error::{Errno, answer};
 use crate::registry::Socket;
-use crate::registry::arena::{self, Entry, FLAG_CONNECTED, READY, STATE_HOST, STATE_PIPE};
+use crate::registry::arena::{self, Entry, FLAG_CONNECTED, READY, STATE_HOST, STATE_PINNED, STATE_PIPE};
 use crate::sys::kernel;
 use core::ffi::c_int;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -56,6 +56,9 @@ pub(crate) unsafe fn receive(
 ) -> isize {
     let Some(entry) = socket.entry() else { return kernel() };
     if let Some(pipe) = reading_pipe(socket, entry) {
+        if entry.state.load(Ordering::Relaxed) == STATE_PINNED {
+            pin::retire(fd, &pipe);
+        }
         // SAFETY: the caller's promise.
         return answer(unsafe { read::receive(fd, &pipe, buffers, flags) });
     }

@@ -104,6 +104,18 @@ pub(crate) fn before(fd: c_int, socket: Socket, level: c_int, name: c_int, value
         // As if the module were absent: the program does its own TLS, over the pipe.
         return Before::Refused(Errno(libc::ENOENT));
     }
+    if (level, name) == (libc::SOL_SOCKET, libc::SO_RCVLOWAT)
+        && let Some(value) = value
+    {
+        // A low-water mark is the kernel's to watch, for as long as there is one.
+        if (0..=1).contains(&value) {
+            if entry.reason.load(Ordering::Relaxed) == Reason::LowWater as u32 {
+                super::pin::resume(socket);
+            }
+        } else {
+            super::pin::pin(fd, socket, Reason::LowWater);
+        }
+    }
     if needs_kernel(level, name, value) {
         super::pin::pin(fd, socket, Reason::Option);
     }
@@ -114,11 +126,10 @@ pub(crate) fn before(fd: c_int, socket: Socket, level: c_int, name: c_int, value
 fn needs_kernel(level: c_int, name: c_int, value: Option<c_int>) -> bool {
     let on = value != Some(0);
     match (level, name) {
-        (libc::SOL_SOCKET, libc::SO_RCVLOWAT) => value.is_some_and(|value| value > 1 || value < 0),
         (
             libc::SOL_SOCKET,
             libc::SO_ATTACH_FILTER | libc::SO_ATTACH_BPF | libc::SO_ZEROCOPY | libc::SO_TIMESTAMP
-            | libc::SO_TIMESTAMPNS | libc::SO_TIMESTAMPING | libc::SO_OOBINLINE | libc::SO_MAX_PACING_RATE
+            | libc::SO_TIMESTAMPNS | libc::SO_TIMESTAMPING | libc::SO_MAX_PACING_RATE
             | libc::SO_TXTIME,
         )
         | (libc::IPPROTO_TCP, libc::TCP_REPAIR | TCP_INQ) => on,

@@ -1,6 +1,7 @@
 //! Back to the kernel: for good, or for a new process image.
 
-use super::{Pipe, attach, options, read, write};
+use super::{Pipe, attach, heritage, options, read, write};
+use crate::readiness::epoll;
 use crate::registry::arena::{self, STATE_PINNED, STATE_PIPE, STATE_UNDECIDED, STATE_WAITING};
 use crate::registry::lock::Taken;
 use crate::registry::{Socket, reason::Reason};
@@ -27,9 +28,9 @@ pub(crate) fn pin(fd: c_int, socket: Socket, reason: Reason) {
             let Some(pipe) = Pipe::of(socket, entry) else { return };
             mark(&pipe, reason);
             close_lanes(fd, &pipe);
-            let taken = write::lock_writes(&pipe);
-            options::restore(fd, entry);
-            entry.write_lock.0.release(taken);
+            restore_options(fd, &pipe);
+            clear_bells(fd, &pipe);
+            retire(fd, &pipe);
         }
         _ => {}
     }
@@ -58,56 +59,100 @@ fn close_lanes(fd: c_int, pipe: &Pipe) {
     pipe.entry.read_lock.0.release(taken);
 }
 
-/// Before a new process image gets this descriptor: nothing may be left in the ring, and no bell in the
-/// kernel's queue.
+/// Before a new process image, or another process, gets this descriptor: no bell may be left in the kernel's
+/// queue, and ring bytes that are unread are put down where a successor that runs on sockshim finds them.
 pub(crate) fn hand_over(fd: c_int, socket: Socket) {
     let Some(entry) = socket.entry() else { return };
     if entry.state.load(Ordering::Acquire) < STATE_PIPE {
         return pin(fd, socket, Reason::HandedOver);
     }
     let Some(pipe) = Pipe::of(socket, entry) else { return };
-    close_lanes(fd, &pipe);
-    if !clear_bells(fd, &pipe) {
-        mark(&pipe, Reason::UnreadAtHandOver);
-        return;
+    if entry.state.load(Ordering::Acquire) == STATE_PIPE {
+        mark(&pipe, Reason::HandedOver);
+        close_lanes(fd, &pipe);
+        restore_options(fd, &pipe);
     }
-    let taken = write::lock_writes(&pipe);
-    options::restore(fd, entry);
-    entry.write_lock.0.release(taken);
-    entry.reason.store(Reason::HandedOver as u32, Ordering::Relaxed);
+    if !clear_bells(fd, &pipe) && !heritage::leave(fd, &pipe) {
+        entry.reason.store(Reason::UnreadAtHandOver as u32, Ordering::Relaxed);
+    }
+}
+
+fn restore_options(fd: c_int, pipe: &Pipe) {
+    let taken = write::lock_writes(pipe);
+    options::restore(fd, pipe.entry);
+    pipe.entry.write_lock.0.release(taken);
 }
 
 /// Takes every bell out of the kernel's queue, so that a reader that does not know about them finds data only.
 /// The ring is closed, so no more are rung. False when ring bytes are still unread.
 fn clear_bells(fd: c_int, pipe: &Pipe) -> bool {
-    let mut probe = 0u8;
-    let nothing = [libc::iovec { iov_base: (&raw mut probe).cast(), iov_len: 1 }];
+    let incoming = pipe.incoming();
     for _ in 0..200 {
-        // A look follows the writer over its lanes.
-        // SAFETY: `probe` is writable.
-        let _ = unsafe { read::take(fd, pipe, &nothing, 0, 1, libc::MSG_PEEK) };
-        let incoming = pipe.incoming();
-        if incoming.has_bytes() {
-            return false;
+        let taken = read::lock_reads(pipe);
+        read::follow(fd, pipe);
+        let epoch = incoming.reader_epoch();
+        let waiting = if is_ring(epoch) { read::bells_waiting(pipe) } else { 0 };
+        if waiting > 0
+            && let Ok(count) = kernel::discard(fd, waiting as usize)
+        {
+            incoming.reader.kernel_read.fetch_add(count as u64, Ordering::Relaxed);
         }
-        let settled = read::settle(fd, pipe, true);
-        if !is_ring(incoming.reader_epoch()) || (settled && read::bells_waiting(pipe) == 0) {
+        pipe.entry.read_lock.0.release(taken);
+        if !is_ring(epoch) || read::bells_waiting(pipe) == 0 {
             break;
         }
         // The last bell may still be on its way.
         kernel::nap(50);
     }
-    true
+    incoming.unwant_bell();
+    !incoming.has_bytes()
+}
+
+/// A pinned connection whose lanes have both come to rest in the kernel needs nothing of ours any more: its
+/// reads are plain calls again, and its registrations the program's own.
+pub(crate) fn retire(fd: c_int, pipe: &Pipe) {
+    let incoming = pipe.incoming();
+    if pipe.entry.state.load(Ordering::Acquire) != STATE_PINNED
+        || incoming.reader.ready.load(Ordering::SeqCst) != 0
+        || pipe.entry.readers.load(Ordering::Acquire) != arena::READY
+        || pipe.entry.pending_error.load(Ordering::Relaxed) != 0
+    {
+        return;
+    }
+    let taken = read::lock_reads(pipe);
+    read::follow(fd, pipe);
+    let epoch = incoming.reader_epoch();
+    // With the ring closed the writer leaves it with its next write; a ring that rests empty without bells
+    // takes no more either.
+    let at_rest = !incoming.has_bytes()
+        && ((!is_ring(epoch) && incoming.epoch() == epoch)
+            || (is_ring(epoch) && incoming.is_closed() && read::bells_waiting(pipe) == 0));
+    pipe.entry.read_lock.0.release(taken);
+    if taken == Taken::Ours && at_rest && epoll::downgrade(pipe) {
+        pipe.entry.readers.fetch_and(!arena::READY, Ordering::SeqCst);
+    }
 }
 
 /// The new process image did not come: the lanes may open again.
-pub(crate) fn take_back(socket: Socket) {
+pub(crate) fn take_back(fd: c_int, socket: Socket) {
     let Some(entry) = socket.entry() else { return };
-    if entry.state.load(Ordering::Acquire) == STATE_PIPE
-        && entry.readers.load(Ordering::Relaxed) & arena::READY != 0
-        && let Some(pipe) = Pipe::of(socket, entry)
-    {
-        entry.reason.store(Reason::Pipe as u32, Ordering::Relaxed);
+    if entry.reason.load(Ordering::Relaxed) != Reason::HandedOver as u32 {
+        return;
+    }
+    heritage::withdraw(fd);
+    resume(socket);
+}
+
+/// What pinned the connection is over.
+pub(crate) fn resume(socket: Socket) {
+    let Some(entry) = socket.entry() else { return };
+    if entry.state.load(Ordering::Acquire) != STATE_PINNED {
+        return;
+    }
+    let Some(pipe) = Pipe::of(socket, entry) else { return };
+    entry.reason.store(Reason::Pipe as u32, Ordering::Relaxed);
+    entry.state.store(STATE_PIPE, Ordering::Release);
+    if entry.readers.load(Ordering::Relaxed) & arena::READY != 0 {
         pipe.incoming().reader.ready.store(1, Ordering::SeqCst);
     }
 }
@@ -129,5 +174,7 @@ pub(crate) fn take_unread(fd: c_int, socket: Socket, buffer: &mut [u8]) -> usize
     done
 }
 
-/// A socket that came from another process image or process; nothing is known of it yet.
-pub(crate) fn adopt(_fd: c_int, _socket: Socket) {}
+/// A socket that came from another process image or process: it may have left unread bytes.
+pub(crate) fn adopt(fd: c_int, socket: Socket) {
+    heritage::take_up(fd, socket);
+}

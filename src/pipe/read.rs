@@ -31,7 +31,8 @@ pub(crate) enum Look {
 /// # Safety
 /// `buffers` are the program's.
 pub(crate) unsafe fn receive(fd: c_int, pipe: &Pipe, buffers: &[iovec], flags: c_int) -> Result<usize, Errno> {
-    let wanted = buffers::total(buffers)?;
+    let drop = flags & libc::MSG_TRUNC != 0;
+    let wanted = if drop { buffers::length(buffers) } else { buffers::total(buffers)? };
     if flags & libc::MSG_OOB != 0 {
         return receive_urgent(fd, buffers, flags);
     }
@@ -56,12 +57,13 @@ pub(crate) unsafe fn receive(fd: c_int, pipe: &Pipe, buffers: &[iovec], flags: c
             }
             Look::Bytes(count) => {
                 done += count;
-                if done == wanted || !all {
+                // What a change of lanes divides is one stream to the program.
+                if done == wanted || (!all && !is_divided(pipe)) {
                     return Ok(done);
                 }
                 continue;
             }
-            Look::Empty { .. } if wanted == 0 => return Ok(0),
+            Look::Empty { .. } if done > 0 && !all => return Ok(done),
             Look::Empty { epoch } => wait(fd, pipe, flags, epoch),
             Look::End => end::at_end(fd, pipe).map(Some),
             Look::Failed(error) => end::after_error(pipe, error).map(Some),
@@ -74,6 +76,13 @@ pub(crate) unsafe fn receive(fd: c_int, pipe: &Pipe, buffers: &[iovec], flags: c
             Err(error) => return Err(error),
         }
     }
+}
+
+/// Whether the writer has moved on to another lane than the one that is being read.
+#[inline]
+fn is_divided(pipe: &Pipe) -> bool {
+    let incoming = pipe.incoming();
+    incoming.epoch() != incoming.reader_epoch()
 }
 
 /// One look at the lanes, under the read lock.
@@ -96,12 +105,18 @@ pub(crate) unsafe fn take(
     look
 }
 
-/// The read lock, waited for as long as its owner lives.
+/// The read lock. An owner that is stopped in the middle of a copy is stepped around: bytes are consumed by
+/// compare-and-swap, so they go to one of the two.
 #[inline]
 pub(crate) fn lock_reads(pipe: &Pipe) -> Taken {
     loop {
         match pipe.entry.read_lock.0.take() {
-            Taken::Not => kernel::nap(1000),
+            Taken::Not => {
+                if pipe.entry.read_lock.0.step_around() {
+                    return Taken::Ours;
+                }
+                kernel::nap(1000);
+            }
             taken => return taken,
         }
     }
@@ -126,8 +141,12 @@ unsafe fn take_locked(
         if is_ring(epoch) {
             let Ok(span) = incoming.readable() else { return end::broken(fd, pipe) };
             if span.length > 0 {
-                let count = span.length.min(wanted);
+                let mut count = span.length.min(wanted);
                 if !drop {
+                    count = buffers::good(buffers, skip, count, true);
+                    if count == 0 && wanted > 0 {
+                        return Look::Failed(Errno(libc::EFAULT));
+                    }
                     // SAFETY: the ring is as long as any checked capacity; the caller's promise.
                     unsafe { buffers::scatter(pipe.incoming_ring(), span, buffers, skip, count) };
                 }
@@ -203,9 +222,37 @@ unsafe fn take_locked(
     }
 }
 
+/// Follows the writer over lanes that hold nothing more. Under the read lock.
+pub(crate) fn follow(fd: c_int, pipe: &Pipe) {
+    let incoming = pipe.incoming();
+    loop {
+        let epoch = incoming.reader_epoch();
+        if incoming.epoch() == epoch || (is_ring(epoch) && incoming.has_bytes()) {
+            return;
+        }
+        if is_ring(epoch) {
+            match drain_to(fd, pipe, incoming.switch.resume.load(Ordering::Relaxed)) {
+                Drained::Done => {}
+                Drained::Failed(error) => {
+                    // The kernel reports an error once: keep it for the call that may tell it.
+                    pipe.entry.pending_error.store(error.0, Ordering::Release);
+                    return;
+                }
+                _ => return,
+            }
+        } else if incoming.switch.kernel_end.load(Ordering::Relaxed)
+            != incoming.reader.kernel_read.load(Ordering::Relaxed)
+        {
+            return;
+        }
+        incoming.follow(epoch);
+    }
+}
+
 /// Counts bytes taken from the kernel's stream. Under the read lock.
 fn advance(pipe: &Pipe, count: usize) {
-    arena::add(&pipe.incoming().reader.kernel_read, count as u64);
+    // A locked addition: a signal handler that reads from this socket may come in between.
+    pipe.incoming().reader.kernel_read.fetch_add(count as u64, Ordering::Relaxed);
     arena::add(&pipe.entry.counters.kernel_received, count as u64);
 }
 
@@ -244,7 +291,7 @@ fn drain_to(fd: c_int, pipe: &Pipe, to: u64) -> Drained {
         }
         match kernel::discard(fd, left.min(1 << 20) as usize) {
             Ok(0) => return Drained::End,
-            Ok(count) => arena::add(position, count as u64),
+            Ok(count) => drop(position.fetch_add(count as u64, Ordering::Relaxed)),
             Err(Errno(libc::EAGAIN)) => return Drained::NotYet,
             Err(error) => return Drained::Failed(error),
         }
@@ -279,7 +326,7 @@ pub(crate) fn settle(fd: c_int, pipe: &Pipe, reap: bool) -> bool {
         if epoll_waits(pipe, reap) || arena::others_asleep(&pipe.entry.sleepers, lock::thread(), reap) {
             settled = false;
         } else if let Ok(count) = kernel::discard(fd, bells_waiting(pipe) as usize) {
-            arena::add(&incoming.reader.kernel_read, count as u64);
+            incoming.reader.kernel_read.fetch_add(count as u64, Ordering::Relaxed);
         }
     }
     pipe.entry.read_lock.0.release(taken);

@@ -63,6 +63,10 @@ pub(crate) unsafe fn send(
             pipe.entry.write_lock.0.release(taken);
             total as isize
         }
+        Pushed::Faulted(done) => {
+            pipe.entry.write_lock.0.release(taken);
+            if done > 0 { done as isize } else { answer(Err(Errno(libc::EFAULT))) }
+        }
         Pushed::Dead(error) => {
             pipe.entry.write_lock.0.release(taken);
             if flags & libc::MSG_NOSIGNAL == 0 && error.0 == libc::EPIPE {
@@ -103,12 +107,20 @@ unsafe fn send_rest(fd: c_int, buffers: &[iovec], total: usize, done: usize, fla
     }
 }
 
-/// The write lock, waited for as long as its owner lives.
+/// The write lock. An owner that is stopped in the middle of a copy is stepped around: its publication will
+/// fail, because the ring is closed, and the direction stays in the kernel lane from then on.
 #[inline]
 pub(crate) fn lock_writes(pipe: &Pipe) -> Taken {
     loop {
         match pipe.entry.write_lock.0.take() {
-            Taken::Not => kernel::nap(1000),
+            Taken::Not => {
+                pipe.outgoing().close();
+                if pipe.entry.write_lock.0.step_around() {
+                    super::pin::mark(pipe, Reason::Stopped);
+                    return Taken::Ours;
+                }
+                kernel::nap(1000);
+            }
             taken => return taken,
         }
     }
@@ -121,6 +133,8 @@ enum Pushed {
     Spilled(usize),
     /// The bell found the connection dead.
     Dead(Errno),
+    /// The program's buffer is bad after so many bytes.
+    Faulted(usize),
 }
 
 /// Writes into the ring as long as it takes bytes. Under the write lock.
@@ -141,19 +155,27 @@ unsafe fn push(fd: c_int, pipe: &Pipe, buffers: &[iovec], total: usize, nonblock
             return Pushed::Spilled(done);
         };
         local.seen_head.store(seen, Ordering::Relaxed);
-        let count = span.length.min(chunk);
-        if count == 0 {
+        let room = span.length.min(chunk);
+        if room == 0 {
             if grow(pipe) || wait_for_room(pipe, seen, nonblocking) {
                 continue;
             }
             spill(fd, pipe);
             return Pushed::Spilled(done);
         }
+        let count = buffers::good(buffers, done, room, false);
+        if count == 0 {
+            return Pushed::Faulted(done);
+        }
         // SAFETY: the ring is as long as any checked capacity; the caller's promise.
         unsafe { buffers::gather(pipe.outgoing_ring(), span, buffers, done, count) };
         match outgoing.publish(span.position, count) {
             Ok(()) => {}
             Err(NotPublished::Moved) => continue,
+            Err(NotPublished::Closed) if !pipe.entry.write_lock.0.is_mine() => {
+                // We were stopped for so long that another writer went on without us.
+                return Pushed::Spilled(done);
+            }
             Err(NotPublished::Closed) => {
                 // The reader leaves, or a signal handler of this thread has spilled already.
                 if is_ring(outgoing.epoch()) {
@@ -180,16 +202,16 @@ unsafe fn push(fd: c_int, pipe: &Pipe, buffers: &[iovec], total: usize, nonblock
 /// Wakes whoever sleeps at the other end: one byte. Under the write lock.
 fn ring_bell(fd: c_int, pipe: &Pipe) -> Result<(), Errno> {
     let bells = &pipe.outgoing().switch.bells;
-    let before = bells.load(Ordering::Relaxed);
-    // Counted before it is sent: a bell that arrives is always accounted for.
-    bells.store(before + 1, Ordering::Release);
+    // Counted before it is sent: a bell that arrives is always accounted for. A locked addition, because a
+    // signal handler that writes to this socket may come in between.
+    bells.fetch_add(1, Ordering::Release);
     match kernel::send(fd, &[0], libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) {
         Ok(_) => {
             arena::add(&pipe.entry.counters.doorbells, 1);
             Ok(())
         }
         Err(error) => {
-            bells.store(before, Ordering::Release);
+            bells.fetch_sub(1, Ordering::Release);
             // EAGAIN: the queue is full of what the sleeper has not taken: that wakes it.
             if error.0 == libc::EAGAIN { Ok(()) } else { Err(error) }
         }
@@ -202,6 +224,10 @@ fn enter_ring(fd: c_int, pipe: &Pipe, taken: Taken) -> bool {
     let outgoing = pipe.outgoing();
     let epoch = outgoing.epoch();
     if !pipe.is_mapped() {
+        return false;
+    }
+    if outgoing.is_closed() && is_ring(epoch) {
+        spill(fd, pipe);
         return false;
     }
     if !is_ring(epoch) {
@@ -256,7 +282,7 @@ fn open(fd: c_int, pipe: &Pipe, epoch: u32) -> bool {
     }
     // A signal handler that writes to this socket must not find it between two lanes.
     let mask = kernel::block_signals();
-    let opened = open_quietly(fd, pipe, epoch);
+    let opened = pipe.entry.write_lock.0.firmly(|| open_quietly(fd, pipe, epoch));
     kernel::restore_signals(mask);
     if opened {
         arena::add(&pipe.entry.counters.upgrades, 1);
@@ -282,6 +308,12 @@ fn open_quietly(fd: c_int, pipe: &Pipe, epoch: u32) -> bool {
 #[cold]
 pub(crate) fn spill(fd: c_int, pipe: &Pipe) {
     let mask = kernel::block_signals();
+    pipe.entry.write_lock.0.firmly(|| spill_quietly(fd, pipe));
+    kernel::restore_signals(mask);
+    arena::add(&pipe.entry.counters.spills, 1);
+}
+
+fn spill_quietly(fd: c_int, pipe: &Pipe) {
     let outgoing = pipe.outgoing();
     // A publication of an interrupted call of this thread must fail from here on.
     outgoing.close();
@@ -297,8 +329,6 @@ pub(crate) fn spill(fd: c_int, pipe: &Pipe) {
         _ => counted,
     });
     outgoing.spill(outgoing.epoch(), tail, resume);
-    kernel::restore_signals(mask);
-    arena::add(&pipe.entry.counters.spills, 1);
 }
 
 /// Makes the ring larger when a write found it too small and it is empty. Under the write lock.

@@ -32,6 +32,9 @@ const TAG_MASK: u64 = !0 << 24;
 
 /// The kernel's registration carries our tag.
 pub(crate) const MANAGED: u32 = 1;
+/// What may stand beside EPOLLEXCLUSIVE (fs/eventpoll.c).
+const EXCLUSIVE_TAKES: u32 = (EPOLLIN | EPOLLOUT | libc::EPOLLERR | libc::EPOLLHUP | libc::EPOLLWAKEUP | EPOLLET | EPOLLEXCLUSIVE) as u32;
+
 /// On the hot list.
 pub(crate) const HOT: u32 = 2;
 /// One-shot, and reported.
@@ -124,6 +127,9 @@ fn ctl_locked(
 
 fn add(arena: &Arena, fd: c_int, set: Set, target: c_int, event: epoll_event, kind: Descriptor) -> Result<(), Errno> {
     let entry = arena.set(set.slot);
+    if event.events & EPOLLEXCLUSIVE as u32 != 0 && (event.events & !EXCLUSIVE_TAKES != 0 || matches!(kind, Descriptor::Set(_))) {
+        return Err(Errno(libc::EINVAL));
+    }
     let managed = match kind {
         Descriptor::Socket(socket) => socket.entry().is_some_and(|socket| is_ready_reader(socket)),
         _ => true,
@@ -225,6 +231,8 @@ pub(crate) fn upgrade(pipe: &Pipe) -> bool {
         let target = registration.fd.load(Ordering::Relaxed);
         let events = registration.events.load(Ordering::Relaxed);
         let event = kernel_event(set, index, events, Descriptor::Socket(pipe.socket));
+        // Before the kernel can tell with our tag.
+        set.managed.fetch_add(1, Ordering::Release);
         let result = if events & EPOLLEXCLUSIVE as u32 != 0 {
             kernel::epoll_ctl(fd, libc::EPOLL_CTL_DEL, target, None)
                 .and_then(|()| kernel::epoll_ctl(fd, libc::EPOLL_CTL_ADD, target, Some(&event)))
@@ -233,13 +241,47 @@ pub(crate) fn upgrade(pipe: &Pipe) -> bool {
         };
         if result.is_ok() {
             registration.flags.fetch_or(MANAGED | FRESH, Ordering::Relaxed);
-            set.managed.fetch_add(1, Ordering::Release);
             hot::warm(arena, set, index);
+        } else {
+            set.managed.fetch_sub(1, Ordering::Release);
         }
         set.lock.release(taken);
         if result.is_err() {
             return false;
         }
+    }
+    true
+}
+
+/// The registrations of a socket that has gone back to the kernel for good become the program's own again.
+pub(crate) fn downgrade(pipe: &Pipe) -> bool {
+    let Some(arena) = arena::get() else { return false };
+    for place in &pipe.entry.registrations {
+        let Some(index) = place.load(Ordering::Acquire).checked_sub(1) else { continue };
+        let registration = arena.registration(index);
+        let Some(slot) = registration.set.load(Ordering::Acquire).checked_sub(1) else { continue };
+        let set = arena.set(slot);
+        let Some(fd) = descriptor_of(slot, set) else { return false };
+        let taken = lock_set(set);
+        let flags = registration.flags.load(Ordering::Relaxed);
+        if taken == Taken::Ours && flags & MANAGED != 0 {
+            let mut events = registration.events.load(Ordering::Relaxed);
+            if flags & DISABLED != 0 {
+                events &= (EPOLLET | libc::EPOLLONESHOT) as u32;
+            }
+            let event = epoll_event { events, u64: registration.data.load(Ordering::Relaxed) };
+            let target = registration.fd.load(Ordering::Relaxed);
+            let _ = if events & EPOLLEXCLUSIVE as u32 != 0 {
+                kernel::epoll_ctl(fd, libc::EPOLL_CTL_DEL, target, None)
+                    .and_then(|()| kernel::epoll_ctl(fd, libc::EPOLL_CTL_ADD, target, Some(&event)))
+            } else {
+                kernel::epoll_ctl(fd, libc::EPOLL_CTL_MOD, target, Some(&event))
+            };
+            hot::cool(arena, set, index);
+            registration.flags.fetch_and(!MANAGED, Ordering::Relaxed);
+            set.managed.fetch_sub(1, Ordering::Release);
+        }
+        set.lock.release(taken);
     }
     true
 }

@@ -122,8 +122,8 @@ fn evaluate(entries: &mut [pollfd]) -> Result<usize, Errno> {
                     .unwrap_or_else(|| events::now(entry.fd, &pipe, entry.events));
             }
             Kind::Set(slot) => {
-                let shown = kernel::poll_now(entry.fd, entry.events);
-                let has = arena::get().is_some_and(|arena| epoll::hot::has_ready(arena, arena.set(slot), 0));
+                let shown = kernel::poll_now(entry.fd, entry.events) & !events::READABLE;
+                let has = arena::get().is_some_and(|arena| epoll::hot::is_readable(arena, entry.fd, slot));
                 entry.revents = shown | if has { entry.events & events::READABLE } else { 0 };
             }
             Kind::Candidate(_) | Kind::Kernel => others = true,

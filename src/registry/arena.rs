@@ -150,8 +150,8 @@ pub(crate) const FLAG_CONNECTED: u32 = 4;
 pub(crate) const FLAG_SHUT_WRITE: u32 = 8;
 /// The program set SO_LINGER with a time of 0.
 pub(crate) const FLAG_LINGER_RESET: u32 = 16;
-/// The segment could not be met yet; try later.
-pub(crate) const FLAG_KERNEL_LANE_ONLY: u32 = 32;
+/// The program has been told of a reset.
+pub(crate) const FLAG_RESET_TOLD: u32 = 32;
 /// `options` holds what the program believes.
 pub(crate) const FLAG_OPTIONS_KEPT: u32 = 64;
 /// Made by accept, not by connect (for `ss` and the trace).
@@ -204,8 +204,10 @@ pub(crate) struct Registration {
     /// `REGISTRATION_*`.
     pub(crate) flags: AtomicU32,
     pub(crate) data: AtomicU64,
-    /// Ring position and kernel position last reported, for edges.
+    /// What had arrived when it was last reported, for edges; see `events::arrived`.
     pub(crate) reported: AtomicU64,
+    /// The kinds of end that were reported.
+    pub(crate) ended: AtomicU32,
     /// What the kernel told since the last look.
     pub(crate) told: AtomicU32,
     /// Lists, index + 1: all of the set, and the hot ones.

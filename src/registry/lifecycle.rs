@@ -133,7 +133,8 @@ pub(crate) fn replacing(_old: c_int, new: c_int) {
 /// After `new` became another name for `old`'s open file description.
 pub(crate) fn duplicated(old: c_int, new: c_int) {
     if !fork::is_own_process() {
-        return;
+        // A vfork child is about to execute a program on this descriptor.
+        return shared_with_child(old);
     }
     match table::find(old) {
         Descriptor::Socket(socket) => {
@@ -165,9 +166,18 @@ pub(crate) fn before_exec() {
     if !start::is_ready() {
         return;
     }
+    // In a vfork child the table is the parent's: what the child duplicated was handed over then.
+    if !fork::is_own_process() {
+        return;
+    }
+    let Some(arena) = arena::get() else { return };
     for fd in 0..arena::highest() as c_int {
+        // A descriptor that another process of the family uses too was most likely inherited by oversight,
+        // unless it is one of the standard ones.
         if let Descriptor::Socket(socket) = table::peek(fd)
             && !kernel::close_on_exec(fd)
+            && let Some(entry) = socket.entry()
+            && (fd <= 2 || fork::is_sole(arena, &entry.holders))
         {
             pinning::hand_over(fd, socket);
         }
@@ -181,9 +191,30 @@ pub(crate) fn exec_failed() {
     }
     for fd in 0..arena::highest() as c_int {
         if let Descriptor::Socket(socket) = table::peek(fd) {
-            pinning::take_back(socket);
+            pinning::take_back(fd, socket);
         }
     }
+}
+
+/// Before a child is spawned that gets `fd` under some number: both may use it from now on.
+pub(crate) fn shared_with_child(fd: c_int) {
+    if let Descriptor::Socket(socket) = table::peek(fd) {
+        pinning::hand_over(fd, socket);
+    }
+}
+
+/// Before connect(AF_UNSPEC): the connection ends, the socket goes on.
+pub(crate) fn disconnecting(fd: c_int) {
+    let Some(socket) = table::socket(fd) else { return };
+    let Some(entry) = socket.entry() else { return };
+    end::leave(fd, socket, true);
+    entry.readers.store(0, Ordering::Release);
+    entry.flags.fetch_and(FLAG_NONBLOCK, Ordering::AcqRel);
+    entry.calls.store(0, Ordering::Relaxed);
+    entry.bytes.store(0, Ordering::Relaxed);
+    entry.reason.store(Reason::Undecided as u32, Ordering::Relaxed);
+    let state = if config::host_only() { arena::STATE_HOST } else { arena::STATE_UNDECIDED };
+    entry.state.store(state, Ordering::Release);
 }
 
 /// Before `fd` is sent to another process: it may not run on sockshim.

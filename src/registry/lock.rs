@@ -49,8 +49,11 @@ pub(crate) enum Taken {
 #[derive(Debug)]
 pub(crate) struct Lock(AtomicU32);
 
-/// Ticks for which a taker waits for a live owner; about 10 ms.
-const PATIENCE: u64 = 30_000_000;
+/// Bit of the word: the owner must not be stepped around.
+const FIRM: u32 = 1 << 31;
+
+/// Ticks for which a taker waits for a live owner; about 50 ms.
+const PATIENCE: u64 = 125_000_000;
 
 impl Lock {
     #[inline]
@@ -58,7 +61,7 @@ impl Lock {
         let me = thread();
         match self.0.compare_exchange(0, me, Ordering::Acquire, Ordering::Relaxed) {
             Ok(_) => Taken::Ours,
-            Err(owner) if owner == me => Taken::Nested,
+            Err(owner) if owner & !FIRM == me => Taken::Nested,
             Err(_) => self.wait(me),
         }
     }
@@ -66,8 +69,37 @@ impl Lock {
     #[inline]
     pub(crate) fn release(&self, taken: Taken) {
         if taken == Taken::Ours {
-            self.0.store(0, Ordering::Release);
+            // Compared, because a lock whose owner was stopped for long is stepped around.
+            let _ = self.0.compare_exchange(thread(), 0, Ordering::Release, Ordering::Relaxed);
         }
+    }
+
+    /// Takes the lock from an owner that lives but does not run (stopped by a signal). Only for a caller that
+    /// has made sure that what the owner was doing will fail when it goes on. False: the owner must not be
+    /// disturbed, or has let go.
+    #[cold]
+    pub(crate) fn step_around(&self) -> bool {
+        let owner = self.0.load(Ordering::Acquire);
+        owner & FIRM == 0
+            && owner != 0
+            && self.0.compare_exchange(owner, thread(), Ordering::Acquire, Ordering::Relaxed).is_ok()
+    }
+
+    /// Whether this thread still has the lock.
+    #[inline]
+    pub(crate) fn is_mine(&self) -> bool {
+        self.0.load(Ordering::Relaxed) & !FIRM == thread()
+    }
+
+    /// While `change` runs, the lock is not stepped around: several words change together.
+    pub(crate) fn firmly<T>(&self, change: impl FnOnce() -> T) -> T {
+        let me = thread();
+        let held = self.0.compare_exchange(me, me | FIRM, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+        let result = change();
+        if held {
+            self.0.store(me, Ordering::Release);
+        }
+        result
     }
 
     #[cold]
@@ -84,7 +116,7 @@ impl Lock {
             match self.0.compare_exchange(0, me, Ordering::Acquire, Ordering::Relaxed) {
                 Ok(_) => return Taken::Ours,
                 Err(owner) if kernel::ticks().wrapping_sub(start) > PATIENCE => {
-                    let dead = owner != 0 && !kernel::exists(owner);
+                    let dead = owner != 0 && !kernel::exists(owner & !FIRM);
                     let stolen =
                         dead && self.0.compare_exchange(owner, me, Ordering::Acquire, Ordering::Relaxed).is_ok();
                     return if stolen { Taken::Ours } else { Taken::Not };

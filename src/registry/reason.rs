@@ -54,4 +54,8 @@ pub enum Reason {
     PeerLeft = 23,
     /// Its descriptor was seen for the first time in the middle of its life.
     Inherited = 24,
+    /// A process that shares the socket was stopped in the middle of a write.
+    Stopped = 25,
+    /// `SO_RCVLOWAT` is above 1, for as long as it is.
+    LowWater = 26,
 }

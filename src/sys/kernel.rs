@@ -256,6 +256,22 @@ pub(crate) fn populate(address: *mut u8, length: usize) -> Result<(), Errno> {
     call!(SYS_madvise, address, length, MADV_POPULATE_WRITE).map(drop)
 }
 
+/// Whether a page of the program's can be read, or written.
+#[cold]
+pub(crate) fn is_accessible(page: usize, write: bool) -> bool {
+    const MADV_POPULATE_READ: c_int = 22;
+    const MADV_POPULATE_WRITE: c_int = 23;
+    let advice = if write { MADV_POPULATE_WRITE } else { MADV_POPULATE_READ };
+    match call!(SYS_madvise, page, 4096usize, advice) {
+        Ok(_) => true,
+        // Not mapped, beyond the end of a file, no permission (or memory of a device, which the kernel's own
+        // copy would take: nobody does I/O from there).
+        Err(Errno(libc::EFAULT | libc::ENOMEM | libc::EHWPOISON | libc::EINVAL)) => false,
+        // The kernel could not tell (EAGAIN, EINTR, a filter's EPERM): the copy will.
+        Err(_) => true,
+    }
+}
+
 /// A shared mapping of a file, over `place` if that is not null.
 pub(crate) fn map_shared(fd: c_int, size: usize, place: *mut u8) -> Result<*mut u8, Errno> {
     let fixed = if place.is_null() { 0 } else { libc::MAP_FIXED };

@@ -134,7 +134,6 @@ fn ready(arena: &Arena, registration: &Registration) -> Option<u32> {
     // The ring alone can answer while nothing else is asked and nothing has ended.
     let simple = quiet && flags & ENDING == 0 && told & ENDS == 0 && wanted & libc::EPOLLPRI as u32 == 0;
     let asks_room = wanted & EPOLLOUT as u32 != 0 && (!edge || flags & FRESH != 0 || told & EPOLLOUT as u32 != 0);
-    let tail = incoming.producer.tail.load(Ordering::Acquire);
     let found = if simple && (!asks_room || events::at_hand(&pipe, libc::POLLOUT).is_some()) {
         let mut found = 0;
         if events::has_ring_bytes(&pipe) {
@@ -154,31 +153,28 @@ fn ready(arena: &Arena, registration: &Registration) -> Option<u32> {
         found
     };
     let found = found & (wanted | (EPOLLERR | EPOLLHUP) as u32);
-    if found == 0 || !edge || flags & FRESH != 0 {
-        if found != 0 {
-            registration.reported.store(tail, Ordering::Relaxed);
-        }
+    if !edge || found == 0 {
         return Some(found);
     }
-    Some(if is_edge(registration, found, told, tail) { found } else { 0 })
-}
-
-/// Whether something has happened since the last report: new ring bytes, or what the kernel told.
-fn is_edge(registration: &Registration, found: u32, told: u32, tail: u64) -> bool {
-    let news = registration.reported.load(Ordering::Relaxed) != tail;
-    let moved = news && found & EPOLLIN as u32 != 0;
-    // A kernel edge for reading may be a bell for bytes that were reported already.
-    let told_more = told & found & !(EPOLLIN | libc::EPOLLRDNORM) as u32 != 0;
-    let told_data = told & TOLD_DATA != 0 && found & EPOLLIN as u32 != 0;
-    if moved || told_more || told_data {
-        registration.reported.store(tail, Ordering::Relaxed);
-        return true;
+    let arrived = events::arrived(registration.fd.load(Ordering::Relaxed), &pipe);
+    let news = flags & FRESH != 0 || is_edge(registration, &pipe, found, told, arrived);
+    if news {
+        registration.reported.store(arrived, Ordering::Relaxed);
+        registration.ended.fetch_or(found & ENDS, Ordering::Relaxed);
     }
-    false
+    Some(if news { found } else { 0 })
 }
 
-/// A kernel edge for reading that came while the kernel lane was being read.
-pub(super) const TOLD_DATA: u32 = 1 << 27;
+/// Whether something has happened since the last report: data, an end, or what the kernel told.
+fn is_edge(registration: &Registration, pipe: &Pipe, found: u32, told: u32, arrived: u64) -> bool {
+    let data = found & EPOLLIN as u32 != 0 && registration.reported.load(Ordering::Relaxed) != arrived;
+    let end = found & ENDS & !registration.ended.load(Ordering::Relaxed) != 0;
+    // A bell is told with every event that holds; room is news only where writing goes through the kernel.
+    let by_bell = told & EPOLLIN as u32 != 0 && is_ring(pipe.outgoing().epoch());
+    let room = told & found & EPOLLOUT as u32 != 0 && !by_bell;
+    let urgent = told & found & libc::EPOLLPRI as u32 != 0;
+    data || end || room || urgent
+}
 
 /// What the kernel told since the last look.
 fn take_told(registration: &Registration) -> u32 {
@@ -188,18 +184,12 @@ fn take_told(registration: &Registration) -> u32 {
 /// Keeps what the kernel told about a registration, for the look that follows.
 pub(super) fn tell(arena: &Arena, set: &SetEntry, index: u32, told: u32) {
     let registration = arena.registration(index);
-    if registration.set.load(Ordering::Relaxed) != set.slot.load(Ordering::Relaxed) + 1 {
-        // It was removed while the event was on its way.
+    let managed = registration.flags.load(Ordering::Relaxed) & super::MANAGED != 0;
+    if !managed || registration.set.load(Ordering::Relaxed) != set.slot.load(Ordering::Relaxed) + 1 {
+        // It was removed, or given back, while the event was on its way.
         return;
     }
-    let mut bits = told;
-    if told & EPOLLIN as u32 != 0
-        && let Some(pipe) = pipe_of(arena, registration)
-        && (!is_ring(pipe.incoming().reader_epoch()) || pipe.incoming().epoch() != pipe.incoming().reader_epoch())
-    {
-        bits |= TOLD_DATA;
-    }
-    registration.told.fetch_or(bits, Ordering::Relaxed);
+    registration.told.fetch_or(told, Ordering::Relaxed);
     warm(arena, set, index);
 }
 
@@ -210,12 +200,44 @@ fn ready_other(arena: &Arena, registration: &Registration, flags: u32, wanted: u
         // The kernel's answer is exact; without one there is nothing to look at.
         return if told != 0 { Some(told) } else { None };
     }
-    let inner = arena.set(registration.slot.load(Ordering::Relaxed));
-    let readable = told & EPOLLIN as u32 != 0 || has_ready(arena, inner, 0);
+    let slot = registration.slot.load(Ordering::Relaxed);
+    let readable = is_readable(arena, registration.fd.load(Ordering::Relaxed), slot);
     if readable && wanted & EPOLLET as u32 != 0 && told == 0 && flags & FRESH == 0 {
         return Some(0);
     }
     Some(if readable { wanted & EPOLLIN as u32 } else { 0 })
+}
+
+/// Whether a wait in a set would find anything: what poll(2) says of an epoll descriptor.
+pub(crate) fn is_readable(arena: &Arena, fd: i32, slot: u32) -> bool {
+    let set = arena.set(slot);
+    if has_ready(arena, set, 0) {
+        return true;
+    }
+    if kernel::poll_now(fd, libc::POLLIN) & libc::POLLIN == 0 {
+        return false;
+    }
+    // Bells that nobody has taken hold the kernel's answer up.
+    settle_all(arena, set, 0);
+    kernel::poll_now(fd, libc::POLLIN) & libc::POLLIN != 0
+}
+
+/// Takes the bells of every pipe in a set, and in the sets within it.
+fn settle_all(arena: &Arena, set: &SetEntry, depth: usize) {
+    let mut next = set.first.load(Ordering::Acquire);
+    for _ in 0..REGISTRATIONS {
+        let Some(index) = next.checked_sub(1) else { return };
+        let registration = arena.registration(index);
+        let flags = registration.flags.load(Ordering::Relaxed);
+        if flags & NESTED != 0 && depth < 5 {
+            settle_all(arena, arena.set(registration.slot.load(Ordering::Relaxed)), depth + 1);
+        } else if flags & (NESTED | FOREIGN) == 0
+            && let Some(pipe) = pipe_of(arena, registration)
+        {
+            crate::pipe::read::settle(registration.fd.load(Ordering::Relaxed), &pipe, false);
+        }
+        next = registration.next.load(Ordering::Relaxed);
+    }
 }
 
 /// Whether a wait in the set would find a pipe ready; takes nothing. Without its lock.
@@ -245,10 +267,9 @@ pub(crate) fn has_ready(arena: &Arena, set: &SetEntry, depth: usize) -> bool {
 fn is_ready_quietly(registration: &Registration, pipe: &Pipe) -> bool {
     let wanted = registration.events.load(Ordering::Relaxed);
     let flags = registration.flags.load(Ordering::Relaxed);
-    let tail = pipe.incoming().producer.tail.load(Ordering::Acquire);
     let is_edge = wanted & EPOLLET as u32 != 0 && flags & FRESH == 0;
     if wanted & EPOLLIN as u32 != 0 && events::has_ring_bytes(pipe) {
-        return !is_edge || registration.reported.load(Ordering::Relaxed) != tail;
+        return !is_edge || !is_reported(registration, pipe);
     }
     if is_edge {
         return registration.told.load(Ordering::Relaxed) != 0;
@@ -260,6 +281,12 @@ fn is_ready_quietly(registration: &Registration, pipe: &Pipe) -> bool {
         || wanted & EPOLLOUT as u32 != 0;
     asks_kernel
         && events::now(registration.fd.load(Ordering::Relaxed), pipe, events::from_epoll(wanted)) != 0
+}
+
+/// Whether all that has arrived was reported.
+fn is_reported(registration: &Registration, pipe: &Pipe) -> bool {
+    let arrived = events::arrived(registration.fd.load(Ordering::Relaxed), pipe);
+    registration.reported.load(Ordering::Relaxed) == arrived
 }
 
 /// Wants a bell for a registration; true when there is still nothing to report, so it may turn cold.
@@ -281,7 +308,7 @@ fn arm(arena: &Arena, registration: &Registration) -> bool {
     }
     // Edge-triggered, and reported already: the next publication rings.
     let is_edge = registration.events.load(Ordering::Relaxed) & EPOLLET as u32 != 0 && flags & FRESH == 0;
-    is_edge && registration.reported.load(Ordering::Relaxed) == incoming.producer.tail.load(Ordering::Acquire)
+    is_edge && is_reported(registration, &pipe)
         || registration.events.load(Ordering::Relaxed) & EPOLLIN as u32 == 0
 }
 
@@ -324,9 +351,8 @@ pub(super) fn any_bytes(arena: &Arena, set: &SetEntry) -> bool {
             && let Some(pipe) = pipe_of(arena, registration)
         {
             let incoming = pipe.incoming();
-            let tail = incoming.producer.tail.load(Ordering::Acquire);
             let edge = registration.events.load(Ordering::Relaxed) & EPOLLET as u32 != 0;
-            if incoming.has_bytes() && (!edge || registration.reported.load(Ordering::Relaxed) != tail)
+            if incoming.has_bytes() && (!edge || !is_reported(registration, &pipe))
                 || incoming.epoch() != incoming.reader_epoch()
             {
                 return true;

@@ -50,6 +50,7 @@ pub(super) fn insert(arena: &Arena, set: Set, index: u32, target: c_int, kind: D
     registration.fd.store(target, Ordering::Relaxed);
     registration.reported.store(u64::MAX, Ordering::Relaxed);
     registration.told.store(0, Ordering::Relaxed);
+    registration.ended.store(0, Ordering::Relaxed);
     registration.flags.store(flags, Ordering::Relaxed);
     let remembered = match kind {
         Descriptor::Socket(socket) => socket.entry().is_some_and(|entry| {

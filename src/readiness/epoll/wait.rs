@@ -42,21 +42,21 @@ pub(crate) unsafe fn wait(
     // SAFETY: the caller's promise.
     let out = unsafe { core::slice::from_raw_parts_mut(events, most as usize) };
     loop {
-        let pipes = look_at_pipes(arena, entry, out);
-        let mut count = pipes;
         let now = kernel::ticks();
+        let is_hot = entry.hot.load(Ordering::Acquire) != 0;
         let overdue = now.wrapping_sub(entry.looked.load(Ordering::Relaxed)) > LOOK_EVERY;
-        if count > 0 && (!overdue || count == out.len()) {
-            return Ok(count);
-        }
-        let is_hot = entry.hot.load(Ordering::Relaxed) != 0;
-        if count > 0 || is_hot || deadline.is_now() {
-            entry.looked.store(now, Ordering::Relaxed);
-            let told = kernel::epoll_now(fd, &mut out[count..])?;
-            count += absorb(arena, entry, out, count, told);
-            if pipes == 0 && told > 0 {
-                count += look_at_pipes(arena, entry, &mut out[count..]);
+        if is_hot && !overdue {
+            let count = look_at_pipes(arena, entry, out);
+            if count > 0 {
+                return Ok(count);
             }
+        }
+        if is_hot || deadline.is_now() {
+            // The kernel's own descriptors first: a pipe that is always ready must not starve them.
+            entry.looked.store(now, Ordering::Relaxed);
+            let told = kernel::epoll_now(fd, out)?;
+            let kept = absorb(arena, entry, out, 0, told);
+            let count = kept + look_at_pipes(arena, entry, &mut out[kept..]);
             if count > 0 || deadline.is_now() {
                 return Ok(count);
             }
@@ -101,8 +101,8 @@ unsafe fn wait_plain(
         if told < 0 {
             return Err(errno);
         }
-        if told == 0 || set.managed.load(Ordering::Acquire) == 0 {
-            return Ok(told as usize);
+        if told == 0 {
+            return Ok(0);
         }
         // SAFETY: the kernel has just filled that many.
         let out = unsafe { core::slice::from_raw_parts_mut(events, most as usize) };
