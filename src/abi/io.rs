@@ -179,18 +179,23 @@ pub unsafe extern "C-unwind" fn sockshim_recvmsg(fd: c_int, msg: *mut msghdr, fl
     let Some(socket) = table::socket(fd) else {
         let received = kernel();
         if received >= 0 {
-            // SAFETY: the kernel has just filled the message.
+            // SAFETY: the kernel has just filled the message in.
             quietly(|| unsafe { rights::received(&*msg) });
         }
         return received;
     };
-    // SAFETY: as above.
-    let Some(message) = (unsafe { msg.as_mut() }) else { return kernel() };
+    if !buffers::is_good(msg, size_of::<msghdr>(), true) {
+        return kernel();
+    }
+    // SAFETY: as above, and it is there.
+    let message = unsafe { *msg };
     // SAFETY: as above.
     let Some(buffers) = (unsafe { vectors(message.msg_iov, message.msg_iovlen) }) else { return kernel() };
     // SAFETY: as above.
     let received = unsafe { io::receive(fd, socket, buffers, flags, kernel) };
     if received >= 0 {
+        // SAFETY: as above.
+        let message = unsafe { &mut *msg };
         if !message.msg_name.is_null() {
             message.msg_namelen = 0;
         }
@@ -219,7 +224,8 @@ pub unsafe extern "C-unwind" fn sockshim_recvmmsg(
     flags: c_int,
     timeout: *mut timespec,
 ) -> c_int {
-    if table::socket(fd).is_none() || msgs.is_null() {
+    let messages = count.min(1024) as usize * size_of::<mmsghdr>();
+    if table::socket(fd).is_none() || !buffers::is_good(msgs, messages, true) {
         // SAFETY: the caller keeps the contract of recvmmsg(2).
         let received = unsafe { real::recvmmsg(fd, msgs, count, flags, timeout) };
         for index in 0..received.max(0) as usize {
@@ -323,8 +329,11 @@ pub unsafe extern "C-unwind" fn sockshim_sendto(
 pub unsafe extern "C-unwind" fn sockshim_sendmsg(fd: c_int, msg: *const msghdr, flags: c_int) -> ssize_t {
     // SAFETY: the caller keeps the contract of sendmsg(2).
     let kernel = || unsafe { real::sendmsg(fd, msg, flags) };
-    // SAFETY: as above.
-    let Some(message) = (unsafe { msg.as_ref() }) else { return kernel() };
+    if !buffers::is_good(msg, size_of::<msghdr>(), false) {
+        return kernel();
+    }
+    // SAFETY: as above, and it is there.
+    let message = unsafe { &*msg };
     let Some(socket) = table::socket(fd) else {
         // SAFETY: as above.
         quietly(|| unsafe { rights::sending(message) });
@@ -355,8 +364,10 @@ pub unsafe extern "C-unwind" fn sockshim_sendmmsg(
     count: c_uint,
     flags: c_int,
 ) -> c_int {
-    if table::socket(fd).is_none() || msgs.is_null() {
-        for index in 0..if msgs.is_null() { 0 } else { count.min(1024) as usize } {
+    let messages = count.min(1024) as usize;
+    let good = buffers::is_good(msgs, messages * size_of::<mmsghdr>(), true);
+    if table::socket(fd).is_none() || !good {
+        for index in 0..if good { messages } else { 0 } {
             // SAFETY: the caller keeps the contract of sendmmsg(2).
             quietly(|| unsafe { rights::sending(&(*msgs.add(index)).msg_hdr) });
         }
@@ -682,7 +693,7 @@ pub unsafe extern "C-unwind" fn sockshim_tee(
 /// The program's `readv` contract.
 unsafe fn vectors<'a>(iov: *const iovec, count: usize) -> Option<&'a [iovec]> {
     const IOV_MAX: usize = 1024;
-    if iov.is_null() || count == 0 || count > IOV_MAX || (iov as usize) >> 47 != 0 {
+    if count == 0 || count > IOV_MAX || !buffers::is_good(iov, count * size_of::<iovec>(), false) {
         return None;
     }
     // SAFETY: upheld by the caller.

@@ -2,6 +2,7 @@
 
 use super::quietly;
 use crate::error::answer;
+use crate::pipe::buffers;
 use crate::readiness::select::{self, Sets};
 use crate::readiness::{Deadline, epoll, poll};
 use crate::registry::reason::Reason;
@@ -30,6 +31,9 @@ pub unsafe extern "C-unwind" fn sockshim_select(
     // SAFETY: the caller keeps the contract of select(2).
     let kernel = || unsafe { real::select(nfds, readfds, writefds, exceptfds, timeout) };
     let sets = Sets { read: readfds.cast(), write: writefds.cast(), except: exceptfds.cast() };
+    if !sets.are_there(nfds) || !(timeout.is_null() || buffers::is_good(timeout, size_of::<timeval>(), true)) {
+        return kernel();
+    }
     // SAFETY: as above.
     let time = unsafe { timeout.as_mut() };
     let sane = time.as_ref().is_none_or(|time| time.tv_sec >= 0 && (0..1_000_000).contains(&time.tv_usec));
@@ -69,7 +73,7 @@ pub unsafe extern "C-unwind" fn sockshim_pselect(
     let sets = Sets { read: readfds.cast(), write: writefds.cast(), except: exceptfds.cast() };
     // SAFETY: the caller keeps the contract of pselect(2).
     match unsafe { nanoseconds(timeout) } {
-        Ok(time) if nfds > 0 && sets.concern(nfds) => {
+        Ok(time) if nfds > 0 && sets.are_there(nfds) && sets.concern(nfds) => {
             // SAFETY: as above.
             answer(unsafe { select::select(nfds, sets, Deadline::after(time), sigmask) }) as c_int
         }
@@ -229,8 +233,12 @@ pub unsafe extern "C-unwind" fn sockshim_epoll_ctl(
         }
         return result;
     };
-    // SAFETY: as above.
-    let event = unsafe { event.as_ref() }.copied();
+    let event = if buffers::is_good(event, size_of::<epoll_event>(), false) {
+        // SAFETY: as above, and it is there.
+        Some(unsafe { event.read_unaligned() })
+    } else {
+        None
+    };
     match epoll::ctl(epfd, set, op, fd, event) {
         Ok(()) => 0,
         Err(error) => answer(Err(error)) as c_int,
@@ -323,7 +331,7 @@ pub unsafe extern "C-unwind" fn sockshim_epoll_pwait2(
 ///
 /// The contract of poll(2).
 unsafe fn array<'a>(fds: *mut pollfd, nfds: nfds_t) -> Option<&'a mut [pollfd]> {
-    if fds.is_null() || nfds == 0 || nfds > 1 << 20 || (fds as usize) >> 47 != 0 {
+    if nfds == 0 || nfds > 1 << 20 || !buffers::is_good(fds, nfds as usize * size_of::<pollfd>(), true) {
         return None;
     }
     // SAFETY: upheld by the caller.
@@ -337,7 +345,10 @@ unsafe fn array<'a>(fds: *mut pollfd, nfds: nfds_t) -> Option<&'a mut [pollfd]> 
 ///
 /// `time` is null or readable.
 unsafe fn nanoseconds(time: *const timespec) -> Result<Option<u64>, ()> {
-    // SAFETY: upheld by the caller.
+    if !time.is_null() && !buffers::is_good(time, size_of::<timespec>(), false) {
+        return Err(());
+    }
+    // SAFETY: upheld by the caller, and it is there.
     match unsafe { time.as_ref() } {
         None => Ok(None),
         Some(time) if time.tv_sec >= 0 && (0..1_000_000_000).contains(&time.tv_nsec) => {

@@ -4,14 +4,13 @@ use super::segment::{self, Identity, Unmet};
 use super::{Pipe, options};
 use crate::readiness::epoll;
 use crate::registry::arena::{
-    self, Entry, FLAG_CONNECTED, READY, STATE_PIPE, STATE_UNDECIDED, STATE_WAITING,
+    self, Entry, FLAG_CONNECTED, FLAG_LOW_WATER, READY, STATE_PIPE, STATE_UNDECIDED, STATE_WAITING,
 };
 use crate::registry::lock::Taken;
 use crate::registry::{Socket, config, fork, reason::Reason};
 use crate::sys::{diag, kernel};
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
-use sockshim_ring::layout::END_JOINED;
 
 /// Calls after which a maker stops waiting for an end that does not come, and bytes after which it does.
 const PATIENCE_CALLS: u32 = 4096;
@@ -30,10 +29,20 @@ pub(crate) fn count(fd: c_int, socket: Socket, entry: &'static Entry, bytes: usi
     }
 }
 
+/// Before a wait for a socket: it may need nothing but this to come onto its pipe.
+pub(crate) fn prepare(fd: c_int, socket: Socket) {
+    if let Some(entry) = socket.entry()
+        && matches!(entry.state.load(Ordering::Relaxed), STATE_WAITING | STATE_PIPE)
+        && entry.readers.load(Ordering::Relaxed) == 0
+    {
+        consider(fd, socket);
+    }
+}
+
 /// Tries to bring a connection onto a pipe. Harmless at any time and any number of times.
 pub(crate) fn consider(fd: c_int, socket: Socket) {
     let Some(entry) = socket.entry() else { return };
-    if entry.flags.load(Ordering::Relaxed) & FLAG_CONNECTED == 0 {
+    if entry.flags.load(Ordering::Relaxed) & (FLAG_CONNECTED | FLAG_LOW_WATER) != FLAG_CONNECTED {
         return;
     }
     let taken = entry.write_lock.0.take();
@@ -106,14 +115,23 @@ fn identify(fd: c_int, entry: &Entry) -> Result<Option<Identity>, Reason> {
 /// The other end may have come meanwhile. Under the write lock.
 fn look_again(socket: Socket, entry: &'static Entry) {
     let Some(pipe) = Pipe::of(socket, entry) else { return };
-    if pipe.other_end() == END_JOINED {
-        return enter(entry, true);
+    if has_come(&pipe) {
+        return;
     }
     let calls = entry.calls.load(Ordering::Relaxed);
     let bytes = entry.bytes.load(Ordering::Relaxed);
     if calls > PATIENCE_CALLS || bytes > PATIENCE_BYTES {
         abandon(&pipe, Reason::PeerWithout);
     }
+}
+
+/// Whether the other end has joined; then the connection is on a pipe.
+pub(crate) fn has_come(pipe: &Pipe) -> bool {
+    let joined = pipe.other_end() != sockshim_ring::layout::END_ABSENT;
+    if joined {
+        enter(pipe.entry, true);
+    }
+    joined
 }
 
 /// Gives up a segment that the other end has not joined. Under the write lock.

@@ -56,11 +56,20 @@ pub(crate) fn good(buffers: &[iovec], skip: usize, count: usize, write: bool) ->
     good
 }
 
+/// Whether the program's `length` bytes at `start` can be read, or written; see [`good`].
+#[inline]
+pub(crate) fn is_good<T>(start: *const T, length: usize, write: bool) -> bool {
+    let start = start as usize;
+    start.checked_add(length).is_some_and(|end| end <= USER_END)
+        && (length == 0 || good_piece(start, length, write) == length)
+}
+
 #[inline]
 fn good_piece(start: usize, length: usize, write: bool) -> usize {
     let (mut page, last) = (start >> 12, (start + length - 1) >> 12);
     loop {
-        let mark = page << 1 | usize::from(write);
+        // Never 0, which is an empty place.
+        let mark = (page << 1 | usize::from(write)) + 1;
         let place = &GOOD_PAGES[mark % GOOD_PAGES.len()];
         if place.load(Ordering::Relaxed) != mark {
             if !kernel::is_accessible(page << 12, write) {

@@ -5,7 +5,7 @@
 //! alike. So the surviving end decides between end and reset by whether the dead end had unread ring bytes.
 
 use super::read::{self, Look};
-use super::{Pipe, attach, segment, write};
+use super::{Pipe, attach, events, segment, write};
 use crate::error::Errno;
 use crate::registry::arena::{FLAG_LINGER_RESET, FLAG_RESET_TOLD, STATE_WAITING};
 use crate::registry::lock::Taken;
@@ -127,9 +127,10 @@ pub(crate) fn leave(fd: c_int, socket: Socket, last: bool) {
     let Some(entry) = socket.entry() else { return };
     let Some(pipe) = Pipe::of(socket, entry) else { return };
     let reading = read::lock_reads(&pipe);
-    let writing = write::lock_writes(&pipe);
+    let writing = write::lock_writes(fd, &pipe);
     if pipe.is_mapped() {
-        if last && entry.state.load(Ordering::Acquire) == STATE_WAITING {
+        let waiting = entry.state.load(Ordering::Acquire) == STATE_WAITING && pipe.other_end() != END_JOINED;
+        if last && waiting {
             attach::abandon(&pipe, Reason::NotConnected);
         } else {
             if last {
@@ -151,7 +152,9 @@ fn release(pipe: &Pipe, reading: Taken, writing: Taken) {
 fn say_goodbye(fd: c_int, pipe: &Pipe) {
     let incoming = pipe.incoming();
     incoming.close();
-    let unread = incoming.has_bytes();
+    let in_ring = incoming.has_bytes();
+    // The kernel resets by itself for data in its own queue.
+    let unread = in_ring || fd >= 0 && events::unread(pipe.socket, kernel::queued(fd).unwrap_or(0) as c_int) > 0;
     if fd >= 0 && !unread && is_ring(incoming.reader_epoch()) && incoming.epoch() == incoming.reader_epoch() {
         let waiting = read::bells_waiting(pipe);
         if waiting > 0
@@ -161,7 +164,7 @@ fn say_goodbye(fd: c_int, pipe: &Pipe) {
         }
     }
     let reset = unread || pipe.entry.flags.load(Ordering::Relaxed) & FLAG_LINGER_RESET != 0;
-    if fd >= 0 && unread {
+    if fd >= 0 && in_ring {
         // The kernel sends a reset for unread bytes; it does not see these, so ask for it (socket(7)).
         let linger = libc::linger { l_onoff: 1, l_linger: 0 };
         let _ = kernel::set_sockopt(fd, libc::SOL_SOCKET, libc::SO_LINGER, &linger);

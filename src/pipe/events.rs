@@ -58,7 +58,8 @@ pub(crate) fn now(fd: c_int, pipe: &Pipe, interest: i16) -> i16 {
     for _ in 0..8 {
         follow(fd, pipe);
         let readable = has_ring_bytes(pipe);
-        let said = kernel::poll_now(fd, interest);
+        // Always asked for the other end's FIN: it tells an end from a bell.
+        let said = kernel::poll_now(fd, interest | POLLRDHUP);
         if said & libc::POLLNVAL != 0 {
             return said;
         }

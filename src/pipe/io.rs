@@ -125,12 +125,19 @@ pub(crate) unsafe fn send(
     {
         return kernel();
     }
+    entry.writers.fetch_add(1, Ordering::SeqCst);
+    // Only now it counts: the connection may have come onto a pipe in between.
+    if let Some(pipe) = writing_pipe(socket, entry) {
+        leave_plain(&entry.writers);
+        // SAFETY: the caller's promise.
+        return unsafe { write::send(fd, &pipe, buffers, flags, kernel) };
+    }
     send_undecided(fd, socket, entry, kernel)
 }
 
+/// A plain write, which has been counted.
 #[inline(never)]
 fn send_undecided(fd: c_int, socket: Socket, entry: &'static Entry, kernel: impl FnOnce() -> isize) -> isize {
-    entry.writers.fetch_add(1, Ordering::SeqCst);
     let sent = kernel();
     let errno = Errno::last();
     leave_plain(&entry.writers);
@@ -145,8 +152,12 @@ fn send_undecided(fd: c_int, socket: Socket, entry: &'static Entry, kernel: impl
 /// A call that only the kernel can make on the sending side of a socket of ours.
 pub(crate) fn send_by_kernel(fd: c_int, socket: Socket, kernel: impl FnOnce() -> isize) -> isize {
     let Some(entry) = socket.entry() else { return kernel() };
+    entry.writers.fetch_add(1, Ordering::SeqCst);
     match writing_pipe(socket, entry) {
-        Some(pipe) => write::in_kernel_lane(fd, &pipe, kernel),
+        Some(pipe) => {
+            leave_plain(&entry.writers);
+            write::in_kernel_lane(fd, &pipe, kernel)
+        }
         None => send_undecided(fd, socket, entry, kernel),
     }
 }

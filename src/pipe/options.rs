@@ -6,7 +6,7 @@
 use super::Pipe;
 use crate::error::Errno;
 use crate::registry::arena::{
-    Entry, FLAG_LINGER_RESET, FLAG_OPTIONS_KEPT, OPTION_CORK, OPTION_NODELAY, STATE_HOST,
+    Entry, FLAG_LINGER_RESET, FLAG_LOW_WATER, FLAG_OPTIONS_KEPT, OPTION_CORK, OPTION_NODELAY, STATE_HOST, STATE_PIPE,
 };
 use crate::registry::{Socket, reason::Reason};
 use crate::sys::kernel::{self, Address};
@@ -109,11 +109,15 @@ pub(crate) fn before(fd: c_int, socket: Socket, level: c_int, name: c_int, value
     {
         // A low-water mark is the kernel's to watch, for as long as there is one.
         if (0..=1).contains(&value) {
+            entry.flags.fetch_and(!FLAG_LOW_WATER, Ordering::Relaxed);
             if entry.reason.load(Ordering::Relaxed) == Reason::LowWater as u32 {
                 super::pin::resume(socket);
             }
         } else {
-            super::pin::pin(fd, socket, Reason::LowWater);
+            entry.flags.fetch_or(FLAG_LOW_WATER, Ordering::Relaxed);
+            if entry.state.load(Ordering::Relaxed) == STATE_PIPE {
+                super::pin::pin(fd, socket, Reason::LowWater);
+            }
         }
     }
     if needs_kernel(level, name, value) {

@@ -18,11 +18,15 @@ pub(crate) fn pin(fd: c_int, socket: Socket, reason: Reason) {
         STATE_UNDECIDED => Socket::stay_host(entry, reason),
         STATE_WAITING => {
             let Some(pipe) = Pipe::of(socket, entry) else { return };
-            let taken = write::lock_writes(&pipe);
-            if taken == Taken::Ours && pipe.is_mapped() {
+            let taken = write::lock_writes(fd, &pipe);
+            let joined = pipe.is_mapped() && attach::has_come(&pipe);
+            if taken == Taken::Ours && pipe.is_mapped() && !joined {
                 attach::abandon(&pipe, reason);
             }
             entry.write_lock.0.release(taken);
+            if joined {
+                pin(fd, socket, reason);
+            }
         }
         STATE_PIPE => {
             let Some(pipe) = Pipe::of(socket, entry) else { return };
@@ -44,7 +48,7 @@ pub(crate) fn mark(pipe: &Pipe, reason: Reason) {
 
 /// Closes both rings: ours by spilling, the other end's by its close mark.
 fn close_lanes(fd: c_int, pipe: &Pipe) {
-    let taken = write::lock_writes(pipe);
+    let taken = write::lock_writes(fd, pipe);
     if pipe.is_mapped() && is_ring(pipe.outgoing().epoch()) {
         write::spill(fd, pipe);
     }
@@ -78,7 +82,7 @@ pub(crate) fn hand_over(fd: c_int, socket: Socket) {
 }
 
 fn restore_options(fd: c_int, pipe: &Pipe) {
-    let taken = write::lock_writes(pipe);
+    let taken = write::lock_writes(fd, pipe);
     options::restore(fd, pipe.entry);
     pipe.entry.write_lock.0.release(taken);
 }

@@ -112,7 +112,7 @@ pub(crate) fn lock_reads(pipe: &Pipe) -> Taken {
     loop {
         match pipe.entry.read_lock.0.take() {
             Taken::Not => {
-                if pipe.entry.read_lock.0.step_around() {
+                if pipe.entry.read_lock.0.step_around(true) {
                     return Taken::Ours;
                 }
                 kernel::nap(1000);
@@ -135,7 +135,8 @@ unsafe fn take_locked(
     let (peek, drop) = (flags & libc::MSG_PEEK != 0, flags & libc::MSG_TRUNC != 0);
     loop {
         if !pipe.is_mapped() {
-            return kernel_bytes(fd, buffers, skip, wanted, flags);
+            // Another thread is closing the socket's last descriptor.
+            return Look::Failed(Errno(libc::EBADF));
         }
         let epoch = incoming.reader_epoch();
         if is_ring(epoch) {

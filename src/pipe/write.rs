@@ -6,7 +6,7 @@
 use super::buffers::{self, Rest};
 use super::{Pipe, options};
 use crate::error::{Errno, answer};
-use crate::registry::arena::{self, FLAG_NONBLOCK, FLAG_SHUT_WRITE};
+use crate::registry::arena::{self, FLAG_NO_SPACE, FLAG_NONBLOCK, FLAG_SHUT_WRITE};
 use crate::registry::lock::Taken;
 use crate::registry::{Socket, config, reason::Reason};
 use crate::sys::{kernel, real};
@@ -50,10 +50,10 @@ pub(crate) unsafe fn send(
         Ok(total) => total,
         Err(error) => return answer(Err(error)),
     };
-    let taken = lock_writes(pipe);
+    let taken = lock_writes(fd, pipe);
     if total == 0 || !enter_ring(fd, pipe, taken) {
         // Counted, so that no lane opens meanwhile; and not locked, because it may sleep.
-        return through_kernel(pipe, taken, kernel);
+        return through_kernel(pipe, taken, total, kernel);
     }
     let nonblocking = flags & libc::MSG_DONTWAIT != 0 || pipe.entry.flags.load(Ordering::Relaxed) & FLAG_NONBLOCK != 0;
     // SAFETY: the caller's promise.
@@ -76,7 +76,7 @@ pub(crate) unsafe fn send(
         }
         Pushed::Spilled(done) => {
             // SAFETY: the caller's promise.
-            let sent = through_kernel(pipe, taken, || unsafe { send_rest(fd, buffers, total, done, flags) });
+            let sent = through_kernel(pipe, taken, total - done, || unsafe { send_rest(fd, buffers, total, done, flags) });
             match sent {
                 0.. => done as isize + sent,
                 // What went into the ring has been written; the error will come again.
@@ -110,12 +110,12 @@ unsafe fn send_rest(fd: c_int, buffers: &[iovec], total: usize, done: usize, fla
 /// The write lock. An owner that is stopped in the middle of a copy is stepped around: its publication will
 /// fail, because the ring is closed, and the direction stays in the kernel lane from then on.
 #[inline]
-pub(crate) fn lock_writes(pipe: &Pipe) -> Taken {
+pub(crate) fn lock_writes(fd: c_int, pipe: &Pipe) -> Taken {
     loop {
         match pipe.entry.write_lock.0.take() {
             Taken::Not => {
                 pipe.outgoing().close();
-                if pipe.entry.write_lock.0.step_around() {
+                if pipe.entry.write_lock.0.step_around(is_bell_out(fd, pipe)) {
                     super::pin::mark(pipe, Reason::Stopped);
                     return Taken::Ours;
                 }
@@ -124,6 +124,13 @@ pub(crate) fn lock_writes(pipe: &Pipe) -> Taken {
             taken => return taken,
         }
     }
+}
+
+/// Whether every bell that was counted has really been sent. One that was not would come later, as data.
+fn is_bell_out(fd: c_int, pipe: &Pipe) -> bool {
+    let switch = &pipe.outgoing().switch;
+    let counted = switch.kernel_end.load(Ordering::Relaxed).wrapping_add(switch.bells.load(Ordering::Acquire));
+    kernel::tcp_position(fd).is_ok_and(|position| position.written == counted)
 }
 
 /// What became of a write into the ring.
@@ -204,8 +211,11 @@ fn ring_bell(fd: c_int, pipe: &Pipe) -> Result<(), Errno> {
     let bells = &pipe.outgoing().switch.bells;
     // Counted before it is sent: a bell that arrives is always accounted for. A locked addition, because a
     // signal handler that writes to this socket may come in between.
-    bells.fetch_add(1, Ordering::Release);
-    match kernel::send(fd, &[0], libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) {
+    let send = || {
+        bells.fetch_add(1, Ordering::Release);
+        kernel::send(fd, &[0], libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
+    };
+    match pipe.entry.write_lock.0.ringing(send) {
         Ok(_) => {
             arena::add(&pipe.entry.counters.doorbells, 1);
             Ok(())
@@ -226,7 +236,8 @@ fn enter_ring(fd: c_int, pipe: &Pipe, taken: Taken) -> bool {
     if !pipe.is_mapped() {
         return false;
     }
-    if outgoing.is_closed() && is_ring(epoch) {
+    // A signal handler that interrupted a copy must not write where that copy goes on afterwards.
+    if is_ring(epoch) && (outgoing.is_closed() || taken == Taken::Nested) {
         spill(fd, pipe);
         return false;
     }
@@ -383,7 +394,7 @@ fn wait_for_room(pipe: &Pipe, seen_head: u64, nonblocking: bool) -> bool {
 
 /// sendfile: from a file straight into the ring. `None`: the kernel must do it.
 pub(crate) fn send_file(fd: c_int, pipe: &Pipe, file: c_int, offset: Option<u64>, count: usize) -> Option<Result<usize, Errno>> {
-    let taken = lock_writes(pipe);
+    let taken = lock_writes(fd, pipe);
     if !enter_ring(fd, pipe, taken) {
         pipe.entry.write_lock.0.release(taken);
         return None;
@@ -445,7 +456,7 @@ pub(crate) fn finish(fd: c_int, socket: Socket) {
     let Some(entry) = socket.entry() else { return };
     entry.flags.fetch_or(FLAG_SHUT_WRITE, Ordering::Relaxed);
     if let Some(pipe) = super::io::writing_pipe(socket, entry) {
-        let taken = lock_writes(&pipe);
+        let taken = lock_writes(fd, &pipe);
         if pipe.is_mapped() && is_ring(pipe.outgoing().epoch()) {
             spill(fd, &pipe);
         }
@@ -455,20 +466,24 @@ pub(crate) fn finish(fd: c_int, socket: Socket) {
 
 /// A call that only the kernel can make, in its lane: from the ring it spills first.
 pub(crate) fn in_kernel_lane(fd: c_int, pipe: &Pipe, kernel: impl FnOnce() -> isize) -> isize {
-    let taken = lock_writes(pipe);
+    let taken = lock_writes(fd, pipe);
     if pipe.is_mapped() && is_ring(pipe.outgoing().epoch()) {
         spill(fd, pipe);
     }
-    through_kernel(pipe, taken, kernel)
+    through_kernel(pipe, taken, usize::MAX >> 1, kernel)
 }
 
 /// Makes a kernel call as a counted writer; the write lock is released before.
-fn through_kernel(pipe: &Pipe, taken: Taken, kernel: impl FnOnce() -> isize) -> isize {
+fn through_kernel(pipe: &Pipe, taken: Taken, wanted: usize, kernel: impl FnOnce() -> isize) -> isize {
     pipe.entry.writers.fetch_add(1, Ordering::SeqCst);
     pipe.entry.write_lock.0.release(taken);
     let sent = kernel();
     let errno = Errno::last();
     pipe.entry.writers.fetch_sub(1, Ordering::SeqCst);
+    if sent < wanted as isize {
+        // The kernel tells when there is room again (EPOLLOUT).
+        pipe.entry.flags.fetch_or(FLAG_NO_SPACE, Ordering::Relaxed);
+    }
     if sent > 0 {
         arena::add(&pipe.entry.counters.kernel_sent, sent as u64);
     }

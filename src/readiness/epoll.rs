@@ -14,7 +14,7 @@ pub(crate) mod list;
 pub(crate) mod wait;
 
 use crate::error::Errno;
-use crate::pipe::{Pipe, io};
+use crate::pipe::{Pipe, attach, io};
 use crate::registry::arena::{self, Arena, Entry, FLAG_LISTENER, READY, Registration, STATE_HOST, SetEntry};
 use crate::registry::lock::{self, Taken};
 use crate::registry::reason::Reason;
@@ -66,6 +66,12 @@ pub(crate) fn ctl(fd: c_int, set: Set, operation: c_int, target: c_int, event: O
     let arena = arena::get().ok_or(Errno(libc::EBADF))?;
     let entry = arena.set(set.slot);
     let kind = table::find(target);
+    if operation == libc::EPOLL_CTL_ADD
+        && let Descriptor::Socket(socket) = kind
+    {
+        // Better managed from the start than upgraded later, which may report an edge once more.
+        attach::prepare(target, socket);
+    }
     let interesting = match kind {
         Descriptor::Socket(socket) => socket.entry().is_some_and(|socket| {
             socket.flags.load(Ordering::Relaxed) & FLAG_LISTENER == 0

@@ -2,7 +2,7 @@
 
 use super::{Deadline, epoll};
 use crate::error::Errno;
-use crate::pipe::{Pipe, events, io, spin};
+use crate::pipe::{Pipe, attach, events, io, spin};
 use crate::registry::arena::{self, Arena, Entry, STATE_UNDECIDED, STATE_WAITING};
 use crate::registry::table::{self, Descriptor};
 use crate::registry::{Socket, lock};
@@ -60,14 +60,8 @@ pub(crate) fn concerns(entries: &[pollfd]) -> bool {
 /// `mask` is null or a signal mask.
 pub(crate) unsafe fn poll(entries: &mut [pollfd], deadline: Deadline, mask: *const sigset_t) -> Result<usize, Errno> {
     for entry in entries.iter() {
-        // A connection may be waiting for nothing but a reader that is not inside the kernel.
-        if let Descriptor::Socket(socket) = table::find(entry.fd)
-            && socket.entry().is_some_and(|shared| {
-                matches!(shared.state.load(Ordering::Relaxed), STATE_WAITING | arena::STATE_PIPE)
-                    && shared.readers.load(Ordering::Relaxed) == 0
-            })
-        {
-            crate::pipe::attach::consider(entry.fd, socket);
+        if let Descriptor::Socket(socket) = table::find(entry.fd) {
+            attach::prepare(entry.fd, socket);
         }
     }
     let mut idle = 0;

@@ -2,6 +2,7 @@
 
 use super::{Deadline, poll};
 use crate::error::Errno;
+use crate::pipe::buffers;
 use crate::registry::table::{self, Descriptor};
 use crate::sys::kernel;
 use core::ffi::c_int;
@@ -38,6 +39,12 @@ impl Sets {
             events |= POLLPRI;
         }
         events
+    }
+
+    /// Whether the program's memory for the sets can be used.
+    pub(crate) fn are_there(&self, nfds: c_int) -> bool {
+        let bytes = (nfds.max(0) as usize).div_ceil(64) * 8;
+        [self.read, self.write, self.except].iter().all(|set| set.is_null() || buffers::is_good(*set, bytes, true))
     }
 
     /// Whether any descriptor below `nfds` needs more than the kernel's own call.

@@ -154,6 +154,10 @@ pub(crate) const FLAG_LINGER_RESET: u32 = 16;
 pub(crate) const FLAG_RESET_TOLD: u32 = 32;
 /// `options` holds what the program believes.
 pub(crate) const FLAG_OPTIONS_KEPT: u32 = 64;
+/// A write met a full kernel queue since EPOLLOUT was last told.
+pub(crate) const FLAG_NO_SPACE: u32 = 256;
+/// SO_RCVLOWAT is above 1.
+pub(crate) const FLAG_LOW_WATER: u32 = 512;
 /// Made by accept, not by connect (for `ss` and the trace).
 pub(crate) const FLAG_ACCEPTED: u32 = 128;
 

@@ -133,8 +133,11 @@ pub(crate) fn replacing(_old: c_int, new: c_int) {
 /// After `new` became another name for `old`'s open file description.
 pub(crate) fn duplicated(old: c_int, new: c_int) {
     if !fork::is_own_process() {
-        // A vfork child is about to execute a program on this descriptor.
-        return shared_with_child(old);
+        // A vfork child that puts it in a standard place is about to execute a program on it.
+        if (0..=2).contains(&new) {
+            shared_with_child(old);
+        }
+        return;
     }
     match table::find(old) {
         Descriptor::Socket(socket) => {
@@ -207,6 +210,8 @@ pub(crate) fn shared_with_child(fd: c_int) {
 pub(crate) fn disconnecting(fd: c_int) {
     let Some(socket) = table::socket(fd) else { return };
     let Some(entry) = socket.entry() else { return };
+    // What follows is a reset (tcp_disconnect in the kernel).
+    entry.flags.fetch_or(arena::FLAG_LINGER_RESET, Ordering::Relaxed);
     end::leave(fd, socket, true);
     entry.readers.store(0, Ordering::Release);
     entry.flags.fetch_and(FLAG_NONBLOCK, Ordering::AcqRel);

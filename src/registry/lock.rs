@@ -51,6 +51,10 @@ pub(crate) struct Lock(AtomicU32);
 
 /// Bit of the word: the owner must not be stepped around.
 const FIRM: u32 = 1 << 31;
+/// Bit of the word: the owner sends a bell.
+const RINGING: u32 = 1 << 30;
+/// The owner's number.
+const OWNER: u32 = !(FIRM | RINGING);
 
 /// Ticks for which a taker waits for a live owner; about 50 ms.
 const PATIENCE: u64 = 125_000_000;
@@ -61,7 +65,7 @@ impl Lock {
         let me = thread();
         match self.0.compare_exchange(0, me, Ordering::Acquire, Ordering::Relaxed) {
             Ok(_) => Taken::Ours,
-            Err(owner) if owner & !FIRM == me => Taken::Nested,
+            Err(owner) if owner & OWNER == me => Taken::Nested,
             Err(_) => self.wait(me),
         }
     }
@@ -78,26 +82,37 @@ impl Lock {
     /// has made sure that what the owner was doing will fail when it goes on. False: the owner must not be
     /// disturbed, or has let go.
     #[cold]
-    pub(crate) fn step_around(&self) -> bool {
+    pub(crate) fn step_around(&self, bell_is_out: bool) -> bool {
         let owner = self.0.load(Ordering::Acquire);
         owner & FIRM == 0
             && owner != 0
+            && kernel::is_stopped(owner & OWNER)
+            && (owner & RINGING == 0 || bell_is_out)
             && self.0.compare_exchange(owner, thread(), Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 
     /// Whether this thread still has the lock.
     #[inline]
     pub(crate) fn is_mine(&self) -> bool {
-        self.0.load(Ordering::Relaxed) & !FIRM == thread()
+        self.0.load(Ordering::Relaxed) & OWNER == thread()
     }
 
     /// While `change` runs, the lock is not stepped around: several words change together.
     pub(crate) fn firmly<T>(&self, change: impl FnOnce() -> T) -> T {
+        self.marked(FIRM, change)
+    }
+
+    /// While `ring` runs, the lock is stepped around only by somebody who has seen that the bell is out.
+    pub(crate) fn ringing<T>(&self, ring: impl FnOnce() -> T) -> T {
+        self.marked(RINGING, ring)
+    }
+
+    fn marked<T>(&self, mark: u32, action: impl FnOnce() -> T) -> T {
         let me = thread();
-        let held = self.0.compare_exchange(me, me | FIRM, Ordering::AcqRel, Ordering::Relaxed).is_ok();
-        let result = change();
+        let held = self.0.compare_exchange(me, me | mark, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+        let result = action();
         if held {
-            self.0.store(me, Ordering::Release);
+            let _ = self.0.compare_exchange(me | mark, me, Ordering::AcqRel, Ordering::Relaxed);
         }
         result
     }
@@ -116,7 +131,7 @@ impl Lock {
             match self.0.compare_exchange(0, me, Ordering::Acquire, Ordering::Relaxed) {
                 Ok(_) => return Taken::Ours,
                 Err(owner) if kernel::ticks().wrapping_sub(start) > PATIENCE => {
-                    let dead = owner != 0 && !kernel::exists(owner & !FIRM);
+                    let dead = owner != 0 && !kernel::exists(owner & OWNER);
                     let stolen =
                         dead && self.0.compare_exchange(owner, me, Ordering::Acquire, Ordering::Relaxed).is_ok();
                     return if stolen { Taken::Ours } else { Taken::Not };

@@ -49,6 +49,24 @@ pub(crate) fn exists(task: u32) -> bool {
     call!(SYS_kill, task, 0) != Err(Errno(libc::ESRCH))
 }
 
+/// Whether a thread is stopped by a signal or a debugger, rather than only waiting for a processor (proc(5)).
+#[cold]
+pub(crate) fn is_stopped(thread: u32) -> bool {
+    use core::fmt::Write;
+    let mut path = super::folder::Path::new();
+    if write!(path, "/proc/{thread}/stat").is_err() {
+        return false;
+    }
+    let Ok(fd) = open(path.as_c_str(), libc::O_RDONLY, 0) else { return false };
+    let mut text = [0u8; 128];
+    let read = read_file(fd, text.as_mut_ptr(), text.len(), None);
+    close(fd);
+    let Ok(length) = read else { return false };
+    // The state follows the name, which ends with the last parenthesis.
+    let end = text[..length].iter().rposition(|byte| *byte == b')').unwrap_or(length);
+    matches!(text.get(end + 2), Some(b'T' | b't'))
+}
+
 pub(crate) fn sched_yield() {
     let _ = call!(SYS_sched_yield);
 }

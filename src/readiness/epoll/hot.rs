@@ -2,7 +2,7 @@
 
 use super::{DISABLED, ENDING, FOREIGN, FRESH, HOT, IDLE_ONE, NESTED, pipe_of};
 use crate::pipe::{Pipe, events};
-use crate::registry::arena::{Arena, REGISTRATIONS, Registration, SETS, SetEntry};
+use crate::registry::arena::{Arena, FLAG_NO_SPACE, REGISTRATIONS, Registration, SETS, SetEntry};
 use crate::sys::kernel;
 use core::sync::atomic::Ordering;
 use libc::{EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLONESHOT, EPOLLOUT, EPOLLRDHUP, epoll_event};
@@ -169,9 +169,12 @@ fn ready(arena: &Arena, registration: &Registration) -> Option<u32> {
 fn is_edge(registration: &Registration, pipe: &Pipe, found: u32, told: u32, arrived: u64) -> bool {
     let data = found & EPOLLIN as u32 != 0 && registration.reported.load(Ordering::Relaxed) != arrived;
     let end = found & ENDS & !registration.ended.load(Ordering::Relaxed) != 0;
-    // A bell is told with every event that holds; room is news only where writing goes through the kernel.
-    let by_bell = told & EPOLLIN as u32 != 0 && is_ring(pipe.outgoing().epoch());
-    let room = told & found & EPOLLOUT as u32 != 0 && !by_bell;
+    // With a bell the kernel tells everything that holds; room is news only after there was none.
+    let room = told & found & EPOLLOUT as u32 != 0
+        && (told & EPOLLIN as u32 == 0 || pipe.entry.flags.load(Ordering::Relaxed) & FLAG_NO_SPACE != 0);
+    if room {
+        pipe.entry.flags.fetch_and(!FLAG_NO_SPACE, Ordering::Relaxed);
+    }
     let urgent = told & found & libc::EPOLLPRI as u32 != 0;
     data || end || room || urgent
 }

@@ -2,7 +2,7 @@
 
 use super::{hot, is_tag, lock_set};
 use crate::error::Errno;
-use crate::pipe::spin;
+use crate::pipe::{buffers, spin};
 use crate::readiness::Deadline;
 use crate::registry::arena::{self, Arena, SetEntry};
 use crate::registry::lock::{self, Taken};
@@ -35,7 +35,8 @@ pub(crate) unsafe fn wait(
 ) -> Result<usize, Errno> {
     let Some(arena) = arena::get() else { return Err(Errno(libc::EBADF)) };
     let entry = arena.set(set.slot);
-    if entry.managed.load(Ordering::Acquire) == 0 || most <= 0 || events.is_null() {
+    let there = most > 0 && buffers::is_good(events, most.min(64) as usize * size_of::<epoll_event>(), true);
+    if entry.managed.load(Ordering::Acquire) == 0 || !there {
         // SAFETY: the caller's promise.
         return unsafe { wait_plain(fd, arena, entry, events, most, deadline, mask) };
     }
