@@ -155,7 +155,7 @@ fn say_goodbye(fd: c_int, pipe: &Pipe) {
     let in_ring = incoming.has_bytes();
     // The kernel resets by itself for data in its own queue.
     let unread = in_ring || fd >= 0 && events::unread(pipe.socket, kernel::queued(fd).unwrap_or(0) as c_int) > 0;
-    if fd >= 0 && !unread && is_ring(incoming.reader_epoch()) && incoming.epoch() == incoming.reader_epoch() {
+    if fd >= 0 && is_ring(incoming.reader_epoch()) && incoming.epoch() == incoming.reader_epoch() {
         let waiting = read::bells_waiting(pipe);
         if waiting > 0
             && let Ok(count) = kernel::discard(fd, waiting as usize)

@@ -33,8 +33,14 @@ pub(super) fn leave(fd: c_int, pipe: &Pipe) -> bool {
     kernel::close(file);
     if !filled {
         kernel::unlink(path.as_c_str());
+        return false;
     }
-    filled
+    // Taken, as far as the other end is concerned; but this process may have to go on after all.
+    if let Ok(span) = pipe.incoming().readable() {
+        pipe.local.handed_from.store(span.position + 1, Ordering::Relaxed);
+        return pipe.incoming().consume(span.position, span.length);
+    }
+    true
 }
 
 fn fill(file: c_int, pipe: &Pipe) -> bool {
@@ -79,10 +85,13 @@ fn fill(file: c_int, pipe: &Pipe) -> bool {
 }
 
 /// The successor did not come.
-pub(super) fn withdraw(fd: c_int) {
+pub(super) fn withdraw(fd: c_int, pipe: &Pipe) {
+    let Some(position) = pipe.local.handed_from.swap(0, Ordering::Relaxed).checked_sub(1) else { return };
     if let Some(path) = path(fd) {
         kernel::unlink(path.as_c_str());
     }
+    // The ring is closed, so nothing has been written over them.
+    pipe.incoming().consumer.head.store(position, Ordering::Release);
 }
 
 /// A descriptor that was handed to this process: takes up what was left for it.

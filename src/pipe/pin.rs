@@ -143,7 +143,9 @@ pub(crate) fn take_back(fd: c_int, socket: Socket) {
     if entry.reason.load(Ordering::Relaxed) != Reason::HandedOver as u32 {
         return;
     }
-    heritage::withdraw(fd);
+    if let Some(pipe) = Pipe::of(socket, entry) {
+        heritage::withdraw(fd, &pipe);
+    }
     resume(socket);
 }
 

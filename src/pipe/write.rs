@@ -212,10 +212,21 @@ fn ring_bell(fd: c_int, pipe: &Pipe) -> Result<(), Errno> {
     // Counted before it is sent: a bell that arrives is always accounted for. A locked addition, because a
     // signal handler that writes to this socket may come in between.
     let send = || {
+        if !is_ring(pipe.outgoing().epoch()) {
+            // A signal handler has spilled since the publication: the kernel lane wakes by itself.
+            return Err(Errno(libc::ECANCELED));
+        }
         bells.fetch_add(1, Ordering::Release);
         kernel::send(fd, &[0], libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
     };
-    match pipe.entry.write_lock.0.ringing(send) {
+    // No signal handler may spill between the look and the bell, which would become data.
+    let mask = kernel::block_signals();
+    // Stepped around: the ring is closed, and who did it has told the reader.
+    let rung = pipe.entry.write_lock.0.ringing(send);
+    kernel::restore_signals(mask);
+    let Some(rung) = rung else { return Ok(()) };
+    match rung {
+        Err(Errno(libc::ECANCELED)) => Ok(()),
         Ok(_) => {
             arena::add(&pipe.entry.counters.doorbells, 1);
             Ok(())
@@ -293,7 +304,7 @@ fn open(fd: c_int, pipe: &Pipe, epoch: u32) -> bool {
     }
     // A signal handler that writes to this socket must not find it between two lanes.
     let mask = kernel::block_signals();
-    let opened = pipe.entry.write_lock.0.firmly(|| open_quietly(fd, pipe, epoch));
+    let opened = pipe.entry.write_lock.0.firmly(|| open_quietly(fd, pipe, epoch)) == Some(true);
     kernel::restore_signals(mask);
     if opened {
         arena::add(&pipe.entry.counters.upgrades, 1);
@@ -326,6 +337,10 @@ pub(crate) fn spill(fd: c_int, pipe: &Pipe) {
 
 fn spill_quietly(fd: c_int, pipe: &Pipe) {
     let outgoing = pipe.outgoing();
+    if !is_ring(outgoing.epoch()) {
+        // A signal handler has spilled between our look and this.
+        return;
+    }
     // A publication of an interrupted call of this thread must fail from here on.
     outgoing.close();
     let tail = outgoing.producer.tail.load(Ordering::Acquire) & !sockshim_ring::layout::CLOSED;

@@ -97,24 +97,23 @@ impl Lock {
         self.0.load(Ordering::Relaxed) & OWNER == thread()
     }
 
-    /// While `change` runs, the lock is not stepped around: several words change together.
-    pub(crate) fn firmly<T>(&self, change: impl FnOnce() -> T) -> T {
+    /// While `change` runs, the lock is not stepped around: several words change together. `None`, and no
+    /// change, when somebody has stepped around us meanwhile.
+    pub(crate) fn firmly<T>(&self, change: impl FnOnce() -> T) -> Option<T> {
         self.marked(FIRM, change)
     }
 
     /// While `ring` runs, the lock is stepped around only by somebody who has seen that the bell is out.
-    pub(crate) fn ringing<T>(&self, ring: impl FnOnce() -> T) -> T {
+    pub(crate) fn ringing<T>(&self, ring: impl FnOnce() -> T) -> Option<T> {
         self.marked(RINGING, ring)
     }
 
-    fn marked<T>(&self, mark: u32, action: impl FnOnce() -> T) -> T {
+    fn marked<T>(&self, mark: u32, action: impl FnOnce() -> T) -> Option<T> {
         let me = thread();
-        let held = self.0.compare_exchange(me, me | mark, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+        self.0.compare_exchange(me, me | mark, Ordering::AcqRel, Ordering::Relaxed).ok()?;
         let result = action();
-        if held {
-            let _ = self.0.compare_exchange(me | mark, me, Ordering::AcqRel, Ordering::Relaxed);
-        }
-        result
+        let _ = self.0.compare_exchange(me | mark, me, Ordering::AcqRel, Ordering::Relaxed);
+        Some(result)
     }
 
     #[cold]

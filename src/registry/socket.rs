@@ -27,6 +27,8 @@ pub(crate) struct Local {
     pub(crate) watched_since: AtomicU64,
     /// How well spinning paid lately; see `pipe::spin`.
     pub(crate) spin: AtomicU32,
+    /// Reading position before unread bytes were put down for a successor, plus one; see `pipe::heritage`.
+    pub(crate) handed_from: AtomicU64,
 }
 
 static LOCALS: [Local; SOCKETS] = [const {
@@ -38,6 +40,7 @@ static LOCALS: [Local; SOCKETS] = [const {
         watched_tail: AtomicU64::new(0),
         watched_since: AtomicU64::new(0),
         spin: AtomicU32::new(0),
+        handed_from: AtomicU64::new(0),
     }
 }; SOCKETS];
 

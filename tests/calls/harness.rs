@@ -1,5 +1,6 @@
 //! What a case is, and how one runs inside its own process.
 
+use std::ffi::CStr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
@@ -182,20 +183,29 @@ pub(crate) fn environment() -> Environment {
 #[track_caller]
 pub(crate) fn assert_on_pipe(fd: i32) {
     if environment() == Environment::Pipe {
-        assert_eq!(path(fd), Some(1), "descriptor {fd} is not on a pipe");
+        assert_eq!(path(fd), Some(1), "descriptor {fd} is not on a pipe: reason {:?}", reason(fd));
     }
 }
 
 /// What `sockshim_path` says of a descriptor; `None` without sockshim.
 pub(crate) fn path(fd: i32) -> Option<i32> {
+    ask(c"sockshim_path", fd)
+}
+
+/// What `sockshim_reason` says of it.
+fn reason(fd: i32) -> Option<i32> {
+    ask(c"sockshim_reason", fd)
+}
+
+fn ask(function: &CStr, fd: i32) -> Option<i32> {
     // SAFETY: the name is a C string.
-    let symbol = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"sockshim_path".as_ptr()) };
+    let symbol = unsafe { libc::dlsym(libc::RTLD_DEFAULT, function.as_ptr()) };
     if symbol.is_null() {
         return None;
     }
-    // SAFETY: the header declares `int sockshim_path(int)`.
-    let path: extern "C" fn(i32) -> i32 = unsafe { std::mem::transmute(symbol) };
-    Some(path(fd))
+    // SAFETY: the header declares both as functions of one int that return a number.
+    let function: extern "C" fn(i32) -> i32 = unsafe { std::mem::transmute(symbol) };
+    Some(function(fd))
 }
 
 /// What the runner wants this process to do.
