@@ -155,13 +155,8 @@ fn say_goodbye(fd: c_int, pipe: &Pipe) {
     let in_ring = incoming.has_bytes();
     // The kernel resets by itself for data in its own queue.
     let unread = in_ring || fd >= 0 && events::unread(pipe.socket, kernel::queued(fd).unwrap_or(0) as c_int) > 0;
-    if fd >= 0 && is_ring(incoming.reader_epoch()) && incoming.epoch() == incoming.reader_epoch() {
-        let waiting = read::bells_waiting(pipe);
-        if waiting > 0
-            && let Ok(count) = kernel::discard(fd, waiting as usize)
-        {
-            incoming.reader.kernel_read.fetch_add(count as u64, Ordering::Relaxed);
-        }
+    if fd >= 0 {
+        read::drain_bells(fd, pipe);
     }
     let reset = unread || pipe.entry.flags.load(Ordering::Relaxed) & FLAG_LINGER_RESET != 0;
     if fd >= 0 && in_ring {

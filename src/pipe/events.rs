@@ -124,17 +124,19 @@ pub(crate) fn unread(socket: Socket, queued: c_int) -> c_int {
     let epoch = incoming.reader_epoch();
     let ring = incoming.readable().map_or(0, |span| span.length) as u64;
     let position = incoming.reader.kernel_read.load(Ordering::Relaxed);
-    let queued = queued.max(0) as u64;
-    // Bells lie before the position at which the kernel lane goes on.
-    let bells = match (is_ring(epoch), incoming.epoch() == epoch) {
-        (true, true) => queued,
-        (true, false) => incoming.switch.resume.load(Ordering::Relaxed).saturating_sub(position),
-        (false, true) => 0,
-        (false, false) => queued.saturating_sub(
-            incoming.switch.kernel_end.load(Ordering::Relaxed).saturating_sub(position),
-        ),
+    // Kernel bytes are data up to where the ring epoch began, and again from where the kernel lane went on;
+    // between the two lie bells.
+    let received = position + queued.max(0) as u64;
+    let before = incoming.switch.kernel_end.load(Ordering::Relaxed);
+    let after = received.saturating_sub(incoming.switch.resume.load(Ordering::Relaxed).max(position));
+    let data = match (is_ring(epoch), incoming.epoch().wrapping_sub(epoch)) {
+        (true, 0) => 0,
+        (true, _) => after,
+        (false, 0) => received - position,
+        (false, 1) => received.min(before).saturating_sub(position),
+        (false, _) => received.min(before).saturating_sub(position) + after,
     };
-    (ring + queued.saturating_sub(bells)).min(c_int::MAX as u64) as c_int
+    (ring + data).min(c_int::MAX as u64) as c_int
 }
 
 /// A number that changes whenever data arrives, on either lane, and is not moved by bells: ring bytes plus

@@ -152,7 +152,7 @@ unsafe fn take_locked(
                     unsafe { buffers::scatter(pipe.incoming_ring(), span, buffers, skip, count) };
                 }
                 if peek {
-                    return Look::Bytes(count);
+                    return Look::Bytes(count + peek_beyond(fd, pipe, epoch, buffers, skip + count, wanted - count, drop));
                 }
                 if !incoming.consume(span.position, count) {
                     continue;
@@ -217,9 +217,64 @@ unsafe fn take_locked(
             }
             return match look {
                 Look::Empty { .. } => Look::Empty { epoch: ahead },
+                Look::Bytes(count) if peek && count as u64 == left => {
+                    Look::Bytes(count + peek_ring(pipe, buffers, skip + count, wanted - count, drop))
+                }
                 look => look,
             };
         }
+    }
+}
+
+/// MSG_PEEK past the end of a ring epoch: what the kernel lane holds after it. Under the read lock.
+fn peek_beyond(
+    fd: c_int,
+    pipe: &Pipe,
+    epoch: u32,
+    buffers: &[iovec],
+    skip: usize,
+    wanted: usize,
+    drop: bool,
+) -> usize {
+    let incoming = pipe.incoming();
+    if wanted == 0 || drop || incoming.epoch() == epoch {
+        return 0;
+    }
+    // The bells in between are of no use to anybody any more: the epoch is over.
+    match drain_to(fd, pipe, incoming.switch.resume.load(Ordering::Relaxed)) {
+        Drained::Done => match kernel_bytes(fd, buffers, skip, wanted, libc::MSG_PEEK) {
+            Look::Bytes(count) => count,
+            _ => 0,
+        },
+        _ => 0,
+    }
+}
+
+/// MSG_PEEK past the end of a kernel epoch: what the ring holds after it. Under the read lock.
+fn peek_ring(pipe: &Pipe, buffers: &[iovec], skip: usize, wanted: usize, drop: bool) -> usize {
+    match pipe.incoming().readable() {
+        Ok(span) if wanted > 0 && !drop => {
+            let count = buffers::good(buffers, skip, span.length.min(wanted), true);
+            // SAFETY: the ring is as long as any checked capacity; the buffers are the program's.
+            unsafe { buffers::scatter(pipe.incoming_ring(), span, buffers, skip, count) };
+            count
+        }
+        _ => 0,
+    }
+}
+
+/// Before the socket is closed: no bell may be left in the kernel's queue. Under the read lock.
+pub(crate) fn drain_bells(fd: c_int, pipe: &Pipe) {
+    let incoming = pipe.incoming();
+    let epoch = incoming.reader_epoch();
+    if is_ring(epoch) {
+        let position = incoming.reader.kernel_read.load(Ordering::Relaxed);
+        let end = if incoming.epoch() == epoch {
+            position.wrapping_add(bells_waiting(pipe))
+        } else {
+            incoming.switch.resume.load(Ordering::Relaxed)
+        };
+        let _ = drain_to(fd, pipe, end);
     }
 }
 

@@ -59,7 +59,15 @@ pub(crate) fn meet(identity: &Identity) -> Result<Segment, Unmet> {
         }
         Err(Errno(libc::EEXIST)) => {
             let fd = kernel::open(path.as_c_str(), libc::O_RDWR | libc::O_NOFOLLOW, 0).map_err(|_| Unmet::NotReady)?;
-            let joined = join(fd, identity);
+            let mut joined = join(fd, identity);
+            // The maker needs some 20 us; one that was killed meanwhile is not waited for.
+            for _ in 0..50 {
+                if !matches!(joined, Err(Unmet::NotReady)) {
+                    break;
+                }
+                kernel::nap(20);
+                joined = join(fd, identity);
+            }
             kernel::close(fd);
             if joined.is_ok() {
                 // Both ends have it: from now on it lives as long as they do, and leaves nothing behind.

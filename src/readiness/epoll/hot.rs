@@ -1,8 +1,10 @@
 //! The hot registrations of a set: those that every wait looks at. Under the set's lock.
 
-use super::{DISABLED, ENDING, FOREIGN, FRESH, HOT, IDLE_ONE, NESTED, pipe_of};
+use super::{CANDIDATE, DISABLED, ENDING, FOREIGN, FRESH, HOT, IDLE_ONE, NESTED, pipe_of};
 use crate::pipe::{Pipe, events};
-use crate::registry::arena::{Arena, FLAG_NO_SPACE, REGISTRATIONS, Registration, SETS, SetEntry};
+use crate::registry::Socket;
+use crate::registry::arena::{self, Arena, FLAG_NO_SPACE, REGISTRATIONS, Registration, SETS, SetEntry};
+use crate::registry::table::{self, Descriptor};
 use crate::sys::kernel;
 use core::sync::atomic::Ordering;
 use libc::{EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLONESHOT, EPOLLOUT, EPOLLRDHUP, epoll_event};
@@ -125,7 +127,11 @@ fn ready(arena: &Arena, registration: &Registration) -> Option<u32> {
     if flags & (NESTED | FOREIGN) != 0 {
         return ready_other(arena, registration, flags, wanted);
     }
+    if flags & CANDIDATE != 0 {
+        return ready_candidate(registration);
+    }
     let pipe = pipe_of(arena, registration)?;
+    let fd = live_descriptor(registration)?;
     let incoming = pipe.incoming();
     let epoch = incoming.reader_epoch();
     let quiet = is_ring(epoch) && incoming.epoch() == epoch;
@@ -144,7 +150,6 @@ fn ready(arena: &Arena, registration: &Registration) -> Option<u32> {
         }
         found
     } else {
-        let fd = registration.fd.load(Ordering::Relaxed);
         let said = events::now(fd, &pipe, events::from_epoll(wanted) | libc::POLLRDHUP);
         let found = u32::from(said as u16);
         if found & ENDS != 0 {
@@ -156,13 +161,43 @@ fn ready(arena: &Arena, registration: &Registration) -> Option<u32> {
     if !edge || found == 0 {
         return Some(found);
     }
-    let arrived = events::arrived(registration.fd.load(Ordering::Relaxed), &pipe);
+    let arrived = events::arrived(fd, &pipe);
     let news = flags & FRESH != 0 || is_edge(registration, &pipe, found, told, arrived);
     if news {
         registration.reported.store(arrived, Ordering::Relaxed);
         registration.ended.fetch_or(found & ENDS, Ordering::Relaxed);
     }
     Some(if news { found } else { 0 })
+}
+
+/// A socket that is not on a pipe yet: the kernel's edge is the program's edge. What had arrived by then is
+/// remembered for the upgrade.
+fn ready_candidate(registration: &Registration) -> Option<u32> {
+    let told = take_told(registration);
+    if told == 0 {
+        return None;
+    }
+    if told & EPOLLIN as u32 != 0
+        && let Some(fd) = live_descriptor(registration)
+        && let Ok(position) = kernel::tcp_position(fd)
+    {
+        registration.reported.store(position.received, Ordering::Relaxed);
+    }
+    Some(told)
+}
+
+/// A descriptor of this process for a registration's socket: the one that was registered, or, when that is
+/// closed, another name of the same open file description, which keeps the registration alive.
+fn live_descriptor(registration: &Registration) -> Option<i32> {
+    let socket = Descriptor::Socket(Socket {
+        slot: registration.slot.load(Ordering::Relaxed),
+        generation: registration.generation.load(Ordering::Relaxed),
+    });
+    let fd = registration.fd.load(Ordering::Relaxed);
+    if table::peek(fd) == socket {
+        return Some(fd);
+    }
+    (0..arena::highest() as i32).find(|fd| table::peek(*fd) == socket)
 }
 
 /// Whether something has happened since the last report: data, an end, or what the kernel told.
@@ -236,8 +271,9 @@ fn settle_all(arena: &Arena, set: &SetEntry, depth: usize) {
             settle_all(arena, arena.set(registration.slot.load(Ordering::Relaxed)), depth + 1);
         } else if flags & (NESTED | FOREIGN) == 0
             && let Some(pipe) = pipe_of(arena, registration)
+            && let Some(fd) = live_descriptor(registration)
         {
-            crate::pipe::read::settle(registration.fd.load(Ordering::Relaxed), &pipe, false);
+            crate::pipe::read::settle(fd, &pipe, false);
         }
         next = registration.next.load(Ordering::Relaxed);
     }
@@ -254,6 +290,10 @@ pub(crate) fn has_ready(arena: &Arena, set: &SetEntry, depth: usize) -> bool {
             if flags & NESTED != 0 {
                 let inner = arena.set(registration.slot.load(Ordering::Relaxed));
                 if depth < 5 && has_ready(arena, inner, depth + 1) {
+                    return true;
+                }
+            } else if flags & CANDIDATE != 0 {
+                if registration.told.load(Ordering::Relaxed) != 0 {
                     return true;
                 }
             } else if let Some(pipe) = pipe_of(arena, registration)
@@ -283,12 +323,14 @@ fn is_ready_quietly(registration: &Registration, pipe: &Pipe) -> bool {
         || flags & ENDING != 0
         || wanted & EPOLLOUT as u32 != 0;
     asks_kernel
-        && events::now(registration.fd.load(Ordering::Relaxed), pipe, events::from_epoll(wanted)) != 0
+        && live_descriptor(registration)
+            .is_some_and(|fd| events::now(fd, pipe, events::from_epoll(wanted)) != 0)
 }
 
 /// Whether all that has arrived was reported.
 fn is_reported(registration: &Registration, pipe: &Pipe) -> bool {
-    let arrived = events::arrived(registration.fd.load(Ordering::Relaxed), pipe);
+    let Some(fd) = live_descriptor(registration) else { return true };
+    let arrived = events::arrived(fd, pipe);
     registration.reported.load(Ordering::Relaxed) == arrived
 }
 
@@ -298,10 +340,14 @@ fn arm(arena: &Arena, registration: &Registration) -> bool {
     if flags & NESTED != 0 {
         return false;
     }
+    if flags & CANDIDATE != 0 {
+        return registration.told.load(Ordering::Relaxed) == 0;
+    }
     let Some(pipe) = pipe_of(arena, registration) else { return true };
+    let Some(fd) = live_descriptor(registration) else { return true };
     let incoming = pipe.incoming();
     let epoch = incoming.epoch();
-    crate::pipe::read::settle(registration.fd.load(Ordering::Relaxed), &pipe, false);
+    crate::pipe::read::settle(fd, &pipe, false);
     incoming.want_bell();
     if registration.told.load(Ordering::Relaxed) != 0 || incoming.epoch() != epoch {
         return false;

@@ -91,6 +91,10 @@ unsafe fn wait_plain(
     deadline: Deadline,
     mask: *const sigset_t,
 ) -> Result<usize, Errno> {
+    if most > 0 && set.managed.load(Ordering::Acquire) > 0 && hot::has_ready(arena, set, 0) {
+        // There would be something to store, but not where the program says.
+        return Err(Errno(libc::EFAULT));
+    }
     loop {
         let place = arena::enroll(&set.sleepers, lock::thread());
         // SAFETY: the caller's promise.
