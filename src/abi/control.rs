@@ -120,6 +120,11 @@ pub unsafe extern "C-unwind" fn sockshim_ioctl(fd: c_int, request: c_ulong, argu
     match request {
         // SAFETY: as above.
         libc::FIONBIO => note_nonblocking(fd, unsafe { *number } != 0),
+        SIOCATMARK if events::has_unread_ring(socket) => {
+            // The mark lies in the kernel's stream, which comes after what is in the ring.
+            // SAFETY: as above.
+            unsafe { *number = 0 };
+        }
         libc::FIONREAD => {
             // SAFETY: as above.
             unsafe { *number = quietly(|| events::unread(socket, *number)) };
@@ -334,6 +339,9 @@ impl Counters {
         self.spills += other.spills;
     }
 }
+
+/// asm-generic/sockios.h: whether the next byte is marked as urgent.
+const SIOCATMARK: c_ulong = 0x8905;
 
 /// Remembers whether an open file description blocks; what the kernel says is asked again before a sleep.
 fn note_nonblocking(fd: c_int, nonblocking: bool) {

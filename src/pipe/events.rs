@@ -147,14 +147,23 @@ pub(crate) fn arrived(fd: c_int, pipe: &Pipe) -> u64 {
     let epoch = incoming.reader_epoch();
     let same = incoming.epoch() == epoch;
     let kernel_end = incoming.switch.kernel_end.load(Ordering::Relaxed);
+    let base = tail.wrapping_sub(incoming.reader.bells_past.load(Ordering::Relaxed));
     if is_ring(epoch) && same {
-        return tail.wrapping_add(kernel_end);
+        return base.wrapping_add(kernel_end);
     }
     let queued = kernel::queued(fd).unwrap_or(0) as u64;
     let here = incoming.reader.kernel_read.load(Ordering::Relaxed).wrapping_add(queued);
-    tail.wrapping_add(match (is_ring(epoch), same) {
-        (true, _) => here.max(incoming.switch.resume.load(Ordering::Relaxed)),
-        (false, true) => here,
-        (false, false) => here.min(kernel_end),
+    let after = here.saturating_sub(incoming.switch.resume.load(Ordering::Relaxed));
+    base.wrapping_add(match (is_ring(epoch), incoming.epoch().wrapping_sub(epoch)) {
+        (true, _) => kernel_end + after,
+        (false, 0) => here,
+        (false, 1) => here.min(kernel_end),
+        (false, _) => here.min(kernel_end) + after,
     })
+}
+
+/// Whether ring bytes come before whatever the kernel's queue holds.
+pub(crate) fn has_unread_ring(socket: Socket) -> bool {
+    let pipe = socket.entry().and_then(|entry| io::reading_pipe(socket, entry));
+    pipe.is_some_and(|pipe| has_ring_bytes(&pipe))
 }

@@ -58,7 +58,7 @@ pub(crate) unsafe fn receive(fd: c_int, pipe: &Pipe, buffers: &[iovec], flags: c
             Look::Bytes(count) => {
                 done += count;
                 // What a change of lanes divides is one stream to the program.
-                if done == wanted || (!all && !is_divided(pipe)) {
+                if done == wanted || (!all && !goes_on(fd, pipe)) {
                     return Ok(done);
                 }
                 continue;
@@ -78,11 +78,18 @@ pub(crate) unsafe fn receive(fd: c_int, pipe: &Pipe, buffers: &[iovec], flags: c
     }
 }
 
-/// Whether the writer has moved on to another lane than the one that is being read.
+/// Whether the writer has moved on to another lane than the one that is being read, and nothing urgent stands
+/// between the two: a read stops at the mark (tcp(7)).
 #[inline]
-fn is_divided(pipe: &Pipe) -> bool {
+fn goes_on(fd: c_int, pipe: &Pipe) -> bool {
     let incoming = pipe.incoming();
-    incoming.epoch() != incoming.reader_epoch()
+    if incoming.epoch() == incoming.reader_epoch() {
+        return false;
+    }
+    let taken = lock_reads(pipe);
+    follow(fd, pipe);
+    pipe.entry.read_lock.0.release(taken);
+    !kernel::at_mark(fd)
 }
 
 /// One look at the lanes, under the read lock.

@@ -105,13 +105,12 @@ pub(crate) fn inherited(fd: c_int) {
 
 /// Before the kernel closes `fd`. The caller goes on to close it.
 pub(crate) fn closing(fd: c_int) {
-    match table::peek(fd) {
-        Descriptor::Host => {}
-        found if fork::is_own_process() => {
-            table::set_host(fd);
-            release(fd, found);
-        }
-        _ => {}
+    if matches!(table::peek(fd), Descriptor::Host) || !fork::is_own_process() {
+        return;
+    }
+    if let Some(found) = table::begin_close(fd) {
+        release(fd, found);
+        table::set_host(fd);
     }
 }
 

@@ -23,6 +23,8 @@ const UNKNOWN: u64 = 0;
 const HOST: u64 = 1;
 const SOCKET: u64 = 2;
 const SET: u64 = 3;
+/// Bit of a word: some thread is closing the number.
+const CLOSING: u64 = 1 << 31;
 
 /// An epoll set of the arena.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +81,7 @@ fn find_ours(fd: c_int, word: u64) -> Descriptor {
 }
 
 fn decode(word: u64) -> Descriptor {
-    let slot = (word as u32) >> 2;
+    let slot = (word & !CLOSING) as u32 >> 2;
     let generation = (word >> 32) as u32;
     match word & 3 {
         SOCKET => Descriptor::Socket(Socket { slot, generation }),
@@ -113,6 +115,19 @@ pub(crate) fn set_host(fd: c_int) {
     if let Some(cell) = WORDS.get(fd as usize) {
         cell.store(HOST, Ordering::Release);
     }
+}
+
+/// Takes the word of a number that is about to be closed, once; calls that come until [`set_host`] still find
+/// the socket, so that none of them meets bells in the kernel's queue.
+pub(crate) fn begin_close(fd: c_int) -> Option<Descriptor> {
+    let cell = WORDS.get(fd as usize)?;
+    let word = cell.load(Ordering::Acquire);
+    if word & 2 == 0 || word & CLOSING != 0 {
+        return None;
+    }
+    let closing = word | CLOSING;
+    cell.compare_exchange(word, closing, Ordering::AcqRel, Ordering::Relaxed).ok()?;
+    Some(decode(word))
 }
 
 /// `fd` is looked at when it is used next.

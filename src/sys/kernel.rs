@@ -198,6 +198,14 @@ pub(crate) fn queued(fd: c_int) -> Result<usize, Errno> {
     Ok(count.max(0) as usize)
 }
 
+/// Whether the next byte of the kernel's stream is marked as urgent (sockatmark(3)).
+#[cold]
+pub(crate) fn at_mark(fd: c_int) -> bool {
+    const SIOCATMARK: usize = 0x8905;
+    let mut marked: c_int = 0;
+    call!(SYS_ioctl, fd, SIOCATMARK, &raw mut marked).is_ok() && marked != 0
+}
+
 /// Whether the open file description is non-blocking.
 pub(crate) fn is_nonblocking(fd: c_int) -> bool {
     matches!(call!(SYS_fcntl, fd, libc::F_GETFL), Ok(flags) if flags as c_int & libc::O_NONBLOCK != 0)

@@ -58,6 +58,7 @@ pub(crate) const CASES: &[Case] = &[
                     end.hear();
                     sys::write_all(end.fd, b"abcd");
                 }
+                end.hear();
             }
             end.hear();
             end.close();
@@ -83,6 +84,7 @@ pub(crate) const CASES: &[Case] = &[
                     assert_eq!(ready(set, 0), []);
                 }
                 assert_eq!(sys::read(end.fd, &mut [0; 5]), Ok(1), "the rest of the last round");
+                end.tell();
             }
             end.tell();
             assert_eq!(ready(set, -1), [(EPOLLIN | EPOLLRDHUP, end.fd as u64)]);

@@ -80,6 +80,14 @@ impl Direction {
 
     /// Reader: goes on to the next epoch.
     pub fn follow(&self, epoch: u32) {
+        if is_ring(epoch) {
+            let bells = self
+                .switch
+                .resume
+                .load(Ordering::Relaxed)
+                .wrapping_sub(self.switch.kernel_end.load(Ordering::Relaxed));
+            self.reader.bells_past.fetch_add(bells, Ordering::Relaxed);
+        }
         self.reader.epoch.store(epoch.wrapping_add(1), Ordering::Release);
     }
 }

@@ -131,6 +131,8 @@ pub struct Reader {
     pub epoch: AtomicU32,
     /// Bytes taken from the kernel's stream, bells included.
     pub kernel_read: AtomicU64,
+    /// Bells of all ring epochs that were followed to their end.
+    pub bells_past: AtomicU64,
 }
 
 #[cfg(not(loom))]
@@ -187,6 +189,7 @@ impl Direction {
                 ready: AtomicU32::new(0),
                 epoch: AtomicU32::new(0),
                 kernel_read: AtomicU64::new(0),
+                bells_past: AtomicU64::new(0),
             },
         }
     }
