@@ -163,9 +163,9 @@ pub const fn ring_offset(direction: usize) -> usize {
     HEADER_SIZE + (direction & 1) * MAX_CAPACITY as usize
 }
 
-#[cfg(loom)]
+#[cfg(any(loom, test))]
 impl Direction {
-    /// A fresh direction for a model.
+    /// A fresh direction for a model or a test.
     #[must_use]
     pub fn new(capacity: u32) -> Self {
         Self {
@@ -191,3 +191,6 @@ impl Direction {
         }
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests;
