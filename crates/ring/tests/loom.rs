@@ -29,8 +29,6 @@ use loom::thread;
 use model::{Direct, End};
 use sockshim_ring::sync::{AtomicU32, Ordering};
 
-const WRITER_LAST: &[u8] = b"abc";
-
 #[test]
 fn bytes_arrive_once_and_in_order() {
     loom::model(|| {
@@ -112,9 +110,31 @@ fn a_look_takes_no_bell_from_a_sleeper() {
             looker.settle();
             looker.take(1);
         });
-        for byte in WRITER_LAST {
+        for byte in b"abc" {
             end.write(*byte);
         }
+        looking.join().unwrap();
+        sleeping.join().unwrap();
+    });
+}
+
+/// The same, with the bell thrown away on the way from the ring to the kernel.
+#[test]
+fn a_sleeper_outlives_a_ring_epoch() {
+    loom::model(|| {
+        let end = End::on_ring();
+        end.direction.want_bell();
+        let sleeper = end.clone();
+        let sleeping = thread::spawn(move || sleeper.receive(1, &mut Vec::new()));
+        let looker = end.clone();
+        let looking = thread::spawn(move || {
+            looker.take(1);
+            looker.take(1);
+        });
+        end.write(b'a');
+        end.go_to_kernel();
+        end.write_in_kernel(b'b');
+        end.write(b'c');
         looking.join().unwrap();
         sleeping.join().unwrap();
     });
