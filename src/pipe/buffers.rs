@@ -126,3 +126,6 @@ impl Rest {
         message
     }
 }
+
+#[cfg(test)]
+mod tests;
