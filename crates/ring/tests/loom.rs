@@ -95,24 +95,26 @@ fn two_sleepers_share_an_end() {
     });
 }
 
-/// A reader that does not wait takes a bell away while another one goes to sleep.
+/// A reader that does not wait takes a stale bell away while another one, past its own settling, goes to sleep.
 #[test]
 fn a_look_takes_no_bell_from_a_sleeper() {
     loom::model(|| {
         let end = End::on_ring();
-        // An earlier sleeper's wish that was not answered yet: every end starts so.
         end.direction.want_bell();
+        end.write(b'a');
+        end.take(1);
         let sleeper = end.clone();
-        let sleeping = thread::spawn(move || sleeper.receive(1, &mut Vec::new()));
+        let sleeping = thread::spawn(move || {
+            sleeper.doze(1);
+            sleeper.receive(1, &mut Vec::new());
+        });
         let looker = end.clone();
         let looking = thread::spawn(move || {
-            looker.take(1);
             looker.settle();
             looker.take(1);
         });
-        for byte in b"abc" {
-            end.write(*byte);
-        }
+        end.write(b'b');
+        end.write(b'c');
         looking.join().unwrap();
         sleeping.join().unwrap();
     });

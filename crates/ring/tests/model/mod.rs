@@ -315,8 +315,13 @@ impl End {
     }
 
     fn sleep(&self, epoch: u32) {
-        let direction = &self.direction;
         self.settle();
+        self.doze(epoch);
+    }
+
+    /// The second half of a sleep: says that it sleeps, looks again, waits.
+    pub(crate) fn doze(&self, epoch: u32) {
+        let direction = &self.direction;
         self.sleepers.fetch_add(1, Ordering::SeqCst);
         direction.want_bell();
         let changed = direction.epoch() != epoch || (is_ring(epoch) && direction.has_bytes());
