@@ -14,7 +14,7 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 help:
 	@echo 'make demo     build everything, then watch and measure unmodified C programs'
 	@echo 'make test     run all tests; the last line is the count'
-	@echo 'make loom     model-check the ring, the sleepers and the lanes; about a minute'
+	@echo 'make loom     model-check the ring, the sleepers and the lanes; two minutes'
 	@echo 'make check    formatting, lints and documentation, as reviewers see them'
 	@echo 'make bench    measure against libc sockets'
 	@echo 'make build    the command and libsockshim.so, in $(RELEASE)'

@@ -55,7 +55,11 @@ impl Direction {
     #[inline]
     fn checked_capacity(&self) -> Result<u32, Damaged> {
         let capacity = self.producer.capacity.load(Ordering::Relaxed);
-        if capacity <= MAX_CAPACITY && (capacity & capacity.wrapping_sub(1)) == 0 { Ok(capacity) } else { Err(Damaged) }
+        if capacity <= MAX_CAPACITY && (capacity & capacity.wrapping_sub(1)) == 0 {
+            Ok(capacity)
+        } else {
+            Err(Damaged)
+        }
     }
 
     /// What a writer may fill. `seen_head` is its copy of the reader's position, looked up again only when

@@ -9,15 +9,14 @@
 //!
 //! | change | model that fails |
 //! |---|---|
-//! | `publish` without its full barrier | `a_sleeper_is_woken` |
-//! | `want_bell` without its fence | `a_sleeper_is_woken` |
-//! | `publish` with a relaxed compare-and-swap | `bytes_arrive_once_and_in_order` |
-//! | `consume` with a relaxed compare-and-swap | `bytes_arrive_once_and_in_order` |
+//! | `publish` without its full barrier, or `want_bell` without its own | `a_sleeper_is_woken` |
+//! | `publish` or `consume` with a relaxed compare-and-swap | `bytes_arrive_once_and_in_order` |
 //! | no second look before sleeping | `a_sleeper_is_woken` |
-//! | sleepers enroll without the read lock | `a_look_takes_no_bell_from_a_sleeper` |
-//! | bells are thrown away although somebody sleeps | `a_look_takes_no_bell_from_a_sleeper` |
+//! | bells younger than the look are thrown away, too | `a_look_takes_no_bell_from_a_sleeper` |
+//! | the wish of a sleeper is not given back with the bell | `a_look_takes_no_bell_from_a_sleeper` |
+//! | the same on the way from the ring to the kernel | `a_sleeper_outlives_a_ring_epoch` |
 //! | `open` although a reader is BUSY | `lanes_keep_the_order` |
-//! | the reader follows before it has drained the bells | `lanes_keep_the_order` |
+//! | the reader follows before it has thrown the bells away | `lanes_keep_the_order` |
 //! | `ready` is not looked at after `reopen` | `nothing_is_published_after_the_close` |
 //! | the reader closes without taking its promise back | `nothing_is_published_after_the_close` |
 
@@ -112,6 +111,7 @@ fn a_look_takes_no_bell_from_a_sleeper() {
         let looking = thread::spawn(move || {
             looker.settle();
             looker.take(1);
+            looker.settle();
         });
         end.write(b'b');
         end.write(b'c');

@@ -5,7 +5,10 @@ use proptest::prelude::*;
 use sockshim_ring::ring::Span;
 
 fn describe(buffers: &mut [Vec<u8>]) -> Vec<iovec> {
-    buffers.iter_mut().map(|buffer| iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() }).collect()
+    buffers
+        .iter_mut()
+        .map(|buffer| iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() })
+        .collect()
 }
 
 fn at(address: usize, length: usize) -> iovec {

@@ -5,7 +5,8 @@ use std::thread;
 
 /// An arena of this test's own.
 fn arena() -> &'static Arena {
-    let place = kernel::map_anonymous(size_of::<Arena>(), core::ptr::null_mut(), true).expect("address space");
+    let place =
+        kernel::map_anonymous(size_of::<Arena>(), core::ptr::null_mut(), true).expect("address space");
     // SAFETY: a zeroed mapping of that size, kept until the process ends; zeroes are a valid arena.
     unsafe { &*place.cast::<Arena>() }
 }

@@ -1,6 +1,6 @@
 use super::{
-    CLOSED, Consumer, Direction, END_ABSENT, END_JOINED, END_LEFT, END_RESET, HEADER_SIZE, Header, MAGIC, MAX_CAPACITY,
-    Producer, Reader, SEGMENT_SIZE, Sleep, Switch, VERSION, direction_offset, ring_offset,
+    CLOSED, Consumer, Direction, END_ABSENT, END_JOINED, END_LEFT, END_RESET, HEADER_SIZE, Header, MAGIC,
+    MAX_CAPACITY, Producer, Reader, SEGMENT_SIZE, Sleep, Switch, VERSION, direction_offset, ring_offset,
 };
 use std::collections::BTreeMap;
 use std::mem::{offset_of, size_of};

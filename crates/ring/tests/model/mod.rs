@@ -237,7 +237,9 @@ impl End {
             } else {
                 assert_ne!(direction.epoch(), epoch, "somebody is BUSY without the lock");
                 let end = direction.switch.kernel_end.load(Ordering::Relaxed);
-                let left = end.checked_sub(direction.reader.kernel_read.load(Ordering::Relaxed)).expect("not beyond");
+                let left = end
+                    .checked_sub(direction.reader.kernel_read.load(Ordering::Relaxed))
+                    .expect("not beyond");
                 if left == 0 {
                     direction.follow(epoch);
                     continue;
