@@ -14,6 +14,7 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 help:
 	@echo 'make demo     build everything, then watch and measure unmodified C programs'
 	@echo 'make test     run all tests; the last line is the count'
+	@echo 'make loom     model-check the ring, the sleepers and the lanes; two minutes'
 	@echo 'make check    formatting, lints and documentation, as reviewers see them'
 	@echo 'make bench    measure against libc sockets'
 	@echo 'make build    the command and libsockshim.so, in $(RELEASE)'
@@ -30,6 +31,10 @@ demo: build
 # The same for people and for machines: .ci/run calls this too.
 test:
 	@.ci/count $(CARGO) test --no-fail-fast
+
+loom:
+	RUSTFLAGS='--cfg loom' LOOM_MAX_PREEMPTIONS=3 $(CARGO) test -p sockshim-ring --test loom --release \
+	    --target-dir $(TARGET)/loom
 
 check:
 	$(CARGO) fmt --all --check
@@ -52,4 +57,4 @@ install: build
 	    -e 's|@VERSION@|$(VERSION)|' sockshim.pc.in > $(DESTDIR)$(LIBDIR)/pkgconfig/sockshim.pc
 	chmod 644 $(DESTDIR)$(LIBDIR)/pkgconfig/sockshim.pc
 
-.PHONY: help build demo test check bench header install
+.PHONY: help build demo test loom check bench header install

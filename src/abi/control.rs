@@ -2,7 +2,7 @@
 
 use crate::error::Errno;
 use super::quietly;
-use crate::pipe::events;
+use crate::pipe::{attach, events};
 use crate::registry::arena::{self, FLAG_NONBLOCK, STATE_PIPE};
 use crate::registry::reason::Reason;
 use crate::registry::{Socket, lifecycle, socket, table};
@@ -149,6 +149,10 @@ pub extern "C" fn sockshim_version() -> *const c_char {
 pub extern "C" fn sockshim_path(fd: c_int) -> c_int {
     if !is_open(fd) {
         return refuse(libc::EBADF);
+    }
+    if let Some(socket) = table::socket(fd) {
+        // The other end may have come since this one's last call.
+        super::quietly(|| attach::prepare(fd, socket));
     }
     match table::socket(fd).and_then(Socket::entry) {
         Some(entry) if entry.state.load(Ordering::Relaxed) == STATE_PIPE => Path::Pipe as c_int,

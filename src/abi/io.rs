@@ -379,7 +379,7 @@ pub unsafe extern "C-unwind" fn sockshim_sendmmsg(
         let message = unsafe { &mut *msgs.add(index) };
         // SAFETY: as above.
         let wanted: usize = unsafe { vectors(message.msg_hdr.msg_iov, message.msg_hdr.msg_iovlen) }
-            .map_or(0, |buffers| buffers.iter().map(|buffer| buffer.iov_len).sum());
+            .map_or(0, buffers::length);
         // SAFETY: as above.
         let sent = unsafe { sockshim_sendmsg(fd, &raw const message.msg_hdr, flags) };
         if sent < 0 {

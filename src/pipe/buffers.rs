@@ -193,3 +193,6 @@ impl<'a> Rest<'a> {
         message
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,7 @@ use core::ffi::c_int;
 use core::sync::atomic::Ordering;
 use libc::{POLLERR, POLLHUP, POLLIN, POLLOUT, POLLPRI, POLLRDHUP, POLLRDNORM, POLLWRNORM};
 use sockshim_ring::lane::is_ring;
-use sockshim_ring::layout::END_JOINED;
+use sockshim_ring::layout::{Direction, END_JOINED};
 
 pub(crate) const READABLE: i16 = POLLIN | POLLRDNORM;
 pub(crate) const WRITABLE: i16 = POLLOUT | POLLWRNORM;
@@ -96,7 +96,7 @@ fn follow(fd: c_int, pipe: &Pipe) {
         pipe.entry.read_lock.0.release(taken);
     }
     if !has_ring_bytes(pipe) {
-        read::settle(fd, pipe, false);
+        read::settle(fd, pipe);
     }
 }
 
@@ -126,17 +126,17 @@ pub(crate) fn unread(socket: Socket, queued: c_int) -> c_int {
     let position = incoming.reader.kernel_read.load(Ordering::Relaxed);
     // Kernel bytes are data up to where the ring epoch began, and again from where the kernel lane went on;
     // between the two lie bells.
-    let received = position + queued.max(0) as u64;
+    let received = position.wrapping_add(queued.max(0) as u64);
     let before = incoming.switch.kernel_end.load(Ordering::Relaxed);
     let after = received.saturating_sub(incoming.switch.resume.load(Ordering::Relaxed).max(position));
-    let data = match (is_ring(epoch), incoming.epoch().wrapping_sub(epoch)) {
+    let data = match (is_ring(epoch), ahead(incoming)) {
         (true, 0) => 0,
         (true, _) => after,
-        (false, 0) => received - position,
+        (false, 0) => received.saturating_sub(position),
         (false, 1) => received.min(before).saturating_sub(position),
-        (false, _) => received.min(before).saturating_sub(position) + after,
+        (false, _) => received.min(before).saturating_sub(position).saturating_add(after),
     };
-    (ring + data).min(c_int::MAX as u64) as c_int
+    ring.saturating_add(data).min(c_int::MAX as u64) as c_int
 }
 
 /// A number that changes whenever data arrives, on either lane, and is not moved by bells: ring bytes plus
@@ -154,11 +154,11 @@ pub(crate) fn arrived(fd: c_int, pipe: &Pipe) -> u64 {
     let queued = kernel::queued(fd).unwrap_or(0) as u64;
     let here = incoming.reader.kernel_read.load(Ordering::Relaxed).wrapping_add(queued);
     let after = here.saturating_sub(incoming.switch.resume.load(Ordering::Relaxed));
-    base.wrapping_add(match (is_ring(epoch), incoming.epoch().wrapping_sub(epoch)) {
-        (true, _) => kernel_end + after,
+    base.wrapping_add(match (is_ring(epoch), ahead(incoming)) {
+        (true, _) => kernel_end.wrapping_add(after),
         (false, 0) => here,
         (false, 1) => here.min(kernel_end),
-        (false, _) => here.min(kernel_end) + after,
+        (false, _) => here.min(kernel_end).wrapping_add(after),
     })
 }
 
@@ -166,4 +166,10 @@ pub(crate) fn arrived(fd: c_int, pipe: &Pipe) -> u64 {
 pub(crate) fn has_unread_ring(socket: Socket) -> bool {
     let pipe = socket.entry().and_then(|entry| io::reading_pipe(socket, entry));
     pipe.is_some_and(|pipe| has_ring_bytes(&pipe))
+}
+
+/// How many epochs the writer is ahead.
+fn ahead(direction: &Direction) -> u32 {
+    // Epochs count 31 bits.
+    direction.epoch().wrapping_sub(direction.reader_epoch()) & (u32::MAX >> 1)
 }

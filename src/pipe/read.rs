@@ -3,11 +3,12 @@
 use super::buffers::{self, Rest};
 use super::{Pipe, end, spin};
 use crate::error::Errno;
+use crate::readiness::epoll;
 use crate::registry::arena::{self, FLAG_NONBLOCK};
 use crate::registry::lock::{self, Taken};
 use crate::sys::{kernel, real};
 use core::ffi::c_int;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU64, Ordering};
 use libc::iovec;
 use sockshim_ring::lane::is_ring;
 
@@ -216,11 +217,21 @@ unsafe fn take_locked(
                 continue;
             }
             let ahead = incoming.epoch();
-            let look = kernel_bytes(fd, buffers, skip, wanted.min(left as usize), flags);
+            // A signal handler that reads from this socket must not take what is counted here.
+            let mask = kernel::block_signals();
+            let left = kernel_end.saturating_sub(incoming.reader.kernel_read.load(Ordering::Relaxed));
+            let look = match wanted.min(left as usize) {
+                0 if wanted > 0 => Look::Bytes(0),
+                room => kernel_bytes(fd, buffers, skip, room, flags),
+            };
             if let Look::Bytes(count) = look
                 && !peek
             {
                 advance(pipe, count);
+            }
+            kernel::restore_signals(mask);
+            if matches!(look, Look::Bytes(0)) && wanted > 0 {
+                continue;
             }
             return match look {
                 Look::Empty { .. } => Look::Empty { epoch: ahead },
@@ -346,7 +357,18 @@ enum Drained {
 
 /// Throws away the bells up to kernel position `to`. Under the read lock.
 fn drain_to(fd: c_int, pipe: &Pipe, to: u64) -> Drained {
-    let position = &pipe.incoming().reader.kernel_read;
+    // A signal handler that reads from this socket must not take what is counted here.
+    let mask = kernel::block_signals();
+    let drained = drain_quietly(fd, &pipe.incoming().reader.kernel_read, to);
+    kernel::restore_signals(mask);
+    if matches!(drained, Drained::Done) {
+        // Whoever relied on one of those bells wants another.
+        pipe.incoming().want_bell();
+    }
+    drained
+}
+
+fn drain_quietly(fd: c_int, position: &AtomicU64, to: u64) -> Drained {
     loop {
         let Some(left) = to.checked_sub(position.load(Ordering::Relaxed)) else { return Drained::Beyond };
         if left == 0 {
@@ -374,30 +396,37 @@ pub(crate) fn bells_waiting(pipe: &Pipe) -> u64 {
     if waiting < 1 << 32 { waiting } else { 0 }
 }
 
-/// Takes waiting bells out of the kernel's queue, if nobody else is about to be woken by them: a bell taken
-/// away from a sleeper that has not looked yet is a lost wake-up. False when others sleep.
-pub(crate) fn settle(fd: c_int, pipe: &Pipe, reap: bool) -> bool {
-    let waiting = bells_waiting(pipe);
-    if waiting == 0 {
-        return true;
+/// Takes waiting bells out of the kernel's queue once the ring is empty.
+///
+/// Somebody may rely on such a bell without having looked yet: another sleeper, or a cold registration whose
+/// event the kernel drops with the byte. So the wish for a bell is renewed first; then only as many bells are
+/// taken as there were before it, and a young one stays.
+pub(crate) fn settle(fd: c_int, pipe: &Pipe) {
+    if bells_waiting(pipe) == 0 {
+        return;
     }
     let taken = lock_reads(pipe);
     let incoming = pipe.incoming();
-    let mut settled = true;
-    let epoch = incoming.reader_epoch();
-    if taken == Taken::Ours && is_ring(epoch) && incoming.epoch() == epoch && !incoming.has_bytes() {
-        if epoll_waits(pipe, reap) || arena::others_asleep(&pipe.entry.sleepers, lock::thread(), reap) {
-            settled = false;
-        } else if let Ok(count) = kernel::discard(fd, bells_waiting(pipe) as usize) {
+    if taken == Taken::Ours && is_quiet(pipe) {
+        let waiting = bells_waiting(pipe);
+        if is_relied_on(pipe) {
+            incoming.want_bell();
+        }
+        // A signal handler that reads from this socket must not take what is counted here.
+        let mask = kernel::block_signals();
+        if is_quiet(pipe)
+            && let Ok(count) = kernel::discard(fd, waiting.min(bells_waiting(pipe)) as usize)
+        {
             incoming.reader.kernel_read.fetch_add(count as u64, Ordering::Relaxed);
         }
+        kernel::restore_signals(mask);
     }
     pipe.entry.read_lock.0.release(taken);
-    settled
 }
 
-fn epoll_waits(pipe: &Pipe, reap: bool) -> bool {
-    crate::readiness::epoll::others_wait(pipe, reap)
+/// Whether somebody other than this thread waits for a bell of this pipe.
+fn is_relied_on(pipe: &Pipe) -> bool {
+    arena::others_asleep(&pipe.entry.sleepers, lock::thread(), true) || epoll::relies_on_bells(pipe)
 }
 
 /// Waits until it is worth looking again (`None`), or the kernel has said how it ends.
@@ -423,12 +452,12 @@ fn wait(fd: c_int, pipe: &Pipe, flags: c_int, epoch: u32) -> Result<Option<()>, 
 
 /// Before EAGAIN is returned, the kernel is asked once: the other end may be dead.
 fn look_at_kernel(fd: c_int, pipe: &Pipe) -> Result<Option<()>, Errno> {
-    let settled = settle(fd, pipe, false);
+    settle(fd, pipe);
     let mut byte = 0u8;
     match kernel::recv(fd, &raw mut byte, 1, libc::MSG_PEEK | libc::MSG_DONTWAIT) {
         Ok(0) => end::at_end(fd, pipe).map(Some),
-        // A bell that has just arrived, or one that others must see first; or the kernel lane's data.
-        Ok(_) if !settled || (bells_waiting(pipe) == 0 && is_quiet(pipe)) => Err(Errno(libc::EAGAIN)),
+        Ok(_) if bells_waiting(pipe) == 0 && is_quiet(pipe) => Err(Errno(libc::EAGAIN)),
+        // A bell that has just arrived, or the kernel lane's data.
         Ok(_) => Ok(None),
         Err(Errno(libc::EAGAIN)) if pipe.incoming().has_bytes() && is_ring(pipe.incoming().reader_epoch()) => Ok(None),
         Err(Errno(libc::EAGAIN)) => Err(Errno(libc::EAGAIN)),
@@ -447,15 +476,7 @@ fn is_quiet(pipe: &Pipe) -> bool {
 fn sleep(fd: c_int, pipe: &Pipe, epoch: u32) -> Result<Option<()>, Errno> {
     let entry = pipe.entry;
     let incoming = pipe.incoming();
-    let mut tries = 0u32;
-    while !settle(fd, pipe, tries > 16) {
-        // Others are on their way out of the kernel; the bell is theirs too.
-        kernel::nap(50 << tries.min(5));
-        tries += 1;
-        if incoming.has_bytes() {
-            return Ok(None);
-        }
-    }
+    settle(fd, pipe);
     let Some(place) = arena::enroll(&entry.sleepers, lock::thread()) else {
         kernel::nap(500);
         return Ok(None);

@@ -319,14 +319,16 @@ fn descriptor_of(slot: u32, set: &SetEntry) -> Option<c_int> {
     (0..arena::highest() as c_int).find(|fd| table::peek(*fd) == wanted)
 }
 
-/// Whether another thread sleeps in a set that covers this pipe.
-pub(crate) fn others_wait(pipe: &Pipe, reap: bool) -> bool {
+/// Whether a set relies on a bell of this pipe: another thread sleeps in it, or the registration is cold.
+pub(crate) fn relies_on_bells(pipe: &Pipe) -> bool {
     let Some(arena) = arena::get() else { return false };
     let me = lock::thread();
     pipe.entry.registrations.iter().any(|place| {
         let Some(index) = place.load(Ordering::Acquire).checked_sub(1) else { return false };
-        let slot = arena.registration(index).set.load(Ordering::Acquire).checked_sub(1);
-        slot.is_some_and(|slot| arena::others_asleep(&arena.set(slot).sleepers, me, reap))
+        let registration = arena.registration(index);
+        let Some(slot) = registration.set.load(Ordering::Acquire).checked_sub(1) else { return false };
+        let cold = registration.flags.load(Ordering::Acquire) & (MANAGED | HOT | DISABLED) == MANAGED;
+        cold || arena::others_asleep(&arena.set(slot).sleepers, me, true)
     })
 }
 

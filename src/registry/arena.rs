@@ -430,3 +430,6 @@ pub(crate) fn others_asleep(sleepers: &[AtomicU32; SLEEPERS], me: u32, reap: boo
     }
     found
 }
+
+#[cfg(test)]
+mod tests;

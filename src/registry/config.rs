@@ -91,3 +91,54 @@ fn variable(name: &CStr) -> Option<&'static CStr> {
 fn number(name: &CStr) -> Option<u64> {
     variable(name)?.to_str().ok()?.trim().parse().ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    /// Runs `name` again in a process with these variables: the environment is read once in each.
+    fn with(name: &str, variables: &[(&str, &str)]) {
+        let mut test = Command::new(std::env::current_exe().expect("the test's own path"));
+        test.args([&format!("registry::config::tests::{name}"), "--exact", "--ignored"]);
+        let status = test.envs(variables.iter().copied()).output().expect("the test runs").status;
+        assert!(status.success(), "{name} with {variables:?}");
+    }
+
+    #[test]
+    fn nonsense_is_bounded_or_ignored() {
+        with("defaults", &[]);
+        with("defaults", &[("SOCKSHIM_UPGRADE_AFTER", "soon"), ("SOCKSHIM_SPIN_US", "-1"), ("SOCKSHIM_RING_MAX", "")]);
+        with("defaults", &[("SOCKSHIM_PROFILE", "fast"), ("SOCKSHIM_PATH", "auto")]);
+        with("smallest", &[("SOCKSHIM_UPGRADE_AFTER", "0"), ("SOCKSHIM_SPIN_US", "0"), ("SOCKSHIM_RING_MAX", "1")]);
+        with("smallest", &[("SOCKSHIM_UPGRADE_AFTER", " 0 "), ("SOCKSHIM_PROFILE", "safe"), ("SOCKSHIM_RING_MAX", "8191")]);
+        let most = u64::MAX.to_string();
+        with("largest", &[("SOCKSHIM_UPGRADE_AFTER", &most), ("SOCKSHIM_SPIN_US", &most), ("SOCKSHIM_RING_MAX", &most)]);
+    }
+
+    #[test]
+    #[ignore = "run by nonsense_is_bounded_or_ignored"]
+    fn defaults() {
+        read_environment();
+        assert!(!host_only() && !upgrades_at_once());
+        assert!(!worth_upgrading(DEFAULT_CALLS - 1, DEFAULT_BYTES - 1));
+        assert!(worth_upgrading(DEFAULT_CALLS, 0) && worth_upgrading(0, DEFAULT_BYTES));
+        assert_eq!((ring_max(), spin_us()), (sockshim_ring::layout::MAX_CAPACITY, DEFAULT_SPIN_US));
+    }
+
+    #[test]
+    #[ignore = "run by nonsense_is_bounded_or_ignored"]
+    fn smallest() {
+        read_environment();
+        assert!(upgrades_at_once() && worth_upgrading(0, 0));
+        assert_eq!((ring_max(), spin_us()), (4096, 0));
+    }
+
+    #[test]
+    #[ignore = "run by nonsense_is_bounded_or_ignored"]
+    fn largest() {
+        read_environment();
+        assert!(!upgrades_at_once() && !worth_upgrading(u32::MAX, u64::MAX - 2));
+        assert_eq!((ring_max(), spin_us()), (sockshim_ring::layout::MAX_CAPACITY, 100_000));
+    }
+}

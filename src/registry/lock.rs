@@ -145,3 +145,94 @@ impl Lock {
         self.0.store(0, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    /// The number of a thread that has ended.
+    fn dead_thread() -> u32 {
+        let number = std::thread::spawn(thread).join().expect("a thread that only tells its number");
+        while kernel::exists(number) {
+            std::thread::yield_now();
+        }
+        number
+    }
+
+    #[test]
+    fn the_owner_takes_it_again() {
+        let lock = Lock(AtomicU32::new(0));
+        let outer = lock.take();
+        assert_eq!(outer, Taken::Ours);
+        let inner = lock.take();
+        assert_eq!(inner, Taken::Nested);
+        lock.release(inner);
+        assert_eq!(lock.0.load(Ordering::Relaxed), thread());
+        lock.release(outer);
+        assert_eq!(lock.0.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_dead_owner_is_robbed() {
+        let lock = Lock(AtomicU32::new(dead_thread()));
+        let taken = lock.take();
+        assert_eq!(taken, Taken::Ours);
+        lock.release(taken);
+    }
+
+    #[test]
+    fn a_live_owner_is_waited_for_and_then_left_alone() {
+        let lock = Lock(AtomicU32::new(0));
+        let (held, hold) = mpsc::channel();
+        let (done, end) = mpsc::channel::<()>();
+        std::thread::scope(|scope| {
+            let lock = &lock;
+            scope.spawn(move || {
+                let taken = lock.take();
+                held.send(thread()).expect("the test waits");
+                end.recv().expect("the test says when");
+                lock.release(taken);
+            });
+            let owner = hold.recv().expect("the owner tells");
+            let taken = lock.take();
+            assert_eq!(taken, Taken::Not);
+            lock.release(taken);
+            assert_eq!(lock.0.load(Ordering::Relaxed), owner);
+            done.send(()).expect("the owner waits");
+        });
+        assert_eq!(lock.take(), Taken::Ours);
+    }
+
+    #[test]
+    fn one_thread_at_a_time() {
+        let lock = Lock(AtomicU32::new(0));
+        let count = AtomicU32::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..2000 {
+                        let taken = loop {
+                            match lock.take() {
+                                Taken::Not => {}
+                                taken => break taken,
+                            }
+                        };
+                        let seen = count.load(Ordering::Relaxed);
+                        core::hint::spin_loop();
+                        count.store(seen + 1, Ordering::Relaxed);
+                        lock.release(taken);
+                    }
+                });
+            }
+        });
+        assert_eq!(count.load(Ordering::Relaxed), 8000);
+    }
+
+    #[test]
+    fn a_forgotten_number_is_asked_again() {
+        let number = thread();
+        forget_thread();
+        assert_eq!(thread(), number);
+    }
+}

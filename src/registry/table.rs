@@ -157,3 +157,53 @@ fn put(fd: c_int, word: u64) -> bool {
         None => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Tests share one table: each one has numbers of its own, far above those of real descriptors.
+
+    #[test]
+    fn a_number_names_what_it_was_given() {
+        let socket = Socket { slot: 12_345, generation: 77 };
+        let set = Set { slot: 1023, generation: u32::MAX };
+        assert!(set_socket(60_000, socket));
+        assert!(set_set(60_001, set));
+        set_host(60_002);
+        assert_eq!(find(60_000), Descriptor::Socket(socket));
+        assert_eq!(find(60_001), Descriptor::Set(set));
+        assert_eq!(find(60_002), Descriptor::Host);
+        assert_eq!(super::socket(60_001), None);
+        assert_eq!(super::set(60_001), Some(set));
+        assert_eq!(super::set(60_000), None);
+        assert!(arena::highest() > 60_001);
+    }
+
+    #[test]
+    fn numbers_out_of_range_are_the_kernels() {
+        let socket = Socket { slot: 1, generation: 1 };
+        for fd in [-1, c_int::MIN, CAP as c_int, c_int::MAX] {
+            assert!(!set_socket(fd, socket));
+            set_host(fd);
+            look_again(fd);
+            assert_eq!(find(fd), Descriptor::Host);
+            assert_eq!(peek(fd), Descriptor::Host);
+        }
+        let last = CAP as c_int - 1;
+        assert!(set_socket(last, socket));
+        assert_eq!(peek(last), Descriptor::Socket(socket));
+        look_again(last);
+        assert_eq!(peek(last), Descriptor::Host);
+    }
+
+    #[test]
+    fn every_slot_fits_a_word() {
+        for slot in [0, arena::SOCKETS as u32 - 1] {
+            let socket = Socket { slot, generation: u32::MAX };
+            assert!(set_socket(60_010, socket));
+            assert_eq!(find(60_010), Descriptor::Socket(socket));
+        }
+        set_host(60_010);
+    }
+}

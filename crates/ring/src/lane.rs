@@ -27,6 +27,11 @@ pub const fn is_ring(epoch: u32) -> bool {
     epoch & 1 == 1
 }
 
+/// The epoch after `epoch`; the gate has room for 31 bits.
+const fn after(epoch: u32) -> u32 {
+    epoch.wrapping_add(1) & (u32::MAX >> 1)
+}
+
 impl Direction {
     /// The writer's epoch.
     #[inline]
@@ -50,7 +55,7 @@ impl Direction {
     pub fn open(&self, epoch: u32, kernel_end: u64) -> bool {
         self.switch.kernel_end.store(kernel_end, Ordering::Relaxed);
         self.switch.bells.store(0, Ordering::Relaxed);
-        let next = epoch.wrapping_add(1) << 1;
+        let next = after(epoch) << 1;
         self.switch.gate.compare_exchange(epoch << 1, next, Ordering::SeqCst, Ordering::Relaxed).is_ok()
     }
 
@@ -58,7 +63,7 @@ impl Direction {
     pub fn spill(&self, epoch: u32, ring_end: u64, resume: u64) {
         self.switch.ring_end.store(ring_end, Ordering::Relaxed);
         self.switch.resume.store(resume, Ordering::Relaxed);
-        self.switch.gate.store(epoch.wrapping_add(1) << 1, Ordering::SeqCst);
+        self.switch.gate.store(after(epoch) << 1, Ordering::SeqCst);
     }
 
     /// Reader: marks that it takes kernel bytes as data in `epoch`; false when the writer has moved on (or
@@ -88,6 +93,9 @@ impl Direction {
                 .wrapping_sub(self.switch.kernel_end.load(Ordering::Relaxed));
             self.reader.bells_past.fetch_add(bells, Ordering::Relaxed);
         }
-        self.reader.epoch.store(epoch.wrapping_add(1), Ordering::Release);
+        self.reader.epoch.store(after(epoch), Ordering::Release);
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests;

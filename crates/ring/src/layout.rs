@@ -165,9 +165,9 @@ pub const fn ring_offset(direction: usize) -> usize {
     HEADER_SIZE + (direction & 1) * MAX_CAPACITY as usize
 }
 
-#[cfg(loom)]
+#[cfg(any(loom, test))]
 impl Direction {
-    /// A fresh direction for a model.
+    /// A fresh direction for a model or a test.
     #[must_use]
     pub fn new(capacity: u32) -> Self {
         Self {
@@ -194,3 +194,6 @@ impl Direction {
         }
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests;

@@ -32,14 +32,22 @@ pub struct Span {
 }
 
 impl Span {
-    /// The two contiguous pieces `(offset, length)` of the first `count` bytes; the second one may be empty.
+    /// The two contiguous pieces `(offset, length)` of `count` bytes after the first `skip`; the second one may
+    /// be empty. Both lie within the capacity, whatever is asked; so without a ring both are empty.
+    #[inline]
     #[must_use]
     pub fn pieces(&self, skip: usize, count: usize) -> [(usize, usize); 2] {
         let capacity = self.capacity as usize;
-        let offset = (self.position as usize).wrapping_add(skip) & (capacity - 1);
+        let offset = (self.position as usize).wrapping_add(skip) & capacity.saturating_sub(1);
         let first = count.min(capacity - offset);
         [(offset, first), (0, (count - first).min(offset))]
     }
+}
+
+/// Bytes from one position to a later one; positions wrap around at 2^63.
+#[inline]
+const fn distance(from: u64, to: u64) -> u64 {
+    to.wrapping_sub(from) & !CLOSED
 }
 
 impl Direction {
@@ -47,7 +55,11 @@ impl Direction {
     #[inline]
     fn checked_capacity(&self) -> Result<u32, Damaged> {
         let capacity = self.producer.capacity.load(Ordering::Relaxed);
-        if capacity <= MAX_CAPACITY && (capacity & capacity.wrapping_sub(1)) == 0 { Ok(capacity) } else { Err(Damaged) }
+        if capacity <= MAX_CAPACITY && (capacity & capacity.wrapping_sub(1)) == 0 {
+            Ok(capacity)
+        } else {
+            Err(Damaged)
+        }
     }
 
     /// What a writer may fill. `seen_head` is its copy of the reader's position, looked up again only when
@@ -59,11 +71,11 @@ impl Direction {
     pub fn writable(&self, seen_head: &mut u64, wanted: usize) -> Result<Span, Damaged> {
         let tail = self.producer.tail.load(Ordering::Relaxed) & !CLOSED;
         let capacity = self.checked_capacity()?;
-        let mut used = tail.wrapping_sub(*seen_head);
+        let mut used = distance(*seen_head, tail);
         if used > u64::from(capacity) || (u64::from(capacity) - used) < wanted as u64 {
             // pairs with: consume
             *seen_head = self.consumer.head.load(Ordering::Acquire);
-            used = tail.wrapping_sub(*seen_head);
+            used = distance(*seen_head, tail);
             if used > u64::from(capacity) {
                 return Err(Damaged);
             }
@@ -102,7 +114,7 @@ impl Direction {
         let head = self.consumer.head.load(Ordering::Relaxed);
         // pairs with: publish
         let tail = self.producer.tail.load(Ordering::Acquire) & !CLOSED;
-        let used = tail.wrapping_sub(head);
+        let used = distance(head, tail);
         let capacity = self.checked_capacity()?;
         if used > u64::from(capacity) {
             return Err(Damaged);
@@ -144,3 +156,6 @@ impl Direction {
         self.producer.tail.fetch_and(!CLOSED, Ordering::SeqCst);
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests;

@@ -1,9 +1,9 @@
 //! Atomics, from the standard library or, under `--cfg loom`, from the model checker.
 
-#[cfg(loom)]
-pub use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 #[cfg(not(loom))]
 pub use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+#[cfg(loom)]
+pub use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 /// A full barrier directly after a sequentially consistent read-modify-write.
 ///

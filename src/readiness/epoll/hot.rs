@@ -273,7 +273,7 @@ fn settle_all(arena: &Arena, set: &SetEntry, depth: usize) {
             && let Some(pipe) = pipe_of(arena, registration)
             && let Some(fd) = live_descriptor(registration)
         {
-            crate::pipe::read::settle(fd, &pipe, false);
+            crate::pipe::read::settle(fd, &pipe);
         }
         next = registration.next.load(Ordering::Relaxed);
     }
@@ -347,7 +347,7 @@ fn arm(arena: &Arena, registration: &Registration) -> bool {
     let Some(fd) = live_descriptor(registration) else { return true };
     let incoming = pipe.incoming();
     let epoch = incoming.epoch();
-    crate::pipe::read::settle(fd, &pipe, false);
+    crate::pipe::read::settle(fd, &pipe);
     incoming.want_bell();
     if registration.told.load(Ordering::Relaxed) != 0 || incoming.epoch() != epoch {
         return false;

@@ -1,0 +1,224 @@
+//! Models of the ring, of sleeping and waking, and of the lanes, for the model checker loom. The command is
+//! in the crate's documentation.
+//!
+//! loom runs each model under every interleaving (with at most `LOOM_MAX_PREEMPTIONS` preemptions) and every
+//! value that the memory model lets a load see. A model fails when an assertion does, when two threads touch
+//! a byte of the ring without an order between them, or when all threads sleep: a lost wake-up.
+//!
+//! That the models can fail was tried. Each of these changes makes loom report a failure:
+//!
+//! | change | model that fails |
+//! |---|---|
+//! | `publish` without its full barrier, or `want_bell` without its own | `a_sleeper_is_woken` |
+//! | `publish` or `consume` with a relaxed compare-and-swap | `bytes_arrive_once_and_in_order` |
+//! | no second look before sleeping | `a_sleeper_is_woken` |
+//! | bells younger than the look are thrown away, too | `a_look_takes_no_bell_from_a_sleeper` |
+//! | the wish of a sleeper is not given back with the bell | `a_look_takes_no_bell_from_a_sleeper` |
+//! | the same on the way from the ring to the kernel | `a_sleeper_outlives_a_ring_epoch` |
+//! | `open` although a reader is BUSY | `lanes_keep_the_order` |
+//! | the reader follows before it has thrown the bells away | `lanes_keep_the_order` |
+//! | `ready` is not looked at after `reopen` | `nothing_is_published_after_the_close` |
+//! | the reader closes without taking its promise back | `nothing_is_published_after_the_close` |
+
+#![cfg(loom)]
+
+mod model;
+
+use loom::thread;
+use model::{Direct, End};
+use sockshim_ring::sync::{AtomicU32, Ordering};
+
+#[test]
+fn bytes_arrive_once_and_in_order() {
+    loom::model(|| {
+        let end = End::on_ring();
+        let writer = end.clone();
+        let writing = thread::spawn(move || {
+            let mut seen_head = 0;
+            for piece in [&b"ab"[..], b"c", b"de"] {
+                let mut done = 0;
+                while done < piece.len() {
+                    match writer.push(&mut seen_head, &piece[done..]) {
+                        Direct::Published(count) => done += count,
+                        Direct::Full => thread::yield_now(),
+                        Direct::Closed => unreachable!("nobody closes this ring"),
+                    }
+                }
+            }
+        });
+        let mut got = Vec::new();
+        while got.len() < 5 {
+            let before = got.len();
+            end.pull(&mut got, 2);
+            if got.len() == before {
+                thread::yield_now();
+            }
+        }
+        assert_eq!(got, b"abcde");
+        writing.join().unwrap();
+        assert!(!end.direction.has_bytes());
+    });
+}
+
+#[test]
+fn a_sleeper_is_woken() {
+    loom::model(|| {
+        let end = End::on_ring();
+        let writer = end.clone();
+        let writing = thread::spawn(move || {
+            for byte in b"ab" {
+                writer.write(*byte);
+            }
+        });
+        let mut got = Vec::new();
+        end.receive(2, &mut got);
+        assert_eq!(got, b"ab");
+        writing.join().unwrap();
+    });
+}
+
+#[test]
+fn two_sleepers_share_an_end() {
+    loom::model(|| {
+        let end = End::on_ring();
+        let readers = [(), ()].map(|()| {
+            let reader = end.clone();
+            thread::spawn(move || reader.receive(1, &mut Vec::new()))
+        });
+        for byte in b"ab" {
+            end.write(*byte);
+        }
+        for reader in readers {
+            reader.join().unwrap();
+        }
+    });
+}
+
+/// A reader that does not wait takes a stale bell away while another one, past its own settling, goes to sleep.
+#[test]
+fn a_look_takes_no_bell_from_a_sleeper() {
+    loom::model(|| {
+        let end = End::on_ring();
+        end.direction.want_bell();
+        end.write(b'a');
+        end.take(1);
+        let sleeper = end.clone();
+        let sleeping = thread::spawn(move || {
+            sleeper.doze(1);
+            sleeper.receive(1, &mut Vec::new());
+        });
+        let looker = end.clone();
+        let looking = thread::spawn(move || {
+            looker.settle();
+            looker.take(1);
+            looker.settle();
+        });
+        end.write(b'b');
+        end.write(b'c');
+        looking.join().unwrap();
+        sleeping.join().unwrap();
+    });
+}
+
+/// The same, with the bell thrown away on the way from the ring to the kernel.
+#[test]
+fn a_sleeper_outlives_a_ring_epoch() {
+    loom::model(|| {
+        let end = End::on_ring();
+        end.direction.want_bell();
+        let sleeper = end.clone();
+        let sleeping = thread::spawn(move || sleeper.receive(1, &mut Vec::new()));
+        let looker = end.clone();
+        let looking = thread::spawn(move || {
+            looker.take(1);
+            looker.take(1);
+        });
+        end.write(b'a');
+        end.go_to_kernel();
+        end.write_in_kernel(b'b');
+        end.write(b'c');
+        looking.join().unwrap();
+        sleeping.join().unwrap();
+    });
+}
+
+#[test]
+fn lanes_keep_the_order() {
+    loom::model(|| {
+        let end = End::on_kernel();
+        let writer = end.clone();
+        let writing = thread::spawn(move || {
+            writer.write(b'a');
+            writer.write(b'b');
+            writer.go_to_kernel();
+            writer.write(b'c');
+        });
+        let mut got = Vec::new();
+        end.receive(3, &mut got);
+        assert_eq!(got, b"abc");
+        writing.join().unwrap();
+        end.assert_only_bells_left();
+    });
+}
+
+/// Starts in a ring epoch with a bell in the kernel's queue, so that the way back and the next opening are
+/// within reach of the preemption bound.
+#[test]
+fn lanes_keep_the_order_on_the_way_back() {
+    loom::model(|| {
+        let end = End::on_ring();
+        end.direction.want_bell();
+        end.write(b'a');
+        let writer = end.clone();
+        let writing = thread::spawn(move || {
+            writer.go_to_kernel();
+            writer.write_in_kernel(b'b');
+            writer.write(b'c');
+        });
+        let mut got = Vec::new();
+        end.receive(3, &mut got);
+        assert_eq!(got, b"abc");
+        writing.join().unwrap();
+        end.assert_only_bells_left();
+    });
+}
+
+/// The reader takes its promise back, closes the ring, and reads what it holds.
+#[test]
+fn a_closed_ring_loses_nothing() {
+    loom::model(|| {
+        let end = End::on_kernel();
+        let writer = end.clone();
+        let writing = thread::spawn(move || {
+            writer.write(b'a');
+            writer.write(b'b');
+        });
+        end.close();
+        let mut got = Vec::new();
+        end.receive(2, &mut got);
+        assert_eq!(got, b"ab");
+        writing.join().unwrap();
+    });
+}
+
+/// Whoever closed the ring and found it empty may leave: the writer notices, and uses the kernel.
+#[test]
+fn nothing_is_published_after_the_close() {
+    loom::model(|| {
+        let end = End::on_kernel();
+        let published = std::sync::Arc::new(AtomicU32::new(0));
+        let (writer, count) = (end.clone(), published.clone());
+        let writing = thread::spawn(move || {
+            for byte in b"ab" {
+                if writer.write(*byte) {
+                    count.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        });
+        end.close();
+        let final_tail = end.tail();
+        writing.join().unwrap();
+        assert_eq!(end.tail(), final_tail);
+        assert_eq!(u64::from(published.load(Ordering::Relaxed)), final_tail);
+    });
+}

@@ -1,0 +1,345 @@
+//! One direction of a connection in a model: the real [`Direction`], a ring of cells that notice data races,
+//! and a kernel whose stream says of each byte whether it is data or a bell. Reading and writing follow
+//! src/pipe/read.rs and src/pipe/write.rs step by step.
+
+use loom::cell::UnsafeCell;
+use loom::sync::{Condvar, Mutex};
+use loom::thread;
+use sockshim_ring::lane::is_ring;
+use sockshim_ring::layout::{CLOSED, Direction};
+use sockshim_ring::ring::NotPublished;
+use sockshim_ring::sync::{AtomicU32, Ordering};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// Small, so that every model fills the ring and wraps around.
+const CAPACITY: usize = 2;
+
+/// A byte of the kernel's stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Item {
+    Data(u8),
+    Bell,
+}
+
+/// The kernel's connection: what has been written is there at once, and stays until it is taken.
+struct Kernel {
+    stream: Mutex<Stream>,
+    arrived: Condvar,
+}
+
+#[derive(Default)]
+struct Stream {
+    written: u64,
+    unread: VecDeque<Item>,
+}
+
+impl Kernel {
+    fn send(&self, item: Item) {
+        let mut stream = self.stream.lock().unwrap();
+        stream.written += 1;
+        stream.unread.push_back(item);
+        drop(stream);
+        self.arrived.notify_all();
+    }
+
+    /// What TCP_INFO says.
+    fn written(&self) -> u64 {
+        self.stream.lock().unwrap().written
+    }
+
+    /// `recv(fd, 1, MSG_PEEK)`.
+    fn wait(&self) {
+        let mut stream = self.stream.lock().unwrap();
+        while stream.unread.is_empty() {
+            stream = self.arrived.wait(stream).unwrap();
+        }
+    }
+
+    fn take(&self, most: usize) -> Vec<Item> {
+        let mut stream = self.stream.lock().unwrap();
+        let count = most.min(stream.unread.len());
+        stream.unread.drain(..count).collect()
+    }
+}
+
+/// What one look gave.
+pub(crate) enum Look {
+    Bytes(Vec<u8>),
+    Empty { epoch: u32 },
+}
+
+/// What became of a write into the ring.
+pub(crate) enum Direct {
+    Published(usize),
+    Full,
+    Closed,
+}
+
+/// A direction with everything around it.
+pub(crate) struct End {
+    pub(crate) direction: Direction,
+    ring: [UnsafeCell<u8>; CAPACITY],
+    kernel: Kernel,
+    read_lock: Mutex<()>,
+    sleepers: AtomicU32,
+}
+
+// SAFETY: the cells are what the models are about: loom reports an access without an order.
+unsafe impl Sync for End {}
+
+impl End {
+    /// In the kernel's lane, with a reader that knows about bells.
+    pub(crate) fn on_kernel() -> Arc<Self> {
+        let end = Self {
+            direction: Direction::new(CAPACITY as u32),
+            ring: [UnsafeCell::new(0), UnsafeCell::new(0)],
+            kernel: Kernel { stream: Mutex::default(), arrived: Condvar::new() },
+            read_lock: Mutex::new(()),
+            sleepers: AtomicU32::new(0),
+        };
+        end.direction.reader.ready.store(1, Ordering::SeqCst);
+        Arc::new(end)
+    }
+
+    /// In a ring epoch that both sides are in.
+    pub(crate) fn on_ring() -> Arc<Self> {
+        let end = Self::on_kernel();
+        assert!(end.direction.open(0, 0));
+        end.direction.follow(0);
+        end
+    }
+
+    pub(crate) fn tail(&self) -> u64 {
+        self.direction.producer.tail.load(Ordering::Relaxed) & !CLOSED
+    }
+
+    /// Nothing that the kernel still holds is data.
+    pub(crate) fn assert_only_bells_left(&self) {
+        assert!(self.kernel.take(usize::MAX).iter().all(|item| *item == Item::Bell));
+    }
+}
+
+/// The writer's side.
+impl End {
+    /// Copy first, publish after.
+    pub(crate) fn push(&self, seen_head: &mut u64, bytes: &[u8]) -> Direct {
+        let span = self.direction.writable(seen_head, bytes.len()).expect("a true ring");
+        let count = span.length.min(bytes.len());
+        if count == 0 {
+            return Direct::Full;
+        }
+        let mut from = bytes.iter();
+        for (offset, length) in span.pieces(0, count) {
+            for (cell, byte) in self.ring[offset..].iter().take(length).zip(&mut from) {
+                // SAFETY: loom checks that nobody else touches the cell.
+                cell.with_mut(|cell| unsafe { *cell = *byte });
+            }
+        }
+        match self.direction.publish(span.position, count) {
+            Ok(()) => Direct::Published(count),
+            Err(NotPublished::Closed) => Direct::Closed,
+            Err(NotPublished::Moved) => unreachable!("one writer"),
+        }
+    }
+
+    /// Writes a byte by whichever lane takes it; true: through the ring.
+    pub(crate) fn write(&self, byte: u8) -> bool {
+        if is_ring(self.direction.epoch()) || self.open() {
+            let mut seen_head = self.direction.consumer.head.load(Ordering::Acquire);
+            if let Direct::Published(_) = self.push(&mut seen_head, &[byte]) {
+                if self.direction.bell_due() {
+                    let bells = &self.direction.switch.bells;
+                    bells.store(bells.load(Ordering::Relaxed) + 1, Ordering::Release);
+                    self.kernel.send(Item::Bell);
+                }
+                return true;
+            }
+            self.go_to_kernel();
+        }
+        self.write_in_kernel(byte);
+        false
+    }
+
+    pub(crate) fn write_in_kernel(&self, byte: u8) {
+        self.kernel.send(Item::Data(byte));
+    }
+
+    /// As `open_quietly` in src/pipe/write.rs.
+    fn open(&self) -> bool {
+        let direction = &self.direction;
+        let epoch = direction.epoch();
+        if direction.reader.ready.load(Ordering::Acquire) != 1 || direction.reader_epoch() != epoch {
+            return false;
+        }
+        let written = self.kernel.written();
+        direction.reopen();
+        direction.reader.ready.load(Ordering::SeqCst) == 1 && direction.open(epoch, written)
+    }
+
+    /// As `spill` in src/pipe/write.rs.
+    pub(crate) fn go_to_kernel(&self) {
+        let direction = &self.direction;
+        if is_ring(direction.epoch()) {
+            direction.close();
+            direction.spill(direction.epoch(), self.tail(), self.kernel.written());
+        }
+    }
+}
+
+/// The reader's side.
+impl End {
+    /// Takes what the ring has, at most `most` bytes.
+    pub(crate) fn pull(&self, got: &mut Vec<u8>, most: usize) {
+        let span = self.direction.readable().expect("a true ring");
+        let count = span.length.min(most);
+        for (offset, length) in span.pieces(0, count) {
+            for cell in self.ring[offset..].iter().take(length) {
+                // SAFETY: loom checks that nobody writes the cell.
+                got.push(cell.with(|cell| unsafe { *cell }));
+            }
+        }
+        if count > 0 {
+            assert!(self.direction.consume(span.position, count));
+        }
+    }
+
+    /// One look at the lanes: `take_locked` in src/pipe/read.rs.
+    pub(crate) fn take(&self, wanted: usize) -> Look {
+        let direction = &self.direction;
+        let _lock = self.read_lock.lock().unwrap();
+        loop {
+            let epoch = direction.reader_epoch();
+            if is_ring(epoch) {
+                let mut got = Vec::new();
+                self.pull(&mut got, wanted);
+                if !got.is_empty() {
+                    return Look::Bytes(got);
+                }
+                let ahead = direction.epoch();
+                if ahead == epoch {
+                    return Look::Empty { epoch };
+                }
+                if direction.has_bytes() {
+                    continue;
+                }
+                let resume = direction.switch.resume.load(Ordering::Relaxed);
+                if !self.discard(resume - direction.reader.kernel_read.load(Ordering::Relaxed)) {
+                    return Look::Empty { epoch: ahead };
+                }
+                // Somebody may rely on a bell that is gone now.
+                direction.want_bell();
+                direction.follow(epoch);
+            } else if direction.enter_kernel(epoch) {
+                let got = self.kernel_bytes(wanted);
+                direction.leave_kernel();
+                return if got.is_empty() { Look::Empty { epoch } } else { Look::Bytes(got) };
+            } else {
+                assert_ne!(direction.epoch(), epoch, "somebody is BUSY without the lock");
+                let end = direction.switch.kernel_end.load(Ordering::Relaxed);
+                let left = end
+                    .checked_sub(direction.reader.kernel_read.load(Ordering::Relaxed))
+                    .expect("not beyond");
+                if left == 0 {
+                    direction.follow(epoch);
+                    continue;
+                }
+                let ahead = direction.epoch();
+                let got = self.kernel_bytes(wanted.min(left as usize));
+                return if got.is_empty() { Look::Empty { epoch: ahead } } else { Look::Bytes(got) };
+            }
+        }
+    }
+
+    fn advance(&self, count: usize) {
+        let position = &self.direction.reader.kernel_read;
+        position.store(position.load(Ordering::Relaxed) + count as u64, Ordering::Relaxed);
+    }
+
+    fn kernel_bytes(&self, wanted: usize) -> Vec<u8> {
+        let items = self.kernel.take(wanted);
+        self.advance(items.len());
+        items
+            .iter()
+            .map(|item| match item {
+                Item::Data(byte) => *byte,
+                Item::Bell => panic!("a bell was taken for data"),
+            })
+            .collect()
+    }
+
+    /// Throws `count` bells away; true when all of them had arrived.
+    fn discard(&self, count: u64) -> bool {
+        let items = self.kernel.take(count as usize);
+        self.advance(items.len());
+        assert!(items.iter().all(|item| *item == Item::Bell), "data was thrown away");
+        items.len() as u64 == count
+    }
+
+    fn bells_waiting(&self) -> u64 {
+        let direction = &self.direction;
+        let taken = direction
+            .reader
+            .kernel_read
+            .load(Ordering::Relaxed)
+            .wrapping_sub(direction.switch.kernel_end.load(Ordering::Relaxed));
+        let waiting = direction.switch.bells.load(Ordering::Acquire).wrapping_sub(taken);
+        if waiting < 1 << 32 { waiting } else { 0 }
+    }
+
+    /// Takes away the bells that were rung before this look at the ring found nothing: the bytes that they
+    /// were rung for have been read. If somebody relies on a bell, the wish is given back first, so that the
+    /// next publication rings again; and that bell, being younger, stays.
+    pub(crate) fn settle(&self) {
+        if self.bells_waiting() == 0 {
+            return;
+        }
+        let direction = &self.direction;
+        let _lock = self.read_lock.lock().unwrap();
+        let epoch = direction.reader_epoch();
+        let waiting = self.bells_waiting();
+        if self.sleepers.load(Ordering::SeqCst) > 0 {
+            direction.want_bell();
+        }
+        if is_ring(epoch) && direction.epoch() == epoch && !direction.has_bytes() {
+            self.discard(waiting);
+        }
+    }
+
+    /// A blocking read of `count` bytes, in pieces of one byte.
+    pub(crate) fn receive(&self, count: usize, got: &mut Vec<u8>) {
+        while got.len() < count {
+            match self.take(1) {
+                Look::Bytes(bytes) => got.extend(bytes),
+                Look::Empty { epoch } => self.sleep(epoch),
+            }
+        }
+    }
+
+    fn sleep(&self, epoch: u32) {
+        self.settle();
+        self.doze(epoch);
+    }
+
+    /// The second half of a sleep: says that it sleeps, looks again, waits.
+    pub(crate) fn doze(&self, epoch: u32) {
+        let direction = &self.direction;
+        self.sleepers.fetch_add(1, Ordering::SeqCst);
+        direction.want_bell();
+        let changed = direction.epoch() != epoch || (is_ring(epoch) && direction.has_bytes());
+        if changed {
+            // Everything else that this thread could wait for needs the others to run.
+            thread::yield_now();
+        } else {
+            self.kernel.wait();
+        }
+        self.sleepers.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// First the promise, then the ring: as `close_lanes` in src/pipe/pin.rs.
+    pub(crate) fn close(&self) {
+        let _lock = self.read_lock.lock().unwrap();
+        self.direction.reader.ready.store(0, Ordering::SeqCst);
+        self.direction.close();
+    }
+}

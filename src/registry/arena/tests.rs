@@ -1,0 +1,161 @@
+use super::*;
+use std::collections::HashSet;
+use std::sync::Mutex;
+use std::thread;
+
+/// An arena of this test's own.
+fn arena() -> &'static Arena {
+    let place =
+        kernel::map_anonymous(size_of::<Arena>(), core::ptr::null_mut(), true).expect("address space");
+    // SAFETY: a zeroed mapping of that size, kept until the process ends; zeroes are a valid arena.
+    unsafe { &*place.cast::<Arena>() }
+}
+
+/// Four threads take and give back; whoever holds something holds it alone.
+fn churn(take: impl Fn() -> u32 + Sync, give_back: impl Fn(u32) + Sync) {
+    let held = Mutex::new(HashSet::new());
+    thread::scope(|scope| {
+        for number in 0..4usize {
+            let (held, take, give_back) = (&held, &take, &give_back);
+            scope.spawn(move || {
+                let mut own = Vec::new();
+                for round in 0..2000 {
+                    let index = take();
+                    assert!(held.lock().unwrap().insert(index), "{index} was handed out twice");
+                    own.push(index);
+                    while own.len() > (number + round) % 5 {
+                        let index = own.swap_remove((round * 7) % own.len());
+                        assert!(held.lock().unwrap().remove(&index));
+                        give_back(index);
+                    }
+                }
+                own.into_iter().for_each(|index| {
+                    assert!(held.lock().unwrap().remove(&index));
+                    give_back(index);
+                });
+            });
+        }
+    });
+    assert!(held.lock().unwrap().is_empty());
+}
+
+#[test]
+fn no_socket_slot_is_handed_out_twice() {
+    let arena = arena();
+    churn(
+        || arena.take_socket().expect("a slot").0,
+        |slot| arena.free_socket(slot, arena.socket(slot).generation.load(Ordering::Relaxed)),
+    );
+    // Slots were used again: at most so many were held at a time.
+    assert!(arena.sockets_used.load(Ordering::Relaxed) <= 4 * 5);
+}
+
+#[test]
+fn no_registration_is_handed_out_twice() {
+    let arena = arena();
+    churn(
+        || {
+            let index = arena.take_registration().expect("a registration");
+            arena.registration(index).set.store(1, Ordering::Relaxed);
+            index
+        },
+        |index| arena.free_registration(index),
+    );
+    assert!(arena.registrations_used.load(Ordering::Relaxed) <= 4 * 5);
+}
+
+#[test]
+fn no_set_is_handed_out_twice() {
+    let arena = arena();
+    churn(
+        || arena.take_set().expect("a set").0,
+        |slot| {
+            arena.set(slot).generation.fetch_add(1, Ordering::AcqRel);
+        },
+    );
+}
+
+#[test]
+fn a_slot_that_changed_hands_has_another_generation_and_no_past() {
+    let arena = arena();
+    let (slot, entry) = arena.take_socket().expect("a slot");
+    let first = entry.generation.load(Ordering::Relaxed);
+    assert_eq!(first & 1, 1);
+    entry.flags.store(FLAG_CONNECTED, Ordering::Relaxed);
+    entry.pending_error.store(libc::EPIPE, Ordering::Relaxed);
+    entry.counters.sent.store(7, Ordering::Relaxed);
+    assert!(enroll(&entry.sleepers, 5).is_some());
+    arena.free_socket(slot, first);
+    arena.free_socket(slot, first);
+    assert_eq!(entry.generation.load(Ordering::Relaxed) & 1, 0);
+    assert_eq!(arena.totals.sent.load(Ordering::Relaxed), 7);
+
+    let (again, entry) = arena.take_socket().expect("a slot");
+    assert_eq!(again, slot);
+    assert_ne!(entry.generation.load(Ordering::Relaxed), first);
+    for word in [&entry.flags, &entry.state, &entry.sleepers[0]] {
+        assert_eq!(word.load(Ordering::Relaxed), 0);
+    }
+    assert_eq!(entry.pending_error.load(Ordering::Relaxed), 0);
+    assert_eq!(entry.counters.sent.load(Ordering::Relaxed), 0);
+    // It was given back once, so it is not there a second time.
+    assert_ne!(arena.take_socket().expect("a slot").0, slot);
+}
+
+#[test]
+fn a_full_table_says_so() {
+    let arena = arena();
+    let taken: HashSet<_> = std::iter::from_fn(|| arena.take_set()).map(|(slot, _)| slot).collect();
+    assert_eq!(taken.len(), SETS);
+    arena.set(3).generation.fetch_add(1, Ordering::AcqRel);
+    assert_eq!(arena.take_set().map(|(slot, _)| slot), Some(3));
+}
+
+#[test]
+fn indices_from_shared_memory_are_bounded() {
+    let arena = arena();
+    for index in [SOCKETS as u32, u32::MAX] {
+        let _ = arena.socket(index);
+        let _ = arena.set(index);
+        let _ = arena.registration(index);
+    }
+    arena.sockets_used.store(u32::MAX, Ordering::Relaxed);
+    assert!(arena.take_socket().is_none());
+}
+
+#[test]
+fn sleepers_find_a_place_and_leave_it() {
+    let sleepers = [const { AtomicU32::new(0) }; SLEEPERS];
+    let me = crate::registry::lock::thread();
+    let place = enroll(&sleepers, me).expect("a place");
+    assert!(!others_asleep(&sleepers, me, false));
+    assert!(others_asleep(&sleepers, me + 1, false));
+    leave(&sleepers, place);
+    assert!(!others_asleep(&sleepers, me + 1, false));
+    leave(&sleepers, SLEEPERS);
+    let places: HashSet<_> = (0..SLEEPERS).filter_map(|_| enroll(&sleepers, me)).collect();
+    assert_eq!(places.len(), SLEEPERS);
+    assert_eq!(enroll(&sleepers, me), None);
+}
+
+#[test]
+fn dead_sleepers_are_reaped_when_asked() {
+    let sleepers = [const { AtomicU32::new(0) }; SLEEPERS];
+    let me = crate::registry::lock::thread();
+    let dead = thread::spawn(crate::registry::lock::thread).join().unwrap();
+    while kernel::exists(dead) {
+        thread::yield_now();
+    }
+    assert!(enroll(&sleepers, dead).is_some());
+    assert!(others_asleep(&sleepers, me, false));
+    assert!(!others_asleep(&sleepers, me, true));
+    assert!(sleepers.iter().all(|slot| slot.load(Ordering::Relaxed) == 0));
+}
+
+#[test]
+fn the_layout_is_what_ss_of_this_version_expects() {
+    assert_eq!(size_of::<Entry>() % 128, 0);
+    assert_eq!(size_of::<Registration>(), 64);
+    assert_eq!(core::mem::offset_of!(Arena, magic), 0);
+    assert_eq!(core::mem::offset_of!(Arena, version), 8);
+}
