@@ -1,13 +1,13 @@
 //! Starting processes and programs.
 //!
-//! `fork` needs nothing here: the registry has installed `pthread_atfork` handlers. What runs between `vfork`
+//! `fork` needs little here: the registry has installed `pthread_atfork` handlers. What runs between `vfork`
 //! (or `posix_spawn`) and `exec` shares the parent's memory; the registry's functions compare process ids and
 //! leave the parent's tables alone.
 
 use super::makers::made;
 use super::quietly;
 use crate::error::Errno;
-use crate::registry::lifecycle;
+use crate::registry::{fork, lifecycle};
 use crate::sys::real;
 use libc::{
     PR_SET_SECCOMP, c_char, c_int, c_ulong, c_void, pid_t, posix_spawn_file_actions_t, posix_spawnattr_t,
@@ -27,7 +27,11 @@ use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_fork() -> pid_t {
     // SAFETY: the caller keeps the contract of fork(2).
-    unsafe { real::fork() }
+    let child = unsafe { real::fork() };
+    if child < 0 {
+        quietly(fork::failed);
+    }
+    child
 }
 
 /// `vfork(2)`: makes a child that borrows this process's memory until it calls `exec` or `_exit`.

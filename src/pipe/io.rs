@@ -6,7 +6,7 @@
 
 use super::{Pipe, attach, read, write};
 use crate::error::{Errno, answer};
-use crate::registry::Socket;
+use crate::registry::{Socket, trace};
 use crate::registry::arena::{self, Entry, FLAG_CONNECTED, READY, STATE_HOST, STATE_PIPE};
 use crate::sys::kernel;
 use core::ffi::c_int;
@@ -62,7 +62,7 @@ pub(crate) unsafe fn receive(
     if entry.state.load(Ordering::Relaxed) == STATE_HOST
         || entry.flags.load(Ordering::Relaxed) & FLAG_CONNECTED == 0
     {
-        return kernel();
+        return trace::after(fd, entry, kernel());
     }
     // SAFETY: the caller's promise.
     unsafe { receive_undecided(fd, socket, entry, buffers, flags, kernel) }
@@ -120,7 +120,7 @@ pub(crate) unsafe fn send(
     if entry.state.load(Ordering::Relaxed) == STATE_HOST
         || entry.flags.load(Ordering::Relaxed) & FLAG_CONNECTED == 0
     {
-        return kernel();
+        return trace::after(fd, entry, kernel());
     }
     send_undecided(fd, socket, entry, kernel)
 }

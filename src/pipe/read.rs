@@ -5,6 +5,7 @@ use super::{Pipe, end, spin};
 use crate::error::Errno;
 use crate::registry::arena::{self, FLAG_NONBLOCK};
 use crate::registry::lock::{self, Taken};
+use crate::registry::trace;
 use crate::sys::{kernel, real};
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
@@ -207,6 +208,7 @@ unsafe fn take_locked(
 fn advance(pipe: &Pipe, count: usize) {
     arena::add(&pipe.incoming().reader.kernel_read, count as u64);
     arena::add(&pipe.entry.counters.kernel_received, count as u64);
+    trace::note(-1, pipe.entry);
 }
 
 /// Takes data from the kernel, without waiting.
@@ -357,6 +359,7 @@ fn sleep(fd: c_int, pipe: &Pipe, epoch: u32) -> Result<Option<()>, Errno> {
         return Ok(None);
     }
     arena::add(&entry.counters.sleeps, 1);
+    trace::note(fd, entry);
     let mut byte = 0u8;
     // SAFETY: `byte` is writable. A thread cancelled in here leaves its place among the sleepers, from which
     // it is reaped; nothing else is held.

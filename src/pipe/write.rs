@@ -8,7 +8,7 @@ use super::{Pipe, options};
 use crate::error::{Errno, answer};
 use crate::registry::arena::{self, FLAG_NONBLOCK, FLAG_SHUT_WRITE};
 use crate::registry::lock::Taken;
-use crate::registry::{Socket, config, reason::Reason};
+use crate::registry::{Socket, config, reason::Reason, trace};
 use crate::sys::{kernel, real};
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
@@ -441,6 +441,7 @@ fn through_kernel(pipe: &Pipe, taken: Taken, kernel: impl FnOnce() -> isize) -> 
     pipe.entry.writers.fetch_sub(1, Ordering::SeqCst);
     if sent > 0 {
         arena::add(&pipe.entry.counters.kernel_sent, sent as u64);
+        trace::note(-1, pipe.entry);
     }
     errno.store();
     sent

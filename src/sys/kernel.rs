@@ -9,6 +9,7 @@ use super::raw;
 use crate::error::Errno;
 use core::ffi::{CStr, c_int};
 use core::mem::size_of;
+use core::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
 
 /// Makes a system call with up to six arguments.
 ///
@@ -47,6 +48,19 @@ pub(crate) fn geteuid() -> u32 {
 /// Whether a process or thread of that number exists (a zombie counts as dead to us only when reaped).
 pub(crate) fn exists(task: u32) -> bool {
     call!(SYS_kill, task, 0) != Err(Errno(libc::ESRCH))
+}
+
+/// Whether a process runs: a zombie has ended already.
+pub(crate) fn lives(process: u32) -> bool {
+    match call!(SYS_pidfd_open, process, 0) {
+        Ok(fd) => {
+            let ended = poll_now(fd as c_int, libc::POLLIN) & libc::POLLIN != 0;
+            close(fd as c_int);
+            !ended
+        }
+        Err(Errno(libc::ESRCH)) => false,
+        Err(_) => exists(process),
+    }
 }
 
 pub(crate) fn sched_yield() {
@@ -151,6 +165,19 @@ pub(crate) struct TcpPosition {
     pub(crate) received: u64,
 }
 
+impl TcpPosition {
+    /// Bytes that have arrived, without the one that a FIN counts for.
+    pub(crate) fn data_received(&self) -> u64 {
+        // include/net/tcp_states.h
+        const TIME_WAIT: u8 = 6;
+        const CLOSE_WAIT: u8 = 8;
+        const LAST_ACK: u8 = 9;
+        const CLOSING: u8 = 11;
+        let ended = matches!(self.state, TIME_WAIT | CLOSE_WAIT | LAST_ACK | CLOSING);
+        self.received.saturating_sub(u64::from(ended))
+    }
+}
+
 pub(crate) const TCP_ESTABLISHED: u8 = 1;
 
 /// One TCP_INFO: two would race with each other.
@@ -201,6 +228,25 @@ impl Address {
     const EMPTY: Self = Self { bytes: [0; 28], length: 28 };
 }
 
+impl Address {
+    /// The address and port; `None` for other families.
+    pub(crate) fn parts(&self) -> Option<SocketAddr> {
+        let word = |at: usize| [self.bytes[at], self.bytes[at + 1], self.bytes[at + 2], self.bytes[at + 3]];
+        let family = c_int::from(u16::from_ne_bytes([self.bytes[0], self.bytes[1]]));
+        let port = u16::from_be_bytes([self.bytes[2], self.bytes[3]]);
+        match family {
+            libc::AF_INET => Some(SocketAddr::V4(SocketAddrV4::new(word(4).into(), port))),
+            libc::AF_INET6 => {
+                let mut ip = [0; 16];
+                ip.copy_from_slice(&self.bytes[8..24]);
+                let scope = u32::from_ne_bytes(word(24));
+                Some(SocketAddr::V6(SocketAddrV6::new(ip.into(), port, 0, scope)))
+            }
+            _ => None,
+        }
+    }
+}
+
 pub(crate) fn local_address(fd: c_int) -> Result<Address, Errno> {
     let mut address = Address::EMPTY;
     call!(SYS_getsockname, fd, address.bytes.as_mut_ptr(), &raw mut address.length)?;
@@ -243,6 +289,26 @@ pub(crate) fn file_facts(fd: c_int) -> Result<(u32, u32, usize), Errno> {
     let mut facts: libc::stat = unsafe { core::mem::zeroed() };
     call!(SYS_fstat, fd, &raw mut facts)?;
     Ok((facts.st_mode, facts.st_uid, facts.st_size as usize))
+}
+
+/// Directory entries as `linux_dirent64`; how many bytes of them there are.
+pub(crate) fn directory_entries(folder: c_int, buffer: &mut [u64]) -> Result<usize, Errno> {
+    call!(SYS_getdents64, folder, buffer.as_mut_ptr(), size_of_val(buffer))
+}
+
+/// The working directory's path, with the zero at its end.
+pub(crate) fn working_directory(buffer: &mut [u8]) -> Result<usize, Errno> {
+    call!(SYS_getcwd, buffer.as_mut_ptr(), buffer.len())
+}
+
+/// Whether nobody has a file open for writing, or mapped from such an opening, in whatever process and
+/// pid namespace: a read lease (fcntl(2)) is given only then. `fd` is a read-only opening of a file of ours; the
+/// lease lasts until it is closed.
+pub(crate) fn has_no_writer(fd: c_int) -> bool {
+    // Whoever opens the file meanwhile waits for our close, and we get a signal: one that is ignored.
+    const F_SETSIG: c_int = 10;
+    call!(SYS_fcntl, fd, F_SETSIG, libc::SIGURG).is_ok()
+        && call!(SYS_fcntl, fd, libc::F_SETLEASE, libc::F_RDLCK).is_ok()
 }
 
 /// Gives pages to a stretch of a file before anybody touches it: a page that tmpfs cannot give is a SIGBUS.
