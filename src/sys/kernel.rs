@@ -193,11 +193,25 @@ pub(crate) fn tcp_position(fd: c_int) -> Result<TcpPosition, Errno> {
         bytes_retrans: 0,
     };
     let info = sockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, empty)?;
-    Ok(TcpPosition {
-        state: info.state,
-        written: info.bytes_sent.wrapping_sub(info.bytes_retrans).wrapping_add(u64::from(info.notsent_bytes)),
-        received: info.bytes_received,
-    })
+    Ok(info.position())
+}
+
+/// The same from the bytes of a `struct tcp_info`; `None` when the kernel gave too few.
+pub(crate) fn tcp_position_from(bytes: &[u8]) -> Option<TcpPosition> {
+    let bytes = bytes.get(..size_of::<TcpInfo>())?;
+    // SAFETY: as many bytes as a TcpInfo has, for which every bit pattern is valid.
+    let info = unsafe { bytes.as_ptr().cast::<TcpInfo>().read_unaligned() };
+    Some(info.position())
+}
+
+impl TcpInfo {
+    fn position(&self) -> TcpPosition {
+        TcpPosition {
+            state: self.state,
+            written: self.bytes_sent.wrapping_sub(self.bytes_retrans).wrapping_add(u64::from(self.notsent_bytes)),
+            received: self.bytes_received,
+        }
+    }
 }
 
 /// Bytes waiting in the receive queue (SIOCINQ).
@@ -225,7 +239,24 @@ pub(crate) struct Address {
 }
 
 impl Address {
-    const EMPTY: Self = Self { bytes: [0; 28], length: 28 };
+    pub(crate) const EMPTY: Self = Self { bytes: [0; 28], length: 28 };
+}
+
+impl From<SocketAddr> for Address {
+    fn from(address: SocketAddr) -> Self {
+        let mut made = Self::EMPTY;
+        let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+        made.bytes[..2].copy_from_slice(&(family as u16).to_ne_bytes());
+        made.bytes[2..4].copy_from_slice(&address.port().to_be_bytes());
+        match address {
+            SocketAddr::V4(address) => made.bytes[4..8].copy_from_slice(&address.ip().octets()),
+            SocketAddr::V6(address) => {
+                made.bytes[8..24].copy_from_slice(&address.ip().octets());
+                made.bytes[24..28].copy_from_slice(&address.scope_id().to_ne_bytes());
+            }
+        }
+        made
+    }
 }
 
 impl Address {
