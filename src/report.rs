@@ -37,7 +37,7 @@ pub struct Connection {
     pub pids: Vec<u32>,
     /// Name of the first one's program.
     pub program: Option<String>,
-    /// Number of its descriptor in the first process, if it could be found.
+    /// Number of its descriptor in the first of them that shows it.
     pub fd: Option<u32>,
     /// This end's address.
     pub local: Option<SocketAddr>,
