@@ -202,7 +202,8 @@ fn live(table: &Table, name: &str, known: &mut Known) -> Vec<Connection> {
         .collect();
     let holders = |slot: &Slot| -> Vec<u32> {
         let holds = |process: &usize| slot.holders[process / 64] >> (process % 64) & 1 == 1;
-        let mut pids: Vec<u32> = (0..PROCESSES).filter(holds).filter_map(|at| members.get(&at).copied()).collect();
+        let mut pids: Vec<u32> =
+            (0..PROCESSES).filter(holds).filter_map(|at| members.get(&at).copied()).collect();
         pids.sort_unstable();
         pids.dedup();
         pids
@@ -228,7 +229,8 @@ fn describe(slot: &Slot, state: State, pids: Vec<u32>, known: &mut Known) -> Con
         Ok(text) => text,
         Err(_) => "",
     };
-    let [sent, received, mut kernel_sent, mut kernel_received, doorbells, sleeps, upgrades, spills] = slot.counters;
+    let [sent, received, mut kernel_sent, mut kernel_received, doorbells, sleeps, upgrades, spills] =
+        slot.counters;
     if state == State::Host
         && let Some((local, peer)) = addresses
         && first.is_some_and(Process::is_in_our_network)

@@ -27,7 +27,10 @@ fn both_ends_of_a_pipe_are_listed() {
     assert_eq!(ends.len(), 2, "{ends:?}");
     let (a, b) = (of(&ends, &server), of(&ends, &client));
     assert_eq!((&a["path"], &b["path"]), (&"pipe".into(), &"pipe".into()));
-    assert_eq!((&a["state"], &a["reason"], &a["reason_text"]), (&"pipe".into(), &1.into(), &"on a pipe".into()));
+    assert_eq!(
+        (&a["state"], &a["reason"], &a["reason_text"]),
+        (&"pipe".into(), &1.into(), &"on a pipe".into())
+    );
     assert_eq!(a["local"], format!("127.0.0.1:{port}"));
     assert_eq!((&a["local"], &a["peer"]), (&b["peer"], &b["local"]));
     assert_eq!((&a["accepted"], &b["accepted"]), (&true.into(), &false.into()));
@@ -55,7 +58,9 @@ fn what_an_end_does_not_read_is_shown_in_the_ring() {
     let test = Test::new();
     let server = ["listen", "pong", "10", "await", "go", "recv", "1000"];
     let (server, mut client, _) = test.pair(Mode::AtOnce, Mode::AtOnce, &server, |port| {
-        ["connect", port, "ping", "10", "send", "1000", "say", "ready", "await", "go"].map(str::to_owned).into()
+        ["connect", port, "ping", "10", "send", "1000", "say", "ready", "await", "go"]
+            .map(str::to_owned)
+            .into()
     });
     says_ready(&mut client);
     let ends = test.json();
@@ -70,7 +75,8 @@ fn what_an_end_does_not_read_is_shown_in_the_ring() {
 
 #[test]
 fn an_end_without_sockshim_leaves_the_other_one_with_the_kernel() {
-    for modes in [(Mode::AtOnce, Mode::Native), (Mode::Native, Mode::AtOnce), (Mode::Preloaded, Mode::Native)] {
+    for modes in [(Mode::AtOnce, Mode::Native), (Mode::Native, Mode::AtOnce), (Mode::Preloaded, Mode::Native)]
+    {
         let test = Test::new();
         let server = ["listen", "pong", "6000", "say", "ready", "await", "go"];
         let (mut server, mut client, _) = test.pair(modes.0, modes.1, &server, |port| {
@@ -82,7 +88,10 @@ fn an_end_without_sockshim_leaves_the_other_one_with_the_kernel() {
         let ends = test.json();
         assert_eq!(ends.len(), 1, "{ends:?}");
         let end = of(&ends, if modes.0 == Mode::Native { &client } else { &server });
-        assert_eq!((&end["path"], &end["state"], &end["reason"]), (&"host".into(), &"host".into(), &5.into()));
+        assert_eq!(
+            (&end["path"], &end["state"], &end["reason"]),
+            (&"host".into(), &"host".into(), &5.into())
+        );
         assert_eq!(end["reason_text"], "the peer does not run on sockshim");
         assert_eq!((number(end, "kernel_sent"), number(end, "kernel_received")), (6000, 6000));
         assert!(end["ring_recv_q"].is_null());
@@ -155,7 +164,8 @@ fn killed_processes_leave_nothing_behind() {
     // This one waits for a peer that will not come.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port().to_string();
-    let mut waiting = test.start(Mode::AtOnce, &["connect", &port, "send", "1", "say", "ready", "await", "go"]);
+    let mut waiting =
+        test.start(Mode::AtOnce, &["connect", &port, "send", "1", "say", "ready", "await", "go"]);
     says_ready(&mut client);
     says_ready(&mut waiting);
     let states: Vec<Value> = test.json().iter().map(|end| end["state"].clone()).collect();
@@ -192,17 +202,18 @@ fn damaged_tables_are_passed_over() {
     let table = test.rendezvous.join(format!("table1-{}", program.pid()));
     let size = fs::metadata(&table).unwrap().len();
     // As long as a writer has them open they are not taken for left-overs.
-    let damaged: Vec<fs::File> = [b"".as_slice(), b"sockshmT", &[0xff; 4096], b"sockshmT\x01\0\0\0\xff\xff\xff\xff"]
-        .iter()
-        .enumerate()
-        .map(|(number, bytes)| {
-            let path = test.rendezvous.join(format!("table1-{number}"));
-            fs::write(&path, bytes).unwrap();
-            let file = fs::File::options().write(true).open(&path).unwrap();
-            file.set_len(if number == 1 { 100 } else { size }).unwrap();
-            file
-        })
-        .collect();
+    let damaged: Vec<fs::File> =
+        [b"".as_slice(), b"sockshmT", &[0xff; 4096], b"sockshmT\x01\0\0\0\xff\xff\xff\xff"]
+            .iter()
+            .enumerate()
+            .map(|(number, bytes)| {
+                let path = test.rendezvous.join(format!("table1-{number}"));
+                fs::write(&path, bytes).unwrap();
+                let file = fs::File::options().write(true).open(&path).unwrap();
+                file.set_len(if number == 1 { 100 } else { size }).unwrap();
+                file
+            })
+            .collect();
     std::os::unix::fs::symlink(&table, test.rendezvous.join("table1-9")).unwrap();
     fs::create_dir(test.rendezvous.join("table1-8")).unwrap();
     assert_eq!(test.ss(&["--json"]), "[]\n");
@@ -221,11 +232,16 @@ fn an_unusable_folder_is_one_line() {
     let folder = test.scratch.path().join("open");
     fs::create_dir(&folder).unwrap();
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
-    for (folder, problem) in [(folder, "mode 0700"), ("/no/such/folder".into(), "No such"), (test.end.clone(), "not a directory")] {
+    for (folder, problem) in
+        [(folder, "mode 0700"), ("/no/such/folder".into(), "No such"), (test.end.clone(), "not a directory")]
+    {
         let output = Command::new(SOCKSHIM).arg("ss").env("SOCKSHIM_DIR", &folder).output().unwrap();
         let text = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1));
-        assert!(text.lines().count() == 1 && text.contains(problem) && text.contains(folder.to_str().unwrap()), "{text}");
+        assert!(
+            text.lines().count() == 1 && text.contains(problem) && text.contains(folder.to_str().unwrap()),
+            "{text}"
+        );
     }
 }
 
@@ -332,11 +348,17 @@ impl Test {
         let scratch = Scratch::new();
         let end = scratch.path().join("end");
         let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/ss.c");
-        let built = Command::new("cc").args(["-O1", "-Wall", "-Wextra", "-o"]).arg(&end).arg(source).output().unwrap();
+        let built = Command::new("cc")
+            .args(["-O1", "-Wall", "-Wextra", "-o"])
+            .arg(&end)
+            .arg(source)
+            .output()
+            .unwrap();
         assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
         let command = scratch.command(Mode::Native, &end);
         let mut settings = command.get_envs();
-        let rendezvous = settings.find_map(|(name, value)| value.filter(|_| name == "SOCKSHIM_DIR")).unwrap().into();
+        let rendezvous =
+            settings.find_map(|(name, value)| value.filter(|_| name == "SOCKSHIM_DIR")).unwrap().into();
         Self { rendezvous, scratch, end }
     }
 
@@ -365,8 +387,12 @@ impl Test {
     }
 
     fn ss(&self, arguments: &[&str]) -> String {
-        let Output { status, stdout, stderr } =
-            Command::new(SOCKSHIM).arg("ss").args(arguments).env("SOCKSHIM_DIR", &self.rendezvous).output().unwrap();
+        let Output { status, stdout, stderr } = Command::new(SOCKSHIM)
+            .arg("ss")
+            .args(arguments)
+            .env("SOCKSHIM_DIR", &self.rendezvous)
+            .output()
+            .unwrap();
         assert!(status.success() && stderr.is_empty(), "{status} {}", String::from_utf8_lossy(&stderr));
         String::from_utf8(stdout).unwrap()
     }
@@ -382,7 +408,8 @@ impl Test {
 
     fn left(&self) -> Vec<String> {
         let entries = fs::read_dir(&self.rendezvous).unwrap();
-        let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
         names
     }
@@ -400,7 +427,9 @@ fn says_ready(end: &mut Program) {
 #[track_caller]
 fn of<'a>(ends: &'a [Value], program: &Program) -> &'a Value {
     let pid = Value::from(program.pid());
-    ends.iter().find(|end| end["pids"].as_array().unwrap().contains(&pid)).unwrap_or_else(|| panic!("{ends:?}"))
+    ends.iter()
+        .find(|end| end["pids"].as_array().unwrap().contains(&pid))
+        .unwrap_or_else(|| panic!("{ends:?}"))
 }
 
 #[track_caller]

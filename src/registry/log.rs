@@ -1,10 +1,10 @@
 //! `SOCKSHIM_LOG=1`: one line on standard error for each connection that stays with the kernel, and why.
 
 use super::arena::{Entry, FLAG_CONNECTED, STATE_HOST, STATE_PINNED};
+use super::config;
 use super::reason::Reason;
 use super::table::{self, Descriptor};
 use super::trace::{LOGGED, Name};
-use super::config;
 use crate::abi::control::reason_text;
 use crate::pipe::options;
 use crate::sys::folder::Path;

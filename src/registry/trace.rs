@@ -27,7 +27,8 @@ pub(super) const LOGGED: u32 = 8;
 
 /// Reads the environment; called once.
 pub(super) fn start() {
-    let Some(name) = config::trace().and_then(|name| name.to_str().ok()).filter(|name| !name.is_empty()) else {
+    let Some(name) = config::trace().and_then(|name| name.to_str().ok()).filter(|name| !name.is_empty())
+    else {
         return;
     };
     let mut path = Path::new();
@@ -110,7 +111,9 @@ fn tell(fd: c_int, entry: &Entry) {
         return;
     }
     let (sent, received) = totals(fd, entry);
-    if sent + received > 0 && entry.told.compare_exchange(told, new, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+    if sent + received > 0
+        && entry.told.compare_exchange(told, new, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    {
         append(format_args!("transfer {} {fd} {sent} {received} {}\n", kernel::getpid(), path(entry)));
     }
 }
@@ -126,7 +129,8 @@ fn path(entry: &Entry) -> &'static str {
 /// Bytes sent and received so far. On the host path nobody counts but the kernel.
 fn totals(fd: c_int, entry: &Entry) -> (u64, u64) {
     let counters = &entry.counters;
-    let sum = |a: &AtomicU64, b: &AtomicU64| a.load(Ordering::Relaxed).wrapping_add(b.load(Ordering::Relaxed));
+    let sum =
+        |a: &AtomicU64, b: &AtomicU64| a.load(Ordering::Relaxed).wrapping_add(b.load(Ordering::Relaxed));
     if entry.state.load(Ordering::Relaxed) == STATE_HOST
         && fd >= 0
         && let (Ok(position), Ok(waiting)) = (kernel::tcp_position(fd), kernel::queued(fd))

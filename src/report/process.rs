@@ -83,7 +83,11 @@ impl Process {
     }
 
     /// Finds a connection by the descriptor number that it had, or by its addresses.
-    pub(super) fn locate(&self, number: Option<u32>, addresses: Option<(SocketAddr, SocketAddr)>) -> Option<Place> {
+    pub(super) fn locate(
+        &self,
+        number: Option<u32>,
+        addresses: Option<(SocketAddr, SocketAddr)>,
+    ) -> Option<Place> {
         let place = |&(fd, inode): &(u32, u64)| {
             let found = *self.network.get(&inode)?;
             let right = addresses.is_none_or(|known| same(known, found));
@@ -170,7 +174,8 @@ mod tests {
 
     #[test]
     fn damaged_addresses_are_refused() {
-        for text in ["", ":", "0100007F", "0100007G:0050", "0100007F:99999", "ééééé:1", "0000000000000000:1"] {
+        for text in ["", ":", "0100007F", "0100007G:0050", "0100007F:99999", "ééééé:1", "0000000000000000:1"]
+        {
             assert_eq!(parse_address(text), None, "{text}");
         }
     }

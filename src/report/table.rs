@@ -115,7 +115,9 @@ impl Slot {
             state: u32_at(bytes, offset_of!(Entry, state)),
             reason: u32_at(bytes, offset_of!(Entry, reason)),
             flags: u32_at(bytes, offset_of!(Entry, flags)),
-            holders: std::array::from_fn(|at| u64_at(bytes, offset_of!(Entry, holders) + at * size_of::<u64>())),
+            holders: std::array::from_fn(|at| {
+                u64_at(bytes, offset_of!(Entry, holders) + at * size_of::<u64>())
+            }),
             cookie: u64_at(bytes, offset_of!(Entry, cookie)),
             peer_cookie: u64_at(bytes, offset_of!(Entry, peer_cookie)),
             number: u32_at(bytes, offset_of!(Entry, number)).checked_sub(1),
@@ -196,7 +198,9 @@ mod tests {
     #[test]
     fn free_unconnected_and_listening_sockets_are_passed_over() {
         let mut bytes = table(3, 0);
-        for (slot, generation, flags) in [(0, 2, FLAG_CONNECTED), (1, 1, 0), (2, 1, FLAG_CONNECTED | FLAG_LISTENER)] {
+        for (slot, generation, flags) in
+            [(0, 2, FLAG_CONNECTED), (1, 1, 0), (2, 1, FLAG_CONNECTED | FLAG_LISTENER)]
+        {
             let at = HEAD + slot * size_of::<Entry>();
             put(&mut bytes, at + offset_of!(Entry, generation), &u32::to_ne_bytes(generation));
             put(&mut bytes, at + offset_of!(Entry, flags), &u32::to_ne_bytes(flags));
