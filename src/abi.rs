@@ -79,6 +79,11 @@ pub extern "C" fn sockshim_start() {
     start::start();
 }
 
+/// Runs once when the process exits, after the program's own destructors; not after `_exit` or a signal.
+pub extern "C" fn sockshim_finish() {
+    start::finish();
+}
+
 /// Runs `note` without a trace in `errno`: success must not touch it, and a failure's must survive.
 fn quietly<T>(note: impl FnOnce() -> T) -> T {
     let errno = Errno::last();

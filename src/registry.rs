@@ -6,11 +6,14 @@
 pub(crate) mod arena;
 pub(crate) mod config;
 pub(crate) mod fork;
+pub(crate) mod janitor;
 pub(crate) mod lifecycle;
 pub(crate) mod lock;
+pub(crate) mod log;
 pub(crate) mod reason;
 pub(crate) mod socket;
 pub(crate) mod start;
 pub(crate) mod table;
+pub(crate) mod trace;
 
 pub(crate) use socket::Socket;

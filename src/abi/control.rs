@@ -173,8 +173,12 @@ pub extern "C" fn sockshim_reason(fd: c_int) -> c_uint {
 /// A reason in words. Never null.
 #[unsafe(no_mangle)]
 pub extern "C" fn sockshim_reason_text(reason: c_uint) -> *const c_char {
+    reason_text(reason).as_ptr()
+}
+
+pub(crate) fn reason_text(reason: c_uint) -> &'static CStr {
     let index = usize::try_from(reason).unwrap_or(usize::MAX);
-    REASONS.get(index).copied().unwrap_or(c"unknown reason").as_ptr()
+    REASONS.get(index).copied().unwrap_or(c"unknown reason")
 }
 
 /// Stores what the connection behind `fd` has done since it was made. Returns 0, or -1.

@@ -1,6 +1,6 @@
 //! Starting processes and programs.
 //!
-//! `fork` needs nothing here: the registry has installed `pthread_atfork` handlers. What runs between `vfork`
+//! `fork` needs little here: the registry has installed `pthread_atfork` handlers. What runs between `vfork`
 //! (or `posix_spawn`) and `exec` shares the parent's memory; the registry's functions compare process ids and
 //! leave the parent's tables alone.
 

@@ -7,7 +7,7 @@ use crate::registry::arena::{
     self, Entry, FLAG_CONNECTED, FLAG_LOW_WATER, READY, STATE_PIPE, STATE_UNDECIDED, STATE_WAITING,
 };
 use crate::registry::lock::Taken;
-use crate::registry::{Socket, config, fork, reason::Reason};
+use crate::registry::{Socket, config, fork, reason::Reason, trace};
 use crate::sys::{diag, kernel};
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
@@ -25,8 +25,9 @@ pub(crate) fn count(fd: c_int, socket: Socket, entry: &'static Entry, bytes: usi
     entry.bytes.store(total, Ordering::Relaxed);
     let waiting = entry.state.load(Ordering::Relaxed) == STATE_WAITING;
     if waiting || (config::worth_upgrading(calls, total) && (calls < 64 || calls % 64 == 0)) {
-        consider(fd, socket);
+        return consider(fd, socket);
     }
+    trace::note(fd, entry);
 }
 
 /// Before a wait for a socket: it may need nothing but this to come onto its pipe.
@@ -59,6 +60,7 @@ pub(crate) fn consider(fd: c_int, socket: Socket) {
     {
         become_ready(fd, &pipe);
     }
+    trace::note(fd, entry);
 }
 
 /// Makes or joins the segment. Under the write lock.

@@ -6,8 +6,8 @@
 
 use super::{Pipe, attach, pin, read, write};
 use crate::error::{Errno, answer};
-use crate::registry::Socket;
 use crate::registry::arena::{self, Entry, FLAG_CONNECTED, READY, STATE_HOST, STATE_PINNED, STATE_PIPE};
+use crate::registry::{Socket, trace};
 use crate::sys::kernel;
 use core::ffi::c_int;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -65,7 +65,7 @@ pub(crate) unsafe fn receive(
     if entry.state.load(Ordering::Relaxed) == STATE_HOST
         || entry.flags.load(Ordering::Relaxed) & FLAG_CONNECTED == 0
     {
-        return kernel();
+        return trace::after(fd, entry, kernel());
     }
     // SAFETY: the caller's promise.
     unsafe { receive_undecided(fd, socket, entry, buffers, flags, kernel) }
@@ -123,7 +123,7 @@ pub(crate) unsafe fn send(
     if entry.state.load(Ordering::Relaxed) == STATE_HOST
         || entry.flags.load(Ordering::Relaxed) & FLAG_CONNECTED == 0
     {
-        return kernel();
+        return trace::after(fd, entry, kernel());
     }
     entry.writers.fetch_add(1, Ordering::SeqCst);
     // Only now it counts: the connection may have come onto a pipe in between.

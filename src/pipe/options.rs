@@ -83,6 +83,27 @@ pub(crate) fn keep_addresses(entry: &Entry, local: &Address, peer: &Address) {
     }
 }
 
+/// The names of both ends, asked for if they are not kept yet; `None` when it is not connected.
+pub(crate) fn learn_addresses(fd: c_int, entry: &Entry) -> Option<[Address; 2]> {
+    if let Some(kept) = kept_addresses(entry) {
+        return Some(kept);
+    }
+    let (local, peer) = (kernel::local_address(fd).ok()?, kernel::peer_address(fd).ok()?);
+    keep_addresses(entry, &local, &peer);
+    Some([local, peer])
+}
+
+fn kept_addresses(entry: &Entry) -> Option<[Address; 2]> {
+    let kept = [&entry.local, &entry.peer].map(|place| {
+        let mut address = Address { bytes: [0; 28], length: 28 };
+        for (bytes, word) in address.bytes.chunks_exact_mut(4).zip(place) {
+            bytes.copy_from_slice(&word.load(Ordering::Relaxed).to_ne_bytes());
+        }
+        address
+    });
+    kept.iter().all(|address| address.parts().is_some()).then_some(kept)
+}
+
 /// What becomes of a setsockopt before the kernel sees it.
 pub(crate) enum Before {
     /// The kernel takes it.

@@ -4,7 +4,7 @@ use super::{Pipe, attach, heritage, options, read, write};
 use crate::readiness::epoll;
 use crate::registry::arena::{self, STATE_PINNED, STATE_PIPE, STATE_UNDECIDED, STATE_WAITING};
 use crate::registry::lock::Taken;
-use crate::registry::{Socket, reason::Reason};
+use crate::registry::{Socket, log, reason::Reason, trace};
 use crate::sys::kernel;
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
@@ -44,6 +44,8 @@ pub(crate) fn pin(fd: c_int, socket: Socket, reason: Reason) {
 pub(crate) fn mark(pipe: &Pipe, reason: Reason) {
     pipe.entry.reason.store(reason as u32, Ordering::Relaxed);
     pipe.entry.state.store(STATE_PINNED, Ordering::Release);
+    log::stays_host(pipe.entry);
+    trace::note(-1, pipe.entry);
 }
 
 /// Closes both rings: ours by spilling, the other end's by its close mark.

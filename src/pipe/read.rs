@@ -6,6 +6,7 @@ use crate::error::Errno;
 use crate::readiness::epoll;
 use crate::registry::arena::{self, FLAG_NONBLOCK};
 use crate::registry::lock::{self, Taken};
+use crate::registry::trace;
 use crate::sys::{kernel, real};
 use core::ffi::c_int;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -328,6 +329,7 @@ fn advance(pipe: &Pipe, count: usize) {
     // A locked addition: a signal handler that reads from this socket may come in between.
     pipe.incoming().reader.kernel_read.fetch_add(count as u64, Ordering::Relaxed);
     arena::add(&pipe.entry.counters.kernel_received, count as u64);
+    trace::note(-1, pipe.entry);
 }
 
 /// Takes data from the kernel, without waiting.
@@ -488,6 +490,7 @@ fn sleep(fd: c_int, pipe: &Pipe, epoch: u32) -> Result<Option<()>, Errno> {
         return Ok(None);
     }
     arena::add(&entry.counters.sleeps, 1);
+    trace::note(fd, entry);
     let mut byte = 0u8;
     // SAFETY: `byte` is writable. A thread cancelled in here leaves its place among the sleepers, from which
     // it is reaped; nothing else is held.

@@ -8,7 +8,7 @@ use super::{Pipe, options};
 use crate::error::{Errno, answer};
 use crate::registry::arena::{self, FLAG_NO_SPACE, FLAG_NONBLOCK, FLAG_SHUT_WRITE};
 use crate::registry::lock::Taken;
-use crate::registry::{Socket, config, reason::Reason};
+use crate::registry::{Socket, config, reason::Reason, trace};
 use crate::sys::{kernel, real};
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
@@ -501,6 +501,7 @@ fn through_kernel(pipe: &Pipe, taken: Taken, wanted: usize, kernel: impl FnOnce(
     }
     if sent > 0 {
         arena::add(&pipe.entry.counters.kernel_sent, sent as u64);
+        trace::note(-1, pipe.entry);
     }
     errno.store();
     sent

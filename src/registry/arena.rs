@@ -35,6 +35,8 @@ pub(crate) struct Arena {
     pub(crate) totals: Counters,
     /// Process numbers of this fork family; 0: free, [`CLAIMED`]: a fork is under way.
     pub(crate) processes: [AtomicU32; PROCESSES],
+    /// Which of them are inside their last moments, by slot.
+    pub(crate) leaving: [AtomicU64; PROCESSES / 64],
     pub(crate) sockets: [Entry; SOCKETS],
     pub(crate) sets: [SetEntry; SETS],
     pub(crate) registrations: [Registration; REGISTRATIONS],
@@ -108,6 +110,10 @@ pub(crate) struct Entry {
     next_free: AtomicU32,
     /// Options whose kernel value is ours while a lane is open: what the program believes. See `OPTION_*`.
     pub(crate) options: AtomicU32,
+    /// A descriptor number that it has, plus one, for `ss` and the event log; 0: not known.
+    pub(crate) number: AtomicU32,
+    /// What the event log has told of it; see [`super::trace`].
+    pub(crate) told: AtomicU32,
 
     pub(crate) read_lock: ReadSide,
     pub(crate) write_lock: WriteSide,
@@ -289,7 +295,9 @@ impl Arena {
         for word in entry.sleepers.iter().chain(&entry.registrations).chain(&entry.local).chain(&entry.peer) {
             word.store(0, Ordering::Relaxed);
         }
-        entry.options.store(0, Ordering::Relaxed);
+        for word in [&entry.options, &entry.number, &entry.told] {
+            word.store(0, Ordering::Relaxed);
+        }
         entry.pending_error.store(0, Ordering::Relaxed);
         entry.read_lock.0.reset();
         entry.write_lock.0.reset();

@@ -53,6 +53,11 @@ pub(crate) fn trace() -> Option<&'static CStr> {
     variable(c"SOCKSHIM_TRACE")
 }
 
+/// Whether to say on standard error which connections stay with the kernel (`SOCKSHIM_LOG`).
+pub(crate) fn log() -> bool {
+    variable(c"SOCKSHIM_LOG").is_some_and(|value| value.to_bytes() == b"1")
+}
+
 pub(crate) fn host_only() -> bool {
     HOST_ONLY.load(Ordering::Relaxed)
 }

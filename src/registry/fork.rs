@@ -65,12 +65,20 @@ pub(crate) fn is_sole(arena: &Arena, holders: &Holders) -> bool {
     true
 }
 
-/// Whether no other process of the family lives.
-pub(crate) fn is_last(arena: &Arena) -> bool {
+/// Says that this process ends; true when no other process of the family goes on. Of several that end at
+/// the same time, at least one is the last.
+pub(crate) fn leave(arena: &Arena) -> bool {
+    let slot = SLOT.load(Ordering::Acquire);
+    if slot != OVERFLOW {
+        arena.leaving[slot as usize / 64].fetch_or(1 << (slot % 64), Ordering::SeqCst);
+    }
     let own = PROCESS.load(Ordering::Relaxed);
-    arena.processes.iter().all(|word| {
-        let number = word.load(Ordering::Acquire);
-        number == 0 || number == own || (number & CLAIMED == 0 && !kernel::exists(number))
+    arena.processes.iter().enumerate().all(|(slot, word)| {
+        let number = word.load(Ordering::SeqCst);
+        number == 0
+            || number == own
+            || arena.leaving[slot / 64].load(Ordering::SeqCst) & 1 << (slot % 64) != 0
+            || (number & CLAIMED == 0 && !kernel::lives(number))
     })
 }
 
@@ -129,6 +137,7 @@ fn claim(arena: &Arena) -> u32 {
 extern "C" fn prepare() {
     let Some(arena) = arena::get() else { return };
     let slot = claim(arena);
+    arena.leaving[slot as usize / 64].fetch_and(!(1 << (slot % 64)), Ordering::SeqCst);
     for socket in socket::held(arena) {
         mark(&arena.socket(socket.slot).holders, slot);
     }

@@ -6,8 +6,8 @@
 use super::arena::{self, Entry, FLAG_ACCEPTED, FLAG_CONNECTED, FLAG_LISTENER, FLAG_NONBLOCK};
 use super::reason::Reason;
 use super::table::{self, Descriptor, Set};
-use super::{Socket, config, fork, socket, start};
-use crate::pipe::{attach, end, pin as pinning};
+use super::{Socket, config, fork, log, socket, start, trace};
+use crate::pipe::{attach, end, options, pin as pinning};
 use crate::readiness::epoll;
 use crate::sys::kernel;
 use core::ffi::c_int;
@@ -29,7 +29,9 @@ pub(crate) fn socket_made(fd: c_int, domain: c_int, kind: c_int, protocol: c_int
         && (protocol == 0 || protocol == libc::IPPROTO_TCP);
     if is_tcp {
         let flags = if kind & libc::SOCK_NONBLOCK != 0 { FLAG_NONBLOCK } else { 0 };
-        enter(fd, flags);
+        if enter(fd, flags).is_some() {
+            trace::created(fd);
+        }
     } else {
         made(fd);
     }
@@ -46,10 +48,12 @@ pub(crate) fn accepted(listener: c_int, fd: c_int, flags: c_int) {
         return made(fd);
     }
     let nonblock = if flags & libc::SOCK_NONBLOCK != 0 { FLAG_NONBLOCK } else { 0 };
-    if let Some(socket) = enter(fd, FLAG_CONNECTED | FLAG_ACCEPTED | nonblock)
-        && config::upgrades_at_once()
-    {
+    let Some(socket) = enter(fd, FLAG_CONNECTED | FLAG_ACCEPTED | nonblock) else { return };
+    if config::upgrades_at_once() {
         attach::consider(fd, socket);
+    }
+    if let Some(entry) = socket.entry() {
+        trace::note(fd, entry);
     }
 }
 
@@ -69,6 +73,8 @@ pub(crate) fn connected(fd: c_int, at_once: bool) {
     if at_once && before & FLAG_CONNECTED == 0 && config::upgrades_at_once() {
         attach::consider(fd, socket);
     }
+    log::stays_host(entry);
+    trace::note(fd, entry);
 }
 
 /// After `epoll_create` made `fd`.
@@ -98,6 +104,8 @@ pub(crate) fn inherited(fd: c_int) {
     let listens = kernel::sockopt(fd, libc::SOL_SOCKET, libc::SO_ACCEPTCONN, 0 as c_int) == Ok(1);
     if listens {
         entry.flags.fetch_or(FLAG_LISTENER, Ordering::Relaxed);
+    } else if kernel::peer_address(fd).is_ok() {
+        entry.flags.fetch_or(FLAG_CONNECTED, Ordering::Relaxed);
     }
     Socket::stay_host(entry, if listens { Reason::NotConnected } else { Reason::Inherited });
     pinning::adopt(fd, socket);
@@ -254,10 +262,11 @@ fn enter(fd: c_int, flags: u32) -> Option<Socket> {
         return None;
     }
     let socket = Socket::create(flags)?;
-    if config::host_only()
-        && let Some(entry) = socket.entry()
-    {
-        Socket::stay_host(entry, Reason::Configured);
+    if let Some(entry) = socket.entry() {
+        entry.number.store(fd as u32 + 1, Ordering::Relaxed);
+        if config::host_only() {
+            Socket::stay_host(entry, Reason::Configured);
+        }
     }
     table::set_socket(fd, socket);
     Some(socket)
@@ -283,11 +292,18 @@ fn release(fd: c_int, descriptor: Descriptor) {
             let Some(entry) = socket.entry() else { return };
             if socket.unrefer() {
                 let last = is_last_holder(entry);
+                if last {
+                    trace::closing(fd, entry);
+                }
                 end::leave(fd, socket, last);
                 if last {
                     epoll::forget_socket(arena, entry);
                     arena.free_socket(socket.slot, socket.generation);
                 }
+            } else if fd >= 0 && entry.number.load(Ordering::Relaxed) == fd as u32 + 1 {
+                // It goes on under another number, by which `ss` cannot find its addresses.
+                options::learn_addresses(fd, entry);
+                entry.number.store(0, Ordering::Relaxed);
             }
         }
         Descriptor::Set(set) => {

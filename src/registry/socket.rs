@@ -1,7 +1,7 @@
 //! A handle to an open file description, and what this process alone knows of it.
 
 use super::arena::{self, Arena, Entry, SETS, SOCKETS};
-use super::{fork, reason::Reason};
+use super::{fork, log, reason::Reason};
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 /// A slot of the socket table with the generation that it had: a stale handle finds nothing.
@@ -90,6 +90,7 @@ impl Socket {
     pub(crate) fn stay_host(entry: &Entry, reason: Reason) {
         entry.reason.store(reason as u32, Ordering::Relaxed);
         entry.state.store(arena::STATE_HOST, Ordering::Release);
+        log::stays_host(entry);
     }
 }
 

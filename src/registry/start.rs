@@ -1,16 +1,19 @@
 //! The first moments of a process, and its rendezvous folder.
 
-use super::{arena, config, fork};
+use super::{arena, config, fork, janitor, log, trace};
 use crate::sys::folder::{self, Path};
 use crate::sys::{kernel, real};
 use core::fmt::Write;
-use core::sync::atomic::{AtomicU8, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use once_cell::race::OnceBox;
 
 /// 0: not started; 1: being started by some thread; 2: ready.
 static PHASE: AtomicU8 = AtomicU8::new(0);
 /// The folder, if it can be used.
 static FOLDER: OnceBox<Option<Path>> = OnceBox::new();
+
+/// The number in the name of the table's file; 0: the table is not a file.
+static TABLE: AtomicU32 = AtomicU32::new(0);
 
 /// Whether the tables can be used. Before, every call goes to the kernel.
 #[inline]
@@ -26,7 +29,12 @@ pub(crate) fn start() {
     }
     real::resolve();
     config::read_environment();
+    log::start();
+    trace::start();
     let folder = folder::usable(config::folder());
+    if let Some(folder) = &folder {
+        janitor::sweep(folder, janitor::AT_START);
+    }
     let file = folder.as_ref().and_then(open_table);
     let _ = FOLDER.set(Box::new(folder));
     let installed = arena::install(file);
@@ -35,6 +43,9 @@ pub(crate) fn start() {
     }
     if installed && let Some(arena) = arena::get() {
         fork::begin(arena);
+        if file.is_some() {
+            TABLE.store(kernel::getpid(), Ordering::Release);
+        }
         PHASE.store(2, Ordering::Release);
     }
 }
@@ -69,11 +80,13 @@ const TABLE_HEAD: usize = 64 * 1024;
 /// Removes the table's file when the last process of the family ends.
 pub(crate) fn finish() {
     let Some(arena) = arena::get() else { return };
-    if !fork::is_own_process() || !fork::is_last(arena) {
+    if !fork::is_own_process() || !fork::leave(arena) {
         return;
     }
-    let first = arena.processes[0].load(Ordering::Acquire);
-    if let Some(path) = file(|path| write!(path, "table{}-{first}", arena::VERSION)) {
+    let first = TABLE.swap(0, Ordering::AcqRel);
+    if first != 0
+        && let Some(path) = file(|path| write!(path, "table{}-{first}", arena::VERSION))
+    {
         kernel::unlink(path.as_c_str());
     }
 }

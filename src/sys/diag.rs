@@ -1,7 +1,8 @@
 //! Who is at the other end: one `inet_diag` query (sock_diag(7)), unprivileged, about 3 us.
 
-use super::kernel::{self, Address, TCP_ESTABLISHED};
+use super::kernel::{self, Address, TCP_ESTABLISHED, TcpPosition};
 use core::ffi::c_int;
+use core::net::SocketAddr;
 
 /// `struct inet_diag_sockid`.
 #[repr(C)]
@@ -103,17 +104,41 @@ pub(crate) fn may_be_local(local: &Address, peer: &Address) -> bool {
 /// Looks up the socket at the other end of a connection with these addresses. `None`: not on this machine,
 /// not in this namespace, or gone.
 pub(crate) fn find_peer(local: &Address, peer: &Address) -> Option<Peer> {
-    let (family, our_ip, our_port) = parts(local)?;
-    let (_, their_ip, their_port) = parts(peer)?;
+    let mut buffer = [0u64; 64];
     // The other end's socket sees the addresses the other way round.
-    let id = SocketId {
-        source_port: their_port,
-        destination_port: our_port,
-        source: their_ip,
-        destination: our_ip,
-        interface: 0,
-        cookie: NO_COOKIE,
-    };
+    let (answer, _) = ask(peer, local, 0, &mut buffer)?;
+    Some(Peer {
+        cookie: u64::from(answer.id.cookie[0]) | u64::from(answer.id.cookie[1]) << 32,
+        established: answer.state == TCP_ESTABLISHED,
+        held: answer.inode != 0,
+    })
+}
+
+/// How far the socket with these addresses is, whosever it is.
+pub(crate) fn position(local: SocketAddr, peer: SocketAddr) -> Option<TcpPosition> {
+    /// `INET_DIAG_INFO`: a `struct tcp_info`.
+    const INFO: u16 = 2;
+    let mut buffer = [0u64; 512];
+    let (_, length) = ask(&local.into(), &peer.into(), 1 << (INFO - 1), &mut buffer)?;
+    // SAFETY: every byte of the words is initialised, and `length` is within.
+    let bytes = unsafe { core::slice::from_raw_parts(buffer.as_ptr().cast::<u8>(), length) };
+    let mut attributes = bytes.get(size_of::<Answer>()..)?;
+    // rtnetlink(7): length and kind, then the value, each padded to four bytes.
+    while let [a, b, c, d, ..] = *attributes {
+        let length = u16::from_ne_bytes([a, b]) as usize;
+        if u16::from_ne_bytes([c, d]) == INFO {
+            return kernel::tcp_position_from(attributes.get(4..length)?);
+        }
+        attributes = attributes.get(length.next_multiple_of(4).max(4)..)?;
+    }
+    None
+}
+
+/// Asks for the socket with the local address `source`; the answer, and how many bytes of the buffer it took.
+fn ask(source: &Address, destination: &Address, extensions: u8, buffer: &mut [u64]) -> Option<(Answer, usize)> {
+    let (family, source, source_port) = parts(source)?;
+    let (_, destination, destination_port) = parts(destination)?;
+    let id = SocketId { source_port, destination_port, source, destination, interface: 0, cookie: NO_COOKIE };
     let request = Request {
         length: size_of::<Request>() as u32,
         kind: SOCK_DIAG_BY_FAMILY,
@@ -122,7 +147,7 @@ pub(crate) fn find_peer(local: &Address, peer: &Address) -> Option<Peer> {
         port: 0,
         family,
         protocol: libc::IPPROTO_TCP as u8,
-        extensions: 0,
+        extensions,
         _pad: 0,
         states: u32::MAX,
         id,
@@ -130,22 +155,15 @@ pub(crate) fn find_peer(local: &Address, peer: &Address) -> Option<Peer> {
     // SAFETY: Request is plain old data without padding.
     let bytes = unsafe { core::slice::from_raw_parts((&raw const request).cast::<u8>(), size_of::<Request>()) };
     let fd = kernel::diag_socket().ok()?;
-    let mut buffer = [0u64; 64];
     let received = kernel::send(fd, bytes, 0)
-        .and_then(|_| kernel::recv(fd, buffer.as_mut_ptr().cast(), size_of_val(&buffer), 0));
+        .and_then(|_| kernel::recv(fd, buffer.as_mut_ptr().cast(), size_of_val(buffer), 0));
     kernel::close(fd);
-    if received.ok()? < size_of::<Answer>() {
+    let received = received.ok()?;
+    if received < size_of::<Answer>() {
         return None;
     }
     // SAFETY: the buffer is aligned and at least as long; every bit pattern is a valid Answer.
     let answer = unsafe { buffer.as_ptr().cast::<Answer>().read() };
-    let mirrored = answer.id.source_port == id.source_port && answer.id.destination_port == id.destination_port;
-    if answer.kind != SOCK_DIAG_BY_FAMILY || !mirrored {
-        return None;
-    }
-    Some(Peer {
-        cookie: u64::from(answer.id.cookie[0]) | u64::from(answer.id.cookie[1]) << 32,
-        established: answer.state == TCP_ESTABLISHED,
-        held: answer.inode != 0,
-    })
+    let right = answer.id.source_port == id.source_port && answer.id.destination_port == id.destination_port;
+    (answer.kind == SOCK_DIAG_BY_FAMILY && right).then_some((answer, received))
 }

@@ -9,6 +9,7 @@ use super::raw;
 use crate::error::Errno;
 use core::ffi::{CStr, c_int};
 use core::mem::size_of;
+use core::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
 
 /// Makes a system call with up to six arguments.
 ///
@@ -65,6 +66,19 @@ pub(crate) fn is_stopped(thread: u32) -> bool {
     // The state follows the name, which ends with the last parenthesis.
     let end = text[..length].iter().rposition(|byte| *byte == b')').unwrap_or(length);
     matches!(text.get(end + 2), Some(b'T' | b't'))
+}
+
+/// Whether a process runs: a zombie has ended already.
+pub(crate) fn lives(process: u32) -> bool {
+    match call!(SYS_pidfd_open, process, 0) {
+        Ok(fd) => {
+            let ended = poll_now(fd as c_int, libc::POLLIN) & libc::POLLIN != 0;
+            close(fd as c_int);
+            !ended
+        }
+        Err(Errno(libc::ESRCH)) => false,
+        Err(_) => exists(process),
+    }
 }
 
 pub(crate) fn sched_yield() {
@@ -169,6 +183,19 @@ pub(crate) struct TcpPosition {
     pub(crate) received: u64,
 }
 
+impl TcpPosition {
+    /// Bytes that have arrived, without the one that a FIN counts for.
+    pub(crate) fn data_received(&self) -> u64 {
+        // include/net/tcp_states.h
+        const TIME_WAIT: u8 = 6;
+        const CLOSE_WAIT: u8 = 8;
+        const LAST_ACK: u8 = 9;
+        const CLOSING: u8 = 11;
+        let ended = matches!(self.state, TIME_WAIT | CLOSE_WAIT | LAST_ACK | CLOSING);
+        self.received.saturating_sub(u64::from(ended))
+    }
+}
+
 pub(crate) const TCP_ESTABLISHED: u8 = 1;
 
 /// One TCP_INFO: two would race with each other.
@@ -184,11 +211,25 @@ pub(crate) fn tcp_position(fd: c_int) -> Result<TcpPosition, Errno> {
         bytes_retrans: 0,
     };
     let info = sockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, empty)?;
-    Ok(TcpPosition {
-        state: info.state,
-        written: info.bytes_sent.wrapping_sub(info.bytes_retrans).wrapping_add(u64::from(info.notsent_bytes)),
-        received: info.bytes_received,
-    })
+    Ok(info.position())
+}
+
+/// The same from the bytes of a `struct tcp_info`; `None` when the kernel gave too few.
+pub(crate) fn tcp_position_from(bytes: &[u8]) -> Option<TcpPosition> {
+    let bytes = bytes.get(..size_of::<TcpInfo>())?;
+    // SAFETY: as many bytes as a TcpInfo has, for which every bit pattern is valid.
+    let info = unsafe { bytes.as_ptr().cast::<TcpInfo>().read_unaligned() };
+    Some(info.position())
+}
+
+impl TcpInfo {
+    fn position(&self) -> TcpPosition {
+        TcpPosition {
+            state: self.state,
+            written: self.bytes_sent.wrapping_sub(self.bytes_retrans).wrapping_add(u64::from(self.notsent_bytes)),
+            received: self.bytes_received,
+        }
+    }
 }
 
 /// Bytes waiting in the receive queue (SIOCINQ).
@@ -224,7 +265,43 @@ pub(crate) struct Address {
 }
 
 impl Address {
-    const EMPTY: Self = Self { bytes: [0; 28], length: 28 };
+    pub(crate) const EMPTY: Self = Self { bytes: [0; 28], length: 28 };
+}
+
+impl From<SocketAddr> for Address {
+    fn from(address: SocketAddr) -> Self {
+        let mut made = Self::EMPTY;
+        let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+        made.bytes[..2].copy_from_slice(&(family as u16).to_ne_bytes());
+        made.bytes[2..4].copy_from_slice(&address.port().to_be_bytes());
+        match address {
+            SocketAddr::V4(address) => made.bytes[4..8].copy_from_slice(&address.ip().octets()),
+            SocketAddr::V6(address) => {
+                made.bytes[8..24].copy_from_slice(&address.ip().octets());
+                made.bytes[24..28].copy_from_slice(&address.scope_id().to_ne_bytes());
+            }
+        }
+        made
+    }
+}
+
+impl Address {
+    /// The address and port; `None` for other families.
+    pub(crate) fn parts(&self) -> Option<SocketAddr> {
+        let word = |at: usize| [self.bytes[at], self.bytes[at + 1], self.bytes[at + 2], self.bytes[at + 3]];
+        let family = c_int::from(u16::from_ne_bytes([self.bytes[0], self.bytes[1]]));
+        let port = u16::from_be_bytes([self.bytes[2], self.bytes[3]]);
+        match family {
+            libc::AF_INET => Some(SocketAddr::V4(SocketAddrV4::new(word(4).into(), port))),
+            libc::AF_INET6 => {
+                let mut ip = [0; 16];
+                ip.copy_from_slice(&self.bytes[8..24]);
+                let scope = u32::from_ne_bytes(word(24));
+                Some(SocketAddr::V6(SocketAddrV6::new(ip.into(), port, 0, scope)))
+            }
+            _ => None,
+        }
+    }
 }
 
 pub(crate) fn local_address(fd: c_int) -> Result<Address, Errno> {
@@ -269,6 +346,26 @@ pub(crate) fn file_facts(fd: c_int) -> Result<(u32, u32, usize), Errno> {
     let mut facts: libc::stat = unsafe { core::mem::zeroed() };
     call!(SYS_fstat, fd, &raw mut facts)?;
     Ok((facts.st_mode, facts.st_uid, facts.st_size as usize))
+}
+
+/// Directory entries as `linux_dirent64`; how many bytes of them there are.
+pub(crate) fn directory_entries(folder: c_int, buffer: &mut [u64]) -> Result<usize, Errno> {
+    call!(SYS_getdents64, folder, buffer.as_mut_ptr(), size_of_val(buffer))
+}
+
+/// The working directory's path, with the zero at its end.
+pub(crate) fn working_directory(buffer: &mut [u8]) -> Result<usize, Errno> {
+    call!(SYS_getcwd, buffer.as_mut_ptr(), buffer.len())
+}
+
+/// Whether nobody has a file open for writing, or mapped from such an opening, in whatever process and
+/// pid namespace: a read lease (fcntl(2)) is given only then. `fd` is a read-only opening of a file of ours; the
+/// lease lasts until it is closed.
+pub(crate) fn has_no_writer(fd: c_int) -> bool {
+    // Whoever opens the file meanwhile waits for our close, and we get a signal: one that is ignored.
+    const F_SETSIG: c_int = 10;
+    call!(SYS_fcntl, fd, F_SETSIG, libc::SIGURG).is_ok()
+        && call!(SYS_fcntl, fd, libc::F_SETLEASE, libc::F_RDLCK).is_ok()
 }
 
 /// Gives pages to a stretch of a file before anybody touches it: a page that tmpfs cannot give is a SIGBUS.

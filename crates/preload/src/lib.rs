@@ -22,6 +22,10 @@ use sockshim::abi::stdio::*;
 #[unsafe(link_section = ".init_array")]
 static START: extern "C" fn() = sockshim::abi::sockshim_start;
 
+#[used]
+#[unsafe(link_section = ".fini_array")]
+static FINISH: extern "C" fn() = sockshim::abi::sockshim_finish;
+
 /// `fn name(signature) = sockshim_name;` defines the libc name.
 macro_rules! forward {
     ($(fn $name:ident($($argument:ident: $type:ty),*) -> $result:ty = $target:ident;)*) => {

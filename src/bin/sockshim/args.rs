@@ -85,9 +85,13 @@ impl Profile {
 }
 
 /// Lists the live connections of this user: process, addresses, path, and why it is that path.
+///
+/// One line per end. SENT, RECEIVED, RECV-Q and SEND-Q count the bytes of the pipe, the KERNEL columns those that
+/// went through the kernel.
 #[derive(Debug, clap::Args)]
+#[command(after_help = JSON_FIELDS)]
 pub(crate) struct Ss {
-    /// Print JSON, one object per connection
+    /// Print one JSON array with an object per end
     #[arg(long)]
     pub(crate) json: bool,
 
@@ -107,6 +111,11 @@ pub(crate) struct Demo {
     #[arg(long)]
     pub(crate) no_measure: bool,
 }
+
+const JSON_FIELDS: &str = "\
+Fields of --json (docs/ss.md explains them):
+  pids, program, fd, local, peer, accepted, path, state, reason, reason_text, sent, received, kernel_sent,
+  kernel_received, doorbells, sleeps, upgrades, spills, ring_recv_q, ring_send_q";
 
 const EXIT_CODES: &str = "\
 Exit codes:

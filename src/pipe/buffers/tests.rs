@@ -1,4 +1,4 @@
-use super::{MOST, MOST_PIECES, Rest, USER_END, gather, scatter, total};
+use super::{MOST, MOST_PIECES, Rest, USER_END, gather, good, scatter, total};
 use crate::error::Errno;
 use libc::iovec;
 use proptest::prelude::*;

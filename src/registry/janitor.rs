@@ -1,0 +1,110 @@
+//! Files in the rendezvous folder that nobody has mapped any more: their makers were killed.
+
+use crate::sys::folder::Path;
+use crate::sys::kernel;
+use core::ffi::{CStr, c_int};
+use core::fmt::Write;
+
+/// How thorough a sweep is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Care {
+    /// Names looked at.
+    most: usize,
+    /// Whether a table whose process number is in use is looked at too.
+    distrusts_numbers: bool,
+}
+
+/// While a program starts.
+pub(crate) const AT_START: Care = Care { most: 64, distrusts_numbers: false };
+/// In `sockshim ss`.
+pub(crate) const ALL: Care = Care { most: usize::MAX, distrusts_numbers: true };
+
+/// Removes tables and segments that no process has.
+pub(crate) fn sweep(folder: &Path, care: Care) {
+    let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW;
+    let Ok(fd) = kernel::open(folder.as_c_str(), flags, 0) else { return };
+    let mut left = care.most;
+    let mut buffer = [0u64; 512];
+    while left > 0
+        && let Ok(length @ 1..) = kernel::directory_entries(fd, &mut buffer)
+    {
+        // SAFETY: every byte of the words is initialised, and the kernel wrote no further.
+        let bytes = unsafe { core::slice::from_raw_parts(buffer.as_ptr().cast::<u8>(), length) };
+        for name in Names(bytes) {
+            if left == 0 {
+                break;
+            }
+            left -= 1;
+            if may_be_left_over(name, care) {
+                look_at(folder, name);
+            }
+        }
+    }
+    kernel::close(fd);
+}
+
+/// The names in a buffer of `linux_dirent64`.
+struct Names<'a>(&'a [u8]);
+
+impl<'a> Iterator for Names<'a> {
+    type Item = &'a str;
+
+    fn next(&mut self) -> Option<&'a str> {
+        const NAME: usize = 19;
+        loop {
+            let length = u16::from_ne_bytes([*self.0.get(16)?, *self.0.get(17)?]) as usize;
+            let entry = self.0.get(NAME..length)?;
+            self.0 = self.0.get(length..)?;
+            if let Some(Ok(name)) = CStr::from_bytes_until_nul(entry).ok().map(CStr::to_str) {
+                return Some(name);
+            }
+        }
+    }
+}
+
+/// `table<version>-<process>` or `pipe<version>-...`, of whatever version.
+fn may_be_left_over(name: &str, care: Care) -> bool {
+    let versioned = |rest: &str| rest.starts_with(|first: char| first.is_ascii_digit());
+    if let Some(rest) = name.strip_prefix("table").filter(|rest| versioned(rest)) {
+        let number = rest.split_once('-').and_then(|(_, number)| number.parse().ok());
+        return number.is_some_and(|number| care.distrusts_numbers || !kernel::exists(number));
+    }
+    name.strip_prefix("pipe").is_some_and(versioned)
+}
+
+fn look_at(folder: &Path, name: &str) {
+    let mut path = *folder;
+    if write!(path, "/{name}").is_err() {
+        return;
+    }
+    let flags = libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let Ok(fd): Result<c_int, _> = kernel::open(path.as_c_str(), flags, 0) else { return };
+    if kernel::is_file(fd) && kernel::has_no_writer(fd) {
+        kernel::unlink(path.as_c_str());
+    }
+    kernel::close(fd);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_our_own_kinds_of_files_are_looked_at() {
+        for name in ["table1-4194999", "table7-4194999", "pipe1-1-2-3", "pipe2-x"] {
+            assert!(may_be_left_over(name, ALL), "{name}");
+        }
+        for name in [".", "..", "", "table", "tables-1", "table1", "table1-x", "pipe", "pipeline", "notes"] {
+            assert!(!may_be_left_over(name, ALL), "{name}");
+        }
+        let own = format!("table1-{}", std::process::id());
+        assert!(may_be_left_over(&own, ALL) && !may_be_left_over(&own, AT_START));
+    }
+
+    #[test]
+    fn damaged_directory_entries_end_the_list() {
+        assert_eq!(Names(&[0; 40]).next(), None);
+        assert_eq!(Names(&[0xff; 40]).next(), None);
+        assert_eq!(Names(&[]).next(), None);
+    }
+}
