@@ -5,7 +5,7 @@
 mod common;
 
 use common::contest::Question;
-use common::net::{accept, check, read, read_all, write_all};
+use common::net::{accept, check, push, read, read_all, write_all};
 use common::worker::Job;
 use criterion::{Criterion, criterion_group};
 
@@ -38,6 +38,7 @@ fn work(job: &Job) {
             for _ in 0..count {
                 write_all(fd, &message);
             }
+            push(fd);
             assert!(read_all(fd, &mut [0]), "the server disconnected");
         });
     }

@@ -95,6 +95,18 @@ pub(crate) fn connect(address: Ipv4Addr, port: u16) -> c_int {
     fd
 }
 
+/// Sends what Nagle's algorithm holds back for want of an acknowledgement.
+pub(crate) fn push(fd: c_int) {
+    for on in [1 as c_int, 0] {
+        let length = size_of::<c_int>() as socklen_t;
+        // SAFETY: `on` is an integer of that size.
+        let result = unsafe {
+            libc::setsockopt(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, (&raw const on).cast(), length)
+        };
+        check(result as isize, "setsockopt");
+    }
+}
+
 /// Which path the connection is on as sockshim says: 1 is a pipe, 0 the kernel; 0 without sockshim.
 pub(crate) fn path(fd: c_int) -> u64 {
     // SAFETY: the name is a C string.

@@ -5,6 +5,7 @@ use libc::c_int;
 use std::io::{Read as _, Write as _};
 use std::net::Ipv4Addr;
 use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -140,10 +141,14 @@ impl Drop for Worker {
     }
 }
 
-/// A rendezvous folder of this run's own, made by the library at need and removed by [`remove_rendezvous`].
+/// A rendezvous folder of this run's own; [`remove_rendezvous`] removes it.
 fn rendezvous() -> &'static PathBuf {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
-    FOLDER.get_or_init(|| PathBuf::from(format!("/dev/shm/sockshim-bench-{}", std::process::id())))
+    FOLDER.get_or_init(|| {
+        let folder = PathBuf::from(format!("/dev/shm/sockshim-bench-{}", std::process::id()));
+        std::fs::DirBuilder::new().mode(0o700).create(&folder).unwrap();
+        folder
+    })
 }
 
 pub(crate) fn remove_rendezvous() {
