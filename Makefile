@@ -15,7 +15,7 @@ help:
 	@echo 'make demo     build everything, then watch and measure unmodified C programs'
 	@echo 'make test     run all tests; the last line is the count'
 	@echo 'make check    formatting, lints and documentation, as reviewers see them'
-	@echo 'make bench    measure against libc sockets'
+	@echo 'make bench    measure against libc sockets; BENCH_QUICK=1 for a rough idea'
 	@echo 'make build    the command and libsockshim.so, in $(RELEASE)'
 	@echo 'make header   regenerate include/sockshim.h'
 	@echo 'make install  into PREFIX ($(PREFIX)); DESTDIR is honoured'
@@ -36,8 +36,13 @@ check:
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps
 
+QUESTIONS := pingpong messages epoll_idle host_path connect upgrade passthrough
+
+# Every question, then the tables; BENCH_QUICK=1 for a rough idea.
 bench:
-	$(CARGO) bench --package sockshim
+	rm -f $(TARGET)/sockshim-bench.json
+	for question in $(QUESTIONS); do $(CARGO) bench --package sockshim --bench $$question || exit; done
+	$(CARGO) bench --package sockshim --bench report
 
 header:
 	SOCKSHIM_BLESS=1 $(CARGO) test --test header

@@ -6,27 +6,41 @@
 mod common;
 
 use common::contest::Question;
-use common::worker::Job;
+use common::worker::{Job, Placement};
 use common::{Under, Way};
 use criterion::{Criterion, criterion_group};
 
 /// A round trip is two calls and 128 bytes at each end, so bytes stand for calls here.
-const WAYS: [Way; 7] = [
+const WAYS: [Way; 10] = [
     Way::LIBC,
     Way::both("default", Under::Sockshim(&[])),
-    Way::both("at once", Under::Sockshim(&[("SOCKSHIM_UPGRADE_AFTER", "0")])),
-    Way::both("4 calls", Under::Sockshim(&[("SOCKSHIM_UPGRADE_AFTER", "256")])),
-    Way::both("8 calls", Under::Sockshim(&[("SOCKSHIM_UPGRADE_AFTER", "512")])),
-    Way::both("16 calls", Under::Sockshim(&[("SOCKSHIM_UPGRADE_AFTER", "1024")])),
-    Way::both("32 calls", Under::Sockshim(&[("SOCKSHIM_UPGRADE_AFTER", "2048")])),
+    after("at once", &[("SOCKSHIM_UPGRADE_AFTER", "0")]),
+    after("4 calls", &[("SOCKSHIM_UPGRADE_AFTER", "256")]),
+    after("8 calls", &[("SOCKSHIM_UPGRADE_AFTER", "512")]),
+    after("16 calls", &[("SOCKSHIM_UPGRADE_AFTER", "1024")]),
+    after("32 calls", &[("SOCKSHIM_UPGRADE_AFTER", "2048")]),
+    after("64 calls", &[("SOCKSHIM_UPGRADE_AFTER", "4096")]),
+    after("128 calls", &[("SOCKSHIM_UPGRADE_AFTER", "8192")]),
+    after("256 calls", &[("SOCKSHIM_UPGRADE_AFTER", "16384")]),
 ];
 
+const fn after(name: &'static str, variables: &'static [(&'static str, &'static str)]) -> Way {
+    Way::both(name, Under::Sockshim(variables))
+}
+
 fn questions(criterion: &mut Criterion) {
-    for trips in [1, 2, 4, 8, 16, 32, 64, 128] {
-        Question::new("When to upgrade", trips.to_string(), &[&trips.to_string()])
+    let free = [1, 2, 4, 8, 16, 32, 64, 128, 256];
+    ask(criterion, "Time per connection, by round trips", Placement::Free, &free);
+    ask(criterion, "Time per connection, by round trips, on two cores", Placement::TwoCores, &[4, 8, 16, 32, 64]);
+}
+
+fn ask(criterion: &mut Criterion, group: &'static str, placement: Placement, trips: &[u32]) {
+    for trips in trips.iter().map(u32::to_string) {
+        Question::new(group, &trips, &[&trips])
             .unit("connection")
+            .placed(placement)
             .ways(&WAYS)
-            .report_only(2)
+            .short(1, 0.4)
             .ask(criterion);
     }
 }

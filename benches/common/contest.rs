@@ -24,6 +24,10 @@ pub(crate) struct Question {
     pub(crate) ways: Vec<Way>,
     /// How many of the ways criterion reports on; the others run beside them for the table.
     pub(crate) reported: usize,
+    /// Operations after which every connection has found its path.
+    pub(crate) settled_after: u64,
+    /// For questions with many ways: the share of the usual time that one of them gets.
+    pub(crate) share: f64,
 }
 
 impl Question {
@@ -41,6 +45,8 @@ impl Question {
             },
             ways: vec![Way::LIBC, Way::SOCKSHIM],
             reported: usize::MAX,
+            settled_after: 5_000,
+            share: 1.0,
         }
     }
 
@@ -69,8 +75,9 @@ impl Question {
         self
     }
 
-    pub(crate) fn report_only(mut self, first: usize) -> Self {
-        self.reported = first;
+    /// Where connections are short: nothing to settle, and criterion reports on the `first` ways only.
+    pub(crate) fn short(mut self, first: usize, share: f64) -> Self {
+        (self.reported, self.settled_after, self.share) = (first, 1, share);
         self
     }
 
@@ -80,6 +87,9 @@ impl Question {
         let mut group = criterion.benchmark_group(self.group);
         if let Some(bytes) = self.bytes {
             group.throughput(Throughput::Bytes(bytes));
+        }
+        if self.share < 1.0 {
+            group.measurement_time(super::measurement_time().mul_f64(self.share));
         }
         for (index, way) in self.ways.iter().enumerate().take(self.reported) {
             group.bench_function(BenchmarkId::new(way.name, &self.row), |bencher| {
@@ -108,7 +118,7 @@ impl Contest {
     fn start(question: &Question) -> Self {
         let mut crews: Vec<_> =
             question.ways.iter().map(|way| Crew::start(&question.plan, way)).collect();
-        let pace = crews.iter_mut().map(warm_up).collect();
+        let pace = crews.iter_mut().map(|crew| warm_up(crew, question.settled_after)).collect();
         let on_pipe = vec![false; crews.len()];
         Self { crews, pace, rounds: Vec::new(), on_pipe }
     }
@@ -160,12 +170,12 @@ impl Contest {
 }
 
 /// Lets a connection find its path, and returns nanoseconds per operation.
-fn warm_up(crew: &mut Crew) -> f64 {
+fn warm_up(crew: &mut Crew, settled_after: u64) -> f64 {
     let (mut done, mut total, mut count) = (0, 0, 1);
     loop {
         let ns = crew.run(count).ns;
         (done, total) = (done + count, total + ns);
-        if total > 50_000_000 && done > 5_000 || total > 400_000_000 {
+        if total > 30_000_000 && done > settled_after || total > 400_000_000 {
             return (ns as f64 / count as f64).max(1.0);
         }
         count = (count * 2).min(1 << 24);

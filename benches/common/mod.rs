@@ -55,13 +55,17 @@ pub(crate) fn quick() -> bool {
 /// Criterion's settings. Every sample of one way is accompanied by one of each other way, so a run takes
 /// longer than it says here.
 pub(crate) fn config() -> Criterion {
-    let (samples, warm_up, measurement) = if quick() { (10, 60, 300) } else { (25, 200, 1250) };
+    let (samples, warm_up) = if quick() { (10, 60) } else { (25, 200) };
     Criterion::default()
         .sample_size(samples)
         .warm_up_time(Duration::from_millis(warm_up))
-        .measurement_time(Duration::from_millis(measurement))
+        .measurement_time(measurement_time())
         .nresamples(5_000)
         .without_plots()
+}
+
+fn measurement_time() -> Duration {
+    Duration::from_millis(if quick() { 300 } else { 1250 })
 }
 
 /// The answers of this bench so far.
