@@ -7,7 +7,7 @@ use criterion::{BenchmarkId, Criterion, Throughput};
 use std::time::Duration;
 
 /// Rounds shorter than this are warming up.
-const SHORTEST_NS: u64 = 4_000_000;
+const SHORTEST_NS: u64 = 1_000_000;
 
 /// A question.
 #[derive(Clone, Debug)]
