@@ -36,13 +36,16 @@ check:
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps
 
+MEASURE = $(CARGO) bench --profile measure --package sockshim
 QUESTIONS := pingpong messages epoll_idle host_path connect upgrade passthrough
 
-# Every question, then the tables; BENCH_QUICK=1 for a rough idea.
-bench:
+# Every question put to the library of the release build, then the tables; BENCH_QUICK=1 for a rough idea.
+bench: export BENCH_LIBRARY = $(RELEASE)/libsockshim.so
+bench: build
+	$(MEASURE) --no-run $(addprefix --bench ,$(QUESTIONS) report)
 	rm -f $(TARGET)/sockshim-bench.json
-	for question in $(QUESTIONS); do $(CARGO) bench --package sockshim --bench $$question || exit; done
-	$(CARGO) bench --package sockshim --bench report
+	for question in $(QUESTIONS); do $(MEASURE) --bench $$question || exit; done
+	$(MEASURE) --bench report
 
 header:
 	SOCKSHIM_BLESS=1 $(CARGO) test --test header

@@ -20,8 +20,12 @@ fn questions(criterion: &mut Criterion) {
     for wanted in [10, 1_000, 10_000] {
         let idle = wanted.min(most);
         let note = if idle < wanted { " (all that RLIMIT_NOFILE allows)" } else { "" };
-        Question::new("64 B round trips, server in epoll_wait", format!("{idle} idle{note}"), &[&idle.to_string()])
-            .ask(criterion);
+        Question::new(
+            "64 B round trips, server in epoll_wait",
+            format!("{idle} idle{note}"),
+            &[&idle.to_string()],
+        )
+        .ask(criterion);
     }
 }
 

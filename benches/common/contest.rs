@@ -116,8 +116,7 @@ struct Contest {
 
 impl Contest {
     fn start(question: &Question) -> Self {
-        let mut crews: Vec<_> =
-            question.ways.iter().map(|way| Crew::start(&question.plan, way)).collect();
+        let mut crews: Vec<_> = question.ways.iter().map(|way| Crew::start(&question.plan, way)).collect();
         let pace = crews.iter_mut().map(|crew| warm_up(crew, question.settled_after)).collect();
         let on_pipe = vec![false; crews.len()];
         Self { crews, pace, rounds: Vec::new(), on_pipe }

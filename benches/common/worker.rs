@@ -97,8 +97,9 @@ impl Worker {
         command.arg(cpu.map_or("-".to_owned(), |cpu| cpu.to_string())).args(&plan.words);
         command.env_remove("LD_PRELOAD").env("SOCKSHIM_DIR", rendezvous());
         if let Under::Sockshim(variables) = under {
-            // Cargo builds it beside the bench.
-            let library = program.with_file_name("libsockshim.so");
+            // `make bench` names the one of the release build; Cargo builds another beside the bench.
+            let library = std::env::var_os("BENCH_LIBRARY")
+                .map_or_else(|| program.with_file_name("libsockshim.so"), PathBuf::from);
             assert!(library.exists(), "{} is missing", library.display());
             command.env("LD_PRELOAD", library).envs(variables.iter().copied());
         }
@@ -119,8 +120,7 @@ impl Worker {
     }
 
     fn number(&mut self) -> u64 {
-        let mut wanted =
-            libc::pollfd { fd: self.answers.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        let mut wanted = libc::pollfd { fd: self.answers.as_raw_fd(), events: libc::POLLIN, revents: 0 };
         // SAFETY: one pollfd is passed and lives over the call.
         let ready = unsafe { libc::poll(&raw mut wanted, 1, PATIENCE_MS) };
         assert!(ready == 1, "no answer for {} s: {}", PATIENCE_MS / 1000, self.label);

@@ -49,7 +49,7 @@ fn times(area: &Area<'_>, bars: &[(String, &Row)]) -> Outcome {
         return Ok(());
     }
     let all = || bars.iter().flat_map(|(_, row)| row.entrants[..2].iter().map(|entrant| entrant.ns.median));
-    let least = 10_f64.powf(all().fold(f64::MAX, f64::min).log10().floor());
+    let least = 10_f64.powf((all().fold(f64::MAX, f64::min) / 1.5).log10().floor());
     let most = all().fold(0.0, f64::max) * 1.5;
     let count = bars.len() as i32;
     let mut chart = ChartBuilder::on(area)
@@ -95,7 +95,8 @@ fn times(area: &Area<'_>, bars: &[(String, &Row)]) -> Outcome {
 
 /// Time per connection relative to libc, by its length, a line per threshold.
 fn lives(area: &Area<'_>, title: &str, rows: &[&Row]) -> Outcome {
-    let point = |row: &Row, way: usize| (row.row.parse::<f64>().unwrap_or(1.0), 1.0 / row.entrants[way].speed.median);
+    let point =
+        |row: &Row, way: usize| (row.row.parse::<f64>().unwrap_or(1.0), 1.0 / row.entrants[way].speed.median);
     let ways = rows[0].entrants.len();
     let most = rows.iter().flat_map(|row| (1..ways).map(|way| point(row, way).1)).fold(1.0, f64::max);
     let trips = point(rows[0], 0).0..point(rows[rows.len() - 1], 0).0;
@@ -107,6 +108,7 @@ fn lives(area: &Area<'_>, title: &str, rows: &[&Row]) -> Outcome {
         .build_cartesian_2d(trips.log_scale().base(2.0), 0.0..most * 1.05)?;
     chart
         .configure_mesh()
+        .max_light_lines(0)
         .x_desc("round trips of 64 bytes in the connection (logarithmic)")
         .y_desc("time, libc = 1")
         .x_label_formatter(&|trips| format!("{trips:.0}"))

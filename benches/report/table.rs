@@ -65,7 +65,11 @@ fn list(rows: &[&Row]) -> String {
             );
         }
     }
-    let _ = writeln!(text, "\nTimes per {}; CPU is user and system time of all processes taking part.", units(rows));
+    let _ = writeln!(
+        text,
+        "\nTimes per {}; CPU is user and system time of all processes taking part.",
+        units(rows)
+    );
     text
 }
 
