@@ -62,7 +62,10 @@ fn work(job: &Job) {
             }
         });
     } else {
-        let fd = (0..=idle).map(|_| job.connect()).last().expect("at least one");
+        for _ in 0..idle {
+            job.connect();
+        }
+        let fd = job.connect();
         job.serve(fd, |count| {
             for _ in 0..count {
                 write_all(fd, &message);

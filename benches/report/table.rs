@@ -6,6 +6,9 @@ use std::fmt::Write as _;
 /// More ways than this, and a table has a column for each.
 const WIDE: usize = 6;
 
+/// Groups whose connections are expected on a pipe.
+const ON_PIPES: [&str; 3] = ["Round trips", "Messages one way", "64 B round trips, server in epoll_wait"];
+
 /// All tables, in the order of [`sections`].
 pub(crate) fn tables(results: &Results) -> String {
     let mut text = String::new();
@@ -58,7 +61,7 @@ fn list(rows: &[&Row]) -> String {
                 "| {} {how}| {} | {} | {} | {} | {} |",
                 row.row,
                 pace(row, libc),
-                pace(row, other),
+                pace(row, other) + stray(row, other),
                 ratio(other),
                 time(libc.cpu_ns.median),
                 time(other.cpu_ns.median)
@@ -92,6 +95,11 @@ fn matrix(rows: &[&Row]) -> String {
     }
     text += "\nTime per connection; in brackets by how much it is longer than with libc in the same round.\n";
     text
+}
+
+/// Says so when a row is not about what it is meant to be about.
+fn stray(row: &Row, entrant: &Entrant) -> &'static str {
+    if !entrant.on_pipe && ON_PIPES.contains(&row.group.as_str()) { " (not on a pipe)" } else { "" }
 }
 
 /// Time per operation, or a rate.
