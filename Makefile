@@ -16,7 +16,7 @@ help:
 	@echo 'make test     run all tests; the last line is the count'
 	@echo 'make loom     model-check the ring, the sleepers and the lanes; two minutes'
 	@echo 'make check    formatting, lints and documentation, as reviewers see them'
-	@echo 'make bench    measure against libc sockets'
+	@echo 'make bench    measure against libc sockets; BENCH_QUICK=1 for a rough idea'
 	@echo 'make build    the command and libsockshim.so, in $(RELEASE)'
 	@echo 'make header   regenerate include/sockshim.h'
 	@echo 'make install  into PREFIX ($(PREFIX)); DESTDIR is honoured'
@@ -41,8 +41,16 @@ check:
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps
 
-bench:
-	$(CARGO) bench --package sockshim
+MEASURE = $(CARGO) bench --profile measure --package sockshim
+QUESTIONS := pingpong messages epoll_idle host_path connect upgrade passthrough
+
+# Every question put to the library of the release build, then the tables; BENCH_QUICK=1 for a rough idea.
+bench: export BENCH_LIBRARY = $(RELEASE)/libsockshim.so
+bench: build
+	$(MEASURE) --no-run $(addprefix --bench ,$(QUESTIONS) report)
+	rm -f $(TARGET)/sockshim-bench.json
+	for question in $(QUESTIONS); do $(MEASURE) --bench $$question || exit; done
+	$(MEASURE) --bench report
 
 header:
 	SOCKSHIM_BLESS=1 $(CARGO) test --test header

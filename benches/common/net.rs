@@ -1,0 +1,161 @@
+//! The socket calls of a plain C program, and nothing between them and the C library.
+//!
+//! # Safety
+//!
+//! Every pointer handed to the C library comes from a reference or slice that lives over the call.
+
+use libc::{c_int, sockaddr_in, socklen_t};
+use std::mem::{size_of, zeroed};
+use std::net::Ipv4Addr;
+
+/// The result of a call, which must be a success.
+#[track_caller]
+pub(crate) fn check(result: isize, call: &str) -> usize {
+    usize::try_from(result).unwrap_or_else(|_| panic!("{call}: {}", std::io::Error::last_os_error()))
+}
+
+#[inline]
+pub(crate) fn read(fd: c_int, buffer: &mut [u8]) -> isize {
+    // SAFETY: pointer and length are those of a slice.
+    unsafe { libc::read(fd, buffer.as_mut_ptr().cast(), buffer.len()) }
+}
+
+#[inline]
+pub(crate) fn write(fd: c_int, data: &[u8]) -> isize {
+    // SAFETY: pointer and length are those of a slice.
+    unsafe { libc::write(fd, data.as_ptr().cast(), data.len()) }
+}
+
+/// Reads until `buffer` is full; false when the other end disconnected first.
+#[inline]
+pub(crate) fn read_all(fd: c_int, buffer: &mut [u8]) -> bool {
+    let mut done = 0;
+    while done < buffer.len() {
+        match check(read(fd, &mut buffer[done..]), "read") {
+            0 => return false,
+            n => done += n,
+        }
+    }
+    true
+}
+
+#[inline]
+pub(crate) fn write_all(fd: c_int, data: &[u8]) {
+    let mut done = 0;
+    while done < data.len() {
+        done += check(write(fd, &data[done..]), "write");
+    }
+}
+
+pub(crate) fn close(fd: c_int) {
+    // SAFETY: the benches own the descriptors that they close.
+    check(unsafe { libc::close(fd) } as isize, "close");
+}
+
+fn name(address: Ipv4Addr, port: u16) -> sockaddr_in {
+    // SAFETY: all zeroes is a valid sockaddr_in.
+    let mut name: sockaddr_in = unsafe { zeroed() };
+    name.sin_family = libc::AF_INET as libc::sa_family_t;
+    name.sin_port = port.to_be();
+    name.sin_addr.s_addr = u32::from(address).to_be();
+    name
+}
+
+fn stream_socket() -> c_int {
+    // SAFETY: no pointers.
+    check(unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM, 0) } as isize, "socket") as c_int
+}
+
+/// A listening socket on `address`, and its port.
+pub(crate) fn listen(address: Ipv4Addr, port: u16) -> (c_int, u16) {
+    let fd = stream_socket();
+    let mut name = name(address, port);
+    let mut length = size_of::<sockaddr_in>() as socklen_t;
+    // SAFETY: `name` is a socket address of that length.
+    check(unsafe { libc::bind(fd, (&raw const name).cast(), length) } as isize, "bind");
+    // SAFETY: no pointers.
+    check(unsafe { libc::listen(fd, 4096) } as isize, "listen");
+    // SAFETY: `name` has room for `length` bytes.
+    check(unsafe { libc::getsockname(fd, (&raw mut name).cast(), &raw mut length) } as isize, "getsockname");
+    (fd, u16::from_be(name.sin_port))
+}
+
+pub(crate) fn accept(listener: c_int) -> c_int {
+    // SAFETY: null pointers ask for no address.
+    let fd = unsafe { libc::accept(listener, std::ptr::null_mut(), std::ptr::null_mut()) };
+    check(fd as isize, "accept") as c_int
+}
+
+pub(crate) fn connect(address: Ipv4Addr, port: u16) -> c_int {
+    let fd = stream_socket();
+    let name = name(address, port);
+    let length = size_of::<sockaddr_in>() as socklen_t;
+    // SAFETY: `name` is a socket address of that length.
+    check(unsafe { libc::connect(fd, (&raw const name).cast(), length) } as isize, "connect");
+    fd
+}
+
+/// Sends what Nagle's algorithm holds back for want of an acknowledgement.
+pub(crate) fn push(fd: c_int) {
+    for on in [1 as c_int, 0] {
+        let length = size_of::<c_int>() as socklen_t;
+        // SAFETY: `on` is an integer of that size.
+        let result = unsafe {
+            libc::setsockopt(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, (&raw const on).cast(), length)
+        };
+        check(result as isize, "setsockopt");
+    }
+}
+
+/// Which path the connection is on as sockshim says: 1 is a pipe, 0 the kernel; 0 without sockshim.
+pub(crate) fn path(fd: c_int) -> u64 {
+    // SAFETY: the name is a C string.
+    let symbol = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"sockshim_path".as_ptr()) };
+    if symbol.is_null() {
+        return 0;
+    }
+    // SAFETY: the symbol, when it exists, is the function that include/sockshim.h declares so.
+    let function = unsafe { std::mem::transmute::<*mut libc::c_void, extern "C" fn(c_int) -> c_int>(symbol) };
+    u64::from(function(fd) == 1)
+}
+
+/// Allows this process as many descriptors as it may have, and returns the number.
+pub(crate) fn raise_descriptor_limit() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` has room for the answer.
+    check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } as isize, "getrlimit");
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: `limit` is initialised.
+    check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } as isize, "setrlimit");
+    limit.rlim_max
+}
+
+/// The processors this process may run on.
+pub(crate) fn processors() -> Vec<usize> {
+    // SAFETY: all zeroes is a valid cpu_set_t.
+    let mut set: libc::cpu_set_t = unsafe { zeroed() };
+    // SAFETY: `set` has the size that is passed.
+    let result = unsafe { libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut set) };
+    check(result as isize, "sched_getaffinity");
+    // SAFETY: the numbers are below the size of the set.
+    (0..libc::CPU_SETSIZE as usize).filter(|&cpu| unsafe { libc::CPU_ISSET(cpu, &set) }).collect()
+}
+
+pub(crate) fn pin(cpu: usize) {
+    // SAFETY: all zeroes is a valid cpu_set_t.
+    let mut set: libc::cpu_set_t = unsafe { zeroed() };
+    // SAFETY: `processors` returned the number, which is below the size of the set.
+    unsafe { libc::CPU_SET(cpu, &mut set) };
+    // SAFETY: `set` has the size that is passed.
+    let result = unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) };
+    check(result as isize, "sched_setaffinity");
+}
+
+/// User and system time of this process, in nanoseconds: what getrusage tells in microseconds.
+pub(crate) fn cpu_time() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` has room for the answer.
+    let result = unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut time) };
+    check(result as isize, "clock_gettime");
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
