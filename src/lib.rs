@@ -15,3 +15,5 @@ mod readiness;
 mod registry;
 pub mod report;
 mod sys;
+
+pub use registry::reason::Reason;

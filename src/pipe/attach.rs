@@ -165,28 +165,27 @@ pub(crate) fn become_ready(fd: c_int, pipe: &Pipe) {
     }
     let taken = entry.read_lock.0.take();
     let mut position = None;
-    let mut received = 0;
     if taken == Taken::Ours
         && entry.readers.compare_exchange(0, READY, Ordering::SeqCst, Ordering::Relaxed).is_ok()
     {
         position = reading_position(fd);
-        if let Some((position, arrived)) = position {
-            received = arrived;
+        if let Some(position) = position {
             pipe.incoming().reader.kernel_read.store(position, Ordering::Relaxed);
         }
     }
     entry.read_lock.0.release(taken);
     // Not under the read lock: a wait takes it after the lock of its set.
-    if position.is_some() && epoll::upgrade(pipe, received) {
+    if position.is_some() && epoll::upgrade(pipe) {
+        // Until this end first writes, the other one learns from here whether both share a processor.
+        pipe.outgoing().producer.cpu.store(kernel::cpu() + 1, Ordering::Relaxed);
         // A thread may wait for this socket in an epoll set already.
         pipe.incoming().want_bell();
         pipe.incoming().reader.ready.store(1, Ordering::SeqCst);
     }
 }
 
-/// Bytes taken from the kernel's stream so far, and bytes that arrived: the first is the second less what
-/// waits, between two looks that agree.
-fn reading_position(fd: c_int) -> Option<(u64, u64)> {
+/// Bytes taken from the kernel's stream so far: what arrived less what waits, between two looks that agree.
+fn reading_position(fd: c_int) -> Option<u64> {
     for _ in 0..16 {
         let before = kernel::tcp_position(fd).ok()?;
         let waiting = kernel::queued(fd).ok()?;
@@ -195,7 +194,7 @@ fn reading_position(fd: c_int) -> Option<(u64, u64)> {
             return None;
         }
         if before.received == after.received && after.state == before.state {
-            return Some((before.received.checked_sub(waiting as u64)?, before.received));
+            return before.received.checked_sub(waiting as u64);
         }
     }
     None

@@ -256,6 +256,7 @@ fn enter_ring(fd: c_int, pipe: &Pipe, taken: Taken) -> bool {
         return taken == Taken::Ours && may_open(pipe, epoch) && open(fd, pipe, epoch);
     }
     if pipe.other_end() != END_JOINED || !reader_lives(fd, pipe) {
+        pipe.entry.reason.store(Reason::PeerLeft as u32, Ordering::Relaxed);
         spill(fd, pipe);
         return false;
     }

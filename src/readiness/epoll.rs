@@ -47,9 +47,6 @@ pub(crate) const ENDING: u32 = 16;
 pub(crate) const NESTED: u32 = 32;
 /// Neither socket nor set of ours: only its data is translated.
 pub(crate) const FOREIGN: u32 = 64;
-/// Edge-triggered, of a socket that may come onto a pipe: the kernel's events are the program's, but with our
-/// tag, so that we know at the upgrade what was reported.
-pub(crate) const CANDIDATE: u32 = 128;
 /// From here on: scans since it was last ready.
 pub(crate) const IDLE_ONE: u32 = 1 << 16;
 
@@ -139,19 +136,14 @@ fn add(arena: &Arena, fd: c_int, set: Set, target: c_int, event: epoll_event, ki
     if event.events & EPOLLEXCLUSIVE as u32 != 0 && (event.events & !EXCLUSIVE_TAKES != 0 || matches!(kind, Descriptor::Set(_))) {
         return Err(Errno(libc::EINVAL));
     }
-    let on_pipe = match kind {
+    let managed = match kind {
         Descriptor::Socket(socket) => socket.entry().is_some_and(is_ready_reader),
         _ => true,
     };
-    let managed = on_pipe || event.events & EPOLLET as u32 != 0;
     let Some(index) = arena.take_registration() else {
         return add_unseen(fd, target, &event);
     };
-    let given = match (managed, on_pipe) {
-        (true, true) => kernel_event(entry, index, event.events, kind),
-        (true, false) => kernel_event(entry, index, event.events, Descriptor::Host),
-        _ => event,
-    };
+    let given = if managed { kernel_event(entry, index, event.events, kind) } else { event };
     if let Err(error) = kernel::epoll_ctl(fd, libc::EPOLL_CTL_ADD, target, Some(&given)) {
         arena.registration(index).set.store(u32::MAX, Ordering::Relaxed);
         arena.free_registration(index);
@@ -165,9 +157,7 @@ fn add(arena: &Arena, fd: c_int, set: Set, target: c_int, event: epoll_event, ki
         lifecycle::pin(target, Reason::UnknownSet);
         return Ok(());
     }
-    if !on_pipe {
-        arena.registration(index).flags.fetch_or(CANDIDATE, Ordering::Relaxed);
-    } else if managed {
+    if managed {
         hot::warm(arena, entry, index);
         poke(arena, fd, entry, index);
     }
@@ -189,7 +179,7 @@ fn modify(arena: &Arena, fd: c_int, set: &SetEntry, index: u32, event: &epoll_ev
         return Err(Errno(libc::EINVAL));
     }
     let changed = (before ^ event.events) & (EPOLLOUT | libc::EPOLLPRI) as u32;
-    let is_plain = registration.flags.load(Ordering::Relaxed) & (NESTED | FOREIGN | CANDIDATE) == 0;
+    let is_plain = registration.flags.load(Ordering::Relaxed) & (NESTED | FOREIGN) == 0;
     if changed != 0 || !is_plain {
         let kind = if is_plain { Descriptor::Socket(Socket { slot: 0, generation: 0 }) } else { Descriptor::Host };
         kernel::epoll_ctl(fd, libc::EPOLL_CTL_MOD, target, Some(&kernel_event(set, index, event.events, kind)))?;
@@ -224,7 +214,7 @@ fn poke(arena: &Arena, fd: c_int, set: &SetEntry, index: u32) {
         return;
     }
     let registration = arena.registration(index);
-    if registration.flags.load(Ordering::Relaxed) & (NESTED | FOREIGN | CANDIDATE) != 0 {
+    if registration.flags.load(Ordering::Relaxed) & (NESTED | FOREIGN) != 0 {
         return;
     }
     let target = registration.fd.load(Ordering::Relaxed);
@@ -234,9 +224,8 @@ fn poke(arena: &Arena, fd: c_int, set: &SetEntry, index: u32) {
     let _ = kernel::epoll_ctl(fd, libc::EPOLL_CTL_MOD, target, Some(&event));
 }
 
-/// The registrations of a socket that comes onto a pipe, when the kernel has received so many bytes, become
-/// managed. False when one cannot be reached.
-pub(crate) fn upgrade(pipe: &Pipe, received: u64) -> bool {
+/// The registrations of a socket that comes onto a pipe become managed. False when one cannot be reached.
+pub(crate) fn upgrade(pipe: &Pipe) -> bool {
     let Some(arena) = arena::get() else { return false };
     for place in &pipe.entry.registrations {
         let Some(index) = place.load(Ordering::Acquire).checked_sub(1) else { continue };
@@ -248,11 +237,8 @@ pub(crate) fn upgrade(pipe: &Pipe, received: u64) -> bool {
         let target = registration.fd.load(Ordering::Relaxed);
         let events = registration.events.load(Ordering::Relaxed);
         let event = kernel_event(set, index, events, Descriptor::Socket(pipe.socket));
-        let was_managed = registration.flags.load(Ordering::Relaxed) & MANAGED != 0;
-        if !was_managed {
-            // Before the kernel can tell with our tag.
-            set.managed.fetch_add(1, Ordering::Release);
-        }
+        // Before the kernel can tell with our tag.
+        set.managed.fetch_add(1, Ordering::Release);
         let result = if events & EPOLLEXCLUSIVE as u32 != 0 {
             kernel::epoll_ctl(fd, libc::EPOLL_CTL_DEL, target, None)
                 .and_then(|()| kernel::epoll_ctl(fd, libc::EPOLL_CTL_ADD, target, Some(&event)))
@@ -260,16 +246,10 @@ pub(crate) fn upgrade(pipe: &Pipe, received: u64) -> bool {
             kernel::epoll_ctl(fd, libc::EPOLL_CTL_MOD, target, Some(&event))
         };
         if result.is_ok() {
-            let mut flags = registration.flags.load(Ordering::Relaxed) & !(CANDIDATE | FRESH);
-            let arrived = crate::pipe::events::arrived(target, pipe);
-            if was_managed && registration.reported.load(Ordering::Relaxed) == received {
-                registration.reported.store(arrived, Ordering::Relaxed);
-            } else {
-                flags |= FRESH;
-            }
-            registration.flags.store(flags | MANAGED, Ordering::Relaxed);
+            // Whether the kernel has told the program of what is unread cannot be known: it is told (again).
+            registration.flags.fetch_or(MANAGED | FRESH, Ordering::Relaxed);
             hot::warm(arena, set, index);
-        } else if !was_managed {
+        } else {
             set.managed.fetch_sub(1, Ordering::Release);
         }
         set.lock.release(taken);

@@ -14,9 +14,10 @@ static RING_MAX: AtomicU32 = AtomicU32::new(sockshim_ring::layout::MAX_CAPACITY)
 static SPIN_US: AtomicU32 = AtomicU32::new(DEFAULT_SPIN_US);
 
 const UNSET: u64 = u64::MAX;
-/// A set-up costs about as much as ten round trips save (docs/benchmarks.md).
-const DEFAULT_BYTES: u64 = 64 * 1024;
-const DEFAULT_CALLS: u32 = 16;
+/// A set-up is earned back after some thirty round trips (docs/benchmarks.md, "When to upgrade"); connections
+/// that end before should not pay for it.
+const DEFAULT_BYTES: u64 = 256 * 1024;
+const DEFAULT_CALLS: u32 = 64;
 /// What a sleep and a wake-up across processors cost.
 const DEFAULT_SPIN_US: u32 = 50;
 

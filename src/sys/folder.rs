@@ -49,9 +49,7 @@ pub(crate) fn usable(configured: Option<&CStr>) -> Option<Path> {
         Some(name) => path.write_str(name).ok()?,
         None => write!(path, "/dev/shm/sockshim-{}", kernel::geteuid()).ok()?,
     }
-    if named.is_none() {
-        let _ = kernel::mkdir(path.as_c_str(), 0o700);
-    }
+    let _ = kernel::mkdir(path.as_c_str(), 0o700);
     let fd = kernel::open(path.as_c_str(), libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW, 0).ok()?;
     let facts = kernel::file_facts(fd);
     kernel::close(fd);

@@ -9,7 +9,7 @@ use libc::{
 };
 
 use crate::data::{Flow, Random};
-use crate::harness::{Case, assert_on_pipe, case, dialogue};
+use crate::harness::{Case, assert_on_pipe, case, dialogue, Environment, environment};
 use crate::sys::wait::{add, control, delete, epoll, epoll_wait, modify, ready};
 use crate::sys::{self, Errno, call, fails};
 
@@ -66,6 +66,9 @@ pub(crate) const CASES: &[Case] = &[
         |end| {
             let set = epoll();
             add(set, end.fd, EPOLLIN | EPOLLRDHUP | EPOLLET);
+            // When a connection comes onto its pipe while bytes are unread, they are reported once more: whether
+            // the kernel has reported them cannot be known (docs/compatibility.md).
+            let mut again = 0;
             for before in [0, 10_000] {
                 Flow::new(1).read(end.fd, before, 500);
                 ready(set, 0);
@@ -81,12 +84,13 @@ pub(crate) const CASES: &[Case] = &[
                         _ => sys::recv(end.fd, &mut [0; 500], libc::MSG_DONTWAIT),
                     };
                     read.expect("read");
-                    assert_eq!(ready(set, 0), []);
+                    again += ready(set, 0).len();
                 }
                 assert_eq!(sys::read(end.fd, &mut [0; 5]), Ok(1), "the rest of the last round");
                 end.tell();
             }
             end.tell();
+            assert!(again <= usize::from(environment() != Environment::Host), "{again} reports without new bytes");
             assert_eq!(ready(set, -1), [(EPOLLIN | EPOLLRDHUP, end.fd as u64)]);
             assert_eq!(ready(set, 0), []);
             assert_on_pipe(end.fd);

@@ -1,6 +1,6 @@
 //! The hot registrations of a set: those that every wait looks at. Under the set's lock.
 
-use super::{CANDIDATE, DISABLED, ENDING, FOREIGN, FRESH, HOT, IDLE_ONE, NESTED, pipe_of};
+use super::{DISABLED, ENDING, FOREIGN, FRESH, HOT, IDLE_ONE, NESTED, pipe_of};
 use crate::pipe::{Pipe, events};
 use crate::registry::Socket;
 use crate::registry::arena::{self, Arena, FLAG_NO_SPACE, REGISTRATIONS, Registration, SETS, SetEntry};
@@ -127,9 +127,6 @@ fn ready(arena: &Arena, registration: &Registration) -> Option<u32> {
     if flags & (NESTED | FOREIGN) != 0 {
         return ready_other(arena, registration, flags, wanted);
     }
-    if flags & CANDIDATE != 0 {
-        return ready_candidate(registration);
-    }
     let pipe = pipe_of(arena, registration)?;
     let fd = live_descriptor(registration)?;
     let incoming = pipe.incoming();
@@ -157,33 +154,19 @@ fn ready(arena: &Arena, registration: &Registration) -> Option<u32> {
         }
         found
     };
+    // An end makes the socket readable: an edge, whether or not the program asks for EPOLLRDHUP.
+    let ends = found & ENDS;
     let found = found & (wanted | (EPOLLERR | EPOLLHUP) as u32);
     if !edge || found == 0 {
         return Some(found);
     }
     let arrived = events::arrived(fd, &pipe);
-    let news = flags & FRESH != 0 || is_edge(registration, &pipe, found, told, arrived);
+    let news = flags & FRESH != 0 || is_edge(registration, &pipe, found, ends, told, arrived);
     if news {
         registration.reported.store(arrived, Ordering::Relaxed);
-        registration.ended.fetch_or(found & ENDS, Ordering::Relaxed);
+        registration.ended.fetch_or(ends, Ordering::Relaxed);
     }
     Some(if news { found } else { 0 })
-}
-
-/// A socket that is not on a pipe yet: the kernel's edge is the program's edge. What had arrived by then is
-/// remembered for the upgrade.
-fn ready_candidate(registration: &Registration) -> Option<u32> {
-    let told = take_told(registration);
-    if told == 0 {
-        return None;
-    }
-    if told & EPOLLIN as u32 != 0
-        && let Some(fd) = live_descriptor(registration)
-        && let Ok(position) = kernel::tcp_position(fd)
-    {
-        registration.reported.store(position.received, Ordering::Relaxed);
-    }
-    Some(told)
 }
 
 /// A descriptor of this process for a registration's socket: the one that was registered, or, when that is
@@ -201,9 +184,9 @@ fn live_descriptor(registration: &Registration) -> Option<i32> {
 }
 
 /// Whether something has happened since the last report: data, an end, or what the kernel told.
-fn is_edge(registration: &Registration, pipe: &Pipe, found: u32, told: u32, arrived: u64) -> bool {
+fn is_edge(registration: &Registration, pipe: &Pipe, found: u32, ends: u32, told: u32, arrived: u64) -> bool {
     let data = found & EPOLLIN as u32 != 0 && registration.reported.load(Ordering::Relaxed) != arrived;
-    let end = found & ENDS & !registration.ended.load(Ordering::Relaxed) != 0;
+    let end = ends & !registration.ended.load(Ordering::Relaxed) != 0;
     // With a bell the kernel tells everything that holds; room is news only after there was none.
     let room = told & found & EPOLLOUT as u32 != 0
         && (told & EPOLLIN as u32 == 0 || pipe.entry.flags.load(Ordering::Relaxed) & FLAG_NO_SPACE != 0);
@@ -292,10 +275,6 @@ pub(crate) fn has_ready(arena: &Arena, set: &SetEntry, depth: usize) -> bool {
                 if depth < 5 && has_ready(arena, inner, depth + 1) {
                     return true;
                 }
-            } else if flags & CANDIDATE != 0 {
-                if registration.told.load(Ordering::Relaxed) != 0 {
-                    return true;
-                }
             } else if let Some(pipe) = pipe_of(arena, registration)
                 && is_ready_quietly(registration, &pipe)
             {
@@ -339,9 +318,6 @@ fn arm(arena: &Arena, registration: &Registration) -> bool {
     let flags = registration.flags.load(Ordering::Relaxed);
     if flags & NESTED != 0 {
         return false;
-    }
-    if flags & CANDIDATE != 0 {
-        return registration.told.load(Ordering::Relaxed) == 0;
     }
     let Some(pipe) = pipe_of(arena, registration) else { return true };
     let Some(fd) = live_descriptor(registration) else { return true };

@@ -1,7 +1,7 @@
 //! epoll_wait(2) and its relatives.
 
 use super::{hot, is_tag, lock_set};
-use crate::error::Errno;
+use crate::error::{Errno, outcome};
 use crate::pipe::{buffers, spin};
 use crate::readiness::Deadline;
 use crate::registry::arena::{self, Arena, SetEntry};
@@ -35,6 +35,26 @@ pub(crate) unsafe fn wait(
 ) -> Result<usize, Errno> {
     let Some(arena) = arena::get() else { return Err(Errno(libc::EBADF)) };
     let entry = arena.set(set.slot);
+    if entry.first.load(Ordering::Acquire) == 0 {
+        // No socket of ours in it, though one may come while we wait: it wakes us (`epoll::poke`), and then
+        // there are tags to translate.
+        let place = arena::enroll(&entry.sleepers, lock::thread());
+        // SAFETY: the caller's promise.
+        let told = unsafe { kernel_wait(fd, events, most, deadline, mask) };
+        if let Some(place) = place {
+            arena::leave(&entry.sleepers, place);
+        }
+        if told <= 0 {
+            return outcome(told);
+        }
+        // SAFETY: the kernel has just filled that many.
+        let out = unsafe { core::slice::from_raw_parts_mut(events, most as usize) };
+        let kept = absorb(arena, entry, out, 0, told as usize);
+        let count = kept + look_at_pipes(arena, entry, &mut out[kept..]);
+        if count > 0 || deadline.left() == Some(0) {
+            return Ok(count);
+        }
+    }
     let there = most > 0 && buffers::is_good(events, most.min(64) as usize * size_of::<epoll_event>(), true);
     if entry.managed.load(Ordering::Acquire) == 0 || !there {
         // SAFETY: the caller's promise.
