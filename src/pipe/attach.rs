@@ -12,9 +12,9 @@ use crate::sys::{diag, kernel};
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
 
-/// Calls after which a maker stops waiting for an end that does not come, and bytes after which it does.
+/// Calls, and ticks (about two seconds), after which a maker stops waiting for an end that does not come.
 const PATIENCE_CALLS: u32 = 4096;
-const PATIENCE_BYTES: u64 = 64 << 20;
+const PATIENCE: u64 = 5_000_000_000;
 
 /// Counts a call of an undecided connection, and upgrades it when it is time.
 #[inline]
@@ -81,6 +81,7 @@ fn begin(fd: c_int, socket: Socket, entry: &'static Entry) {
             local.end.store(identity.end() as u32, Ordering::Relaxed);
             local.seen_head.store(0, Ordering::Relaxed);
             local.watched_tail.store(0, Ordering::Relaxed);
+            local.watched_since.store(kernel::ticks(), Ordering::Relaxed);
             local.segment.store(met.base, Ordering::Release);
             enter(entry, met.joined);
         }
@@ -121,8 +122,8 @@ fn look_again(socket: Socket, entry: &'static Entry) {
         return;
     }
     let calls = entry.calls.load(Ordering::Relaxed);
-    let bytes = entry.bytes.load(Ordering::Relaxed);
-    if calls > PATIENCE_CALLS || bytes > PATIENCE_BYTES {
+    let waited = kernel::ticks().wrapping_sub(pipe.local.watched_since.load(Ordering::Relaxed));
+    if calls > PATIENCE_CALLS && waited > PATIENCE {
         abandon(&pipe, Reason::PeerWithout);
     }
 }

@@ -209,7 +209,8 @@ pub(crate) const CASES: &[Case] = &[
                 assert_eq!(ready(set, -1), [(EPOLLOUT, end.fd as u64)]);
                 waits += 1;
             }
-            assert!(waits > 0);
+            // A ring may take it all without ever being full.
+            assert!(waits > 0 || environment() != Environment::Host);
             end.close();
         },
         |end| assert_eq!(Flow::new(1).read_to_end(end.fd, 300_000), 100 << 20),
