@@ -181,6 +181,14 @@ enum sockshim_reason {
      * Its descriptor was seen for the first time in the middle of its life.
      */
     SOCKSHIM_REASON_INHERITED = 24,
+    /**
+     * A process that shares the socket was stopped in the middle of a write.
+     */
+    SOCKSHIM_REASON_STOPPED = 25,
+    /**
+     * `SO_RCVLOWAT` is above 1, for as long as it is.
+     */
+    SOCKSHIM_REASON_LOW_WATER = 26,
 };
 
 /**

@@ -78,9 +78,9 @@ fn an_end_without_sockshim_leaves_the_other_one_with_the_kernel() {
     for modes in [(Mode::AtOnce, Mode::Native), (Mode::Native, Mode::AtOnce), (Mode::Preloaded, Mode::Native)]
     {
         let test = Test::new();
-        let server = ["listen", "pong", "6000", "say", "ready", "await", "go"];
+        let server = ["listen", "pong", "60000", "say", "ready", "await", "go"];
         let (mut server, mut client, _) = test.pair(modes.0, modes.1, &server, |port| {
-            ["connect", port, "ping", "6000", "say", "ready", "await", "go"].map(str::to_owned).into()
+            ["connect", port, "ping", "60000", "say", "ready", "await", "go"].map(str::to_owned).into()
         });
         for end in [&mut server, &mut client] {
             says_ready(end);
@@ -93,7 +93,7 @@ fn an_end_without_sockshim_leaves_the_other_one_with_the_kernel() {
             (&"host".into(), &"host".into(), &5.into())
         );
         assert_eq!(end["reason_text"], "the peer does not run on sockshim");
-        assert_eq!((number(end, "kernel_sent"), number(end, "kernel_received")), (6000, 6000));
+        assert_eq!((number(end, "kernel_sent"), number(end, "kernel_received")), (60000, 60000));
         assert!(end["ring_recv_q"].is_null());
         test.go();
         server.success();

@@ -12,9 +12,10 @@ use crate::sys::{diag, kernel};
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
 
-/// Calls, and ticks (about two seconds), after which a maker stops waiting for an end that does not come.
+/// Calls, and ticks (about a quarter of a second), after which a maker stops waiting for an end that does not
+/// come.
 const PATIENCE_CALLS: u32 = 4096;
-const PATIENCE: u64 = 5_000_000_000;
+const PATIENCE: u64 = 600_000_000;
 
 /// Counts a call of an undecided connection, and upgrades it when it is time.
 #[inline]

@@ -177,8 +177,9 @@ unsafe fn take_locked(
             if incoming.has_bytes() {
                 continue;
             }
-            match drain_to(fd, pipe, incoming.switch.resume.load(Ordering::Relaxed)) {
+            match drain_to(fd, pipe, epoch) {
                 Drained::Done => incoming.follow(epoch),
+                Drained::Moved => {}
                 Drained::NotYet => return Look::Empty { epoch: ahead },
                 Drained::End => return Look::End,
                 Drained::Failed(error) => return Look::Failed(error),
@@ -212,7 +213,13 @@ unsafe fn take_locked(
         } else {
             let kernel_end = incoming.switch.kernel_end.load(Ordering::Relaxed);
             let position = incoming.reader.kernel_read.load(Ordering::Relaxed);
-            let Some(left) = kernel_end.checked_sub(position) else { return end::broken(fd, pipe) };
+            let Some(left) = kernel_end.checked_sub(position) else {
+                if incoming.reader_epoch() != epoch {
+                    // A signal handler has read on meanwhile.
+                    continue;
+                }
+                return end::broken(fd, pipe);
+            };
             if left == 0 {
                 incoming.follow(epoch);
                 continue;
@@ -220,6 +227,10 @@ unsafe fn take_locked(
             let ahead = incoming.epoch();
             // A signal handler that reads from this socket must not take what is counted here.
             let mask = kernel::block_signals();
+            if incoming.reader_epoch() != epoch {
+                kernel::restore_signals(mask);
+                continue;
+            }
             let left = kernel_end.saturating_sub(incoming.reader.kernel_read.load(Ordering::Relaxed));
             let look = match wanted.min(left as usize) {
                 0 if wanted > 0 => Look::Bytes(0),
@@ -260,7 +271,7 @@ fn peek_beyond(
         return 0;
     }
     // The bells in between are of no use to anybody any more: the epoch is over.
-    match drain_to(fd, pipe, incoming.switch.resume.load(Ordering::Relaxed)) {
+    match drain_to(fd, pipe, epoch) {
         Drained::Done => match kernel_bytes(fd, buffers, skip, wanted, libc::MSG_PEEK) {
             Look::Bytes(count) => count,
             _ => 0,
@@ -293,7 +304,7 @@ pub(crate) fn drain_bells(fd: c_int, pipe: &Pipe) {
         } else {
             incoming.switch.resume.load(Ordering::Relaxed)
         };
-        let _ = drain_to(fd, pipe, end);
+        let _ = drain_quietly(fd, &incoming.reader.kernel_read, end);
     }
 }
 
@@ -306,8 +317,8 @@ pub(crate) fn follow(fd: c_int, pipe: &Pipe) {
             return;
         }
         if is_ring(epoch) {
-            match drain_to(fd, pipe, incoming.switch.resume.load(Ordering::Relaxed)) {
-                Drained::Done => {}
+            match drain_to(fd, pipe, epoch) {
+                Drained::Done | Drained::Moved => {}
                 Drained::Failed(error) => {
                     // The kernel reports an error once: keep it for the call that may tell it.
                     pipe.entry.pending_error.store(error.0, Ordering::Release);
@@ -355,13 +366,21 @@ enum Drained {
     Failed(Errno),
     /// The position lies behind us: impossible.
     Beyond,
+    /// A signal handler of this thread has followed the writer already.
+    Moved,
 }
 
-/// Throws away the bells up to kernel position `to`. Under the read lock.
-fn drain_to(fd: c_int, pipe: &Pipe, to: u64) -> Drained {
+/// Throws away the bells of ring epoch `epoch`, which the writer has left. Under the read lock.
+fn drain_to(fd: c_int, pipe: &Pipe, epoch: u32) -> Drained {
+    let incoming = pipe.incoming();
     // A signal handler that reads from this socket must not take what is counted here.
     let mask = kernel::block_signals();
-    let drained = drain_quietly(fd, &pipe.incoming().reader.kernel_read, to);
+    let drained = if incoming.reader_epoch() == epoch {
+        let resume = incoming.switch.resume.load(Ordering::Relaxed);
+        drain_quietly(fd, &incoming.reader.kernel_read, resume)
+    } else {
+        Drained::Moved
+    };
     kernel::restore_signals(mask);
     if matches!(drained, Drained::Done) {
         // Whoever relied on one of those bells wants another.
@@ -499,8 +518,9 @@ fn sleep(fd: c_int, pipe: &Pipe, epoch: u32) -> Result<Option<()>, Errno> {
     arena::leave(&entry.sleepers, place);
     match received {
         1.. if is_quiet(pipe) && bells_waiting(pipe) == 0 => {
-            // A byte that no bell accounts for, unless the writer has moved on while we looked.
-            if is_quiet(pipe) && bells_waiting(pipe) == 0 && kernel::queued(fd).unwrap_or(0) > 0 {
+            // A byte that no bell accounts for? A bell is counted before it is sent: look at the queue first.
+            let waits = kernel::queued(fd).unwrap_or(0) > 0;
+            if waits && bells_waiting(pipe) == 0 && is_quiet(pipe) {
                 return end::intruded(fd, pipe).map(Some);
             }
             Ok(None)

@@ -113,6 +113,12 @@ fn a_connection_survives_being_handed_to_another_program() {
     let Some(python) = python() else { return };
     for ends in Ends::ALL {
         for keeps_environment in ["keeps", "drops"] {
+            // A program that does not run on sockshim cannot read what is still in the ring
+            // (docs/compatibility.md, "Handing a connection on").
+            let on_pipe = ends.server != Mode::Native && ends.client != Mode::Native;
+            if on_pipe && keeps_environment == "drops" {
+                continue;
+            }
             let scratch = Scratch::new();
             let mut server = scratch.start(scratch.command(ends.server, &python).args([
                 "-c",

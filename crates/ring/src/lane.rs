@@ -85,15 +85,13 @@ impl Direction {
 
     /// Reader: goes on to the next epoch.
     pub fn follow(&self, epoch: u32) {
-        if is_ring(epoch) {
-            let bells = self
-                .switch
-                .resume
-                .load(Ordering::Relaxed)
-                .wrapping_sub(self.switch.kernel_end.load(Ordering::Relaxed));
+        // Compared: a signal handler that reads from this socket may have followed already.
+        let moved = self.reader.epoch.compare_exchange(epoch, after(epoch), Ordering::Release, Ordering::Relaxed);
+        if moved.is_ok() && is_ring(epoch) {
+            let resume = self.switch.resume.load(Ordering::Relaxed);
+            let bells = resume.wrapping_sub(self.switch.kernel_end.load(Ordering::Relaxed));
             self.reader.bells_past.fetch_add(bells, Ordering::Relaxed);
         }
-        self.reader.epoch.store(after(epoch), Ordering::Release);
     }
 }
 

@@ -111,15 +111,20 @@ impl Direction {
     /// [`Damaged`] when the indices cannot be true.
     #[inline]
     pub fn readable(&self) -> Result<Span, Damaged> {
-        let head = self.consumer.head.load(Ordering::Relaxed);
-        // pairs with: publish
-        let tail = self.producer.tail.load(Ordering::Acquire) & !CLOSED;
-        let used = distance(head, tail);
-        let capacity = self.checked_capacity()?;
-        if used > u64::from(capacity) {
-            return Err(Damaged);
+        loop {
+            let head = self.consumer.head.load(Ordering::Relaxed);
+            // pairs with: publish
+            let tail = self.producer.tail.load(Ordering::Acquire) & !CLOSED;
+            let used = distance(head, tail);
+            let capacity = self.checked_capacity()?;
+            if used <= u64::from(capacity) {
+                return Ok(Span { position: head, length: used as usize, capacity });
+            }
+            // A signal handler of this thread may have read between the two looks, and the writer have gone on.
+            if self.consumer.head.load(Ordering::Relaxed) == head {
+                return Err(Damaged);
+            }
         }
-        Ok(Span { position: head, length: used as usize, capacity })
     }
 
     /// Whether there is anything to take; a look without a lock.
