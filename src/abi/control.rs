@@ -1,15 +1,15 @@
 //! `fcntl`, `ioctl`, and sockshim's own control functions.
 
-use crate::error::Errno;
 use super::quietly;
+use crate::error::Errno;
 use crate::pipe::{attach, events};
 use crate::registry::arena::{self, FLAG_NONBLOCK, STATE_PIPE};
 use crate::registry::reason::Reason;
 use crate::registry::{Socket, lifecycle, socket, table};
 use crate::sys::real;
-use std::sync::atomic::Ordering;
 use libc::{F_GETFD, c_char, c_int, c_uint, c_ulong};
 use std::ffi::CStr;
+use std::sync::atomic::Ordering;
 
 /// Where the bytes of a connection run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -195,9 +195,9 @@ pub unsafe extern "C" fn sockshim_counters(fd: c_int, out: *mut Counters) -> c_i
     if !is_open(fd) {
         return refuse(libc::EBADF);
     }
-    let counters = table::socket(fd).and_then(Socket::entry).map_or(Counters::default(), |entry| {
-        Counters::of(&entry.counters)
-    });
+    let counters = table::socket(fd)
+        .and_then(Socket::entry)
+        .map_or(Counters::default(), |entry| Counters::of(&entry.counters));
     // SAFETY: upheld by the caller.
     unsafe { store(counters, out) }
 }
@@ -296,29 +296,6 @@ const REASONS: [&CStr; 27] = [
     c"SO_RCVLOWAT is above 1",
 ];
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_closed_descriptor_is_refused() {
-        assert_eq!(sockshim_path(-1), -1);
-        assert_eq!(Errno::last(), Errno(libc::EBADF));
-        assert_eq!(sockshim_pin_host(-1), -1);
-        // SAFETY: a null pointer is allowed.
-        assert_eq!(unsafe { sockshim_process_counters(std::ptr::null_mut()) }, -1);
-        assert_eq!(Errno::last(), Errno(libc::EFAULT));
-    }
-
-    #[test]
-    fn every_reason_has_a_text() {
-        assert_eq!(REASONS.len(), Reason::LowWater as usize + 1);
-        for number in [0, 24, 25, u32::MAX] {
-            assert!(!sockshim_reason_text(number).is_null());
-        }
-    }
-}
-
 impl Counters {
     /// The counters of a socket as they are now.
     fn of(shared: &arena::Counters) -> Self {
@@ -358,6 +335,29 @@ fn note_nonblocking(fd: c_int, nonblocking: bool) {
             entry.flags.fetch_or(FLAG_NONBLOCK, Ordering::Relaxed);
         } else {
             entry.flags.fetch_and(!FLAG_NONBLOCK, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_closed_descriptor_is_refused() {
+        assert_eq!(sockshim_path(-1), -1);
+        assert_eq!(Errno::last(), Errno(libc::EBADF));
+        assert_eq!(sockshim_pin_host(-1), -1);
+        // SAFETY: a null pointer is allowed.
+        assert_eq!(unsafe { sockshim_process_counters(std::ptr::null_mut()) }, -1);
+        assert_eq!(Errno::last(), Errno(libc::EFAULT));
+    }
+
+    #[test]
+    fn every_reason_has_a_text() {
+        assert_eq!(REASONS.len(), Reason::LowWater as usize + 1);
+        for number in [0, 24, 25, u32::MAX] {
+            assert!(!sockshim_reason_text(number).is_null());
         }
     }
 }

@@ -242,7 +242,8 @@ pub unsafe extern "C-unwind" fn sockshim_recvmmsg(
         // SAFETY: as above.
         let message = unsafe { &mut *msgs.add(index) };
         // SAFETY: as above.
-        let received = unsafe { sockshim_recvmsg(fd, &raw mut message.msg_hdr, flags & !libc::MSG_WAITFORONE) };
+        let received =
+            unsafe { sockshim_recvmsg(fd, &raw mut message.msg_hdr, flags & !libc::MSG_WAITFORONE) };
         if received < 0 {
             return if index > 0 { index as c_int } else { -1 };
         }

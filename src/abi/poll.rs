@@ -8,8 +8,8 @@ use crate::readiness::{Deadline, epoll, poll};
 use crate::registry::reason::Reason;
 use crate::registry::{lifecycle, table};
 use crate::sys::real;
-use std::ptr;
 use libc::{c_int, epoll_event, fd_set, nfds_t, pollfd, sigset_t, size_t, timespec, timeval};
+use std::ptr;
 
 /// `select(2)`: waits until a descriptor of three sets is ready.
 ///
@@ -31,7 +31,8 @@ pub unsafe extern "C-unwind" fn sockshim_select(
     // SAFETY: the caller keeps the contract of select(2).
     let kernel = || unsafe { real::select(nfds, readfds, writefds, exceptfds, timeout) };
     let sets = Sets { read: readfds.cast(), write: writefds.cast(), except: exceptfds.cast() };
-    if !sets.are_there(nfds) || !(timeout.is_null() || buffers::is_good(timeout, size_of::<timeval>(), true)) {
+    if !sets.are_there(nfds) || !(timeout.is_null() || buffers::is_good(timeout, size_of::<timeval>(), true))
+    {
         return kernel();
     }
     // SAFETY: as above.
@@ -267,7 +268,8 @@ pub unsafe extern "C-unwind" fn sockshim_epoll_wait(
     };
     let time = u64::try_from(timeout).ok().map(|milliseconds| milliseconds * 1_000_000);
     // SAFETY: as above.
-    answer(unsafe { epoll::wait::wait(epfd, set, events, maxevents, Deadline::after(time), ptr::null()) }) as c_int
+    answer(unsafe { epoll::wait::wait(epfd, set, events, maxevents, Deadline::after(time), ptr::null()) })
+        as c_int
 }
 
 /// `epoll_pwait(2)`: waits with a signal mask.
@@ -293,7 +295,8 @@ pub unsafe extern "C-unwind" fn sockshim_epoll_pwait(
     };
     let time = u64::try_from(timeout).ok().map(|milliseconds| milliseconds * 1_000_000);
     // SAFETY: as above.
-    answer(unsafe { epoll::wait::wait(epfd, set, events, maxevents, Deadline::after(time), sigmask) }) as c_int
+    answer(unsafe { epoll::wait::wait(epfd, set, events, maxevents, Deadline::after(time), sigmask) })
+        as c_int
 }
 
 /// `epoll_pwait2(2)`: waits with a signal mask and a `timespec`.

@@ -20,7 +20,7 @@ unsafe fn descriptors(message: &msghdr, mut each: impl FnMut(c_int)) {
             // SAFETY: as above.
             let data = unsafe { CMSG_DATA(part) };
             let used = data as usize - header as usize;
-            for index in 0..(part.cmsg_len as usize).saturating_sub(used) / size_of::<c_int>() {
+            for index in 0..part.cmsg_len.saturating_sub(used) / size_of::<c_int>() {
                 // SAFETY: as above.
                 each(unsafe { data.cast::<c_int>().add(index).read_unaligned() });
             }
@@ -47,8 +47,10 @@ pub(super) unsafe fn sending(message: &msghdr) {
 /// The kernel has filled the message.
 pub(super) unsafe fn received(message: &msghdr) {
     // SAFETY: upheld by the caller.
-    unsafe { descriptors(message, |fd| {
-        lifecycle::made(fd);
-        table::look_again(fd);
-    }) };
+    unsafe {
+        descriptors(message, |fd| {
+            lifecycle::made(fd);
+            table::look_again(fd);
+        })
+    };
 }

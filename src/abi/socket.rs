@@ -289,7 +289,10 @@ pub unsafe extern "C-unwind" fn sockshim_setsockopt(
     }
     // SAFETY: as above.
     let result = unsafe { real::setsockopt(fd, level, name, value, length) };
-    if result == 0 && (level, name) == (libc::SOL_SOCKET, libc::SO_LINGER) && length as usize >= size_of::<libc::linger>() {
+    if result == 0
+        && (level, name) == (libc::SOL_SOCKET, libc::SO_LINGER)
+        && length as usize >= size_of::<libc::linger>()
+    {
         // SAFETY: the kernel has just read it.
         let linger = unsafe { value.cast::<libc::linger>().read_unaligned() };
         options::keep_linger(socket, linger.l_onoff != 0 && linger.l_linger == 0);
@@ -324,7 +327,9 @@ unsafe fn put_option(number: c_int, value: *mut c_void, length: *mut socklen_t) 
     }
     let room = room.min(size_of::<c_int>() as c_int);
     // SAFETY: upheld by the caller; `room` fits both.
-    unsafe { std::ptr::copy_nonoverlapping((&raw const number).cast::<u8>(), value.cast::<u8>(), room as usize) };
+    unsafe {
+        std::ptr::copy_nonoverlapping((&raw const number).cast::<u8>(), value.cast::<u8>(), room as usize)
+    };
     // SAFETY: upheld by the caller.
     unsafe { length.write(room as socklen_t) };
     0

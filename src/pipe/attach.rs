@@ -25,7 +25,7 @@ pub(crate) fn count(fd: c_int, socket: Socket, entry: &'static Entry, bytes: usi
     let total = entry.bytes.load(Ordering::Relaxed) + bytes as u64;
     entry.bytes.store(total, Ordering::Relaxed);
     let waiting = entry.state.load(Ordering::Relaxed) == STATE_WAITING;
-    if waiting || (config::worth_upgrading(calls, total) && (calls < 64 || calls % 64 == 0)) {
+    if waiting || (config::worth_upgrading(calls, total) && (calls < 64 || calls.is_multiple_of(64))) {
         return consider(fd, socket);
     }
     trace::note(fd, entry);

@@ -53,7 +53,10 @@ pub(crate) fn at_end(fd: c_int, pipe: &Pipe) -> Result<(), Errno> {
 /// # Errors
 /// The kernel's.
 pub(crate) fn after_error(pipe: &Pipe, error: Errno) -> Result<(), Errno> {
-    if matches!(error.0, libc::EBADF | libc::EFAULT | libc::EINTR | libc::EAGAIN | libc::EINVAL | libc::ENOTSOCK) {
+    if matches!(
+        error.0,
+        libc::EBADF | libc::EFAULT | libc::EINTR | libc::EAGAIN | libc::EINVAL | libc::ENOTSOCK
+    ) {
         return Err(error);
     }
     if !is_drained(pipe) {
@@ -156,7 +159,8 @@ fn say_goodbye(fd: c_int, pipe: &Pipe) {
     incoming.close();
     let in_ring = incoming.has_bytes();
     // The kernel resets by itself for data in its own queue.
-    let unread = in_ring || fd >= 0 && events::unread(pipe.socket, kernel::queued(fd).unwrap_or(0) as c_int) > 0;
+    let unread =
+        in_ring || fd >= 0 && events::unread(pipe.socket, kernel::queued(fd).unwrap_or(0) as c_int) > 0;
     if fd >= 0 {
         read::drain_bells(fd, pipe);
     }

@@ -33,7 +33,9 @@ fn has_room(pipe: &Pipe) -> bool {
 /// What can be said of `interest` without asking the kernel, or `None` when it must be asked.
 #[inline]
 pub(crate) fn at_hand(pipe: &Pipe, interest: i16) -> Option<i16> {
-    if interest & !(READABLE | WRITABLE | POLLRDHUP | POLLERR | POLLHUP) != 0 || pipe.other_end() != END_JOINED {
+    if interest & !(READABLE | WRITABLE | POLLRDHUP | POLLERR | POLLHUP) != 0
+        || pipe.other_end() != END_JOINED
+    {
         return None;
     }
     let mut ready = 0;

@@ -57,14 +57,12 @@ fn fill(file: c_int, pipe: &Pipe) -> bool {
     let (header, direction) =
         unsafe { (&*base.cast::<Header>(), &*base.add(direction_offset(READ)).cast::<Direction>()) };
     let from = pipe.incoming();
-    for [first, _] in [span.pieces(0, span.length)] {
-        let second = span.length - first.1;
-        // SAFETY: both mappings have `capacity` bytes there, and `pieces` stays within them.
-        unsafe {
-            let (to, from) = (base.add(ring), pipe.incoming_ring());
-            core::ptr::copy_nonoverlapping(from.add(first.0), to.add(first.0), first.1);
-            core::ptr::copy_nonoverlapping(from, to, second.min(first.0));
-        }
+    let [first, second] = span.pieces(0, span.length);
+    // SAFETY: both mappings have `capacity` bytes there, and `pieces` stays within them.
+    unsafe {
+        let (to, from) = (base.add(ring), pipe.incoming_ring());
+        core::ptr::copy_nonoverlapping(from.add(first.0), to.add(first.0), first.1);
+        core::ptr::copy_nonoverlapping(from.add(second.0), to.add(second.0), second.1);
     }
     direction.producer.capacity.store(span.capacity, Ordering::Relaxed);
     direction.consumer.head.store(span.position, Ordering::Relaxed);

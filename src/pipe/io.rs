@@ -34,7 +34,9 @@ pub(crate) fn writing_pipe(socket: Socket, entry: &'static Entry) -> Option<Pipe
 /// Enters the kernel as a plain reader; false when readers must know about bells from now on.
 #[inline]
 pub(crate) fn enter_plain(readers: &AtomicU32) -> bool {
-    readers.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |count| (count & READY == 0).then_some(count + 1)).is_ok()
+    readers
+        .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |count| (count & READY == 0).then_some(count + 1))
+        .is_ok()
 }
 
 #[inline]

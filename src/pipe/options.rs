@@ -6,7 +6,8 @@
 use super::Pipe;
 use crate::error::Errno;
 use crate::registry::arena::{
-    Entry, FLAG_LINGER_RESET, FLAG_LOW_WATER, FLAG_OPTIONS_KEPT, OPTION_CORK, OPTION_NODELAY, STATE_HOST, STATE_PIPE,
+    Entry, FLAG_LINGER_RESET, FLAG_LOW_WATER, FLAG_OPTIONS_KEPT, OPTION_CORK, OPTION_NODELAY, STATE_HOST,
+    STATE_PIPE,
 };
 use crate::registry::{Socket, reason::Reason};
 use crate::sys::kernel::{self, Address};
@@ -121,7 +122,9 @@ pub(crate) fn before(fd: c_int, socket: Socket, level: c_int, name: c_int, value
     {
         return Before::Kept;
     }
-    if (level, name) == (libc::IPPROTO_TCP, libc::TCP_ULP) && entry.state.load(Ordering::Relaxed) != STATE_HOST {
+    if (level, name) == (libc::IPPROTO_TCP, libc::TCP_ULP)
+        && entry.state.load(Ordering::Relaxed) != STATE_HOST
+    {
         // As if the module were absent: the program does its own TLS, over the pipe.
         return Before::Refused(Errno(libc::ENOENT));
     }
@@ -153,8 +156,13 @@ fn needs_kernel(level: c_int, name: c_int, value: Option<c_int>) -> bool {
     match (level, name) {
         (
             libc::SOL_SOCKET,
-            libc::SO_ATTACH_FILTER | libc::SO_ATTACH_BPF | libc::SO_ZEROCOPY | libc::SO_TIMESTAMP
-            | libc::SO_TIMESTAMPNS | libc::SO_TIMESTAMPING | libc::SO_MAX_PACING_RATE
+            libc::SO_ATTACH_FILTER
+            | libc::SO_ATTACH_BPF
+            | libc::SO_ZEROCOPY
+            | libc::SO_TIMESTAMP
+            | libc::SO_TIMESTAMPNS
+            | libc::SO_TIMESTAMPING
+            | libc::SO_MAX_PACING_RATE
             | libc::SO_TXTIME,
         )
         | (libc::IPPROTO_TCP, libc::TCP_REPAIR | TCP_INQ) => on,

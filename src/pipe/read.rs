@@ -32,7 +32,12 @@ pub(crate) enum Look {
 ///
 /// # Safety
 /// `buffers` are the program's.
-pub(crate) unsafe fn receive(fd: c_int, pipe: &Pipe, buffers: &[iovec], flags: c_int) -> Result<usize, Errno> {
+pub(crate) unsafe fn receive(
+    fd: c_int,
+    pipe: &Pipe,
+    buffers: &[iovec],
+    flags: c_int,
+) -> Result<usize, Errno> {
     let drop = flags & libc::MSG_TRUNC != 0;
     let wanted = if drop { buffers::length(buffers) } else { buffers::total(buffers)? };
     if flags & libc::MSG_OOB != 0 {
@@ -161,7 +166,9 @@ unsafe fn take_locked(
                     unsafe { buffers::scatter(pipe.incoming_ring(), span, buffers, skip, count) };
                 }
                 if peek {
-                    return Look::Bytes(count + peek_beyond(fd, pipe, epoch, buffers, skip + count, wanted - count, drop));
+                    return Look::Bytes(
+                        count + peek_beyond(fd, pipe, epoch, buffers, skip + count, wanted - count, drop),
+                    );
                 }
                 if !incoming.consume(span.position, count) {
                     continue;
@@ -480,7 +487,11 @@ fn look_at_kernel(fd: c_int, pipe: &Pipe) -> Result<Option<()>, Errno> {
         Ok(_) if bells_waiting(pipe) == 0 && is_quiet(pipe) => Err(Errno(libc::EAGAIN)),
         // A bell that has just arrived, or the kernel lane's data.
         Ok(_) => Ok(None),
-        Err(Errno(libc::EAGAIN)) if pipe.incoming().has_bytes() && is_ring(pipe.incoming().reader_epoch()) => Ok(None),
+        Err(Errno(libc::EAGAIN))
+            if pipe.incoming().has_bytes() && is_ring(pipe.incoming().reader_epoch()) =>
+        {
+            Ok(None)
+        }
         Err(Errno(libc::EAGAIN)) => Err(Errno(libc::EAGAIN)),
         Err(error) => end::after_error(pipe, error).map(Some),
     }

@@ -5,9 +5,7 @@ use crate::registry::{reason::Reason, start};
 use crate::sys::{folder::Path, kernel};
 use core::fmt::Write;
 use core::sync::atomic::{AtomicPtr, Ordering};
-use sockshim_ring::layout::{
-    END_ABSENT, END_JOINED, HEADER_SIZE, Header, MAGIC, SEGMENT_SIZE, VERSION,
-};
+use sockshim_ring::layout::{END_ABSENT, END_JOINED, HEADER_SIZE, Header, MAGIC, SEGMENT_SIZE, VERSION};
 
 /// The identity of a connection: nothing that could be stale, reused or rewritten on the way.
 #[derive(Clone, Copy, Debug)]
@@ -58,7 +56,8 @@ pub(crate) fn meet(identity: &Identity) -> Result<Segment, Unmet> {
             })
         }
         Err(Errno(libc::EEXIST)) => {
-            let fd = kernel::open(path.as_c_str(), libc::O_RDWR | libc::O_NOFOLLOW, 0).map_err(|_| Unmet::NotReady)?;
+            let fd = kernel::open(path.as_c_str(), libc::O_RDWR | libc::O_NOFOLLOW, 0)
+                .map_err(|_| Unmet::NotReady)?;
             let mut joined = join(fd, identity);
             // The maker needs some 20 us; one that was killed meanwhile is not waited for.
             for _ in 0..50 {
@@ -163,9 +162,9 @@ pub(crate) fn recycle(base: *mut u8) {
         return;
     }
     let null = core::ptr::null_mut();
-    let kept = RANGES.iter().any(|place| {
-        place.compare_exchange(null, base, Ordering::AcqRel, Ordering::Relaxed).is_ok()
-    });
+    let kept = RANGES
+        .iter()
+        .any(|place| place.compare_exchange(null, base, Ordering::AcqRel, Ordering::Relaxed).is_ok());
     if !kept {
         kernel::unmap(base, SEGMENT_SIZE);
     }

@@ -23,7 +23,7 @@ pub(crate) fn is_worth(score: &AtomicU32) -> bool {
     }
     let waits = (seen >> 16) + 1;
     score.store((waits % RETRY) << 16 | (seen & 0xffff), Ordering::Relaxed);
-    waits % RETRY == 0 && config::spin_us() > 0
+    waits.is_multiple_of(RETRY) && config::spin_us() > 0
 }
 
 /// Learns from a spin.

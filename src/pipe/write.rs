@@ -55,7 +55,8 @@ pub(crate) unsafe fn send(
         // Counted, so that no lane opens meanwhile; and not locked, because it may sleep.
         return through_kernel(pipe, taken, total, kernel);
     }
-    let nonblocking = flags & libc::MSG_DONTWAIT != 0 || pipe.entry.flags.load(Ordering::Relaxed) & FLAG_NONBLOCK != 0;
+    let nonblocking =
+        flags & libc::MSG_DONTWAIT != 0 || pipe.entry.flags.load(Ordering::Relaxed) & FLAG_NONBLOCK != 0;
     // SAFETY: the caller's promise.
     let pushed = unsafe { push(fd, pipe, buffers, total, nonblocking) };
     match pushed {
@@ -76,7 +77,9 @@ pub(crate) unsafe fn send(
         }
         Pushed::Spilled(done) => {
             // SAFETY: the caller's promise.
-            let sent = through_kernel(pipe, taken, total - done, || unsafe { send_rest(fd, buffers, total, done, flags) });
+            let sent = through_kernel(pipe, taken, total - done, || unsafe {
+                send_rest(fd, buffers, total, done, flags)
+            });
             match sent {
                 0.. => done as isize + sent,
                 // What went into the ring has been written; the error will come again.
@@ -129,7 +132,8 @@ pub(crate) fn lock_writes(fd: c_int, pipe: &Pipe) -> Taken {
 /// Whether every bell that was counted has really been sent. One that was not would come later, as data.
 fn is_bell_out(fd: c_int, pipe: &Pipe) -> bool {
     let switch = &pipe.outgoing().switch;
-    let counted = switch.kernel_end.load(Ordering::Relaxed).wrapping_add(switch.bells.load(Ordering::Acquire));
+    let counted =
+        switch.kernel_end.load(Ordering::Relaxed).wrapping_add(switch.bells.load(Ordering::Acquire));
     kernel::tcp_position(fd).is_ok_and(|position| position.written == counted)
 }
 
@@ -409,7 +413,13 @@ fn wait_for_room(pipe: &Pipe, seen_head: u64, nonblocking: bool) -> bool {
 }
 
 /// sendfile: from a file straight into the ring. `None`: the kernel must do it.
-pub(crate) fn send_file(fd: c_int, pipe: &Pipe, file: c_int, offset: Option<u64>, count: usize) -> Option<Result<usize, Errno>> {
+pub(crate) fn send_file(
+    fd: c_int,
+    pipe: &Pipe,
+    file: c_int,
+    offset: Option<u64>,
+    count: usize,
+) -> Option<Result<usize, Errno>> {
     let taken = lock_writes(fd, pipe);
     if !enter_ring(fd, pipe, taken) {
         pipe.entry.write_lock.0.release(taken);

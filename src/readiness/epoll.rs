@@ -33,7 +33,9 @@ const TAG_MASK: u64 = !0 << 24;
 /// The kernel's registration carries our tag.
 pub(crate) const MANAGED: u32 = 1;
 /// What may stand beside EPOLLEXCLUSIVE (fs/eventpoll.c).
-const EXCLUSIVE_TAKES: u32 = (EPOLLIN | EPOLLOUT | libc::EPOLLERR | libc::EPOLLHUP | libc::EPOLLWAKEUP | EPOLLET | EPOLLEXCLUSIVE) as u32;
+const EXCLUSIVE_TAKES: u32 =
+    (EPOLLIN | EPOLLOUT | libc::EPOLLERR | libc::EPOLLHUP | libc::EPOLLWAKEUP | EPOLLET | EPOLLEXCLUSIVE)
+        as u32;
 
 /// On the hot list.
 pub(crate) const HOT: u32 = 2;
@@ -62,7 +64,13 @@ pub(crate) fn begin(slot: u32, set: &SetEntry) {
 ///
 /// # Errors
 /// The kernel's.
-pub(crate) fn ctl(fd: c_int, set: Set, operation: c_int, target: c_int, event: Option<epoll_event>) -> Result<(), Errno> {
+pub(crate) fn ctl(
+    fd: c_int,
+    set: Set,
+    operation: c_int,
+    target: c_int,
+    event: Option<epoll_event>,
+) -> Result<(), Errno> {
     let arena = arena::get().ok_or(Errno(libc::EBADF))?;
     let entry = arena.set(set.slot);
     let kind = table::find(target);
@@ -84,7 +92,9 @@ pub(crate) fn ctl(fd: c_int, set: Set, operation: c_int, target: c_int, event: O
         }
     };
     let known = !interesting && entry.first.load(Ordering::Relaxed) == 0;
-    if known || (!interesting && matches!(kind, Descriptor::Host) && entry.managed.load(Ordering::Relaxed) == 0) {
+    if known
+        || (!interesting && matches!(kind, Descriptor::Host) && entry.managed.load(Ordering::Relaxed) == 0)
+    {
         return kernel::epoll_ctl(fd, operation, target, event.as_ref());
     }
     let taken = lock_set(entry);
@@ -131,9 +141,18 @@ fn ctl_locked(
     }
 }
 
-fn add(arena: &Arena, fd: c_int, set: Set, target: c_int, event: epoll_event, kind: Descriptor) -> Result<(), Errno> {
+fn add(
+    arena: &Arena,
+    fd: c_int,
+    set: Set,
+    target: c_int,
+    event: epoll_event,
+    kind: Descriptor,
+) -> Result<(), Errno> {
     let entry = arena.set(set.slot);
-    if event.events & EPOLLEXCLUSIVE as u32 != 0 && (event.events & !EXCLUSIVE_TAKES != 0 || matches!(kind, Descriptor::Set(_))) {
+    if event.events & EPOLLEXCLUSIVE as u32 != 0
+        && (event.events & !EXCLUSIVE_TAKES != 0 || matches!(kind, Descriptor::Set(_)))
+    {
         return Err(Errno(libc::EINVAL));
     }
     let managed = match kind {
@@ -181,8 +200,14 @@ fn modify(arena: &Arena, fd: c_int, set: &SetEntry, index: u32, event: &epoll_ev
     let changed = (before ^ event.events) & (EPOLLOUT | libc::EPOLLPRI) as u32;
     let is_plain = registration.flags.load(Ordering::Relaxed) & (NESTED | FOREIGN) == 0;
     if changed != 0 || !is_plain {
-        let kind = if is_plain { Descriptor::Socket(Socket { slot: 0, generation: 0 }) } else { Descriptor::Host };
-        kernel::epoll_ctl(fd, libc::EPOLL_CTL_MOD, target, Some(&kernel_event(set, index, event.events, kind)))?;
+        let kind =
+            if is_plain { Descriptor::Socket(Socket { slot: 0, generation: 0 }) } else { Descriptor::Host };
+        kernel::epoll_ctl(
+            fd,
+            libc::EPOLL_CTL_MOD,
+            target,
+            Some(&kernel_event(set, index, event.events, kind)),
+        )?;
     }
     keep(registration, event);
     registration.flags.fetch_and(!DISABLED, Ordering::Relaxed);
@@ -316,7 +341,9 @@ pub(crate) fn relies_on_bells(pipe: &Pipe) -> bool {
 pub(crate) fn forget_socket(arena: &Arena, entry: &Entry) {
     for place in &entry.registrations {
         if let Some(index) = place.swap(0, Ordering::AcqRel).checked_sub(1) {
-            let Some(slot) = arena.registration(index).set.load(Ordering::Acquire).checked_sub(1) else { continue };
+            let Some(slot) = arena.registration(index).set.load(Ordering::Acquire).checked_sub(1) else {
+                continue;
+            };
             let set = arena.set(slot);
             let taken = lock_set(set);
             list::remove(arena, index);

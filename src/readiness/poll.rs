@@ -58,7 +58,11 @@ pub(crate) fn concerns(entries: &[pollfd]) -> bool {
 ///
 /// # Safety
 /// `mask` is null or a signal mask.
-pub(crate) unsafe fn poll(entries: &mut [pollfd], deadline: Deadline, mask: *const sigset_t) -> Result<usize, Errno> {
+pub(crate) unsafe fn poll(
+    entries: &mut [pollfd],
+    deadline: Deadline,
+    mask: *const sigset_t,
+) -> Result<usize, Errno> {
     for entry in entries.iter() {
         if let Descriptor::Socket(socket) = table::find(entry.fd) {
             attach::prepare(entry.fd, socket);
@@ -314,7 +318,12 @@ fn spin_for(entries: &[pollfd]) -> bool {
                 events::has_ring_bytes(pipe) || incoming.epoch() != incoming.reader_epoch()
             })
         },
-        || pipes[..count].iter().flatten().any(|pipe| pipe.incoming().producer.cpu.load(Ordering::Relaxed) == own),
+        || {
+            pipes[..count]
+                .iter()
+                .flatten()
+                .any(|pipe| pipe.incoming().producer.cpu.load(Ordering::Relaxed) == own)
+        },
     );
     spin::learn(&SPIN, paid);
     paid

@@ -6,7 +6,10 @@ use crate::pipe::buffers;
 use crate::registry::table::{self, Descriptor};
 use crate::sys::kernel;
 use core::ffi::c_int;
-use libc::{POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, POLLPRI, POLLRDBAND, POLLRDNORM, POLLWRBAND, POLLWRNORM, pollfd, sigset_t};
+use libc::{
+    POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, POLLPRI, POLLRDBAND, POLLRDNORM, POLLWRBAND, POLLWRNORM,
+    pollfd, sigset_t,
+};
 
 /// The three sets of a call, as words of bits: longer than `fd_set` where the program made them longer.
 #[derive(Clone, Copy)]
@@ -44,7 +47,9 @@ impl Sets {
     /// Whether the program's memory for the sets can be used.
     pub(crate) fn are_there(&self, nfds: c_int) -> bool {
         let bytes = (nfds.max(0) as usize).div_ceil(64) * 8;
-        [self.read, self.write, self.except].iter().all(|set| set.is_null() || buffers::is_good(*set, bytes, true))
+        [self.read, self.write, self.except]
+            .iter()
+            .all(|set| set.is_null() || buffers::is_good(*set, bytes, true))
     }
 
     /// Whether any descriptor below `nfds` needs more than the kernel's own call.
@@ -76,7 +81,12 @@ fn put(set: *mut u64, fd: c_int) {
 ///
 /// # Safety
 /// The sets have at least `nfds` bits; `mask` is null or a signal mask.
-pub(crate) unsafe fn select(nfds: c_int, sets: Sets, deadline: Deadline, mask: *const sigset_t) -> Result<usize, Errno> {
+pub(crate) unsafe fn select(
+    nfds: c_int,
+    sets: Sets,
+    deadline: Deadline,
+    mask: *const sigset_t,
+) -> Result<usize, Errno> {
     let count = (0..nfds).filter(|fd| sets.asked(*fd) != 0).count();
     let mut small = [pollfd { fd: -1, events: 0, revents: 0 }; 64];
     let bytes = count * size_of::<pollfd>();

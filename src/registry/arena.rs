@@ -283,7 +283,8 @@ impl Arena {
         let slot = pop(&self.free_sockets, |slot| &self.socket(slot).next_free)
             .or_else(|| extend(&self.sockets_used, &self.sockets))?;
         let entry = self.socket(slot);
-        for word in [&entry.state, &entry.reason, &entry.flags, &entry.readers, &entry.writers, &entry.calls] {
+        for word in [&entry.state, &entry.reason, &entry.flags, &entry.readers, &entry.writers, &entry.calls]
+        {
             word.store(0, Ordering::Relaxed);
         }
         for word in entry.holders.iter().chain([&entry.bytes, &entry.cookie, &entry.peer_cookie]) {
@@ -341,7 +342,10 @@ impl Arena {
             let generation = set.generation.load(Ordering::Relaxed);
             let next = generation.wrapping_add(1);
             if generation & 1 == 0
-                && set.generation.compare_exchange(generation, next, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+                && set
+                    .generation
+                    .compare_exchange(generation, next, Ordering::AcqRel, Ordering::Relaxed)
+                    .is_ok()
             {
                 for word in [&set.managed, &set.hot, &set.first, &set.nested] {
                     word.store(0, Ordering::Relaxed);
@@ -405,14 +409,15 @@ fn extend<T>(used: &AtomicU32, places: &[T]) -> Option<u32> {
 fn is_backed<T>(place: &T) -> bool {
     let start = core::ptr::from_ref(place) as usize;
     let first = start & !4095;
-    kernel::populate(first as *mut u8, (start + size_of::<T>() - first).next_multiple_of(4096)) != Err(Errno(libc::EFAULT))
+    kernel::populate(first as *mut u8, (start + size_of::<T>() - first).next_multiple_of(4096))
+        != Err(Errno(libc::EFAULT))
 }
 
 /// Marks this thread in a list of sleepers; `None` when the list is full.
 pub(crate) fn enroll(sleepers: &[AtomicU32; SLEEPERS], thread: u32) -> Option<usize> {
-    sleepers.iter().position(|slot| {
-        slot.compare_exchange(0, thread, Ordering::SeqCst, Ordering::Relaxed).is_ok()
-    })
+    sleepers
+        .iter()
+        .position(|slot| slot.compare_exchange(0, thread, Ordering::SeqCst, Ordering::Relaxed).is_ok())
 }
 
 /// The end of [`enroll`].

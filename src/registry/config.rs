@@ -114,12 +114,24 @@ mod tests {
     #[test]
     fn nonsense_is_bounded_or_ignored() {
         with("defaults", &[]);
-        with("defaults", &[("SOCKSHIM_UPGRADE_AFTER", "soon"), ("SOCKSHIM_SPIN_US", "-1"), ("SOCKSHIM_RING_MAX", "")]);
+        with(
+            "defaults",
+            &[("SOCKSHIM_UPGRADE_AFTER", "soon"), ("SOCKSHIM_SPIN_US", "-1"), ("SOCKSHIM_RING_MAX", "")],
+        );
         with("defaults", &[("SOCKSHIM_PROFILE", "fast"), ("SOCKSHIM_PATH", "auto")]);
-        with("smallest", &[("SOCKSHIM_UPGRADE_AFTER", "0"), ("SOCKSHIM_SPIN_US", "0"), ("SOCKSHIM_RING_MAX", "1")]);
-        with("smallest", &[("SOCKSHIM_UPGRADE_AFTER", " 0 "), ("SOCKSHIM_PROFILE", "safe"), ("SOCKSHIM_RING_MAX", "8191")]);
+        with(
+            "smallest",
+            &[("SOCKSHIM_UPGRADE_AFTER", "0"), ("SOCKSHIM_SPIN_US", "0"), ("SOCKSHIM_RING_MAX", "1")],
+        );
+        with(
+            "smallest",
+            &[("SOCKSHIM_UPGRADE_AFTER", " 0 "), ("SOCKSHIM_PROFILE", "safe"), ("SOCKSHIM_RING_MAX", "8191")],
+        );
         let most = u64::MAX.to_string();
-        with("largest", &[("SOCKSHIM_UPGRADE_AFTER", &most), ("SOCKSHIM_SPIN_US", &most), ("SOCKSHIM_RING_MAX", &most)]);
+        with(
+            "largest",
+            &[("SOCKSHIM_UPGRADE_AFTER", &most), ("SOCKSHIM_SPIN_US", &most), ("SOCKSHIM_RING_MAX", &most)],
+        );
     }
 
     #[test]

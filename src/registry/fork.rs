@@ -125,7 +125,8 @@ pub(crate) fn failed() {
 }
 
 fn claim(arena: &Arena) -> u32 {
-    let free = |word: &AtomicU32| word.compare_exchange(0, CLAIMED, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+    let free =
+        |word: &AtomicU32| word.compare_exchange(0, CLAIMED, Ordering::AcqRel, Ordering::Relaxed).is_ok();
     let places = &arena.processes[..OVERFLOW as usize];
     if let Some(slot) = places.iter().position(free) {
         return slot as u32;

@@ -131,8 +131,8 @@ impl Lock {
                 Ok(_) => return Taken::Ours,
                 Err(owner) if kernel::ticks().wrapping_sub(start) > PATIENCE => {
                     let dead = owner != 0 && !kernel::exists(owner & OWNER);
-                    let stolen =
-                        dead && self.0.compare_exchange(owner, me, Ordering::Acquire, Ordering::Relaxed).is_ok();
+                    let stolen = dead
+                        && self.0.compare_exchange(owner, me, Ordering::Acquire, Ordering::Relaxed).is_ok();
                     return if stolen { Taken::Ours } else { Taken::Not };
                 }
                 Err(_) => {}

@@ -97,10 +97,9 @@ impl Socket {
 /// Slots of sockets that this process holds.
 pub(crate) fn held(arena: &Arena) -> impl Iterator<Item = Socket> + '_ {
     let used = arena.sockets_used.load(Ordering::Acquire).min(SOCKETS as u32);
-    (0..used).filter(|slot| LOCALS[*slot as usize].refs.load(Ordering::Acquire) > 0).map(|slot| Socket {
-        slot,
-        generation: arena.socket(slot).generation.load(Ordering::Acquire),
-    })
+    (0..used)
+        .filter(|slot| LOCALS[*slot as usize].refs.load(Ordering::Acquire) > 0)
+        .map(|slot| Socket { slot, generation: arena.socket(slot).generation.load(Ordering::Acquire) })
 }
 
 /// Slots of epoll sets that this process holds.

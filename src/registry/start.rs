@@ -65,7 +65,8 @@ fn open_table(folder: &Path) -> Option<i32> {
     // An older process of that number is gone.
     kernel::unlink(path.as_c_str());
     let fd = kernel::open(path.as_c_str(), libc::O_RDWR | libc::O_CREAT | libc::O_EXCL, 0o600).ok()?;
-    let usable = kernel::file_size_limit() == u64::MAX && kernel::truncate(fd, size_of::<arena::Arena>()).is_ok();
+    let usable =
+        kernel::file_size_limit() == u64::MAX && kernel::truncate(fd, size_of::<arena::Arena>()).is_ok();
     // The pages of a table are given as it is used; when tmpfs is nearly full, anonymous memory is safer.
     if usable && kernel::allocate(fd, 0, TABLE_HEAD).is_ok() {
         return Some(fd);

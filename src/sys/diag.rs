@@ -135,7 +135,12 @@ pub(crate) fn position(local: SocketAddr, peer: SocketAddr) -> Option<TcpPositio
 }
 
 /// Asks for the socket with the local address `source`; the answer, and how many bytes of the buffer it took.
-fn ask(source: &Address, destination: &Address, extensions: u8, buffer: &mut [u64]) -> Option<(Answer, usize)> {
+fn ask(
+    source: &Address,
+    destination: &Address,
+    extensions: u8,
+    buffer: &mut [u64],
+) -> Option<(Answer, usize)> {
     let (family, source, source_port) = parts(source)?;
     let (_, destination, destination_port) = parts(destination)?;
     let id = SocketId { source_port, destination_port, source, destination, interface: 0, cookie: NO_COOKIE };
@@ -153,7 +158,8 @@ fn ask(source: &Address, destination: &Address, extensions: u8, buffer: &mut [u6
         id,
     };
     // SAFETY: Request is plain old data without padding.
-    let bytes = unsafe { core::slice::from_raw_parts((&raw const request).cast::<u8>(), size_of::<Request>()) };
+    let bytes =
+        unsafe { core::slice::from_raw_parts((&raw const request).cast::<u8>(), size_of::<Request>()) };
     let fd = kernel::diag_socket().ok()?;
     let received = kernel::send(fd, bytes, 0)
         .and_then(|_| kernel::recv(fd, buffer.as_mut_ptr().cast(), size_of_val(buffer), 0));

@@ -226,7 +226,10 @@ impl TcpInfo {
     fn position(&self) -> TcpPosition {
         TcpPosition {
             state: self.state,
-            written: self.bytes_sent.wrapping_sub(self.bytes_retrans).wrapping_add(u64::from(self.notsent_bytes)),
+            written: self
+                .bytes_sent
+                .wrapping_sub(self.bytes_retrans)
+                .wrapping_add(u64::from(self.notsent_bytes)),
             received: self.bytes_received,
         }
     }
@@ -399,7 +402,8 @@ pub(crate) fn is_accessible(page: usize, write: bool) -> bool {
 pub(crate) fn map_shared(fd: c_int, size: usize, place: *mut u8) -> Result<*mut u8, Errno> {
     let fixed = if place.is_null() { 0 } else { libc::MAP_FIXED };
     let flags = libc::MAP_SHARED | libc::MAP_NORESERVE | fixed;
-    call!(SYS_mmap, place, size, libc::PROT_READ | libc::PROT_WRITE, flags, fd, 0).map(|address| address as *mut u8)
+    call!(SYS_mmap, place, size, libc::PROT_READ | libc::PROT_WRITE, flags, fd, 0)
+        .map(|address| address as *mut u8)
 }
 
 /// Anonymous memory, shared over fork or private, over `place` if that is not null.
@@ -415,7 +419,12 @@ pub(crate) fn unmap(address: *mut u8, size: usize) {
     let _ = call!(SYS_munmap, address, size);
 }
 
-pub(crate) fn epoll_ctl(set: c_int, operation: c_int, fd: c_int, event: Option<&libc::epoll_event>) -> Result<(), Errno> {
+pub(crate) fn epoll_ctl(
+    set: c_int,
+    operation: c_int,
+    fd: c_int,
+    event: Option<&libc::epoll_event>,
+) -> Result<(), Errno> {
     let event = event.map_or(core::ptr::null(), core::ptr::from_ref);
     call!(SYS_epoll_ctl, set, operation, fd, event).map(drop)
 }
@@ -452,7 +461,8 @@ pub(crate) fn file_size_limit() -> u64 {
 /// A netlink socket for `sock_diag`.
 pub(crate) fn diag_socket() -> Result<c_int, Errno> {
     const NETLINK_SOCK_DIAG: c_int = 4;
-    call!(SYS_socket, libc::AF_NETLINK, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, NETLINK_SOCK_DIAG).map(|fd| fd as c_int)
+    call!(SYS_socket, libc::AF_NETLINK, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, NETLINK_SOCK_DIAG)
+        .map(|fd| fd as c_int)
 }
 
 /// The time stamp counter: cheap, monotonic enough for learning and rate limits, never for the program.

@@ -9,7 +9,7 @@ use libc::{
 };
 
 use crate::data::{Flow, Random};
-use crate::harness::{Case, assert_on_pipe, case, dialogue, Environment, environment};
+use crate::harness::{Case, Environment, assert_on_pipe, case, dialogue, environment};
 use crate::sys::wait::{add, control, delete, epoll, epoll_wait, modify, ready};
 use crate::sys::{self, Errno, call, fails};
 
@@ -90,7 +90,10 @@ pub(crate) const CASES: &[Case] = &[
                 end.tell();
             }
             end.tell();
-            assert!(again <= usize::from(environment() != Environment::Host), "{again} reports without new bytes");
+            assert!(
+                again <= usize::from(environment() != Environment::Host),
+                "{again} reports without new bytes"
+            );
             assert_eq!(ready(set, -1), [(EPOLLIN | EPOLLRDHUP, end.fd as u64)]);
             assert_eq!(ready(set, 0), []);
             assert_on_pipe(end.fd);

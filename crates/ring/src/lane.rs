@@ -86,7 +86,8 @@ impl Direction {
     /// Reader: goes on to the next epoch.
     pub fn follow(&self, epoch: u32) {
         // Compared: a signal handler that reads from this socket may have followed already.
-        let moved = self.reader.epoch.compare_exchange(epoch, after(epoch), Ordering::Release, Ordering::Relaxed);
+        let moved =
+            self.reader.epoch.compare_exchange(epoch, after(epoch), Ordering::Release, Ordering::Relaxed);
         if moved.is_ok() && is_ring(epoch) {
             let resume = self.switch.resume.load(Ordering::Relaxed);
             let bells = resume.wrapping_sub(self.switch.kernel_end.load(Ordering::Relaxed));

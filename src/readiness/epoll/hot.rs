@@ -136,7 +136,8 @@ fn ready(arena: &Arena, registration: &Registration) -> Option<u32> {
     let edge = wanted & EPOLLET as u32 != 0;
     // The ring alone can answer while nothing else is asked and nothing has ended.
     let simple = quiet && flags & ENDING == 0 && told & ENDS == 0 && wanted & libc::EPOLLPRI as u32 == 0;
-    let asks_room = wanted & EPOLLOUT as u32 != 0 && (!edge || flags & FRESH != 0 || told & EPOLLOUT as u32 != 0);
+    let asks_room =
+        wanted & EPOLLOUT as u32 != 0 && (!edge || flags & FRESH != 0 || told & EPOLLOUT as u32 != 0);
     let found = if simple && (!asks_room || events::at_hand(&pipe, libc::POLLOUT).is_some()) {
         let mut found = 0;
         if events::has_ring_bytes(&pipe) {

@@ -10,7 +10,8 @@ use core::sync::atomic::Ordering;
 pub(super) fn find(arena: &Arena, set: &SetEntry, slot: u32, target: c_int, kind: Descriptor) -> Option<u32> {
     let is_it = |index: &u32| {
         let registration = arena.registration(*index);
-        registration.set.load(Ordering::Relaxed) == slot + 1 && registration.fd.load(Ordering::Relaxed) == target
+        registration.set.load(Ordering::Relaxed) == slot + 1
+            && registration.fd.load(Ordering::Relaxed) == target
     };
     if let Descriptor::Socket(socket) = kind {
         let entry = socket.entry()?;
@@ -30,7 +31,14 @@ pub(super) fn find(arena: &Arena, set: &SetEntry, slot: u32, target: c_int, kind
 }
 
 /// Enters a registration that has just been taken; false when the socket cannot remember it.
-pub(super) fn insert(arena: &Arena, set: Set, index: u32, target: c_int, kind: Descriptor, managed: bool) -> bool {
+pub(super) fn insert(
+    arena: &Arena,
+    set: Set,
+    index: u32,
+    target: c_int,
+    kind: Descriptor,
+    managed: bool,
+) -> bool {
     let entry = arena.set(set.slot);
     let registration = arena.registration(index);
     let (slot, generation, mut flags) = match kind {
@@ -86,7 +94,8 @@ pub(super) fn remove(arena: &Arena, index: u32) {
     if flags & HOT != 0 {
         super::hot::cool(arena, set, index);
     }
-    let (next, previous) = (registration.next.load(Ordering::Relaxed), registration.previous.load(Ordering::Relaxed));
+    let (next, previous) =
+        (registration.next.load(Ordering::Relaxed), registration.previous.load(Ordering::Relaxed));
     match previous.checked_sub(1) {
         Some(previous) => arena.registration(previous).next.store(next, Ordering::Relaxed),
         None => set.first.store(next, Ordering::Relaxed),

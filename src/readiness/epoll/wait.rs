@@ -202,7 +202,13 @@ unsafe fn kernel_wait(
     let time = deadline.timespec();
     // SAFETY: the caller's promise; `time` lives across the call.
     let told = unsafe {
-        real::epoll_pwait2(fd, events, most, time.as_ref().map_or(core::ptr::null(), core::ptr::from_ref), mask)
+        real::epoll_pwait2(
+            fd,
+            events,
+            most,
+            time.as_ref().map_or(core::ptr::null(), core::ptr::from_ref),
+            mask,
+        )
     } as isize;
     if told < 0 && Errno::last().0 == libc::ENOSYS {
         let milliseconds = left.map_or(-1, |left| left.div_ceil(1_000_000).min(c_int::MAX as u64) as c_int);
