@@ -452,6 +452,13 @@ pub(crate) fn settle(fd: c_int, pipe: &Pipe) {
     pipe.entry.read_lock.0.release(taken);
 }
 
+/// Says that a bell is wanted, under the read lock: so nobody takes the wish back by mistake.
+pub(crate) fn want_bell(pipe: &Pipe) {
+    let taken = lock_reads(pipe);
+    pipe.incoming().want_bell();
+    pipe.entry.read_lock.0.release(taken);
+}
+
 /// Whether somebody other than this thread waits for a bell of this pipe.
 fn is_relied_on(pipe: &Pipe) -> bool {
     arena::others_asleep(&pipe.entry.sleepers, lock::thread(), true) || epoll::relies_on_bells(pipe)
@@ -513,7 +520,7 @@ fn sleep(fd: c_int, pipe: &Pipe, epoch: u32) -> Result<Option<()>, Errno> {
         kernel::nap(500);
         return Ok(None);
     };
-    incoming.want_bell();
+    want_bell(pipe);
     let changed = incoming.epoch() != epoch || (is_ring(epoch) && incoming.has_bytes());
     if changed || !pipe.is_mapped() {
         arena::leave(&entry.sleepers, place);

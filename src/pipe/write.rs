@@ -166,6 +166,9 @@ unsafe fn push(fd: c_int, pipe: &Pipe, buffers: &[iovec], total: usize, nonblock
             return Pushed::Spilled(done);
         };
         local.seen_head.store(seen, Ordering::Relaxed);
+        if total - done > span.capacity as usize && grow(pipe) {
+            continue;
+        }
         let room = span.length.min(chunk);
         if room == 0 {
             if grow(pipe) || wait_for_room(pipe, seen, nonblocking) {
@@ -432,6 +435,9 @@ pub(crate) fn send_file(
         let chunk = (count - done).min(4 * PUBLISH_EVERY);
         let Ok(span) = outgoing.writable(&mut seen, chunk) else { break None };
         pipe.local.seen_head.store(seen, Ordering::Relaxed);
+        if count - done > span.capacity as usize && grow(pipe) {
+            continue;
+        }
         let room = span.length.min(chunk);
         if room == 0 {
             if grow(pipe) || wait_for_room(pipe, seen, false) {

@@ -49,6 +49,8 @@ pub(crate) const ENDING: u32 = 16;
 pub(crate) const NESTED: u32 = 32;
 /// Neither socket nor set of ours: only its data is translated.
 pub(crate) const FOREIGN: u32 = 64;
+/// Hot, and with a bell wanted while a thread of the set sleeps.
+pub(crate) const ARMED: u32 = 128;
 /// From here on: scans since it was last ready.
 pub(crate) const IDLE_ONE: u32 = 1 << 16;
 

@@ -1,10 +1,10 @@
 //! The hot registrations of a set: those that every wait looks at. Under the set's lock.
 
-use super::{DISABLED, ENDING, FOREIGN, FRESH, HOT, IDLE_ONE, NESTED, pipe_of};
+use super::{ARMED, DISABLED, ENDING, FOREIGN, FRESH, HOT, IDLE_ONE, NESTED, pipe_of};
 use crate::pipe::{Pipe, events};
-use crate::registry::Socket;
 use crate::registry::arena::{self, Arena, FLAG_NO_SPACE, REGISTRATIONS, Registration, SETS, SetEntry};
 use crate::registry::table::{self, Descriptor};
+use crate::registry::{Socket, lock};
 use crate::sys::kernel;
 use core::sync::atomic::Ordering;
 use libc::{EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLONESHOT, EPOLLOUT, EPOLLRDHUP, epoll_event};
@@ -325,7 +325,7 @@ fn arm(arena: &Arena, registration: &Registration) -> bool {
     let incoming = pipe.incoming();
     let epoch = incoming.epoch();
     crate::pipe::read::settle(fd, &pipe);
-    incoming.want_bell();
+    crate::pipe::read::want_bell(&pipe);
     if registration.told.load(Ordering::Relaxed) != 0 || incoming.epoch() != epoch {
         return false;
     }
@@ -357,14 +357,41 @@ pub(crate) fn arm_all(arena: &Arena, set: &SetEntry, depth: usize) -> bool {
             // Always looked at: the kernel does not know what is in the rings of the inner set.
             return true;
         }
-        let armed = arm(arena, registration);
-        if armed {
-            return false;
+        if !arm(arena, registration) {
+            quiet = false;
+            return true;
         }
-        quiet = false;
-        true
+        // What was active lately stays hot over the sleep; see `disarm_all`.
+        registration.flags.fetch_or(ARMED, Ordering::Relaxed);
+        flags / IDLE_ONE < IDLE_SCANS
     });
     quiet
+}
+
+/// After a sleep: while this thread is awake and looks at the hot pipes by itself, their writers need not ring.
+/// One bell wakes it, not one per pipe.
+pub(super) fn disarm_all(arena: &Arena, set: &SetEntry) {
+    if arena::others_asleep(&set.sleepers, lock::thread(), true) {
+        return;
+    }
+    retain(arena, set, |index, registration| {
+        let flags = registration.flags.fetch_and(!ARMED, Ordering::Relaxed);
+        if flags & ARMED != 0
+            && let Some(pipe) = pipe_of(arena, registration)
+        {
+            // Under the lock under which others say that they want a bell.
+            let taken = crate::pipe::read::lock_reads(&pipe);
+            let alone = pipe.entry.registrations.iter().all(|place| {
+                let other = place.load(Ordering::Acquire);
+                other == 0 || other == index + 1
+            });
+            if alone && !arena::others_asleep(&pipe.entry.sleepers, 0, true) {
+                pipe.incoming().unwant_bell();
+            }
+            pipe.entry.read_lock.0.release(taken);
+        }
+        true
+    });
 }
 
 /// Whether any hot registration has ring bytes; the look of a spinning waiter, without the lock.

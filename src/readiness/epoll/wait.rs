@@ -172,6 +172,11 @@ unsafe fn sleep(
     let told = unsafe { kernel_wait(fd, out.as_mut_ptr(), out.len() as c_int, deadline, mask) };
     let errno = Errno::last();
     arena::leave(&set.sleepers, place);
+    let taken = lock_set(set);
+    if taken == Taken::Ours {
+        hot::disarm_all(arena, set);
+    }
+    set.lock.release(taken);
     if told < 0 {
         return Err(errno);
     }
