@@ -7,7 +7,7 @@
 use super::read::{self, Look};
 use super::{Pipe, attach, events, segment, write};
 use crate::error::Errno;
-use crate::registry::arena::{FLAG_LINGER_RESET, FLAG_RESET_TOLD, STATE_WAITING};
+use crate::registry::arena::{FLAG_LINGER_RESET, FLAG_RESET_TOLD, FLAG_SHUT_WRITE, STATE_WAITING};
 use crate::registry::lock::Taken;
 use crate::registry::{Socket, reason::Reason};
 use crate::sys::{diag, kernel};
@@ -40,7 +40,9 @@ pub(crate) fn at_end(fd: c_int, pipe: &Pipe) -> Result<(), Errno> {
     if pending != 0 {
         return Err(Errno(pending));
     }
-    let told = pipe.entry.flags.load(Ordering::Relaxed) & FLAG_RESET_TOLD != 0;
+    // After both FINs the kernel has no connection left that could be reset, nor a peer to be found.
+    let flags = pipe.entry.flags.load(Ordering::Relaxed);
+    let told = flags & (FLAG_RESET_TOLD | FLAG_SHUT_WRITE) != 0;
     if !told && unread_by_other(pipe) && pipe.other_end() == END_JOINED && other_is_dead(fd, pipe) {
         return Err(tell_reset(pipe));
     }
