@@ -299,14 +299,14 @@ ssize_t sockshim_read(int fd, void *buf, size_t count);
 ssize_t sockshim_readv(int fd, const struct iovec *iov, int iovcnt);
 
 /**
- * `write(2)`: writes to a descriptor.
+ * `preadv2(2)`: reads at an offset (-1: the current one) with flags.
  */
-ssize_t sockshim_write(int fd, const void *buf, size_t count);
+ssize_t sockshim_preadv2(int fd, const struct iovec *iov, int iovcnt, off_t offset, int flags);
 
 /**
- * `writev(2)`: writes from several buffers.
+ * `preadv2(2)`: reads at an offset (-1: the current one) with flags.
  */
-ssize_t sockshim_writev(int fd, const struct iovec *iov, int iovcnt);
+ssize_t sockshim_preadv64v2(int fd, const struct iovec *iov, int iovcnt, off64_t offset, int flags);
 
 /**
  * `recv(2)`: receives from a socket.
@@ -338,6 +338,30 @@ int sockshim_recvmmsg(int fd,
                       struct timespec *timeout);
 
 /**
+ * `write(2)`: writes to a descriptor.
+ */
+ssize_t sockshim_write(int fd, const void *buf, size_t count);
+
+/**
+ * `writev(2)`: writes from several buffers.
+ */
+ssize_t sockshim_writev(int fd, const struct iovec *iov, int iovcnt);
+
+/**
+ * `pwritev2(2)`: writes at an offset (-1: the current one) with flags.
+ */
+ssize_t sockshim_pwritev2(int fd, const struct iovec *iov, int iovcnt, off_t offset, int flags);
+
+/**
+ * `pwritev2(2)`: writes at an offset (-1: the current one) with flags.
+ */
+ssize_t sockshim_pwritev64v2(int fd,
+                             const struct iovec *iov,
+                             int iovcnt,
+                             off64_t offset,
+                             int flags);
+
+/**
  * `send(2)`: sends on a socket.
  */
 ssize_t sockshim_send(int fd, const void *buf, size_t len, int flags);
@@ -361,30 +385,6 @@ ssize_t sockshim_sendmsg(int fd, const struct msghdr *msg, int flags);
  * `sendmmsg(2)`: sends several messages.
  */
 int sockshim_sendmmsg(int fd, struct mmsghdr *msgs, unsigned int count, int flags);
-
-/**
- * `preadv2(2)`: reads at an offset (-1: the current one) with flags.
- */
-ssize_t sockshim_preadv2(int fd, const struct iovec *iov, int iovcnt, off_t offset, int flags);
-
-/**
- * `pwritev2(2)`: writes at an offset (-1: the current one) with flags.
- */
-ssize_t sockshim_pwritev2(int fd, const struct iovec *iov, int iovcnt, off_t offset, int flags);
-
-/**
- * `preadv2(2)`: reads at an offset (-1: the current one) with flags.
- */
-ssize_t sockshim_preadv64v2(int fd, const struct iovec *iov, int iovcnt, off64_t offset, int flags);
-
-/**
- * `pwritev2(2)`: writes at an offset (-1: the current one) with flags.
- */
-ssize_t sockshim_pwritev64v2(int fd,
-                             const struct iovec *iov,
-                             int iovcnt,
-                             off64_t offset,
-                             int flags);
 
 /**
  * `sendfile(2)`: moves bytes from a file to a descriptor.

@@ -6,8 +6,10 @@
 //! descriptor and let the kernel do it.
 
 use crate::error::Errno;
-use crate::registry::start;
+use crate::pipe::buffers;
+use crate::registry::{Socket, start, table};
 use crate::sys::alarm;
+use libc::{c_int, iovec, off64_t};
 
 /// Saves the argument registers of a C-variadic call, calls `$hook` with the first argument, and jumps to the
 /// function whose address the hook returns, as if the program had called that one.
@@ -64,13 +66,15 @@ macro_rules! variadic_detour {
 
 pub mod control;
 pub mod fd;
-pub mod io;
 pub mod makers;
 pub mod poll;
 pub mod process;
 pub mod raw;
+pub mod recv;
 mod rights;
+pub mod send;
 pub mod socket;
+pub mod splice;
 pub mod stdio;
 
 /// Runs once when the shared object is loaded, before the program's own constructors.
@@ -90,4 +94,26 @@ fn quietly<T>(note: impl FnOnce() -> T) -> T {
     let result = note();
     errno.store();
     result
+}
+
+/// The program's array of buffers, unless the kernel must refuse it.
+///
+/// # Safety
+///
+/// The program's `readv` contract.
+unsafe fn vectors<'a>(iov: *const iovec, count: usize) -> Option<&'a [iovec]> {
+    const IOV_MAX: usize = 1024;
+    if count == 0 || count > IOV_MAX || !buffers::is_good(iov, count * size_of::<iovec>(), false) {
+        return None;
+    }
+    // SAFETY: upheld by the caller.
+    Some(unsafe { core::slice::from_raw_parts(iov, count) })
+}
+
+/// The socket of ours behind `fd`, and `recv`'s flags for those of `preadv2`, if this is stream I/O.
+fn stream(fd: c_int, offset: off64_t, flags: c_int) -> Option<(Socket, c_int)> {
+    let socket = table::socket(fd)?;
+    let known = libc::RWF_NOWAIT | libc::RWF_HIPRI;
+    let ours = if flags & libc::RWF_NOWAIT != 0 { libc::MSG_DONTWAIT } else { 0 };
+    (offset == -1 && flags & !known == 0).then_some((socket, ours))
 }

@@ -79,9 +79,11 @@ fn generated() -> String {
 }
 
 /// What has functions or types for the header, in the order of their appearance.
-const SOURCES: [&str; 10] = [
+const SOURCES: [&str; 12] = [
     "src/abi/socket.rs",
-    "src/abi/io.rs",
+    "src/abi/recv.rs",
+    "src/abi/send.rs",
+    "src/abi/splice.rs",
     "src/abi/poll.rs",
     "src/abi/fd.rs",
     "src/abi/makers.rs",

@@ -5,12 +5,14 @@
 
 use super::control::{sockshim_fcntl, sockshim_ioctl};
 use super::fd::{sockshim_close, sockshim_close_range, sockshim_dup, sockshim_dup2, sockshim_dup3};
-use super::io::*;
 use super::makers::{made, made_pair};
 use super::poll::*;
 use super::process::{exec, sockshim_execve, sockshim_prctl};
 use super::quietly;
+use super::recv::*;
+use super::send::*;
 use super::socket::*;
+use super::splice::*;
 use crate::registry::lifecycle;
 use crate::sys::{raw, real};
 use libc::{c_int, c_long, sigset_t, size_t, timespec};

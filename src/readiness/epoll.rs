@@ -395,12 +395,11 @@ fn is_tag(set: &SetEntry, data: u64) -> bool {
 }
 
 /// The pipe of a registration, if it still has one.
-fn pipe_of(arena: &Arena, registration: &Registration) -> Option<Pipe> {
+fn pipe_of(registration: &Registration) -> Option<Pipe> {
     let socket = Socket {
         slot: registration.slot.load(Ordering::Relaxed),
         generation: registration.generation.load(Ordering::Relaxed),
     };
-    let _ = arena;
     let entry = socket.entry()?;
     io::reading_pipe(socket, entry)
 }

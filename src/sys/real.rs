@@ -249,12 +249,6 @@ table! {
     libc fn pwritev2(fd: c_int, iov: *const iovec, iovcnt: c_int, offset: off_t, flags: c_int) -> ssize_t {
         SYS_pwritev2(fd, iov, iovcnt, offset, 0_usize, flags)
     }
-    libc fn preadv64v2(fd: c_int, iov: *const iovec, iovcnt: c_int, offset: off64_t, flags: c_int) -> ssize_t {
-        SYS_preadv2(fd, iov, iovcnt, offset, 0_usize, flags)
-    }
-    libc fn pwritev64v2(fd: c_int, iov: *const iovec, iovcnt: c_int, offset: off64_t, flags: c_int) -> ssize_t {
-        SYS_pwritev2(fd, iov, iovcnt, offset, 0_usize, flags)
-    }
     glibc fn __read_chk(fd: c_int, buf: *mut c_void, count: size_t, size: size_t) -> ssize_t { resolve }
     glibc fn __recv_chk(fd: c_int, buf: *mut c_void, len: size_t, size: size_t, flags: c_int) -> ssize_t {
         resolve

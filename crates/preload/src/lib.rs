@@ -10,12 +10,14 @@ use libc::{
 };
 use sockshim::abi::control::*;
 use sockshim::abi::fd::*;
-use sockshim::abi::io::*;
 use sockshim::abi::makers::*;
 use sockshim::abi::poll::*;
 use sockshim::abi::process::*;
 use sockshim::abi::raw::*;
+use sockshim::abi::recv::*;
+use sockshim::abi::send::*;
 use sockshim::abi::socket::*;
+use sockshim::abi::splice::*;
 use sockshim::abi::stdio::*;
 
 #[used]

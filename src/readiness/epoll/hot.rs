@@ -99,7 +99,7 @@ pub(super) fn collect(arena: &Arena, set: &SetEntry, out: &mut [epoll_event]) ->
         let Some(ready) = ready(arena, registration) else { return false };
         if ready == 0 {
             let idle = flags / IDLE_ONE;
-            if idle >= IDLE_SCANS && arm(arena, registration) {
+            if idle >= IDLE_SCANS && arm(registration) {
                 return false;
             }
             registration.flags.fetch_add(IDLE_ONE, Ordering::Relaxed);
@@ -127,7 +127,7 @@ fn ready(arena: &Arena, registration: &Registration) -> Option<u32> {
     if flags & (NESTED | FOREIGN) != 0 {
         return ready_other(arena, registration, flags, wanted);
     }
-    let pipe = pipe_of(arena, registration)?;
+    let pipe = pipe_of(registration)?;
     let fd = live_descriptor(registration)?;
     let incoming = pipe.incoming();
     let epoch = incoming.reader_epoch();
@@ -254,7 +254,7 @@ fn settle_all(arena: &Arena, set: &SetEntry, depth: usize) {
         if flags & NESTED != 0 && depth < 5 {
             settle_all(arena, arena.set(registration.slot.load(Ordering::Relaxed)), depth + 1);
         } else if flags & (NESTED | FOREIGN) == 0
-            && let Some(pipe) = pipe_of(arena, registration)
+            && let Some(pipe) = pipe_of(registration)
             && let Some(fd) = live_descriptor(registration)
         {
             crate::pipe::read::settle(fd, &pipe);
@@ -276,7 +276,7 @@ pub(crate) fn has_ready(arena: &Arena, set: &SetEntry, depth: usize) -> bool {
                 if depth < 5 && has_ready(arena, inner, depth + 1) {
                     return true;
                 }
-            } else if let Some(pipe) = pipe_of(arena, registration)
+            } else if let Some(pipe) = pipe_of(registration)
                 && is_ready_quietly(registration, &pipe)
             {
                 return true;
@@ -315,12 +315,12 @@ fn is_reported(registration: &Registration, pipe: &Pipe) -> bool {
 }
 
 /// Wants a bell for a registration; true when there is still nothing to report, so it may turn cold.
-fn arm(arena: &Arena, registration: &Registration) -> bool {
+fn arm(registration: &Registration) -> bool {
     let flags = registration.flags.load(Ordering::Relaxed);
     if flags & NESTED != 0 {
         return false;
     }
-    let Some(pipe) = pipe_of(arena, registration) else { return true };
+    let Some(pipe) = pipe_of(registration) else { return true };
     let Some(fd) = live_descriptor(registration) else { return true };
     let incoming = pipe.incoming();
     let epoch = incoming.epoch();
@@ -357,7 +357,7 @@ pub(crate) fn arm_all(arena: &Arena, set: &SetEntry, depth: usize) -> bool {
             // Always looked at: the kernel does not know what is in the rings of the inner set.
             return true;
         }
-        if !arm(arena, registration) {
+        if !arm(registration) {
             quiet = false;
             return true;
         }
@@ -377,7 +377,7 @@ pub(super) fn disarm_all(arena: &Arena, set: &SetEntry) {
     retain(arena, set, |index, registration| {
         let flags = registration.flags.fetch_and(!ARMED, Ordering::Relaxed);
         if flags & ARMED != 0
-            && let Some(pipe) = pipe_of(arena, registration)
+            && let Some(pipe) = pipe_of(registration)
         {
             // Under the lock under which others say that they want a bell.
             let taken = crate::pipe::read::lock_reads(&pipe);
@@ -401,7 +401,7 @@ pub(super) fn any_bytes(arena: &Arena, set: &SetEntry) -> bool {
         let Some(index) = next.checked_sub(1) else { return false };
         let registration = arena.registration(index);
         if registration.flags.load(Ordering::Relaxed) & (DISABLED | NESTED | FOREIGN) == 0
-            && let Some(pipe) = pipe_of(arena, registration)
+            && let Some(pipe) = pipe_of(registration)
         {
             let incoming = pipe.incoming();
             let edge = registration.events.load(Ordering::Relaxed) & EPOLLET as u32 != 0;
@@ -423,7 +423,7 @@ pub(super) fn shares_cpu(arena: &Arena, set: &SetEntry) -> bool {
     for _ in 0..4 {
         let Some(index) = next.checked_sub(1) else { return false };
         let registration = arena.registration(index);
-        if let Some(pipe) = pipe_of(arena, registration)
+        if let Some(pipe) = pipe_of(registration)
             && pipe.incoming().producer.cpu.load(Ordering::Relaxed) == own
         {
             return true;

@@ -38,7 +38,8 @@ pub(crate) unsafe fn wait(
     if entry.first.load(Ordering::Acquire) == 0 {
         // No socket of ours in it, though one may come while we wait: it wakes us (`epoll::poke`), and then
         // there are tags to translate.
-        let place = arena::enroll(&entry.sleepers, lock::thread());
+        let sleeps = !deadline.is_now();
+        let place = if sleeps { arena::enroll(&entry.sleepers, lock::thread()) } else { None };
         // SAFETY: the caller's promise.
         let told = unsafe { kernel_wait(fd, events, most, deadline, mask) };
         if let Some(place) = place {
@@ -201,6 +202,10 @@ unsafe fn kernel_wait(
     // Whole milliseconds are what every kernel and every seccomp filter knows.
     if left.is_none_or(|left| left % 1_000_000 == 0 && left / 1_000_000 <= c_int::MAX as u64) {
         let milliseconds = left.map_or(-1, |left| (left / 1_000_000) as c_int);
+        if mask.is_null() {
+            // SAFETY: the caller's promise.
+            return unsafe { real::epoll_wait(fd, events, most, milliseconds) } as isize;
+        }
         // SAFETY: the caller's promise.
         return unsafe { real::epoll_pwait(fd, events, most, milliseconds, mask) } as isize;
     }

@@ -1,0 +1,338 @@
+//! Receiving: read, recv and their relatives.
+
+use super::{quietly, rights, stream, vectors};
+use crate::pipe::{buffers, io};
+use crate::readiness::Deadline;
+use crate::registry::table;
+use crate::sys::real;
+use libc::{
+    c_int, c_uint, c_void, iovec, mmsghdr, msghdr, off_t, off64_t, size_t, sockaddr, socklen_t, ssize_t,
+    timespec,
+};
+
+/// `read(2)`: reads from a descriptor.
+///
+/// # Errors
+///
+/// As the manual page.
+///
+/// # Safety
+///
+/// As the manual page asks: pointers are valid for the lengths given.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sockshim_read(fd: c_int, buf: *mut c_void, count: size_t) -> ssize_t {
+    // SAFETY: the caller keeps the contract of read(2).
+    let kernel = || unsafe { real::read(fd, buf, count) };
+    match table::socket(fd) {
+        // The kernel answers these two without looking at the stream.
+        Some(socket) if count > 0 && count <= isize::MAX as usize => {
+            // SAFETY: as above.
+            unsafe { io::receive(fd, socket, &[iovec { iov_base: buf, iov_len: count }], 0, kernel) }
+        }
+        _ => kernel(),
+    }
+}
+
+/// `readv(2)`: reads into several buffers.
+///
+/// # Errors
+///
+/// As the manual page.
+///
+/// # Safety
+///
+/// As the manual page asks: pointers are valid for the lengths given.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sockshim_readv(fd: c_int, iov: *const iovec, iovcnt: c_int) -> ssize_t {
+    // SAFETY: the caller keeps the contract of readv(2).
+    let kernel = || unsafe { real::readv(fd, iov, iovcnt) };
+    // SAFETY: as above.
+    match (table::socket(fd), unsafe { vectors(iov, iovcnt as usize) }) {
+        (Some(socket), Some(buffers)) if buffers.iter().any(|buffer| buffer.iov_len > 0) => {
+            // SAFETY: as above.
+            unsafe { io::receive(fd, socket, buffers, 0, kernel) }
+        }
+        _ => kernel(),
+    }
+}
+
+/// `preadv2(2)`: reads at an offset (-1: the current one) with flags.
+///
+/// # Errors
+///
+/// As the manual page.
+///
+/// # Safety
+///
+/// As the manual page asks: pointers are valid for the lengths given.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sockshim_preadv2(
+    fd: c_int,
+    iov: *const iovec,
+    iovcnt: c_int,
+    offset: off_t,
+    flags: c_int,
+) -> ssize_t {
+    // SAFETY: the caller keeps the contract of preadv2(2).
+    let kernel = || unsafe { real::preadv2(fd, iov, iovcnt, offset, flags) };
+    // SAFETY: as above.
+    match (stream(fd, offset, flags), unsafe { vectors(iov, iovcnt as usize) }) {
+        // SAFETY: as above.
+        (Some((socket, flags)), Some(buffers)) => unsafe { io::receive(fd, socket, buffers, flags, kernel) },
+        _ => kernel(),
+    }
+}
+
+/// `preadv2(2)`: reads at an offset (-1: the current one) with flags.
+///
+/// # Errors
+///
+/// As the manual page.
+///
+/// # Safety
+///
+/// As the manual page asks: pointers are valid for the lengths given.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sockshim_preadv64v2(
+    fd: c_int,
+    iov: *const iovec,
+    iovcnt: c_int,
+    offset: off64_t,
+    flags: c_int,
+) -> ssize_t {
+    // off_t is 64 bits wide here.
+    // SAFETY: the caller keeps the contract of preadv2(2).
+    unsafe { sockshim_preadv2(fd, iov, iovcnt, offset, flags) }
+}
+
+/// `recv(2)`: receives from a socket.
+///
+/// # Errors
+///
+/// As the manual page.
+///
+/// # Safety
+///
+/// As the manual page asks: pointers are valid for the lengths given.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sockshim_recv(
+    fd: c_int,
+    buf: *mut c_void,
+    len: size_t,
+    flags: c_int,
+) -> ssize_t {
+    // SAFETY: the caller keeps the contract of recv(2).
+    let kernel = || unsafe { real::recv(fd, buf, len, flags) };
+    match table::socket(fd) {
+        None => kernel(),
+        // SAFETY: as above.
+        Some(socket) => {
+            let buffers = [iovec { iov_base: buf, iov_len: len.min(buffers::MOST) }];
+            // SAFETY: as above.
+            unsafe { io::receive(fd, socket, &buffers, flags, kernel) }
+        }
+    }
+}
+
+/// `recvfrom(2)`: receives, and tells the sender's address.
+///
+/// # Errors
+///
+/// As the manual page.
+///
+/// # Safety
+///
+/// As the manual page asks: pointers are valid for the lengths given.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sockshim_recvfrom(
+    fd: c_int,
+    buf: *mut c_void,
+    len: size_t,
+    flags: c_int,
+    address: *mut sockaddr,
+    length: *mut socklen_t,
+) -> ssize_t {
+    // SAFETY: the caller keeps the contract of recvfrom(2).
+    let kernel = || unsafe { real::recvfrom(fd, buf, len, flags, address, length) };
+    let Some(socket) = table::socket(fd) else { return kernel() };
+    let buffers = [iovec { iov_base: buf, iov_len: len.min(buffers::MOST) }];
+    // SAFETY: as above.
+    let received = unsafe { io::receive(fd, socket, &buffers, flags, kernel) };
+    if received >= 0 && !address.is_null() && !length.is_null() {
+        // A connected stream tells no address: the kernel answers a length of 0.
+        // SAFETY: as above.
+        unsafe { length.write(0) };
+    }
+    received
+}
+
+/// `recvmsg(2)`: receives with control messages.
+///
+/// # Errors
+///
+/// As the manual page.
+///
+/// # Safety
+///
+/// As the manual page asks: pointers are valid for the lengths given.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sockshim_recvmsg(fd: c_int, msg: *mut msghdr, flags: c_int) -> ssize_t {
+    // SAFETY: the caller keeps the contract of recvmsg(2).
+    let kernel = || unsafe { real::recvmsg(fd, msg, flags) };
+    let Some(socket) = table::socket(fd) else {
+        let received = kernel();
+        if received >= 0 {
+            // SAFETY: the kernel has just filled the message in.
+            quietly(|| unsafe { rights::received(&*msg) });
+        }
+        return received;
+    };
+    if !buffers::is_good(msg, size_of::<msghdr>(), true) {
+        return kernel();
+    }
+    // SAFETY: as above, and it is there.
+    let message = unsafe { *msg };
+    // SAFETY: as above.
+    let Some(buffers) = (unsafe { vectors(message.msg_iov, message.msg_iovlen) }) else { return kernel() };
+    // SAFETY: as above.
+    let received = unsafe { io::receive(fd, socket, buffers, flags, kernel) };
+    if received >= 0 {
+        // SAFETY: as above.
+        let message = unsafe { &mut *msg };
+        if !message.msg_name.is_null() {
+            message.msg_namelen = 0;
+        }
+        if socket.entry().is_some_and(|entry| io::reading_pipe(socket, entry).is_some()) {
+            message.msg_controllen = 0;
+            message.msg_flags = 0;
+        }
+    }
+    received
+}
+
+/// `recvmmsg(2)`: receives several messages.
+///
+/// # Errors
+///
+/// As the manual page.
+///
+/// # Safety
+///
+/// As the manual page asks: pointers are valid for the lengths given.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sockshim_recvmmsg(
+    fd: c_int,
+    msgs: *mut mmsghdr,
+    count: c_uint,
+    flags: c_int,
+    timeout: *mut timespec,
+) -> c_int {
+    let messages = count.min(1024) as usize * size_of::<mmsghdr>();
+    if table::socket(fd).is_none() || !buffers::is_good(msgs, messages, true) {
+        // SAFETY: the caller keeps the contract of recvmmsg(2).
+        let received = unsafe { real::recvmmsg(fd, msgs, count, flags, timeout) };
+        for index in 0..received.max(0) as usize {
+            // SAFETY: the kernel has just filled that many.
+            quietly(|| unsafe { rights::received(&(*msgs.add(index)).msg_hdr) });
+        }
+        return received;
+    }
+    // SAFETY: as above.
+    let limit = unsafe { timeout.as_ref() };
+    let limit = Deadline::after(limit.map(|time| time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64));
+    let mut flags = flags;
+    for index in 0..count.min(1024) as usize {
+        // SAFETY: as above.
+        let message = unsafe { &mut *msgs.add(index) };
+        // SAFETY: as above.
+        let received =
+            unsafe { sockshim_recvmsg(fd, &raw mut message.msg_hdr, flags & !libc::MSG_WAITFORONE) };
+        if received < 0 {
+            return if index > 0 { index as c_int } else { -1 };
+        }
+        message.msg_len = received as c_uint;
+        if flags & libc::MSG_WAITFORONE != 0 {
+            flags |= libc::MSG_DONTWAIT;
+        }
+        if limit.left() == Some(0) {
+            return index as c_int + 1;
+        }
+    }
+    count.min(1024) as c_int
+}
+
+/// `read(2)`: `read`, as compiled with `_FORTIFY_SOURCE`.
+///
+/// # Errors
+///
+/// As the manual page.
+///
+/// # Safety
+///
+/// As the manual page asks: pointers are valid for the lengths given.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sockshim_read_chk(
+    fd: c_int,
+    buf: *mut c_void,
+    count: size_t,
+    size: size_t,
+) -> ssize_t {
+    if count > size {
+        // SAFETY: the caller keeps the contract of read(2); glibc ends the program here.
+        return unsafe { real::__read_chk(fd, buf, count, size) };
+    }
+    // SAFETY: as above.
+    unsafe { sockshim_read(fd, buf, count) }
+}
+
+/// `recv(2)`: `recv`, as compiled with `_FORTIFY_SOURCE`.
+///
+/// # Errors
+///
+/// As the manual page.
+///
+/// # Safety
+///
+/// As the manual page asks: pointers are valid for the lengths given.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sockshim_recv_chk(
+    fd: c_int,
+    buf: *mut c_void,
+    len: size_t,
+    size: size_t,
+    flags: c_int,
+) -> ssize_t {
+    if len > size {
+        // SAFETY: the caller keeps the contract of recv(2); glibc ends the program here.
+        return unsafe { real::__recv_chk(fd, buf, len, size, flags) };
+    }
+    // SAFETY: as above.
+    unsafe { sockshim_recv(fd, buf, len, flags) }
+}
+
+/// `recvfrom(2)`: `recvfrom`, as compiled with `_FORTIFY_SOURCE`.
+///
+/// # Errors
+///
+/// As the manual page.
+///
+/// # Safety
+///
+/// As the manual page asks: pointers are valid for the lengths given.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sockshim_recvfrom_chk(
+    fd: c_int,
+    buf: *mut c_void,
+    len: size_t,
+    size: size_t,
+    flags: c_int,
+    address: *mut sockaddr,
+    length: *mut socklen_t,
+) -> ssize_t {
+    if len > size {
+        // SAFETY: the caller keeps the contract of recvfrom(2); glibc ends the program here.
+        return unsafe { real::__recvfrom_chk(fd, buf, len, size, flags, address, length) };
+    }
+    // SAFETY: as above.
+    unsafe { sockshim_recvfrom(fd, buf, len, flags, address, length) }
+}

@@ -1,0 +1,239 @@
+//! Sending: write, send and their relatives.
+
+use super::{quietly, rights, stream, vectors};
+use crate::pipe::{buffers, io};
+use crate::registry::reason::Reason;
+use crate::registry::{lifecycle, table};
+use crate::sys::real;
+use libc::{
+    c_int, c_uint, c_void, iovec, mmsghdr, msghdr, off_t, off64_t, size_t, sockaddr, socklen_t, ssize_t,
+};
+
+/// `write(2)`: writes to a descriptor.
+///
+/// # Errors
+///
+/// As the manual page.
+///
+/// # Safety
+///
+/// As the manual page asks: pointers are valid for the lengths given.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sockshim_write(fd: c_int, buf: *const c_void, count: size_t) -> ssize_t {
+    // SAFETY: the caller keeps the contract of write(2).
+    let kernel = || unsafe { real::write(fd, buf, count) };
+    match table::socket(fd) {
+        Some(socket) if count <= isize::MAX as usize => {
+            let buffers = [iovec { iov_base: buf.cast_mut(), iov_len: count }];
+            // SAFETY: as above.
+            unsafe { io::send(fd, socket, &buffers, 0, kernel) }
+        }
+        _ => kernel(),
+    }
+}
+
+/// `writev(2)`: writes from several buffers.
+///
+/// # Errors
+///
+/// As the manual page.
+///
+/// # Safety
+///
+/// As the manual page asks: pointers are valid for the lengths given.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sockshim_writev(fd: c_int, iov: *const iovec, iovcnt: c_int) -> ssize_t {
+    // SAFETY: the caller keeps the contract of writev(2).
+    let kernel = || unsafe { real::writev(fd, iov, iovcnt) };
+    // SAFETY: as above.
+    match (table::socket(fd), unsafe { vectors(iov, iovcnt as usize) }) {
+        // SAFETY: as above.
+        (Some(socket), Some(buffers)) => unsafe { io::send(fd, socket, buffers, 0, kernel) },
+        _ => kernel(),
+    }
+}
+
+/// `pwritev2(2)`: writes at an offset (-1: the current one) with flags.
+///
+/// # Errors
+///
+/// As the manual page.
+///
+/// # Safety
+///
+/// As the manual page asks: pointers are valid for the lengths given.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sockshim_pwritev2(
+    fd: c_int,
+    iov: *const iovec,
+    iovcnt: c_int,
+    offset: off_t,
+    flags: c_int,
+) -> ssize_t {
+    // SAFETY: the caller keeps the contract of pwritev2(2).
+    let kernel = || unsafe { real::pwritev2(fd, iov, iovcnt, offset, flags) };
+    // SAFETY: as above.
+    match (stream(fd, offset, flags), unsafe { vectors(iov, iovcnt as usize) }) {
+        // SAFETY: as above.
+        (Some((socket, flags)), Some(buffers)) => unsafe { io::send(fd, socket, buffers, flags, kernel) },
+        _ => kernel(),
+    }
+}
+
+/// `pwritev2(2)`: writes at an offset (-1: the current one) with flags.
+///
+/// # Errors
+///
+/// As the manual page.
+///
+/// # Safety
+///
+/// As the manual page asks: pointers are valid for the lengths given.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sockshim_pwritev64v2(
+    fd: c_int,
+    iov: *const iovec,
+    iovcnt: c_int,
+    offset: off64_t,
+    flags: c_int,
+) -> ssize_t {
+    // off_t is 64 bits wide here.
+    // SAFETY: the caller keeps the contract of pwritev2(2).
+    unsafe { sockshim_pwritev2(fd, iov, iovcnt, offset, flags) }
+}
+
+/// `send(2)`: sends on a socket.
+///
+/// # Errors
+///
+/// As the manual page.
+///
+/// # Safety
+///
+/// As the manual page asks: pointers are valid for the lengths given.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sockshim_send(
+    fd: c_int,
+    buf: *const c_void,
+    len: size_t,
+    flags: c_int,
+) -> ssize_t {
+    // SAFETY: the caller keeps the contract of send(2).
+    let kernel = || unsafe { real::send(fd, buf, len, flags) };
+    match table::socket(fd) {
+        None => kernel(),
+        // SAFETY: as above.
+        Some(socket) => {
+            let buffers = [iovec { iov_base: buf.cast_mut(), iov_len: len.min(buffers::MOST) }];
+            // SAFETY: as above.
+            unsafe { io::send(fd, socket, &buffers, flags, kernel) }
+        }
+    }
+}
+
+/// `sendto(2)`: sends to an address.
+///
+/// # Errors
+///
+/// As the manual page.
+///
+/// # Safety
+///
+/// As the manual page asks: pointers are valid for the lengths given.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sockshim_sendto(
+    fd: c_int,
+    buf: *const c_void,
+    len: size_t,
+    flags: c_int,
+    address: *const sockaddr,
+    length: socklen_t,
+) -> ssize_t {
+    // SAFETY: the caller keeps the contract of sendto(2).
+    let kernel = || unsafe { real::sendto(fd, buf, len, flags, address, length) };
+    match table::socket(fd) {
+        None => kernel(),
+        Some(socket) => {
+            let buffers = [iovec { iov_base: buf.cast_mut(), iov_len: len.min(buffers::MOST) }];
+            // SAFETY: as above.
+            unsafe { io::send(fd, socket, &buffers, flags, kernel) }
+        }
+    }
+}
+
+/// `sendmsg(2)`: sends with control messages.
+///
+/// # Errors
+///
+/// As the manual page.
+///
+/// # Safety
+///
+/// As the manual page asks: pointers are valid for the lengths given.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sockshim_sendmsg(fd: c_int, msg: *const msghdr, flags: c_int) -> ssize_t {
+    // SAFETY: the caller keeps the contract of sendmsg(2).
+    let kernel = || unsafe { real::sendmsg(fd, msg, flags) };
+    if !buffers::is_good(msg, size_of::<msghdr>(), false) {
+        return kernel();
+    }
+    // SAFETY: as above, and it is there.
+    let message = unsafe { &*msg };
+    let Some(socket) = table::socket(fd) else {
+        // SAFETY: as above.
+        quietly(|| unsafe { rights::sending(message) });
+        return kernel();
+    };
+    if message.msg_controllen > 0 {
+        quietly(|| lifecycle::pin(fd, Reason::Option));
+    }
+    // SAFETY: as above.
+    let Some(buffers) = (unsafe { vectors(message.msg_iov, message.msg_iovlen) }) else { return kernel() };
+    // SAFETY: as above.
+    unsafe { io::send(fd, socket, buffers, flags, kernel) }
+}
+
+/// `sendmmsg(2)`: sends several messages.
+///
+/// # Errors
+///
+/// As the manual page.
+///
+/// # Safety
+///
+/// As the manual page asks: pointers are valid for the lengths given.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sockshim_sendmmsg(
+    fd: c_int,
+    msgs: *mut mmsghdr,
+    count: c_uint,
+    flags: c_int,
+) -> c_int {
+    let messages = count.min(1024) as usize;
+    let good = buffers::is_good(msgs, messages * size_of::<mmsghdr>(), true);
+    if table::socket(fd).is_none() || !good {
+        for index in 0..if good { messages } else { 0 } {
+            // SAFETY: the caller keeps the contract of sendmmsg(2).
+            quietly(|| unsafe { rights::sending(&(*msgs.add(index)).msg_hdr) });
+        }
+        // SAFETY: as above.
+        return unsafe { real::sendmmsg(fd, msgs, count, flags) };
+    }
+    for index in 0..count.min(1024) as usize {
+        // SAFETY: as above.
+        let message = unsafe { &mut *msgs.add(index) };
+        // SAFETY: as above.
+        let wanted: usize = unsafe { vectors(message.msg_hdr.msg_iov, message.msg_hdr.msg_iovlen) }
+            .map_or(0, buffers::length);
+        // SAFETY: as above.
+        let sent = unsafe { sockshim_sendmsg(fd, &raw const message.msg_hdr, flags) };
+        if sent < 0 {
+            return if index > 0 { index as c_int } else { -1 };
+        }
+        message.msg_len = sent as c_uint;
+        if (sent as usize) < wanted {
+            return index as c_int + 1;
+        }
+    }
+    count.min(1024) as c_int
+}

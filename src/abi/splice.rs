@@ -1,0 +1,152 @@
+//! Moving bytes between two descriptors: sendfile, splice, tee.
+
+use crate::error::{Errno, answer, outcome};
+use crate::pipe::io;
+use crate::registry::{Socket, table};
+use crate::sys::real;
+use libc::{c_int, c_uint, iovec, loff_t, off_t, off64_t, size_t, ssize_t};
+
+/// `sendfile(2)`: moves bytes from a file to a descriptor.
+///
+/// # Errors
+///
+/// As the manual page.
+///
+/// # Safety
+///
+/// As the manual page asks: pointers are valid for the lengths given.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sockshim_sendfile(
+    out_fd: c_int,
+    in_fd: c_int,
+    offset: *mut off_t,
+    count: size_t,
+) -> ssize_t {
+    // SAFETY: the caller keeps the contract of sendfile(2).
+    let kernel = || unsafe { real::sendfile(out_fd, in_fd, offset, count) };
+    let Some(socket) = table::socket(out_fd) else { return kernel() };
+    // SAFETY: as above.
+    let from = unsafe { offset.as_mut() };
+    let start = match &from {
+        Some(offset) if **offset < 0 => return kernel(),
+        Some(offset) => Some(**offset as u64),
+        None => None,
+    };
+    match io::send_file(out_fd, socket, in_fd, start, count, kernel) {
+        io::FileSent::ByKernel(sent) => sent,
+        io::FileSent::ByRing(result) => {
+            if let (Some(offset), Ok(sent)) = (from, &result) {
+                *offset += *sent as off_t;
+            }
+            answer(result)
+        }
+    }
+}
+
+/// `sendfile(2)`: moves bytes from a file to a descriptor.
+///
+/// # Errors
+///
+/// As the manual page.
+///
+/// # Safety
+///
+/// As the manual page asks: pointers are valid for the lengths given.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sockshim_sendfile64(
+    out_fd: c_int,
+    in_fd: c_int,
+    offset: *mut off64_t,
+    count: size_t,
+) -> ssize_t {
+    // off_t is 64 bits wide here.
+    // SAFETY: the caller keeps the contract of sendfile(2).
+    unsafe { sockshim_sendfile(out_fd, in_fd, offset, count) }
+}
+
+/// `splice(2)`: moves bytes between a pipe and a descriptor.
+///
+/// # Errors
+///
+/// As the manual page.
+///
+/// # Safety
+///
+/// As the manual page asks: pointers are valid for the lengths given.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sockshim_splice(
+    fd_in: c_int,
+    off_in: *mut loff_t,
+    fd_out: c_int,
+    off_out: *mut loff_t,
+    len: size_t,
+    flags: c_uint,
+) -> ssize_t {
+    // SAFETY: the caller keeps the contract of splice(2).
+    let kernel = || unsafe { real::splice(fd_in, off_in, fd_out, off_out, len, flags) };
+    if let Some(socket) = table::socket(fd_out) {
+        return io::send_by_kernel(fd_out, socket, kernel);
+    }
+    match table::socket(fd_in) {
+        Some(socket) if off_in.is_null() && off_out.is_null() => {
+            splice_from(fd_in, socket, fd_out, len, flags, kernel)
+        }
+        _ => kernel(),
+    }
+}
+
+/// `tee(2)`: copies bytes from one pipe to another.
+///
+/// # Errors
+///
+/// As the manual page.
+///
+/// # Safety
+///
+/// As the manual page asks: pointers are valid for the lengths given.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sockshim_tee(
+    fd_in: c_int,
+    fd_out: c_int,
+    len: size_t,
+    flags: c_uint,
+) -> ssize_t {
+    // SAFETY: the caller keeps the contract of tee(2).
+    unsafe { real::tee(fd_in, fd_out, len, flags) }
+}
+
+/// `splice` from a socket of ours into a pipe: peek, write, and only then take, so that what the pipe does
+/// not accept stays where it was.
+fn splice_from(
+    fd: c_int,
+    socket: Socket,
+    to: c_int,
+    len: size_t,
+    flags: c_uint,
+    kernel: impl FnOnce() -> ssize_t,
+) -> ssize_t {
+    if socket.entry().is_none_or(|entry| io::reading_pipe(socket, entry).is_none()) {
+        return kernel();
+    }
+    let mut room = [0u8; 16 << 10];
+    let wait = if flags & libc::SPLICE_F_NONBLOCK != 0 { libc::MSG_DONTWAIT } else { 0 };
+    let place = |len: usize, room: &mut [u8]| [iovec { iov_base: room.as_mut_ptr().cast(), iov_len: len }];
+    let wanted = len.min(room.len());
+    let buffers = place(wanted, &mut room);
+    // SAFETY: the buffer is ours.
+    let seen = unsafe { io::receive(fd, socket, &buffers, libc::MSG_PEEK | wait, || -1) };
+    if seen <= 0 {
+        return seen;
+    }
+    // SAFETY: the bytes are there.
+    let written = match outcome(unsafe { real::write(to, room.as_ptr().cast(), seen as usize) }) {
+        Ok(written) => written,
+        Err(error) => return answer(Err(error)),
+    };
+    let errno = Errno::last();
+    let taken = place(written, &mut room);
+    // SAFETY: as above.
+    unsafe { io::receive(fd, socket, &taken, libc::MSG_DONTWAIT, || -1) };
+    errno.store();
+    written as ssize_t
+}
