@@ -194,7 +194,7 @@ unsafe fn sleep(entries: &mut [pollfd], deadline: Deadline, mask: *const sigset_
             }
             Kind::Set(slot) => {
                 if let Some(arena) = arena::get() {
-                    quiet &= arm_set(arena, slot);
+                    quiet &= arm_set(arena, entry.fd, slot);
                 }
             }
             Kind::Kernel => {}
@@ -226,10 +226,11 @@ unsafe fn sleep(entries: &mut [pollfd], deadline: Deadline, mask: *const sigset_
     }
 }
 
-fn arm_set(arena: &Arena, slot: u32) -> bool {
+fn arm_set(arena: &Arena, fd: c_int, slot: u32) -> bool {
     let set = arena.set(slot);
     let taken = epoll::lock_set(set);
-    let quiet = epoll::hot::arm_all(arena, set, 0);
+    epoll::flush_parked(arena, fd, set);
+    let quiet = epoll::hot::arm_all(arena, fd, set, 0);
     set.lock.release(taken);
     quiet
 }

@@ -191,8 +191,10 @@ pub(crate) struct SetEntry {
     pub(crate) prefix: AtomicU64,
     pub(crate) holders: [AtomicU64; PROCESSES / 64],
     pub(crate) sleepers: [AtomicU32; SLEEPERS],
-    /// Registered with another set or waited for with poll: keep every pipe armed.
+    /// Registered with another set.
     pub(crate) nested: AtomicU32,
+    /// Number of registrations that the program has deleted and the kernel still has.
+    pub(crate) parked: AtomicU32,
     /// Its own slot.
     pub(crate) slot: AtomicU32,
     /// Ticks of the last look at the kernel's own descriptors.
@@ -347,7 +349,7 @@ impl Arena {
                     .compare_exchange(generation, next, Ordering::AcqRel, Ordering::Relaxed)
                     .is_ok()
             {
-                for word in [&set.managed, &set.hot, &set.first, &set.nested] {
+                for word in [&set.managed, &set.hot, &set.first, &set.nested, &set.parked] {
                     word.store(0, Ordering::Relaxed);
                 }
                 for word in &set.sleepers {

@@ -60,7 +60,7 @@ pub(crate) unsafe fn wait(
         return told;
     }
     let kept = absorb(arena, entry, out, 0, told as usize);
-    let count = kept + look_at_pipes(arena, entry, &mut out[kept..]);
+    let count = kept + look_at_pipes(arena, fd, entry, &mut out[kept..]);
     if count > 0 || limit == Some(0) {
         return count as c_int;
     }
@@ -97,7 +97,7 @@ unsafe fn wait_for_pipes(
         let is_hot = entry.hot.load(Ordering::Acquire) != 0;
         let overdue = now.wrapping_sub(entry.looked.load(Ordering::Relaxed)) > LOOK_EVERY;
         if is_hot && !overdue {
-            let count = look_at_pipes(arena, entry, out);
+            let count = look_at_pipes(arena, fd, entry, out);
             if count > 0 {
                 return Ok(count);
             }
@@ -107,7 +107,7 @@ unsafe fn wait_for_pipes(
             entry.looked.store(now, Ordering::Relaxed);
             let told = kernel::epoll_now(fd, out)?;
             let kept = absorb(arena, entry, out, 0, told);
-            let count = kept + look_at_pipes(arena, entry, &mut out[kept..]);
+            let count = kept + look_at_pipes(arena, fd, entry, &mut out[kept..]);
             if count > 0 || deadline.is_now() {
                 return Ok(count);
             }
@@ -122,7 +122,7 @@ unsafe fn wait_for_pipes(
             Err(error) => return Err(error),
         }
         if deadline.left() == Some(0) {
-            let count = look_at_pipes(arena, entry, out);
+            let count = look_at_pipes(arena, fd, entry, out);
             return Ok(count);
         }
     }
@@ -162,7 +162,7 @@ unsafe fn wait_plain(
         // SAFETY: the kernel has just filled that many.
         let out = unsafe { core::slice::from_raw_parts_mut(events, most as usize) };
         let mut count = absorb(arena, set, out, 0, told as usize);
-        count += look_at_pipes(arena, set, &mut out[count..]);
+        count += look_at_pipes(arena, fd, set, &mut out[count..]);
         if count > 0 || deadline.left() == Some(0) {
             return Ok(count);
         }
@@ -192,7 +192,10 @@ unsafe fn sleep(
         return Ok(Slept::Look);
     };
     let taken = lock_set(set);
-    let quiet = taken != Taken::Ours || hot::arm_all(arena, set, 0);
+    if taken == Taken::Ours {
+        super::flush_parked(arena, fd, set);
+    }
+    let quiet = taken != Taken::Ours || hot::arm_all(arena, fd, set, 0);
     set.lock.release(taken);
     if !quiet {
         arena::leave(&set.sleepers, place);
@@ -212,7 +215,7 @@ unsafe fn sleep(
     }
     set.looked.store(kernel::ticks(), Ordering::Relaxed);
     let mut count = absorb(arena, set, out, 0, told as usize);
-    count += look_at_pipes(arena, set, &mut out[count..]);
+    count += look_at_pipes(arena, fd, set, &mut out[count..]);
     if count > 0 || told == 0 { Ok(Slept::Ready(count)) } else { Ok(Slept::Look) }
 }
 
@@ -258,13 +261,13 @@ unsafe fn kernel_wait(
 }
 
 /// Reports the hot pipes that are ready.
-fn look_at_pipes(arena: &Arena, set: &SetEntry, out: &mut [epoll_event]) -> usize {
+fn look_at_pipes(arena: &Arena, fd: c_int, set: &SetEntry, out: &mut [epoll_event]) -> usize {
     if out.is_empty() || set.hot.load(Ordering::Acquire) == 0 {
         return 0;
     }
     let taken = lock_set(set);
     // A signal handler that interrupted a walk over the lists sees the kernel's descriptors only.
-    let count = if taken == Taken::Ours { hot::collect(arena, set, out) } else { 0 };
+    let count = if taken == Taken::Ours { hot::collect(arena, fd, set, out) } else { 0 };
     set.lock.release(taken);
     count
 }
