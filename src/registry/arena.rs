@@ -164,6 +164,8 @@ pub(crate) const FLAG_OPTIONS_KEPT: u32 = 64;
 pub(crate) const FLAG_NO_SPACE: u32 = 256;
 /// SO_RCVLOWAT is above 1.
 pub(crate) const FLAG_LOW_WATER: u32 = 512;
+/// The kernel took bytes for an end that had left: the reset that they cause is a real one.
+pub(crate) const FLAG_SENT_IN_VAIN: u32 = 1024;
 /// Made by accept, not by connect (for `ss` and the trace).
 pub(crate) const FLAG_ACCEPTED: u32 = 128;
 
