@@ -199,7 +199,7 @@ fn modify(arena: &Arena, fd: c_int, set: &SetEntry, index: u32, event: &epoll_ev
         // Not allowed (epoll_ctl(2)); the kernel knows nothing of the flag here.
         return Err(Errno(libc::EINVAL));
     }
-    let changed = (before ^ event.events) & (EPOLLOUT | libc::EPOLLPRI) as u32;
+    let changed = asks_kernel(before) ^ asks_kernel(event.events);
     let is_plain = registration.flags.load(Ordering::Relaxed) & (NESTED | FOREIGN) == 0;
     if changed != 0 || !is_plain {
         let kind =
@@ -221,12 +221,18 @@ fn modify(arena: &Arena, fd: c_int, set: &SetEntry, index: u32, event: &epoll_ev
 
 /// What the kernel is told about a managed registration.
 fn kernel_event(set: &SetEntry, index: u32, events: u32, kind: Descriptor) -> epoll_event {
-    let own = (EPOLLIN | EPOLLRDHUP | EPOLLET) as u32;
     let events = match kind {
-        Descriptor::Socket(_) => own | events & (EPOLLOUT | libc::EPOLLPRI) as u32,
+        Descriptor::Socket(_) => EPOLLET as u32 | asks_kernel(events),
         _ => events,
     };
     epoll_event { events, u64: set.prefix.load(Ordering::Relaxed) | u64::from(index) }
+}
+
+/// What the kernel must be asked so that a pipe's `events` can be told. A bell comes as EPOLLIN, and with it an
+/// end is told from a bell. No more than is needed: poll(2) of the set shows the kernel's answer.
+const fn asks_kernel(events: u32) -> u32 {
+    let reads = if events & (EPOLLIN | libc::EPOLLRDNORM) as u32 != 0 { EPOLLIN | EPOLLRDHUP } else { 0 };
+    reads as u32 | events & (EPOLLRDHUP | EPOLLOUT | libc::EPOLLPRI) as u32
 }
 
 fn keep(registration: &Registration, event: &epoll_event) {
