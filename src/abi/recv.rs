@@ -97,7 +97,9 @@ pub unsafe extern "C-unwind" fn sockshim_preadv2(
     // SAFETY: as above.
     match (stream(fd, offset, flags), unsafe { vectors(iov, iovcnt as usize) }) {
         // SAFETY: as above.
-        (Some((socket, flags)), Some(buffers)) => unsafe { io::receive(fd, socket, buffers, flags, kernel) },
+        (Some((socket, flags)), Some(buffers)) if buffers.iter().any(|buffer| buffer.iov_len > 0) => unsafe {
+            io::receive(fd, socket, buffers, flags, kernel)
+        },
         _ => kernel(),
     }
 }

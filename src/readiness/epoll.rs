@@ -15,7 +15,9 @@ pub(crate) mod wait;
 
 use crate::error::Errno;
 use crate::pipe::{Pipe, attach, io};
-use crate::registry::arena::{self, Arena, Entry, FLAG_LISTENER, READY, Registration, STATE_HOST, SetEntry};
+use crate::registry::arena::{
+    self, Arena, Entry, FLAG_LISTENER, READY, REGISTRATIONS, Registration, STATE_HOST, SetEntry,
+};
 use crate::registry::lock::{self, Taken};
 use crate::registry::reason::Reason;
 use crate::registry::table::{self, Descriptor, Set};
@@ -185,12 +187,7 @@ fn add(
     let managed = match kind {
         Descriptor::Socket(socket) => socket.entry().is_some_and(is_ready_reader),
         Descriptor::Set(inner) => {
-            let inner = arena.set(inner.slot);
-            let taken = lock_set(inner);
-            // The outer set must not hear of what is parked in the inner one.
-            inner.nested.store(1, Ordering::Relaxed);
-            flush_parked(arena, target, inner);
-            inner.lock.release(taken);
+            watch(arena, target, inner.slot);
             true
         }
         Descriptor::Host => true,
@@ -198,8 +195,10 @@ fn add(
     let Some(index) = arena.take_registration() else {
         return add_unseen(fd, target, &event);
     };
-    let given =
-        if managed { kernel_event(entry, index, event.events & !(EPOLLOUT as u32), kind) } else { event };
+    // For room the kernel is asked before a sleep (`hot::arm`).
+    let exact = entry.watched.load(Ordering::Relaxed) != 0 || !matches!(kind, Descriptor::Socket(_));
+    let asked = if exact { event.events } else { event.events & !(EPOLLOUT as u32) };
+    let given = if managed { kernel_event(entry, index, asked, kind) } else { event };
     if let Err(error) = kernel::epoll_ctl(fd, libc::EPOLL_CTL_ADD, target, Some(&given)) {
         arena.registration(index).set.store(u32::MAX, Ordering::Relaxed);
         arena.free_registration(index);
@@ -214,6 +213,9 @@ fn add(
         return Ok(());
     }
     if managed {
+        if asked & EPOLLOUT as u32 != 0 {
+            registration.flags.fetch_or(ASKS_ROOM, Ordering::Relaxed);
+        }
         hot::warm(arena, entry, index);
         poke(arena, fd, entry, index);
     }
@@ -229,7 +231,7 @@ fn check_exclusive(events: u32, kind: Descriptor) -> Result<(), Errno> {
 /// Whether a registration may stay with the kernel when the program deletes it.
 fn can_park(arena: &Arena, set: &SetEntry, index: u32) -> bool {
     let flags = arena.registration(index).flags.load(Ordering::Relaxed);
-    flags & (MANAGED | NESTED | FOREIGN | ENDING) == MANAGED && set.nested.load(Ordering::Relaxed) == 0
+    flags & (MANAGED | NESTED | FOREIGN | ENDING) == MANAGED && set.watched.load(Ordering::Relaxed) == 0
 }
 
 /// The program adds again what it had deleted.
@@ -247,8 +249,30 @@ fn unpark(arena: &Arena, fd: c_int, set: &SetEntry, index: u32, event: &epoll_ev
     poke(arena, fd, set, index);
 }
 
+/// Somebody looks at the set from outside, by poll(2) or another set: from now on the kernel's set must say no
+/// more than the program's would.
+pub(crate) fn watch(arena: &Arena, fd: c_int, slot: u32) {
+    let set = arena.set(slot);
+    if set.watched.load(Ordering::Relaxed) != 0 {
+        return;
+    }
+    let taken = lock_set(set);
+    set.watched.store(1, Ordering::Relaxed);
+    flush_parked(arena, fd, set);
+    let mut next = set.first.load(Ordering::Relaxed);
+    for _ in 0..REGISTRATIONS {
+        let Some(index) = next.checked_sub(1) else { break };
+        let registration = arena.registration(index);
+        if registration.flags.load(Ordering::Relaxed) & (MANAGED | NESTED | FOREIGN) == MANAGED {
+            let _ = ask_kernel(fd, set, index, registration, registration.events.load(Ordering::Relaxed));
+        }
+        next = registration.next.load(Ordering::Relaxed);
+    }
+    set.lock.release(taken);
+}
+
 /// Deletes from the kernel's set what the program has deleted. Under the set's lock.
-pub(crate) fn flush_parked(arena: &Arena, fd: c_int, set: &SetEntry) {
+fn flush_parked(arena: &Arena, fd: c_int, set: &SetEntry) {
     if set.parked.load(Ordering::Relaxed) > 0 {
         hot::remove_parked(arena, set, |registration| delete_from_kernel(fd, registration));
     }
@@ -326,23 +350,36 @@ fn modify(arena: &Arena, fd: c_int, set: &SetEntry, index: u32, event: &epoll_ev
 
 /// What the kernel is told about a managed registration.
 fn kernel_event(set: &SetEntry, index: u32, events: u32, kind: Descriptor) -> epoll_event {
-    let own = (EPOLLIN | EPOLLRDHUP | EPOLLET) as u32;
+    // What only our own waits look at may be too wide: it needs no change then.
+    let wide = if set.watched.load(Ordering::Relaxed) == 0 { EPOLLIN | EPOLLRDHUP } else { 0 };
     let events = match kind {
-        Descriptor::Socket(_) => own | events & (EPOLLOUT | libc::EPOLLPRI) as u32,
+        Descriptor::Socket(_) => (EPOLLET | wide) as u32 | asks_kernel(events),
         _ => events,
     };
     epoll_event { events, u64: set.prefix.load(Ordering::Relaxed) | u64::from(index) }
 }
 
-/// The program changes its mask on a socket. The kernel must hear of it only when it would tell too much, or
-/// of urgent data: so what most programs do between two requests needs no system call.
+/// What of a socket the kernel is asked so that a pipe's `events` can be told. A bell comes as EPOLLIN, and with
+/// EPOLLRDHUP an end is told from a bell.
+const fn asks_kernel(events: u32) -> u32 {
+    let reads = if events & (EPOLLIN | libc::EPOLLRDNORM) as u32 != 0 { EPOLLIN | EPOLLRDHUP } else { 0 };
+    reads as u32 | events & (EPOLLRDHUP | EPOLLOUT | libc::EPOLLPRI) as u32
+}
+
+/// The program changes its mask on a socket. Unless others watch the set, the kernel must hear of it only when
+/// it would tell of room in vain, or of urgent data: so what most programs do between two requests needs no
+/// system call.
 fn tell_kernel(fd: c_int, set: &SetEntry, index: u32, before: u32, after: u32) -> Result<(), Errno> {
     let Some(arena) = arena::get() else { return Ok(()) };
     let registration = arena.registration(index);
+    let exact = set.watched.load(Ordering::Relaxed) != 0;
     let asks_room = registration.flags.load(Ordering::Relaxed) & ASKS_ROOM != 0;
-    let too_much = asks_room && after & EPOLLOUT as u32 == 0;
-    if too_much || (before ^ after) & libc::EPOLLPRI as u32 != 0 {
-        ask_kernel(fd, set, index, registration, after & !(EPOLLOUT as u32))?;
+    let room = asks_room && after & EPOLLOUT as u32 == 0;
+    let changed = asks_kernel(before) ^ asks_kernel(after);
+    let matters = if exact { changed != 0 } else { changed & libc::EPOLLPRI as u32 != 0 };
+    if room || matters {
+        let kept = if exact { after } else { after & !(EPOLLOUT as u32) };
+        ask_kernel(fd, set, index, registration, kept)?;
     }
     Ok(())
 }

@@ -227,9 +227,9 @@ unsafe fn sleep(entries: &mut [pollfd], deadline: Deadline, mask: *const sigset_
 }
 
 fn arm_set(arena: &Arena, fd: c_int, slot: u32) -> bool {
+    epoll::watch(arena, fd, slot);
     let set = arena.set(slot);
     let taken = epoll::lock_set(set);
-    epoll::flush_parked(arena, fd, set);
     let quiet = epoll::hot::arm_all(arena, fd, set, 0);
     set.lock.release(taken);
     quiet

@@ -261,9 +261,7 @@ pub(crate) fn is_readable(arena: &Arena, fd: i32, slot: u32) -> bool {
     if has_ready(arena, set, 0) {
         return true;
     }
-    let taken = super::lock_set(set);
-    super::flush_parked(arena, fd, set);
-    set.lock.release(taken);
+    super::watch(arena, fd, slot);
     if kernel::poll_now(fd, libc::POLLIN) & libc::POLLIN == 0 {
         return false;
     }
