@@ -217,11 +217,7 @@ pub unsafe extern "C-unwind" fn sockshim_recvfrom(
 /// As the manual page asks: pointers are valid for the lengths given.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_recvmsg(fd: c_int, msg: *mut msghdr, flags: c_int) -> ssize_t {
-    if table::is_host(fd) {
-        // SAFETY: the caller keeps the contract of recvmsg(2).
-        return unsafe { real::recvmsg(fd, msg, flags) };
-    }
-    // SAFETY: as above.
+    // SAFETY: the caller keeps the contract of recvmsg(2).
     let kernel = || unsafe { real::recvmsg(fd, msg, flags) };
     let Some(socket) = table::socket(fd) else {
         let received = kernel();
