@@ -1,13 +1,13 @@
 //! epoll_wait(2) and its relatives.
 
-use super::{hot, is_tag, lock_set};
+use super::{hot, is_tag, lock_set, poke};
 use crate::error::{Errno, outcome};
 use crate::pipe::{buffers, spin};
 use crate::readiness::Deadline;
 use crate::registry::arena::{self, Arena, SetEntry};
 use crate::registry::lock::{self, Taken};
 use crate::registry::table::Set;
-use crate::sys::{kernel, real};
+use crate::sys::{cancel, kernel, real};
 use core::ffi::c_int;
 use core::sync::atomic::{AtomicU32, Ordering};
 use libc::{epoll_event, sigset_t};
@@ -33,13 +33,14 @@ pub(crate) unsafe fn wait(
     deadline: Deadline,
     mask: *const sigset_t,
 ) -> Result<usize, Errno> {
+    cancel::point();
     let Some(arena) = arena::get() else { return Err(Errno(libc::EBADF)) };
     let entry = arena.set(set.slot);
     if entry.first.load(Ordering::Acquire) == 0 {
         // No socket of ours in it, though one may come while we wait: it wakes us (`epoll::poke`), and then
         // there are tags to translate.
         let sleeps = !deadline.is_now();
-        let place = if sleeps { arena::enroll(&entry.sleepers, lock::thread()) } else { None };
+        let place = sleeps.then(|| arena::enroll(&entry.sleepers, lock::thread()));
         // SAFETY: the caller's promise.
         let told = unsafe { kernel_wait(fd, events, most, deadline, mask) };
         if let Some(place) = place {
@@ -51,7 +52,7 @@ pub(crate) unsafe fn wait(
         // SAFETY: the kernel has just filled that many.
         let out = unsafe { core::slice::from_raw_parts_mut(events, most as usize) };
         let kept = absorb(arena, entry, out, 0, told as usize);
-        let count = kept + look_at_pipes(arena, entry, &mut out[kept..]);
+        let count = kept + look_at_pipes(fd, arena, entry, &mut out[kept..]);
         if count > 0 || deadline.left() == Some(0) {
             return Ok(count);
         }
@@ -68,7 +69,7 @@ pub(crate) unsafe fn wait(
         let is_hot = entry.hot.load(Ordering::Acquire) != 0;
         let overdue = now.wrapping_sub(entry.looked.load(Ordering::Relaxed)) > LOOK_EVERY;
         if is_hot && !overdue {
-            let count = look_at_pipes(arena, entry, out);
+            let count = look_at_pipes(fd, arena, entry, out);
             if count > 0 {
                 return Ok(count);
             }
@@ -78,7 +79,7 @@ pub(crate) unsafe fn wait(
             entry.looked.store(now, Ordering::Relaxed);
             let told = kernel::epoll_now(fd, out)?;
             let kept = absorb(arena, entry, out, 0, told);
-            let count = kept + look_at_pipes(arena, entry, &mut out[kept..]);
+            let count = kept + look_at_pipes(fd, arena, entry, &mut out[kept..]);
             if count > 0 || deadline.is_now() {
                 return Ok(count);
             }
@@ -93,7 +94,7 @@ pub(crate) unsafe fn wait(
             Err(error) => return Err(error),
         }
         if deadline.left() == Some(0) {
-            let count = look_at_pipes(arena, entry, out);
+            let count = look_at_pipes(fd, arena, entry, out);
             return Ok(count);
         }
     }
@@ -121,9 +122,7 @@ unsafe fn wait_plain(
         // SAFETY: the caller's promise.
         let told = unsafe { kernel_wait(fd, events, most, deadline, mask) };
         let errno = Errno::last();
-        if let Some(place) = place {
-            arena::leave(&set.sleepers, place);
-        }
+        arena::leave(&set.sleepers, place);
         if told < 0 {
             return Err(errno);
         }
@@ -133,7 +132,7 @@ unsafe fn wait_plain(
         // SAFETY: the kernel has just filled that many.
         let out = unsafe { core::slice::from_raw_parts_mut(events, most as usize) };
         let mut count = absorb(arena, set, out, 0, told as usize);
-        count += look_at_pipes(arena, set, &mut out[count..]);
+        count += look_at_pipes(fd, arena, set, &mut out[count..]);
         if count > 0 || deadline.left() == Some(0) {
             return Ok(count);
         }
@@ -158,10 +157,7 @@ unsafe fn sleep(
     deadline: Deadline,
     mask: *const sigset_t,
 ) -> Result<Slept, Errno> {
-    let Some(place) = arena::enroll(&set.sleepers, lock::thread()) else {
-        kernel::nap(500);
-        return Ok(Slept::Look);
-    };
+    let place = arena::enroll(&set.sleepers, lock::thread());
     let taken = lock_set(set);
     let quiet = taken != Taken::Ours || hot::arm_all(arena, set, 0);
     set.lock.release(taken);
@@ -183,7 +179,7 @@ unsafe fn sleep(
     }
     set.looked.store(kernel::ticks(), Ordering::Relaxed);
     let mut count = absorb(arena, set, out, 0, told as usize);
-    count += look_at_pipes(arena, set, &mut out[count..]);
+    count += look_at_pipes(fd, arena, set, &mut out[count..]);
     if count > 0 || told == 0 { Ok(Slept::Ready(count)) } else { Ok(Slept::Look) }
 }
 
@@ -229,13 +225,17 @@ unsafe fn kernel_wait(
 }
 
 /// Reports the hot pipes that are ready.
-fn look_at_pipes(arena: &Arena, set: &SetEntry, out: &mut [epoll_event]) -> usize {
+fn look_at_pipes(fd: c_int, arena: &Arena, set: &SetEntry, out: &mut [epoll_event]) -> usize {
     if out.is_empty() || set.hot.load(Ordering::Acquire) == 0 {
         return 0;
     }
     let taken = lock_set(set);
     // A signal handler that interrupted a walk over the lists sees the kernel's descriptors only.
-    let count = if taken == Taken::Ours { hot::collect(arena, set, out) } else { 0 };
+    let (count, level) = if taken == Taken::Ours { hot::collect(arena, set, out) } else { (0, None) };
+    if let Some(index) = level {
+        // One bell wakes one waiter, who wakes the next one (ep_done_scan in fs/eventpoll.c).
+        poke(arena, fd, set, index);
+    }
     set.lock.release(taken);
     count
 }
