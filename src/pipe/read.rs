@@ -49,6 +49,7 @@ pub(crate) unsafe fn receive(
     let all = flags & libc::MSG_WAITALL != 0;
     let peek = flags & libc::MSG_PEEK != 0;
     let mut done = 0;
+    let mut fd = fd;
     loop {
         // SAFETY: the caller's promise.
         let look = unsafe { take(fd, pipe, buffers, done, wanted - done, flags) };
@@ -76,7 +77,7 @@ pub(crate) unsafe fn receive(
             Look::Failed(error) => end::after_error(pipe, error).map(Some),
         };
         match outcome {
-            Ok(None) => {}
+            Ok(None) => fd = pipe.descriptor(fd).ok_or(Errno(libc::EBADF))?,
             Ok(Some(())) if end::is_drained(pipe) => return Ok(done),
             Ok(Some(())) => {}
             Err(_) if done > 0 => return Ok(done),
@@ -156,10 +157,10 @@ unsafe fn take_locked(
         if is_ring(epoch) {
             let Ok(span) = incoming.readable() else { return end::broken(fd, pipe) };
             if span.length > 0 {
-                let mut count = span.length.min(wanted);
+                let count = span.length.min(wanted);
                 if !drop {
-                    count = buffers::good(buffers, skip, count, true);
-                    if count == 0 && wanted > 0 {
+                    // As in the kernel, a stretch for which there is not room as a whole stays.
+                    if buffers::good(buffers, skip, count, true) < count {
                         return Look::Failed(Errno(libc::EFAULT));
                     }
                     // SAFETY: the ring is as long as any checked capacity; the caller's promise.
@@ -535,10 +536,7 @@ fn sleep(fd: c_int, pipe: &Pipe, epoch: u32) -> Result<Option<()>, Errno> {
     let entry = pipe.entry;
     let incoming = pipe.incoming();
     settle(fd, pipe);
-    let Some(place) = arena::enroll(&entry.sleepers, lock::thread()) else {
-        kernel::nap(500);
-        return Ok(None);
-    };
+    let place = arena::enroll(&entry.sleepers, lock::thread());
     want_bell(pipe);
     let changed = incoming.epoch() != epoch || (is_ring(epoch) && incoming.has_bytes());
     if changed || !pipe.is_mapped() {
@@ -553,6 +551,14 @@ fn sleep(fd: c_int, pipe: &Pipe, epoch: u32) -> Result<Option<()>, Errno> {
     let received = unsafe { real::recv(fd, (&raw mut byte).cast(), 1, libc::MSG_PEEK) };
     let errno = Errno::last();
     arena::leave(&entry.sleepers, place);
+    let Some(fd) = pipe.descriptor(fd) else {
+        // Closed meanwhile: only the kernel's call still had the socket.
+        return match received {
+            0 => Ok(Some(())),
+            1.. => Err(Errno(libc::EBADF)),
+            _ => Err(errno),
+        };
+    };
     match received {
         1.. if is_intruded(fd, pipe) => end::intruded(fd, pipe).map(Some),
         1.. => Ok(None),

@@ -174,13 +174,13 @@ unsafe fn push(fd: c_int, pipe: &Pipe, buffers: &[iovec], total: usize, nonblock
             spill(fd, pipe);
             return Pushed::Spilled(done);
         }
-        let count = buffers::good(buffers, done, room, false);
-        if count == 0 {
+        // As in the kernel, a stretch that cannot be read as a whole is not sent in part.
+        if buffers::good(buffers, done, room, false) < room {
             return Pushed::Faulted(done);
         }
         // SAFETY: the ring is as long as any checked capacity; the caller's promise.
-        unsafe { buffers::gather(pipe.outgoing_ring(), span, buffers, done, count) };
-        match outgoing.publish(span.position, count) {
+        unsafe { buffers::gather(pipe.outgoing_ring(), span, buffers, done, room) };
+        match outgoing.publish(span.position, room) {
             Ok(()) => {}
             Err(NotPublished::Moved) => continue,
             Err(NotPublished::Closed) if !pipe.entry.write_lock.0.is_mine() => {
@@ -195,11 +195,11 @@ unsafe fn push(fd: c_int, pipe: &Pipe, buffers: &[iovec], total: usize, nonblock
                 return Pushed::Spilled(done);
             }
         }
-        done += count;
-        arena::add(&pipe.entry.counters.sent, count as u64);
+        done += room;
+        arena::add(&pipe.entry.counters.sent, room as u64);
         if outgoing.bell_due()
             && let Err(error) = ring_bell(fd, pipe)
-            && done == count
+            && done == room
         {
             return Pushed::Dead(error);
         }

@@ -6,7 +6,7 @@ use crate::pipe::{Pipe, attach, events, io, read, spin};
 use crate::registry::arena::{self, Arena, Entry, STATE_UNDECIDED, STATE_WAITING};
 use crate::registry::table::{self, Descriptor};
 use crate::registry::{Socket, lock};
-use crate::sys::{kernel, real};
+use crate::sys::{cancel, kernel, real};
 use core::ffi::c_int;
 use core::sync::atomic::{AtomicU32, Ordering};
 use libc::{pollfd, sigset_t};
@@ -63,6 +63,7 @@ pub(crate) unsafe fn poll(
     deadline: Deadline,
     mask: *const sigset_t,
 ) -> Result<usize, Errno> {
+    cancel::point();
     for entry in entries.iter() {
         if let Descriptor::Socket(socket) = table::find(entry.fd) {
             attach::prepare(entry.fd, socket);
@@ -174,17 +175,14 @@ unsafe fn sleep(entries: &mut [pollfd], deadline: Deadline, mask: *const sigset_
     for entry in entries.iter_mut() {
         entry.revents = NOTHING;
         match kind(entry.fd) {
-            Kind::Pipe(pipe) => match arena::enroll(&pipe.entry.sleepers, me) {
-                Some(place) => {
-                    entry.revents = ENROLLED + place as i16;
-                    let incoming = pipe.incoming();
-                    read::want_bell(&pipe);
-                    let asks = entry.events & events::READABLE != 0;
-                    quiet &= !asks || !events::has_ring_bytes(&pipe);
-                    quiet &= !asks || incoming.epoch() == incoming.reader_epoch() || !pipe.is_mapped();
-                }
-                None => quiet = false,
-            },
+            Kind::Pipe(pipe) => {
+                entry.revents = ENROLLED + arena::enroll(&pipe.entry.sleepers, me) as i16;
+                let incoming = pipe.incoming();
+                read::want_bell(&pipe);
+                let asks = entry.events & events::READABLE != 0;
+                quiet &= !asks || !events::has_ring_bytes(&pipe);
+                quiet &= !asks || incoming.epoch() == incoming.reader_epoch() || !pipe.is_mapped();
+            }
             Kind::Candidate(shared) => {
                 if io::enter_plain(&shared.readers) {
                     entry.revents = COUNTED;

@@ -166,6 +166,8 @@ pub(crate) const FLAG_NO_SPACE: u32 = 256;
 pub(crate) const FLAG_LOW_WATER: u32 = 512;
 /// The kernel took bytes for an end that had left: the reset that they cause is a real one.
 pub(crate) const FLAG_SENT_IN_VAIN: u32 = 1024;
+/// An option is set that only the kernel serves; connections that a listener accepts have it too.
+pub(crate) const FLAG_KERNEL_OPTION: u32 = 2048;
 /// Made by accept, not by connect (for `ss` and the trace).
 pub(crate) const FLAG_ACCEPTED: u32 = 128;
 
@@ -417,24 +419,34 @@ fn is_backed<T>(place: &T) -> bool {
         != Err(Errno(libc::EFAULT))
 }
 
-/// Marks this thread in a list of sleepers; `None` when the list is full.
-pub(crate) fn enroll(sleepers: &[AtomicU32; SLEEPERS], thread: u32) -> Option<usize> {
-    sleepers
+/// Marks this thread in a list of sleepers. The last place counts those for whom no other was left: a thread
+/// that ends without leaving it is counted for ever, which costs bells that nobody needs.
+pub(crate) fn enroll(sleepers: &[AtomicU32; SLEEPERS], thread: u32) -> usize {
+    sleepers[..CROWD]
         .iter()
         .position(|slot| slot.compare_exchange(0, thread, Ordering::SeqCst, Ordering::Relaxed).is_ok())
+        .unwrap_or_else(|| {
+            sleepers[CROWD].fetch_add(1, Ordering::SeqCst);
+            CROWD
+        })
 }
+
+/// The place that counts.
+const CROWD: usize = SLEEPERS - 1;
 
 /// The end of [`enroll`].
 pub(crate) fn leave(sleepers: &[AtomicU32; SLEEPERS], place: usize) {
-    if let Some(slot) = sleepers.get(place) {
-        slot.store(0, Ordering::SeqCst);
+    match sleepers.get(place) {
+        Some(slot) if place < CROWD => slot.store(0, Ordering::SeqCst),
+        Some(count) => drop(count.fetch_sub(1, Ordering::SeqCst)),
+        None => {}
     }
 }
 
 /// Whether a live thread other than `me` is in the list; dead ones are removed when `reap` is set.
 pub(crate) fn others_asleep(sleepers: &[AtomicU32; SLEEPERS], me: u32, reap: bool) -> bool {
-    let mut found = false;
-    for slot in sleepers {
+    let mut found = sleepers[CROWD].load(Ordering::SeqCst) != 0;
+    for slot in &sleepers[..CROWD] {
         let thread = slot.load(Ordering::SeqCst);
         if thread == 0 || thread == me {
             continue;

@@ -49,6 +49,9 @@ pub(crate) fn accepted(listener: c_int, fd: c_int, flags: c_int) {
     }
     let nonblock = if flags & libc::SOCK_NONBLOCK != 0 { FLAG_NONBLOCK } else { 0 };
     let Some(socket) = enter(fd, FLAG_CONNECTED | FLAG_ACCEPTED | nonblock) else { return };
+    if let (Some(from), Some(to)) = (table::socket(listener).and_then(Socket::entry), socket.entry()) {
+        options::inherit(from, to);
+    }
     if config::upgrades_at_once() {
         attach::consider(fd, socket);
     }
@@ -104,6 +107,7 @@ pub(crate) fn inherited(fd: c_int) {
     let listens = kernel::sockopt(fd, libc::SOL_SOCKET, libc::SO_ACCEPTCONN, 0 as c_int) == Ok(1);
     if listens {
         entry.flags.fetch_or(FLAG_LISTENER, Ordering::Relaxed);
+        options::learn(fd, entry);
     } else if kernel::peer_address(fd).is_ok() {
         entry.flags.fetch_or(FLAG_CONNECTED, Ordering::Relaxed);
     }
@@ -152,6 +156,9 @@ pub(crate) fn duplicated(old: c_int, new: c_int) {
             if !table::set_socket(new, socket) {
                 // A name that we cannot follow: everything through the kernel.
                 pin(old, Reason::AboveCap);
+            } else if (0..=2).contains(&new) {
+                // stdio's streams have it now, and call the kernel inside libc.
+                pin(old, Reason::Stdio);
             }
         }
         Descriptor::Set(set) => {

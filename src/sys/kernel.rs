@@ -511,6 +511,11 @@ pub(crate) fn is_file(fd: c_int) -> bool {
     matches!(file_facts(fd), Ok((mode, _, _)) if mode & libc::S_IFMT == libc::S_IFREG)
 }
 
+/// Whether `fd` is a pipe(2).
+pub(crate) fn is_pipe(fd: c_int) -> bool {
+    matches!(file_facts(fd), Ok((mode, _, _)) if mode & libc::S_IFMT == libc::S_IFIFO)
+}
+
 /// Ends both directions of a connection.
 pub(crate) fn shutdown(fd: c_int) {
     let _ = call!(SYS_shutdown, fd, libc::SHUT_RDWR);

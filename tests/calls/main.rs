@@ -25,14 +25,18 @@ mod end;
 mod epoll;
 mod epoll_many;
 mod errors;
+mod every_option;
 mod files;
 mod flags;
+mod interrupts;
 mod lanes;
 mod options;
+mod pointers;
 mod poll;
 mod signals;
 mod stream;
 mod threads;
+mod wakes;
 
 use std::process::ExitCode;
 
@@ -62,5 +66,9 @@ const AREAS: &[(&str, &[Case])] = &[
     ("errors", errors::CASES),
     ("aliases", aliases::CASES),
     ("lanes", lanes::CASES),
+    ("every_option", every_option::CASES),
+    ("pointers", pointers::CASES),
+    ("wakes", wakes::CASES),
+    ("interrupts", interrupts::CASES),
     ("bulk", bulk::CASES),
 ];
