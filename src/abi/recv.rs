@@ -4,10 +4,10 @@ use super::poll::nanoseconds;
 use super::socket::room;
 use super::{quietly, rights, stream, vectors};
 use crate::error::{Errno, answer};
-use crate::pipe::{buffers, io};
+use crate::pipe::{buffers, end, io};
 use crate::readiness::Deadline;
 use crate::registry::table;
-use crate::sys::real;
+use crate::sys::{kernel, real};
 use libc::{
     c_int, c_uint, c_void, iovec, mmsghdr, msghdr, off_t, off64_t, size_t, sockaddr, socklen_t, ssize_t,
     timespec,
@@ -283,6 +283,11 @@ pub unsafe extern "C-unwind" fn sockshim_recvmmsg(
             quietly(|| unsafe { rights::received(&(*msgs.add(index)).msg_hdr) });
         }
         return received;
+    }
+    // An error that waits is told first, and is told once, as the kernel does.
+    let error = table::socket(fd).map_or(0, |socket| end::pending_error(socket, kernel::take_error(fd)));
+    if error != 0 {
+        return answer(Err(Errno(error))) as c_int;
     }
     // SAFETY: as above.
     let limit = match unsafe { nanoseconds(timeout) } {

@@ -3,7 +3,7 @@
 use super::quietly;
 use crate::error::{Errno, answer};
 use crate::pipe::options::{self, Before};
-use crate::pipe::{buffers, end, write};
+use crate::pipe::{buffers, end, pin, write};
 use crate::registry::{Socket, lifecycle, table};
 use crate::sys::kernel::{self, Address};
 use crate::sys::real;
@@ -162,10 +162,13 @@ pub unsafe extern "C-unwind" fn sockshim_connect(
 /// As the manual page asks: pointers are valid for the lengths given.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_shutdown(fd: c_int, how: c_int) -> c_int {
-    if (how == libc::SHUT_WR || how == libc::SHUT_RDWR)
-        && let Some(socket) = table::socket(fd)
-    {
-        quietly(|| write::finish(fd, socket));
+    if let Some(socket) = table::socket(fd) {
+        if how == libc::SHUT_WR || how == libc::SHUT_RDWR {
+            quietly(|| write::finish(fd, socket));
+        }
+        if how == libc::SHUT_RD || how == libc::SHUT_RDWR {
+            quietly(|| pin::refuse(socket));
+        }
     }
     // SAFETY: the caller keeps the contract of shutdown(2).
     unsafe { real::shutdown(fd, how) }

@@ -113,7 +113,26 @@ pub(crate) fn inherited(fd: c_int) {
     }
     Socket::stay_host(entry, if listens { Reason::NotConnected } else { Reason::Inherited });
     pinning::adopt(fd, socket);
+    if entry.state.load(Ordering::Acquire) == arena::STATE_PINNED {
+        gather(fd, socket);
+    }
 }
+
+/// Other numbers of a socket that came with unread bytes: these are to be read by every one of its names.
+fn gather(fd: c_int, socket: Socket) {
+    let Ok(cookie) = kernel::cookie(fd) else { return };
+    for other in (0..MOST_GATHERED).filter(|&other| other != fd) {
+        if matches!(table::peek(other), Descriptor::Host) && kernel::cookie(other) == Ok(cookie) {
+            socket.refer();
+            if !table::set_socket(other, socket) {
+                socket.unrefer();
+            }
+        }
+    }
+}
+
+/// Numbers that are looked at for it.
+const MOST_GATHERED: c_int = 1024;
 
 /// Before the kernel closes `fd`. The caller goes on to close it.
 pub(crate) fn closing(fd: c_int) {

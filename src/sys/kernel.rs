@@ -85,13 +85,13 @@ pub(crate) fn sched_yield() {
     let _ = call!(SYS_sched_yield);
 }
 
-/// Sleeps; a signal may end it early.
-pub(crate) fn nap(microseconds: u64) {
+/// Sleeps; false when a signal ended it early.
+pub(crate) fn nap(microseconds: u64) -> bool {
     let time = libc::timespec {
         tv_sec: (microseconds / 1_000_000) as i64,
         tv_nsec: (microseconds % 1_000_000 * 1000) as i64,
     };
-    let _ = call!(SYS_nanosleep, &raw const time, 0);
+    call!(SYS_nanosleep, &raw const time, 0).is_ok()
 }
 
 /// Nanoseconds of the monotonic clock.
@@ -154,6 +154,19 @@ pub(crate) fn set_sockopt<T: Copy>(fd: c_int, level: c_int, name: c_int, new: &T
     call!(SYS_setsockopt, fd, level, name, core::ptr::from_ref(new), size_of::<T>()).map(drop)
 }
 
+/// SO_ERROR, which is 0 from then on.
+pub(crate) fn take_error(fd: c_int) -> c_int {
+    sockopt(fd, libc::SOL_SOCKET, libc::SO_ERROR, 0).unwrap_or(0)
+}
+
+/// SO_RCVTIMEO in nanoseconds; `None`: for ever.
+pub(crate) fn receive_timeout(fd: c_int) -> Option<u64> {
+    let zero = libc::timeval { tv_sec: 0, tv_usec: 0 };
+    let time = sockopt(fd, libc::SOL_SOCKET, libc::SO_RCVTIMEO, zero).unwrap_or(zero);
+    let time = time.tv_sec as u64 * 1_000_000_000 + time.tv_usec as u64 * 1000;
+    (time > 0).then_some(time)
+}
+
 pub(crate) fn cookie(fd: c_int) -> Result<u64, Errno> {
     sockopt(fd, libc::SOL_SOCKET, libc::SO_COOKIE, 0u64)
 }
@@ -206,6 +219,7 @@ impl TcpPosition {
 }
 
 pub(crate) const TCP_ESTABLISHED: u8 = 1;
+pub(crate) const TCP_CLOSE: u8 = 7;
 
 /// One TCP_INFO: two would race with each other.
 pub(crate) fn tcp_position(fd: c_int) -> Result<TcpPosition, Errno> {
