@@ -48,7 +48,7 @@ fn kind_of_socket(socket: Socket) -> Kind {
 
 /// Whether any of these descriptors needs more than the kernel's own call.
 pub(crate) fn concerns(entries: &[pollfd]) -> bool {
-    entries.iter().any(|entry| entry.fd >= 0 && table::find(entry.fd) != Descriptor::Host)
+    entries.iter().any(|entry| !table::is_host(entry.fd) && table::find(entry.fd) != Descriptor::Host)
 }
 
 /// ppoll(2).
