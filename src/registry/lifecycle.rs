@@ -265,8 +265,10 @@ pub(crate) fn sent_away(fd: c_int) {
 
 /// Before the program installs a seccomp filter: all connections go back to the kernel for good.
 pub(crate) fn before_seccomp() {
-    for fd in 0..arena::highest() as c_int {
-        if let Descriptor::Socket(_) = table::peek(fd) {
+    // Afterwards nobody can be asked what an inherited number is.
+    const INHERITED: u32 = 256;
+    for fd in 0..arena::highest().max(INHERITED) as c_int {
+        if let Descriptor::Socket(_) = table::find(fd) {
             pin(fd, Reason::Seccomp);
         }
     }
@@ -290,7 +292,9 @@ fn enter(fd: c_int, flags: u32) -> Option<Socket> {
     let socket = Socket::create(flags)?;
     if let Some(entry) = socket.entry() {
         entry.number.store(fd as u32 + 1, Ordering::Relaxed);
-        if config::host_only() {
+        if kernel::is_restricted() {
+            Socket::stay_host(entry, Reason::Seccomp);
+        } else if config::host_only() {
             Socket::stay_host(entry, Reason::Configured);
         }
     }

@@ -10,6 +10,7 @@ use crate::error::Errno;
 use core::ffi::{CStr, c_int};
 use core::mem::size_of;
 use core::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
+use core::sync::atomic::{AtomicBool, Ordering};
 
 /// Makes a system call with up to six arguments.
 ///
@@ -45,9 +46,22 @@ pub(crate) fn geteuid() -> u32 {
     call!(SYS_geteuid).unwrap_or(0) as u32
 }
 
+/// Whether the program has put a system call filter on itself; see [`restrict`].
+static RESTRICTED: AtomicBool = AtomicBool::new(false);
+
+/// From now on a call that the program would not make by itself may kill it: what can only be found out with one
+/// is taken for granted.
+pub(crate) fn restrict() {
+    RESTRICTED.store(true, Ordering::Relaxed);
+}
+
+pub(crate) fn is_restricted() -> bool {
+    RESTRICTED.load(Ordering::Relaxed)
+}
+
 /// Whether a process or thread of that number exists (a zombie counts as dead to us only when reaped).
 pub(crate) fn exists(task: u32) -> bool {
-    call!(SYS_kill, task, 0) != Err(Errno(libc::ESRCH))
+    is_restricted() || call!(SYS_kill, task, 0) != Err(Errno(libc::ESRCH))
 }
 
 /// Whether a thread is stopped by a signal or a debugger, rather than only waiting for a processor (proc(5)).
@@ -55,7 +69,7 @@ pub(crate) fn exists(task: u32) -> bool {
 pub(crate) fn is_stopped(thread: u32) -> bool {
     use core::fmt::Write;
     let mut path = super::folder::Path::new();
-    if write!(path, "/proc/{thread}/stat").is_err() {
+    if is_restricted() || write!(path, "/proc/{thread}/stat").is_err() {
         return false;
     }
     let Ok(fd) = open(path.as_c_str(), libc::O_RDONLY, 0) else { return false };
@@ -70,6 +84,9 @@ pub(crate) fn is_stopped(thread: u32) -> bool {
 
 /// Whether a process runs: a zombie has ended already.
 pub(crate) fn lives(process: u32) -> bool {
+    if is_restricted() {
+        return true;
+    }
     match call!(SYS_pidfd_open, process, 0) {
         Ok(fd) => {
             let ended = poll_now(fd as c_int, libc::POLLIN) & libc::POLLIN != 0;
