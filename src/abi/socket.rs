@@ -290,13 +290,19 @@ pub unsafe extern "C-unwind" fn sockshim_setsockopt(
     }
     // SAFETY: as above.
     let result = unsafe { real::setsockopt(fd, level, name, value, length) };
-    if result == 0
-        && (level, name) == (libc::SOL_SOCKET, libc::SO_LINGER)
-        && length as usize >= size_of::<libc::linger>()
-    {
-        // SAFETY: the kernel has just read it.
-        let linger = unsafe { value.cast::<libc::linger>().read_unaligned() };
-        options::keep_linger(socket, linger.l_onoff != 0 && linger.l_linger == 0);
+    if result != 0 || level != libc::SOL_SOCKET {
+        return result;
+    }
+    match name {
+        libc::SO_LINGER if length as usize >= size_of::<libc::linger>() => {
+            // SAFETY: the kernel has just read it.
+            let linger = unsafe { value.cast::<libc::linger>().read_unaligned() };
+            options::keep_linger(socket, linger.l_onoff != 0 && linger.l_linger == 0);
+        }
+        libc::SO_SNDBUF | libc::SO_SNDBUFFORCE | libc::SO_RCVBUF | libc::SO_RCVBUFFORCE => {
+            quietly(|| options::resized(fd, socket));
+        }
+        _ => {}
     }
     result
 }

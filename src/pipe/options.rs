@@ -3,13 +3,13 @@
 //! A bell must leave at once: with Nagle's algorithm or a cork it would be 40 to 200 ms late. So the kernel
 //! socket runs with TCP_NODELAY on and TCP_CORK off; what the program set is kept here and told to it.
 
-use super::Pipe;
+use super::{Pipe, read, write};
 use crate::error::Errno;
 use crate::registry::arena::{
     Entry, FLAG_KERNEL_OPTION, FLAG_LINGER_RESET, FLAG_LOW_WATER, FLAG_OPTIONS_KEPT, OPTION_CORK,
     OPTION_NODELAY, STATE_HOST, STATE_PIPE,
 };
-use crate::registry::{Socket, reason::Reason};
+use crate::registry::{Socket, config, reason::Reason};
 use crate::sys::kernel::{self, Address};
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
@@ -150,6 +150,30 @@ pub(crate) fn before(fd: c_int, socket: Socket, level: c_int, name: c_int, value
     }
     Before::Kernel
 }
+
+/// After `setsockopt` has changed a buffer: both rings learn of it.
+pub(crate) fn resized(fd: c_int, socket: Socket) {
+    let Some(entry) = socket.entry() else { return };
+    if let Some(pipe) = super::io::writing_pipe(socket, entry) {
+        write::fit(fd, &pipe);
+    }
+    if let Some(pipe) = super::io::reading_pipe(socket, entry) {
+        read::fit(fd, &pipe);
+    }
+}
+
+/// The largest ring that suits a buffer, `SO_SNDBUF` or `SO_RCVBUF`: a program that has set its size wants to be held
+/// back when so much is under way.
+pub(crate) fn room(fd: c_int, name: c_int) -> u32 {
+    let most = config::ring_max();
+    match kernel::fixed_buffer(fd, name) {
+        Some(size) => most.min(1 << size.max(SMALLEST).ilog2()),
+        None => most,
+    }
+}
+
+/// The smallest ring: a page.
+const SMALLEST: c_int = 4096;
 
 /// Options that mean something for every byte, and that only the kernel can do.
 fn needs_kernel(level: c_int, name: c_int, value: Option<c_int>) -> bool {

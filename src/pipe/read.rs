@@ -1,7 +1,7 @@
 //! Reading: following the writer's lanes, and waiting.
 
 use super::buffers::{self, Rest};
-use super::{Pipe, end, events, spin};
+use super::{Pipe, end, events, options, spin};
 use crate::error::Errno;
 use crate::readiness::{Deadline, epoll};
 use crate::registry::arena::{self, FLAG_NONBLOCK};
@@ -417,6 +417,20 @@ fn drain_quietly(fd: c_int, position: &AtomicU64, to: u64) -> Drained {
             Err(error) => return Drained::Failed(error),
         }
     }
+}
+
+/// Tells the writer which ring suits the receive buffer. One that is too large is closed: it opens again smaller.
+pub(crate) fn fit(fd: c_int, pipe: &Pipe) {
+    let room = options::room(fd, libc::SO_RCVBUF);
+    let taken = lock_reads(pipe);
+    if pipe.is_mapped() {
+        let incoming = pipe.incoming();
+        incoming.reader.room.store(room, Ordering::Relaxed);
+        if incoming.producer.capacity.load(Ordering::Relaxed) > room {
+            incoming.close();
+        }
+    }
+    pipe.entry.read_lock.0.release(taken);
 }
 
 /// Bells that the writer says it rang in this ring epoch and nobody has taken yet.

@@ -194,6 +194,18 @@ pub(crate) fn namespace_cookie(fd: c_int) -> Result<u64, Errno> {
     sockopt(fd, libc::SOL_SOCKET, SO_NETNS_COOKIE, 0u64)
 }
 
+/// The size of a socket's buffer (`SO_SNDBUF` or `SO_RCVBUF`), if the program has set it: then the kernel leaves it
+/// alone.
+pub(crate) fn fixed_buffer(fd: c_int, name: c_int) -> Option<c_int> {
+    // linux/socket.h, asm-generic/socket.h: both since Linux 5.15
+    const SO_BUF_LOCK: c_int = 72;
+    const SOCK_SNDBUF_LOCK: c_int = 1;
+    const SOCK_RCVBUF_LOCK: c_int = 2;
+    let lock = if name == libc::SO_SNDBUF { SOCK_SNDBUF_LOCK } else { SOCK_RCVBUF_LOCK };
+    let locks: c_int = sockopt(fd, libc::SOL_SOCKET, SO_BUF_LOCK, 0).unwrap_or(0);
+    if locks & lock == 0 { None } else { sockopt(fd, libc::SOL_SOCKET, name, 0).ok() }
+}
+
 /// The head of `struct tcp_info` (linux/tcp.h) that we need.
 #[repr(C)]
 #[derive(Clone, Copy)]
