@@ -27,6 +27,7 @@ mod epoll_many;
 mod errors;
 mod files;
 mod flags;
+mod io_uring;
 mod lanes;
 mod options;
 mod poll;
@@ -61,6 +62,7 @@ const AREAS: &[(&str, &[Case])] = &[
     ("files", files::CASES),
     ("errors", errors::CASES),
     ("aliases", aliases::CASES),
+    ("io_uring", io_uring::CASES),
     ("lanes", lanes::CASES),
     ("bulk", bulk::CASES),
 ];
