@@ -274,7 +274,7 @@ const VERSION: &CStr = match CStr::from_bytes_with_nul(concat!(env!("CARGO_PKG_V
 };
 
 /// Indexed by the numbers of [`Reason`].
-const REASONS: [&CStr; 27] = [
+const REASONS: [&CStr; 28] = [
     c"not enough transferred yet",
     c"on a pipe",
     c"not a TCP socket",
@@ -302,6 +302,7 @@ const REASONS: [&CStr; 27] = [
     c"first seen in the middle of its life",
     c"a process that shares it was stopped in the middle of a write",
     c"SO_RCVLOWAT is above 1",
+    c"the process uses io_uring",
 ];
 
 impl Counters {
@@ -363,7 +364,7 @@ mod tests {
 
     #[test]
     fn every_reason_has_a_text() {
-        assert_eq!(REASONS.len(), Reason::LowWater as usize + 1);
+        assert_eq!(REASONS.len(), Reason::IoUring as usize + 1);
         for number in [0, 24, 25, u32::MAX] {
             assert!(!sockshim_reason_text(number).is_null());
         }

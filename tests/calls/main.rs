@@ -29,6 +29,7 @@ mod every_option;
 mod files;
 mod flags;
 mod interrupts;
+mod io_uring;
 mod lanes;
 mod options;
 mod pointers;
@@ -65,6 +66,7 @@ const AREAS: &[(&str, &[Case])] = &[
     ("files", files::CASES),
     ("errors", errors::CASES),
     ("aliases", aliases::CASES),
+    ("io_uring", io_uring::CASES),
     ("lanes", lanes::CASES),
     ("every_option", every_option::CASES),
     ("pointers", pointers::CASES),
