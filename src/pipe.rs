@@ -96,10 +96,11 @@ impl Pipe {
         self.header().ends[self.end].store(state, Ordering::Release);
     }
 
-    /// Whether this process still has the segment (another thread may have closed the socket).
+    /// Whether this process still has the segment. Another thread may have closed the socket; then slot, address
+    /// range and descriptor number may all be another connection's by now.
     #[inline]
     pub(crate) fn is_mapped(&self) -> bool {
-        self.local.segment.load(Ordering::Acquire) == self.base
+        self.local.segment.load(Ordering::Acquire) == self.base && self.socket.entry().is_some()
     }
 
     /// Whether new ring epochs may begin.

@@ -3,7 +3,7 @@
 //! reads them by the very rules of a pipe: first the ring, then the kernel lane.
 
 use super::{Pipe, segment};
-use crate::registry::arena::{READY, STATE_PINNED};
+use crate::registry::arena::STATE_PINNED;
 use crate::registry::{Socket, reason::Reason, start};
 use crate::sys::{folder::Path, kernel};
 use core::ffi::c_int;
@@ -37,7 +37,7 @@ pub(super) fn leave(fd: c_int, pipe: &Pipe) -> bool {
     }
     // Taken, as far as the other end is concerned; but this process may have to go on after all.
     if let Ok(span) = pipe.incoming().readable() {
-        pipe.local.handed_from.store(span.position + 1, Ordering::Relaxed);
+        pipe.local.handed_from.store(span.position.wrapping_add(1), Ordering::Relaxed);
         return pipe.incoming().consume(span.position, span.length);
     }
     true
@@ -114,6 +114,6 @@ pub(super) fn take_up(fd: c_int, socket: Socket) {
     local.end.store(0, Ordering::Relaxed);
     local.segment.store(base, Ordering::Release);
     entry.reason.store(Reason::Inherited as u32, Ordering::Relaxed);
-    entry.readers.store(READY, Ordering::Release);
+    let _ = entry.readers.make_ready(socket.generation);
     entry.state.store(STATE_PINNED, Ordering::Release);
 }

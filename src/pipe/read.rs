@@ -184,6 +184,9 @@ unsafe fn take_locked(
             if incoming.has_bytes() {
                 continue;
             }
+            if is_impossible(pipe, epoch) {
+                return end::broken(fd, pipe);
+            }
             match drain_to(fd, pipe, epoch) {
                 Drained::Done => incoming.follow(epoch),
                 Drained::Moved => {}
@@ -220,7 +223,7 @@ unsafe fn take_locked(
         } else {
             let kernel_end = incoming.switch.kernel_end.load(Ordering::Relaxed);
             let position = incoming.reader.kernel_read.load(Ordering::Relaxed);
-            let Some(left) = kernel_end.checked_sub(position) else {
+            let Some(left) = kernel_end.checked_sub(position).filter(|_| !is_impossible(pipe, epoch)) else {
                 if incoming.reader_epoch() != epoch {
                     // A signal handler has read on meanwhile.
                     continue;
@@ -261,6 +264,11 @@ unsafe fn take_locked(
             };
         }
     }
+}
+
+/// Whether the writer is somewhere where it cannot be while we are in `epoch`.
+fn is_impossible(pipe: &Pipe, epoch: u32) -> bool {
+    pipe.incoming().lead(epoch).is_err() && pipe.incoming().reader_epoch() == epoch
 }
 
 /// MSG_PEEK past the end of a ring epoch: what the kernel lane holds after it. Under the read lock.
@@ -320,7 +328,7 @@ pub(crate) fn follow(fd: c_int, pipe: &Pipe) {
     let incoming = pipe.incoming();
     loop {
         let epoch = incoming.reader_epoch();
-        if incoming.epoch() == epoch || (is_ring(epoch) && incoming.has_bytes()) {
+        if !matches!(incoming.lead(epoch), Ok(1 | 2)) || (is_ring(epoch) && incoming.has_bytes()) {
             return;
         }
         if is_ring(epoch) {
@@ -491,8 +499,9 @@ fn look_at_kernel(fd: c_int, pipe: &Pipe) -> Result<Option<()>, Errno> {
     let mut byte = 0u8;
     match kernel::recv(fd, &raw mut byte, 1, libc::MSG_PEEK | libc::MSG_DONTWAIT) {
         Ok(0) => end::at_end(fd, pipe).map(Some),
-        Ok(_) if bells_waiting(pipe) == 0 && is_quiet(pipe) => Err(Errno(libc::EAGAIN)),
-        // A bell that has just arrived, or the kernel lane's data.
+        // A bell, whose bytes somebody has read.
+        Ok(_) if is_quiet(pipe) => Err(Errno(libc::EAGAIN)),
+        // The ring's bytes, or the kernel lane's.
         Ok(_) => Ok(None),
         Err(Errno(libc::EAGAIN))
             if pipe.incoming().has_bytes() && is_ring(pipe.incoming().reader_epoch()) =>
@@ -516,14 +525,12 @@ fn sleep(fd: c_int, pipe: &Pipe, epoch: u32) -> Result<Option<()>, Errno> {
     let entry = pipe.entry;
     let incoming = pipe.incoming();
     settle(fd, pipe);
-    let Some(place) = arena::enroll(&entry.sleepers, lock::thread()) else {
-        kernel::nap(500);
-        return Ok(None);
-    };
+    let me = lock::thread();
+    let place = arena::enroll(&entry.sleepers, me);
     want_bell(pipe);
     let changed = incoming.epoch() != epoch || (is_ring(epoch) && incoming.has_bytes());
     if changed || !pipe.is_mapped() {
-        arena::leave(&entry.sleepers, place);
+        arena::leave(&entry.sleepers, place, me);
         return Ok(None);
     }
     arena::add(&entry.counters.sleeps, 1);
@@ -533,7 +540,10 @@ fn sleep(fd: c_int, pipe: &Pipe, epoch: u32) -> Result<Option<()>, Errno> {
     // it is reaped; nothing else is held.
     let received = unsafe { real::recv(fd, (&raw mut byte).cast(), 1, libc::MSG_PEEK) };
     let errno = Errno::last();
-    arena::leave(&entry.sleepers, place);
+    arena::leave(&entry.sleepers, place, me);
+    if !pipe.is_mapped() {
+        return Err(if received < 0 { errno } else { Errno(libc::EBADF) });
+    }
     match received {
         1.. if is_quiet(pipe) && bells_waiting(pipe) == 0 => {
             // A byte that no bell accounts for? A bell is counted before it is sent: look at the queue first.

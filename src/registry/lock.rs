@@ -5,6 +5,7 @@
 //! to publish, and publication notices (see `sockshim_ring::ring`). Recovered when its owner is dead. A taker
 //! waits a bounded time for an owner that is alive but does not run.
 
+use super::{arena, fork};
 use crate::sys::kernel;
 use core::cell::Cell;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -32,6 +33,14 @@ pub(crate) fn forget_thread() {
     THREAD.with(|cell| cell.set(0));
 }
 
+/// Whether a thread that is named in shared memory has ended. Its number may be a stranger's by now.
+#[cold]
+pub(crate) fn is_dead(thread: u32) -> bool {
+    thread == 0
+        || kernel::has_ended(thread)
+        || arena::get().is_some_and(|arena| !fork::may_be_member(arena, thread))
+}
+
 /// How a lock was got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
@@ -51,7 +60,7 @@ pub(crate) struct Lock(AtomicU32);
 
 /// Bit of the word: the owner must not be stepped around.
 const FIRM: u32 = 1 << 31;
-/// Bit of the word: the owner sends a bell.
+/// Bit of the word: the owner sends a bell, which it has counted.
 const RINGING: u32 = 1 << 30;
 /// The owner's number.
 const OWNER: u32 = !(FIRM | RINGING);
@@ -62,11 +71,17 @@ const PATIENCE: u64 = 125_000_000;
 impl Lock {
     #[inline]
     pub(crate) fn take(&self) -> Taken {
+        self.take_after(|| {})
+    }
+
+    /// The same; `interrupted` is called when it is taken from an owner that died in the middle of a change.
+    #[inline]
+    pub(crate) fn take_after(&self, interrupted: impl FnOnce()) -> Taken {
         let me = thread();
         match self.0.compare_exchange(0, me, Ordering::Acquire, Ordering::Relaxed) {
             Ok(_) => Taken::Ours,
             Err(owner) if owner & OWNER == me => Taken::Nested,
-            Err(_) => self.wait(me),
+            Err(_) => self.wait(me, interrupted),
         }
     }
 
@@ -100,24 +115,31 @@ impl Lock {
     /// While `change` runs, the lock is not stepped around: several words change together. `None`, and no
     /// change, when somebody has stepped around us meanwhile.
     pub(crate) fn firmly<T>(&self, change: impl FnOnce() -> T) -> Option<T> {
-        self.marked(FIRM, change)
-    }
-
-    /// While `ring` runs, the lock is stepped around only by somebody who has seen that the bell is out.
-    pub(crate) fn ringing<T>(&self, ring: impl FnOnce() -> T) -> Option<T> {
-        self.marked(RINGING, ring)
-    }
-
-    fn marked<T>(&self, mark: u32, action: impl FnOnce() -> T) -> Option<T> {
         let me = thread();
-        self.0.compare_exchange(me, me | mark, Ordering::AcqRel, Ordering::Relaxed).ok()?;
-        let result = action();
-        let _ = self.0.compare_exchange(me | mark, me, Ordering::AcqRel, Ordering::Relaxed);
+        self.0.compare_exchange(me, me | FIRM, Ordering::AcqRel, Ordering::Relaxed).ok()?;
+        let result = change();
+        let _ = self.0.compare_exchange(me | FIRM, me, Ordering::AcqRel, Ordering::Relaxed);
+        Some(result)
+    }
+
+    /// Counts a bell firmly, and sends it if there is one to send. While `send` runs, the lock is stepped around
+    /// only by somebody who has seen that the bell is out.
+    pub(crate) fn ringing<T>(&self, count: impl FnOnce() -> bool, send: impl FnOnce() -> T) -> Option<T> {
+        let me = thread();
+        self.0.compare_exchange(me, me | FIRM, Ordering::AcqRel, Ordering::Relaxed).ok()?;
+        let counted = count();
+        let next = if counted { me | RINGING } else { me };
+        let kept = self.0.compare_exchange(me | FIRM, next, Ordering::AcqRel, Ordering::Relaxed);
+        if !counted || kept.is_err() {
+            return None;
+        }
+        let result = send();
+        let _ = self.0.compare_exchange(me | RINGING, me, Ordering::AcqRel, Ordering::Relaxed);
         Some(result)
     }
 
     #[cold]
-    fn wait(&self, me: u32) -> Taken {
+    fn wait(&self, me: u32, interrupted: impl FnOnce()) -> Taken {
         for _ in 0..64 {
             core::hint::spin_loop();
             if self.0.compare_exchange_weak(0, me, Ordering::Acquire, Ordering::Relaxed).is_ok() {
@@ -130,9 +152,12 @@ impl Lock {
             match self.0.compare_exchange(0, me, Ordering::Acquire, Ordering::Relaxed) {
                 Ok(_) => return Taken::Ours,
                 Err(owner) if kernel::ticks().wrapping_sub(start) > PATIENCE => {
-                    let dead = owner != 0 && !kernel::exists(owner & OWNER);
-                    let stolen = dead
+                    let stolen = owner != 0
+                        && is_dead(owner & OWNER)
                         && self.0.compare_exchange(owner, me, Ordering::Acquire, Ordering::Relaxed).is_ok();
+                    if stolen && owner != owner & OWNER {
+                        interrupted();
+                    }
                     return if stolen { Taken::Ours } else { Taken::Not };
                 }
                 Err(_) => {}
@@ -179,6 +204,43 @@ mod tests {
         let taken = lock.take();
         assert_eq!(taken, Taken::Ours);
         lock.release(taken);
+    }
+
+    #[test]
+    fn a_zombie_is_dead() {
+        let mut child = std::process::Command::new("true").spawn().expect("`true` runs");
+        while !kernel::has_ended(child.id()) {
+            std::thread::yield_now();
+        }
+        assert!(kernel::exists(child.id()));
+        let lock = Lock(AtomicU32::new(child.id()));
+        assert_eq!(lock.take(), Taken::Ours);
+        child.wait().expect("it has ended");
+    }
+
+    #[test]
+    fn who_robs_the_dead_hears_what_they_were_doing() {
+        let dead = dead_thread();
+        for (mark, expected) in [(0, false), (FIRM, true), (RINGING, true)] {
+            let lock = Lock(AtomicU32::new(dead | mark));
+            let mut interrupted = false;
+            assert_eq!(lock.take_after(|| interrupted = true), Taken::Ours);
+            assert_eq!(interrupted, expected);
+            assert!(lock.is_mine());
+        }
+        // A word that no owner can have written.
+        assert_eq!(Lock(AtomicU32::new(FIRM | RINGING)).take(), Taken::Ours);
+    }
+
+    #[test]
+    fn a_bell_is_sent_when_it_was_counted() {
+        let lock = Lock(AtomicU32::new(0));
+        assert_eq!(lock.ringing(|| true, || 1), None, "not the owner");
+        let taken = lock.take();
+        assert_eq!(lock.ringing(|| true, || lock.0.load(Ordering::Relaxed)), Some(thread() | RINGING));
+        assert_eq!(lock.ringing(|| false, || unreachable!("not counted")), None::<()>);
+        lock.release(taken);
+        assert_eq!(lock.0.load(Ordering::Relaxed), 0);
     }
 
     #[test]

@@ -25,6 +25,7 @@ mod end;
 mod epoll;
 mod epoll_many;
 mod errors;
+mod faults;
 mod files;
 mod flags;
 mod lanes;
@@ -60,6 +61,7 @@ const AREAS: &[(&str, &[Case])] = &[
     ("descriptors", descriptors::CASES),
     ("files", files::CASES),
     ("errors", errors::CASES),
+    ("faults", faults::CASES),
     ("aliases", aliases::CASES),
     ("lanes", lanes::CASES),
     ("bulk", bulk::CASES),

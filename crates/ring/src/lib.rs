@@ -18,8 +18,9 @@
 //! models and the defects that each one was seen to find.
 //!
 //! Reading order: [`layout`] (what lies where), [`ring`] (moving bytes), [`sleep`] (waiting and waking),
-//! [`lane`] (switching between ring and kernel).
+//! [`lane`] (switching between ring and kernel), [`inside`] (who must be out of the kernel before that).
 
+pub mod inside;
 pub mod lane;
 pub mod layout;
 pub mod ring;

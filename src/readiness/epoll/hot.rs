@@ -207,7 +207,9 @@ fn take_told(registration: &Registration) -> u32 {
 pub(super) fn tell(arena: &Arena, set: &SetEntry, index: u32, told: u32) {
     let registration = arena.registration(index);
     let managed = registration.flags.load(Ordering::Relaxed) & super::MANAGED != 0;
-    if !managed || registration.set.load(Ordering::Relaxed) != set.slot.load(Ordering::Relaxed) + 1 {
+    if !managed
+        || registration.set.load(Ordering::Relaxed) != set.slot.load(Ordering::Relaxed).wrapping_add(1)
+    {
         // It was removed, or given back, while the event was on its way.
         return;
     }

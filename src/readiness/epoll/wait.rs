@@ -39,11 +39,12 @@ pub(crate) unsafe fn wait(
         // No socket of ours in it, though one may come while we wait: it wakes us (`epoll::poke`), and then
         // there are tags to translate.
         let sleeps = !deadline.is_now();
-        let place = if sleeps { arena::enroll(&entry.sleepers, lock::thread()) } else { None };
+        let me = lock::thread();
+        let place = sleeps.then(|| arena::enroll(&entry.sleepers, me));
         // SAFETY: the caller's promise.
         let told = unsafe { kernel_wait(fd, events, most, deadline, mask) };
         if let Some(place) = place {
-            arena::leave(&entry.sleepers, place);
+            arena::leave(&entry.sleepers, place, me);
         }
         if told <= 0 {
             return outcome(told);
@@ -116,14 +117,13 @@ unsafe fn wait_plain(
         // There would be something to store, but not where the program says.
         return Err(Errno(libc::EFAULT));
     }
+    let me = lock::thread();
     loop {
-        let place = arena::enroll(&set.sleepers, lock::thread());
+        let place = arena::enroll(&set.sleepers, me);
         // SAFETY: the caller's promise.
         let told = unsafe { kernel_wait(fd, events, most, deadline, mask) };
         let errno = Errno::last();
-        if let Some(place) = place {
-            arena::leave(&set.sleepers, place);
-        }
+        arena::leave(&set.sleepers, place, me);
         if told < 0 {
             return Err(errno);
         }
@@ -158,21 +158,19 @@ unsafe fn sleep(
     deadline: Deadline,
     mask: *const sigset_t,
 ) -> Result<Slept, Errno> {
-    let Some(place) = arena::enroll(&set.sleepers, lock::thread()) else {
-        kernel::nap(500);
-        return Ok(Slept::Look);
-    };
+    let me = lock::thread();
+    let place = arena::enroll(&set.sleepers, me);
     let taken = lock_set(set);
     let quiet = taken != Taken::Ours || hot::arm_all(arena, set, 0);
     set.lock.release(taken);
     if !quiet {
-        arena::leave(&set.sleepers, place);
+        arena::leave(&set.sleepers, place, me);
         return Ok(Slept::Look);
     }
     // SAFETY: the caller's promise; a thread cancelled in here leaves its place, from which it is reaped.
     let told = unsafe { kernel_wait(fd, out.as_mut_ptr(), out.len() as c_int, deadline, mask) };
     let errno = Errno::last();
-    arena::leave(&set.sleepers, place);
+    arena::leave(&set.sleepers, place, me);
     let taken = lock_set(set);
     if taken == Taken::Ours {
         hot::disarm_all(arena, set);
