@@ -4,7 +4,7 @@ use super::segment::{self, Identity, Unmet};
 use super::{Pipe, options, pin};
 use crate::readiness::epoll;
 use crate::registry::arena::{
-    self, Entry, FLAG_CONNECTED, FLAG_LOW_WATER, STATE_PIPE, STATE_UNDECIDED, STATE_WAITING,
+    self, Arena, Entry, FLAG_CONNECTED, FLAG_LOW_WATER, STATE_PIPE, STATE_UNDECIDED, STATE_WAITING,
 };
 use crate::registry::lock::Taken;
 use crate::registry::{Socket, config, fork, reason::Reason, trace};
@@ -146,14 +146,28 @@ pub(crate) fn has_come(pipe: &Pipe) -> bool {
     joined
 }
 
-/// Gives up a segment that the other end has not joined. Under the write lock.
-pub(crate) fn abandon(pipe: &Pipe, reason: Reason) {
-    let header = pipe.header();
+/// The process ends without a close: a segment of its own that nobody has joined keeps no name.
+pub(crate) fn forsake(arena: &Arena, socket: Socket) {
+    if let Some(entry) = socket.entry()
+        && entry.state.load(Ordering::Acquire) == STATE_WAITING
+        && fork::is_sole(arena, &entry.holders)
+        && let Some(pipe) = Pipe::of(socket, entry)
+    {
+        withdraw(&pipe);
+    }
+}
+
+fn withdraw(pipe: &Pipe) {
     segment::withdraw(&Identity {
-        namespace: header.namespace.load(Ordering::Relaxed),
+        namespace: pipe.header().namespace.load(Ordering::Relaxed),
         own: pipe.entry.cookie.load(Ordering::Relaxed),
         peer: pipe.entry.peer_cookie.load(Ordering::Relaxed),
     });
+}
+
+/// Gives up a segment that the other end has not joined. Under the write lock.
+pub(crate) fn abandon(pipe: &Pipe, reason: Reason) {
+    withdraw(pipe);
     pipe.set_own_end(sockshim_ring::layout::END_LEFT);
     pipe.local.segment.store(core::ptr::null_mut(), Ordering::Release);
     segment::recycle(pipe.base);

@@ -365,6 +365,16 @@ pub(crate) fn file_facts(fd: c_int) -> Result<(u32, u32, usize), Errno> {
     Ok((facts.st_mode, facts.st_uid, facts.st_size as usize))
 }
 
+/// Seconds since an open file was last changed.
+pub(crate) fn age(fd: c_int) -> Option<i64> {
+    // SAFETY: an all-zero stat is a valid value.
+    let mut facts: libc::stat = unsafe { core::mem::zeroed() };
+    call!(SYS_fstat, fd, &raw mut facts).ok()?;
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    call!(SYS_clock_gettime, libc::CLOCK_REALTIME, &raw mut now).ok()?;
+    Some(now.tv_sec.saturating_sub(facts.st_mtime))
+}
+
 /// Directory entries as `linux_dirent64`; how many bytes of them there are.
 pub(crate) fn directory_entries(folder: c_int, buffer: &mut [u64]) -> Result<usize, Errno> {
     call!(SYS_getdents64, folder, buffer.as_mut_ptr(), size_of_val(buffer))

@@ -59,8 +59,14 @@ pub(crate) const CASES: &[Case] = &[
             })
             .collect();
         for _ in 0..3 {
-            sys::write_all(their_end, b"x");
-            assert_eq!(ready(set, -1), [(EPOLLIN, files_end as u64)]);
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    // Long enough for the pipe to be given up as idle.
+                    thread::sleep(Duration::from_millis(100));
+                    sys::write_all(their_end, b"x");
+                });
+                assert_eq!(ready(set, -1), [(EPOLLIN, files_end as u64)]);
+            });
             sys::read_exact(files_end, 1);
             sys::write_all(a, b"y");
             assert_eq!(ready(set, -1), [(EPOLLIN, b as u64)]);
