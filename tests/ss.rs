@@ -155,6 +155,20 @@ fn a_child_that_outlives_its_parent_is_listed() {
 }
 
 #[test]
+fn a_program_that_ends_without_a_close_leaves_nothing_behind() {
+    let test = Test::new();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    let mut waiting =
+        test.start(Mode::AtOnce, &["connect", &port, "send", "1", "say", "ready", "await", "go", "exit"]);
+    says_ready(&mut waiting);
+    assert_eq!(test.left().len(), 2, "{:?}", test.left());
+    test.go();
+    waiting.success();
+    test.nothing_is_left();
+}
+
+#[test]
 fn killed_processes_leave_nothing_behind() {
     let test = Test::new();
     let server = ["listen", "pong", "3", "await", "go"];

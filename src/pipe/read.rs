@@ -23,6 +23,8 @@ pub(crate) enum Look {
     End,
     /// The kernel says that the connection has failed.
     Failed(Errno),
+    /// The other end has written what cannot be true.
+    Broken,
 }
 
 /// The receiving calls, on a pipe.
@@ -74,6 +76,8 @@ pub(crate) unsafe fn receive(
             Look::Empty { epoch } => wait(fd, pipe, flags, epoch),
             Look::End => end::at_end(fd, pipe).map(Some),
             Look::Failed(error) => end::after_error(pipe, error).map(Some),
+            Look::Broken if done > 0 => return Ok(done),
+            Look::Broken => return end::after_damage(pipe),
         };
         match outcome {
             Ok(None) => {}

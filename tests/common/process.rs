@@ -231,6 +231,10 @@ impl Program {
         }
     }
 
+    pub(crate) fn runs(&mut self) -> bool {
+        self.ended().is_none()
+    }
+
     /// Waits for the end.
     #[track_caller]
     pub(crate) fn wait(&mut self) -> ExitStatus {
