@@ -23,6 +23,12 @@ const DEFAULT_SPIN_US: u32 = 50;
 
 /// Reads the environment. Called once, while the process starts.
 pub(crate) fn read_environment() {
+    read_from(variable);
+}
+
+/// The same, from wherever `variable` finds its values.
+pub(crate) fn read_from<'a>(variable: impl Fn(&CStr) -> Option<&'a CStr>) {
+    let number = |name: &CStr| -> Option<u64> { variable(name)?.to_str().ok()?.trim().parse().ok() };
     if let Some(bytes) = number(c"SOCKSHIM_UPGRADE_AFTER") {
         UPGRADE_AFTER.store(bytes.min(UNSET - 1), Ordering::Relaxed);
     }
@@ -92,10 +98,6 @@ fn variable(name: &CStr) -> Option<&'static CStr> {
         let value = libc::getenv(name.as_ptr());
         (!value.is_null()).then(|| CStr::from_ptr(value))
     }
-}
-
-fn number(name: &CStr) -> Option<u64> {
-    variable(name)?.to_str().ok()?.trim().parse().ok()
 }
 
 #[cfg(test)]

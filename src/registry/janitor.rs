@@ -90,6 +90,15 @@ fn look_at(folder: &Path, name: &str) {
     kernel::close(fd);
 }
 
+/// For `fuzzing`.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn read_any_entries(bytes: &[u8]) {
+    // A limit, as the buffer of a sweep has one.
+    for name in Names(bytes).take(4096) {
+        let _ = may_be_left_over(name, ALL);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -20,6 +20,8 @@
 //! Reading order: [`layout`] (what lies where), [`ring`] (moving bytes), [`sleep`] (waiting and waking),
 //! [`lane`] (switching between ring and kernel), [`inside`] (who must be out of the kernel before that).
 
+#[cfg(all(any(test, fuzzing), not(loom)))]
+pub mod fuzzing;
 pub mod inside;
 pub mod lane;
 pub mod layout;
