@@ -21,6 +21,21 @@ use libc::{
 /// As the manual page asks: pointers are valid for the lengths given.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_read(fd: c_int, buf: *mut c_void, count: size_t) -> ssize_t {
+    if table::is_host(fd) {
+        // SAFETY: the caller keeps the contract of read(2).
+        return unsafe { real::read(fd, buf, count) };
+    }
+    // SAFETY: as above.
+    unsafe { read_socket(fd, buf, count) }
+}
+
+/// Apart, so that a call on another descriptor needs no stack.
+///
+/// # Safety
+///
+/// As read(2).
+#[inline(never)]
+unsafe fn read_socket(fd: c_int, buf: *mut c_void, count: size_t) -> ssize_t {
     // SAFETY: the caller keeps the contract of read(2).
     let kernel = || unsafe { real::read(fd, buf, count) };
     match table::socket(fd) {
@@ -44,7 +59,11 @@ pub unsafe extern "C-unwind" fn sockshim_read(fd: c_int, buf: *mut c_void, count
 /// As the manual page asks: pointers are valid for the lengths given.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_readv(fd: c_int, iov: *const iovec, iovcnt: c_int) -> ssize_t {
-    // SAFETY: the caller keeps the contract of readv(2).
+    if table::is_host(fd) {
+        // SAFETY: the caller keeps the contract of readv(2).
+        return unsafe { real::readv(fd, iov, iovcnt) };
+    }
+    // SAFETY: as above.
     let kernel = || unsafe { real::readv(fd, iov, iovcnt) };
     // SAFETY: as above.
     match (table::socket(fd), unsafe { vectors(iov, iovcnt as usize) }) {
@@ -78,7 +97,9 @@ pub unsafe extern "C-unwind" fn sockshim_preadv2(
     // SAFETY: as above.
     match (stream(fd, offset, flags), unsafe { vectors(iov, iovcnt as usize) }) {
         // SAFETY: as above.
-        (Some((socket, flags)), Some(buffers)) => unsafe { io::receive(fd, socket, buffers, flags, kernel) },
+        (Some((socket, flags)), Some(buffers)) if buffers.iter().any(|buffer| buffer.iov_len > 0) => unsafe {
+            io::receive(fd, socket, buffers, flags, kernel)
+        },
         _ => kernel(),
     }
 }
@@ -121,6 +142,21 @@ pub unsafe extern "C-unwind" fn sockshim_recv(
     len: size_t,
     flags: c_int,
 ) -> ssize_t {
+    if table::is_host(fd) {
+        // SAFETY: the caller keeps the contract of recv(2).
+        return unsafe { real::recv(fd, buf, len, flags) };
+    }
+    // SAFETY: as above.
+    unsafe { recv_socket(fd, buf, len, flags) }
+}
+
+/// Apart, so that a call on another descriptor needs no stack.
+///
+/// # Safety
+///
+/// As recv(2).
+#[inline(never)]
+unsafe fn recv_socket(fd: c_int, buf: *mut c_void, len: size_t, flags: c_int) -> ssize_t {
     // SAFETY: the caller keeps the contract of recv(2).
     let kernel = || unsafe { real::recv(fd, buf, len, flags) };
     match table::socket(fd) {
@@ -152,7 +188,11 @@ pub unsafe extern "C-unwind" fn sockshim_recvfrom(
     address: *mut sockaddr,
     length: *mut socklen_t,
 ) -> ssize_t {
-    // SAFETY: the caller keeps the contract of recvfrom(2).
+    if table::is_host(fd) {
+        // SAFETY: the caller keeps the contract of recvfrom(2).
+        return unsafe { real::recvfrom(fd, buf, len, flags, address, length) };
+    }
+    // SAFETY: as above.
     let kernel = || unsafe { real::recvfrom(fd, buf, len, flags, address, length) };
     let Some(socket) = table::socket(fd) else { return kernel() };
     let buffers = [iovec { iov_base: buf, iov_len: len.min(buffers::MOST) }];
@@ -177,7 +217,11 @@ pub unsafe extern "C-unwind" fn sockshim_recvfrom(
 /// As the manual page asks: pointers are valid for the lengths given.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_recvmsg(fd: c_int, msg: *mut msghdr, flags: c_int) -> ssize_t {
-    // SAFETY: the caller keeps the contract of recvmsg(2).
+    if table::is_host(fd) {
+        // SAFETY: the caller keeps the contract of recvmsg(2).
+        return unsafe { real::recvmsg(fd, msg, flags) };
+    }
+    // SAFETY: as above.
     let kernel = || unsafe { real::recvmsg(fd, msg, flags) };
     let Some(socket) = table::socket(fd) else {
         let received = kernel();

@@ -33,12 +33,29 @@ pub(crate) fn count(fd: c_int, socket: Socket, entry: &'static Entry, bytes: usi
 
 /// Before a wait for a socket: it may need nothing but this to come onto its pipe.
 pub(crate) fn prepare(fd: c_int, socket: Socket) {
-    if let Some(entry) = socket.entry()
-        && matches!(entry.state.load(Ordering::Relaxed), STATE_WAITING | STATE_PIPE)
-        && entry.readers.is_empty()
-    {
+    if is_nearly_there(socket) {
         consider(fd, socket);
     }
+}
+
+/// The same, when the program changes its registration with the set at `set`, and so arms a one-shot one again.
+pub(crate) fn prepare_rearmed(fd: c_int, socket: Socket, set: u32) {
+    if is_nearly_there(socket) {
+        consider(fd, socket);
+        if let Some(entry) = socket.entry()
+            && entry.state.load(Ordering::Acquire) == STATE_PIPE
+            && let Some(pipe) = Pipe::of(socket, entry)
+            && !epoll::waits_for_rearm(entry, Some((set, fd)))
+        {
+            become_ready(fd, &pipe);
+        }
+    }
+}
+
+fn is_nearly_there(socket: Socket) -> bool {
+    socket.entry().is_some_and(|entry| {
+        matches!(entry.state.load(Ordering::Relaxed), STATE_WAITING | STATE_PIPE) && entry.readers.is_empty()
+    })
 }
 
 /// Tries to bring a connection onto a pipe. Harmless at any time and any number of times.
@@ -58,6 +75,7 @@ pub(crate) fn consider(fd: c_int, socket: Socket) {
     }
     if entry.state.load(Ordering::Acquire) == STATE_PIPE
         && let Some(pipe) = Pipe::of(socket, entry)
+        && !epoll::waits_for_rearm(entry, None)
     {
         become_ready(fd, &pipe);
     }

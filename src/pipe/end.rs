@@ -7,7 +7,9 @@
 use super::read::{self, Look};
 use super::{Pipe, attach, events, segment, write};
 use crate::error::Errno;
-use crate::registry::arena::{FLAG_LINGER_RESET, FLAG_RESET_TOLD, FLAG_SHUT_WRITE, STATE_WAITING};
+use crate::registry::arena::{
+    FLAG_LINGER_RESET, FLAG_RESET_TOLD, FLAG_SENT_IN_VAIN, FLAG_SHUT_WRITE, STATE_WAITING,
+};
 use crate::registry::lock::Taken;
 use crate::registry::{Socket, reason::Reason};
 use crate::sys::{diag, kernel};
@@ -79,7 +81,7 @@ fn tell_reset(pipe: &Pipe) -> Errno {
 
 /// Whether a reset came only from bells that the other end had not taken out of its queue.
 pub(crate) fn is_false_reset(pipe: &Pipe) -> bool {
-    if unread_by_other(pipe) {
+    if unread_by_other(pipe) || pipe.entry.flags.load(Ordering::Relaxed) & FLAG_SENT_IN_VAIN != 0 {
         return false;
     }
     match pipe.other_end() {
@@ -166,9 +168,9 @@ fn say_goodbye(fd: c_int, pipe: &Pipe) {
     incoming.reader.ready.store(0, Ordering::SeqCst);
     incoming.close();
     let in_ring = incoming.has_bytes();
-    // The kernel resets by itself for data in its own queue.
-    let unread =
-        in_ring || fd >= 0 && events::unread(pipe.socket, kernel::queued(fd).unwrap_or(0) as c_int) > 0;
+    // The kernel resets by itself for data in its own queue; an urgent byte counts, read or not.
+    let queued = || events::unread(pipe.socket, kernel::queued(fd).unwrap_or(0) as c_int) > 0;
+    let unread = in_ring || fd >= 0 && (queued() || kernel::at_mark(fd));
     if fd >= 0 {
         read::drain_bells(fd, pipe);
     }

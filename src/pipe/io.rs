@@ -7,7 +7,7 @@
 use super::{Pipe, attach, pin, read, write};
 use crate::error::{Errno, answer};
 use crate::registry::arena::{self, Entry, FLAG_CONNECTED, STATE_HOST, STATE_PINNED, STATE_PIPE};
-use crate::registry::{Socket, trace};
+use crate::registry::{Socket, reason::Reason, trace};
 use crate::sys::kernel;
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
@@ -105,6 +105,9 @@ pub(crate) unsafe fn send(
     kernel: impl FnOnce() -> isize,
 ) -> isize {
     let Some(entry) = socket.entry() else { return kernel() };
+    if flags & write::KERNEL_FLAGS != 0 {
+        pin::pin(fd, socket, Reason::Option);
+    }
     if let Some(pipe) = writing_pipe(socket, entry) {
         // SAFETY: the caller's promise.
         return unsafe { write::send(fd, &pipe, buffers, flags, kernel) };
@@ -141,6 +144,9 @@ fn send_undecided(
         entry.writers.leave(socket.generation);
     }
     if sent > 0 {
+        if let Some(pipe) = Pipe::of(socket, entry) {
+            write::note_vain(&pipe);
+        }
         arena::add(&entry.counters.kernel_sent, sent as u64);
         attach::count(fd, socket, entry, sent as usize);
     }

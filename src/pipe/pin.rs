@@ -91,7 +91,7 @@ fn restore_options(fd: c_int, pipe: &Pipe) {
 
 /// Takes every bell out of the kernel's queue, so that a reader that does not know about them finds data only.
 /// The ring is closed, so no more are rung. False when ring bytes are still unread.
-fn clear_bells(fd: c_int, pipe: &Pipe) -> bool {
+pub(super) fn clear_bells(fd: c_int, pipe: &Pipe) -> bool {
     let incoming = pipe.incoming();
     for _ in 0..200 {
         let taken = read::lock_reads(pipe);
@@ -145,8 +145,10 @@ pub(crate) fn take_back(fd: c_int, socket: Socket) {
     if entry.reason.load(Ordering::Relaxed) != Reason::HandedOver as u32 {
         return;
     }
-    if let Some(pipe) = Pipe::of(socket, entry) {
-        heritage::withdraw(fd, &pipe);
+    if let Some(pipe) = Pipe::of(socket, entry)
+        && heritage::withdraw(fd, &pipe)
+    {
+        return;
     }
     resume(socket);
 }

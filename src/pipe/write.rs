@@ -6,7 +6,7 @@
 use super::buffers::{self, Rest};
 use super::{Pipe, options};
 use crate::error::{Errno, answer};
-use crate::registry::arena::{self, FLAG_NO_SPACE, FLAG_NONBLOCK, FLAG_SHUT_WRITE};
+use crate::registry::arena::{self, FLAG_NO_SPACE, FLAG_NONBLOCK, FLAG_SENT_IN_VAIN, FLAG_SHUT_WRITE};
 use crate::registry::lock::Taken;
 use crate::registry::{Socket, config, reason::Reason, trace};
 use crate::sys::{kernel, real};
@@ -14,7 +14,7 @@ use core::ffi::c_int;
 use core::sync::atomic::Ordering;
 use libc::iovec;
 use sockshim_ring::lane::is_ring;
-use sockshim_ring::layout::END_JOINED;
+use sockshim_ring::layout::{END_JOINED, END_LEFT, END_RESET};
 use sockshim_ring::ring::NotPublished;
 
 /// Bytes between two publications of one long write: the reader starts while the writer copies.
@@ -30,7 +30,7 @@ const PATIENCE: u64 = 500_000;
 const PATIENCE_NONBLOCK: u64 = 50_000;
 
 /// Flags that the ring cannot serve: the kernel does, and the connection stays with it.
-const KERNEL_FLAGS: c_int = libc::MSG_OOB | libc::MSG_ZEROCOPY | libc::MSG_FASTOPEN;
+pub(crate) const KERNEL_FLAGS: c_int = libc::MSG_OOB | libc::MSG_ZEROCOPY | libc::MSG_FASTOPEN;
 
 /// The sending calls, on a pipe; `kernel` makes the call that the program made.
 ///
@@ -43,9 +43,6 @@ pub(crate) unsafe fn send(
     flags: c_int,
     kernel: impl FnOnce() -> isize,
 ) -> isize {
-    if flags & KERNEL_FLAGS != 0 {
-        super::pin::pin(fd, pipe.socket, Reason::Option);
-    }
     let total = match buffers::total(buffers) {
         Ok(total) => total,
         Err(error) => return answer(Err(error)),
@@ -506,6 +503,13 @@ pub(crate) fn in_kernel_lane(fd: c_int, pipe: &Pipe, kernel: impl FnOnce() -> is
     through_kernel(pipe, taken, usize::MAX >> 1, kernel)
 }
 
+/// After a kernel send: an end that has left answers with a reset, and that one is real.
+pub(crate) fn note_vain(pipe: &Pipe) {
+    if pipe.is_mapped() && matches!(pipe.other_end(), END_LEFT | END_RESET) {
+        pipe.entry.flags.fetch_or(FLAG_SENT_IN_VAIN, Ordering::Relaxed);
+    }
+}
+
 /// Makes a kernel call as a counted writer; the write lock is released before.
 fn through_kernel(pipe: &Pipe, taken: Taken, wanted: usize, kernel: impl FnOnce() -> isize) -> isize {
     let counted = pipe.entry.writers.enter(pipe.socket.generation);
@@ -520,6 +524,7 @@ fn through_kernel(pipe: &Pipe, taken: Taken, wanted: usize, kernel: impl FnOnce(
         pipe.entry.flags.fetch_or(FLAG_NO_SPACE, Ordering::Relaxed);
     }
     if sent > 0 {
+        note_vain(pipe);
         arena::add(&pipe.entry.counters.kernel_sent, sent as u64);
         trace::note(-1, pipe.entry);
     }

@@ -167,6 +167,8 @@ pub(crate) const FLAG_OPTIONS_KEPT: u32 = 64;
 pub(crate) const FLAG_NO_SPACE: u32 = 256;
 /// SO_RCVLOWAT is above 1.
 pub(crate) const FLAG_LOW_WATER: u32 = 512;
+/// The kernel took bytes for an end that had left: the reset that they cause is a real one.
+pub(crate) const FLAG_SENT_IN_VAIN: u32 = 1024;
 /// Made by accept, not by connect (for `ss` and the trace).
 pub(crate) const FLAG_ACCEPTED: u32 = 128;
 
@@ -191,8 +193,10 @@ pub(crate) struct SetEntry {
     pub(crate) prefix: AtomicU64,
     pub(crate) holders: [AtomicU64; PROCESSES / 64],
     pub(crate) sleepers: [AtomicU32; SLEEPERS],
-    /// Registered with another set or waited for with poll: keep every pipe armed.
-    pub(crate) nested: AtomicU32,
+    /// Somebody looks at it from outside: it was polled, or registered with another set.
+    pub(crate) watched: AtomicU32,
+    /// Number of registrations that the program has deleted and the kernel still has.
+    pub(crate) parked: AtomicU32,
     /// Its own slot.
     pub(crate) slot: AtomicU32,
     /// Ticks of the last look at the kernel's own descriptors.
@@ -348,7 +352,7 @@ impl Arena {
                     .compare_exchange(generation, next, Ordering::AcqRel, Ordering::Relaxed)
                     .is_ok()
             {
-                for word in [&set.managed, &set.hot, &set.first, &set.nested] {
+                for word in [&set.managed, &set.hot, &set.first, &set.watched, &set.parked] {
                     word.store(0, Ordering::Relaxed);
                 }
                 for word in &set.sleepers {

@@ -290,8 +290,12 @@ fn release(fd: c_int, descriptor: Descriptor) {
         Descriptor::Host => {}
         Descriptor::Socket(socket) => {
             let Some(entry) = socket.entry() else { return };
-            if socket.unrefer() {
-                let last = is_last_holder(entry);
+            let leaves = socket.unrefer();
+            let last = leaves && is_last_holder(entry);
+            if !last {
+                epoll::forget_number(arena, entry, fd);
+            }
+            if leaves {
                 if last {
                     trace::closing(fd, entry);
                 }
