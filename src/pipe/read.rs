@@ -130,7 +130,7 @@ pub(crate) fn lock_reads(pipe: &Pipe) -> Taken {
     loop {
         match pipe.entry.read_lock.0.take() {
             Taken::Not => {
-                if pipe.entry.read_lock.0.step_around(true) {
+                if pipe.entry.read_lock.0.step_around(|| true) {
                     return Taken::Ours;
                 }
                 kernel::nap(1000);

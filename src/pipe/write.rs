@@ -116,7 +116,7 @@ pub(crate) fn lock_writes(fd: c_int, pipe: &Pipe) -> Taken {
         match pipe.entry.write_lock.0.take_after(|| pipe.outgoing().want_bell()) {
             Taken::Not => {
                 pipe.outgoing().close();
-                if pipe.entry.write_lock.0.step_around(is_bell_out(fd, pipe)) {
+                if pipe.entry.write_lock.0.step_around(|| is_bell_out(fd, pipe)) {
                     super::pin::mark(pipe, Reason::Stopped);
                     return Taken::Ours;
                 }
