@@ -8,7 +8,7 @@ use super::makers::made;
 use super::quietly;
 use crate::error::Errno;
 use crate::registry::{fork, lifecycle};
-use crate::sys::real;
+use crate::sys::{kernel, real};
 use libc::{
     PR_SET_SECCOMP, c_char, c_int, c_ulong, c_void, pid_t, posix_spawn_file_actions_t, posix_spawnattr_t,
     termios, winsize,
@@ -352,7 +352,11 @@ pub unsafe extern "C-unwind" fn sockshim_prctl(
         quietly(lifecycle::before_seccomp);
     }
     // SAFETY: the caller keeps the contract of prctl(2).
-    unsafe { real::prctl(option, b, c, d, e) }
+    let result = unsafe { real::prctl(option, b, c, d, e) };
+    if option == PR_SET_SECCOMP && result == 0 {
+        kernel::restrict();
+    }
+    result
 }
 
 /// Makes the descriptors that survive ready for a program that may not run sockshim, and tries `call`.

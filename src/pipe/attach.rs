@@ -218,6 +218,8 @@ pub(crate) fn become_ready(fd: c_int, pipe: &Pipe) {
     if position.is_some() && epoll::upgrade(pipe) {
         // Until this end first writes, the other one learns from here whether both share a processor.
         pipe.outgoing().producer.cpu.store(kernel::cpu() + 1, Ordering::Relaxed);
+        // The writer looks at it when it opens the ring.
+        pipe.incoming().reader.room.store(options::room(fd, libc::SO_RCVBUF), Ordering::Relaxed);
         // A thread may wait for this socket in an epoll set already.
         pipe.incoming().want_bell();
         pipe.incoming().reader.ready.store(1, Ordering::SeqCst);

@@ -8,7 +8,7 @@ use super::{Pipe, attach, pin, read, write};
 use crate::error::{Errno, answer};
 use crate::registry::arena::{self, Entry, FLAG_CONNECTED, STATE_HOST, STATE_PINNED, STATE_PIPE};
 use crate::registry::{Socket, reason::Reason, trace};
-use crate::sys::kernel;
+use crate::sys::{cancel, kernel};
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
 use libc::iovec;
@@ -45,6 +45,7 @@ pub(crate) unsafe fn receive(
 ) -> isize {
     let Some(entry) = socket.entry() else { return kernel() };
     if let Some(pipe) = reading_pipe(socket, entry) {
+        cancel::point();
         if entry.state.load(Ordering::Relaxed) == STATE_PINNED {
             pin::retire(fd, &pipe);
         }
@@ -109,6 +110,7 @@ pub(crate) unsafe fn send(
         pin::pin(fd, socket, Reason::Option);
     }
     if let Some(pipe) = writing_pipe(socket, entry) {
+        cancel::point();
         // SAFETY: the caller's promise.
         return unsafe { write::send(fd, &pipe, buffers, flags, kernel) };
     }

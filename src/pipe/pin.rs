@@ -55,6 +55,10 @@ fn close_lanes(fd: c_int, pipe: &Pipe) {
         write::spill(fd, pipe);
     }
     pipe.entry.write_lock.0.release(taken);
+    close_incoming(pipe);
+}
+
+fn close_incoming(pipe: &Pipe) {
     let taken = read::lock_reads(pipe);
     if pipe.is_mapped() {
         let incoming = pipe.incoming();
@@ -63,6 +67,13 @@ fn close_lanes(fd: c_int, pipe: &Pipe) {
         incoming.close();
     }
     pipe.entry.read_lock.0.release(taken);
+}
+
+/// Before shutdown(SHUT_RD): what becomes of bytes that come afterwards is the kernel's to say.
+pub(crate) fn refuse(socket: Socket) {
+    if let Some(pipe) = socket.entry().and_then(|entry| super::io::writing_pipe(socket, entry)) {
+        close_incoming(&pipe);
+    }
 }
 
 /// Before a new process image, or another process, gets this descriptor: no bell may be left in the kernel's
@@ -98,10 +109,8 @@ pub(super) fn clear_bells(fd: c_int, pipe: &Pipe) -> bool {
         read::follow(fd, pipe);
         let epoch = incoming.reader_epoch();
         let waiting = if is_ring(epoch) { read::bells_waiting(pipe) } else { 0 };
-        if waiting > 0
-            && let Ok(count) = kernel::discard(fd, waiting as usize)
-        {
-            incoming.reader.kernel_read.fetch_add(count as u64, Ordering::Relaxed);
+        if waiting > 0 {
+            read::discard(fd, pipe, waiting as usize);
         }
         pipe.entry.read_lock.0.release(taken);
         if !is_ring(epoch) || read::bells_waiting(pipe) == 0 {

@@ -1,9 +1,9 @@
 //! Reading: following the writer's lanes, and waiting.
 
 use super::buffers::{self, Rest};
-use super::{Pipe, end, spin};
+use super::{Pipe, end, events, options, spin};
 use crate::error::Errno;
-use crate::readiness::epoll;
+use crate::readiness::{Deadline, epoll};
 use crate::registry::arena::{self, FLAG_NONBLOCK};
 use crate::registry::lock::{self, Taken};
 use crate::registry::trace;
@@ -50,16 +50,21 @@ pub(crate) unsafe fn receive(
     }
     let all = flags & libc::MSG_WAITALL != 0;
     let peek = flags & libc::MSG_PEEK != 0;
+    let (mut shown, mut patience) = (0, None);
     let mut done = 0;
+    let mut fd = fd;
     loop {
         // SAFETY: the caller's promise.
         let look = unsafe { take(fd, pipe, buffers, done, wanted - done, flags) };
         let outcome = match look {
             Look::Bytes(count) if peek => {
-                if !all || count >= wanted {
+                // Shown as much as before: what there is more lies behind another change of lanes.
+                if !all || count >= wanted || count == shown {
                     return Ok(count);
                 }
-                if wait_for_more(fd, pipe, count, flags) {
+                let until = *patience.get_or_insert_with(|| Deadline::after(kernel::receive_timeout(fd)));
+                if wait_for_more(fd, pipe, count, flags, until) {
+                    shown = count;
                     continue;
                 }
                 return Ok(count);
@@ -80,10 +85,13 @@ pub(crate) unsafe fn receive(
             Look::Broken => return end::after_damage(pipe),
         };
         match outcome {
-            Ok(None) => {}
+            Ok(None) => fd = pipe.descriptor(fd).ok_or(Errno(libc::EBADF))?,
             Ok(Some(())) if end::is_drained(pipe) => return Ok(done),
             Ok(Some(())) => {}
-            Err(_) if done > 0 => return Ok(done),
+            Err(error) if done > 0 => {
+                end::keep_error(pipe, error);
+                return Ok(done);
+            }
             Err(error) => return Err(error),
         }
     }
@@ -160,10 +168,10 @@ unsafe fn take_locked(
         if is_ring(epoch) {
             let Ok(span) = incoming.readable() else { return end::broken(fd, pipe) };
             if span.length > 0 {
-                let mut count = span.length.min(wanted);
+                let count = span.length.min(wanted);
                 if !drop {
-                    count = buffers::good(buffers, skip, count, true);
-                    if count == 0 && wanted > 0 {
+                    // As in the kernel, a stretch for which there is not room as a whole stays.
+                    if buffers::good(buffers, skip, count, true) < count {
                         return Look::Failed(Errno(libc::EFAULT));
                     }
                     // SAFETY: the ring is as long as any checked capacity; the caller's promise.
@@ -423,6 +431,20 @@ fn drain_quietly(fd: c_int, position: &AtomicU64, to: u64) -> Drained {
     }
 }
 
+/// Tells the writer which ring suits the receive buffer. One that is too large is closed: it opens again smaller.
+pub(crate) fn fit(fd: c_int, pipe: &Pipe) {
+    let room = options::room(fd, libc::SO_RCVBUF);
+    let taken = lock_reads(pipe);
+    if pipe.is_mapped() {
+        let incoming = pipe.incoming();
+        incoming.reader.room.store(room, Ordering::Relaxed);
+        if incoming.producer.capacity.load(Ordering::Relaxed) > room {
+            incoming.close();
+        }
+    }
+    pipe.entry.read_lock.0.release(taken);
+}
+
 /// Bells that the writer says it rang in this ring epoch and nobody has taken yet.
 pub(crate) fn bells_waiting(pipe: &Pipe) -> u64 {
     let incoming = pipe.incoming();
@@ -473,14 +495,21 @@ pub(crate) fn settle(fd: c_int, pipe: &Pipe) {
         }
         // A signal handler that reads from this socket must not take what is counted here.
         let mask = kernel::block_signals();
-        if is_quiet(pipe)
-            && let Ok(count) = kernel::discard(fd, waiting.min(bells_waiting(pipe)) as usize)
-        {
-            incoming.reader.kernel_read.fetch_add(count as u64, Ordering::Relaxed);
+        if is_quiet(pipe) {
+            discard(fd, pipe, waiting.min(bells_waiting(pipe)) as usize);
         }
         kernel::restore_signals(mask);
     }
     pipe.entry.read_lock.0.release(taken);
+}
+
+/// Throws bells away. The kernel reports an error once: it is kept for the call that may tell it.
+pub(crate) fn discard(fd: c_int, pipe: &Pipe, count: usize) {
+    match kernel::discard(fd, count) {
+        Ok(count) => drop(pipe.incoming().reader.kernel_read.fetch_add(count as u64, Ordering::Relaxed)),
+        Err(Errno(libc::EAGAIN)) => {}
+        Err(error) => pipe.entry.pending_error.store(error.0, Ordering::Release),
+    }
 }
 
 /// Says that a bell is wanted, under the read lock: so nobody takes the wish back by mistake.
@@ -564,9 +593,14 @@ fn sleep(fd: c_int, pipe: &Pipe, epoch: u32) -> Result<Option<()>, Errno> {
     let received = unsafe { real::recv(fd, (&raw mut byte).cast(), 1, libc::MSG_PEEK) };
     let errno = Errno::last();
     arena::leave(&entry.sleepers, place, me);
-    if !pipe.is_mapped() {
-        return Err(if received < 0 { errno } else { Errno(libc::EBADF) });
-    }
+    let Some(fd) = pipe.descriptor(fd) else {
+        // Closed meanwhile: only the kernel's call still had the socket.
+        return match received {
+            0 => Ok(Some(())),
+            1.. => Err(Errno(libc::EBADF)),
+            _ => Err(errno),
+        };
+    };
     match received {
         1.. if is_intruded(fd, pipe) => end::intruded(fd, pipe).map(Some),
         1.. => Ok(None),
@@ -578,24 +612,23 @@ fn sleep(fd: c_int, pipe: &Pipe, epoch: u32) -> Result<Option<()>, Errno> {
     }
 }
 
-/// MSG_PEEK with MSG_WAITALL: until more than `have` bytes are there, or none can come.
-fn wait_for_more(fd: c_int, pipe: &Pipe, have: usize, flags: c_int) -> bool {
-    let incoming = pipe.incoming();
+/// MSG_PEEK with MSG_WAITALL: until more than `have` bytes are there, or none can come, or a signal does.
+fn wait_for_more(fd: c_int, pipe: &Pipe, have: usize, flags: c_int, until: Deadline) -> bool {
+    let unread = || events::unread(pipe.socket, kernel::queued(fd).unwrap_or(0) as c_int) as usize;
     let nonblocking = flags & libc::MSG_DONTWAIT != 0 || kernel::is_nonblocking(fd);
     loop {
-        match incoming.readable() {
-            Ok(span) if span.length > have => return true,
-            Ok(span) if span.length == span.capacity as usize => return false,
-            Err(_) => return false,
-            Ok(_) => {}
+        if unread() > have {
+            return true;
         }
-        if nonblocking || incoming.epoch() != incoming.reader_epoch() {
+        if nonblocking || until.left() == Some(0) {
             return false;
         }
         if kernel::poll_now(fd, libc::POLLRDHUP) != 0 {
-            return matches!(incoming.readable(), Ok(span) if span.length > have);
+            return unread() > have;
         }
-        kernel::nap(200);
+        if !kernel::nap(200) {
+            return false;
+        }
     }
 }
 

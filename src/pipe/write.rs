@@ -175,13 +175,13 @@ unsafe fn push(fd: c_int, pipe: &Pipe, buffers: &[iovec], total: usize, nonblock
             spill(fd, pipe);
             return Pushed::Spilled(done);
         }
-        let count = buffers::good(buffers, done, room, false);
-        if count == 0 {
+        // As in the kernel, a stretch that cannot be read as a whole is not sent in part.
+        if buffers::good(buffers, done, room, false) < room {
             return Pushed::Faulted(done);
         }
         // SAFETY: the ring is as long as any checked capacity; the caller's promise.
-        unsafe { buffers::gather(pipe.outgoing_ring(), span, buffers, done, count) };
-        match outgoing.publish(span.position, count) {
+        unsafe { buffers::gather(pipe.outgoing_ring(), span, buffers, done, room) };
+        match outgoing.publish(span.position, room) {
             Ok(()) => {}
             Err(NotPublished::Moved) => continue,
             Err(NotPublished::Closed) if !pipe.entry.write_lock.0.is_mine() => {
@@ -196,11 +196,11 @@ unsafe fn push(fd: c_int, pipe: &Pipe, buffers: &[iovec], total: usize, nonblock
                 return Pushed::Spilled(done);
             }
         }
-        done += count;
-        arena::add(&pipe.entry.counters.sent, count as u64);
+        done += room;
+        arena::add(&pipe.entry.counters.sent, room as u64);
         if outgoing.is_bell_wanted()
             && let Err(error) = ring_bell(fd, pipe)
-            && done == count
+            && done == room
         {
             return Pushed::Dead(error);
         }
@@ -302,9 +302,8 @@ fn may_open(pipe: &Pipe, epoch: u32) -> bool {
 #[cold]
 fn open(fd: c_int, pipe: &Pipe, epoch: u32) -> bool {
     let outgoing = pipe.outgoing();
-    if outgoing.producer.capacity.load(Ordering::Relaxed) == 0
-        && !resize(pipe, FIRST_CAPACITY.min(config::ring_max()))
-    {
+    let (capacity, room) = (outgoing.producer.capacity.load(Ordering::Relaxed), room(fd, pipe));
+    if (capacity == 0 || capacity > room) && !resize(pipe, FIRST_CAPACITY.min(room)) {
         super::pin::mark(pipe, Reason::NoMemory);
         return false;
     }
@@ -368,10 +367,34 @@ fn spill_quietly(fd: c_int, pipe: &Pipe) {
 fn grow(pipe: &Pipe) -> bool {
     let outgoing = pipe.outgoing();
     let capacity = outgoing.producer.capacity.load(Ordering::Relaxed);
-    let most = config::ring_max();
+    let most = pipe.entry.room.load(Ordering::Relaxed).min(config::ring_max());
     let empty = outgoing.consumer.head.load(Ordering::Acquire)
         == outgoing.producer.tail.load(Ordering::Relaxed) & !sockshim_ring::layout::CLOSED;
     empty && capacity < most && resize(pipe, capacity.saturating_mul(4).min(most))
+}
+
+/// Finds out how large the ring may become: neither end's buffer size forbids it. Under the write lock.
+fn room(fd: c_int, pipe: &Pipe) -> u32 {
+    let own = options::room(fd, libc::SO_SNDBUF);
+    let room = match pipe.outgoing().reader.room.load(Ordering::Relaxed) {
+        0 => own,
+        other => own.min(1 << other.ilog2()),
+    };
+    pipe.entry.room.store(room, Ordering::Relaxed);
+    room
+}
+
+/// Leaves a ring that is too large for the send buffer: it opens again smaller.
+pub(crate) fn fit(fd: c_int, pipe: &Pipe) {
+    let taken = lock_writes(fd, pipe);
+    if pipe.is_mapped() {
+        let outgoing = pipe.outgoing();
+        let too_large = outgoing.producer.capacity.load(Ordering::Relaxed) > room(fd, pipe);
+        if too_large && is_ring(outgoing.epoch()) {
+            spill(fd, pipe);
+        }
+    }
+    pipe.entry.write_lock.0.release(taken);
 }
 
 /// Gives pages to the ring, then its capacity. The ring is empty.

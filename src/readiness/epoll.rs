@@ -577,7 +577,7 @@ pub(crate) fn free_set(arena: &Arena, slot: u32, generation: u32) {
 pub(crate) fn lock_set(set: &SetEntry) -> Taken {
     loop {
         match set.lock.take() {
-            Taken::Not => kernel::nap(1000),
+            Taken::Not => _ = kernel::nap(1000),
             taken => return taken,
         }
     }

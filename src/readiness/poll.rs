@@ -6,7 +6,7 @@ use crate::pipe::{Pipe, attach, events, io, read, spin};
 use crate::registry::arena::{self, Arena, Entry, STATE_UNDECIDED, STATE_WAITING};
 use crate::registry::table::{self, Descriptor};
 use crate::registry::{Socket, lock};
-use crate::sys::{kernel, real};
+use crate::sys::{cancel, kernel, real};
 use core::ffi::c_int;
 use core::sync::atomic::{AtomicU32, Ordering};
 use libc::{pollfd, sigset_t};
@@ -63,6 +63,7 @@ pub(crate) unsafe fn poll(
     deadline: Deadline,
     mask: *const sigset_t,
 ) -> Result<usize, Errno> {
+    cancel::point();
     for entry in entries.iter() {
         if let Descriptor::Socket(socket) = table::find(entry.fd) {
             attach::prepare(entry.fd, socket);

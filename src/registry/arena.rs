@@ -113,6 +113,8 @@ pub(crate) struct Entry {
     next_free: AtomicU32,
     /// Options whose kernel value is ours while a lane is open: what the program believes. See `OPTION_*`.
     pub(crate) options: AtomicU32,
+    /// How large the ring that this end writes may become, as found when it was opened; see `pipe::write`.
+    pub(crate) room: AtomicU32,
     /// A descriptor number that it has, plus one, for `ss` and the event log; 0: not known.
     pub(crate) number: AtomicU32,
     /// What the event log has told of it; see [`super::trace`].
@@ -169,6 +171,8 @@ pub(crate) const FLAG_NO_SPACE: u32 = 256;
 pub(crate) const FLAG_LOW_WATER: u32 = 512;
 /// The kernel took bytes for an end that had left: the reset that they cause is a real one.
 pub(crate) const FLAG_SENT_IN_VAIN: u32 = 1024;
+/// An option is set that only the kernel serves; connections that a listener accepts have it too.
+pub(crate) const FLAG_KERNEL_OPTION: u32 = 2048;
 /// Made by accept, not by connect (for `ss` and the trace).
 pub(crate) const FLAG_ACCEPTED: u32 = 128;
 
@@ -299,7 +303,7 @@ impl Arena {
         for word in entry.sleepers.iter().chain(&entry.registrations).chain(&entry.local).chain(&entry.peer) {
             word.store(0, Ordering::Relaxed);
         }
-        for word in [&entry.options, &entry.number, &entry.told] {
+        for word in [&entry.options, &entry.room, &entry.number, &entry.told] {
             word.store(0, Ordering::Relaxed);
         }
         entry.pending_error.store(0, Ordering::Relaxed);

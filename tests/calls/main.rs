@@ -25,15 +25,19 @@ mod end;
 mod epoll;
 mod epoll_many;
 mod errors;
+mod every_option;
 mod faults;
 mod files;
 mod flags;
+mod interrupts;
 mod lanes;
 mod options;
+mod pointers;
 mod poll;
 mod signals;
 mod stream;
 mod threads;
+mod wakes;
 
 use std::process::ExitCode;
 
@@ -64,5 +68,9 @@ const AREAS: &[(&str, &[Case])] = &[
     ("faults", faults::CASES),
     ("aliases", aliases::CASES),
     ("lanes", lanes::CASES),
+    ("every_option", every_option::CASES),
+    ("pointers", pointers::CASES),
+    ("wakes", wakes::CASES),
+    ("interrupts", interrupts::CASES),
     ("bulk", bulk::CASES),
 ];

@@ -1,13 +1,13 @@
 //! epoll_wait(2) and its relatives.
 
-use super::{hot, is_tag, lock_set};
+use super::{hot, is_tag, lock_set, poke};
 use crate::error::{Errno, answer};
 use crate::pipe::{buffers, spin};
 use crate::readiness::Deadline;
 use crate::registry::arena::{self, Arena, SetEntry};
 use crate::registry::lock::{self, Taken};
 use crate::registry::table::Set;
-use crate::sys::{kernel, real};
+use crate::sys::{cancel, kernel, real};
 use core::ffi::c_int;
 use core::sync::atomic::{AtomicU32, Ordering};
 use libc::{epoll_event, sigset_t};
@@ -86,6 +86,7 @@ unsafe fn wait_for_pipes(
     deadline: Deadline,
     mask: *const sigset_t,
 ) -> Result<usize, Errno> {
+    cancel::point();
     let there = most > 0 && buffers::is_good(events, most.min(64) as usize * size_of::<epoll_event>(), true);
     if entry.managed.load(Ordering::Acquire) == 0 || !there {
         // SAFETY: the caller's promise.
@@ -265,7 +266,11 @@ fn look_at_pipes(arena: &Arena, fd: c_int, set: &SetEntry, out: &mut [epoll_even
     }
     let taken = lock_set(set);
     // A signal handler that interrupted a walk over the lists sees the kernel's descriptors only.
-    let count = if taken == Taken::Ours { hot::collect(arena, fd, set, out) } else { 0 };
+    let (count, level) = if taken == Taken::Ours { hot::collect(arena, fd, set, out) } else { (0, None) };
+    if let Some(index) = level {
+        // One bell wakes one waiter, who wakes the next one (ep_done_scan in fs/eventpoll.c).
+        poke(arena, fd, set, index);
+    }
     set.lock.release(taken);
     count
 }
