@@ -184,15 +184,10 @@ unsafe fn push(fd: c_int, pipe: &Pipe, buffers: &[iovec], total: usize, nonblock
         match outgoing.publish(span.position, room) {
             Ok(()) => {}
             Err(NotPublished::Moved) => continue,
-            Err(NotPublished::Closed) if !pipe.entry.write_lock.0.is_mine() => {
-                // We were stopped for so long that another writer went on without us.
-                return Pushed::Spilled(done);
-            }
             Err(NotPublished::Closed) => {
-                // The reader leaves, or a signal handler of this thread has spilled already.
-                if is_ring(outgoing.epoch()) {
-                    spill(fd, pipe);
-                }
+                // The reader leaves; or a signal handler of this thread has spilled already; or we were stopped for
+                // so long that another writer goes on without us.
+                spill(fd, pipe);
                 return Pushed::Spilled(done);
             }
         }
@@ -334,9 +329,16 @@ fn open_quietly(fd: c_int, pipe: &Pipe, epoch: u32) -> bool {
 /// From the ring to the kernel lane; needs nothing from the reader. Under the write lock.
 #[cold]
 pub(crate) fn spill(fd: c_int, pipe: &Pipe) {
-    let mask = kernel::block_signals();
-    pipe.entry.write_lock.0.firmly(|| spill_quietly(fd, pipe));
-    kernel::restore_signals(mask);
+    while is_ring(pipe.outgoing().epoch()) {
+        let mask = kernel::block_signals();
+        let done = pipe.entry.write_lock.0.firmly(|| spill_quietly(fd, pipe));
+        kernel::restore_signals(mask);
+        if done.is_none() {
+            // Somebody has stepped around us and may not have left the ring yet: what we write into the kernel's
+            // lane before that would be taken for a bell. The caller's release is for this lock, too.
+            let _ = lock_writes(fd, pipe);
+        }
+    }
     arena::add(&pipe.entry.counters.spills, 1);
 }
 

@@ -94,12 +94,6 @@ impl Lock {
         kernel::is_stopped(owner & OWNER) && self.0.step_around(owner, thread(), bell_is_out)
     }
 
-    /// Whether this thread still has the lock.
-    #[inline]
-    pub(crate) fn is_mine(&self) -> bool {
-        self.0.content() & OWNER == thread()
-    }
-
     /// See [`Word::firmly`].
     pub(crate) fn firmly<T>(&self, change: impl FnOnce() -> T) -> Option<T> {
         self.0.firmly(thread(), change)
@@ -198,7 +192,7 @@ mod tests {
             let mut interrupted = false;
             assert_eq!(lock.take_after(|| interrupted = true), Taken::Ours);
             assert_eq!(interrupted, expected);
-            assert!(lock.is_mine());
+            assert_eq!(lock.0.content(), thread());
         }
         // A word that no owner can have written.
         assert_eq!(Lock(Word::new(FIRM | RINGING)).take(), Taken::Ours);

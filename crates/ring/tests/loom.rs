@@ -22,6 +22,7 @@
 //! | the end becomes ready although a plain read is inside | `a_plain_read_meets_no_bell` |
 //! | the ring opens although a plain write is inside | `a_plain_write_keeps_its_place` |
 //! | who robs a dead writer does not renew the wish | `a_bell_that_the_dead_owed_is_rung` |
+//! | a writer that was stepped around writes before the other has left the ring | `a_stopped_writer_sends_no_bell_into_the_data` |
 //! | a writer is stepped around with its bell not yet sent | `a_stopped_writer_sends_no_bell_into_the_data` |
 //! | a wish without the read lock | `a_waiter_takes_no_wish_from_a_sleeper` |
 

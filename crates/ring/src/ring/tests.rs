@@ -140,6 +140,7 @@ proptest! {
 }
 
 proptest! {
+    #[cfg_attr(miri, ignore = "a megabyte for each case")]
     #[test]
     fn bytes_come_out_as_they_went_in(steps in steps(), shift in 0..9u32, start in 0..1000u64) {
         run(Model::new(1 << shift, start), &steps);

@@ -205,6 +205,7 @@ impl End {
             assert!(matches!(self.push(&mut seen_head, &[byte]), Direct::Published(1)));
             return self.ring_if_wanted();
         }
+        self.go_to_kernel();
         assert!(self.writers.enter(0));
         drop(turn);
         self.write_in_kernel(byte);
@@ -274,8 +275,11 @@ impl End {
             };
             self.write_lock.ringing(me, count, send);
         } else {
-            if self.write_lock.content() & OWNER == me {
-                self.write_lock.firmly(me, || self.go_to_kernel());
+            while is_ring(self.direction.epoch()) {
+                if self.write_lock.firmly(me, || self.go_to_kernel()).is_none() {
+                    step();
+                    thread::yield_now();
+                }
             }
             self.write_in_kernel(byte);
         }
