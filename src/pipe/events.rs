@@ -179,8 +179,7 @@ pub(crate) fn has_unread_ring(socket: Socket) -> bool {
     pipe.is_some_and(|pipe| has_ring_bytes(&pipe))
 }
 
-/// How many epochs the writer is ahead.
+/// How many epochs the writer is ahead; damage is found out by a read.
 fn ahead(direction: &Direction) -> u32 {
-    // Epochs count 31 bits.
-    direction.epoch().wrapping_sub(direction.reader_epoch()) & (u32::MAX >> 1)
+    direction.lead(direction.reader_epoch()).unwrap_or(2)
 }

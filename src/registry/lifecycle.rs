@@ -246,7 +246,7 @@ pub(crate) fn disconnecting(fd: c_int) {
     // What follows is a reset (tcp_disconnect in the kernel).
     entry.flags.fetch_or(arena::FLAG_LINGER_RESET, Ordering::Relaxed);
     end::leave(fd, socket, true);
-    entry.readers.store(0, Ordering::Release);
+    entry.readers.begin(socket.generation);
     entry.flags.fetch_and(FLAG_NONBLOCK, Ordering::AcqRel);
     entry.calls.store(0, Ordering::Relaxed);
     entry.bytes.store(0, Ordering::Relaxed);

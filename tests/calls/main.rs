@@ -26,6 +26,7 @@ mod epoll;
 mod epoll_many;
 mod errors;
 mod every_option;
+mod faults;
 mod files;
 mod flags;
 mod interrupts;
@@ -65,6 +66,7 @@ const AREAS: &[(&str, &[Case])] = &[
     ("descriptors", descriptors::CASES),
     ("files", files::CASES),
     ("errors", errors::CASES),
+    ("faults", faults::CASES),
     ("aliases", aliases::CASES),
     ("io_uring", io_uring::CASES),
     ("lanes", lanes::CASES),
