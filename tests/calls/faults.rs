@@ -221,7 +221,7 @@ pub(crate) const CASES: &[Case] = &[
                     let size = random.size(18).min(left);
                     sys::write_all(a, &vec![b'x'; size]);
                     left -= size;
-                    if left % 7 == 0 {
+                    if left.is_multiple_of(7) {
                         thread::sleep(Duration::from_micros(300));
                     }
                 }

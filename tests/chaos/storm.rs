@@ -269,7 +269,7 @@ pub(crate) fn tiny_tmpfs(seed: u64) {
     };
     let filler = scratch.rendezvous().join("filler");
     let mut random = Random::new(seed);
-    let kind = if seed % 2 == 0 { Server::Threads } else { Server::Events };
+    let kind = if seed.is_multiple_of(2) { Server::Threads } else { Server::Events };
     let mut place = Place::with(0, kind, scratch, |_| {});
     let mut clients: Vec<Program> = (0..4).map(|_| place.client(random.next(), 8, false)).collect();
     while clients.iter_mut().any(Program::runs) {
