@@ -8,11 +8,19 @@ use crate::registry::{Socket, reason::Reason, start};
 use crate::sys::{folder::Path, kernel};
 use core::ffi::c_int;
 use core::fmt::Write;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicBool, Ordering};
+use sockshim_ring::lane::is_ring;
 use sockshim_ring::layout::{
     Direction, END_JOINED, END_LEFT, HEADER_SIZE, Header, MAGIC, MAX_CAPACITY, SEGMENT_SIZE, VERSION,
     direction_offset, ring_offset,
 };
+
+/// Whether this process has put bytes down for a program that is about to start.
+static LEFT: AtomicBool = AtomicBool::new(false);
+
+pub(crate) fn is_left() -> bool {
+    LEFT.load(Ordering::Relaxed)
+}
 
 /// In a heritage the successor is end 0 and reads direction 1.
 const READ: usize = 1;
@@ -35,6 +43,7 @@ pub(super) fn leave(fd: c_int, pipe: &Pipe) -> bool {
         kernel::unlink(path.as_c_str());
         return false;
     }
+    LEFT.store(true, Ordering::Relaxed);
     // Taken, as far as the other end is concerned; but this process may have to go on after all.
     if let Ok(span) = pipe.incoming().readable() {
         pipe.local.handed_from.store(span.position + 1, Ordering::Relaxed);
@@ -68,12 +77,22 @@ fn fill(file: c_int, pipe: &Pipe) -> bool {
     direction.consumer.head.store(span.position, Ordering::Relaxed);
     direction.producer.tail.store(span.position.wrapping_add(span.length as u64), Ordering::Relaxed);
     direction.close();
-    // The ring epoch has ended, and every bell is taken: the kernel lane goes on right here.
     let position = from.reader.kernel_read.load(Ordering::Relaxed);
-    direction.switch.kernel_end.store(position, Ordering::Relaxed);
+    let epoch = from.reader_epoch();
+    let (kernel_end, resume) = if is_ring(epoch) {
+        // The ring epoch has ended, and every bell is taken: the kernel lane goes on right here.
+        (position, position)
+    } else {
+        // There is data in the kernel's queue before what is in the ring, and bells behind it.
+        let end = from.switch.kernel_end.load(Ordering::Relaxed);
+        let rung = end.wrapping_add(from.switch.bells.load(Ordering::Acquire));
+        let spilled = !is_ring(from.epoch());
+        (end, if spilled { from.switch.resume.load(Ordering::Relaxed) } else { rung })
+    };
+    direction.switch.kernel_end.store(kernel_end, Ordering::Relaxed);
     direction.reader.kernel_read.store(position, Ordering::Relaxed);
-    direction.reader.epoch.store(1, Ordering::Relaxed);
-    direction.spill(1, span.position.wrapping_add(span.length as u64), position);
+    direction.reader.epoch.store(u32::from(is_ring(epoch)), Ordering::Relaxed);
+    direction.spill(1, span.position.wrapping_add(span.length as u64), resume);
     header.version.store(VERSION, Ordering::Relaxed);
     header.ends[1].store(END_LEFT, Ordering::Relaxed);
     header.ends[0].store(END_JOINED, Ordering::Relaxed);

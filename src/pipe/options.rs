@@ -6,8 +6,8 @@
 use super::Pipe;
 use crate::error::Errno;
 use crate::registry::arena::{
-    Entry, FLAG_KERNEL_OPTION, FLAG_LINGER_RESET, FLAG_LOW_WATER, FLAG_OPTIONS_KEPT, OPTION_CORK,
-    OPTION_NODELAY, STATE_HOST, STATE_PIPE,
+    Entry, FLAG_CONNECTED, FLAG_KERNEL_OPTION, FLAG_LINGER_RESET, FLAG_LOW_WATER, FLAG_OPTIONS_KEPT,
+    OPTION_CORK, OPTION_NODELAY, STATE_HOST, STATE_PIPE,
 };
 use crate::registry::{Socket, reason::Reason};
 use crate::sys::kernel::{self, Address};
@@ -144,7 +144,10 @@ pub(crate) fn before(fd: c_int, socket: Socket, level: c_int, name: c_int, value
             }
         }
     }
-    if needs_kernel(level, name, value) {
+    let binds = matches!((level, name), (libc::SOL_SOCKET, libc::SO_BINDTODEVICE | SO_BINDTOIFINDEX));
+    // On a connection: to a device that it may not run over.
+    let moves = binds && entry.flags.load(Ordering::Relaxed) & FLAG_CONNECTED != 0;
+    if moves || needs_kernel(level, name, value) {
         entry.flags.fetch_or(FLAG_KERNEL_OPTION, Ordering::Relaxed);
         super::pin::pin(fd, socket, Reason::Option);
     }
@@ -175,6 +178,7 @@ fn needs_kernel(level: c_int, name: c_int, value: Option<c_int>) -> bool {
     }
 }
 
+const SO_BINDTOIFINDEX: c_int = 62;
 /// asm-generic/socket.h: the same with 64-bit times.
 const SO_TIMESTAMP_NEW: c_int = 63;
 const SO_TIMESTAMPNS_NEW: c_int = 64;

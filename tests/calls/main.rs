@@ -35,6 +35,7 @@ mod pointers;
 mod poll;
 mod signals;
 mod stream;
+mod successors;
 mod threads;
 mod wakes;
 
@@ -70,5 +71,6 @@ const AREAS: &[(&str, &[Case])] = &[
     ("pointers", pointers::CASES),
     ("wakes", wakes::CASES),
     ("interrupts", interrupts::CASES),
+    ("successors", successors::CASES),
     ("bulk", bulk::CASES),
 ];
