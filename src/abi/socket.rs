@@ -3,7 +3,7 @@
 use super::quietly;
 use crate::error::{Errno, answer};
 use crate::pipe::options::{self, Before};
-use crate::pipe::{buffers, end, write};
+use crate::pipe::{buffers, end, read, write};
 use crate::registry::{Socket, lifecycle, table};
 use crate::sys::kernel::{self, Address};
 use crate::sys::real;
@@ -162,10 +162,13 @@ pub unsafe extern "C-unwind" fn sockshim_connect(
 /// As the manual page asks: pointers are valid for the lengths given.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_shutdown(fd: c_int, how: c_int) -> c_int {
-    if (how == libc::SHUT_WR || how == libc::SHUT_RDWR)
-        && let Some(socket) = table::socket(fd)
-    {
-        quietly(|| write::finish(fd, socket));
+    if let Some(socket) = table::socket(fd) {
+        if how == libc::SHUT_WR || how == libc::SHUT_RDWR {
+            quietly(|| write::finish(fd, socket));
+        }
+        if how == libc::SHUT_RD || how == libc::SHUT_RDWR {
+            quietly(|| read::finish(socket));
+        }
     }
     // SAFETY: the caller keeps the contract of shutdown(2).
     unsafe { real::shutdown(fd, how) }
@@ -287,6 +290,10 @@ pub unsafe extern "C-unwind" fn sockshim_setsockopt(
     }
     // SAFETY: as above.
     let result = unsafe { real::setsockopt(fd, level, name, value, length) };
+    const SO_RCVTIMEO_NEW: c_int = 66;
+    if result == 0 && level == libc::SOL_SOCKET && matches!(name, libc::SO_RCVTIMEO | SO_RCVTIMEO_NEW) {
+        quietly(|| options::keep_time(fd, socket));
+    }
     if result == 0
         && (level, name) == (libc::SOL_SOCKET, libc::SO_LINGER)
         && length as usize >= size_of::<libc::linger>()

@@ -7,7 +7,7 @@
 use super::{Pipe, attach, pin, read, write};
 use crate::error::{Errno, answer};
 use crate::registry::arena::{self, Entry, FLAG_CONNECTED, READY, STATE_HOST, STATE_PINNED, STATE_PIPE};
-use crate::registry::{Socket, trace};
+use crate::registry::{Socket, reason::Reason, trace};
 use crate::sys::{cancel, kernel};
 use core::ffi::c_int;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -119,6 +119,10 @@ pub(crate) unsafe fn send(
     kernel: impl FnOnce() -> isize,
 ) -> isize {
     let Some(entry) = socket.entry() else { return kernel() };
+    if flags & write::KERNEL_FLAGS != 0 && entry.flags.load(Ordering::Relaxed) & FLAG_CONNECTED != 0 {
+        // Also before there is a pipe: an urgent byte has no place in the count of positions.
+        pin::pin(fd, socket, Reason::Option);
+    }
     if let Some(pipe) = writing_pipe(socket, entry) {
         cancel::point();
         // SAFETY: the caller's promise.

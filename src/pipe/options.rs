@@ -7,7 +7,7 @@ use super::Pipe;
 use crate::error::Errno;
 use crate::registry::arena::{
     Entry, FLAG_CONNECTED, FLAG_KERNEL_OPTION, FLAG_LINGER_RESET, FLAG_LOW_WATER, FLAG_OPTIONS_KEPT,
-    OPTION_CORK, OPTION_NODELAY, STATE_HOST, STATE_PIPE,
+    FLAG_TIMED, OPTION_CORK, OPTION_NODELAY, STATE_HOST, STATE_PIPE,
 };
 use crate::registry::{Socket, reason::Reason};
 use crate::sys::kernel::{self, Address};
@@ -188,8 +188,8 @@ const TCP_INQ: c_int = 36;
 
 /// What a connection has from the listener that accepted it, as far as it concerns us.
 pub(crate) fn inherit(from: &Entry, to: &Entry) {
-    let inherited =
-        from.flags.load(Ordering::Relaxed) & (FLAG_LINGER_RESET | FLAG_LOW_WATER | FLAG_KERNEL_OPTION);
+    let inherited = from.flags.load(Ordering::Relaxed)
+        & (FLAG_LINGER_RESET | FLAG_LOW_WATER | FLAG_KERNEL_OPTION | FLAG_TIMED);
     to.flags.fetch_or(inherited, Ordering::Relaxed);
     if inherited & FLAG_KERNEL_OPTION != 0 {
         Socket::stay_host(to, Reason::Option);
@@ -208,6 +208,9 @@ pub(crate) fn learn(fd: c_int, entry: &Entry) {
         Ok(libc::linger { l_onoff: 1.., l_linger: 0 })
     ) {
         entry.flags.fetch_or(FLAG_LINGER_RESET, Ordering::Relaxed);
+    }
+    if read_time(fd) != 0 {
+        entry.flags.fetch_or(FLAG_TIMED, Ordering::Relaxed);
     }
     let told = [
         (libc::SOL_SOCKET, libc::SO_ZEROCOPY),
@@ -229,6 +232,23 @@ pub(crate) fn keep_linger(socket: Socket, resets: bool) {
     } else {
         entry.flags.fetch_and(!FLAG_LINGER_RESET, Ordering::Relaxed);
     }
+}
+
+/// Remembers whether reads have a time-out.
+pub(crate) fn keep_time(fd: c_int, socket: Socket) {
+    let Some(entry) = socket.entry() else { return };
+    if read_time(fd) == 0 {
+        entry.flags.fetch_and(!FLAG_TIMED, Ordering::Relaxed);
+    } else {
+        entry.flags.fetch_or(FLAG_TIMED, Ordering::Relaxed);
+    }
+}
+
+/// SO_RCVTIMEO in nanoseconds; 0: none.
+pub(crate) fn read_time(fd: c_int) -> u64 {
+    let none = libc::timeval { tv_sec: 0, tv_usec: 0 };
+    kernel::sockopt(fd, libc::SOL_SOCKET, libc::SO_RCVTIMEO, none)
+        .map_or(0, |time| (time.tv_sec as u64).saturating_mul(1_000_000_000) + time.tv_usec as u64 * 1000)
 }
 
 /// The other end's name, when the kernel has forgotten it because a bell nobody read made its FIN a RST.

@@ -1,12 +1,12 @@
 //! Reading: following the writer's lanes, and waiting.
 
 use super::buffers::{self, Rest};
-use super::{Pipe, end, spin};
+use super::{Pipe, end, options, spin};
 use crate::error::Errno;
 use crate::readiness::epoll;
-use crate::registry::arena::{self, FLAG_NONBLOCK};
+use crate::registry::arena::{self, FLAG_NONBLOCK, FLAG_TIMED};
 use crate::registry::lock::{self, Taken};
-use crate::registry::trace;
+use crate::registry::{Socket, trace};
 use crate::sys::{kernel, real};
 use core::ffi::c_int;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -50,6 +50,7 @@ pub(crate) unsafe fn receive(
     let peek = flags & libc::MSG_PEEK != 0;
     let mut done = 0;
     let mut fd = fd;
+    let mut deadline = None;
     loop {
         // SAFETY: the caller's promise.
         let look = unsafe { take(fd, pipe, buffers, done, wanted - done, flags) };
@@ -72,6 +73,9 @@ pub(crate) unsafe fn receive(
                 continue;
             }
             Look::Empty { .. } if done > 0 && !all => return Ok(done),
+            Look::Empty { .. } if is_late(fd, pipe, &mut deadline) => {
+                return if done > 0 { Ok(done) } else { Err(Errno(libc::EAGAIN)) };
+            }
             Look::Empty { epoch } => wait(fd, pipe, flags, epoch),
             Look::End => end::at_end(fd, pipe).map(Some),
             Look::Failed(error) => end::after_error(pipe, error).map(Some),
@@ -83,6 +87,22 @@ pub(crate) unsafe fn receive(
             Err(_) if done > 0 => return Ok(done),
             Err(error) => return Err(error),
         }
+    }
+}
+
+/// Whether the time-out of a read that has slept before is over: it is one for the whole call. False before the
+/// first sleep, which the kernel ends in time.
+fn is_late(fd: c_int, pipe: &Pipe, deadline: &mut Option<u64>) -> bool {
+    if pipe.entry.flags.load(Ordering::Relaxed) & FLAG_TIMED == 0 {
+        return false;
+    }
+    let now = kernel::monotonic_ns();
+    match *deadline {
+        None => {
+            *deadline = Some(now.saturating_add(options::read_time(fd).wrapping_sub(1)));
+            false
+        }
+        Some(end) => now > end,
     }
 }
 
@@ -577,6 +597,20 @@ fn wait_for_more(fd: c_int, pipe: &Pipe, have: usize, flags: c_int) -> bool {
         }
         kernel::nap(200);
     }
+}
+
+/// Before shutdown(SHUT_RD): what the other end writes from now on must meet the kernel, which resets the
+/// connection when this end has shut both directions.
+pub(crate) fn finish(socket: Socket) {
+    let Some(pipe) = socket.entry().and_then(|entry| super::io::reading_pipe(socket, entry)) else { return };
+    let taken = lock_reads(&pipe);
+    if pipe.is_mapped() {
+        let incoming = pipe.incoming();
+        // First the promise, then the ring: see `write::open`.
+        incoming.reader.ready.store(0, Ordering::SeqCst);
+        incoming.close();
+    }
+    pipe.entry.read_lock.0.release(taken);
 }
 
 /// Urgent data is the kernel's alone.

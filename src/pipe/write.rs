@@ -30,7 +30,7 @@ const PATIENCE: u64 = 500_000;
 const PATIENCE_NONBLOCK: u64 = 50_000;
 
 /// Flags that the ring cannot serve: the kernel does, and the connection stays with it.
-const KERNEL_FLAGS: c_int = libc::MSG_OOB | libc::MSG_ZEROCOPY | libc::MSG_FASTOPEN;
+pub(crate) const KERNEL_FLAGS: c_int = libc::MSG_OOB | libc::MSG_ZEROCOPY | libc::MSG_FASTOPEN;
 
 /// The sending calls, on a pipe; `kernel` makes the call that the program made.
 ///
@@ -43,9 +43,6 @@ pub(crate) unsafe fn send(
     flags: c_int,
     kernel: impl FnOnce() -> isize,
 ) -> isize {
-    if flags & KERNEL_FLAGS != 0 {
-        super::pin::pin(fd, pipe.socket, Reason::Option);
-    }
     let total = match buffers::total(buffers) {
         Ok(total) => total,
         Err(error) => return answer(Err(error)),

@@ -30,10 +30,12 @@ mod files;
 mod flags;
 mod interrupts;
 mod lanes;
+mod masks;
 mod options;
 mod pointers;
 mod poll;
 mod signals;
+mod standard;
 mod stream;
 mod successors;
 mod threads;
@@ -72,5 +74,7 @@ const AREAS: &[(&str, &[Case])] = &[
     ("wakes", wakes::CASES),
     ("interrupts", interrupts::CASES),
     ("successors", successors::CASES),
+    ("masks", masks::CASES),
+    ("standard", standard::CASES),
     ("bulk", bulk::CASES),
 ];

@@ -118,7 +118,7 @@ const STARTS: [fn(Environment); 6] = [
     |envp| unsafe { _ = libc::execvpe(c"cat".as_ptr(), ARGUMENTS.as_ptr().cast(), envp) },
     |envp| unsafe {
         let file = libc::open(CAT.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC);
-        _ = (libc::fexecve(file, ARGUMENTS.as_ptr().cast(), envp))
+        _ = libc::fexecve(file, ARGUMENTS.as_ptr().cast(), envp)
     },
     |envp| unsafe {
         let end = ptr::null::<libc::c_char>();

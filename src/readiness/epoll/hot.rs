@@ -2,7 +2,9 @@
 
 use super::{ARMED, DISABLED, ENDING, FOREIGN, FRESH, HOT, IDLE_ONE, NESTED, pipe_of};
 use crate::pipe::{Pipe, events};
-use crate::registry::arena::{self, Arena, FLAG_NO_SPACE, REGISTRATIONS, Registration, SETS, SetEntry};
+use crate::registry::arena::{
+    self, Arena, FLAG_NO_SPACE, FLAG_SHUT_WRITE, REGISTRATIONS, Registration, SETS, SetEntry,
+};
 use crate::registry::table::{self, Descriptor};
 use crate::registry::{Socket, lock};
 use crate::sys::kernel;
@@ -139,7 +141,9 @@ fn ready(arena: &Arena, registration: &Registration) -> Option<u32> {
     let told = take_told(registration);
     let edge = wanted & EPOLLET as u32 != 0;
     // The ring alone can answer while nothing else is asked and nothing has ended.
-    let simple = quiet && flags & ENDING == 0 && told & ENDS == 0 && wanted & libc::EPOLLPRI as u32 == 0;
+    let shut = pipe.entry.flags.load(Ordering::Relaxed) & FLAG_SHUT_WRITE != 0;
+    let simple =
+        quiet && !shut && flags & ENDING == 0 && told & ENDS == 0 && wanted & libc::EPOLLPRI as u32 == 0;
     let asks_room =
         wanted & EPOLLOUT as u32 != 0 && (!edge || flags & FRESH != 0 || told & EPOLLOUT as u32 != 0);
     let found = if simple && (!asks_room || events::at_hand(&pipe, libc::POLLOUT).is_some()) {
@@ -147,7 +151,8 @@ fn ready(arena: &Arena, registration: &Registration) -> Option<u32> {
         if events::has_ring_bytes(&pipe) {
             found |= EPOLLIN as u32 | libc::EPOLLRDNORM as u32;
         }
-        if asks_room || (edge && found != 0 && events::at_hand(&pipe, libc::POLLOUT).is_some()) {
+        // With an edge the kernel tells all that holds.
+        if asks_room || (edge && found != 0 && wanted & EPOLLOUT as u32 != 0 && is_writable(fd, &pipe)) {
             found |= (EPOLLOUT | libc::EPOLLWRNORM) as u32;
         }
         found
@@ -172,6 +177,10 @@ fn ready(arena: &Arena, registration: &Registration) -> Option<u32> {
         registration.ended.fetch_or(ends, Ordering::Relaxed);
     }
     Some(if news { found } else { 0 })
+}
+
+fn is_writable(fd: i32, pipe: &Pipe) -> bool {
+    events::at_hand(pipe, libc::POLLOUT).is_some() || kernel::poll_now(fd, libc::POLLOUT) != 0
 }
 
 /// A descriptor of this process for a registration's socket: the one that was registered, or, when that is
