@@ -12,14 +12,15 @@ RELEASE := $(TARGET)/release
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 
 help:
-	@echo 'make demo     build everything, then watch and measure unmodified C programs'
-	@echo 'make test     run all tests; the last line is the count'
-	@echo 'make loom     model-check the ring, the sleepers and the lanes; two minutes'
-	@echo 'make check    formatting, lints and documentation, as reviewers see them'
-	@echo 'make bench    measure against libc sockets; BENCH_QUICK=1 for a rough idea'
-	@echo 'make build    the command and libsockshim.so, in $(RELEASE)'
-	@echo 'make header   regenerate include/sockshim.h'
-	@echo 'make install  into PREFIX ($(PREFIX)); DESTDIR is honoured'
+	@echo 'make demo      build everything, then watch and measure unmodified C programs'
+	@echo 'make test      run all tests; the last line is the count'
+	@echo 'make test-slow the tests that take minutes; the last line is the count'
+	@echo 'make loom      model-check the ring, the sleepers and the lanes; two minutes'
+	@echo 'make check     formatting, lints and documentation, as reviewers see them'
+	@echo 'make bench     measure against libc sockets; BENCH_QUICK=1 for a rough idea'
+	@echo 'make build     the command and libsockshim.so, in $(RELEASE)'
+	@echo 'make header    regenerate include/sockshim.h'
+	@echo 'make install   into PREFIX ($(PREFIX)); DESTDIR is honoured'
 
 build:
 	$(CARGO) build --release
@@ -31,6 +32,11 @@ demo: build
 # The same for people and for machines: .ci/run calls this too.
 test:
 	@.ci/count $(CARGO) test --no-fail-fast
+
+# The second stage: tests of these suites that say #[ignore = "slow: make test-slow"].
+SLOW := programs
+test-slow:
+	@.ci/count $(CARGO) test --no-fail-fast $(addprefix --test ,$(SLOW)) -- --ignored
 
 loom:
 	RUSTFLAGS='--cfg loom' LOOM_MAX_PREEMPTIONS=3 $(CARGO) test -p sockshim-ring --test loom --release \
@@ -65,4 +71,4 @@ install: build
 	    -e 's|@VERSION@|$(VERSION)|' sockshim.pc.in > $(DESTDIR)$(LIBDIR)/pkgconfig/sockshim.pc
 	chmod 644 $(DESTDIR)$(LIBDIR)/pkgconfig/sockshim.pc
 
-.PHONY: help build demo test loom check bench header install
+.PHONY: help build demo test test-slow loom check bench header install

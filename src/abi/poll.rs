@@ -266,14 +266,12 @@ pub unsafe extern "C-unwind" fn sockshim_epoll_wait(
     maxevents: c_int,
     timeout: c_int,
 ) -> c_int {
-    let Some(set) = table::set(epfd) else {
-        // SAFETY: the caller keeps the contract of epoll_wait(2).
-        return unsafe { real::epoll_wait(epfd, events, maxevents, timeout) };
-    };
-    let time = u64::try_from(timeout).ok().map(|milliseconds| milliseconds * 1_000_000);
+    // SAFETY: the caller keeps the contract of epoll_wait(2).
+    let kernel = || unsafe { real::epoll_wait(epfd, events, maxevents, timeout) };
+    let Some(set) = table::set(epfd) else { return kernel() };
+    let limit = u64::try_from(timeout).ok().map(|milliseconds| milliseconds * 1_000_000);
     // SAFETY: as above.
-    answer(unsafe { epoll::wait::wait(epfd, set, events, maxevents, Deadline::after(time), ptr::null()) })
-        as c_int
+    unsafe { epoll::wait::wait(epfd, set, events, maxevents, limit, ptr::null(), kernel) }
 }
 
 /// `epoll_pwait(2)`: waits with a signal mask.
@@ -293,14 +291,12 @@ pub unsafe extern "C-unwind" fn sockshim_epoll_pwait(
     timeout: c_int,
     sigmask: *const sigset_t,
 ) -> c_int {
-    let Some(set) = table::set(epfd) else {
-        // SAFETY: the caller keeps the contract of epoll_pwait(2).
-        return unsafe { real::epoll_pwait(epfd, events, maxevents, timeout, sigmask) };
-    };
-    let time = u64::try_from(timeout).ok().map(|milliseconds| milliseconds * 1_000_000);
+    // SAFETY: the caller keeps the contract of epoll_pwait(2).
+    let kernel = || unsafe { real::epoll_pwait(epfd, events, maxevents, timeout, sigmask) };
+    let Some(set) = table::set(epfd) else { return kernel() };
+    let limit = u64::try_from(timeout).ok().map(|milliseconds| milliseconds * 1_000_000);
     // SAFETY: as above.
-    answer(unsafe { epoll::wait::wait(epfd, set, events, maxevents, Deadline::after(time), sigmask) })
-        as c_int
+    unsafe { epoll::wait::wait(epfd, set, events, maxevents, limit, sigmask, kernel) }
 }
 
 /// `epoll_pwait2(2)`: waits with a signal mask and a `timespec`.
@@ -321,14 +317,14 @@ pub unsafe extern "C-unwind" fn sockshim_epoll_pwait2(
     sigmask: *const sigset_t,
 ) -> c_int {
     // SAFETY: the caller keeps the contract of epoll_pwait2(2).
+    let kernel = || unsafe { real::epoll_pwait2(epfd, events, maxevents, timeout, sigmask) };
+    // SAFETY: as above.
     match (table::set(epfd), unsafe { nanoseconds(timeout) }) {
-        (Some(set), Ok(time)) => {
-            let deadline = Deadline::after(time);
+        (Some(set), Ok(limit)) => {
             // SAFETY: as above.
-            answer(unsafe { epoll::wait::wait(epfd, set, events, maxevents, deadline, sigmask) }) as c_int
+            unsafe { epoll::wait::wait(epfd, set, events, maxevents, limit, sigmask, kernel) }
         }
-        // SAFETY: as above.
-        _ => unsafe { real::epoll_pwait2(epfd, events, maxevents, timeout, sigmask) },
+        _ => kernel(),
     }
 }
 

@@ -388,7 +388,11 @@ pub unsafe extern "C-unwind" fn sockshim_prctl(
         quietly(lifecycle::before_seccomp);
     }
     // SAFETY: the caller keeps the contract of prctl(2).
-    unsafe { real::prctl(option, b, c, d, e) }
+    let result = unsafe { real::prctl(option, b, c, d, e) };
+    if option == PR_SET_SECCOMP && result == 0 {
+        kernel::restrict();
+    }
+    result
 }
 
 /// Makes the descriptors that survive ready for a program that may not run sockshim, and tries `call`.

@@ -15,7 +15,7 @@ use super::socket::*;
 use super::splice::*;
 use crate::pipe::buffers;
 use crate::registry::lifecycle;
-use crate::sys::{raw, real};
+use crate::sys::{kernel, raw, real};
 use libc::{c_int, c_long, sigset_t, size_t, timespec};
 use std::mem::MaybeUninit;
 use std::ptr;
@@ -190,10 +190,15 @@ hooks! { |a, b, c, d, e, f|
     SYS_execveat => exec(|| plain(libc::SYS_execveat, [a, b, c, d, e, f]) as c_int),
     SYS_prctl => sockshim_prctl(a as _, b as _, c as _, d as _, e as _),
     SYS_seccomp => {
-        if matches!(a as u32, libc::SECCOMP_SET_MODE_STRICT | libc::SECCOMP_SET_MODE_FILTER) {
+        let restricts = matches!(a as u32, libc::SECCOMP_SET_MODE_STRICT | libc::SECCOMP_SET_MODE_FILTER);
+        if restricts {
             quietly(lifecycle::before_seccomp);
         }
-        plain(libc::SYS_seccomp, [a, b, c, d, e, f])
+        let result = plain(libc::SYS_seccomp, [a, b, c, d, e, f]);
+        if restricts && result == 0 {
+            kernel::restrict();
+        }
+        result
     },
 
     // Makers keep the kernel's own arguments, which differ from libc's here and there.

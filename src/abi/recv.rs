@@ -4,10 +4,10 @@ use super::poll::nanoseconds;
 use super::socket::room;
 use super::{quietly, rights, stream, vectors};
 use crate::error::{Errno, answer};
-use crate::pipe::{buffers, io};
+use crate::pipe::{buffers, end, io};
 use crate::readiness::Deadline;
 use crate::registry::table;
-use crate::sys::real;
+use crate::sys::{kernel, real};
 use libc::{
     c_int, c_uint, c_void, iovec, mmsghdr, msghdr, off_t, off64_t, size_t, sockaddr, socklen_t, ssize_t,
     timespec,
@@ -24,6 +24,21 @@ use libc::{
 /// As the manual page asks: pointers are valid for the lengths given.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_read(fd: c_int, buf: *mut c_void, count: size_t) -> ssize_t {
+    if table::is_host(fd) {
+        // SAFETY: the caller keeps the contract of read(2).
+        return unsafe { real::read(fd, buf, count) };
+    }
+    // SAFETY: as above.
+    unsafe { read_socket(fd, buf, count) }
+}
+
+/// Apart, so that a call on another descriptor needs no stack.
+///
+/// # Safety
+///
+/// As read(2).
+#[inline(never)]
+unsafe fn read_socket(fd: c_int, buf: *mut c_void, count: size_t) -> ssize_t {
     // SAFETY: the caller keeps the contract of read(2).
     let kernel = || unsafe { real::read(fd, buf, count) };
     match table::socket(fd) {
@@ -47,7 +62,11 @@ pub unsafe extern "C-unwind" fn sockshim_read(fd: c_int, buf: *mut c_void, count
 /// As the manual page asks: pointers are valid for the lengths given.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_readv(fd: c_int, iov: *const iovec, iovcnt: c_int) -> ssize_t {
-    // SAFETY: the caller keeps the contract of readv(2).
+    if table::is_host(fd) {
+        // SAFETY: the caller keeps the contract of readv(2).
+        return unsafe { real::readv(fd, iov, iovcnt) };
+    }
+    // SAFETY: as above.
     let kernel = || unsafe { real::readv(fd, iov, iovcnt) };
     // SAFETY: as above.
     match (table::socket(fd), unsafe { vectors(iov, iovcnt as usize) }) {
@@ -81,7 +100,9 @@ pub unsafe extern "C-unwind" fn sockshim_preadv2(
     // SAFETY: as above.
     match (stream(fd, offset, flags), unsafe { vectors(iov, iovcnt as usize) }) {
         // SAFETY: as above.
-        (Some((socket, flags)), Some(buffers)) => unsafe { io::receive(fd, socket, buffers, flags, kernel) },
+        (Some((socket, flags)), Some(buffers)) if buffers.iter().any(|buffer| buffer.iov_len > 0) => unsafe {
+            io::receive(fd, socket, buffers, flags, kernel)
+        },
         _ => kernel(),
     }
 }
@@ -124,6 +145,21 @@ pub unsafe extern "C-unwind" fn sockshim_recv(
     len: size_t,
     flags: c_int,
 ) -> ssize_t {
+    if table::is_host(fd) {
+        // SAFETY: the caller keeps the contract of recv(2).
+        return unsafe { real::recv(fd, buf, len, flags) };
+    }
+    // SAFETY: as above.
+    unsafe { recv_socket(fd, buf, len, flags) }
+}
+
+/// Apart, so that a call on another descriptor needs no stack.
+///
+/// # Safety
+///
+/// As recv(2).
+#[inline(never)]
+unsafe fn recv_socket(fd: c_int, buf: *mut c_void, len: size_t, flags: c_int) -> ssize_t {
     // SAFETY: the caller keeps the contract of recv(2).
     let kernel = || unsafe { real::recv(fd, buf, len, flags) };
     match table::socket(fd) {
@@ -155,7 +191,11 @@ pub unsafe extern "C-unwind" fn sockshim_recvfrom(
     address: *mut sockaddr,
     length: *mut socklen_t,
 ) -> ssize_t {
-    // SAFETY: the caller keeps the contract of recvfrom(2).
+    if table::is_host(fd) {
+        // SAFETY: the caller keeps the contract of recvfrom(2).
+        return unsafe { real::recvfrom(fd, buf, len, flags, address, length) };
+    }
+    // SAFETY: as above.
     let kernel = || unsafe { real::recvfrom(fd, buf, len, flags, address, length) };
     let Some(socket) = table::socket(fd) else { return kernel() };
     let buffers = [iovec { iov_base: buf, iov_len: len.min(buffers::MOST) }];
@@ -243,6 +283,11 @@ pub unsafe extern "C-unwind" fn sockshim_recvmmsg(
             quietly(|| unsafe { rights::received(&(*msgs.add(index)).msg_hdr) });
         }
         return received;
+    }
+    // An error that waits is told first, and is told once, as the kernel does.
+    let error = table::socket(fd).map_or(0, |socket| end::pending_error(socket, kernel::take_error(fd)));
+    if error != 0 {
+        return answer(Err(Errno(error))) as c_int;
     }
     // SAFETY: as above.
     let limit = match unsafe { nanoseconds(timeout) } {

@@ -20,6 +20,21 @@ use libc::{
 /// As the manual page asks: pointers are valid for the lengths given.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_write(fd: c_int, buf: *const c_void, count: size_t) -> ssize_t {
+    if table::is_host(fd) {
+        // SAFETY: the caller keeps the contract of write(2).
+        return unsafe { real::write(fd, buf, count) };
+    }
+    // SAFETY: as above.
+    unsafe { write_socket(fd, buf, count) }
+}
+
+/// Apart, so that a call on another descriptor needs no stack.
+///
+/// # Safety
+///
+/// As write(2).
+#[inline(never)]
+unsafe fn write_socket(fd: c_int, buf: *const c_void, count: size_t) -> ssize_t {
     // SAFETY: the caller keeps the contract of write(2).
     let kernel = || unsafe { real::write(fd, buf, count) };
     match table::socket(fd) {
@@ -43,7 +58,11 @@ pub unsafe extern "C-unwind" fn sockshim_write(fd: c_int, buf: *const c_void, co
 /// As the manual page asks: pointers are valid for the lengths given.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_writev(fd: c_int, iov: *const iovec, iovcnt: c_int) -> ssize_t {
-    // SAFETY: the caller keeps the contract of writev(2).
+    if table::is_host(fd) {
+        // SAFETY: the caller keeps the contract of writev(2).
+        return unsafe { real::writev(fd, iov, iovcnt) };
+    }
+    // SAFETY: as above.
     let kernel = || unsafe { real::writev(fd, iov, iovcnt) };
     // SAFETY: as above.
     match (table::socket(fd), unsafe { vectors(iov, iovcnt as usize) }) {
@@ -118,6 +137,21 @@ pub unsafe extern "C-unwind" fn sockshim_send(
     len: size_t,
     flags: c_int,
 ) -> ssize_t {
+    if table::is_host(fd) {
+        // SAFETY: the caller keeps the contract of send(2).
+        return unsafe { real::send(fd, buf, len, flags) };
+    }
+    // SAFETY: as above.
+    unsafe { send_socket(fd, buf, len, flags) }
+}
+
+/// Apart, so that a call on another descriptor needs no stack.
+///
+/// # Safety
+///
+/// As send(2).
+#[inline(never)]
+unsafe fn send_socket(fd: c_int, buf: *const c_void, len: size_t, flags: c_int) -> ssize_t {
     // SAFETY: the caller keeps the contract of send(2).
     let kernel = || unsafe { real::send(fd, buf, len, flags) };
     match table::socket(fd) {
@@ -149,7 +183,11 @@ pub unsafe extern "C-unwind" fn sockshim_sendto(
     address: *const sockaddr,
     length: socklen_t,
 ) -> ssize_t {
-    // SAFETY: the caller keeps the contract of sendto(2).
+    if table::is_host(fd) {
+        // SAFETY: the caller keeps the contract of sendto(2).
+        return unsafe { real::sendto(fd, buf, len, flags, address, length) };
+    }
+    // SAFETY: as above.
     let kernel = || unsafe { real::sendto(fd, buf, len, flags, address, length) };
     match table::socket(fd) {
         None => kernel(),

@@ -3,7 +3,7 @@
 use super::quietly;
 use crate::error::{Errno, answer};
 use crate::pipe::options::{self, Before};
-use crate::pipe::{buffers, end, read, write};
+use crate::pipe::{buffers, end, pin, write};
 use crate::registry::{Socket, lifecycle, table};
 use crate::sys::kernel::{self, Address};
 use crate::sys::real;
@@ -167,7 +167,7 @@ pub unsafe extern "C-unwind" fn sockshim_shutdown(fd: c_int, how: c_int) -> c_in
             quietly(|| write::finish(fd, socket));
         }
         if how == libc::SHUT_RD || how == libc::SHUT_RDWR {
-            quietly(|| read::finish(socket));
+            quietly(|| pin::refuse(socket));
         }
     }
     // SAFETY: the caller keeps the contract of shutdown(2).
@@ -290,17 +290,21 @@ pub unsafe extern "C-unwind" fn sockshim_setsockopt(
     }
     // SAFETY: as above.
     let result = unsafe { real::setsockopt(fd, level, name, value, length) };
-    const SO_RCVTIMEO_NEW: c_int = 66;
-    if result == 0 && level == libc::SOL_SOCKET && matches!(name, libc::SO_RCVTIMEO | SO_RCVTIMEO_NEW) {
-        quietly(|| options::keep_time(fd, socket));
+    if result != 0 || level != libc::SOL_SOCKET {
+        return result;
     }
-    if result == 0
-        && (level, name) == (libc::SOL_SOCKET, libc::SO_LINGER)
-        && length as usize >= size_of::<libc::linger>()
-    {
-        // SAFETY: the kernel has just read it.
-        let linger = unsafe { value.cast::<libc::linger>().read_unaligned() };
-        options::keep_linger(socket, linger.l_onoff != 0 && linger.l_linger == 0);
+    const SO_RCVTIMEO_NEW: c_int = 66;
+    match name {
+        libc::SO_LINGER if length as usize >= size_of::<libc::linger>() => {
+            // SAFETY: the kernel has just read it.
+            let linger = unsafe { value.cast::<libc::linger>().read_unaligned() };
+            options::keep_linger(socket, linger.l_onoff != 0 && linger.l_linger == 0);
+        }
+        libc::SO_SNDBUF | libc::SO_SNDBUFFORCE | libc::SO_RCVBUF | libc::SO_RCVBUFFORCE => {
+            quietly(|| options::resized(fd, socket));
+        }
+        libc::SO_RCVTIMEO | SO_RCVTIMEO_NEW => quietly(|| options::keep_time(fd, socket)),
+        _ => {}
     }
     result
 }

@@ -33,12 +33,30 @@ pub(crate) fn count(fd: c_int, socket: Socket, entry: &'static Entry, bytes: usi
 
 /// Before a wait for a socket: it may need nothing but this to come onto its pipe.
 pub(crate) fn prepare(fd: c_int, socket: Socket) {
-    if let Some(entry) = socket.entry()
-        && matches!(entry.state.load(Ordering::Relaxed), STATE_WAITING | STATE_PIPE)
-        && entry.readers.load(Ordering::Relaxed) == 0
-    {
+    if is_nearly_there(socket) {
         consider(fd, socket);
     }
+}
+
+/// The same, when the program changes its registration with the set at `set`, and so arms a one-shot one again.
+pub(crate) fn prepare_rearmed(fd: c_int, socket: Socket, set: u32) {
+    if is_nearly_there(socket) {
+        consider(fd, socket);
+        if let Some(entry) = socket.entry()
+            && entry.state.load(Ordering::Acquire) == STATE_PIPE
+            && let Some(pipe) = Pipe::of(socket, entry)
+            && !epoll::waits_for_rearm(entry, Some((set, fd)))
+        {
+            become_ready(fd, &pipe);
+        }
+    }
+}
+
+fn is_nearly_there(socket: Socket) -> bool {
+    socket.entry().is_some_and(|entry| {
+        matches!(entry.state.load(Ordering::Relaxed), STATE_WAITING | STATE_PIPE)
+            && entry.readers.load(Ordering::Relaxed) == 0
+    })
 }
 
 /// Tries to bring a connection onto a pipe. Harmless at any time and any number of times.
@@ -58,6 +76,7 @@ pub(crate) fn consider(fd: c_int, socket: Socket) {
     }
     if entry.state.load(Ordering::Acquire) == STATE_PIPE
         && let Some(pipe) = Pipe::of(socket, entry)
+        && !epoll::waits_for_rearm(entry, None)
     {
         become_ready(fd, &pipe);
     }
@@ -180,6 +199,8 @@ pub(crate) fn become_ready(fd: c_int, pipe: &Pipe) {
     if position.is_some() && epoll::upgrade(pipe) {
         // Until this end first writes, the other one learns from here whether both share a processor.
         pipe.outgoing().producer.cpu.store(kernel::cpu() + 1, Ordering::Relaxed);
+        // The writer looks at it when it opens the ring.
+        pipe.incoming().reader.room.store(options::room(fd, libc::SO_RCVBUF), Ordering::Relaxed);
         // A thread may wait for this socket in an epoll set already.
         pipe.incoming().want_bell();
         pipe.incoming().reader.ready.store(1, Ordering::SeqCst);

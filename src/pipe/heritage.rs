@@ -2,7 +2,7 @@
 //! (SCM_RIGHTS). They lie in a file named by the socket's cookie, in the layout of a segment, so the successor
 //! reads them by the very rules of a pipe: first the ring, then the kernel lane.
 
-use super::{Pipe, segment};
+use super::{Pipe, pin, read, segment};
 use crate::registry::arena::{READY, STATE_PINNED};
 use crate::registry::{Socket, reason::Reason, start};
 use crate::sys::{folder::Path, kernel};
@@ -31,13 +31,15 @@ fn path(fd: c_int) -> Option<Path> {
     start::file(|path| write!(path, "left{VERSION}-{namespace:x}-{cookie:x}"))
 }
 
-/// Puts the unread bytes down; the ring is closed and no bell waits. False when that is impossible.
+/// Puts the unread bytes down; the ring is closed. False when that is impossible.
 pub(super) fn leave(fd: c_int, pipe: &Pipe) -> bool {
     let Some(path) = path(fd) else { return false };
     kernel::unlink(path.as_c_str());
     let flags = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
     let Ok(file) = kernel::open(path.as_c_str(), flags, 0o600) else { return false };
-    let filled = fill(file, pipe);
+    let taken = read::lock_reads(pipe);
+    let filled = fill(fd, file, pipe);
+    pipe.entry.read_lock.0.release(taken);
     kernel::close(file);
     if !filled {
         kernel::unlink(path.as_c_str());
@@ -52,63 +54,98 @@ pub(super) fn leave(fd: c_int, pipe: &Pipe) -> bool {
     true
 }
 
-fn fill(file: c_int, pipe: &Pipe) -> bool {
-    let Ok(span) = pipe.incoming().readable() else { return false };
+/// Kernel bytes that come before those in the ring, with the bells behind them.
+fn before_ring(pipe: &Pipe) -> usize {
+    let incoming = pipe.incoming();
+    let epoch = incoming.reader_epoch();
+    if is_ring(epoch) || incoming.epoch() == epoch {
+        return 0;
+    }
+    let end = incoming.switch.kernel_end.load(Ordering::Relaxed);
+    end.saturating_sub(incoming.reader.kernel_read.load(Ordering::Relaxed)) as usize
+}
+
+/// Under the read lock.
+fn fill(fd: c_int, file: c_int, pipe: &Pipe) -> bool {
+    let from = pipe.incoming();
+    let Ok(span) = from.readable() else { return false };
+    let before = before_ring(pipe);
+    let length = before.saturating_add(span.length);
+    if length > MAX_CAPACITY as usize {
+        return false;
+    }
+    let capacity = length.next_power_of_two().max(4096);
     let ring = ring_offset(READ);
     if kernel::truncate(file, SEGMENT_SIZE).is_err()
         || kernel::allocate(file, 0, HEADER_SIZE).is_err()
-        || kernel::allocate(file, ring, span.capacity as usize).is_err()
+        || kernel::allocate(file, ring, capacity).is_err()
     {
         return false;
     }
     let Ok(base) = kernel::map_shared(file, SEGMENT_SIZE, core::ptr::null_mut()) else { return false };
-    // SAFETY: a fresh mapping whose first page exists.
-    let (header, direction) =
-        unsafe { (&*base.cast::<Header>(), &*base.add(direction_offset(READ)).cast::<Direction>()) };
-    let from = pipe.incoming();
-    let [first, second] = span.pieces(0, span.length);
-    // SAFETY: both mappings have `capacity` bytes there, and `pieces` stays within them.
-    unsafe {
-        let (to, from) = (base.add(ring), pipe.incoming_ring());
-        core::ptr::copy_nonoverlapping(from.add(first.0), to.add(first.0), first.1);
-        core::ptr::copy_nonoverlapping(from.add(second.0), to.add(second.0), second.1);
-    }
-    direction.producer.capacity.store(span.capacity, Ordering::Relaxed);
-    direction.consumer.head.store(span.position, Ordering::Relaxed);
-    direction.producer.tail.store(span.position.wrapping_add(span.length as u64), Ordering::Relaxed);
-    direction.close();
-    let position = from.reader.kernel_read.load(Ordering::Relaxed);
-    let epoch = from.reader_epoch();
-    let (kernel_end, resume) = if is_ring(epoch) {
+    // The kernel checks this pointer; `length` bytes of the ring exist.
+    let peek = libc::MSG_PEEK | libc::MSG_DONTWAIT;
+    let peeked = before == 0 || kernel::recv(fd, base.wrapping_add(ring), before, peek) == Ok(before);
+    let came_on = peeked && come_to_ring(fd, pipe, before);
+    if came_on {
+        let [first, second] = span.pieces(0, span.length);
+        // SAFETY: the file's mapping has `length` bytes there, and `pieces` stays within the pipe's ring.
+        unsafe {
+            let (to, from) = (base.add(ring + before), pipe.incoming_ring());
+            core::ptr::copy_nonoverlapping(from.add(first.0), to, first.1);
+            core::ptr::copy_nonoverlapping(from.add(second.0), to.add(first.1), second.1);
+        }
+        // SAFETY: a fresh mapping whose first page exists.
+        let (header, direction) =
+            unsafe { (&*base.cast::<Header>(), &*base.add(direction_offset(READ)).cast::<Direction>()) };
+        direction.producer.capacity.store(capacity as u32, Ordering::Relaxed);
+        direction.producer.tail.store(length as u64, Ordering::Relaxed);
+        direction.close();
         // The ring epoch has ended, and every bell is taken: the kernel lane goes on right here.
-        (position, position)
-    } else {
-        // There is data in the kernel's queue before what is in the ring, and bells behind it.
-        let end = from.switch.kernel_end.load(Ordering::Relaxed);
-        let rung = end.wrapping_add(from.switch.bells.load(Ordering::Acquire));
-        let spilled = !is_ring(from.epoch());
-        (end, if spilled { from.switch.resume.load(Ordering::Relaxed) } else { rung })
-    };
-    direction.switch.kernel_end.store(kernel_end, Ordering::Relaxed);
-    direction.reader.kernel_read.store(position, Ordering::Relaxed);
-    direction.reader.epoch.store(u32::from(is_ring(epoch)), Ordering::Relaxed);
-    direction.spill(1, span.position.wrapping_add(span.length as u64), resume);
-    header.version.store(VERSION, Ordering::Relaxed);
-    header.ends[1].store(END_LEFT, Ordering::Relaxed);
-    header.ends[0].store(END_JOINED, Ordering::Relaxed);
-    header.magic.store(MAGIC, Ordering::Release);
+        let position = from.reader.kernel_read.load(Ordering::Relaxed);
+        direction.switch.kernel_end.store(position, Ordering::Relaxed);
+        direction.reader.kernel_read.store(position, Ordering::Relaxed);
+        direction.reader.epoch.store(1, Ordering::Relaxed);
+        direction.spill(1, length as u64, position);
+        header.version.store(VERSION, Ordering::Relaxed);
+        header.ends[1].store(END_LEFT, Ordering::Relaxed);
+        header.ends[0].store(END_JOINED, Ordering::Relaxed);
+        header.magic.store(MAGIC, Ordering::Release);
+        pipe.local.handed_before.store(before as u64, Ordering::Relaxed);
+    }
     kernel::unmap(base, SEGMENT_SIZE);
+    came_on
+}
+
+/// Takes the `before` kernel bytes that have been put down, and the bells behind them.
+fn come_to_ring(fd: c_int, pipe: &Pipe, before: usize) -> bool {
+    if before == 0 {
+        return true;
+    }
+    let incoming = pipe.incoming();
+    let Ok(count) = kernel::discard(fd, before) else { return false };
+    incoming.reader.kernel_read.fetch_add(count as u64, Ordering::Relaxed);
+    incoming.follow(incoming.reader_epoch());
+    pin::clear_bells(fd, pipe);
     true
 }
 
-/// The successor did not come.
-pub(super) fn withdraw(fd: c_int, pipe: &Pipe) {
-    let Some(position) = pipe.local.handed_from.swap(0, Ordering::Relaxed).checked_sub(1) else { return };
+/// The successor did not come. True when this process has become its own: it goes on with what it left.
+pub(super) fn withdraw(fd: c_int, pipe: &Pipe) -> bool {
+    let from = pipe.local.handed_from.swap(0, Ordering::Relaxed);
+    let Some(position) = from.checked_sub(1) else { return false };
+    if pipe.local.handed_before.swap(0, Ordering::Relaxed) > 0 {
+        pipe.local.segment.store(core::ptr::null_mut(), Ordering::Release);
+        segment::recycle(pipe.base);
+        take_up(fd, pipe.socket);
+        return true;
+    }
     if let Some(path) = path(fd) {
         kernel::unlink(path.as_c_str());
     }
     // The ring is closed, so nothing has been written over them.
     pipe.incoming().consumer.head.store(position, Ordering::Release);
+    false
 }
 
 /// A descriptor that was handed to this process: takes up what was left for it.

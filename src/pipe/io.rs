@@ -119,8 +119,7 @@ pub(crate) unsafe fn send(
     kernel: impl FnOnce() -> isize,
 ) -> isize {
     let Some(entry) = socket.entry() else { return kernel() };
-    if flags & write::KERNEL_FLAGS != 0 && entry.flags.load(Ordering::Relaxed) & FLAG_CONNECTED != 0 {
-        // Also before there is a pipe: an urgent byte has no place in the count of positions.
+    if flags & write::KERNEL_FLAGS != 0 {
         pin::pin(fd, socket, Reason::Option);
     }
     if let Some(pipe) = writing_pipe(socket, entry) {
@@ -150,6 +149,9 @@ fn send_undecided(fd: c_int, socket: Socket, entry: &'static Entry, kernel: impl
     let errno = Errno::last();
     leave_plain(&entry.writers);
     if sent > 0 {
+        if let Some(pipe) = Pipe::of(socket, entry) {
+            write::note_vain(&pipe);
+        }
         arena::add(&entry.counters.kernel_sent, sent as u64);
         attach::count(fd, socket, entry, sent as usize);
     }

@@ -3,13 +3,13 @@
 //! A bell must leave at once: with Nagle's algorithm or a cork it would be 40 to 200 ms late. So the kernel
 //! socket runs with TCP_NODELAY on and TCP_CORK off; what the program set is kept here and told to it.
 
-use super::Pipe;
+use super::{Pipe, read, write};
 use crate::error::Errno;
 use crate::registry::arena::{
     Entry, FLAG_CONNECTED, FLAG_KERNEL_OPTION, FLAG_LINGER_RESET, FLAG_LOW_WATER, FLAG_OPTIONS_KEPT,
     FLAG_TIMED, OPTION_CORK, OPTION_NODELAY, STATE_HOST, STATE_PIPE,
 };
-use crate::registry::{Socket, reason::Reason};
+use crate::registry::{Socket, config, reason::Reason};
 use crate::sys::kernel::{self, Address};
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
@@ -154,6 +154,30 @@ pub(crate) fn before(fd: c_int, socket: Socket, level: c_int, name: c_int, value
     Before::Kernel
 }
 
+/// After `setsockopt` has changed a buffer: both rings learn of it.
+pub(crate) fn resized(fd: c_int, socket: Socket) {
+    let Some(entry) = socket.entry() else { return };
+    if let Some(pipe) = super::io::writing_pipe(socket, entry) {
+        write::fit(fd, &pipe);
+    }
+    if let Some(pipe) = super::io::reading_pipe(socket, entry) {
+        read::fit(fd, &pipe);
+    }
+}
+
+/// The largest ring that suits a buffer, `SO_SNDBUF` or `SO_RCVBUF`: a program that has set its size wants to be held
+/// back when so much is under way.
+pub(crate) fn room(fd: c_int, name: c_int) -> u32 {
+    let most = config::ring_max();
+    match kernel::fixed_buffer(fd, name) {
+        Some(size) => most.min(1 << size.max(SMALLEST).ilog2()),
+        None => most,
+    }
+}
+
+/// The smallest ring: a page.
+const SMALLEST: c_int = 4096;
+
 /// Options that mean something for every byte, and that only the kernel can do.
 fn needs_kernel(level: c_int, name: c_int, value: Option<c_int>) -> bool {
     match (level, name) {
@@ -209,7 +233,7 @@ pub(crate) fn learn(fd: c_int, entry: &Entry) {
     ) {
         entry.flags.fetch_or(FLAG_LINGER_RESET, Ordering::Relaxed);
     }
-    if read_time(fd) != 0 {
+    if kernel::receive_timeout(fd).is_some() {
         entry.flags.fetch_or(FLAG_TIMED, Ordering::Relaxed);
     }
     let told = [
@@ -237,18 +261,11 @@ pub(crate) fn keep_linger(socket: Socket, resets: bool) {
 /// Remembers whether reads have a time-out.
 pub(crate) fn keep_time(fd: c_int, socket: Socket) {
     let Some(entry) = socket.entry() else { return };
-    if read_time(fd) == 0 {
+    if kernel::receive_timeout(fd).is_none() {
         entry.flags.fetch_and(!FLAG_TIMED, Ordering::Relaxed);
     } else {
         entry.flags.fetch_or(FLAG_TIMED, Ordering::Relaxed);
     }
-}
-
-/// SO_RCVTIMEO in nanoseconds; 0: none.
-pub(crate) fn read_time(fd: c_int) -> u64 {
-    let none = libc::timeval { tv_sec: 0, tv_usec: 0 };
-    kernel::sockopt(fd, libc::SOL_SOCKET, libc::SO_RCVTIMEO, none)
-        .map_or(0, |time| (time.tv_sec as u64).saturating_mul(1_000_000_000) + time.tv_usec as u64 * 1000)
 }
 
 /// The other end's name, when the kernel has forgotten it because a bell nobody read made its FIN a RST.

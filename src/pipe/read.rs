@@ -1,12 +1,12 @@
 //! Reading: following the writer's lanes, and waiting.
 
 use super::buffers::{self, Rest};
-use super::{Pipe, end, options, spin};
+use super::{Pipe, end, events, options, spin};
 use crate::error::Errno;
-use crate::readiness::epoll;
+use crate::readiness::{Deadline, epoll};
 use crate::registry::arena::{self, FLAG_NONBLOCK, FLAG_TIMED};
 use crate::registry::lock::{self, Taken};
-use crate::registry::{Socket, trace};
+use crate::registry::trace;
 use crate::sys::{kernel, real};
 use core::ffi::c_int;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -48,6 +48,7 @@ pub(crate) unsafe fn receive(
     }
     let all = flags & libc::MSG_WAITALL != 0;
     let peek = flags & libc::MSG_PEEK != 0;
+    let (mut shown, mut patience) = (0, None);
     let mut done = 0;
     let mut fd = fd;
     let mut deadline = None;
@@ -56,10 +57,13 @@ pub(crate) unsafe fn receive(
         let look = unsafe { take(fd, pipe, buffers, done, wanted - done, flags) };
         let outcome = match look {
             Look::Bytes(count) if peek => {
-                if !all || count >= wanted {
+                // Shown as much as before: what there is more lies behind another change of lanes.
+                if !all || count >= wanted || count == shown {
                     return Ok(count);
                 }
-                if wait_for_more(fd, pipe, count, flags) {
+                let until = *patience.get_or_insert_with(|| Deadline::after(kernel::receive_timeout(fd)));
+                if wait_for_more(fd, pipe, count, flags, until) {
+                    shown = count;
                     continue;
                 }
                 return Ok(count);
@@ -84,7 +88,10 @@ pub(crate) unsafe fn receive(
             Ok(None) => fd = pipe.descriptor(fd).ok_or(Errno(libc::EBADF))?,
             Ok(Some(())) if end::is_drained(pipe) => return Ok(done),
             Ok(Some(())) => {}
-            Err(_) if done > 0 => return Ok(done),
+            Err(error) if done > 0 => {
+                end::keep_error(pipe, error);
+                return Ok(done);
+            }
             Err(error) => return Err(error),
         }
     }
@@ -92,17 +99,16 @@ pub(crate) unsafe fn receive(
 
 /// Whether the time-out of a read that has slept before is over: it is one for the whole call. False before the
 /// first sleep, which the kernel ends in time.
-fn is_late(fd: c_int, pipe: &Pipe, deadline: &mut Option<u64>) -> bool {
+fn is_late(fd: c_int, pipe: &Pipe, deadline: &mut Option<Deadline>) -> bool {
     if pipe.entry.flags.load(Ordering::Relaxed) & FLAG_TIMED == 0 {
         return false;
     }
-    let now = kernel::monotonic_ns();
-    match *deadline {
+    match deadline {
         None => {
-            *deadline = Some(now.saturating_add(options::read_time(fd).wrapping_sub(1)));
+            *deadline = Some(Deadline::after(kernel::receive_timeout(fd)));
             false
         }
-        Some(end) => now > end,
+        Some(end) => end.left() == Some(0),
     }
 }
 
@@ -432,6 +438,20 @@ fn drain_quietly(fd: c_int, position: &AtomicU64, to: u64) -> Drained {
     }
 }
 
+/// Tells the writer which ring suits the receive buffer. One that is too large is closed: it opens again smaller.
+pub(crate) fn fit(fd: c_int, pipe: &Pipe) {
+    let room = options::room(fd, libc::SO_RCVBUF);
+    let taken = lock_reads(pipe);
+    if pipe.is_mapped() {
+        let incoming = pipe.incoming();
+        incoming.reader.room.store(room, Ordering::Relaxed);
+        if incoming.producer.capacity.load(Ordering::Relaxed) > room {
+            incoming.close();
+        }
+    }
+    pipe.entry.read_lock.0.release(taken);
+}
+
 /// Bells that the writer says it rang in this ring epoch and nobody has taken yet.
 pub(crate) fn bells_waiting(pipe: &Pipe) -> u64 {
     let incoming = pipe.incoming();
@@ -443,6 +463,25 @@ pub(crate) fn bells_waiting(pipe: &Pipe) -> u64 {
     let waiting = incoming.switch.bells.load(Ordering::Acquire).wrapping_sub(taken);
     // Only sums that can be true; the writer's word is not to be trusted further than that.
     if waiting < 1 << 32 { waiting } else { 0 }
+}
+
+/// Whether the kernel's queue holds a byte that no bell accounts for.
+///
+/// The order of the looks makes it certain without a lock: what was taken is read before the queue, and the
+/// bells, which are counted before they are sent, after it. Another reader that takes a bell meanwhile can
+/// only make the count look too high.
+fn is_intruded(fd: c_int, pipe: &Pipe) -> bool {
+    let incoming = pipe.incoming();
+    let epoch = incoming.reader_epoch();
+    let position = incoming.reader.kernel_read.load(Ordering::Acquire);
+    let waits = kernel::queued(fd).unwrap_or(0) > 0;
+    let rung = incoming.switch.bells.load(Ordering::Acquire);
+    let before = incoming.switch.kernel_end.load(Ordering::Relaxed);
+    waits
+        && is_ring(epoch)
+        && incoming.epoch() == epoch
+        && incoming.reader_epoch() == epoch
+        && before.wrapping_add(rung) == position
 }
 
 /// Takes waiting bells out of the kernel's queue once the ring is empty.
@@ -463,14 +502,21 @@ pub(crate) fn settle(fd: c_int, pipe: &Pipe) {
         }
         // A signal handler that reads from this socket must not take what is counted here.
         let mask = kernel::block_signals();
-        if is_quiet(pipe)
-            && let Ok(count) = kernel::discard(fd, waiting.min(bells_waiting(pipe)) as usize)
-        {
-            incoming.reader.kernel_read.fetch_add(count as u64, Ordering::Relaxed);
+        if is_quiet(pipe) {
+            discard(fd, pipe, waiting.min(bells_waiting(pipe)) as usize);
         }
         kernel::restore_signals(mask);
     }
     pipe.entry.read_lock.0.release(taken);
+}
+
+/// Throws bells away. The kernel reports an error once: it is kept for the call that may tell it.
+pub(crate) fn discard(fd: c_int, pipe: &Pipe, count: usize) {
+    match kernel::discard(fd, count) {
+        Ok(count) => drop(pipe.incoming().reader.kernel_read.fetch_add(count as u64, Ordering::Relaxed)),
+        Err(Errno(libc::EAGAIN)) => {}
+        Err(error) => pipe.entry.pending_error.store(error.0, Ordering::Release),
+    }
 }
 
 /// Says that a bell is wanted, under the read lock: so nobody takes the wish back by mistake.
@@ -561,14 +607,7 @@ fn sleep(fd: c_int, pipe: &Pipe, epoch: u32) -> Result<Option<()>, Errno> {
         };
     };
     match received {
-        1.. if is_quiet(pipe) && bells_waiting(pipe) == 0 => {
-            // A byte that no bell accounts for? A bell is counted before it is sent: look at the queue first.
-            let waits = kernel::queued(fd).unwrap_or(0) > 0;
-            if waits && bells_waiting(pipe) == 0 && is_quiet(pipe) {
-                return end::intruded(fd, pipe).map(Some);
-            }
-            Ok(None)
-        }
+        1.. if is_intruded(fd, pipe) => end::intruded(fd, pipe).map(Some),
         1.. => Ok(None),
         0 => end::at_end(fd, pipe).map(Some),
         _ if errno.0 == libc::EINTR || errno.0 == libc::EAGAIN => {
@@ -578,39 +617,24 @@ fn sleep(fd: c_int, pipe: &Pipe, epoch: u32) -> Result<Option<()>, Errno> {
     }
 }
 
-/// MSG_PEEK with MSG_WAITALL: until more than `have` bytes are there, or none can come.
-fn wait_for_more(fd: c_int, pipe: &Pipe, have: usize, flags: c_int) -> bool {
-    let incoming = pipe.incoming();
+/// MSG_PEEK with MSG_WAITALL: until more than `have` bytes are there, or none can come, or a signal does.
+fn wait_for_more(fd: c_int, pipe: &Pipe, have: usize, flags: c_int, until: Deadline) -> bool {
+    let unread = || events::unread(pipe.socket, kernel::queued(fd).unwrap_or(0) as c_int) as usize;
     let nonblocking = flags & libc::MSG_DONTWAIT != 0 || kernel::is_nonblocking(fd);
     loop {
-        match incoming.readable() {
-            Ok(span) if span.length > have => return true,
-            Ok(span) if span.length == span.capacity as usize => return false,
-            Err(_) => return false,
-            Ok(_) => {}
+        if unread() > have {
+            return true;
         }
-        if nonblocking || incoming.epoch() != incoming.reader_epoch() {
+        if nonblocking || until.left() == Some(0) {
             return false;
         }
         if kernel::poll_now(fd, libc::POLLRDHUP) != 0 {
-            return matches!(incoming.readable(), Ok(span) if span.length > have);
+            return unread() > have;
         }
-        kernel::nap(200);
+        if !kernel::nap(200) {
+            return false;
+        }
     }
-}
-
-/// Before shutdown(SHUT_RD): what the other end writes from now on must meet the kernel, which resets the
-/// connection when this end has shut both directions.
-pub(crate) fn finish(socket: Socket) {
-    let Some(pipe) = socket.entry().and_then(|entry| super::io::reading_pipe(socket, entry)) else { return };
-    let taken = lock_reads(&pipe);
-    if pipe.is_mapped() {
-        let incoming = pipe.incoming();
-        // First the promise, then the ring: see `write::open`.
-        incoming.reader.ready.store(0, Ordering::SeqCst);
-        incoming.close();
-    }
-    pipe.entry.read_lock.0.release(taken);
 }
 
 /// Urgent data is the kernel's alone.

@@ -6,7 +6,7 @@
 use super::buffers::{self, Rest};
 use super::{Pipe, options};
 use crate::error::{Errno, answer};
-use crate::registry::arena::{self, FLAG_NO_SPACE, FLAG_NONBLOCK, FLAG_SHUT_WRITE};
+use crate::registry::arena::{self, FLAG_NO_SPACE, FLAG_NONBLOCK, FLAG_SENT_IN_VAIN, FLAG_SHUT_WRITE};
 use crate::registry::lock::Taken;
 use crate::registry::{Socket, config, reason::Reason, trace};
 use crate::sys::{kernel, real};
@@ -14,7 +14,7 @@ use core::ffi::c_int;
 use core::sync::atomic::Ordering;
 use libc::iovec;
 use sockshim_ring::lane::is_ring;
-use sockshim_ring::layout::END_JOINED;
+use sockshim_ring::layout::{END_JOINED, END_LEFT, END_RESET};
 use sockshim_ring::ring::NotPublished;
 
 /// Bytes between two publications of one long write: the reader starts while the writer copies.
@@ -301,9 +301,8 @@ fn may_open(pipe: &Pipe, epoch: u32) -> bool {
 #[cold]
 fn open(fd: c_int, pipe: &Pipe, epoch: u32) -> bool {
     let outgoing = pipe.outgoing();
-    if outgoing.producer.capacity.load(Ordering::Relaxed) == 0
-        && !resize(pipe, FIRST_CAPACITY.min(config::ring_max()))
-    {
+    let (capacity, room) = (outgoing.producer.capacity.load(Ordering::Relaxed), room(fd, pipe));
+    if (capacity == 0 || capacity > room) && !resize(pipe, FIRST_CAPACITY.min(room)) {
         super::pin::mark(pipe, Reason::NoMemory);
         return false;
     }
@@ -367,10 +366,34 @@ fn spill_quietly(fd: c_int, pipe: &Pipe) {
 fn grow(pipe: &Pipe) -> bool {
     let outgoing = pipe.outgoing();
     let capacity = outgoing.producer.capacity.load(Ordering::Relaxed);
-    let most = config::ring_max();
+    let most = pipe.entry.room.load(Ordering::Relaxed).min(config::ring_max());
     let empty = outgoing.consumer.head.load(Ordering::Acquire)
         == outgoing.producer.tail.load(Ordering::Relaxed) & !sockshim_ring::layout::CLOSED;
     empty && capacity < most && resize(pipe, capacity.saturating_mul(4).min(most))
+}
+
+/// Finds out how large the ring may become: neither end's buffer size forbids it. Under the write lock.
+fn room(fd: c_int, pipe: &Pipe) -> u32 {
+    let own = options::room(fd, libc::SO_SNDBUF);
+    let room = match pipe.outgoing().reader.room.load(Ordering::Relaxed) {
+        0 => own,
+        other => own.min(1 << other.ilog2()),
+    };
+    pipe.entry.room.store(room, Ordering::Relaxed);
+    room
+}
+
+/// Leaves a ring that is too large for the send buffer: it opens again smaller.
+pub(crate) fn fit(fd: c_int, pipe: &Pipe) {
+    let taken = lock_writes(fd, pipe);
+    if pipe.is_mapped() {
+        let outgoing = pipe.outgoing();
+        let too_large = outgoing.producer.capacity.load(Ordering::Relaxed) > room(fd, pipe);
+        if too_large && is_ring(outgoing.epoch()) {
+            spill(fd, pipe);
+        }
+    }
+    pipe.entry.write_lock.0.release(taken);
 }
 
 /// Gives pages to the ring, then its capacity. The ring is empty.
@@ -502,6 +525,13 @@ pub(crate) fn in_kernel_lane(fd: c_int, pipe: &Pipe, kernel: impl FnOnce() -> is
     through_kernel(pipe, taken, usize::MAX >> 1, kernel)
 }
 
+/// After a kernel send: an end that has left answers with a reset, and that one is real.
+pub(crate) fn note_vain(pipe: &Pipe) {
+    if pipe.is_mapped() && matches!(pipe.other_end(), END_LEFT | END_RESET) {
+        pipe.entry.flags.fetch_or(FLAG_SENT_IN_VAIN, Ordering::Relaxed);
+    }
+}
+
 /// Makes a kernel call as a counted writer; the write lock is released before.
 fn through_kernel(pipe: &Pipe, taken: Taken, wanted: usize, kernel: impl FnOnce() -> isize) -> isize {
     pipe.entry.writers.fetch_add(1, Ordering::SeqCst);
@@ -514,6 +544,7 @@ fn through_kernel(pipe: &Pipe, taken: Taken, wanted: usize, kernel: impl FnOnce(
         pipe.entry.flags.fetch_or(FLAG_NO_SPACE, Ordering::Relaxed);
     }
     if sent > 0 {
+        note_vain(pipe);
         arena::add(&pipe.entry.counters.kernel_sent, sent as u64);
         trace::note(-1, pipe.entry);
     }

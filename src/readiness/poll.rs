@@ -48,7 +48,7 @@ fn kind_of_socket(socket: Socket) -> Kind {
 
 /// Whether any of these descriptors needs more than the kernel's own call.
 pub(crate) fn concerns(entries: &[pollfd]) -> bool {
-    entries.iter().any(|entry| entry.fd >= 0 && table::find(entry.fd) != Descriptor::Host)
+    entries.iter().any(|entry| !table::is_host(entry.fd) && table::find(entry.fd) != Descriptor::Host)
 }
 
 /// ppoll(2).
@@ -192,7 +192,7 @@ unsafe fn sleep(entries: &mut [pollfd], deadline: Deadline, mask: *const sigset_
             }
             Kind::Set(slot) => {
                 if let Some(arena) = arena::get() {
-                    quiet &= arm_set(arena, slot);
+                    quiet &= arm_set(arena, entry.fd, slot);
                 }
             }
             Kind::Kernel => {}
@@ -224,10 +224,11 @@ unsafe fn sleep(entries: &mut [pollfd], deadline: Deadline, mask: *const sigset_
     }
 }
 
-fn arm_set(arena: &Arena, slot: u32) -> bool {
+fn arm_set(arena: &Arena, fd: c_int, slot: u32) -> bool {
+    epoll::watch(arena, fd, slot);
     let set = arena.set(slot);
     let taken = epoll::lock_set(set);
-    let quiet = epoll::hot::arm_all(arena, set, 0);
+    let quiet = epoll::hot::arm_all(arena, fd, set, 0);
     set.lock.release(taken);
     quiet
 }

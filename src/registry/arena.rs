@@ -110,6 +110,8 @@ pub(crate) struct Entry {
     next_free: AtomicU32,
     /// Options whose kernel value is ours while a lane is open: what the program believes. See `OPTION_*`.
     pub(crate) options: AtomicU32,
+    /// How large the ring that this end writes may become, as found when it was opened; see `pipe::write`.
+    pub(crate) room: AtomicU32,
     /// A descriptor number that it has, plus one, for `ss` and the event log; 0: not known.
     pub(crate) number: AtomicU32,
     /// What the event log has told of it; see [`super::trace`].
@@ -164,10 +166,12 @@ pub(crate) const FLAG_OPTIONS_KEPT: u32 = 64;
 pub(crate) const FLAG_NO_SPACE: u32 = 256;
 /// SO_RCVLOWAT is above 1.
 pub(crate) const FLAG_LOW_WATER: u32 = 512;
+/// The kernel took bytes for an end that had left: the reset that they cause is a real one.
+pub(crate) const FLAG_SENT_IN_VAIN: u32 = 1024;
 /// An option is set that only the kernel serves; connections that a listener accepts have it too.
-pub(crate) const FLAG_KERNEL_OPTION: u32 = 1024;
+pub(crate) const FLAG_KERNEL_OPTION: u32 = 2048;
 /// SO_RCVTIMEO is set: a sleep that is cut in parts must not take longer.
-pub(crate) const FLAG_TIMED: u32 = 2048;
+pub(crate) const FLAG_TIMED: u32 = 4096;
 /// Made by accept, not by connect (for `ss` and the trace).
 pub(crate) const FLAG_ACCEPTED: u32 = 128;
 
@@ -195,8 +199,10 @@ pub(crate) struct SetEntry {
     pub(crate) prefix: AtomicU64,
     pub(crate) holders: [AtomicU64; PROCESSES / 64],
     pub(crate) sleepers: [AtomicU32; SLEEPERS],
-    /// Registered with another set or waited for with poll: keep every pipe armed.
-    pub(crate) nested: AtomicU32,
+    /// Somebody looks at it from outside: it was polled, or registered with another set.
+    pub(crate) watched: AtomicU32,
+    /// Number of registrations that the program has deleted and the kernel still has.
+    pub(crate) parked: AtomicU32,
     /// Its own slot.
     pub(crate) slot: AtomicU32,
     /// Ticks of the last look at the kernel's own descriptors.
@@ -300,7 +306,7 @@ impl Arena {
         for word in entry.sleepers.iter().chain(&entry.registrations).chain(&entry.local).chain(&entry.peer) {
             word.store(0, Ordering::Relaxed);
         }
-        for word in [&entry.options, &entry.number, &entry.told] {
+        for word in [&entry.options, &entry.room, &entry.number, &entry.told] {
             word.store(0, Ordering::Relaxed);
         }
         entry.pending_error.store(0, Ordering::Relaxed);
@@ -351,7 +357,7 @@ impl Arena {
                     .compare_exchange(generation, next, Ordering::AcqRel, Ordering::Relaxed)
                     .is_ok()
             {
-                for word in [&set.managed, &set.hot, &set.first, &set.nested] {
+                for word in [&set.managed, &set.hot, &set.first, &set.watched, &set.parked] {
                     word.store(0, Ordering::Relaxed);
                 }
                 for word in &set.sleepers {

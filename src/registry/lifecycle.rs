@@ -113,7 +113,26 @@ pub(crate) fn inherited(fd: c_int) {
     }
     Socket::stay_host(entry, if listens { Reason::NotConnected } else { Reason::Inherited });
     pinning::adopt(fd, socket);
+    if entry.state.load(Ordering::Acquire) == arena::STATE_PINNED {
+        gather(fd, socket);
+    }
 }
+
+/// Other numbers of a socket that came with unread bytes: these are to be read by every one of its names.
+fn gather(fd: c_int, socket: Socket) {
+    let Ok(cookie) = kernel::cookie(fd) else { return };
+    for other in (0..MOST_GATHERED).filter(|&other| other != fd) {
+        if matches!(table::peek(other), Descriptor::Host) && kernel::cookie(other) == Ok(cookie) {
+            socket.refer();
+            if !table::set_socket(other, socket) {
+                socket.unrefer();
+            }
+        }
+    }
+}
+
+/// Numbers that are looked at for it.
+const MOST_GATHERED: c_int = 1024;
 
 /// Before the kernel closes `fd`. The caller goes on to close it.
 pub(crate) fn closing(fd: c_int) {
@@ -262,8 +281,10 @@ pub(crate) fn sent_away(fd: c_int) {
 
 /// Before the program installs a seccomp filter: all connections go back to the kernel for good.
 pub(crate) fn before_seccomp() {
-    for fd in 0..arena::highest() as c_int {
-        if let Descriptor::Socket(_) = table::peek(fd) {
+    // Afterwards nobody can be asked what an inherited number is.
+    const INHERITED: u32 = 256;
+    for fd in 0..arena::highest().max(INHERITED) as c_int {
+        if let Descriptor::Socket(_) = table::find(fd) {
             pin(fd, Reason::Seccomp);
         }
     }
@@ -287,7 +308,9 @@ fn enter(fd: c_int, flags: u32) -> Option<Socket> {
     let socket = Socket::create(flags)?;
     if let Some(entry) = socket.entry() {
         entry.number.store(fd as u32 + 1, Ordering::Relaxed);
-        if config::host_only() {
+        if kernel::is_restricted() {
+            Socket::stay_host(entry, Reason::Seccomp);
+        } else if config::host_only() {
             Socket::stay_host(entry, Reason::Configured);
         }
     }
@@ -313,8 +336,12 @@ fn release(fd: c_int, descriptor: Descriptor) {
         Descriptor::Host => {}
         Descriptor::Socket(socket) => {
             let Some(entry) = socket.entry() else { return };
-            if socket.unrefer() {
-                let last = is_last_holder(entry);
+            let leaves = socket.unrefer();
+            let last = leaves && is_last_holder(entry);
+            if !last {
+                epoll::forget_number(arena, entry, fd);
+            }
+            if leaves {
                 if last {
                     trace::closing(fd, entry);
                 }

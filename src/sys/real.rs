@@ -138,6 +138,7 @@ macro_rules! table {
 
     (@fallback $name:ident($($argument:ident: $type:ty),*) -> $result:ty { resolve }) => {{
         #[cold]
+        #[inline(never)]
         unsafe fn late($($argument: $type),*) -> $result {
             resolve();
             let address = slot::$name.load(Relaxed);
@@ -156,6 +157,7 @@ macro_rules! table {
     }};
     (@fallback $name:ident($($argument:ident: $type:ty),*) -> $result:ty { $number:ident($($word:expr),*) }) => {{
         #[cold]
+        #[inline(never)]
         unsafe fn early($($argument: $type),*) -> $result {
             // SAFETY: the libc function is this system call; the caller keeps its contract.
             let result = unsafe { table!(@call libc::$number $(, $word)*) };

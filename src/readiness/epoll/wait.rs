@@ -1,7 +1,7 @@
 //! epoll_wait(2) and its relatives.
 
 use super::{hot, is_tag, lock_set, poke};
-use crate::error::{Errno, outcome};
+use crate::error::{Errno, answer};
 use crate::pipe::{buffers, spin};
 use crate::readiness::Deadline;
 use crate::registry::arena::{self, Arena, SetEntry};
@@ -18,45 +18,74 @@ const LOOK_EVERY: u64 = 500_000;
 /// How well spinning paid lately in waits, for all sets of the process.
 static SPIN: AtomicU32 = AtomicU32::new(0);
 
-/// epoll_pwait2(2) on a set that we saw made.
+/// epoll_pwait2(2) on a set that we saw made. `limit` is in nanoseconds, `None` for ever; `kernel` makes the
+/// call that the program made.
 ///
 /// # Errors
 /// The kernel's.
 ///
 /// # Safety
 /// `events` has room for `most` events, unless the kernel says EFAULT; `mask` is null or a signal mask.
+#[inline]
 pub(crate) unsafe fn wait(
     fd: c_int,
     set: Set,
+    events: *mut epoll_event,
+    most: c_int,
+    limit: Option<u64>,
+    mask: *const sigset_t,
+    kernel: impl FnOnce() -> c_int,
+) -> c_int {
+    let Some(arena) = arena::get() else { return kernel() };
+    let entry = arena.set(set.slot);
+    if entry.first.load(Ordering::Acquire) != 0 {
+        // SAFETY: the caller's promise.
+        let found = unsafe { wait_for_pipes(fd, arena, entry, events, most, Deadline::after(limit), mask) };
+        return answer(found) as c_int;
+    }
+    // No socket of ours in it, though one may come while we wait: it wakes us (`epoll::poke`), and then there
+    // are tags to translate.
+    let since = if limit.is_some_and(|limit| limit > 0) { kernel::coarse_ns() } else { 0 };
+    let place = (limit != Some(0)).then(|| arena::enroll(&entry.sleepers, lock::thread()));
+    let told = kernel();
+    if let Some(place) = place {
+        arena::leave(&entry.sleepers, place);
+    }
+    if told <= 0 {
+        return told;
+    }
+    // SAFETY: the kernel has just filled that many.
+    let out = unsafe { core::slice::from_raw_parts_mut(events, told as usize) };
+    if !out.iter().any(|event| is_tag(entry, event.u64)) {
+        return told;
+    }
+    let kept = absorb(arena, entry, out, 0, told as usize);
+    let count = kept + look_at_pipes(arena, fd, entry, &mut out[kept..]);
+    if count > 0 || limit == Some(0) {
+        return count as c_int;
+    }
+    // The coarse clock may be a tick (10 ms at most) behind: rather late than early.
+    let left =
+        limit.map(|limit| limit.saturating_sub(kernel::coarse_ns().saturating_sub(since + 10_000_000)));
+    // SAFETY: the caller's promise.
+    answer(unsafe { wait_for_pipes(fd, arena, entry, events, most, Deadline::after(left), mask) }) as c_int
+}
+
+/// [`wait`] on a set that holds a socket of ours, which may be on a pipe.
+///
+/// # Safety
+/// As for [`wait`].
+#[inline(never)]
+unsafe fn wait_for_pipes(
+    fd: c_int,
+    arena: &Arena,
+    entry: &SetEntry,
     events: *mut epoll_event,
     most: c_int,
     deadline: Deadline,
     mask: *const sigset_t,
 ) -> Result<usize, Errno> {
     cancel::point();
-    let Some(arena) = arena::get() else { return Err(Errno(libc::EBADF)) };
-    let entry = arena.set(set.slot);
-    if entry.first.load(Ordering::Acquire) == 0 {
-        // No socket of ours in it, though one may come while we wait: it wakes us (`epoll::poke`), and then
-        // there are tags to translate.
-        let sleeps = !deadline.is_now();
-        let place = sleeps.then(|| arena::enroll(&entry.sleepers, lock::thread()));
-        // SAFETY: the caller's promise.
-        let told = unsafe { kernel_wait(fd, events, most, deadline, mask) };
-        if let Some(place) = place {
-            arena::leave(&entry.sleepers, place);
-        }
-        if told <= 0 {
-            return outcome(told);
-        }
-        // SAFETY: the kernel has just filled that many.
-        let out = unsafe { core::slice::from_raw_parts_mut(events, most as usize) };
-        let kept = absorb(arena, entry, out, 0, told as usize);
-        let count = kept + look_at_pipes(fd, arena, entry, &mut out[kept..]);
-        if count > 0 || deadline.left() == Some(0) {
-            return Ok(count);
-        }
-    }
     let there = most > 0 && buffers::is_good(events, most.min(64) as usize * size_of::<epoll_event>(), true);
     if entry.managed.load(Ordering::Acquire) == 0 || !there {
         // SAFETY: the caller's promise.
@@ -69,7 +98,7 @@ pub(crate) unsafe fn wait(
         let is_hot = entry.hot.load(Ordering::Acquire) != 0;
         let overdue = now.wrapping_sub(entry.looked.load(Ordering::Relaxed)) > LOOK_EVERY;
         if is_hot && !overdue {
-            let count = look_at_pipes(fd, arena, entry, out);
+            let count = look_at_pipes(arena, fd, entry, out);
             if count > 0 {
                 return Ok(count);
             }
@@ -79,7 +108,7 @@ pub(crate) unsafe fn wait(
             entry.looked.store(now, Ordering::Relaxed);
             let told = kernel::epoll_now(fd, out)?;
             let kept = absorb(arena, entry, out, 0, told);
-            let count = kept + look_at_pipes(fd, arena, entry, &mut out[kept..]);
+            let count = kept + look_at_pipes(arena, fd, entry, &mut out[kept..]);
             if count > 0 || deadline.is_now() {
                 return Ok(count);
             }
@@ -94,7 +123,7 @@ pub(crate) unsafe fn wait(
             Err(error) => return Err(error),
         }
         if deadline.left() == Some(0) {
-            let count = look_at_pipes(fd, arena, entry, out);
+            let count = look_at_pipes(arena, fd, entry, out);
             return Ok(count);
         }
     }
@@ -132,7 +161,7 @@ unsafe fn wait_plain(
         // SAFETY: the kernel has just filled that many.
         let out = unsafe { core::slice::from_raw_parts_mut(events, most as usize) };
         let mut count = absorb(arena, set, out, 0, told as usize);
-        count += look_at_pipes(fd, arena, set, &mut out[count..]);
+        count += look_at_pipes(arena, fd, set, &mut out[count..]);
         if count > 0 || deadline.left() == Some(0) {
             return Ok(count);
         }
@@ -159,7 +188,10 @@ unsafe fn sleep(
 ) -> Result<Slept, Errno> {
     let place = arena::enroll(&set.sleepers, lock::thread());
     let taken = lock_set(set);
-    let quiet = taken != Taken::Ours || hot::arm_all(arena, set, 0);
+    if taken == Taken::Ours {
+        super::flush_parked(arena, fd, set);
+    }
+    let quiet = taken != Taken::Ours || hot::arm_all(arena, fd, set, 0);
     set.lock.release(taken);
     if !quiet {
         arena::leave(&set.sleepers, place);
@@ -179,7 +211,7 @@ unsafe fn sleep(
     }
     set.looked.store(kernel::ticks(), Ordering::Relaxed);
     let mut count = absorb(arena, set, out, 0, told as usize);
-    count += look_at_pipes(fd, arena, set, &mut out[count..]);
+    count += look_at_pipes(arena, fd, set, &mut out[count..]);
     if count > 0 || told == 0 { Ok(Slept::Ready(count)) } else { Ok(Slept::Look) }
 }
 
@@ -225,13 +257,13 @@ unsafe fn kernel_wait(
 }
 
 /// Reports the hot pipes that are ready.
-fn look_at_pipes(fd: c_int, arena: &Arena, set: &SetEntry, out: &mut [epoll_event]) -> usize {
+fn look_at_pipes(arena: &Arena, fd: c_int, set: &SetEntry, out: &mut [epoll_event]) -> usize {
     if out.is_empty() || set.hot.load(Ordering::Acquire) == 0 {
         return 0;
     }
     let taken = lock_set(set);
     // A signal handler that interrupted a walk over the lists sees the kernel's descriptors only.
-    let (count, level) = if taken == Taken::Ours { hot::collect(arena, set, out) } else { (0, None) };
+    let (count, level) = if taken == Taken::Ours { hot::collect(arena, fd, set, out) } else { (0, None) };
     if let Some(index) = level {
         // One bell wakes one waiter, who wakes the next one (ep_done_scan in fs/eventpoll.c).
         poke(arena, fd, set, index);
