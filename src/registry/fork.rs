@@ -57,7 +57,7 @@ pub(crate) fn is_sole(arena: &Arena, holders: &Holders) -> bool {
                 continue;
             }
             let number = arena.processes[process].load(Ordering::Acquire);
-            if process == OVERFLOW as usize || number & CLAIMED != 0 || kernel::exists(number) {
+            if process == OVERFLOW as usize || number & CLAIMED != 0 || kernel::lives(number) {
                 return false;
             }
         }
