@@ -534,6 +534,10 @@ impl Run {
 
     fn end(&mut self, process: u8, killed: bool) {
         let Some(process) = self.process(process) else { return };
+        // Whether a reset overtakes what is under way is nobody's promise.
+        if !self.all_calm() {
+            return;
+        }
         if killed {
             self.processes[process].kill();
         } else {
