@@ -12,14 +12,16 @@ RELEASE := $(TARGET)/release
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 
 help:
-	@echo 'make demo     build everything, then watch and measure unmodified C programs'
-	@echo 'make test     run all tests; the last line is the count'
-	@echo 'make loom     model-check the ring, the sleepers and the lanes; two minutes'
-	@echo 'make check    formatting, lints and documentation, as reviewers see them'
-	@echo 'make bench    measure against libc sockets; BENCH_QUICK=1 for a rough idea'
-	@echo 'make build    the command and libsockshim.so, in $(RELEASE)'
-	@echo 'make header   regenerate include/sockshim.h'
-	@echo 'make install  into PREFIX ($(PREFIX)); DESTDIR is honoured'
+	@echo 'make demo      build everything, then watch and measure unmodified C programs'
+	@echo 'make test      run all tests; the last line is the count'
+	@echo 'make test-slow the tests that take minutes; the last line is the count'
+	@echo 'make loom      model-check the ring, the sleepers and the lanes; two minutes'
+	@echo 'make fuzz     fuzz each parser for a minute; needs a nightly toolchain and cargo-fuzz'
+	@echo 'make check     formatting, lints and documentation, as reviewers see them'
+	@echo 'make bench     measure against libc sockets; BENCH_QUICK=1 for a rough idea'
+	@echo 'make build     the command and libsockshim.so, in $(RELEASE)'
+	@echo 'make header    regenerate include/sockshim.h'
+	@echo 'make install   into PREFIX ($(PREFIX)); DESTDIR is honoured'
 
 build:
 	$(CARGO) build --release
@@ -32,9 +34,20 @@ demo: build
 test:
 	@.ci/count $(CARGO) test --no-fail-fast
 
+# The second stage: tests of these suites that say #[ignore = "slow: make test-slow"].
+SLOW := programs
+test-slow:
+	@.ci/count $(CARGO) test --no-fail-fast $(addprefix --test ,$(SLOW)) -- --ignored
+
 loom:
 	RUSTFLAGS='--cfg loom' LOOM_MAX_PREEMPTIONS=3 $(CARGO) test -p sockshim-ring --test loom --release \
 	    --target-dir $(TARGET)/loom
+
+FUZZ_SECONDS ?= 60
+
+fuzz:
+	for target in $$($(CARGO) +nightly fuzz list); do \
+	    $(CARGO) +nightly fuzz run $$target -- -max_total_time=$(FUZZ_SECONDS) -timeout=10 || exit; done
 
 check:
 	$(CARGO) fmt --all --check
@@ -65,4 +78,4 @@ install: build
 	    -e 's|@VERSION@|$(VERSION)|' sockshim.pc.in > $(DESTDIR)$(LIBDIR)/pkgconfig/sockshim.pc
 	chmod 644 $(DESTDIR)$(LIBDIR)/pkgconfig/sockshim.pc
 
-.PHONY: help build demo test loom check bench header install
+.PHONY: fuzz help build demo test test-slow loom check bench header install

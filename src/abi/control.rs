@@ -2,7 +2,7 @@
 
 use super::quietly;
 use crate::error::Errno;
-use crate::pipe::{attach, events};
+use crate::pipe::{attach, buffers, events};
 use crate::registry::arena::{self, FLAG_NONBLOCK, STATE_PIPE};
 use crate::registry::reason::Reason;
 use crate::registry::{Socket, lifecycle, socket, table};
@@ -111,6 +111,14 @@ pub unsafe extern "C-unwind" fn sockshim_ioctl(fd: c_int, request: c_ulong, argu
     let ours = table::socket(fd);
     if ours.is_some() && request == libc::FIOASYNC {
         quietly(|| lifecycle::pin(fd, Reason::Async));
+    }
+    if let (Some(socket), libc::FIONREAD) = (ours, request)
+        && let Some(unread) = events::unread_at_hand(socket)
+        && buffers::is_good(argument as *const c_int, size_of::<c_int>(), true)
+    {
+        // SAFETY: it is there, and may lie anywhere.
+        unsafe { (argument as *mut c_int).write_unaligned(unread) };
+        return 0;
     }
     // SAFETY: the caller keeps the contract of ioctl(2).
     let result = unsafe { real::ioctl(fd, request, argument) };

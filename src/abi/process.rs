@@ -8,7 +8,7 @@ use super::makers::made;
 use super::quietly;
 use crate::error::Errno;
 use crate::registry::{fork, lifecycle};
-use crate::sys::real;
+use crate::sys::{kernel, real};
 use libc::{
     PR_SET_SECCOMP, c_char, c_int, c_ulong, c_void, pid_t, posix_spawn_file_actions_t, posix_spawnattr_t,
     termios, winsize,
@@ -28,8 +28,10 @@ use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 pub unsafe extern "C-unwind" fn sockshim_fork() -> pid_t {
     // SAFETY: the caller keeps the contract of fork(2).
     let child = unsafe { real::fork() };
-    if child < 0 {
-        quietly(fork::failed);
+    match child {
+        ..0 => quietly(fork::failed),
+        0 => {}
+        child => quietly(|| fork::made(child as u32)),
     }
     child
 }
@@ -318,9 +320,10 @@ pub unsafe extern "C-unwind" fn sockshim_forkpty(
     // SAFETY: the caller keeps the contract of forkpty(3).
     let child = unsafe { real::forkpty(terminal, name, settings, size) };
     match child {
-        -1 => {}
+        -1 => quietly(fork::failed),
         0 => standard_descriptors_replaced(),
-        _ => {
+        child => {
+            quietly(|| fork::made(child as u32));
             // SAFETY: in the parent forkpty has stored the terminal's descriptor there.
             made(unsafe { terminal.read() });
         }
@@ -349,7 +352,11 @@ pub unsafe extern "C-unwind" fn sockshim_prctl(
         quietly(lifecycle::before_seccomp);
     }
     // SAFETY: the caller keeps the contract of prctl(2).
-    unsafe { real::prctl(option, b, c, d, e) }
+    let result = unsafe { real::prctl(option, b, c, d, e) };
+    if option == PR_SET_SECCOMP && result == 0 {
+        kernel::restrict();
+    }
+    result
 }
 
 /// Makes the descriptors that survive ready for a program that may not run sockshim, and tries `call`.

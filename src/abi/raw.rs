@@ -14,8 +14,9 @@ use super::recv::*;
 use super::send::*;
 use super::socket::*;
 use super::splice::*;
+use crate::pipe::buffers;
 use crate::registry::lifecycle;
-use crate::sys::{raw, real};
+use crate::sys::{kernel, raw, real};
 use libc::{c_int, c_long, sigset_t, size_t, timespec};
 use std::mem::MaybeUninit;
 use std::ptr;
@@ -193,10 +194,15 @@ hooks! { |a, b, c, d, e, f|
     SYS_io_uring_enter => io_uring::using(|| plain(libc::SYS_io_uring_enter, [a, b, c, d, e, f])),
     SYS_io_uring_register => io_uring::using(|| plain(libc::SYS_io_uring_register, [a, b, c, d, e, f])),
     SYS_seccomp => {
-        if matches!(a as u32, libc::SECCOMP_SET_MODE_STRICT | libc::SECCOMP_SET_MODE_FILTER) {
+        let restricts = matches!(a as u32, libc::SECCOMP_SET_MODE_STRICT | libc::SECCOMP_SET_MODE_FILTER);
+        if restricts {
             quietly(lifecycle::before_seccomp);
         }
-        plain(libc::SYS_seccomp, [a, b, c, d, e, f])
+        let result = plain(libc::SYS_seccomp, [a, b, c, d, e, f]);
+        if restricts && result == 0 {
+            kernel::restrict();
+        }
+        result
     },
 
     // Makers keep the kernel's own arguments, which differ from libc's here and there.
@@ -258,13 +264,13 @@ unsafe fn maker(number: c_long, words: [c_long; 6]) -> c_int {
 /// As `pselect6`.
 unsafe fn pselect6(words: [c_long; 6]) -> c_long {
     let [a, b, c, d, e, f] = words;
-    let (mask, size) = if f == 0 {
-        (0, 0)
-    } else {
-        // SAFETY: the sixth word points to the mask's address and size.
-        let [mask, size] = unsafe { at::<[c_long; 2]>(f).read() };
-        (mask, size)
-    };
+    let there = buffers::is_good(at::<[c_long; 2]>(f), size_of::<[c_long; 2]>(), false);
+    // SAFETY: the sixth word points to the mask's address and size.
+    let [mask, size] = if f != 0 && there { unsafe { at::<[c_long; 2]>(f).read() } } else { [0, 0] };
+    if f != 0 && !there || !is_time(at(e)) {
+        // SAFETY: upheld by the caller.
+        return unsafe { plain(libc::SYS_pselect6, words) };
+    }
     // SAFETY: the mask is null or a kernel signal set.
     let Some(set) = (unsafe { SignalSet::read(mask, size) }) else {
         // SAFETY: upheld by the caller.
@@ -282,7 +288,8 @@ unsafe fn pselect6(words: [c_long; 6]) -> c_long {
 unsafe fn ppoll(words: [c_long; 6]) -> c_long {
     let [a, b, c, d, e, _] = words;
     // SAFETY: the mask is null or a kernel signal set.
-    let Some(set) = (unsafe { SignalSet::read(d, e) }) else {
+    let set = if is_time(at(c)) { unsafe { SignalSet::read(d, e) } } else { None };
+    let Some(set) = set else {
         // SAFETY: upheld by the caller.
         return unsafe { plain(libc::SYS_ppoll, words) };
     };
@@ -319,6 +326,11 @@ unsafe fn with_remainder(timeout: *mut timespec, wait: impl FnOnce(*const timesp
     c_long::from(result)
 }
 
+/// Whether a time is absent or there; glibc would read it without asking.
+fn is_time(timeout: *mut timespec) -> bool {
+    timeout.is_null() || buffers::is_good(timeout, size_of::<timespec>(), true)
+}
+
 const SECOND: i128 = 1_000_000_000;
 
 fn monotonic_nanoseconds() -> i128 {
@@ -344,7 +356,9 @@ impl SignalSet {
         if address == 0 {
             return Some(Self(None));
         }
-        if size as size_t != size_of::<u64>() {
+        if size as size_t != size_of::<u64>()
+            || !buffers::is_good(at::<u64>(address), size_of::<u64>(), false)
+        {
             return None;
         }
         // SAFETY: upheld by the caller.

@@ -1,5 +1,7 @@
 //! Receiving: read, recv and their relatives.
 
+use super::poll::nanoseconds;
+use super::socket::room;
 use super::{quietly, rights, stream, vectors};
 use crate::error::{Errno, answer};
 use crate::pipe::{buffers, end, io};
@@ -199,10 +201,14 @@ pub unsafe extern "C-unwind" fn sockshim_recvfrom(
     let buffers = [iovec { iov_base: buf, iov_len: len.min(buffers::MOST) }];
     // SAFETY: as above.
     let received = unsafe { io::receive(fd, socket, &buffers, flags, kernel) };
-    if received >= 0 && !address.is_null() && !length.is_null() {
+    if received >= 0 && !address.is_null() {
         // A connected stream tells no address: the kernel answers a length of 0.
         // SAFETY: as above.
-        unsafe { length.write(0) };
+        match unsafe { room(length) } {
+            // SAFETY: it is there.
+            Ok(_) => unsafe { length.write_unaligned(0) },
+            Err(error) => return answer(Err(error)),
+        }
     }
     received
 }
@@ -234,7 +240,7 @@ pub unsafe extern "C-unwind" fn sockshim_recvmsg(fd: c_int, msg: *mut msghdr, fl
         return received;
     };
     if !buffers::is_good(msg, size_of::<msghdr>(), true) {
-        return kernel();
+        return answer(Err(Errno(libc::EFAULT)));
     }
     // SAFETY: as above, and it is there.
     let message = unsafe { *msg };
@@ -250,7 +256,7 @@ pub unsafe extern "C-unwind" fn sockshim_recvmsg(fd: c_int, msg: *mut msghdr, fl
         }
         if !by_kernel {
             message.msg_controllen = 0;
-            message.msg_flags = 0;
+            message.msg_flags = flags & libc::MSG_CMSG_CLOEXEC | flags & libc::MSG_OOB;
         }
     }
     received
@@ -289,13 +295,28 @@ pub unsafe extern "C-unwind" fn sockshim_recvmmsg(
         return answer(Err(Errno(error))) as c_int;
     }
     // SAFETY: as above.
-    let limit = unsafe { timeout.as_ref() };
-    let limit = Deadline::after(limit.map(|time| time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64));
+    let limit = match unsafe { nanoseconds(timeout) } {
+        Ok(limit) => Deadline::after(limit),
+        Err(error) => return answer(Err(error)) as c_int,
+    };
+    let received = several(fd, msgs, count.min(1024) as usize, flags, limit);
+    if let (Some(left), 1..) = (limit.timespec(), received) {
+        if !buffers::is_good(timeout, size_of::<timespec>(), true) {
+            return answer(Err(Errno(libc::EFAULT))) as c_int;
+        }
+        // SAFETY: it is there.
+        unsafe { timeout.write_unaligned(left) };
+    }
+    received
+}
+
+/// [`sockshim_recvmmsg`] on a socket of ours.
+fn several(fd: c_int, msgs: *mut mmsghdr, count: usize, flags: c_int, limit: Deadline) -> c_int {
     let mut flags = flags;
-    for index in 0..count.min(1024) as usize {
-        // SAFETY: as above.
+    for index in 0..count {
+        // SAFETY: all of them were looked at by the caller.
         let message = unsafe { &mut *msgs.add(index) };
-        // SAFETY: as above.
+        // SAFETY: the contract of recvmmsg(2).
         let received =
             unsafe { sockshim_recvmsg(fd, &raw mut message.msg_hdr, flags & !libc::MSG_WAITFORONE) };
         if received < 0 {
@@ -309,7 +330,7 @@ pub unsafe extern "C-unwind" fn sockshim_recvmmsg(
             return index as c_int + 1;
         }
     }
-    count.min(1024) as c_int
+    count as c_int
 }
 
 /// `read(2)`: `read`, as compiled with `_FORTIFY_SOURCE`.

@@ -1,7 +1,7 @@
 //! Reading: following the writer's lanes, and waiting.
 
 use super::buffers::{self, Rest};
-use super::{Pipe, end, events, spin};
+use super::{Pipe, end, events, options, spin};
 use crate::error::Errno;
 use crate::readiness::{Deadline, epoll};
 use crate::registry::arena::{self, FLAG_NONBLOCK};
@@ -23,6 +23,8 @@ pub(crate) enum Look {
     End,
     /// The kernel says that the connection has failed.
     Failed(Errno),
+    /// The other end has written what cannot be true.
+    Broken,
 }
 
 /// The receiving calls, on a pipe.
@@ -50,6 +52,7 @@ pub(crate) unsafe fn receive(
     let peek = flags & libc::MSG_PEEK != 0;
     let (mut shown, mut patience) = (0, None);
     let mut done = 0;
+    let mut fd = fd;
     loop {
         // SAFETY: the caller's promise.
         let look = unsafe { take(fd, pipe, buffers, done, wanted - done, flags) };
@@ -78,9 +81,11 @@ pub(crate) unsafe fn receive(
             Look::Empty { epoch } => wait(fd, pipe, flags, epoch),
             Look::End => end::at_end(fd, pipe).map(Some),
             Look::Failed(error) => end::after_error(pipe, error).map(Some),
+            Look::Broken if done > 0 => return Ok(done),
+            Look::Broken => return end::after_damage(pipe),
         };
         match outcome {
-            Ok(None) => {}
+            Ok(None) => fd = pipe.descriptor(fd).ok_or(Errno(libc::EBADF))?,
             Ok(Some(())) if end::is_drained(pipe) => return Ok(done),
             Ok(Some(())) => {}
             Err(error) if done > 0 => {
@@ -133,7 +138,7 @@ pub(crate) fn lock_reads(pipe: &Pipe) -> Taken {
     loop {
         match pipe.entry.read_lock.0.take() {
             Taken::Not => {
-                if pipe.entry.read_lock.0.step_around(true) {
+                if pipe.entry.read_lock.0.step_around(|| true) {
                     return Taken::Ours;
                 }
                 kernel::nap(1000);
@@ -163,10 +168,10 @@ unsafe fn take_locked(
         if is_ring(epoch) {
             let Ok(span) = incoming.readable() else { return end::broken(fd, pipe) };
             if span.length > 0 {
-                let mut count = span.length.min(wanted);
+                let count = span.length.min(wanted);
                 if !drop {
-                    count = buffers::good(buffers, skip, count, true);
-                    if count == 0 && wanted > 0 {
+                    // As in the kernel, a stretch for which there is not room as a whole stays.
+                    if buffers::good(buffers, skip, count, true) < count {
                         return Look::Failed(Errno(libc::EFAULT));
                     }
                     // SAFETY: the ring is as long as any checked capacity; the caller's promise.
@@ -190,6 +195,9 @@ unsafe fn take_locked(
             }
             if incoming.has_bytes() {
                 continue;
+            }
+            if is_impossible(pipe, epoch) {
+                return end::broken(fd, pipe);
             }
             match drain_to(fd, pipe, epoch) {
                 Drained::Done => incoming.follow(epoch),
@@ -227,7 +235,7 @@ unsafe fn take_locked(
         } else {
             let kernel_end = incoming.switch.kernel_end.load(Ordering::Relaxed);
             let position = incoming.reader.kernel_read.load(Ordering::Relaxed);
-            let Some(left) = kernel_end.checked_sub(position) else {
+            let Some(left) = kernel_end.checked_sub(position).filter(|_| !is_impossible(pipe, epoch)) else {
                 if incoming.reader_epoch() != epoch {
                     // A signal handler has read on meanwhile.
                     continue;
@@ -268,6 +276,11 @@ unsafe fn take_locked(
             };
         }
     }
+}
+
+/// Whether the writer is somewhere where it cannot be while we are in `epoch`.
+fn is_impossible(pipe: &Pipe, epoch: u32) -> bool {
+    pipe.incoming().lead(epoch).is_err() && pipe.incoming().reader_epoch() == epoch
 }
 
 /// MSG_PEEK past the end of a ring epoch: what the kernel lane holds after it. Under the read lock.
@@ -327,7 +340,7 @@ pub(crate) fn follow(fd: c_int, pipe: &Pipe) {
     let incoming = pipe.incoming();
     loop {
         let epoch = incoming.reader_epoch();
-        if incoming.epoch() == epoch || (is_ring(epoch) && incoming.has_bytes()) {
+        if !matches!(incoming.lead(epoch), Ok(1 | 2)) || (is_ring(epoch) && incoming.has_bytes()) {
             return;
         }
         if is_ring(epoch) {
@@ -416,6 +429,20 @@ fn drain_quietly(fd: c_int, position: &AtomicU64, to: u64) -> Drained {
             Err(error) => return Drained::Failed(error),
         }
     }
+}
+
+/// Tells the writer which ring suits the receive buffer. One that is too large is closed: it opens again smaller.
+pub(crate) fn fit(fd: c_int, pipe: &Pipe) {
+    let room = options::room(fd, libc::SO_RCVBUF);
+    let taken = lock_reads(pipe);
+    if pipe.is_mapped() {
+        let incoming = pipe.incoming();
+        incoming.reader.room.store(room, Ordering::Relaxed);
+        if incoming.producer.capacity.load(Ordering::Relaxed) > room {
+            incoming.close();
+        }
+    }
+    pipe.entry.read_lock.0.release(taken);
 }
 
 /// Bells that the writer says it rang in this ring epoch and nobody has taken yet.
@@ -524,8 +551,9 @@ fn look_at_kernel(fd: c_int, pipe: &Pipe) -> Result<Option<()>, Errno> {
     let mut byte = 0u8;
     match kernel::recv(fd, &raw mut byte, 1, libc::MSG_PEEK | libc::MSG_DONTWAIT) {
         Ok(0) => end::at_end(fd, pipe).map(Some),
-        Ok(_) if bells_waiting(pipe) == 0 && is_quiet(pipe) => Err(Errno(libc::EAGAIN)),
-        // A bell that has just arrived, or the kernel lane's data.
+        // A bell, whose bytes somebody has read.
+        Ok(_) if is_quiet(pipe) => Err(Errno(libc::EAGAIN)),
+        // The ring's bytes, or the kernel lane's.
         Ok(_) => Ok(None),
         Err(Errno(libc::EAGAIN))
             if pipe.incoming().has_bytes() && is_ring(pipe.incoming().reader_epoch()) =>
@@ -549,14 +577,12 @@ fn sleep(fd: c_int, pipe: &Pipe, epoch: u32) -> Result<Option<()>, Errno> {
     let entry = pipe.entry;
     let incoming = pipe.incoming();
     settle(fd, pipe);
-    let Some(place) = arena::enroll(&entry.sleepers, lock::thread()) else {
-        kernel::nap(500);
-        return Ok(None);
-    };
+    let me = lock::thread();
+    let place = arena::enroll(&entry.sleepers, me);
     want_bell(pipe);
     let changed = incoming.epoch() != epoch || (is_ring(epoch) && incoming.has_bytes());
     if changed || !pipe.is_mapped() {
-        arena::leave(&entry.sleepers, place);
+        arena::leave(&entry.sleepers, place, me);
         return Ok(None);
     }
     arena::add(&entry.counters.sleeps, 1);
@@ -566,7 +592,15 @@ fn sleep(fd: c_int, pipe: &Pipe, epoch: u32) -> Result<Option<()>, Errno> {
     // it is reaped; nothing else is held.
     let received = unsafe { real::recv(fd, (&raw mut byte).cast(), 1, libc::MSG_PEEK) };
     let errno = Errno::last();
-    arena::leave(&entry.sleepers, place);
+    arena::leave(&entry.sleepers, place, me);
+    let Some(fd) = pipe.descriptor(fd) else {
+        // Closed meanwhile: only the kernel's call still had the socket.
+        return match received {
+            0 => Ok(Some(())),
+            1.. => Err(Errno(libc::EBADF)),
+            _ => Err(errno),
+        };
+    };
     match received {
         1.. if is_intruded(fd, pipe) => end::intruded(fd, pipe).map(Some),
         1.. => Ok(None),

@@ -17,6 +17,9 @@ const RETRY: u32 = 32;
 /// How well spinning paid lately: the number of spins in a row that ended in a sleep (low half), and waits
 /// since spinning stopped (high half). Lost updates do no harm.
 pub(crate) fn is_worth(score: &AtomicU32) -> bool {
+    if kernel::is_restricted() {
+        return false;
+    }
     let seen = score.load(Ordering::Relaxed);
     if seen & 0xffff < GIVE_UP {
         return config::spin_us() > 0;

@@ -37,6 +37,12 @@ pub(crate) enum Rings {
 
 /// Reads the environment. Called once, while the process starts.
 pub(crate) fn read_environment() {
+    read_from(variable);
+}
+
+/// The same, from wherever `variable` finds its values.
+pub(crate) fn read_from<'a>(variable: impl Fn(&CStr) -> Option<&'a CStr>) {
+    let number = |name: &CStr| -> Option<u64> { variable(name)?.to_str().ok()?.trim().parse().ok() };
     if let Some(bytes) = number(c"SOCKSHIM_UPGRADE_AFTER") {
         UPGRADE_AFTER.store(bytes.min(UNSET - 1), Ordering::Relaxed);
     }
@@ -128,10 +134,6 @@ fn variable(name: &CStr) -> Option<&'static CStr> {
         let value = libc::getenv(name.as_ptr());
         (!value.is_null()).then(|| CStr::from_ptr(value))
     }
-}
-
-fn number(name: &CStr) -> Option<u64> {
-    variable(name)?.to_str().ok()?.trim().parse().ok()
 }
 
 #[cfg(test)]

@@ -49,6 +49,9 @@ pub(crate) fn accepted(listener: c_int, fd: c_int, flags: c_int) {
     }
     let nonblock = if flags & libc::SOCK_NONBLOCK != 0 { FLAG_NONBLOCK } else { 0 };
     let Some(socket) = enter(fd, FLAG_CONNECTED | FLAG_ACCEPTED | nonblock) else { return };
+    if let (Some(from), Some(to)) = (table::socket(listener).and_then(Socket::entry), socket.entry()) {
+        options::inherit(from, to);
+    }
     if config::upgrades_at_once() {
         attach::consider(fd, socket);
     }
@@ -104,6 +107,7 @@ pub(crate) fn inherited(fd: c_int) {
     let listens = kernel::sockopt(fd, libc::SOL_SOCKET, libc::SO_ACCEPTCONN, 0 as c_int) == Ok(1);
     if listens {
         entry.flags.fetch_or(FLAG_LISTENER, Ordering::Relaxed);
+        options::learn(fd, entry);
     } else if kernel::peer_address(fd).is_ok() {
         entry.flags.fetch_or(FLAG_CONNECTED, Ordering::Relaxed);
     }
@@ -171,6 +175,9 @@ pub(crate) fn duplicated(old: c_int, new: c_int) {
             if !table::set_socket(new, socket) {
                 // A name that we cannot follow: everything through the kernel.
                 pin(old, Reason::AboveCap);
+            } else if (0..=2).contains(&new) {
+                // stdio's streams have it now, and call the kernel inside libc.
+                pin(old, Reason::Stdio);
             }
         }
         Descriptor::Set(set) => {
@@ -239,7 +246,7 @@ pub(crate) fn disconnecting(fd: c_int) {
     // What follows is a reset (tcp_disconnect in the kernel).
     entry.flags.fetch_or(arena::FLAG_LINGER_RESET, Ordering::Relaxed);
     end::leave(fd, socket, true);
-    entry.readers.store(0, Ordering::Release);
+    entry.readers.begin(socket.generation);
     entry.flags.fetch_and(FLAG_NONBLOCK, Ordering::AcqRel);
     entry.calls.store(0, Ordering::Relaxed);
     entry.bytes.store(0, Ordering::Relaxed);
@@ -258,8 +265,10 @@ pub(crate) fn sent_away(fd: c_int) {
 
 /// Before the program installs a seccomp filter: all connections go back to the kernel for good.
 pub(crate) fn before_seccomp() {
-    for fd in 0..arena::highest() as c_int {
-        if let Descriptor::Socket(_) = table::peek(fd) {
+    // Afterwards nobody can be asked what an inherited number is.
+    const INHERITED: u32 = 256;
+    for fd in 0..arena::highest().max(INHERITED) as c_int {
+        if let Descriptor::Socket(_) = table::find(fd) {
             pin(fd, Reason::Seccomp);
         }
     }
@@ -295,7 +304,9 @@ fn enter(fd: c_int, flags: u32) -> Option<Socket> {
     let socket = Socket::create(flags)?;
     if let Some(entry) = socket.entry() {
         entry.number.store(fd as u32 + 1, Ordering::Relaxed);
-        if let Some(reason) = config::host_only() {
+        if kernel::is_restricted() {
+            Socket::stay_host(entry, Reason::Seccomp);
+        } else if let Some(reason) = config::host_only() {
             Socket::stay_host(entry, reason);
         }
     }

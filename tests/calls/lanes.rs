@@ -296,6 +296,46 @@ pub(crate) const CASES: &[Case] = &[
         Flow::new(1).write(e, 50_000, 5000);
         Flow::new(1).read(f, 50_000, 5000);
     }),
+    // As sshd's sandbox: what the program does by itself is allowed, and nothing else.
+    case("a_filter_that_kills", || {
+        let (a, b) = sys::pair();
+        let (c, d) = sys::pair();
+        for (x, y) in [(a, b), (b, a), (c, d)] {
+            Flow::new(1).write(x, 50_000, 5000);
+            Flow::new(1).read(y, 50_000, 5000);
+        }
+        let (listener, port) = sys::listener(libc::AF_INET);
+        let new = sys::connected(libc::AF_INET, port);
+        let child = Child::run(|| {
+            use libc::*;
+            sys::close(a).expect("close");
+            let transfer = [SYS_read, SYS_write, SYS_recvfrom, SYS_sendto, SYS_poll, SYS_accept, SYS_close];
+            let process = [SYS_getpid, SYS_exit_group, SYS_futex, SYS_rt_sigprocmask, SYS_sigaltstack];
+            let memory = [SYS_mmap, SYS_munmap, SYS_brk, SYS_madvise];
+            filter(
+                [&transfer[..], &process, &memory].concat().as_slice(),
+                SECCOMP_RET_ALLOW,
+                SECCOMP_RET_KILL_PROCESS,
+            );
+            let accepted = sys::accept(listener).expect("accept");
+            for fd in [b, accepted] {
+                Flow::new(2).write(fd, 50_000, 500);
+                Flow::new(3).read(fd, 50_000, 500);
+            }
+            for fd in [b, c, d, accepted, listener] {
+                sys::close(fd).expect("close");
+            }
+            // SAFETY: the child has one thread.
+            unsafe { exit(0) };
+        });
+        sys::close(b).expect("close");
+        for fd in [a, new] {
+            Flow::new(2).read(fd, 50_000, 500);
+            Flow::new(3).write(fd, 50_000, 500);
+        }
+        assert_eq!([a, new].map(|fd| sys::read(fd, &mut [0])), [Ok(0), Ok(0)]);
+        child.join();
+    }),
     case("a_child_without_privileges", || {
         if call!(libc::geteuid()) != Ok(0) {
             skip("not root");
@@ -473,14 +513,18 @@ fn paused_both_ways(end: &End, out: usize, back: usize) {
 
 /// Makes these system calls fail from now on, with a seccomp filter.
 fn deny(numbers: &[libc::c_long]) {
+    filter(numbers, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32, libc::SECCOMP_RET_ALLOW);
+}
+
+/// A seccomp filter: one answer for these system calls, and one for all others.
+fn filter(numbers: &[libc::c_long], these: u32, others: u32) {
     let statement = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
     let mut program = vec![statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0)];
     for &number in numbers {
         program.push(statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, number as u32));
-        let denied = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
-        program.push(statement(libc::BPF_RET | libc::BPF_K, 0, 0, denied));
+        program.push(statement(libc::BPF_RET | libc::BPF_K, 0, 0, these));
     }
-    program.push(statement(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW));
+    program.push(statement(libc::BPF_RET | libc::BPF_K, 0, 0, others));
     let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
     call!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)).expect("no new privileges");
     call!(libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &filter)).expect("a filter");

@@ -6,6 +6,7 @@ mod common;
 #[path = "../common/process.rs"]
 mod process;
 
+mod cpython;
 mod nginx;
 mod python;
 mod redis;

@@ -100,9 +100,16 @@ fn rotate(arena: &Arena, set: &SetEntry, count: usize) {
     set.hot.store(rest, Ordering::Relaxed);
 }
 
-/// Reports what is ready among the hot registrations into `out`; how many.
-pub(super) fn collect(arena: &Arena, fd: i32, set: &SetEntry, out: &mut [epoll_event]) -> usize {
+/// Reports what is ready among the hot registrations into `out`; how many, and one that is ready for every other
+/// waiter too, because it is level-triggered.
+pub(super) fn collect(
+    arena: &Arena,
+    fd: i32,
+    set: &SetEntry,
+    out: &mut [epoll_event],
+) -> (usize, Option<u32>) {
     let mut count = 0;
+    let mut level = None;
     let mut looked = 0;
     retain(arena, set, |index, registration| {
         if count == out.len() {
@@ -128,13 +135,15 @@ pub(super) fn collect(arena: &Arena, fd: i32, set: &SetEntry, out: &mut [epoll_e
         registration.flags.fetch_and(!FRESH & (IDLE_ONE - 1), Ordering::Relaxed);
         if events & EPOLLONESHOT as u32 != 0 {
             registration.flags.fetch_or(DISABLED, Ordering::Relaxed);
+        } else if events & EPOLLET as u32 == 0 {
+            level = Some(index);
         }
         true
     });
     if count == out.len() {
         rotate(arena, set, looked);
     }
-    count
+    (count, level)
 }
 
 /// What a registration must report now; 0: nothing; `None`: it has nothing to look at any more.
@@ -231,7 +240,7 @@ pub(super) fn tell(arena: &Arena, set: &SetEntry, index: u32, told: u32) {
     let registration = arena.registration(index);
     let flags = registration.flags.load(Ordering::Relaxed);
     if flags & super::MANAGED == 0
-        || registration.set.load(Ordering::Relaxed) != set.slot.load(Ordering::Relaxed) + 1
+        || registration.set.load(Ordering::Relaxed) != set.slot.load(Ordering::Relaxed).wrapping_add(1)
     {
         // It was removed, or given back, while the event was on its way.
         return;

@@ -1,13 +1,13 @@
 //! epoll_wait(2) and its relatives.
 
-use super::{hot, is_tag, lock_set};
+use super::{hot, is_tag, lock_set, poke};
 use crate::error::{Errno, answer};
 use crate::pipe::{buffers, spin};
 use crate::readiness::Deadline;
 use crate::registry::arena::{self, Arena, SetEntry};
 use crate::registry::lock::{self, Taken};
 use crate::registry::table::Set;
-use crate::sys::{kernel, real};
+use crate::sys::{cancel, kernel, real};
 use core::ffi::c_int;
 use core::sync::atomic::{AtomicU32, Ordering};
 use libc::{epoll_event, sigset_t};
@@ -46,10 +46,11 @@ pub(crate) unsafe fn wait(
     // No socket of ours in it, though one may come while we wait: it wakes us (`epoll::poke`), and then there
     // are tags to translate.
     let since = if limit.is_some_and(|limit| limit > 0) { kernel::coarse_ns() } else { 0 };
-    let place = if limit == Some(0) { None } else { arena::enroll(&entry.sleepers, lock::thread()) };
+    let me = lock::thread();
+    let place = (limit != Some(0)).then(|| arena::enroll(&entry.sleepers, me));
     let told = kernel();
     if let Some(place) = place {
-        arena::leave(&entry.sleepers, place);
+        arena::leave(&entry.sleepers, place, me);
     }
     if told <= 0 {
         return told;
@@ -85,6 +86,7 @@ unsafe fn wait_for_pipes(
     deadline: Deadline,
     mask: *const sigset_t,
 ) -> Result<usize, Errno> {
+    cancel::point();
     let there = most > 0 && buffers::is_good(events, most.min(64) as usize * size_of::<epoll_event>(), true);
     if entry.managed.load(Ordering::Acquire) == 0 || !there {
         // SAFETY: the caller's promise.
@@ -145,14 +147,13 @@ unsafe fn wait_plain(
         // There would be something to store, but not where the program says.
         return Err(Errno(libc::EFAULT));
     }
+    let me = lock::thread();
     loop {
-        let place = arena::enroll(&set.sleepers, lock::thread());
+        let place = arena::enroll(&set.sleepers, me);
         // SAFETY: the caller's promise.
         let told = unsafe { kernel_wait(fd, events, most, deadline, mask) };
         let errno = Errno::last();
-        if let Some(place) = place {
-            arena::leave(&set.sleepers, place);
-        }
+        arena::leave(&set.sleepers, place, me);
         if told < 0 {
             return Err(errno);
         }
@@ -187,10 +188,8 @@ unsafe fn sleep(
     deadline: Deadline,
     mask: *const sigset_t,
 ) -> Result<Slept, Errno> {
-    let Some(place) = arena::enroll(&set.sleepers, lock::thread()) else {
-        kernel::nap(500);
-        return Ok(Slept::Look);
-    };
+    let me = lock::thread();
+    let place = arena::enroll(&set.sleepers, me);
     let taken = lock_set(set);
     if taken == Taken::Ours {
         super::flush_parked(arena, fd, set);
@@ -198,13 +197,13 @@ unsafe fn sleep(
     let quiet = taken != Taken::Ours || hot::arm_all(arena, fd, set, 0);
     set.lock.release(taken);
     if !quiet {
-        arena::leave(&set.sleepers, place);
+        arena::leave(&set.sleepers, place, me);
         return Ok(Slept::Look);
     }
     // SAFETY: the caller's promise; a thread cancelled in here leaves its place, from which it is reaped.
     let told = unsafe { kernel_wait(fd, out.as_mut_ptr(), out.len() as c_int, deadline, mask) };
     let errno = Errno::last();
-    arena::leave(&set.sleepers, place);
+    arena::leave(&set.sleepers, place, me);
     let taken = lock_set(set);
     if taken == Taken::Ours {
         hot::disarm_all(arena, set);
@@ -267,7 +266,11 @@ fn look_at_pipes(arena: &Arena, fd: c_int, set: &SetEntry, out: &mut [epoll_even
     }
     let taken = lock_set(set);
     // A signal handler that interrupted a walk over the lists sees the kernel's descriptors only.
-    let count = if taken == Taken::Ours { hot::collect(arena, fd, set, out) } else { 0 };
+    let (count, level) = if taken == Taken::Ours { hot::collect(arena, fd, set, out) } else { (0, None) };
+    if let Some(index) = level {
+        // One bell wakes one waiter, who wakes the next one (ep_done_scan in fs/eventpoll.c).
+        poke(arena, fd, set, index);
+    }
     set.lock.release(taken);
     count
 }
