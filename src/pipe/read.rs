@@ -72,8 +72,8 @@ pub(crate) unsafe fn receive(
             }
             Look::Bytes(count) => {
                 done += count;
-                // What a change of lanes divides is one stream to the program.
-                if done == wanted || (!all && !goes_on(fd, pipe)) {
+                // What a change of lanes divides is one stream to the program; an urgent mark divides it.
+                if done == wanted || (!all && !goes_on(fd, pipe)) || (all && kernel::at_mark(fd)) {
                     return Ok(done);
                 }
                 continue;
