@@ -19,6 +19,8 @@ pub(crate) mod write;
 use crate::registry::Socket;
 use crate::registry::arena::{self, Entry};
 use crate::registry::socket::Local;
+use crate::registry::table::{self, Descriptor};
+use core::ffi::c_int;
 use core::sync::atomic::Ordering;
 use sockshim_ring::layout::{self, Direction, Header};
 
@@ -96,10 +98,21 @@ impl Pipe {
         self.header().ends[self.end].store(state, Ordering::Release);
     }
 
-    /// Whether this process still has the segment (another thread may have closed the socket).
+    /// Whether this process still has the segment. Another thread may have closed the socket; then slot, address
+    /// range and descriptor number may all be another connection's by now.
     #[inline]
     pub(crate) fn is_mapped(&self) -> bool {
-        self.local.segment.load(Ordering::Acquire) == self.base
+        self.local.segment.load(Ordering::Acquire) == self.base && self.socket.entry().is_some()
+    }
+
+    /// A descriptor of this process for the socket, `fd` if it still is one: while a thread slept, another one
+    /// may have closed it, and its number may name something else.
+    pub(crate) fn descriptor(&self, fd: c_int) -> Option<c_int> {
+        let wanted = Descriptor::Socket(self.socket);
+        if table::peek(fd) == wanted {
+            return Some(fd);
+        }
+        (0..arena::highest() as c_int).find(|other| table::peek(*other) == wanted)
     }
 
     /// Whether new ring epochs may begin.

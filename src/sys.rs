@@ -1,6 +1,7 @@
 //! The kernel and the real libc: the only place with raw system calls, `dlsym` and mappings.
 
 pub(crate) mod alarm;
+pub(crate) mod cancel;
 pub(crate) mod diag;
 pub(crate) mod folder;
 pub(crate) mod kernel;

@@ -1,7 +1,7 @@
 //! Waiting for readiness: select, poll, epoll.
 
 use super::quietly;
-use crate::error::answer;
+use crate::error::{Errno, answer};
 use crate::pipe::buffers;
 use crate::readiness::select::{self, Sets};
 use crate::readiness::{Deadline, epoll, poll};
@@ -37,11 +37,15 @@ pub unsafe extern "C-unwind" fn sockshim_select(
     }
     // SAFETY: as above.
     let time = unsafe { timeout.as_mut() };
-    let sane = time.as_ref().is_none_or(|time| time.tv_sec >= 0 && (0..1_000_000).contains(&time.tv_usec));
+    // More than a second of microseconds is as good as any time (fs/select.c).
+    let sane = time.as_ref().is_none_or(|time| time.tv_sec >= 0 && time.tv_usec >= 0);
     if nfds <= 0 || !sane || !sets.concern(nfds) {
         return kernel();
     }
-    let limit = time.as_ref().map(|time| time.tv_sec as u64 * 1_000_000_000 + time.tv_usec as u64 * 1000);
+    let limit = time.as_ref().map(|time| {
+        let seconds = (time.tv_sec as u64).saturating_mul(1_000_000_000);
+        seconds.saturating_add((time.tv_usec as u64).saturating_mul(1000))
+    });
     let deadline = Deadline::after(limit);
     // SAFETY: as above.
     let result = unsafe { select::select(nfds, sets, deadline, ptr::null()) };
@@ -338,23 +342,28 @@ unsafe fn array<'a>(fds: *mut pollfd, nfds: nfds_t) -> Option<&'a mut [pollfd]> 
     poll::concerns(entries).then_some(entries)
 }
 
-/// A timeout in nanoseconds; `None`: for ever. `Err`: the kernel must refuse it.
+/// A timeout in nanoseconds; `None`: for ever.
+///
+/// # Errors
+///
+/// `EFAULT`: it is not there. `EINVAL`: it is not a time.
 ///
 /// # Safety
 ///
-/// `time` is null or readable.
-unsafe fn nanoseconds(time: *const timespec) -> Result<Option<u64>, ()> {
-    if !time.is_null() && !buffers::is_good(time, size_of::<timespec>(), false) {
-        return Err(());
+/// `time` is null or the program's.
+pub(super) unsafe fn nanoseconds(time: *const timespec) -> Result<Option<u64>, Errno> {
+    if time.is_null() {
+        return Ok(None);
     }
-    // SAFETY: upheld by the caller, and it is there.
-    match unsafe { time.as_ref() } {
-        None => Ok(None),
-        Some(time) if time.tv_sec >= 0 && (0..1_000_000_000).contains(&time.tv_nsec) => {
-            Ok(Some((time.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(time.tv_nsec as u64)))
-        }
-        Some(_) => Err(()),
+    if !buffers::is_good(time, size_of::<timespec>(), false) {
+        return Err(Errno(libc::EFAULT));
     }
+    // SAFETY: it is there.
+    let time = unsafe { time.read_unaligned() };
+    if time.tv_sec < 0 || !(0..1_000_000_000).contains(&time.tv_nsec) {
+        return Err(Errno(libc::EINVAL));
+    }
+    Ok(Some((time.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(time.tv_nsec as u64)))
 }
 
 /// Notes a new set.

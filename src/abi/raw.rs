@@ -5,6 +5,7 @@
 
 use super::control::{sockshim_fcntl, sockshim_ioctl};
 use super::fd::{sockshim_close, sockshim_close_range, sockshim_dup, sockshim_dup2, sockshim_dup3};
+use super::io_uring;
 use super::makers::{made, made_pair};
 use super::poll::*;
 use super::process::{exec, sockshim_execve, sockshim_prctl};
@@ -13,6 +14,7 @@ use super::recv::*;
 use super::send::*;
 use super::socket::*;
 use super::splice::*;
+use crate::pipe::buffers;
 use crate::registry::lifecycle;
 use crate::sys::{kernel, raw, real};
 use libc::{c_int, c_long, sigset_t, size_t, timespec};
@@ -188,6 +190,9 @@ hooks! { |a, b, c, d, e, f|
     SYS_execve => sockshim_execve(at(a), at(b), at(c)),
     SYS_execveat => exec(|| plain(libc::SYS_execveat, [a, b, c, d, e, f]) as c_int),
     SYS_prctl => sockshim_prctl(a as _, b as _, c as _, d as _, e as _),
+    SYS_io_uring_setup => io_uring::setup(|| plain(libc::SYS_io_uring_setup, [a, b, c, d, e, f])),
+    SYS_io_uring_enter => io_uring::using(|| plain(libc::SYS_io_uring_enter, [a, b, c, d, e, f])),
+    SYS_io_uring_register => io_uring::using(|| plain(libc::SYS_io_uring_register, [a, b, c, d, e, f])),
     SYS_seccomp => {
         let restricts = matches!(a as u32, libc::SECCOMP_SET_MODE_STRICT | libc::SECCOMP_SET_MODE_FILTER);
         if restricts {
@@ -217,7 +222,6 @@ hooks! { |a, b, c, d, e, f|
     SYS_pidfd_open => maker(libc::SYS_pidfd_open, [a, b, c, d, e, f]),
     SYS_perf_event_open => maker(libc::SYS_perf_event_open, [a, b, c, d, e, f]),
     SYS_userfaultfd => maker(libc::SYS_userfaultfd, [a, b, c, d, e, f]),
-    SYS_io_uring_setup => maker(libc::SYS_io_uring_setup, [a, b, c, d, e, f]),
     SYS_pipe => made_pair(plain(libc::SYS_pipe, [a, b, c, d, e, f]) as c_int, at(a)),
     SYS_pipe2 => made_pair(plain(libc::SYS_pipe2, [a, b, c, d, e, f]) as c_int, at(a)),
     SYS_socketpair => made_pair(plain(libc::SYS_socketpair, [a, b, c, d, e, f]) as c_int, at(d)),
@@ -260,13 +264,13 @@ unsafe fn maker(number: c_long, words: [c_long; 6]) -> c_int {
 /// As `pselect6`.
 unsafe fn pselect6(words: [c_long; 6]) -> c_long {
     let [a, b, c, d, e, f] = words;
-    let (mask, size) = if f == 0 {
-        (0, 0)
-    } else {
-        // SAFETY: the sixth word points to the mask's address and size.
-        let [mask, size] = unsafe { at::<[c_long; 2]>(f).read() };
-        (mask, size)
-    };
+    let there = buffers::is_good(at::<[c_long; 2]>(f), size_of::<[c_long; 2]>(), false);
+    // SAFETY: the sixth word points to the mask's address and size.
+    let [mask, size] = if f != 0 && there { unsafe { at::<[c_long; 2]>(f).read() } } else { [0, 0] };
+    if f != 0 && !there || !is_time(at(e)) {
+        // SAFETY: upheld by the caller.
+        return unsafe { plain(libc::SYS_pselect6, words) };
+    }
     // SAFETY: the mask is null or a kernel signal set.
     let Some(set) = (unsafe { SignalSet::read(mask, size) }) else {
         // SAFETY: upheld by the caller.
@@ -284,7 +288,8 @@ unsafe fn pselect6(words: [c_long; 6]) -> c_long {
 unsafe fn ppoll(words: [c_long; 6]) -> c_long {
     let [a, b, c, d, e, _] = words;
     // SAFETY: the mask is null or a kernel signal set.
-    let Some(set) = (unsafe { SignalSet::read(d, e) }) else {
+    let set = if is_time(at(c)) { unsafe { SignalSet::read(d, e) } } else { None };
+    let Some(set) = set else {
         // SAFETY: upheld by the caller.
         return unsafe { plain(libc::SYS_ppoll, words) };
     };
@@ -321,6 +326,11 @@ unsafe fn with_remainder(timeout: *mut timespec, wait: impl FnOnce(*const timesp
     c_long::from(result)
 }
 
+/// Whether a time is absent or there; glibc would read it without asking.
+fn is_time(timeout: *mut timespec) -> bool {
+    timeout.is_null() || buffers::is_good(timeout, size_of::<timespec>(), true)
+}
+
 const SECOND: i128 = 1_000_000_000;
 
 fn monotonic_nanoseconds() -> i128 {
@@ -346,7 +356,9 @@ impl SignalSet {
         if address == 0 {
             return Some(Self(None));
         }
-        if size as size_t != size_of::<u64>() {
+        if size as size_t != size_of::<u64>()
+            || !buffers::is_good(at::<u64>(address), size_of::<u64>(), false)
+        {
             return None;
         }
         // SAFETY: upheld by the caller.
@@ -382,6 +394,59 @@ mod tests {
         {
             assert!(!numbers.contains(&never));
         }
+    }
+
+    /// Exported names that no number stands for, or one that stands for more.
+    const NO_NUMBER: &[&str] = &[
+        // The C library's own.
+        "closefrom",
+        "daemon",
+        "dprintf",
+        "execl",
+        "execle",
+        "execlp",
+        "execv",
+        "execvp",
+        "execvpe",
+        "fclose",
+        "fcloseall",
+        "fdopen",
+        "forkpty",
+        "freopen",
+        "login_tty",
+        "posix_spawn",
+        "posix_spawnp",
+        "syscall",
+        "vdprintf",
+        // A child is noticed by its process number.
+        "fork",
+        "vfork",
+    ];
+
+    #[test]
+    fn every_exported_system_call_has_its_number_here() {
+        let hooked = include_str!("raw.rs");
+        let mut checked = 0;
+        for name in include_str!("../../tests/exports.txt").lines() {
+            // Names that libc has twice.
+            let plain = name.trim_start_matches('_').trim_end_matches("_chk");
+            let plain = plain.replace("64v2", "v2");
+            let plain = plain.trim_end_matches("64");
+            let number = match plain {
+                "recv" => "recvfrom",
+                "send" => "sendto",
+                "pselect" => "pselect6",
+                "eventfd" => "eventfd2",
+                "signalfd" => "signalfd4",
+                "fexecve" => "execveat",
+                plain => plain,
+            };
+            if !plain.starts_with("sockshim_") && !NO_NUMBER.contains(&plain) {
+                assert!(hooked.contains(&format!("    SYS_{number} => ")), "{name} has no hook");
+                checked += 1;
+            }
+        }
+        assert!(checked > 60, "{checked}");
     }
 
     #[test]

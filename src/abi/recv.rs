@@ -1,10 +1,13 @@
 //! Receiving: read, recv and their relatives.
 
+use super::poll::nanoseconds;
+use super::socket::room;
 use super::{quietly, rights, stream, vectors};
-use crate::pipe::{buffers, io};
+use crate::error::{Errno, answer};
+use crate::pipe::{buffers, end, io};
 use crate::readiness::Deadline;
 use crate::registry::table;
-use crate::sys::real;
+use crate::sys::{kernel, real};
 use libc::{
     c_int, c_uint, c_void, iovec, mmsghdr, msghdr, off_t, off64_t, size_t, sockaddr, socklen_t, ssize_t,
     timespec,
@@ -97,7 +100,9 @@ pub unsafe extern "C-unwind" fn sockshim_preadv2(
     // SAFETY: as above.
     match (stream(fd, offset, flags), unsafe { vectors(iov, iovcnt as usize) }) {
         // SAFETY: as above.
-        (Some((socket, flags)), Some(buffers)) => unsafe { io::receive(fd, socket, buffers, flags, kernel) },
+        (Some((socket, flags)), Some(buffers)) if buffers.iter().any(|buffer| buffer.iov_len > 0) => unsafe {
+            io::receive(fd, socket, buffers, flags, kernel)
+        },
         _ => kernel(),
     }
 }
@@ -196,10 +201,14 @@ pub unsafe extern "C-unwind" fn sockshim_recvfrom(
     let buffers = [iovec { iov_base: buf, iov_len: len.min(buffers::MOST) }];
     // SAFETY: as above.
     let received = unsafe { io::receive(fd, socket, &buffers, flags, kernel) };
-    if received >= 0 && !address.is_null() && !length.is_null() {
+    if received >= 0 && !address.is_null() {
         // A connected stream tells no address: the kernel answers a length of 0.
         // SAFETY: as above.
-        unsafe { length.write(0) };
+        match unsafe { room(length) } {
+            // SAFETY: it is there.
+            Ok(_) => unsafe { length.write_unaligned(0) },
+            Err(error) => return answer(Err(error)),
+        }
     }
     received
 }
@@ -215,11 +224,7 @@ pub unsafe extern "C-unwind" fn sockshim_recvfrom(
 /// As the manual page asks: pointers are valid for the lengths given.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_recvmsg(fd: c_int, msg: *mut msghdr, flags: c_int) -> ssize_t {
-    if table::is_host(fd) {
-        // SAFETY: the caller keeps the contract of recvmsg(2).
-        return unsafe { real::recvmsg(fd, msg, flags) };
-    }
-    // SAFETY: as above.
+    // SAFETY: the caller keeps the contract of recvmsg(2).
     let kernel = || unsafe { real::recvmsg(fd, msg, flags) };
     let Some(socket) = table::socket(fd) else {
         let received = kernel();
@@ -230,7 +235,7 @@ pub unsafe extern "C-unwind" fn sockshim_recvmsg(fd: c_int, msg: *mut msghdr, fl
         return received;
     };
     if !buffers::is_good(msg, size_of::<msghdr>(), true) {
-        return kernel();
+        return answer(Err(Errno(libc::EFAULT)));
     }
     // SAFETY: as above, and it is there.
     let message = unsafe { *msg };
@@ -246,7 +251,7 @@ pub unsafe extern "C-unwind" fn sockshim_recvmsg(fd: c_int, msg: *mut msghdr, fl
         }
         if socket.entry().is_some_and(|entry| io::reading_pipe(socket, entry).is_some()) {
             message.msg_controllen = 0;
-            message.msg_flags = 0;
+            message.msg_flags = flags & libc::MSG_CMSG_CLOEXEC | flags & libc::MSG_OOB;
         }
     }
     received
@@ -279,14 +284,34 @@ pub unsafe extern "C-unwind" fn sockshim_recvmmsg(
         }
         return received;
     }
+    // An error that waits is told first, and is told once, as the kernel does.
+    let error = table::socket(fd).map_or(0, |socket| end::pending_error(socket, kernel::take_error(fd)));
+    if error != 0 {
+        return answer(Err(Errno(error))) as c_int;
+    }
     // SAFETY: as above.
-    let limit = unsafe { timeout.as_ref() };
-    let limit = Deadline::after(limit.map(|time| time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64));
+    let limit = match unsafe { nanoseconds(timeout) } {
+        Ok(limit) => Deadline::after(limit),
+        Err(error) => return answer(Err(error)) as c_int,
+    };
+    let received = several(fd, msgs, count.min(1024) as usize, flags, limit);
+    if let (Some(left), 1..) = (limit.timespec(), received) {
+        if !buffers::is_good(timeout, size_of::<timespec>(), true) {
+            return answer(Err(Errno(libc::EFAULT))) as c_int;
+        }
+        // SAFETY: it is there.
+        unsafe { timeout.write_unaligned(left) };
+    }
+    received
+}
+
+/// [`sockshim_recvmmsg`] on a socket of ours.
+fn several(fd: c_int, msgs: *mut mmsghdr, count: usize, flags: c_int, limit: Deadline) -> c_int {
     let mut flags = flags;
-    for index in 0..count.min(1024) as usize {
-        // SAFETY: as above.
+    for index in 0..count {
+        // SAFETY: all of them were looked at by the caller.
         let message = unsafe { &mut *msgs.add(index) };
-        // SAFETY: as above.
+        // SAFETY: the contract of recvmmsg(2).
         let received =
             unsafe { sockshim_recvmsg(fd, &raw mut message.msg_hdr, flags & !libc::MSG_WAITFORONE) };
         if received < 0 {
@@ -300,7 +325,7 @@ pub unsafe extern "C-unwind" fn sockshim_recvmmsg(
             return index as c_int + 1;
         }
     }
-    count.min(1024) as c_int
+    count as c_int
 }
 
 /// `read(2)`: `read`, as compiled with `_FORTIFY_SOURCE`.

@@ -1,5 +1,6 @@
 //! Descriptors that travel in messages (SCM_RIGHTS, unix(7)).
 
+use crate::pipe::buffers;
 use crate::registry::{lifecycle, table};
 use libc::{CMSG_DATA, CMSG_FIRSTHDR, CMSG_NXTHDR, c_int, msghdr};
 
@@ -36,6 +37,12 @@ unsafe fn descriptors(message: &msghdr, mut each: impl FnMut(c_int)) {
 ///
 /// The contract of sendmsg(2).
 pub(super) unsafe fn sending(message: &msghdr) {
+    // The kernel refuses more than this (optmem_max), and what is not there.
+    const MOST: usize = 1 << 20;
+    let length = message.msg_controllen;
+    if length > MOST || !buffers::is_good(message.msg_control, length, false) {
+        return;
+    }
     // SAFETY: upheld by the caller.
     unsafe { descriptors(message, lifecycle::sent_away) };
 }

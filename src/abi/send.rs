@@ -210,11 +210,7 @@ pub unsafe extern "C-unwind" fn sockshim_sendto(
 /// As the manual page asks: pointers are valid for the lengths given.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_sendmsg(fd: c_int, msg: *const msghdr, flags: c_int) -> ssize_t {
-    if table::is_host(fd) {
-        // SAFETY: the caller keeps the contract of sendmsg(2).
-        return unsafe { real::sendmsg(fd, msg, flags) };
-    }
-    // SAFETY: as above.
+    // SAFETY: the caller keeps the contract of sendmsg(2).
     let kernel = || unsafe { real::sendmsg(fd, msg, flags) };
     if !buffers::is_good(msg, size_of::<msghdr>(), false) {
         return kernel();

@@ -3,9 +3,9 @@
 use super::quietly;
 use crate::error::{Errno, answer};
 use crate::pipe::options::{self, Before};
-use crate::pipe::{end, write};
+use crate::pipe::{buffers, end, pin, write};
 use crate::registry::{Socket, lifecycle, table};
-use crate::sys::kernel::Address;
+use crate::sys::kernel::{self, Address};
 use crate::sys::real;
 use libc::{c_int, c_void, sockaddr, socklen_t};
 
@@ -128,12 +128,15 @@ pub unsafe extern "C-unwind" fn sockshim_connect(
     address: *const sockaddr,
     length: socklen_t,
 ) -> c_int {
-    // SAFETY: the caller keeps the contract of connect(2).
-    let family = unsafe { address.as_ref() }.map(|address| c_int::from(address.sa_family));
-    if family == Some(libc::AF_UNSPEC) && length as usize >= size_of::<libc::sa_family_t>() {
+    let shown = size_of::<libc::sa_family_t>();
+    if length as usize >= shown
+        && buffers::is_good(address, shown, false)
+        // SAFETY: the family is the first field, and it is there.
+        && c_int::from(unsafe { address.cast::<libc::sa_family_t>().read_unaligned() }) == libc::AF_UNSPEC
+    {
         quietly(|| lifecycle::disconnecting(fd));
     }
-    // SAFETY: as above.
+    // SAFETY: the caller keeps the contract of connect(2).
     let result = unsafe { real::connect(fd, address, length) };
     if table::socket(fd).is_some() {
         let errno = Errno::last();
@@ -159,10 +162,13 @@ pub unsafe extern "C-unwind" fn sockshim_connect(
 /// As the manual page asks: pointers are valid for the lengths given.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_shutdown(fd: c_int, how: c_int) -> c_int {
-    if (how == libc::SHUT_WR || how == libc::SHUT_RDWR)
-        && let Some(socket) = table::socket(fd)
-    {
-        quietly(|| write::finish(fd, socket));
+    if let Some(socket) = table::socket(fd) {
+        if how == libc::SHUT_WR || how == libc::SHUT_RDWR {
+            quietly(|| write::finish(fd, socket));
+        }
+        if how == libc::SHUT_RD || how == libc::SHUT_RDWR {
+            quietly(|| pin::refuse(socket));
+        }
     }
     // SAFETY: the caller keeps the contract of shutdown(2).
     unsafe { real::shutdown(fd, how) }
@@ -206,13 +212,10 @@ pub unsafe extern "C-unwind" fn sockshim_getpeername(
     let result = unsafe { real::getpeername(fd, address, length) };
     if result < 0
         && Errno::last().0 == libc::ENOTCONN
-        && !address.is_null()
-        && !length.is_null()
         && let Some(peer) = table::socket(fd).and_then(options::peer_after_reset)
     {
         // SAFETY: as above.
-        unsafe { put_address(&peer, address, length) };
-        return 0;
+        return answer(unsafe { put_address(&peer, address, length) }) as c_int;
     }
     result
 }
@@ -236,23 +239,20 @@ pub unsafe extern "C-unwind" fn sockshim_getsockopt(
 ) -> c_int {
     if let Some(entry) = table::socket(fd).and_then(Socket::entry)
         && let Some(kept) = options::kept(entry, level, name)
-        && !value.is_null()
-        && !length.is_null()
     {
         // SAFETY: the caller keeps the contract of getsockopt(2).
-        return unsafe { put_option(kept, value, length) };
+        return answer(unsafe { put_option(kept, value, length) }) as c_int;
+    }
+    if (level, name) == (libc::SOL_SOCKET, libc::SO_ERROR)
+        && let Some(socket) = table::socket(fd)
+        && let Ok(error) = kernel::sockopt(fd, level, name, 0 as c_int)
+    {
+        let error = quietly(|| end::pending_error(socket, error));
+        // SAFETY: as above.
+        return answer(unsafe { put_option(error, value, length) }) as c_int;
     }
     // SAFETY: as above.
-    let result = unsafe { real::getsockopt(fd, level, name, value, length) };
-    if result == 0
-        && (level, name) == (libc::SOL_SOCKET, libc::SO_ERROR)
-        && let Some(socket) = table::socket(fd)
-    {
-        // SAFETY: the kernel has just stored an int there.
-        let error = unsafe { &mut *value.cast::<c_int>() };
-        *error = quietly(|| end::pending_error(socket, *error));
-    }
-    result
+    unsafe { real::getsockopt(fd, level, name, value, length) }
 }
 
 /// `setsockopt(2)`: sets a socket option.
@@ -276,12 +276,13 @@ pub unsafe extern "C-unwind" fn sockshim_setsockopt(
         // SAFETY: the caller keeps the contract of setsockopt(2).
         return unsafe { real::setsockopt(fd, level, name, value, length) };
     };
-    let number = if !value.is_null() && length as usize >= size_of::<c_int>() {
-        // SAFETY: as above.
-        Some(unsafe { value.cast::<c_int>().read_unaligned() })
-    } else {
-        None
-    };
+    let number =
+        if length as usize >= size_of::<c_int>() && buffers::is_good(value, size_of::<c_int>(), false) {
+            // SAFETY: as above.
+            Some(unsafe { value.cast::<c_int>().read_unaligned() })
+        } else {
+            None
+        };
     match quietly(|| options::before(fd, socket, level, name, number)) {
         Before::Kept => return 0,
         Before::Refused(error) => return answer(Err(error)) as c_int,
@@ -289,48 +290,83 @@ pub unsafe extern "C-unwind" fn sockshim_setsockopt(
     }
     // SAFETY: as above.
     let result = unsafe { real::setsockopt(fd, level, name, value, length) };
-    if result == 0
-        && (level, name) == (libc::SOL_SOCKET, libc::SO_LINGER)
-        && length as usize >= size_of::<libc::linger>()
-    {
-        // SAFETY: the kernel has just read it.
-        let linger = unsafe { value.cast::<libc::linger>().read_unaligned() };
-        options::keep_linger(socket, linger.l_onoff != 0 && linger.l_linger == 0);
+    if result != 0 || level != libc::SOL_SOCKET {
+        return result;
+    }
+    match name {
+        libc::SO_LINGER if length as usize >= size_of::<libc::linger>() => {
+            // SAFETY: the kernel has just read it.
+            let linger = unsafe { value.cast::<libc::linger>().read_unaligned() };
+            options::keep_linger(socket, linger.l_onoff != 0 && linger.l_linger == 0);
+        }
+        libc::SO_SNDBUF | libc::SO_SNDBUFFORCE | libc::SO_RCVBUF | libc::SO_RCVBUFFORCE => {
+            quietly(|| options::resized(fd, socket));
+        }
+        _ => {}
     }
     result
 }
 
 /// Stores an address the way the kernel does: as much as there is room for, and its whole length.
 ///
+/// # Errors
+///
+/// As getpeername(2).
+///
 /// # Safety
 ///
 /// The contract of getpeername(2).
-unsafe fn put_address(from: &Address, to: *mut sockaddr, length: *mut socklen_t) {
+unsafe fn put_address(from: &Address, to: *mut sockaddr, length: *mut socklen_t) -> Result<usize, Errno> {
     // SAFETY: upheld by the caller.
-    let room = unsafe { length.read() }.min(from.length);
-    // SAFETY: upheld by the caller; `room` fits both.
+    let room = unsafe { room(length) }?.min(from.length);
+    if room > 0 && !buffers::is_good(to, room as usize, true) {
+        return Err(Errno(libc::EFAULT));
+    }
+    // SAFETY: it is there, and `room` fits both.
     unsafe { std::ptr::copy_nonoverlapping(from.bytes.as_ptr(), to.cast::<u8>(), room as usize) };
-    // SAFETY: upheld by the caller.
-    unsafe { length.write(from.length) };
+    // SAFETY: as above.
+    unsafe { length.write_unaligned(from.length) };
+    Ok(0)
 }
 
 /// Stores an option's value the way the kernel does.
 ///
+/// # Errors
+///
+/// As getsockopt(2).
+///
 /// # Safety
 ///
-/// The contract of getsockopt(2); neither pointer is null.
-unsafe fn put_option(number: c_int, value: *mut c_void, length: *mut socklen_t) -> c_int {
+/// The contract of getsockopt(2).
+unsafe fn put_option(number: c_int, value: *mut c_void, length: *mut socklen_t) -> Result<usize, Errno> {
     // SAFETY: upheld by the caller.
-    let room = unsafe { length.read() } as c_int;
-    if room < 0 {
-        return answer(Err(Errno(libc::EINVAL))) as c_int;
+    let room = unsafe { room(length) }?.min(size_of::<c_int>() as socklen_t);
+    // SAFETY: `room` has seen that it is there.
+    unsafe { length.write_unaligned(room) };
+    if room > 0 && !buffers::is_good(value, room as usize, true) {
+        return Err(Errno(libc::EFAULT));
     }
-    let room = room.min(size_of::<c_int>() as c_int);
-    // SAFETY: upheld by the caller; `room` fits both.
+    // SAFETY: it is there, and `room` fits both.
     unsafe {
         std::ptr::copy_nonoverlapping((&raw const number).cast::<u8>(), value.cast::<u8>(), room as usize)
     };
-    // SAFETY: upheld by the caller.
-    unsafe { length.write(room as socklen_t) };
-    0
+    Ok(0)
+}
+
+/// How much room the program says that it has.
+///
+/// # Errors
+///
+/// `EFAULT`: the length is not there. `EINVAL`: it is negative.
+///
+/// # Safety
+///
+/// `length` is the program's.
+pub(super) unsafe fn room(length: *mut socklen_t) -> Result<socklen_t, Errno> {
+    if !buffers::is_good(length, size_of::<socklen_t>(), true) {
+        return Err(Errno(libc::EFAULT));
+    }
+    // SAFETY: it is there.
+    let room = unsafe { length.read_unaligned() };
+    if room.cast_signed() < 0 { Err(Errno(libc::EINVAL)) } else { Ok(room) }
 }

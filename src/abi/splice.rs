@@ -1,9 +1,9 @@
 //! Moving bytes between two descriptors: sendfile, splice, tee.
 
 use crate::error::{Errno, answer, outcome};
-use crate::pipe::io;
+use crate::pipe::{buffers, io};
 use crate::registry::{Socket, table};
-use crate::sys::real;
+use crate::sys::{kernel, real};
 use libc::{c_int, c_uint, iovec, loff_t, off_t, off64_t, size_t, ssize_t};
 
 /// `sendfile(2)`: moves bytes from a file to a descriptor.
@@ -22,24 +22,39 @@ pub unsafe extern "C-unwind" fn sockshim_sendfile(
     offset: *mut off_t,
     count: size_t,
 ) -> ssize_t {
-    // SAFETY: the caller keeps the contract of sendfile(2).
-    let kernel = || unsafe { real::sendfile(out_fd, in_fd, offset, count) };
-    let Some(socket) = table::socket(out_fd) else { return kernel() };
-    // SAFETY: as above.
-    let from = unsafe { offset.as_mut() };
-    let start = match &from {
-        Some(offset) if **offset < 0 => return kernel(),
-        Some(offset) => Some(**offset as u64),
-        None => None,
-    };
-    match io::send_file(out_fd, socket, in_fd, start, count, kernel) {
-        io::FileSent::ByKernel(sent) => sent,
-        io::FileSent::ByRing(result) => {
-            if let (Some(offset), Ok(sent)) = (from, &result) {
-                *offset += *sent as off_t;
-            }
-            answer(result)
+    let mut done = 0;
+    loop {
+        // SAFETY: the caller keeps the contract of sendfile(2).
+        let kernel = || unsafe { real::sendfile(out_fd, in_fd, offset, count - done) };
+        let Some(socket) = table::socket(out_fd) else { return kernel() };
+        if !offset.is_null() && !buffers::is_good(offset, size_of::<off_t>(), true) {
+            return kernel();
         }
+        // SAFETY: as above, and it is there.
+        let from = unsafe { offset.as_mut() };
+        let start = match &from {
+            Some(offset) if **offset < 0 => return kernel(),
+            Some(offset) => Some(**offset as u64),
+            None => None,
+        };
+        let sent = match io::send_file(out_fd, socket, in_fd, start, count - done, kernel) {
+            io::FileSent::ByKernel(sent) => sent,
+            // The file has more, or has ended, or the ring was full: the next round tells.
+            io::FileSent::ByRing(Ok(sent)) if sent > 0 && sent < count - done => {
+                if let Some(offset) = from {
+                    *offset += sent as off_t;
+                }
+                done += sent;
+                continue;
+            }
+            io::FileSent::ByRing(result) => {
+                if let (Some(offset), Ok(sent)) = (from, &result) {
+                    *offset += *sent as off_t;
+                }
+                answer(result)
+            }
+        };
+        return if done > 0 { done as ssize_t + sent.max(0) } else { sent };
     }
 }
 
@@ -88,7 +103,7 @@ pub unsafe extern "C-unwind" fn sockshim_splice(
         return io::send_by_kernel(fd_out, socket, kernel);
     }
     match table::socket(fd_in) {
-        Some(socket) if off_in.is_null() && off_out.is_null() => {
+        Some(socket) if off_in.is_null() && off_out.is_null() && kernel::is_pipe(fd_out) => {
             splice_from(fd_in, socket, fd_out, len, flags, kernel)
         }
         _ => kernel(),

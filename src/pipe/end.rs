@@ -7,7 +7,9 @@
 use super::read::{self, Look};
 use super::{Pipe, attach, events, segment, write};
 use crate::error::Errno;
-use crate::registry::arena::{FLAG_LINGER_RESET, FLAG_RESET_TOLD, FLAG_SHUT_WRITE, STATE_WAITING};
+use crate::registry::arena::{
+    FLAG_LINGER_RESET, FLAG_RESET_TOLD, FLAG_SENT_IN_VAIN, FLAG_SHUT_WRITE, STATE_WAITING,
+};
 use crate::registry::lock::Taken;
 use crate::registry::{Socket, reason::Reason};
 use crate::sys::{diag, kernel};
@@ -40,10 +42,16 @@ pub(crate) fn at_end(fd: c_int, pipe: &Pipe) -> Result<(), Errno> {
     if pending != 0 {
         return Err(Errno(pending));
     }
-    // After both FINs the kernel has no connection left that could be reset, nor a peer to be found.
+    // After both FINs the kernel has no connection left that could be reset, nor a peer to be found; after a
+    // reset that followed the FIN it has said itself what was to be said.
     let flags = pipe.entry.flags.load(Ordering::Relaxed);
     let told = flags & (FLAG_RESET_TOLD | FLAG_SHUT_WRITE) != 0;
-    if !told && unread_by_other(pipe) && pipe.other_end() == END_JOINED && other_is_dead(fd, pipe) {
+    if !told
+        && unread_by_other(pipe)
+        && pipe.other_end() == END_JOINED
+        && kernel::tcp_position(fd).is_ok_and(|position| position.state != kernel::TCP_CLOSE)
+        && other_is_dead(fd, pipe)
+    {
         return Err(tell_reset(pipe));
     }
     Ok(())
@@ -55,10 +63,7 @@ pub(crate) fn at_end(fd: c_int, pipe: &Pipe) -> Result<(), Errno> {
 /// # Errors
 /// The kernel's.
 pub(crate) fn after_error(pipe: &Pipe, error: Errno) -> Result<(), Errno> {
-    if matches!(
-        error.0,
-        libc::EBADF | libc::EFAULT | libc::EINTR | libc::EAGAIN | libc::EINVAL | libc::ENOTSOCK
-    ) {
+    if !is_of_connection(error) {
         return Err(error);
     }
     if !is_drained(pipe) {
@@ -71,6 +76,21 @@ pub(crate) fn after_error(pipe: &Pipe, error: Errno) -> Result<(), Errno> {
     Err(error)
 }
 
+/// An error that came when a call had bytes to return already: the next one tells it.
+pub(crate) fn keep_error(pipe: &Pipe, error: Errno) {
+    if is_of_connection(error) {
+        pipe.entry.pending_error.store(error.0, Ordering::Release);
+    }
+}
+
+/// Whether the connection has the error, and not the call.
+fn is_of_connection(error: Errno) -> bool {
+    !matches!(
+        error.0,
+        libc::EBADF | libc::EFAULT | libc::EINTR | libc::EAGAIN | libc::EINVAL | libc::ENOTSOCK
+    )
+}
+
 /// A reset is told once, as the kernel does.
 fn tell_reset(pipe: &Pipe) -> Errno {
     pipe.entry.flags.fetch_or(FLAG_RESET_TOLD, Ordering::Relaxed);
@@ -79,7 +99,7 @@ fn tell_reset(pipe: &Pipe) -> Errno {
 
 /// Whether a reset came only from bells that the other end had not taken out of its queue.
 pub(crate) fn is_false_reset(pipe: &Pipe) -> bool {
-    if unread_by_other(pipe) {
+    if unread_by_other(pipe) || pipe.entry.flags.load(Ordering::Relaxed) & FLAG_SENT_IN_VAIN != 0 {
         return false;
     }
     match pipe.other_end() {
@@ -116,7 +136,13 @@ fn other_is_dead(fd: c_int, pipe: &Pipe) -> bool {
 pub(crate) fn broken(fd: c_int, pipe: &Pipe) -> Look {
     super::pin::mark(pipe, Reason::BadSegment);
     kernel::shutdown(fd);
-    Look::Failed(Errno(libc::ECONNRESET))
+    Look::Broken
+}
+
+/// What a read tells of a broken ring, whatever seems to be in it: a reset, and after that the end.
+pub(crate) fn after_damage(pipe: &Pipe) -> Result<usize, Errno> {
+    let told = pipe.entry.flags.load(Ordering::Relaxed) & FLAG_RESET_TOLD != 0;
+    if told { Ok(0) } else { Err(tell_reset(pipe)) }
 }
 
 /// Bytes came that no bell accounts for: somebody without sockshim used the other end's socket.
@@ -164,9 +190,9 @@ fn say_goodbye(fd: c_int, pipe: &Pipe) {
         return;
     }
     let in_ring = incoming.has_bytes();
-    // The kernel resets by itself for data in its own queue.
-    let unread =
-        in_ring || fd >= 0 && events::unread(pipe.socket, kernel::queued(fd).unwrap_or(0) as c_int) > 0;
+    // The kernel resets by itself for data in its own queue; an urgent byte counts, read or not.
+    let queued = || events::unread(pipe.socket, kernel::queued(fd).unwrap_or(0) as c_int) > 0;
+    let unread = in_ring || fd >= 0 && (queued() || kernel::at_mark(fd));
     if fd >= 0 {
         read::drain_bells(fd, pipe);
     }

@@ -2,13 +2,14 @@
 //! (SCM_RIGHTS). They lie in a file named by the socket's cookie, in the layout of a segment, so the successor
 //! reads them by the very rules of a pipe: first the ring, then the kernel lane.
 
-use super::{Pipe, segment};
-use crate::registry::arena::{READY, STATE_PINNED};
+use super::{Pipe, pin, read, segment};
+use crate::registry::arena::STATE_PINNED;
 use crate::registry::{Socket, reason::Reason, start};
 use crate::sys::{folder::Path, kernel};
 use core::ffi::c_int;
 use core::fmt::Write;
 use core::sync::atomic::Ordering;
+use sockshim_ring::lane::is_ring;
 use sockshim_ring::layout::{
     Direction, END_JOINED, END_LEFT, HEADER_SIZE, Header, MAGIC, MAX_CAPACITY, SEGMENT_SIZE, VERSION,
     direction_offset, ring_offset,
@@ -23,13 +24,15 @@ fn path(fd: c_int) -> Option<Path> {
     start::file(|path| write!(path, "left{VERSION}-{namespace:x}-{cookie:x}"))
 }
 
-/// Puts the unread bytes down; the ring is closed and no bell waits. False when that is impossible.
+/// Puts the unread bytes down; the ring is closed. False when that is impossible.
 pub(super) fn leave(fd: c_int, pipe: &Pipe) -> bool {
     let Some(path) = path(fd) else { return false };
     kernel::unlink(path.as_c_str());
     let flags = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
     let Ok(file) = kernel::open(path.as_c_str(), flags, 0o600) else { return false };
-    let filled = fill(file, pipe);
+    let taken = read::lock_reads(pipe);
+    let filled = fill(fd, file, pipe);
+    pipe.entry.read_lock.0.release(taken);
     kernel::close(file);
     if !filled {
         kernel::unlink(path.as_c_str());
@@ -37,83 +40,138 @@ pub(super) fn leave(fd: c_int, pipe: &Pipe) -> bool {
     }
     // Taken, as far as the other end is concerned; but this process may have to go on after all.
     if let Ok(span) = pipe.incoming().readable() {
-        pipe.local.handed_from.store(span.position + 1, Ordering::Relaxed);
+        pipe.local.handed_from.store(span.position.wrapping_add(1), Ordering::Relaxed);
         return pipe.incoming().consume(span.position, span.length);
     }
     true
 }
 
-fn fill(file: c_int, pipe: &Pipe) -> bool {
-    let Ok(span) = pipe.incoming().readable() else { return false };
+/// Kernel bytes that come before those in the ring, with the bells behind them.
+fn before_ring(pipe: &Pipe) -> usize {
+    let incoming = pipe.incoming();
+    let epoch = incoming.reader_epoch();
+    if is_ring(epoch) || incoming.epoch() == epoch {
+        return 0;
+    }
+    let end = incoming.switch.kernel_end.load(Ordering::Relaxed);
+    end.saturating_sub(incoming.reader.kernel_read.load(Ordering::Relaxed)) as usize
+}
+
+/// Under the read lock.
+fn fill(fd: c_int, file: c_int, pipe: &Pipe) -> bool {
+    let from = pipe.incoming();
+    let Ok(span) = from.readable() else { return false };
+    let before = before_ring(pipe);
+    let length = before.saturating_add(span.length);
+    if length > MAX_CAPACITY as usize {
+        return false;
+    }
+    let capacity = length.next_power_of_two().max(4096);
     let ring = ring_offset(READ);
     if kernel::truncate(file, SEGMENT_SIZE).is_err()
         || kernel::allocate(file, 0, HEADER_SIZE).is_err()
-        || kernel::allocate(file, ring, span.capacity as usize).is_err()
+        || kernel::allocate(file, ring, capacity).is_err()
     {
         return false;
     }
     let Ok(base) = kernel::map_shared(file, SEGMENT_SIZE, core::ptr::null_mut()) else { return false };
-    // SAFETY: a fresh mapping whose first page exists.
-    let (header, direction) =
-        unsafe { (&*base.cast::<Header>(), &*base.add(direction_offset(READ)).cast::<Direction>()) };
-    let from = pipe.incoming();
-    let [first, second] = span.pieces(0, span.length);
-    // SAFETY: both mappings have `capacity` bytes there, and `pieces` stays within them.
-    unsafe {
-        let (to, from) = (base.add(ring), pipe.incoming_ring());
-        core::ptr::copy_nonoverlapping(from.add(first.0), to.add(first.0), first.1);
-        core::ptr::copy_nonoverlapping(from.add(second.0), to.add(second.0), second.1);
+    // The kernel checks this pointer; `length` bytes of the ring exist.
+    let peek = libc::MSG_PEEK | libc::MSG_DONTWAIT;
+    let peeked = before == 0 || kernel::recv(fd, base.wrapping_add(ring), before, peek) == Ok(before);
+    let came_on = peeked && come_to_ring(fd, pipe, before);
+    if came_on {
+        let [first, second] = span.pieces(0, span.length);
+        // SAFETY: the file's mapping has `length` bytes there, and `pieces` stays within the pipe's ring.
+        unsafe {
+            let (to, from) = (base.add(ring + before), pipe.incoming_ring());
+            core::ptr::copy_nonoverlapping(from.add(first.0), to, first.1);
+            core::ptr::copy_nonoverlapping(from.add(second.0), to.add(first.1), second.1);
+        }
+        // SAFETY: a fresh mapping whose first page exists.
+        let (header, direction) =
+            unsafe { (&*base.cast::<Header>(), &*base.add(direction_offset(READ)).cast::<Direction>()) };
+        direction.producer.capacity.store(capacity as u32, Ordering::Relaxed);
+        direction.producer.tail.store(length as u64, Ordering::Relaxed);
+        direction.close();
+        // The ring epoch has ended, and every bell is taken: the kernel lane goes on right here.
+        let position = from.reader.kernel_read.load(Ordering::Relaxed);
+        direction.switch.kernel_end.store(position, Ordering::Relaxed);
+        direction.reader.kernel_read.store(position, Ordering::Relaxed);
+        direction.reader.epoch.store(1, Ordering::Relaxed);
+        direction.spill(1, length as u64, position);
+        header.version.store(VERSION, Ordering::Relaxed);
+        header.ends[1].store(END_LEFT, Ordering::Relaxed);
+        header.ends[0].store(END_JOINED, Ordering::Relaxed);
+        header.magic.store(MAGIC, Ordering::Release);
+        pipe.local.handed_before.store(before as u64, Ordering::Relaxed);
     }
-    direction.producer.capacity.store(span.capacity, Ordering::Relaxed);
-    direction.consumer.head.store(span.position, Ordering::Relaxed);
-    direction.producer.tail.store(span.position.wrapping_add(span.length as u64), Ordering::Relaxed);
-    direction.close();
-    // The ring epoch has ended, and every bell is taken: the kernel lane goes on right here.
-    let position = from.reader.kernel_read.load(Ordering::Relaxed);
-    direction.switch.kernel_end.store(position, Ordering::Relaxed);
-    direction.reader.kernel_read.store(position, Ordering::Relaxed);
-    direction.reader.epoch.store(1, Ordering::Relaxed);
-    direction.spill(1, span.position.wrapping_add(span.length as u64), position);
-    header.version.store(VERSION, Ordering::Relaxed);
-    header.ends[1].store(END_LEFT, Ordering::Relaxed);
-    header.ends[0].store(END_JOINED, Ordering::Relaxed);
-    header.magic.store(MAGIC, Ordering::Release);
     kernel::unmap(base, SEGMENT_SIZE);
+    came_on
+}
+
+/// Takes the `before` kernel bytes that have been put down, and the bells behind them.
+fn come_to_ring(fd: c_int, pipe: &Pipe, before: usize) -> bool {
+    if before == 0 {
+        return true;
+    }
+    let incoming = pipe.incoming();
+    let Ok(count) = kernel::discard(fd, before) else { return false };
+    incoming.reader.kernel_read.fetch_add(count as u64, Ordering::Relaxed);
+    incoming.follow(incoming.reader_epoch());
+    pin::clear_bells(fd, pipe);
     true
 }
 
-/// The successor did not come.
-pub(super) fn withdraw(fd: c_int, pipe: &Pipe) {
-    let Some(position) = pipe.local.handed_from.swap(0, Ordering::Relaxed).checked_sub(1) else { return };
+/// The successor did not come. True when this process has become its own: it goes on with what it left.
+pub(super) fn withdraw(fd: c_int, pipe: &Pipe) -> bool {
+    let from = pipe.local.handed_from.swap(0, Ordering::Relaxed);
+    let Some(position) = from.checked_sub(1) else { return false };
+    if pipe.local.handed_before.swap(0, Ordering::Relaxed) > 0 {
+        pipe.local.segment.store(core::ptr::null_mut(), Ordering::Release);
+        segment::recycle(pipe.base);
+        take_up(fd, pipe.socket);
+        return true;
+    }
     if let Some(path) = path(fd) {
         kernel::unlink(path.as_c_str());
     }
     // The ring is closed, so nothing has been written over them.
     pipe.incoming().consumer.head.store(position, Ordering::Release);
+    false
+}
+
+/// Maps what was left, if it is what it should be.
+pub(crate) fn open(file: c_int) -> Option<*mut u8> {
+    let facts = kernel::file_facts(file);
+    let ours = matches!(facts, Ok((mode, owner, SEGMENT_SIZE))
+        if mode & libc::S_IFMT == libc::S_IFREG && owner == kernel::geteuid());
+    let backed = ours
+        && kernel::allocate(file, 0, HEADER_SIZE).is_ok()
+        && kernel::allocate(file, ring_offset(READ), MAX_CAPACITY as usize).is_ok();
+    if !backed {
+        return None;
+    }
+    let base = kernel::map_shared(file, SEGMENT_SIZE, core::ptr::null_mut()).ok()?;
+    // SAFETY: a mapping of that size whose pages exist.
+    if unsafe { &*base.cast::<Header>() }.magic.load(Ordering::Acquire) != MAGIC {
+        segment::recycle(base);
+        return None;
+    }
+    Some(base)
 }
 
 /// A descriptor that was handed to this process: takes up what was left for it.
 pub(super) fn take_up(fd: c_int, socket: Socket) {
     let Some(path) = path(fd) else { return };
     let Ok(file) = kernel::open(path.as_c_str(), libc::O_RDWR | libc::O_NOFOLLOW, 0) else { return };
-    let facts = kernel::file_facts(file);
-    let ours = matches!(facts, Ok((mode, owner, SEGMENT_SIZE))
-        if mode & libc::S_IFMT == libc::S_IFREG && owner == kernel::geteuid());
-    let base = if ours { kernel::map_shared(file, SEGMENT_SIZE, core::ptr::null_mut()).ok() } else { None };
-    let backed = kernel::allocate(file, 0, HEADER_SIZE).is_ok()
-        && kernel::allocate(file, ring_offset(READ), MAX_CAPACITY as usize).is_ok();
+    let opened = open(file);
     kernel::close(file);
     kernel::unlink(path.as_c_str());
-    let (Some(base), Some(entry)) = (base, socket.entry()) else { return };
-    // SAFETY: a mapping of that size whose pages exist, if they are backed.
-    if !backed || unsafe { &*base.cast::<Header>() }.magic.load(Ordering::Acquire) != MAGIC {
-        segment::recycle(base);
-        return;
-    }
+    let (Some(base), Some(entry)) = (opened, socket.entry()) else { return };
     let local = socket.local();
     local.end.store(0, Ordering::Relaxed);
     local.segment.store(base, Ordering::Release);
     entry.reason.store(Reason::Inherited as u32, Ordering::Relaxed);
-    entry.readers.store(READY, Ordering::Release);
+    let _ = entry.readers.make_ready(socket.generation);
     entry.state.store(STATE_PINNED, Ordering::Release);
 }

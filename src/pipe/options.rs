@@ -3,13 +3,13 @@
 //! A bell must leave at once: with Nagle's algorithm or a cork it would be 40 to 200 ms late. So the kernel
 //! socket runs with TCP_NODELAY on and TCP_CORK off; what the program set is kept here and told to it.
 
-use super::Pipe;
+use super::{Pipe, read, write};
 use crate::error::Errno;
 use crate::registry::arena::{
-    Entry, FLAG_LINGER_RESET, FLAG_LOW_WATER, FLAG_OPTIONS_KEPT, OPTION_CORK, OPTION_NODELAY, STATE_HOST,
-    STATE_PIPE,
+    Entry, FLAG_KERNEL_OPTION, FLAG_LINGER_RESET, FLAG_LOW_WATER, FLAG_OPTIONS_KEPT, OPTION_CORK,
+    OPTION_NODELAY, STATE_HOST, STATE_PIPE,
 };
-use crate::registry::{Socket, reason::Reason};
+use crate::registry::{Socket, config, reason::Reason};
 use crate::sys::kernel::{self, Address};
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
@@ -145,15 +145,41 @@ pub(crate) fn before(fd: c_int, socket: Socket, level: c_int, name: c_int, value
         }
     }
     if needs_kernel(level, name, value) {
+        entry.flags.fetch_or(FLAG_KERNEL_OPTION, Ordering::Relaxed);
         super::pin::pin(fd, socket, Reason::Option);
     }
     Before::Kernel
 }
 
+/// After `setsockopt` has changed a buffer: both rings learn of it.
+pub(crate) fn resized(fd: c_int, socket: Socket) {
+    let Some(entry) = socket.entry() else { return };
+    if let Some(pipe) = super::io::writing_pipe(socket, entry) {
+        write::fit(fd, &pipe);
+    }
+    if let Some(pipe) = super::io::reading_pipe(socket, entry) {
+        read::fit(fd, &pipe);
+    }
+}
+
+/// The largest ring that suits a buffer, `SO_SNDBUF` or `SO_RCVBUF`: a program that has set its size wants to be held
+/// back when so much is under way.
+pub(crate) fn room(fd: c_int, name: c_int) -> u32 {
+    let most = config::ring_max();
+    match kernel::fixed_buffer(fd, name) {
+        Some(size) => most.min(1 << size.max(SMALLEST).ilog2()),
+        None => most,
+    }
+}
+
+/// The smallest ring: a page.
+const SMALLEST: c_int = 4096;
+
 /// Options that mean something for every byte, and that only the kernel can do.
 fn needs_kernel(level: c_int, name: c_int, value: Option<c_int>) -> bool {
-    let on = value != Some(0);
     match (level, name) {
+        // Off is a negative offset.
+        (libc::SOL_SOCKET, libc::SO_PEEK_OFF) => value.is_none_or(|offset| offset >= 0),
         (
             libc::SOL_SOCKET,
             libc::SO_ATTACH_FILTER
@@ -162,16 +188,58 @@ fn needs_kernel(level: c_int, name: c_int, value: Option<c_int>) -> bool {
             | libc::SO_TIMESTAMP
             | libc::SO_TIMESTAMPNS
             | libc::SO_TIMESTAMPING
+            | SO_TIMESTAMP_NEW
+            | SO_TIMESTAMPNS_NEW
+            | SO_TIMESTAMPING_NEW
             | libc::SO_MAX_PACING_RATE
             | libc::SO_TXTIME,
         )
-        | (libc::IPPROTO_TCP, libc::TCP_REPAIR | TCP_INQ) => on,
+        | (libc::IPPROTO_TCP, libc::TCP_REPAIR | TCP_INQ) => value != Some(0),
         _ => false,
     }
 }
 
+/// asm-generic/socket.h: the same with 64-bit times.
+const SO_TIMESTAMP_NEW: c_int = 63;
+const SO_TIMESTAMPNS_NEW: c_int = 64;
+const SO_TIMESTAMPING_NEW: c_int = 65;
 /// linux/tcp.h: a control message with each receive.
 const TCP_INQ: c_int = 36;
+
+/// What a connection has from the listener that accepted it, as far as it concerns us.
+pub(crate) fn inherit(from: &Entry, to: &Entry) {
+    let inherited =
+        from.flags.load(Ordering::Relaxed) & (FLAG_LINGER_RESET | FLAG_LOW_WATER | FLAG_KERNEL_OPTION);
+    to.flags.fetch_or(inherited, Ordering::Relaxed);
+    if inherited & FLAG_KERNEL_OPTION != 0 {
+        Socket::stay_host(to, Reason::Option);
+    }
+}
+
+/// What was set on a socket before this process got it.
+pub(crate) fn learn(fd: c_int, entry: &Entry) {
+    let get = |level, name| kernel::sockopt(fd, level, name, 0 as c_int);
+    if matches!(get(libc::SOL_SOCKET, libc::SO_RCVLOWAT), Ok(2..)) {
+        entry.flags.fetch_or(FLAG_LOW_WATER, Ordering::Relaxed);
+    }
+    let off = libc::linger { l_onoff: 0, l_linger: 0 };
+    if matches!(
+        kernel::sockopt(fd, libc::SOL_SOCKET, libc::SO_LINGER, off),
+        Ok(libc::linger { l_onoff: 1.., l_linger: 0 })
+    ) {
+        entry.flags.fetch_or(FLAG_LINGER_RESET, Ordering::Relaxed);
+    }
+    let told = [
+        (libc::SOL_SOCKET, libc::SO_ZEROCOPY),
+        (libc::SOL_SOCKET, libc::SO_TIMESTAMP),
+        (libc::SOL_SOCKET, libc::SO_TIMESTAMPNS),
+        (libc::SOL_SOCKET, libc::SO_TIMESTAMPING),
+        (libc::IPPROTO_TCP, TCP_INQ),
+    ];
+    if told.into_iter().any(|(level, name)| get(level, name).is_ok_and(|value| value != 0)) {
+        entry.flags.fetch_or(FLAG_KERNEL_OPTION, Ordering::Relaxed);
+    }
+}
 
 /// Remembers whether close means reset.
 pub(crate) fn keep_linger(socket: Socket, resets: bool) {

@@ -2,7 +2,7 @@
 
 use super::{Pipe, attach, heritage, options, read, write};
 use crate::readiness::epoll;
-use crate::registry::arena::{self, STATE_PINNED, STATE_PIPE, STATE_UNDECIDED, STATE_WAITING};
+use crate::registry::arena::{STATE_PINNED, STATE_PIPE, STATE_UNDECIDED, STATE_WAITING};
 use crate::registry::lock::Taken;
 use crate::registry::{Socket, log, reason::Reason, trace};
 use crate::sys::kernel;
@@ -55,6 +55,10 @@ fn close_lanes(fd: c_int, pipe: &Pipe) {
         write::spill(fd, pipe);
     }
     pipe.entry.write_lock.0.release(taken);
+    close_incoming(pipe);
+}
+
+fn close_incoming(pipe: &Pipe) {
     let taken = read::lock_reads(pipe);
     if pipe.is_mapped() {
         let incoming = pipe.incoming();
@@ -63,6 +67,13 @@ fn close_lanes(fd: c_int, pipe: &Pipe) {
         incoming.close();
     }
     pipe.entry.read_lock.0.release(taken);
+}
+
+/// Before shutdown(SHUT_RD): what becomes of bytes that come afterwards is the kernel's to say.
+pub(crate) fn refuse(socket: Socket) {
+    if let Some(pipe) = socket.entry().and_then(|entry| super::io::writing_pipe(socket, entry)) {
+        close_incoming(&pipe);
+    }
 }
 
 /// Before a new process image, or another process, gets this descriptor: no bell may be left in the kernel's
@@ -91,17 +102,15 @@ fn restore_options(fd: c_int, pipe: &Pipe) {
 
 /// Takes every bell out of the kernel's queue, so that a reader that does not know about them finds data only.
 /// The ring is closed, so no more are rung. False when ring bytes are still unread.
-fn clear_bells(fd: c_int, pipe: &Pipe) -> bool {
+pub(super) fn clear_bells(fd: c_int, pipe: &Pipe) -> bool {
     let incoming = pipe.incoming();
     for _ in 0..200 {
         let taken = read::lock_reads(pipe);
         read::follow(fd, pipe);
         let epoch = incoming.reader_epoch();
         let waiting = if is_ring(epoch) { read::bells_waiting(pipe) } else { 0 };
-        if waiting > 0
-            && let Ok(count) = kernel::discard(fd, waiting as usize)
-        {
-            incoming.reader.kernel_read.fetch_add(count as u64, Ordering::Relaxed);
+        if waiting > 0 {
+            read::discard(fd, pipe, waiting as usize);
         }
         pipe.entry.read_lock.0.release(taken);
         if !is_ring(epoch) || read::bells_waiting(pipe) == 0 {
@@ -120,7 +129,7 @@ pub(crate) fn retire(fd: c_int, pipe: &Pipe) {
     let incoming = pipe.incoming();
     if pipe.entry.state.load(Ordering::Acquire) != STATE_PINNED
         || incoming.reader.ready.load(Ordering::SeqCst) != 0
-        || pipe.entry.readers.load(Ordering::Acquire) != arena::READY
+        || !pipe.entry.readers.is_ready()
         || pipe.entry.pending_error.load(Ordering::Relaxed) != 0
     {
         return;
@@ -135,7 +144,7 @@ pub(crate) fn retire(fd: c_int, pipe: &Pipe) {
             || (is_ring(epoch) && incoming.is_closed() && read::bells_waiting(pipe) == 0));
     pipe.entry.read_lock.0.release(taken);
     if taken == Taken::Ours && at_rest && epoll::downgrade(pipe) {
-        pipe.entry.readers.fetch_and(!arena::READY, Ordering::SeqCst);
+        pipe.entry.readers.unready();
     }
 }
 
@@ -145,8 +154,10 @@ pub(crate) fn take_back(fd: c_int, socket: Socket) {
     if entry.reason.load(Ordering::Relaxed) != Reason::HandedOver as u32 {
         return;
     }
-    if let Some(pipe) = Pipe::of(socket, entry) {
-        heritage::withdraw(fd, &pipe);
+    if let Some(pipe) = Pipe::of(socket, entry)
+        && heritage::withdraw(fd, &pipe)
+    {
+        return;
     }
     resume(socket);
 }
@@ -160,7 +171,7 @@ pub(crate) fn resume(socket: Socket) {
     let Some(pipe) = Pipe::of(socket, entry) else { return };
     entry.reason.store(Reason::Pipe as u32, Ordering::Relaxed);
     entry.state.store(STATE_PIPE, Ordering::Release);
-    if entry.readers.load(Ordering::Relaxed) & arena::READY != 0 {
+    if entry.readers.is_ready() {
         pipe.incoming().reader.ready.store(1, Ordering::SeqCst);
     }
 }

@@ -1,9 +1,9 @@
 //! Reading: following the writer's lanes, and waiting.
 
 use super::buffers::{self, Rest};
-use super::{Pipe, end, spin};
+use super::{Pipe, end, events, options, spin};
 use crate::error::Errno;
-use crate::readiness::epoll;
+use crate::readiness::{Deadline, epoll};
 use crate::registry::arena::{self, FLAG_NONBLOCK};
 use crate::registry::lock::{self, Taken};
 use crate::registry::trace;
@@ -23,6 +23,8 @@ pub(crate) enum Look {
     End,
     /// The kernel says that the connection has failed.
     Failed(Errno),
+    /// The other end has written what cannot be true.
+    Broken,
 }
 
 /// The receiving calls, on a pipe.
@@ -48,16 +50,21 @@ pub(crate) unsafe fn receive(
     }
     let all = flags & libc::MSG_WAITALL != 0;
     let peek = flags & libc::MSG_PEEK != 0;
+    let (mut shown, mut patience) = (0, None);
     let mut done = 0;
+    let mut fd = fd;
     loop {
         // SAFETY: the caller's promise.
         let look = unsafe { take(fd, pipe, buffers, done, wanted - done, flags) };
         let outcome = match look {
             Look::Bytes(count) if peek => {
-                if !all || count >= wanted {
+                // Shown as much as before: what there is more lies behind another change of lanes.
+                if !all || count >= wanted || count == shown {
                     return Ok(count);
                 }
-                if wait_for_more(fd, pipe, count, flags) {
+                let until = *patience.get_or_insert_with(|| Deadline::after(kernel::receive_timeout(fd)));
+                if wait_for_more(fd, pipe, count, flags, until) {
+                    shown = count;
                     continue;
                 }
                 return Ok(count);
@@ -74,12 +81,17 @@ pub(crate) unsafe fn receive(
             Look::Empty { epoch } => wait(fd, pipe, flags, epoch),
             Look::End => end::at_end(fd, pipe).map(Some),
             Look::Failed(error) => end::after_error(pipe, error).map(Some),
+            Look::Broken if done > 0 => return Ok(done),
+            Look::Broken => return end::after_damage(pipe),
         };
         match outcome {
-            Ok(None) => {}
+            Ok(None) => fd = pipe.descriptor(fd).ok_or(Errno(libc::EBADF))?,
             Ok(Some(())) if end::is_drained(pipe) => return Ok(done),
             Ok(Some(())) => {}
-            Err(_) if done > 0 => return Ok(done),
+            Err(error) if done > 0 => {
+                end::keep_error(pipe, error);
+                return Ok(done);
+            }
             Err(error) => return Err(error),
         }
     }
@@ -126,7 +138,7 @@ pub(crate) fn lock_reads(pipe: &Pipe) -> Taken {
     loop {
         match pipe.entry.read_lock.0.take() {
             Taken::Not => {
-                if pipe.entry.read_lock.0.step_around(true) {
+                if pipe.entry.read_lock.0.step_around(|| true) {
                     return Taken::Ours;
                 }
                 kernel::nap(1000);
@@ -156,10 +168,10 @@ unsafe fn take_locked(
         if is_ring(epoch) {
             let Ok(span) = incoming.readable() else { return end::broken(fd, pipe) };
             if span.length > 0 {
-                let mut count = span.length.min(wanted);
+                let count = span.length.min(wanted);
                 if !drop {
-                    count = buffers::good(buffers, skip, count, true);
-                    if count == 0 && wanted > 0 {
+                    // As in the kernel, a stretch for which there is not room as a whole stays.
+                    if buffers::good(buffers, skip, count, true) < count {
                         return Look::Failed(Errno(libc::EFAULT));
                     }
                     // SAFETY: the ring is as long as any checked capacity; the caller's promise.
@@ -183,6 +195,9 @@ unsafe fn take_locked(
             }
             if incoming.has_bytes() {
                 continue;
+            }
+            if is_impossible(pipe, epoch) {
+                return end::broken(fd, pipe);
             }
             match drain_to(fd, pipe, epoch) {
                 Drained::Done => incoming.follow(epoch),
@@ -220,7 +235,7 @@ unsafe fn take_locked(
         } else {
             let kernel_end = incoming.switch.kernel_end.load(Ordering::Relaxed);
             let position = incoming.reader.kernel_read.load(Ordering::Relaxed);
-            let Some(left) = kernel_end.checked_sub(position) else {
+            let Some(left) = kernel_end.checked_sub(position).filter(|_| !is_impossible(pipe, epoch)) else {
                 if incoming.reader_epoch() != epoch {
                     // A signal handler has read on meanwhile.
                     continue;
@@ -261,6 +276,11 @@ unsafe fn take_locked(
             };
         }
     }
+}
+
+/// Whether the writer is somewhere where it cannot be while we are in `epoch`.
+fn is_impossible(pipe: &Pipe, epoch: u32) -> bool {
+    pipe.incoming().lead(epoch).is_err() && pipe.incoming().reader_epoch() == epoch
 }
 
 /// MSG_PEEK past the end of a ring epoch: what the kernel lane holds after it. Under the read lock.
@@ -320,7 +340,7 @@ pub(crate) fn follow(fd: c_int, pipe: &Pipe) {
     let incoming = pipe.incoming();
     loop {
         let epoch = incoming.reader_epoch();
-        if incoming.epoch() == epoch || (is_ring(epoch) && incoming.has_bytes()) {
+        if !matches!(incoming.lead(epoch), Ok(1 | 2)) || (is_ring(epoch) && incoming.has_bytes()) {
             return;
         }
         if is_ring(epoch) {
@@ -411,6 +431,20 @@ fn drain_quietly(fd: c_int, position: &AtomicU64, to: u64) -> Drained {
     }
 }
 
+/// Tells the writer which ring suits the receive buffer. One that is too large is closed: it opens again smaller.
+pub(crate) fn fit(fd: c_int, pipe: &Pipe) {
+    let room = options::room(fd, libc::SO_RCVBUF);
+    let taken = lock_reads(pipe);
+    if pipe.is_mapped() {
+        let incoming = pipe.incoming();
+        incoming.reader.room.store(room, Ordering::Relaxed);
+        if incoming.producer.capacity.load(Ordering::Relaxed) > room {
+            incoming.close();
+        }
+    }
+    pipe.entry.read_lock.0.release(taken);
+}
+
 /// Bells that the writer says it rang in this ring epoch and nobody has taken yet.
 pub(crate) fn bells_waiting(pipe: &Pipe) -> u64 {
     let incoming = pipe.incoming();
@@ -461,14 +495,21 @@ pub(crate) fn settle(fd: c_int, pipe: &Pipe) {
         }
         // A signal handler that reads from this socket must not take what is counted here.
         let mask = kernel::block_signals();
-        if is_quiet(pipe)
-            && let Ok(count) = kernel::discard(fd, waiting.min(bells_waiting(pipe)) as usize)
-        {
-            incoming.reader.kernel_read.fetch_add(count as u64, Ordering::Relaxed);
+        if is_quiet(pipe) {
+            discard(fd, pipe, waiting.min(bells_waiting(pipe)) as usize);
         }
         kernel::restore_signals(mask);
     }
     pipe.entry.read_lock.0.release(taken);
+}
+
+/// Throws bells away. The kernel reports an error once: it is kept for the call that may tell it.
+pub(crate) fn discard(fd: c_int, pipe: &Pipe, count: usize) {
+    match kernel::discard(fd, count) {
+        Ok(count) => drop(pipe.incoming().reader.kernel_read.fetch_add(count as u64, Ordering::Relaxed)),
+        Err(Errno(libc::EAGAIN)) => {}
+        Err(error) => pipe.entry.pending_error.store(error.0, Ordering::Release),
+    }
 }
 
 /// Says that a bell is wanted, under the read lock: so nobody takes the wish back by mistake.
@@ -510,8 +551,9 @@ fn look_at_kernel(fd: c_int, pipe: &Pipe) -> Result<Option<()>, Errno> {
     let mut byte = 0u8;
     match kernel::recv(fd, &raw mut byte, 1, libc::MSG_PEEK | libc::MSG_DONTWAIT) {
         Ok(0) => end::at_end(fd, pipe).map(Some),
-        Ok(_) if bells_waiting(pipe) == 0 && is_quiet(pipe) => Err(Errno(libc::EAGAIN)),
-        // A bell that has just arrived, or the kernel lane's data.
+        // A bell, whose bytes somebody has read.
+        Ok(_) if is_quiet(pipe) => Err(Errno(libc::EAGAIN)),
+        // The ring's bytes, or the kernel lane's.
         Ok(_) => Ok(None),
         Err(Errno(libc::EAGAIN))
             if pipe.incoming().has_bytes() && is_ring(pipe.incoming().reader_epoch()) =>
@@ -535,14 +577,12 @@ fn sleep(fd: c_int, pipe: &Pipe, epoch: u32) -> Result<Option<()>, Errno> {
     let entry = pipe.entry;
     let incoming = pipe.incoming();
     settle(fd, pipe);
-    let Some(place) = arena::enroll(&entry.sleepers, lock::thread()) else {
-        kernel::nap(500);
-        return Ok(None);
-    };
+    let me = lock::thread();
+    let place = arena::enroll(&entry.sleepers, me);
     want_bell(pipe);
     let changed = incoming.epoch() != epoch || (is_ring(epoch) && incoming.has_bytes());
     if changed || !pipe.is_mapped() {
-        arena::leave(&entry.sleepers, place);
+        arena::leave(&entry.sleepers, place, me);
         return Ok(None);
     }
     arena::add(&entry.counters.sleeps, 1);
@@ -552,7 +592,15 @@ fn sleep(fd: c_int, pipe: &Pipe, epoch: u32) -> Result<Option<()>, Errno> {
     // it is reaped; nothing else is held.
     let received = unsafe { real::recv(fd, (&raw mut byte).cast(), 1, libc::MSG_PEEK) };
     let errno = Errno::last();
-    arena::leave(&entry.sleepers, place);
+    arena::leave(&entry.sleepers, place, me);
+    let Some(fd) = pipe.descriptor(fd) else {
+        // Closed meanwhile: only the kernel's call still had the socket.
+        return match received {
+            0 => Ok(Some(())),
+            1.. => Err(Errno(libc::EBADF)),
+            _ => Err(errno),
+        };
+    };
     match received {
         1.. if is_intruded(fd, pipe) => end::intruded(fd, pipe).map(Some),
         1.. => Ok(None),
@@ -564,24 +612,23 @@ fn sleep(fd: c_int, pipe: &Pipe, epoch: u32) -> Result<Option<()>, Errno> {
     }
 }
 
-/// MSG_PEEK with MSG_WAITALL: until more than `have` bytes are there, or none can come.
-fn wait_for_more(fd: c_int, pipe: &Pipe, have: usize, flags: c_int) -> bool {
-    let incoming = pipe.incoming();
+/// MSG_PEEK with MSG_WAITALL: until more than `have` bytes are there, or none can come, or a signal does.
+fn wait_for_more(fd: c_int, pipe: &Pipe, have: usize, flags: c_int, until: Deadline) -> bool {
+    let unread = || events::unread(pipe.socket, kernel::queued(fd).unwrap_or(0) as c_int) as usize;
     let nonblocking = flags & libc::MSG_DONTWAIT != 0 || kernel::is_nonblocking(fd);
     loop {
-        match incoming.readable() {
-            Ok(span) if span.length > have => return true,
-            Ok(span) if span.length == span.capacity as usize => return false,
-            Err(_) => return false,
-            Ok(_) => {}
+        if unread() > have {
+            return true;
         }
-        if nonblocking || incoming.epoch() != incoming.reader_epoch() {
+        if nonblocking || until.left() == Some(0) {
             return false;
         }
         if kernel::poll_now(fd, libc::POLLRDHUP) != 0 {
-            return matches!(incoming.readable(), Ok(span) if span.length > have);
+            return unread() > have;
         }
-        kernel::nap(200);
+        if !kernel::nap(200) {
+            return false;
+        }
     }
 }
 

@@ -6,7 +6,7 @@
 use super::buffers::{self, Rest};
 use super::{Pipe, options};
 use crate::error::{Errno, answer};
-use crate::registry::arena::{self, FLAG_NO_SPACE, FLAG_NONBLOCK, FLAG_SHUT_WRITE};
+use crate::registry::arena::{self, FLAG_NO_SPACE, FLAG_NONBLOCK, FLAG_SENT_IN_VAIN, FLAG_SHUT_WRITE};
 use crate::registry::lock::Taken;
 use crate::registry::{Socket, config, reason::Reason, trace};
 use crate::sys::{kernel, real};
@@ -14,7 +14,7 @@ use core::ffi::c_int;
 use core::sync::atomic::Ordering;
 use libc::iovec;
 use sockshim_ring::lane::is_ring;
-use sockshim_ring::layout::END_JOINED;
+use sockshim_ring::layout::{END_JOINED, END_LEFT, END_RESET};
 use sockshim_ring::ring::NotPublished;
 
 /// Bytes between two publications of one long write: the reader starts while the writer copies.
@@ -30,7 +30,7 @@ const PATIENCE: u64 = 500_000;
 const PATIENCE_NONBLOCK: u64 = 50_000;
 
 /// Flags that the ring cannot serve: the kernel does, and the connection stays with it.
-const KERNEL_FLAGS: c_int = libc::MSG_OOB | libc::MSG_ZEROCOPY | libc::MSG_FASTOPEN;
+pub(crate) const KERNEL_FLAGS: c_int = libc::MSG_OOB | libc::MSG_ZEROCOPY | libc::MSG_FASTOPEN;
 
 /// The sending calls, on a pipe; `kernel` makes the call that the program made.
 ///
@@ -43,9 +43,6 @@ pub(crate) unsafe fn send(
     flags: c_int,
     kernel: impl FnOnce() -> isize,
 ) -> isize {
-    if flags & KERNEL_FLAGS != 0 {
-        super::pin::pin(fd, pipe.socket, Reason::Option);
-    }
     let total = match buffers::total(buffers) {
         Ok(total) => total,
         Err(error) => return answer(Err(error)),
@@ -115,10 +112,11 @@ unsafe fn send_rest(fd: c_int, buffers: &[iovec], total: usize, done: usize, fla
 #[inline]
 pub(crate) fn lock_writes(fd: c_int, pipe: &Pipe) -> Taken {
     loop {
-        match pipe.entry.write_lock.0.take() {
+        // A bell that somebody owed when he died: the next publication rings.
+        match pipe.entry.write_lock.0.take_after(|| pipe.outgoing().want_bell()) {
             Taken::Not => {
                 pipe.outgoing().close();
-                if pipe.entry.write_lock.0.step_around(is_bell_out(fd, pipe)) {
+                if pipe.entry.write_lock.0.step_around(|| is_bell_out(fd, pipe)) {
                     super::pin::mark(pipe, Reason::Stopped);
                     return Taken::Ours;
                 }
@@ -177,32 +175,27 @@ unsafe fn push(fd: c_int, pipe: &Pipe, buffers: &[iovec], total: usize, nonblock
             spill(fd, pipe);
             return Pushed::Spilled(done);
         }
-        let count = buffers::good(buffers, done, room, false);
-        if count == 0 {
+        // As in the kernel, a stretch that cannot be read as a whole is not sent in part.
+        if buffers::good(buffers, done, room, false) < room {
             return Pushed::Faulted(done);
         }
         // SAFETY: the ring is as long as any checked capacity; the caller's promise.
-        unsafe { buffers::gather(pipe.outgoing_ring(), span, buffers, done, count) };
-        match outgoing.publish(span.position, count) {
+        unsafe { buffers::gather(pipe.outgoing_ring(), span, buffers, done, room) };
+        match outgoing.publish(span.position, room) {
             Ok(()) => {}
             Err(NotPublished::Moved) => continue,
-            Err(NotPublished::Closed) if !pipe.entry.write_lock.0.is_mine() => {
-                // We were stopped for so long that another writer went on without us.
-                return Pushed::Spilled(done);
-            }
             Err(NotPublished::Closed) => {
-                // The reader leaves, or a signal handler of this thread has spilled already.
-                if is_ring(outgoing.epoch()) {
-                    spill(fd, pipe);
-                }
+                // The reader leaves; or a signal handler of this thread has spilled already; or we were stopped for
+                // so long that another writer goes on without us.
+                spill(fd, pipe);
                 return Pushed::Spilled(done);
             }
         }
-        done += count;
-        arena::add(&pipe.entry.counters.sent, count as u64);
-        if outgoing.bell_due()
+        done += room;
+        arena::add(&pipe.entry.counters.sent, room as u64);
+        if outgoing.is_bell_wanted()
             && let Err(error) = ring_bell(fd, pipe)
-            && done == count
+            && done == room
         {
             return Pushed::Dead(error);
         }
@@ -213,32 +206,32 @@ unsafe fn push(fd: c_int, pipe: &Pipe, buffers: &[iovec], total: usize, nonblock
     }
 }
 
-/// Wakes whoever sleeps at the other end: one byte. Under the write lock.
+/// Wakes whoever sleeps at the other end, once: one byte. Under the write lock.
 fn ring_bell(fd: c_int, pipe: &Pipe) -> Result<(), Errno> {
-    let bells = &pipe.outgoing().switch.bells;
-    // Counted before it is sent: a bell that arrives is always accounted for. A locked addition, because a
-    // signal handler that writes to this socket may come in between.
-    let send = || {
-        if !is_ring(pipe.outgoing().epoch()) {
-            // A signal handler has spilled since the publication: the kernel lane wakes by itself.
-            return Err(Errno(libc::ECANCELED));
+    let outgoing = pipe.outgoing();
+    let bells = &outgoing.switch.bells;
+    let count = || {
+        // A signal handler that has spilled since the publication has woken the reader by the kernel lane.
+        let due = is_ring(outgoing.epoch()) && outgoing.bell_due();
+        if due {
+            // Counted before it is sent: a bell that arrives is always accounted for.
+            bells.fetch_add(1, Ordering::Release);
         }
-        bells.fetch_add(1, Ordering::Release);
-        kernel::send(fd, &[0], libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
+        due
     };
+    let send = || kernel::send(fd, &[0], libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL);
     // No signal handler may spill between the look and the bell, which would become data.
     let mask = kernel::block_signals();
-    // Stepped around: the ring is closed, and who did it has told the reader.
-    let rung = pipe.entry.write_lock.0.ringing(send);
+    let rung = pipe.entry.write_lock.0.ringing(count, send);
     kernel::restore_signals(mask);
-    let Some(rung) = rung else { return Ok(()) };
     match rung {
-        Err(Errno(libc::ECANCELED)) => Ok(()),
-        Ok(_) => {
+        // Answered already; or stepped around: the ring is closed, and who did it has told the reader.
+        None => Ok(()),
+        Some(Ok(_)) => {
             arena::add(&pipe.entry.counters.doorbells, 1);
             Ok(())
         }
-        Err(error) => {
+        Some(Err(error)) => {
             bells.fetch_sub(1, Ordering::Release);
             // EAGAIN: the queue is full of what the sleeper has not taken: that wakes it.
             if error.0 == libc::EAGAIN { Ok(()) } else { Err(error) }
@@ -295,7 +288,7 @@ fn may_open(pipe: &Pipe, epoch: u32) -> bool {
     pipe.is_open()
         && outgoing.reader.ready.load(Ordering::Acquire) == 1
         && outgoing.reader_epoch() == epoch
-        && pipe.entry.writers.load(Ordering::SeqCst) == 0
+        && pipe.entry.writers.is_empty()
         && pipe.entry.flags.load(Ordering::Relaxed) & FLAG_SHUT_WRITE == 0
         && pipe.other_end() == END_JOINED
 }
@@ -304,9 +297,8 @@ fn may_open(pipe: &Pipe, epoch: u32) -> bool {
 #[cold]
 fn open(fd: c_int, pipe: &Pipe, epoch: u32) -> bool {
     let outgoing = pipe.outgoing();
-    if outgoing.producer.capacity.load(Ordering::Relaxed) == 0
-        && !resize(pipe, FIRST_CAPACITY.min(config::ring_max()))
-    {
+    let (capacity, room) = (outgoing.producer.capacity.load(Ordering::Relaxed), room(fd, pipe));
+    if (capacity == 0 || capacity > room) && !resize(pipe, FIRST_CAPACITY.min(room)) {
         super::pin::mark(pipe, Reason::NoMemory);
         return false;
     }
@@ -337,9 +329,16 @@ fn open_quietly(fd: c_int, pipe: &Pipe, epoch: u32) -> bool {
 /// From the ring to the kernel lane; needs nothing from the reader. Under the write lock.
 #[cold]
 pub(crate) fn spill(fd: c_int, pipe: &Pipe) {
-    let mask = kernel::block_signals();
-    pipe.entry.write_lock.0.firmly(|| spill_quietly(fd, pipe));
-    kernel::restore_signals(mask);
+    while is_ring(pipe.outgoing().epoch()) {
+        let mask = kernel::block_signals();
+        let done = pipe.entry.write_lock.0.firmly(|| spill_quietly(fd, pipe));
+        kernel::restore_signals(mask);
+        if done.is_none() {
+            // Somebody has stepped around us and may not have left the ring yet: what we write into the kernel's
+            // lane before that would be taken for a bell. The caller's release is for this lock, too.
+            let _ = lock_writes(fd, pipe);
+        }
+    }
     arena::add(&pipe.entry.counters.spills, 1);
 }
 
@@ -370,10 +369,34 @@ fn spill_quietly(fd: c_int, pipe: &Pipe) {
 fn grow(pipe: &Pipe) -> bool {
     let outgoing = pipe.outgoing();
     let capacity = outgoing.producer.capacity.load(Ordering::Relaxed);
-    let most = config::ring_max();
+    let most = pipe.entry.room.load(Ordering::Relaxed).min(config::ring_max());
     let empty = outgoing.consumer.head.load(Ordering::Acquire)
         == outgoing.producer.tail.load(Ordering::Relaxed) & !sockshim_ring::layout::CLOSED;
     empty && capacity < most && resize(pipe, capacity.saturating_mul(4).min(most))
+}
+
+/// Finds out how large the ring may become: neither end's buffer size forbids it. Under the write lock.
+fn room(fd: c_int, pipe: &Pipe) -> u32 {
+    let own = options::room(fd, libc::SO_SNDBUF);
+    let room = match pipe.outgoing().reader.room.load(Ordering::Relaxed) {
+        0 => own,
+        other => own.min(1 << other.ilog2()),
+    };
+    pipe.entry.room.store(room, Ordering::Relaxed);
+    room
+}
+
+/// Leaves a ring that is too large for the send buffer: it opens again smaller.
+pub(crate) fn fit(fd: c_int, pipe: &Pipe) {
+    let taken = lock_writes(fd, pipe);
+    if pipe.is_mapped() {
+        let outgoing = pipe.outgoing();
+        let too_large = outgoing.producer.capacity.load(Ordering::Relaxed) > room(fd, pipe);
+        if too_large && is_ring(outgoing.epoch()) {
+            spill(fd, pipe);
+        }
+    }
+    pipe.entry.write_lock.0.release(taken);
 }
 
 /// Gives pages to the ring, then its capacity. The ring is empty.
@@ -396,7 +419,7 @@ fn wait_for_room(pipe: &Pipe, seen_head: u64, nonblocking: bool) -> bool {
     let mut kernel_read = outgoing.reader.kernel_read.load(Ordering::Relaxed);
     loop {
         for _ in 0..16 {
-            if outgoing.consumer.head.load(Ordering::Acquire) != seen_head {
+            if outgoing.has_moved_on(seen_head) {
                 return true;
             }
             core::hint::spin_loop();
@@ -463,7 +486,7 @@ pub(crate) fn send_file(
                 }
                 done += read;
                 arena::add(&pipe.entry.counters.sent, read as u64);
-                if outgoing.bell_due() && ring_bell(fd, pipe).is_err() {
+                if outgoing.is_bell_wanted() && ring_bell(fd, pipe).is_err() {
                     break Some(Ok(done));
                 }
             }
@@ -505,18 +528,28 @@ pub(crate) fn in_kernel_lane(fd: c_int, pipe: &Pipe, kernel: impl FnOnce() -> is
     through_kernel(pipe, taken, usize::MAX >> 1, kernel)
 }
 
+/// After a kernel send: an end that has left answers with a reset, and that one is real.
+pub(crate) fn note_vain(pipe: &Pipe) {
+    if pipe.is_mapped() && matches!(pipe.other_end(), END_LEFT | END_RESET) {
+        pipe.entry.flags.fetch_or(FLAG_SENT_IN_VAIN, Ordering::Relaxed);
+    }
+}
+
 /// Makes a kernel call as a counted writer; the write lock is released before.
 fn through_kernel(pipe: &Pipe, taken: Taken, wanted: usize, kernel: impl FnOnce() -> isize) -> isize {
-    pipe.entry.writers.fetch_add(1, Ordering::SeqCst);
+    let counted = pipe.entry.writers.enter(pipe.socket.generation);
     pipe.entry.write_lock.0.release(taken);
     let sent = kernel();
     let errno = Errno::last();
-    pipe.entry.writers.fetch_sub(1, Ordering::SeqCst);
+    if counted {
+        pipe.entry.writers.leave(pipe.socket.generation);
+    }
     if sent < wanted as isize {
         // The kernel tells when there is room again (EPOLLOUT).
         pipe.entry.flags.fetch_or(FLAG_NO_SPACE, Ordering::Relaxed);
     }
     if sent > 0 {
+        note_vain(pipe);
         arena::add(&pipe.entry.counters.kernel_sent, sent as u64);
         trace::note(-1, pipe.entry);
     }

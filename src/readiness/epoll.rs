@@ -15,7 +15,9 @@ pub(crate) mod wait;
 
 use crate::error::Errno;
 use crate::pipe::{Pipe, attach, io};
-use crate::registry::arena::{self, Arena, Entry, FLAG_LISTENER, READY, Registration, STATE_HOST, SetEntry};
+use crate::registry::arena::{
+    self, Arena, Entry, FLAG_LISTENER, REGISTRATIONS, Registration, STATE_HOST, SetEntry,
+};
 use crate::registry::lock::{self, Taken};
 use crate::registry::reason::Reason;
 use crate::registry::table::{self, Descriptor, Set};
@@ -51,6 +53,11 @@ pub(crate) const NESTED: u32 = 32;
 pub(crate) const FOREIGN: u32 = 64;
 /// Hot, and with a bell wanted while a thread of the set sleeps.
 pub(crate) const ARMED: u32 = 128;
+/// Deleted by the program, and not yet by us: many programs add a descriptor again at once (redis-benchmark
+/// twice for each request). What the kernel tells meanwhile is ignored; before a sleep it is really deleted.
+pub(crate) const PARKED: u32 = 256;
+/// The kernel's registration of a socket asks for EPOLLOUT. Only before a sleep: whoever is awake looks.
+pub(crate) const ASKS_ROOM: u32 = 512;
 /// From here on: scans since it was last ready.
 pub(crate) const IDLE_ONE: u32 = 1 << 16;
 
@@ -81,6 +88,13 @@ pub(crate) fn ctl(
     {
         // Better managed from the start than upgraded later, which may report an edge once more.
         attach::prepare(target, socket);
+        make_place(arena, socket);
+    }
+    if operation == libc::EPOLL_CTL_MOD
+        && event.is_some()
+        && let Descriptor::Socket(socket) = kind
+    {
+        attach::prepare_rearmed(target, socket, set.slot);
     }
     let interesting = match kind {
         Descriptor::Socket(socket) => socket.entry().is_some_and(|socket| {
@@ -118,12 +132,23 @@ fn ctl_locked(
 ) -> Result<(), Errno> {
     let entry = arena.set(set.slot);
     let found = list::find(arena, entry, set.slot, target, kind);
+    let parked = found.filter(|index| arena.registration(*index).flags.load(Ordering::Relaxed) & PARKED != 0);
     match (operation, found, event) {
         (libc::EPOLL_CTL_ADD, _, Some(event)) => {
             if !interesting {
                 return kernel::epoll_ctl(fd, operation, target, Some(&event));
             }
-            add(arena, fd, set, target, event, kind)
+            check_exclusive(event.events, kind)?;
+            match parked {
+                Some(index) => {
+                    unpark(arena, fd, entry, index, &event);
+                    Ok(())
+                }
+                None => add(arena, fd, set, target, event, kind),
+            }
+        }
+        (libc::EPOLL_CTL_MOD, _, Some(_)) | (libc::EPOLL_CTL_DEL, ..) if parked.is_some() => {
+            Err(Errno(libc::ENOENT))
         }
         (libc::EPOLL_CTL_MOD, Some(index), Some(event)) => {
             let registration = arena.registration(index);
@@ -133,6 +158,13 @@ fn ctl_locked(
                 return Ok(());
             }
             modify(arena, fd, entry, index, &event)
+        }
+        (libc::EPOLL_CTL_DEL, Some(index), _) if can_park(arena, entry, index) => {
+            arena.registration(index).flags.fetch_or(PARKED, Ordering::Relaxed);
+            entry.parked.fetch_add(1, Ordering::Relaxed);
+            // There it is found before the next sleep.
+            hot::warm(arena, entry, index);
+            Ok(())
         }
         (libc::EPOLL_CTL_DEL, Some(index), _) => {
             let result = kernel::epoll_ctl(fd, operation, target, event.as_ref());
@@ -152,19 +184,21 @@ fn add(
     kind: Descriptor,
 ) -> Result<(), Errno> {
     let entry = arena.set(set.slot);
-    if event.events & EPOLLEXCLUSIVE as u32 != 0
-        && (event.events & !EXCLUSIVE_TAKES != 0 || matches!(kind, Descriptor::Set(_)))
-    {
-        return Err(Errno(libc::EINVAL));
-    }
     let managed = match kind {
         Descriptor::Socket(socket) => socket.entry().is_some_and(is_ready_reader),
-        _ => true,
+        Descriptor::Set(inner) => {
+            watch(arena, target, inner.slot);
+            true
+        }
+        Descriptor::Host => true,
     };
     let Some(index) = arena.take_registration() else {
         return add_unseen(fd, target, &event);
     };
-    let given = if managed { kernel_event(entry, index, event.events, kind) } else { event };
+    // For room the kernel is asked before a sleep (`hot::arm`).
+    let exact = entry.watched.load(Ordering::Relaxed) != 0 || !matches!(kind, Descriptor::Socket(_));
+    let asked = if exact { event.events } else { event.events & !(EPOLLOUT as u32) };
+    let given = if managed { kernel_event(entry, index, asked, kind) } else { event };
     if let Err(error) = kernel::epoll_ctl(fd, libc::EPOLL_CTL_ADD, target, Some(&given)) {
         arena.registration(index).set.store(u32::MAX, Ordering::Relaxed);
         arena.free_registration(index);
@@ -179,10 +213,111 @@ fn add(
         return Ok(());
     }
     if managed {
+        if asked & EPOLLOUT as u32 != 0 {
+            registration.flags.fetch_or(ASKS_ROOM, Ordering::Relaxed);
+        }
         hot::warm(arena, entry, index);
         poke(arena, fd, entry, index);
     }
     Ok(())
+}
+
+/// What the kernel refuses beside EPOLLEXCLUSIVE, which it is not told of.
+fn check_exclusive(events: u32, kind: Descriptor) -> Result<(), Errno> {
+    let is_wrong = events & !EXCLUSIVE_TAKES != 0 || matches!(kind, Descriptor::Set(_));
+    if events & EPOLLEXCLUSIVE as u32 != 0 && is_wrong { Err(Errno(libc::EINVAL)) } else { Ok(()) }
+}
+
+/// Whether a registration may stay with the kernel when the program deletes it.
+fn can_park(arena: &Arena, set: &SetEntry, index: u32) -> bool {
+    let flags = arena.registration(index).flags.load(Ordering::Relaxed);
+    flags & (MANAGED | NESTED | FOREIGN | ENDING) == MANAGED && set.watched.load(Ordering::Relaxed) == 0
+}
+
+/// The program adds again what it had deleted.
+fn unpark(arena: &Arena, fd: c_int, set: &SetEntry, index: u32, event: &epoll_event) {
+    let registration = arena.registration(index);
+    let _ = tell_kernel(fd, set, index, registration.events.load(Ordering::Relaxed), event.events);
+    keep(registration, event);
+    // What the kernel has told meanwhile stays: it tells an end once.
+    registration.reported.store(u64::MAX, Ordering::Relaxed);
+    registration.ended.store(0, Ordering::Relaxed);
+    registration.flags.fetch_and(!(PARKED | DISABLED), Ordering::Relaxed);
+    registration.flags.fetch_or(FRESH, Ordering::Relaxed);
+    set.parked.fetch_sub(1, Ordering::Relaxed);
+    hot::warm(arena, set, index);
+    poke(arena, fd, set, index);
+}
+
+/// Somebody looks at the set from outside, by poll(2) or another set: from now on the kernel's set must say no
+/// more than the program's would.
+pub(crate) fn watch(arena: &Arena, fd: c_int, slot: u32) {
+    let set = arena.set(slot);
+    if set.watched.load(Ordering::Relaxed) != 0 {
+        return;
+    }
+    let taken = lock_set(set);
+    set.watched.store(1, Ordering::Relaxed);
+    flush_parked(arena, fd, set);
+    let mut next = set.first.load(Ordering::Relaxed);
+    for _ in 0..REGISTRATIONS {
+        let Some(index) = next.checked_sub(1) else { break };
+        let registration = arena.registration(index);
+        if registration.flags.load(Ordering::Relaxed) & (MANAGED | NESTED | FOREIGN) == MANAGED {
+            let _ = ask_kernel(fd, set, index, registration, registration.events.load(Ordering::Relaxed));
+        }
+        next = registration.next.load(Ordering::Relaxed);
+    }
+    set.lock.release(taken);
+}
+
+/// Deletes from the kernel's set what the program has deleted. Under the set's lock.
+fn flush_parked(arena: &Arena, fd: c_int, set: &SetEntry) {
+    if set.parked.load(Ordering::Relaxed) > 0 {
+        hot::remove_parked(arena, set, |registration| delete_from_kernel(fd, registration));
+    }
+}
+
+fn delete_from_kernel(fd: c_int, registration: &Registration) {
+    // It fails when the number is another file's by now; then nothing but an ignored event is left of it.
+    let _ = kernel::epoll_ctl(fd, libc::EPOLL_CTL_DEL, registration.fd.load(Ordering::Relaxed), None);
+}
+
+/// A socket remembers a few sets only: those that it has left make place.
+fn make_place(arena: &Arena, socket: Socket) {
+    if let Some(entry) = socket.entry()
+        && entry.registrations.iter().all(|place| place.load(Ordering::Relaxed) != 0)
+    {
+        unregister_parked(arena, entry, |_| true);
+    }
+}
+
+/// Before `fd` is closed, while the open file description has other names: the kernel would keep a
+/// registration of that number, which nobody could delete any more.
+pub(crate) fn forget_number(arena: &Arena, entry: &Entry, fd: c_int) {
+    unregister_parked(arena, entry, |registration| registration.fd.load(Ordering::Relaxed) == fd);
+}
+
+/// Deletes those parked registrations of a socket that are `wanted`.
+fn unregister_parked(arena: &Arena, entry: &Entry, wanted: impl Fn(&Registration) -> bool) {
+    for place in &entry.registrations {
+        let Some(index) = place.load(Ordering::Acquire).checked_sub(1) else { continue };
+        let registration = arena.registration(index);
+        if registration.flags.load(Ordering::Relaxed) & PARKED == 0 || !wanted(registration) {
+            continue;
+        }
+        let Some(slot) = registration.set.load(Ordering::Acquire).checked_sub(1) else { continue };
+        let set = arena.set(slot);
+        let Some(fd) = descriptor_of(slot, set) else { continue };
+        let taken = lock_set(set);
+        if place.load(Ordering::Acquire) == index + 1
+            && registration.flags.load(Ordering::Relaxed) & PARKED != 0
+        {
+            delete_from_kernel(fd, registration);
+            list::remove(arena, index);
+        }
+        set.lock.release(taken);
+    }
 }
 
 /// No room to remember it: the socket stays with (or goes back to) the kernel.
@@ -199,17 +334,11 @@ fn modify(arena: &Arena, fd: c_int, set: &SetEntry, index: u32, event: &epoll_ev
         // Not allowed (epoll_ctl(2)); the kernel knows nothing of the flag here.
         return Err(Errno(libc::EINVAL));
     }
-    let changed = (before ^ event.events) & (EPOLLOUT | libc::EPOLLPRI) as u32;
-    let is_plain = registration.flags.load(Ordering::Relaxed) & (NESTED | FOREIGN) == 0;
-    if changed != 0 || !is_plain {
-        let kind =
-            if is_plain { Descriptor::Socket(Socket { slot: 0, generation: 0 }) } else { Descriptor::Host };
-        kernel::epoll_ctl(
-            fd,
-            libc::EPOLL_CTL_MOD,
-            target,
-            Some(&kernel_event(set, index, event.events, kind)),
-        )?;
+    if registration.flags.load(Ordering::Relaxed) & (NESTED | FOREIGN) != 0 {
+        let event = kernel_event(set, index, event.events, Descriptor::Host);
+        kernel::epoll_ctl(fd, libc::EPOLL_CTL_MOD, target, Some(&event))?;
+    } else {
+        tell_kernel(fd, set, index, before, event.events)?;
     }
     keep(registration, event);
     registration.flags.fetch_and(!DISABLED, Ordering::Relaxed);
@@ -221,12 +350,56 @@ fn modify(arena: &Arena, fd: c_int, set: &SetEntry, index: u32, event: &epoll_ev
 
 /// What the kernel is told about a managed registration.
 fn kernel_event(set: &SetEntry, index: u32, events: u32, kind: Descriptor) -> epoll_event {
-    let own = (EPOLLIN | EPOLLRDHUP | EPOLLET) as u32;
+    // What only our own waits look at may be too wide: it needs no change then.
+    let wide = if set.watched.load(Ordering::Relaxed) == 0 { EPOLLIN | EPOLLRDHUP } else { 0 };
     let events = match kind {
-        Descriptor::Socket(_) => own | events & (EPOLLOUT | libc::EPOLLPRI) as u32,
+        Descriptor::Socket(_) => (EPOLLET | wide) as u32 | asks_kernel(events),
         _ => events,
     };
     epoll_event { events, u64: set.prefix.load(Ordering::Relaxed) | u64::from(index) }
+}
+
+/// What of a socket the kernel is asked so that a pipe's `events` can be told. A bell comes as EPOLLIN, and with
+/// EPOLLRDHUP an end is told from a bell.
+const fn asks_kernel(events: u32) -> u32 {
+    let reads = if events & (EPOLLIN | libc::EPOLLRDNORM) as u32 != 0 { EPOLLIN | EPOLLRDHUP } else { 0 };
+    reads as u32 | events & (EPOLLRDHUP | EPOLLOUT | libc::EPOLLPRI) as u32
+}
+
+/// The program changes its mask on a socket. Unless others watch the set, the kernel must hear of it only when
+/// it would tell of room in vain, or of urgent data: so what most programs do between two requests needs no
+/// system call.
+fn tell_kernel(fd: c_int, set: &SetEntry, index: u32, before: u32, after: u32) -> Result<(), Errno> {
+    let Some(arena) = arena::get() else { return Ok(()) };
+    let registration = arena.registration(index);
+    let exact = set.watched.load(Ordering::Relaxed) != 0;
+    let asks_room = registration.flags.load(Ordering::Relaxed) & ASKS_ROOM != 0;
+    let room = asks_room && after & EPOLLOUT as u32 == 0;
+    let changed = asks_kernel(before) ^ asks_kernel(after);
+    let matters = if exact { changed != 0 } else { changed & libc::EPOLLPRI as u32 != 0 };
+    if room || matters {
+        let kept = if exact { after } else { after & !(EPOLLOUT as u32) };
+        ask_kernel(fd, set, index, registration, kept)?;
+    }
+    Ok(())
+}
+
+/// Sets the kernel's mask of a socket's registration.
+fn ask_kernel(
+    fd: c_int,
+    set: &SetEntry,
+    index: u32,
+    registration: &Registration,
+    events: u32,
+) -> Result<(), Errno> {
+    let event = kernel_event(set, index, events, Descriptor::Socket(Socket { slot: 0, generation: 0 }));
+    kernel::epoll_ctl(fd, libc::EPOLL_CTL_MOD, registration.fd.load(Ordering::Relaxed), Some(&event))?;
+    if events & EPOLLOUT as u32 != 0 {
+        registration.flags.fetch_or(ASKS_ROOM, Ordering::Relaxed);
+    } else {
+        registration.flags.fetch_and(!ASKS_ROOM, Ordering::Relaxed);
+    }
+    Ok(())
 }
 
 fn keep(registration: &Registration, event: &epoll_event) {
@@ -244,11 +417,8 @@ fn poke(arena: &Arena, fd: c_int, set: &SetEntry, index: u32) {
     if registration.flags.load(Ordering::Relaxed) & (NESTED | FOREIGN) != 0 {
         return;
     }
-    let target = registration.fd.load(Ordering::Relaxed);
-    let kind = Descriptor::Socket(Socket { slot: 0, generation: 0 });
-    let mut event = kernel_event(set, index, registration.events.load(Ordering::Relaxed), kind);
-    event.events |= EPOLLOUT as u32;
-    let _ = kernel::epoll_ctl(fd, libc::EPOLL_CTL_MOD, target, Some(&event));
+    let events = registration.events.load(Ordering::Relaxed) | EPOLLOUT as u32;
+    let _ = ask_kernel(fd, set, index, registration, events);
 }
 
 /// The registrations of a socket that comes onto a pipe become managed. False when one cannot be reached.
@@ -274,7 +444,15 @@ pub(crate) fn upgrade(pipe: &Pipe) -> bool {
         };
         if result.is_ok() {
             // Whether the kernel has told the program of what is unread cannot be known: it is told (again).
-            registration.flags.fetch_or(MANAGED | FRESH, Ordering::Relaxed);
+            let mut flags = MANAGED | FRESH;
+            if events & EPOLLOUT as u32 != 0 {
+                flags |= ASKS_ROOM;
+            }
+            if events & libc::EPOLLONESHOT as u32 != 0 {
+                // The program is about to say that it wants the next one: see `waits_for_rearm`.
+                flags |= DISABLED;
+            }
+            registration.flags.fetch_or(flags, Ordering::Relaxed);
             hot::warm(arena, set, index);
         } else {
             set.managed.fetch_sub(1, Ordering::Release);
@@ -285,6 +463,23 @@ pub(crate) fn upgrade(pipe: &Pipe) -> bool {
         }
     }
     true
+}
+
+/// Whether a registration is one-shot: only the kernel knows whether it has told of it. So the connection comes
+/// onto its pipe when the program arms it again, which is just about to happen to `rearmed` (a set's slot and a
+/// descriptor).
+pub(crate) fn waits_for_rearm(entry: &Entry, rearmed: Option<(u32, c_int)>) -> bool {
+    let Some(arena) = arena::get() else { return false };
+    entry.registrations.iter().any(|place| {
+        let Some(index) = place.load(Ordering::Acquire).checked_sub(1) else { return false };
+        let registration = arena.registration(index);
+        registration.flags.load(Ordering::Relaxed) & MANAGED == 0
+            && registration.events.load(Ordering::Relaxed) & libc::EPOLLONESHOT as u32 != 0
+            && rearmed.is_none_or(|(slot, fd)| {
+                registration.set.load(Ordering::Relaxed) != slot + 1
+                    || registration.fd.load(Ordering::Relaxed) != fd
+            })
+    })
 }
 
 /// The registrations of a socket that has gone back to the kernel for good become the program's own again.
@@ -298,7 +493,10 @@ pub(crate) fn downgrade(pipe: &Pipe) -> bool {
         let Some(fd) = descriptor_of(slot, set) else { return false };
         let taken = lock_set(set);
         let flags = registration.flags.load(Ordering::Relaxed);
-        if taken == Taken::Ours && flags & MANAGED != 0 {
+        if taken == Taken::Ours && flags & PARKED != 0 {
+            delete_from_kernel(fd, registration);
+            list::remove(arena, index);
+        } else if taken == Taken::Ours && flags & MANAGED != 0 {
             let mut events = registration.events.load(Ordering::Relaxed);
             if flags & DISABLED != 0 {
                 events &= (EPOLLET | libc::EPOLLONESHOT) as u32;
@@ -334,7 +532,8 @@ pub(crate) fn relies_on_bells(pipe: &Pipe) -> bool {
         let Some(index) = place.load(Ordering::Acquire).checked_sub(1) else { return false };
         let registration = arena.registration(index);
         let Some(slot) = registration.set.load(Ordering::Acquire).checked_sub(1) else { return false };
-        let cold = registration.flags.load(Ordering::Acquire) & (MANAGED | HOT | DISABLED) == MANAGED;
+        let cold =
+            registration.flags.load(Ordering::Acquire) & (MANAGED | HOT | DISABLED | PARKED) == MANAGED;
         cold || arena::others_asleep(&arena.set(slot).sleepers, me, true)
     })
 }
@@ -378,7 +577,7 @@ pub(crate) fn free_set(arena: &Arena, slot: u32, generation: u32) {
 pub(crate) fn lock_set(set: &SetEntry) -> Taken {
     loop {
         match set.lock.take() {
-            Taken::Not => kernel::nap(1000),
+            Taken::Not => _ = kernel::nap(1000),
             taken => return taken,
         }
     }
@@ -386,7 +585,7 @@ pub(crate) fn lock_set(set: &SetEntry) -> Taken {
 
 /// Whether the socket's kernel registration must be managed.
 fn is_ready_reader(entry: &Entry) -> bool {
-    entry.readers.load(Ordering::Acquire) & READY != 0
+    entry.readers.is_ready()
 }
 
 /// Whether 64 bits look like our tag in this set.

@@ -6,7 +6,7 @@ use crate::pipe::{Pipe, attach, events, io, read, spin};
 use crate::registry::arena::{self, Arena, Entry, STATE_UNDECIDED, STATE_WAITING};
 use crate::registry::table::{self, Descriptor};
 use crate::registry::{Socket, lock};
-use crate::sys::{kernel, real};
+use crate::sys::{cancel, kernel, real};
 use core::ffi::c_int;
 use core::sync::atomic::{AtomicU32, Ordering};
 use libc::{pollfd, sigset_t};
@@ -18,7 +18,7 @@ static SPIN: AtomicU32 = AtomicU32::new(0);
 enum Kind {
     Pipe(Pipe),
     /// A connection that may come onto a pipe: counted while we are in the kernel.
-    Candidate(&'static Entry),
+    Candidate(Socket, &'static Entry),
     /// An epoll set with pipes.
     Set(u32),
     Kernel,
@@ -41,7 +41,7 @@ fn kind_of_socket(socket: Socket) -> Kind {
         return Kind::Pipe(pipe);
     }
     match entry.state.load(Ordering::Relaxed) {
-        STATE_UNDECIDED | STATE_WAITING | arena::STATE_PIPE => Kind::Candidate(entry),
+        STATE_UNDECIDED | STATE_WAITING | arena::STATE_PIPE => Kind::Candidate(socket, entry),
         _ => Kind::Kernel,
     }
 }
@@ -63,6 +63,7 @@ pub(crate) unsafe fn poll(
     deadline: Deadline,
     mask: *const sigset_t,
 ) -> Result<usize, Errno> {
+    cancel::point();
     for entry in entries.iter() {
         if let Descriptor::Socket(socket) = table::find(entry.fd) {
             attach::prepare(entry.fd, socket);
@@ -124,7 +125,7 @@ fn evaluate(entries: &mut [pollfd]) -> Result<usize, Errno> {
                 let has = arena::get().is_some_and(|arena| epoll::hot::is_readable(arena, entry.fd, slot));
                 entry.revents = shown | if has { entry.events & events::READABLE } else { 0 };
             }
-            Kind::Candidate(_) | Kind::Kernel => others = true,
+            Kind::Candidate(..) | Kind::Kernel => others = true,
         }
         ready += usize::from(entry.revents != 0);
     }
@@ -141,7 +142,7 @@ fn evaluate_kernel(entries: &mut [pollfd]) -> Result<usize, Errno> {
     for slice in entries.chunks_mut(64) {
         let mut copy = [EMPTY; 64];
         for (copy, entry) in copy.iter_mut().zip(slice.iter()) {
-            if matches!(kind(entry.fd), Kind::Candidate(_) | Kind::Kernel) {
+            if matches!(kind(entry.fd), Kind::Candidate(..) | Kind::Kernel) {
                 *copy = pollfd { fd: entry.fd, events: entry.events, revents: 0 };
             }
         }
@@ -174,19 +175,16 @@ unsafe fn sleep(entries: &mut [pollfd], deadline: Deadline, mask: *const sigset_
     for entry in entries.iter_mut() {
         entry.revents = NOTHING;
         match kind(entry.fd) {
-            Kind::Pipe(pipe) => match arena::enroll(&pipe.entry.sleepers, me) {
-                Some(place) => {
-                    entry.revents = ENROLLED + place as i16;
-                    let incoming = pipe.incoming();
-                    read::want_bell(&pipe);
-                    let asks = entry.events & events::READABLE != 0;
-                    quiet &= !asks || !events::has_ring_bytes(&pipe);
-                    quiet &= !asks || incoming.epoch() == incoming.reader_epoch() || !pipe.is_mapped();
-                }
-                None => quiet = false,
-            },
-            Kind::Candidate(shared) => {
-                if io::enter_plain(&shared.readers) {
+            Kind::Pipe(pipe) => {
+                entry.revents = ENROLLED + arena::enroll(&pipe.entry.sleepers, me) as i16;
+                let incoming = pipe.incoming();
+                read::want_bell(&pipe);
+                let asks = entry.events & events::READABLE != 0;
+                quiet &= !asks || !events::has_ring_bytes(&pipe);
+                quiet &= !asks || incoming.epoch() == incoming.reader_epoch() || !pipe.is_mapped();
+            }
+            Kind::Candidate(socket, shared) => {
+                if shared.readers.enter(socket.generation) {
                     entry.revents = COUNTED;
                 } else {
                     quiet = false;
@@ -194,7 +192,7 @@ unsafe fn sleep(entries: &mut [pollfd], deadline: Deadline, mask: *const sigset_
             }
             Kind::Set(slot) => {
                 if let Some(arena) = arena::get() {
-                    quiet &= arm_set(arena, slot);
+                    quiet &= arm_set(arena, entry.fd, slot);
                 }
             }
             Kind::Kernel => {}
@@ -226,10 +224,11 @@ unsafe fn sleep(entries: &mut [pollfd], deadline: Deadline, mask: *const sigset_
     }
 }
 
-fn arm_set(arena: &Arena, slot: u32) -> bool {
+fn arm_set(arena: &Arena, fd: c_int, slot: u32) -> bool {
+    epoll::watch(arena, fd, slot);
     let set = arena.set(slot);
     let taken = epoll::lock_set(set);
-    let quiet = epoll::hot::arm_all(arena, set, 0);
+    let quiet = epoll::hot::arm_all(arena, fd, set, 0);
     set.lock.release(taken);
     quiet
 }
@@ -248,9 +247,9 @@ fn leave(entries: &mut [pollfd]) {
         let Descriptor::Socket(socket) = table::peek(entry.fd) else { continue };
         let Some(shared) = socket.entry() else { continue };
         if mark == COUNTED {
-            io::leave_plain(&shared.readers);
+            shared.readers.leave(socket.generation);
         } else {
-            arena::leave(&shared.sleepers, (mark - ENROLLED) as usize);
+            arena::leave(&shared.sleepers, (mark - ENROLLED) as usize, lock::thread());
         }
     }
 }

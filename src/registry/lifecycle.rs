@@ -49,6 +49,9 @@ pub(crate) fn accepted(listener: c_int, fd: c_int, flags: c_int) {
     }
     let nonblock = if flags & libc::SOCK_NONBLOCK != 0 { FLAG_NONBLOCK } else { 0 };
     let Some(socket) = enter(fd, FLAG_CONNECTED | FLAG_ACCEPTED | nonblock) else { return };
+    if let (Some(from), Some(to)) = (table::socket(listener).and_then(Socket::entry), socket.entry()) {
+        options::inherit(from, to);
+    }
     if config::upgrades_at_once() {
         attach::consider(fd, socket);
     }
@@ -104,12 +107,32 @@ pub(crate) fn inherited(fd: c_int) {
     let listens = kernel::sockopt(fd, libc::SOL_SOCKET, libc::SO_ACCEPTCONN, 0 as c_int) == Ok(1);
     if listens {
         entry.flags.fetch_or(FLAG_LISTENER, Ordering::Relaxed);
+        options::learn(fd, entry);
     } else if kernel::peer_address(fd).is_ok() {
         entry.flags.fetch_or(FLAG_CONNECTED, Ordering::Relaxed);
     }
     Socket::stay_host(entry, if listens { Reason::NotConnected } else { Reason::Inherited });
     pinning::adopt(fd, socket);
+    if entry.state.load(Ordering::Acquire) == arena::STATE_PINNED {
+        gather(fd, socket);
+    }
 }
+
+/// Other numbers of a socket that came with unread bytes: these are to be read by every one of its names.
+fn gather(fd: c_int, socket: Socket) {
+    let Ok(cookie) = kernel::cookie(fd) else { return };
+    for other in (0..MOST_GATHERED).filter(|&other| other != fd) {
+        if matches!(table::peek(other), Descriptor::Host) && kernel::cookie(other) == Ok(cookie) {
+            socket.refer();
+            if !table::set_socket(other, socket) {
+                socket.unrefer();
+            }
+        }
+    }
+}
+
+/// Numbers that are looked at for it.
+const MOST_GATHERED: c_int = 1024;
 
 /// Before the kernel closes `fd`. The caller goes on to close it.
 pub(crate) fn closing(fd: c_int) {
@@ -152,6 +175,9 @@ pub(crate) fn duplicated(old: c_int, new: c_int) {
             if !table::set_socket(new, socket) {
                 // A name that we cannot follow: everything through the kernel.
                 pin(old, Reason::AboveCap);
+            } else if (0..=2).contains(&new) {
+                // stdio's streams have it now, and call the kernel inside libc.
+                pin(old, Reason::Stdio);
             }
         }
         Descriptor::Set(set) => {
@@ -220,12 +246,12 @@ pub(crate) fn disconnecting(fd: c_int) {
     // What follows is a reset (tcp_disconnect in the kernel).
     entry.flags.fetch_or(arena::FLAG_LINGER_RESET, Ordering::Relaxed);
     end::leave(fd, socket, true);
-    entry.readers.store(0, Ordering::Release);
+    entry.readers.begin(socket.generation);
     entry.flags.fetch_and(FLAG_NONBLOCK, Ordering::AcqRel);
     entry.calls.store(0, Ordering::Relaxed);
     entry.bytes.store(0, Ordering::Relaxed);
     entry.reason.store(Reason::Undecided as u32, Ordering::Relaxed);
-    let state = if config::host_only() { arena::STATE_HOST } else { arena::STATE_UNDECIDED };
+    let state = if config::host_only().is_some() { arena::STATE_HOST } else { arena::STATE_UNDECIDED };
     entry.state.store(state, Ordering::Release);
 }
 
@@ -244,6 +270,18 @@ pub(crate) fn before_seccomp() {
     for fd in 0..arena::highest().max(INHERITED) as c_int {
         if let Descriptor::Socket(_) = table::find(fd) {
             pin(fd, Reason::Seccomp);
+        }
+    }
+}
+
+/// The process has an io_uring, whose doings cannot be seen: all connections are the kernel's from now on.
+pub(crate) fn ring_made() {
+    if !fork::is_own_process() || !config::ring_made() {
+        return;
+    }
+    for fd in 0..arena::highest() as c_int {
+        if let Descriptor::Socket(_) = table::peek(fd) {
+            pin(fd, Reason::IoUring);
         }
     }
 }
@@ -268,8 +306,8 @@ fn enter(fd: c_int, flags: u32) -> Option<Socket> {
         entry.number.store(fd as u32 + 1, Ordering::Relaxed);
         if kernel::is_restricted() {
             Socket::stay_host(entry, Reason::Seccomp);
-        } else if config::host_only() {
-            Socket::stay_host(entry, Reason::Configured);
+        } else if let Some(reason) = config::host_only() {
+            Socket::stay_host(entry, reason);
         }
     }
     table::set_socket(fd, socket);
@@ -294,8 +332,12 @@ fn release(fd: c_int, descriptor: Descriptor) {
         Descriptor::Host => {}
         Descriptor::Socket(socket) => {
             let Some(entry) = socket.entry() else { return };
-            if socket.unrefer() {
-                let last = is_last_holder(entry);
+            let leaves = socket.unrefer();
+            let last = leaves && is_last_holder(entry);
+            if !last {
+                epoll::forget_number(arena, entry, fd);
+            }
+            if leaves {
                 if last {
                     trace::closing(fd, entry);
                 }

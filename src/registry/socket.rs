@@ -29,6 +29,8 @@ pub(crate) struct Local {
     pub(crate) spin: AtomicU32,
     /// Reading position before unread bytes were put down for a successor, plus one; see `pipe::heritage`.
     pub(crate) handed_from: AtomicU64,
+    /// Kernel bytes that were put down in front of those.
+    pub(crate) handed_before: AtomicU64,
 }
 
 static LOCALS: [Local; SOCKETS] = [const {
@@ -41,6 +43,7 @@ static LOCALS: [Local; SOCKETS] = [const {
         watched_since: AtomicU64::new(0),
         spin: AtomicU32::new(0),
         handed_from: AtomicU64::new(0),
+        handed_before: AtomicU64::new(0),
     }
 }; SOCKETS];
 

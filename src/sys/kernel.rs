@@ -64,22 +64,39 @@ pub(crate) fn exists(task: u32) -> bool {
     is_restricted() || call!(SYS_kill, task, 0) != Err(Errno(libc::ESRCH))
 }
 
-/// Whether a thread is stopped by a signal or a debugger, rather than only waiting for a processor (proc(5)).
+/// Whether a thread is stopped by a signal or a debugger, rather than only waiting for a processor.
 #[cold]
 pub(crate) fn is_stopped(thread: u32) -> bool {
+    matches!(state(thread), Some(b'T' | b't'))
+}
+
+/// Whether a thread has ended: it is gone, or a zombie for which nobody has waited yet.
+#[cold]
+pub(crate) fn has_ended(thread: u32) -> bool {
+    !exists(thread) || matches!(state(thread), Some(b'Z' | b'X'))
+}
+
+/// The letter that says what a thread does (proc_pid_stat(5)); `None` when that cannot be told.
+fn state(thread: u32) -> Option<u8> {
     use core::fmt::Write;
     let mut path = super::folder::Path::new();
-    if is_restricted() || write!(path, "/proc/{thread}/stat").is_err() {
-        return false;
+    if is_restricted() {
+        return None;
     }
-    let Ok(fd) = open(path.as_c_str(), libc::O_RDONLY, 0) else { return false };
+    write!(path, "/proc/{thread}/stat").ok()?;
+    let fd = open(path.as_c_str(), libc::O_RDONLY, 0).ok()?;
     let mut text = [0u8; 128];
     let read = read_file(fd, text.as_mut_ptr(), text.len(), None);
     close(fd);
-    let Ok(length) = read else { return false };
     // The state follows the name, which ends with the last parenthesis.
-    let end = text[..length].iter().rposition(|byte| *byte == b')').unwrap_or(length);
-    matches!(text.get(end + 2), Some(b'T' | b't'))
+    let text = text.get(..read.ok()?)?;
+    let end = text.iter().rposition(|byte| *byte == b')')?;
+    text.get(end + 2).copied()
+}
+
+/// Whether `thread` is one of `process`'s.
+pub(crate) fn is_thread_of(process: u32, thread: u32) -> bool {
+    is_restricted() || call!(SYS_tgkill, process, thread, 0) != Err(Errno(libc::ESRCH))
 }
 
 /// Whether a process runs: a zombie has ended already.
@@ -102,13 +119,13 @@ pub(crate) fn sched_yield() {
     let _ = call!(SYS_sched_yield);
 }
 
-/// Sleeps; a signal may end it early.
-pub(crate) fn nap(microseconds: u64) {
+/// Sleeps; false when a signal ended it early.
+pub(crate) fn nap(microseconds: u64) -> bool {
     let time = libc::timespec {
         tv_sec: (microseconds / 1_000_000) as i64,
         tv_nsec: (microseconds % 1_000_000 * 1000) as i64,
     };
-    let _ = call!(SYS_nanosleep, &raw const time, 0);
+    call!(SYS_nanosleep, &raw const time, 0).is_ok()
 }
 
 /// Nanoseconds of the monotonic clock.
@@ -171,6 +188,19 @@ pub(crate) fn set_sockopt<T: Copy>(fd: c_int, level: c_int, name: c_int, new: &T
     call!(SYS_setsockopt, fd, level, name, core::ptr::from_ref(new), size_of::<T>()).map(drop)
 }
 
+/// SO_ERROR, which is 0 from then on.
+pub(crate) fn take_error(fd: c_int) -> c_int {
+    sockopt(fd, libc::SOL_SOCKET, libc::SO_ERROR, 0).unwrap_or(0)
+}
+
+/// SO_RCVTIMEO in nanoseconds; `None`: for ever.
+pub(crate) fn receive_timeout(fd: c_int) -> Option<u64> {
+    let zero = libc::timeval { tv_sec: 0, tv_usec: 0 };
+    let time = sockopt(fd, libc::SOL_SOCKET, libc::SO_RCVTIMEO, zero).unwrap_or(zero);
+    let time = time.tv_sec as u64 * 1_000_000_000 + time.tv_usec as u64 * 1000;
+    (time > 0).then_some(time)
+}
+
 pub(crate) fn cookie(fd: c_int) -> Result<u64, Errno> {
     sockopt(fd, libc::SOL_SOCKET, libc::SO_COOKIE, 0u64)
 }
@@ -179,6 +209,18 @@ pub(crate) fn cookie(fd: c_int) -> Result<u64, Errno> {
 pub(crate) fn namespace_cookie(fd: c_int) -> Result<u64, Errno> {
     const SO_NETNS_COOKIE: c_int = 71;
     sockopt(fd, libc::SOL_SOCKET, SO_NETNS_COOKIE, 0u64)
+}
+
+/// The size of a socket's buffer (`SO_SNDBUF` or `SO_RCVBUF`), if the program has set it: then the kernel leaves it
+/// alone.
+pub(crate) fn fixed_buffer(fd: c_int, name: c_int) -> Option<c_int> {
+    // linux/socket.h, asm-generic/socket.h: both since Linux 5.15
+    const SO_BUF_LOCK: c_int = 72;
+    const SOCK_SNDBUF_LOCK: c_int = 1;
+    const SOCK_RCVBUF_LOCK: c_int = 2;
+    let lock = if name == libc::SO_SNDBUF { SOCK_SNDBUF_LOCK } else { SOCK_RCVBUF_LOCK };
+    let locks: c_int = sockopt(fd, libc::SOL_SOCKET, SO_BUF_LOCK, 0).unwrap_or(0);
+    if locks & lock == 0 { None } else { sockopt(fd, libc::SOL_SOCKET, name, 0).ok() }
 }
 
 /// The head of `struct tcp_info` (linux/tcp.h) that we need.
@@ -223,6 +265,7 @@ impl TcpPosition {
 }
 
 pub(crate) const TCP_ESTABLISHED: u8 = 1;
+pub(crate) const TCP_CLOSE: u8 = 7;
 
 /// One TCP_INFO: two would race with each other.
 pub(crate) fn tcp_position(fd: c_int) -> Result<TcpPosition, Errno> {
@@ -377,6 +420,16 @@ pub(crate) fn file_facts(fd: c_int) -> Result<(u32, u32, usize), Errno> {
     Ok((facts.st_mode, facts.st_uid, facts.st_size as usize))
 }
 
+/// Seconds since an open file was last changed.
+pub(crate) fn age(fd: c_int) -> Option<i64> {
+    // SAFETY: an all-zero stat is a valid value.
+    let mut facts: libc::stat = unsafe { core::mem::zeroed() };
+    call!(SYS_fstat, fd, &raw mut facts).ok()?;
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    call!(SYS_clock_gettime, libc::CLOCK_REALTIME, &raw mut now).ok()?;
+    Some(now.tv_sec.saturating_sub(facts.st_mtime))
+}
+
 /// Directory entries as `linux_dirent64`; how many bytes of them there are.
 pub(crate) fn directory_entries(folder: c_int, buffer: &mut [u64]) -> Result<usize, Errno> {
     call!(SYS_getdents64, folder, buffer.as_mut_ptr(), size_of_val(buffer))
@@ -526,6 +579,11 @@ pub(crate) fn rewind(fd: c_int, count: usize) {
 /// Whether `fd` is a regular file.
 pub(crate) fn is_file(fd: c_int) -> bool {
     matches!(file_facts(fd), Ok((mode, _, _)) if mode & libc::S_IFMT == libc::S_IFREG)
+}
+
+/// Whether `fd` is a pipe(2).
+pub(crate) fn is_pipe(fd: c_int) -> bool {
+    matches!(file_facts(fd), Ok((mode, _, _)) if mode & libc::S_IFMT == libc::S_IFIFO)
 }
 
 /// Ends both directions of a connection.

@@ -343,6 +343,104 @@ pub(crate) const CASES: &[Case] = &[
         assert_eq!(ready(set, -1), [(EPOLLIN | EPOLLRDHUP | EPOLLERR | EPOLLHUP, b as u64)]);
         fails(sys::read(b, &mut [0]), libc::ECONNRESET);
     }),
+    case("deleted_and_added_again", || {
+        let (a, b) = sys::pair();
+        Flow::new(1).write(a, 10_000, 500);
+        Flow::new(1).read(b, 10_000, 500);
+        let set = epoll();
+        for round in 0..200 {
+            add(set, b, [EPOLLIN, EPOLLIN | EPOLLET, EPOLLIN | EPOLLONESHOT][round % 3]);
+            assert_eq!(ready(set, 0), []);
+            fails(control(set, EPOLL_CTL_ADD, b, EPOLLIN, 0), libc::EEXIST);
+            sys::write_all(a, b"x");
+            sys::until(|| sys::readable(b) == 1);
+            delete(set, b);
+            assert_eq!(ready(set, 0), []);
+            assert_eq!(sys::events(set, libc::POLLIN), 0, "a set can be polled");
+            fails(control(set, EPOLL_CTL_MOD, b, EPOLLIN, 0), libc::ENOENT);
+            fails(control(set, EPOLL_CTL_DEL, b, 0, 0), libc::ENOENT);
+            add(set, b, EPOLLOUT | if round % 2 == 0 { EPOLLET } else { 0 });
+            assert_eq!(ready(set, 0), [(EPOLLOUT, b as u64)]);
+            delete(set, b);
+            control(set, EPOLL_CTL_ADD, b, EPOLLIN | EPOLLET, 77).expect("add");
+            assert_eq!(ready(set, -1), [(EPOLLIN, 77)]);
+            assert_eq!(ready(set, 0), []);
+            assert_eq!(sys::read_exact(b, 1), b"x");
+            delete(set, b);
+        }
+    }),
+    case("an_end_while_deleted_is_told_when_added_again", || {
+        for mask in [EPOLLIN | EPOLLRDHUP, EPOLLIN | EPOLLRDHUP | EPOLLET] {
+            let (a, b) = sys::pair();
+            Flow::new(1).write(a, 10_000, 500);
+            Flow::new(1).read(b, 10_000, 500);
+            let set = epoll();
+            add(set, b, mask);
+            assert_eq!(ready(set, 0), []);
+            delete(set, b);
+            sys::shutdown(a, libc::SHUT_WR).expect("shutdown");
+            sys::until(|| sys::events(b, libc::POLLRDHUP) == libc::POLLRDHUP);
+            assert_eq!(ready(set, 0), []);
+            add(set, b, mask);
+            assert_eq!(ready(set, -1), [(EPOLLIN | EPOLLRDHUP, b as u64)]);
+        }
+    }),
+    case("a_waiter_hears_nothing_of_what_was_deleted", || {
+        let (a, b) = sys::pair();
+        Flow::new(1).write(a, 10_000, 500);
+        Flow::new(1).read(b, 10_000, 500);
+        let (set, stop) = (epoll(), sys::eventfd());
+        add(set, b, EPOLLIN);
+        add(set, stop, EPOLLIN);
+        thread::scope(|scope| {
+            let (waiter, pid) = (sys::gettid(), sys::getpid());
+            scope.spawn(move || {
+                sys::let_sleep(pid, waiter);
+                delete(set, b);
+                sys::write_all(a, b"x");
+                sys::let_sleep(pid, waiter);
+                sys::write_all(stop, &1_u64.to_ne_bytes());
+            });
+            assert_eq!(ready(set, -1), [(EPOLLIN, stop as u64)]);
+        });
+        assert_eq!(sys::read_exact(b, 1), b"x");
+    }),
+    case("deleted_and_closed_while_another_name_lives", || {
+        let ((a, b), (c, d)) = (sys::pair(), sys::pair());
+        for (from, to) in [(a, b), (c, d)] {
+            Flow::new(1).write(from, 10_000, 500);
+            Flow::new(1).read(to, 10_000, 500);
+        }
+        let set = epoll();
+        add(set, b, EPOLLIN | EPOLLET);
+        let name = sys::dup(b);
+        delete(set, b);
+        sys::close(b).expect("close");
+        add(set, d, EPOLLIN | EPOLLOUT | EPOLLET);
+        assert_eq!(ready(set, 0), [(EPOLLOUT, d as u64)]);
+        sys::write_all(a, b"x");
+        assert_eq!(sys::read_exact(name, 1), b"x");
+        sys::write_all(a, b"x");
+        assert_eq!(ready(set, 0), []);
+        sys::write_all(c, b"y");
+        assert_eq!(ready(set, -1), [(EPOLLIN | EPOLLOUT, d as u64)]);
+        assert_eq!(sys::read_exact(name, 1), b"x");
+    }),
+    case("many_sets_one_after_the_other", || {
+        let (a, b) = sys::pair();
+        Flow::new(1).write(a, 10_000, 500);
+        Flow::new(1).read(b, 10_000, 500);
+        let sets: Vec<_> = (0..12).map(|_| epoll()).collect();
+        for &set in sets.iter().chain(&sets) {
+            add(set, b, EPOLLIN);
+            sys::write_all(a, b"x");
+            assert_eq!(ready(set, -1), [(EPOLLIN, b as u64)]);
+            delete(set, b);
+            assert_eq!(ready(set, 0), []);
+            assert_eq!(sys::read_exact(b, 1), b"x");
+        }
+        assert_on_pipe(b);
+    }),
     case("errors", || {
         let (a, b) = sys::pair();
         Flow::new(1).write(a, 10_000, 500);

@@ -25,14 +25,20 @@ mod end;
 mod epoll;
 mod epoll_many;
 mod errors;
+mod every_option;
+mod faults;
 mod files;
 mod flags;
+mod interrupts;
+mod io_uring;
 mod lanes;
 mod options;
+mod pointers;
 mod poll;
 mod signals;
 mod stream;
 mod threads;
+mod wakes;
 
 use std::process::ExitCode;
 
@@ -60,7 +66,13 @@ const AREAS: &[(&str, &[Case])] = &[
     ("descriptors", descriptors::CASES),
     ("files", files::CASES),
     ("errors", errors::CASES),
+    ("faults", faults::CASES),
     ("aliases", aliases::CASES),
+    ("io_uring", io_uring::CASES),
     ("lanes", lanes::CASES),
+    ("every_option", every_option::CASES),
+    ("pointers", pointers::CASES),
+    ("wakes", wakes::CASES),
+    ("interrupts", interrupts::CASES),
     ("bulk", bulk::CASES),
 ];

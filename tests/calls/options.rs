@@ -1,5 +1,7 @@
 //! Socket options, ioctl and fcntl: what is set is what is answered, on both paths.
 
+use std::ptr;
+
 use crate::data::Flow;
 use crate::harness::{Case, Child, assert_on_pipe, case, dialogue};
 use crate::sys::{self, call, events, fails};
@@ -221,6 +223,36 @@ pub(crate) const CASES: &[Case] = &[
         sys::until(|| state(a) == 5 && state(b) == 8);
         sys::shutdown(b, libc::SHUT_WR).expect("shutdown");
         sys::until(|| state(b) == 7);
+    }),
+    case("small_buffers_hold_the_writer_back", || {
+        for before in [0, 10_000] {
+            for inherited in [true, false] {
+                let small = |fd, name| sys::setsockopt(fd, libc::SOL_SOCKET, name, 4096).expect("set");
+                let (listener, port) = sys::listener(libc::AF_INET);
+                if inherited {
+                    small(listener, libc::SO_RCVBUF);
+                }
+                let a = sys::connected(libc::AF_INET, port);
+                let b = sys::accept(listener).expect("accept");
+                let (mut there, mut back) = (Flow::new(1), Flow::new(1));
+                there.write(a, before, 500);
+                back.read(b, before, 500);
+                small(a, libc::SO_SNDBUF);
+                if !inherited {
+                    small(b, libc::SO_RCVBUF);
+                }
+                let file = sys::file_with(&there.bytes(1 << 20));
+                sys::set_nonblocking(a, true);
+                while let Ok(count) = call!(libc::sendfile(a, file, ptr::null_mut(), 1 << 20)) {
+                    there.position += count;
+                }
+                there.fill(a, 100_000);
+                let under_way = there.position - before;
+                assert!(under_way < 1 << 18, "{under_way} bytes under way");
+                back.read(b, under_way, 3000);
+                assert_on_pipe(a);
+            }
+        }
     }),
     case("buffer_sizes_are_doubled_as_ever", || {
         let (a, b) = sys::pair();

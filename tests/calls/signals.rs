@@ -160,6 +160,8 @@ pub(crate) const CASES: &[Case] = &[
             // Records of 16 bytes: whole ones only, from the program ('M') and the handler ('H').
             SOCKET.store(end.fd, Ordering::SeqCst);
             sys::on_signal(libc::SIGALRM, write_record, libc::SA_RESTART);
+            // The other side blocks the signal first: two handlers at once would number their records alike.
+            end.hear();
             let timer = Storm::start();
             for at in 0..50_000_u64 {
                 assert_eq!(sys::write(end.fd, &record(b'M', at)), Ok(16));
@@ -174,6 +176,7 @@ pub(crate) const CASES: &[Case] = &[
         },
         |end| {
             sys::block_signals(&[libc::SIGALRM]);
+            end.tell();
             let (mut program, mut handler) = (0, 0);
             loop {
                 let bytes = sys::read_exact(end.fd, 16);

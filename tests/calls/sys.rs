@@ -14,6 +14,7 @@ use std::{env, fs, ptr, thread};
 use libc::{c_int, c_void};
 
 pub(crate) use self::wait::{events, poll, poll_one};
+pub(crate) mod raw;
 pub(crate) mod wait;
 
 /// What a call returned, or the errno it set.

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "every test uses a part of it")]
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::net::TcpListener;
@@ -127,6 +128,27 @@ impl Scratch {
         path
     }
 
+    pub(crate) fn rendezvous(&self) -> &Path {
+        &self.rendezvous
+    }
+
+    /// What is in the rendezvous folder once another program has started and ended.
+    pub(crate) fn left(&self) -> Vec<OsString> {
+        let names = || {
+            let entries = fs::read_dir(&self.rendezvous).ok();
+            entries.map(|entries| entries.flatten().map(|entry| entry.file_name()).collect())
+        };
+        // A program looks at a limited number of files while it starts.
+        for _ in 0..20 {
+            if names().is_none_or(|names: Vec<_>| names.is_empty()) {
+                break;
+            }
+            let started = self.command(Mode::Preloaded, "true").status();
+            assert!(started.is_ok_and(|status| status.success()) || thread::panicking(), "`true` failed");
+        }
+        names().unwrap_or_default()
+    }
+
     /// A command that runs `program` in this folder, in `mode`.
     pub(crate) fn command(&self, mode: Mode, program: impl AsRef<Path>) -> Command {
         let mut command = Command::new(program.as_ref());
@@ -181,9 +203,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        let left: Vec<_> = fs::read_dir(&self.rendezvous)
-            .map(|entries| entries.flatten().map(|entry| entry.file_name()).collect())
-            .unwrap_or_default();
+        let left = self.left();
         let _ = fs::remove_dir_all(&self.folder);
         let _ = fs::remove_dir_all(&self.rendezvous);
         if RENDEZVOUS_IS_LEFT_EMPTY && !thread::panicking() {
@@ -192,8 +212,9 @@ impl Drop for Scratch {
     }
 }
 
-/// Whether nothing may remain in the rendezvous folder when all programs of a test have ended.
-const RENDEZVOUS_IS_LEFT_EMPTY: bool = false;
+/// Whether nothing may remain in the rendezvous folder when all programs of a test have ended. Those that were killed
+/// could not clean up: the next program that starts does it for them.
+const RENDEZVOUS_IS_LEFT_EMPTY: bool = true;
 
 /// A program in the background, in a process group of its own that does not outlive the value.
 #[derive(Debug)]
@@ -250,6 +271,10 @@ impl Program {
             }
             self.watchdog(start, what);
         }
+    }
+
+    pub(crate) fn runs(&mut self) -> bool {
+        self.ended().is_none()
     }
 
     /// Waits for the end.

@@ -7,6 +7,7 @@ mod common;
 mod process;
 
 mod compatibility;
+mod cpython;
 mod haproxy;
 mod iperf;
 mod java;

@@ -17,9 +17,7 @@ fn subscribers_get_every_message_once_and_in_order() {
     for ends in Ends::ALL {
         let scratch = Scratch::new();
         let port = free_port();
-        // It drops what a slow subscriber has not fetched, unless told otherwise.
-        let text = format!("listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\n");
-        let configuration = scratch.file("mosquitto.conf", text);
+        let configuration = scratch.file("mosquitto.conf", CONFIGURATION.replace("PORT", &port.to_string()));
         let mut server = scratch.command(ends.server, &broker);
         let mut server = scratch.start(server.args(["-v", "-c"]).arg(configuration));
         server.accepts_on(port);
@@ -54,3 +52,12 @@ fn subscribers_get_every_message_once_and_in_order() {
         }
     }
 }
+
+/// Another user would not share memory with the clients; and what a slow subscriber has not fetched is not to be
+/// dropped.
+const CONFIGURATION: &str = "
+listener PORT 127.0.0.1
+allow_anonymous true
+user root
+max_queued_messages 0
+";

@@ -133,6 +133,8 @@ pub struct Reader {
     pub kernel_read: AtomicU64,
     /// Bells of all ring epochs that were followed to their end.
     pub bells_past: AtomicU64,
+    /// Largest ring that suits the buffer size which the reader's program has set; 0: any.
+    pub room: AtomicU32,
 }
 
 #[cfg(not(loom))]
@@ -165,7 +167,7 @@ pub const fn ring_offset(direction: usize) -> usize {
     HEADER_SIZE + (direction & 1) * MAX_CAPACITY as usize
 }
 
-#[cfg(any(loom, test))]
+#[cfg(any(loom, test, fuzzing))]
 impl Direction {
     /// A fresh direction for a model or a test.
     #[must_use]
@@ -190,6 +192,7 @@ impl Direction {
                 epoch: AtomicU32::new(0),
                 kernel_read: AtomicU64::new(0),
                 bells_past: AtomicU64::new(0),
+                room: AtomicU32::new(0),
             },
         }
     }

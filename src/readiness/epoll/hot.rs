@@ -1,6 +1,9 @@
 //! The hot registrations of a set: those that every wait looks at. Under the set's lock.
 
-use super::{ARMED, DISABLED, ENDING, FOREIGN, FRESH, HOT, IDLE_ONE, NESTED, pipe_of};
+use super::{
+    ARMED, ASKS_ROOM, DISABLED, ENDING, FOREIGN, FRESH, HOT, IDLE_ONE, NESTED, PARKED, ask_kernel, list,
+    pipe_of,
+};
 use crate::pipe::{Pipe, events};
 use crate::registry::arena::{self, Arena, FLAG_NO_SPACE, REGISTRATIONS, Registration, SETS, SetEntry};
 use crate::registry::table::{self, Descriptor};
@@ -57,6 +60,20 @@ fn retain(arena: &Arena, set: &SetEntry, mut each: impl FnMut(u32, &Registration
     }
 }
 
+/// Takes every parked registration out of the set, after `last` has been done with it.
+pub(super) fn remove_parked(arena: &Arena, set: &SetEntry, last: impl Fn(&Registration)) {
+    let mut next = set.hot.load(Ordering::Relaxed);
+    for _ in 0..REGISTRATIONS {
+        let Some(index) = next.checked_sub(1) else { return };
+        let registration = arena.registration(index);
+        next = registration.next_hot.load(Ordering::Relaxed);
+        if registration.flags.load(Ordering::Relaxed) & PARKED != 0 {
+            last(registration);
+            list::remove(arena, index);
+        }
+    }
+}
+
 /// Moves the first `count` hot registrations behind the others, so that a short answer is fair.
 fn rotate(arena: &Arena, set: &SetEntry, count: usize) {
     let first = set.hot.load(Ordering::Relaxed);
@@ -83,23 +100,30 @@ fn rotate(arena: &Arena, set: &SetEntry, count: usize) {
     set.hot.store(rest, Ordering::Relaxed);
 }
 
-/// Reports what is ready among the hot registrations into `out`; how many.
-pub(super) fn collect(arena: &Arena, set: &SetEntry, out: &mut [epoll_event]) -> usize {
+/// Reports what is ready among the hot registrations into `out`; how many, and one that is ready for every other
+/// waiter too, because it is level-triggered.
+pub(super) fn collect(
+    arena: &Arena,
+    fd: i32,
+    set: &SetEntry,
+    out: &mut [epoll_event],
+) -> (usize, Option<u32>) {
     let mut count = 0;
+    let mut level = None;
     let mut looked = 0;
-    retain(arena, set, |_, registration| {
+    retain(arena, set, |index, registration| {
         if count == out.len() {
             return true;
         }
         looked += 1;
         let flags = registration.flags.load(Ordering::Relaxed);
-        if flags & DISABLED != 0 {
-            return false;
+        if flags & (PARKED | DISABLED) != 0 {
+            return flags & PARKED != 0;
         }
         let Some(ready) = ready(arena, registration) else { return false };
         if ready == 0 {
             let idle = flags / IDLE_ONE;
-            if idle >= IDLE_SCANS && arm(registration) {
+            if idle >= IDLE_SCANS && arm(fd, set, index, registration) {
                 return false;
             }
             registration.flags.fetch_add(IDLE_ONE, Ordering::Relaxed);
@@ -111,13 +135,15 @@ pub(super) fn collect(arena: &Arena, set: &SetEntry, out: &mut [epoll_event]) ->
         registration.flags.fetch_and(!FRESH & (IDLE_ONE - 1), Ordering::Relaxed);
         if events & EPOLLONESHOT as u32 != 0 {
             registration.flags.fetch_or(DISABLED, Ordering::Relaxed);
+        } else if events & EPOLLET as u32 == 0 {
+            level = Some(index);
         }
         true
     });
     if count == out.len() {
         rotate(arena, set, looked);
     }
-    count
+    (count, level)
 }
 
 /// What a registration must report now; 0: nothing; `None`: it has nothing to look at any more.
@@ -138,12 +164,15 @@ fn ready(arena: &Arena, registration: &Registration) -> Option<u32> {
     let simple = quiet && flags & ENDING == 0 && told & ENDS == 0 && wanted & libc::EPOLLPRI as u32 == 0;
     let asks_room =
         wanted & EPOLLOUT as u32 != 0 && (!edge || flags & FRESH != 0 || told & EPOLLOUT as u32 != 0);
-    let found = if simple && (!asks_room || events::at_hand(&pipe, libc::POLLOUT).is_some()) {
+    let readable = events::has_ring_bytes(&pipe);
+    // An edge tells all that holds.
+    let tells_room = asks_room || (edge && readable && wanted & EPOLLOUT as u32 != 0);
+    let found = if simple && (!tells_room || events::at_hand(&pipe, libc::POLLOUT).is_some()) {
         let mut found = 0;
-        if events::has_ring_bytes(&pipe) {
+        if readable {
             found |= EPOLLIN as u32 | libc::EPOLLRDNORM as u32;
         }
-        if asks_room || (edge && found != 0 && events::at_hand(&pipe, libc::POLLOUT).is_some()) {
+        if tells_room {
             found |= (EPOLLOUT | libc::EPOLLWRNORM) as u32;
         }
         found
@@ -155,6 +184,9 @@ fn ready(arena: &Arena, registration: &Registration) -> Option<u32> {
         }
         found
     };
+    if asks_room && found & EPOLLOUT as u32 == 0 {
+        pipe.entry.flags.fetch_or(FLAG_NO_SPACE, Ordering::Relaxed);
+    }
     // An end makes the socket readable: an edge, whether or not the program asks for EPOLLRDHUP.
     let ends = found & ENDS;
     let found = found & (wanted | (EPOLLERR | EPOLLHUP) as u32);
@@ -188,9 +220,9 @@ fn live_descriptor(registration: &Registration) -> Option<i32> {
 fn is_edge(registration: &Registration, pipe: &Pipe, found: u32, ends: u32, told: u32, arrived: u64) -> bool {
     let data = found & EPOLLIN as u32 != 0 && registration.reported.load(Ordering::Relaxed) != arrived;
     let end = ends & !registration.ended.load(Ordering::Relaxed) != 0;
-    // With a bell the kernel tells everything that holds; room is news only after there was none.
-    let room = told & found & EPOLLOUT as u32 != 0
-        && (told & EPOLLIN as u32 == 0 || pipe.entry.flags.load(Ordering::Relaxed) & FLAG_NO_SPACE != 0);
+    // The kernel tells everything that holds; room is news only after there was none.
+    let room =
+        told & found & EPOLLOUT as u32 != 0 && pipe.entry.flags.load(Ordering::Relaxed) & FLAG_NO_SPACE != 0;
     if room {
         pipe.entry.flags.fetch_and(!FLAG_NO_SPACE, Ordering::Relaxed);
     }
@@ -206,8 +238,10 @@ fn take_told(registration: &Registration) -> u32 {
 /// Keeps what the kernel told about a registration, for the look that follows.
 pub(super) fn tell(arena: &Arena, set: &SetEntry, index: u32, told: u32) {
     let registration = arena.registration(index);
-    let managed = registration.flags.load(Ordering::Relaxed) & super::MANAGED != 0;
-    if !managed || registration.set.load(Ordering::Relaxed) != set.slot.load(Ordering::Relaxed) + 1 {
+    let flags = registration.flags.load(Ordering::Relaxed);
+    if flags & super::MANAGED == 0
+        || registration.set.load(Ordering::Relaxed) != set.slot.load(Ordering::Relaxed).wrapping_add(1)
+    {
         // It was removed, or given back, while the event was on its way.
         return;
     }
@@ -236,6 +270,7 @@ pub(crate) fn is_readable(arena: &Arena, fd: i32, slot: u32) -> bool {
     if has_ready(arena, set, 0) {
         return true;
     }
+    super::watch(arena, fd, slot);
     if kernel::poll_now(fd, libc::POLLIN) & libc::POLLIN == 0 {
         return false;
     }
@@ -270,7 +305,7 @@ pub(crate) fn has_ready(arena: &Arena, set: &SetEntry, depth: usize) -> bool {
         let Some(index) = next.checked_sub(1) else { return false };
         let registration = arena.registration(index);
         let flags = registration.flags.load(Ordering::Relaxed);
-        if flags & DISABLED == 0 && flags & FOREIGN == 0 {
+        if flags & (DISABLED | FOREIGN | PARKED) == 0 {
             if flags & NESTED != 0 {
                 let inner = arena.set(registration.slot.load(Ordering::Relaxed));
                 if depth < 5 && has_ready(arena, inner, depth + 1) {
@@ -295,7 +330,7 @@ fn is_ready_quietly(registration: &Registration, pipe: &Pipe) -> bool {
         return !is_edge || !is_reported(registration, pipe);
     }
     if is_edge {
-        return registration.told.load(Ordering::Relaxed) != 0;
+        return registration.told.load(Ordering::Relaxed) & (wanted | ENDS) != 0;
     }
     let incoming = pipe.incoming();
     let asks_kernel = !is_ring(incoming.reader_epoch())
@@ -315,13 +350,18 @@ fn is_reported(registration: &Registration, pipe: &Pipe) -> bool {
 }
 
 /// Wants a bell for a registration; true when there is still nothing to report, so it may turn cold.
-fn arm(registration: &Registration) -> bool {
+fn arm(set_fd: i32, set: &SetEntry, index: u32, registration: &Registration) -> bool {
     let flags = registration.flags.load(Ordering::Relaxed);
     if flags & NESTED != 0 {
         return false;
     }
     let Some(pipe) = pipe_of(registration) else { return true };
     let Some(fd) = live_descriptor(registration) else { return true };
+    let wanted = registration.events.load(Ordering::Relaxed);
+    if wanted & EPOLLOUT as u32 != 0 && flags & ASKS_ROOM == 0 {
+        // From the kernel, which alone can wake for it. It tells at once when there is room by now.
+        let _ = ask_kernel(set_fd, set, index, registration, wanted);
+    }
     let incoming = pipe.incoming();
     let epoch = incoming.epoch();
     crate::pipe::read::settle(fd, &pipe);
@@ -333,31 +373,33 @@ fn arm(registration: &Registration) -> bool {
         return true;
     }
     // Edge-triggered, and reported already: the next publication rings.
-    let is_edge = registration.events.load(Ordering::Relaxed) & EPOLLET as u32 != 0 && flags & FRESH == 0;
-    is_edge && is_reported(registration, &pipe)
-        || registration.events.load(Ordering::Relaxed) & EPOLLIN as u32 == 0
+    let is_edge = wanted & EPOLLET as u32 != 0 && flags & FRESH == 0;
+    is_edge && is_reported(registration, &pipe) || wanted & EPOLLIN as u32 == 0
 }
 
 /// Wants a bell for every hot registration before a sleep, and those of nested sets. False when something
 /// is ready after all.
-pub(crate) fn arm_all(arena: &Arena, set: &SetEntry, depth: usize) -> bool {
+pub(crate) fn arm_all(arena: &Arena, fd: i32, set: &SetEntry, depth: usize) -> bool {
     let mut quiet = true;
-    retain(arena, set, |_, registration| {
+    retain(arena, set, |index, registration| {
         let flags = registration.flags.load(Ordering::Relaxed);
-        if flags & DISABLED != 0 || flags & FOREIGN != 0 {
+        if flags & PARKED != 0 {
+            return true;
+        }
+        if flags & (DISABLED | FOREIGN) != 0 {
             return false;
         }
         if flags & NESTED != 0 {
             let inner = arena.set(registration.slot.load(Ordering::Relaxed) % SETS as u32);
             if depth < 5 {
                 let taken = super::lock_set(inner);
-                quiet &= arm_all(arena, inner, depth + 1);
+                quiet &= arm_all(arena, registration.fd.load(Ordering::Relaxed), inner, depth + 1);
                 inner.lock.release(taken);
             }
             // Always looked at: the kernel does not know what is in the rings of the inner set.
             return true;
         }
-        if !arm(registration) {
+        if !arm(fd, set, index, registration) {
             quiet = false;
             return true;
         }
@@ -400,7 +442,7 @@ pub(super) fn any_bytes(arena: &Arena, set: &SetEntry) -> bool {
     for _ in 0..REGISTRATIONS {
         let Some(index) = next.checked_sub(1) else { return false };
         let registration = arena.registration(index);
-        if registration.flags.load(Ordering::Relaxed) & (DISABLED | NESTED | FOREIGN) == 0
+        if registration.flags.load(Ordering::Relaxed) & (DISABLED | NESTED | FOREIGN | PARKED) == 0
             && let Some(pipe) = pipe_of(registration)
         {
             let incoming = pipe.incoming();

@@ -1,6 +1,6 @@
 //! The registrations of a set: a list in shared memory, under the set's lock.
 
-use super::{FOREIGN, FRESH, HOT, MANAGED, NESTED};
+use super::{FOREIGN, FRESH, HOT, MANAGED, NESTED, PARKED};
 use crate::registry::arena::{Arena, REGISTRATIONS, SetEntry};
 use crate::registry::table::{Descriptor, Set};
 use core::ffi::c_int;
@@ -43,10 +43,7 @@ pub(super) fn insert(
     let registration = arena.registration(index);
     let (slot, generation, mut flags) = match kind {
         Descriptor::Socket(socket) => (socket.slot, socket.generation, FRESH),
-        Descriptor::Set(inner) => {
-            arena.set(inner.slot).nested.store(1, Ordering::Relaxed);
-            (inner.slot, inner.generation, FRESH | NESTED)
-        }
+        Descriptor::Set(inner) => (inner.slot, inner.generation, FRESH | NESTED),
         Descriptor::Host => (0, 0, FRESH | FOREIGN),
     };
     if managed {
@@ -111,6 +108,9 @@ pub(super) fn remove(arena: &Arena, index: u32) {
     }
     if flags & MANAGED != 0 {
         set.managed.fetch_sub(1, Ordering::Release);
+    }
+    if flags & PARKED != 0 {
+        set.parked.fetch_sub(1, Ordering::Relaxed);
     }
     arena.free_registration(index);
 }

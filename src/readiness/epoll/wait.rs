@@ -1,13 +1,13 @@
 //! epoll_wait(2) and its relatives.
 
-use super::{hot, is_tag, lock_set};
+use super::{hot, is_tag, lock_set, poke};
 use crate::error::{Errno, answer};
 use crate::pipe::{buffers, spin};
 use crate::readiness::Deadline;
 use crate::registry::arena::{self, Arena, SetEntry};
 use crate::registry::lock::{self, Taken};
 use crate::registry::table::Set;
-use crate::sys::{kernel, real};
+use crate::sys::{cancel, kernel, real};
 use core::ffi::c_int;
 use core::sync::atomic::{AtomicU32, Ordering};
 use libc::{epoll_event, sigset_t};
@@ -46,10 +46,11 @@ pub(crate) unsafe fn wait(
     // No socket of ours in it, though one may come while we wait: it wakes us (`epoll::poke`), and then there
     // are tags to translate.
     let since = if limit.is_some_and(|limit| limit > 0) { kernel::coarse_ns() } else { 0 };
-    let place = if limit == Some(0) { None } else { arena::enroll(&entry.sleepers, lock::thread()) };
+    let me = lock::thread();
+    let place = (limit != Some(0)).then(|| arena::enroll(&entry.sleepers, me));
     let told = kernel();
     if let Some(place) = place {
-        arena::leave(&entry.sleepers, place);
+        arena::leave(&entry.sleepers, place, me);
     }
     if told <= 0 {
         return told;
@@ -60,7 +61,7 @@ pub(crate) unsafe fn wait(
         return told;
     }
     let kept = absorb(arena, entry, out, 0, told as usize);
-    let count = kept + look_at_pipes(arena, entry, &mut out[kept..]);
+    let count = kept + look_at_pipes(arena, fd, entry, &mut out[kept..]);
     if count > 0 || limit == Some(0) {
         return count as c_int;
     }
@@ -85,6 +86,7 @@ unsafe fn wait_for_pipes(
     deadline: Deadline,
     mask: *const sigset_t,
 ) -> Result<usize, Errno> {
+    cancel::point();
     let there = most > 0 && buffers::is_good(events, most.min(64) as usize * size_of::<epoll_event>(), true);
     if entry.managed.load(Ordering::Acquire) == 0 || !there {
         // SAFETY: the caller's promise.
@@ -97,7 +99,7 @@ unsafe fn wait_for_pipes(
         let is_hot = entry.hot.load(Ordering::Acquire) != 0;
         let overdue = now.wrapping_sub(entry.looked.load(Ordering::Relaxed)) > LOOK_EVERY;
         if is_hot && !overdue {
-            let count = look_at_pipes(arena, entry, out);
+            let count = look_at_pipes(arena, fd, entry, out);
             if count > 0 {
                 return Ok(count);
             }
@@ -107,7 +109,7 @@ unsafe fn wait_for_pipes(
             entry.looked.store(now, Ordering::Relaxed);
             let told = kernel::epoll_now(fd, out)?;
             let kept = absorb(arena, entry, out, 0, told);
-            let count = kept + look_at_pipes(arena, entry, &mut out[kept..]);
+            let count = kept + look_at_pipes(arena, fd, entry, &mut out[kept..]);
             if count > 0 || deadline.is_now() {
                 return Ok(count);
             }
@@ -122,7 +124,7 @@ unsafe fn wait_for_pipes(
             Err(error) => return Err(error),
         }
         if deadline.left() == Some(0) {
-            let count = look_at_pipes(arena, entry, out);
+            let count = look_at_pipes(arena, fd, entry, out);
             return Ok(count);
         }
     }
@@ -145,14 +147,13 @@ unsafe fn wait_plain(
         // There would be something to store, but not where the program says.
         return Err(Errno(libc::EFAULT));
     }
+    let me = lock::thread();
     loop {
-        let place = arena::enroll(&set.sleepers, lock::thread());
+        let place = arena::enroll(&set.sleepers, me);
         // SAFETY: the caller's promise.
         let told = unsafe { kernel_wait(fd, events, most, deadline, mask) };
         let errno = Errno::last();
-        if let Some(place) = place {
-            arena::leave(&set.sleepers, place);
-        }
+        arena::leave(&set.sleepers, place, me);
         if told < 0 {
             return Err(errno);
         }
@@ -162,7 +163,7 @@ unsafe fn wait_plain(
         // SAFETY: the kernel has just filled that many.
         let out = unsafe { core::slice::from_raw_parts_mut(events, most as usize) };
         let mut count = absorb(arena, set, out, 0, told as usize);
-        count += look_at_pipes(arena, set, &mut out[count..]);
+        count += look_at_pipes(arena, fd, set, &mut out[count..]);
         if count > 0 || deadline.left() == Some(0) {
             return Ok(count);
         }
@@ -187,21 +188,22 @@ unsafe fn sleep(
     deadline: Deadline,
     mask: *const sigset_t,
 ) -> Result<Slept, Errno> {
-    let Some(place) = arena::enroll(&set.sleepers, lock::thread()) else {
-        kernel::nap(500);
-        return Ok(Slept::Look);
-    };
+    let me = lock::thread();
+    let place = arena::enroll(&set.sleepers, me);
     let taken = lock_set(set);
-    let quiet = taken != Taken::Ours || hot::arm_all(arena, set, 0);
+    if taken == Taken::Ours {
+        super::flush_parked(arena, fd, set);
+    }
+    let quiet = taken != Taken::Ours || hot::arm_all(arena, fd, set, 0);
     set.lock.release(taken);
     if !quiet {
-        arena::leave(&set.sleepers, place);
+        arena::leave(&set.sleepers, place, me);
         return Ok(Slept::Look);
     }
     // SAFETY: the caller's promise; a thread cancelled in here leaves its place, from which it is reaped.
     let told = unsafe { kernel_wait(fd, out.as_mut_ptr(), out.len() as c_int, deadline, mask) };
     let errno = Errno::last();
-    arena::leave(&set.sleepers, place);
+    arena::leave(&set.sleepers, place, me);
     let taken = lock_set(set);
     if taken == Taken::Ours {
         hot::disarm_all(arena, set);
@@ -212,7 +214,7 @@ unsafe fn sleep(
     }
     set.looked.store(kernel::ticks(), Ordering::Relaxed);
     let mut count = absorb(arena, set, out, 0, told as usize);
-    count += look_at_pipes(arena, set, &mut out[count..]);
+    count += look_at_pipes(arena, fd, set, &mut out[count..]);
     if count > 0 || told == 0 { Ok(Slept::Ready(count)) } else { Ok(Slept::Look) }
 }
 
@@ -258,13 +260,17 @@ unsafe fn kernel_wait(
 }
 
 /// Reports the hot pipes that are ready.
-fn look_at_pipes(arena: &Arena, set: &SetEntry, out: &mut [epoll_event]) -> usize {
+fn look_at_pipes(arena: &Arena, fd: c_int, set: &SetEntry, out: &mut [epoll_event]) -> usize {
     if out.is_empty() || set.hot.load(Ordering::Acquire) == 0 {
         return 0;
     }
     let taken = lock_set(set);
     // A signal handler that interrupted a walk over the lists sees the kernel's descriptors only.
-    let count = if taken == Taken::Ours { hot::collect(arena, set, out) } else { 0 };
+    let (count, level) = if taken == Taken::Ours { hot::collect(arena, fd, set, out) } else { (0, None) };
+    if let Some(index) = level {
+        // One bell wakes one waiter, who wakes the next one (ep_done_scan in fs/eventpoll.c).
+        poke(arena, fd, set, index);
+    }
     set.lock.release(taken);
     count
 }

@@ -54,7 +54,9 @@ fn the_documented_direction_is_the_real_one() {
         .chain(fields!(
             offset_of!(Direction, switch), Switch, "switch.": gate 4, bells 8, kernel_end 8, ring_end 8, resume 8
         ))
-        .chain(fields!(offset_of!(Direction, reader), Reader, "reader.": ready 4, epoch 4, kernel_read 8, bells_past 8))
+        .chain(fields!(
+            offset_of!(Direction, reader), Reader, "reader.": ready 4, epoch 4, kernel_read 8, bells_past 8, room 4
+        ))
         .collect();
     assert_eq!(table("direction"), real);
 }
