@@ -387,18 +387,24 @@ pub(crate) fn program(name: &str) -> Option<PathBuf> {
         .map(|folder| folder.join(name))
         .find(|file| file.is_file());
     if found.is_none() {
-        skip(&format!("{name} is not installed"));
+        missing(&format!("{name} is not installed"));
     }
     found
 }
 
-/// Says that a test, or a part of one, was not run. This goes around the capturing of test output.
+/// Something that `.ci/run` installs is missing: skipped loudly, or a failure if `SOCKSHIM_TEST_REQUIRE=1`.
 #[track_caller]
-pub(crate) fn skip(why: &str) {
+pub(crate) fn missing(what: &str) {
     assert!(
         std::env::var_os("SOCKSHIM_TEST_REQUIRE").is_none_or(|value| value != "1"),
-        "{why}, and SOCKSHIM_TEST_REQUIRE=1 asks for it"
+        "{what}, and SOCKSHIM_TEST_REQUIRE=1 asks for it"
     );
+    skip(what);
+}
+
+/// Says that a test, or a part of one, was not run: a right is missing, which no package gives. This goes around
+/// the capturing of test output.
+pub(crate) fn skip(why: &str) {
     let test = thread::current().name().unwrap_or("a test").to_owned();
     let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {why}");
 }

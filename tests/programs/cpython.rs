@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-use crate::process::{Mode, Scratch, program, skip};
+use crate::process::{Mode, Scratch, missing, program};
 
 /// A test for each module. What takes more than a few seconds, four times over, is for the second stage.
 macro_rules! modules {
@@ -189,7 +189,7 @@ fn python() -> Option<&'static Path> {
     };
     let found = PYTHON.get_or_init(find).as_deref();
     if found.is_none() {
-        skip("CPython's tests (libpython3.11-testsuite) are not installed");
+        missing("CPython's tests (libpython3.11-testsuite) are not installed");
     }
     found
 }
