@@ -112,9 +112,6 @@ fn demo_shows_the_phases_of_a_connection() {
         said.contains("| HTTP/1.0 200 OK") && said.contains("| 3 answers, 51 bytes, one connection"),
         "{said}"
     );
-    if said.contains("wrote no trace") {
-        return missing("libsockshim.so writes no trace yet");
-    }
     // One client and one server, twice; the clients also create their sockets, and the servers a listening one.
     for (phase, count) in [(" create ", 4), (" connect ", 4), (" transfer ", 4), (" disconnect ", 4)] {
         assert!(said.matches(phase).count() >= count, "{phase}: {said}");
@@ -201,9 +198,6 @@ fn pingpong_measures_all_its_modes() {
 
 #[test]
 fn a_linked_program_learns_where_its_connection_runs() {
-    if !source_folder().join("../include/sockshim.h").exists() {
-        return missing("include/sockshim.h does not exist yet");
-    }
     let linked = example("linked");
     for (variable, value, paths) in [
         (
