@@ -189,6 +189,10 @@ enum sockshim_reason {
      * `SO_RCVLOWAT` is above 1, for as long as it is.
      */
     SOCKSHIM_REASON_LOW_WATER = 26,
+    /**
+     * The process has an io_uring, which works past libc.
+     */
+    SOCKSHIM_REASON_IO_URING = 27,
 };
 
 /**

@@ -430,7 +430,7 @@ mod tests {
         for name in include_str!("../../tests/exports.txt").lines() {
             // Names that libc has twice.
             let plain = name.trim_start_matches('_').trim_end_matches("_chk");
-            let plain = plain.replace("64v2", "v2");
+            let plain = plain.replace("v64v2", "v2");
             let plain = plain.trim_end_matches("64");
             let number = match plain {
                 "recv" => "recvfrom",

@@ -259,7 +259,9 @@ impl Run {
     fn write(&mut self, at: At, how: Writing, flags: i32, length: usize) {
         let Some((slot, connection, side)) = self.calm_end(at.socket) else { return };
         let stream = &self.connections[connection].streams[side];
-        if stream.written - stream.read + length as u64 > SURELY_FITS {
+        // `Rule::AfterKill`
+        let is_long = self.connections[connection].abandoned && length > 100;
+        if stream.written - stream.read + length as u64 > SURELY_FITS || is_long {
             return;
         }
         let takes_flags = matches!(
@@ -276,6 +278,9 @@ impl Run {
         let Some((slot, connection, side)) = self.calm_end(at.socket) else { return };
         let stream = &self.connections[connection].streams[side];
         if stream.written - stream.read + length as u64 > SURELY_FITS || length == 0 {
+            return;
+        }
+        if self.connections[connection].abandoned {
             return;
         }
         let call = call(slot.fd, stream.seed, stream.written);
@@ -929,7 +934,8 @@ fn show(reply: &Reply, with_digest: bool) -> String {
         -2 => "not what was written".to_owned(),
         value => value.to_string(),
     };
-    if !reply.more.is_empty() && !(reply.value == -1 && with_digest) {
+    let failed_read = reply.value == -1 && with_digest;
+    if !reply.more.is_empty() && !failed_read {
         let _ = write!(text, " {:x?}", reply.more);
     }
     if with_digest && reply.value > 0 {

@@ -24,6 +24,9 @@ pub(crate) enum Rule {
     /// When a process ends with bytes unread in a ring, reads tell the reset, but shutdown and getpeername still
     /// find the connection: they are not called then.
     EndOrReset,
+    /// A long write to a process that has ended may be told as a short one, when its bell meets the reset: only
+    /// short ones are made then.
+    AfterKill,
     /// Bytes that are unread when a socket is passed to another process are the receiver's: the sender closes
     /// its own descriptor then, and the receiver
     /// reads them at once, since a close with them unread is no reset.
@@ -35,7 +38,7 @@ pub(crate) enum Rule {
 
 impl Rule {
     /// All of them, by the names that the page has for them.
-    pub(crate) const ALL: [(Self, &'static str); 10] = [
+    pub(crate) const ALL: [(Self, &'static str); 11] = [
         (Self::MoreFits, "More fits"),
         (Self::EventOrder, "The order of events"),
         (Self::NothingHeldBack, "Nothing is held back"),
@@ -44,6 +47,7 @@ impl Rule {
         (Self::SeveralSleepers, "Several sleepers"),
         (Self::NonblockUnderSleeper, "O_NONBLOCK under a sleeper"),
         (Self::EndOrReset, "End or reset"),
+        (Self::AfterKill, "After SIGKILL of the peer"),
         (Self::HandedOn, "Handing a connection on"),
         (Self::SetsOverExec, "A set over exec"),
     ];
