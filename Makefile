@@ -20,6 +20,7 @@ help:
 	@echo 'make check     formatting, lints and documentation, as reviewers see them'
 	@echo 'make bench     measure against libc sockets; BENCH_QUICK=1 for a rough idea'
 	@echo 'make build     the command and libsockshim.so, in $(RELEASE)'
+	@echo 'make programs  test real programs, and write the table of them in README.md'
 	@echo 'make header    regenerate include/sockshim.h'
 	@echo 'make install   into PREFIX ($(PREFIX)); DESTDIR is honoured'
 
@@ -65,6 +66,9 @@ bench: build
 	for question in $(QUESTIONS); do $(MEASURE) --bench $$question || exit; done
 	$(MEASURE) --bench report
 
+programs:
+	SOCKSHIM_BLESS=1 $(CARGO) test --test programs -- --include-ignored --skip cpython
+
 header:
 	SOCKSHIM_BLESS=1 $(CARGO) test --test header
 
@@ -78,4 +82,4 @@ install: build
 	    -e 's|@VERSION@|$(VERSION)|' sockshim.pc.in > $(DESTDIR)$(LIBDIR)/pkgconfig/sockshim.pc
 	chmod 644 $(DESTDIR)$(LIBDIR)/pkgconfig/sockshim.pc
 
-.PHONY: fuzz help build demo test test-slow loom check bench header install
+.PHONY: fuzz help build demo test test-slow loom check bench programs header install

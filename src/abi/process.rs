@@ -4,9 +4,11 @@
 //! (or `posix_spawn`) and `exec` shares the parent's memory; the registry's functions compare process ids and
 //! leave the parent's tables alone.
 
+mod guest;
+
 use super::makers::made;
 use super::quietly;
-use crate::error::Errno;
+use crate::error::{Errno, answer};
 use crate::registry::{fork, lifecycle};
 use crate::sys::{kernel, real};
 use libc::{
@@ -38,7 +40,7 @@ pub unsafe extern "C-unwind" fn sockshim_fork() -> pid_t {
 
 /// `vfork(2)`: makes a child that borrows this process's memory until it calls `exec` or `_exit`.
 ///
-/// It returns twice on one stack, so there may be no frame of ours in between: this is a jump.
+/// It returns twice on one stack, so there may be no frame of ours in between: this ends in a jump.
 ///
 /// # Errors
 ///
@@ -52,6 +54,11 @@ pub unsafe extern "C-unwind" fn sockshim_fork() -> pid_t {
 pub unsafe extern "C-unwind" fn sockshim_vfork() -> pid_t {
     std::arch::naked_asm!(
         ".cfi_startproc",
+        "sub rsp, 8",
+        ".cfi_def_cfa_offset 16",
+        "call {before}",
+        "add rsp, 8",
+        ".cfi_def_cfa_offset 8",
         "mov rax, [rip + {vfork}]",
         "test rax, rax",
         "jz 2f",
@@ -73,10 +80,16 @@ pub unsafe extern "C-unwind" fn sockshim_vfork() -> pid_t {
         "mov rdi, rax",
         "jmp {failed}",
         ".cfi_endproc",
+        before = sym before_vfork,
         vfork = sym real::slot::vfork,
         number = const libc::SYS_vfork,
         failed = sym super::raw::failed,
     )
+}
+
+/// What the child cannot do in memory that is not its own.
+extern "C" fn before_vfork() {
+    quietly(lifecycle::look_at_standard);
 }
 
 /// `execve(2)`: replaces the program.
@@ -95,7 +108,7 @@ pub unsafe extern "C-unwind" fn sockshim_execve(
     envp: *const *mut c_char,
 ) -> c_int {
     // SAFETY: the caller keeps the contract of execve(2).
-    exec(|| unsafe { real::execve(path, argv, envp) })
+    exec(|| unsafe { guest::invite(envp, |envp| real::execve(path, argv, envp)) })
 }
 
 /// `execv(3)`: replaces the program, keeping the environment.
@@ -110,7 +123,7 @@ pub unsafe extern "C-unwind" fn sockshim_execve(
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_execv(path: *const c_char, argv: *const *mut c_char) -> c_int {
     // SAFETY: the caller keeps the contract of execv(3).
-    exec(|| unsafe { real::execv(path, argv) })
+    exec(|| unsafe { guest::invite(own(), |envp| real::execve(path, argv, envp)) })
 }
 
 /// `execvp(3)`: replaces the program by one found in `PATH`.
@@ -125,7 +138,7 @@ pub unsafe extern "C-unwind" fn sockshim_execv(path: *const c_char, argv: *const
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_execvp(file: *const c_char, argv: *const *mut c_char) -> c_int {
     // SAFETY: the caller keeps the contract of execvp(3).
-    exec(|| unsafe { real::execvp(file, argv) })
+    exec(|| unsafe { guest::invite(own(), |envp| real::execvpe(file, argv, envp)) })
 }
 
 /// `execvpe(3)`: replaces the program by one found in `PATH`, with a new environment.
@@ -144,7 +157,7 @@ pub unsafe extern "C-unwind" fn sockshim_execvpe(
     envp: *const *mut c_char,
 ) -> c_int {
     // SAFETY: the caller keeps the contract of execvpe(3).
-    exec(|| unsafe { real::execvpe(file, argv, envp) })
+    exec(|| unsafe { guest::invite(envp, |envp| real::execvpe(file, argv, envp)) })
 }
 
 /// `fexecve(3)`: replaces the program by the one that a descriptor refers to.
@@ -163,7 +176,33 @@ pub unsafe extern "C-unwind" fn sockshim_fexecve(
     envp: *const *mut c_char,
 ) -> c_int {
     // SAFETY: the caller keeps the contract of fexecve(3).
-    exec(|| unsafe { real::fexecve(fd, argv, envp) })
+    exec(|| unsafe { guest::invite(envp, |envp| real::fexecve(fd, argv, envp)) })
+}
+
+/// Saves the words of a C-variadic call and passes them to `$function`.
+macro_rules! collected {
+    ($function:path) => {
+        std::arch::naked_asm!(
+            ".cfi_startproc",
+            "lea rax, [rsp + 8]",
+            "sub rsp, 56",
+            ".cfi_def_cfa_offset 64",
+            "mov [rsp], rdi",
+            "mov [rsp + 8], rsi",
+            "mov [rsp + 16], rdx",
+            "mov [rsp + 24], rcx",
+            "mov [rsp + 32], r8",
+            "mov [rsp + 40], r9",
+            "mov rdi, rsp",
+            "mov rsi, rax",
+            "call {function}",
+            "add rsp, 56",
+            ".cfi_def_cfa_offset 8",
+            "ret",
+            ".cfi_endproc",
+            function = sym $function,
+        )
+    };
 }
 
 /// `execl(3)`: `execv` with the arguments in the call. C-variadic.
@@ -178,7 +217,7 @@ pub unsafe extern "C-unwind" fn sockshim_fexecve(
 #[unsafe(naked)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_execl(path: *const c_char, first: *const c_char) -> c_int {
-    variadic_detour!(execl_hook)
+    collected!(execl_collected)
 }
 
 /// `execlp(3)`: `execvp` with the arguments in the call. C-variadic.
@@ -193,7 +232,7 @@ pub unsafe extern "C-unwind" fn sockshim_execl(path: *const c_char, first: *cons
 #[unsafe(naked)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_execlp(file: *const c_char, first: *const c_char) -> c_int {
-    variadic_detour!(execlp_hook)
+    collected!(execlp_collected)
 }
 
 /// `execle(3)`: `execve` with the arguments in the call, and the environment after their null. C-variadic.
@@ -208,7 +247,7 @@ pub unsafe extern "C-unwind" fn sockshim_execlp(file: *const c_char, first: *con
 #[unsafe(naked)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_execle(path: *const c_char, first: *const c_char) -> c_int {
-    variadic_detour!(execle_hook)
+    collected!(execle_collected)
 }
 
 /// `posix_spawn(3)`: starts a program in a new process.
@@ -235,7 +274,7 @@ pub unsafe extern "C-unwind" fn sockshim_posix_spawn(
     // SAFETY: the caller's object is initialised.
     quietly(|| unsafe { spawning(actions) });
     // SAFETY: the caller keeps the contract of posix_spawn(3).
-    unsafe { real::posix_spawn(pid, path, actions, attributes, argv, envp) }
+    unsafe { guest::invite(envp, |envp| real::posix_spawn(pid, path, actions, attributes, argv, envp)) }
 }
 
 /// `posix_spawnp(3)`: `posix_spawn` of a program found in `PATH`.
@@ -259,7 +298,7 @@ pub unsafe extern "C-unwind" fn sockshim_posix_spawnp(
     // SAFETY: the caller's object is initialised.
     quietly(|| unsafe { spawning(actions) });
     // SAFETY: the caller keeps the contract of posix_spawnp(3).
-    unsafe { real::posix_spawnp(pid, file, actions, attributes, argv, envp) }
+    unsafe { guest::invite(envp, |envp| real::posix_spawnp(pid, file, actions, attributes, argv, envp)) }
 }
 
 /// `daemon(3)`: goes on in the background, with `/dev/null` as descriptors 0 to 2 unless `noclose`.
@@ -389,22 +428,86 @@ extern "C" fn missing() -> c_int {
     -1
 }
 
-// A failed variadic exec returns straight to the program, so there is no `exec_failed` for these three: lanes
-// open again when they are next used.
-
-extern "C" fn execl_hook() -> *const c_void {
-    quietly(lifecycle::before_exec);
-    target(&real::slot::execl)
+/// The environment that exec's shorter forms pass on.
+fn own() -> *const *mut c_char {
+    unsafe extern "C" {
+        static environ: *const *mut c_char;
+    }
+    // SAFETY: libc's own; as with libc, nobody changes it meanwhile.
+    unsafe { environ }
 }
 
-extern "C" fn execlp_hook() -> *const c_void {
-    quietly(lifecycle::before_exec);
-    target(&real::slot::execlp)
+/// The words of a C-variadic call: the first six in registers, the rest on the stack.
+#[derive(Clone, Copy)]
+struct Words {
+    registers: *const usize,
+    stack: *const usize,
 }
 
-extern "C" fn execle_hook() -> *const c_void {
-    quietly(lifecycle::before_exec);
-    target(&real::slot::execle)
+impl Words {
+    /// # Safety
+    ///
+    /// The call has that many words.
+    unsafe fn at(self, index: usize) -> usize {
+        // SAFETY: upheld by the caller.
+        unsafe { if index < 6 { self.registers.add(index).read() } else { self.stack.add(index - 6).read() } }
+    }
+
+    /// Calls `exec` with the arguments from the second word to the first null as an array, and with what follows it.
+    ///
+    /// # Safety
+    ///
+    /// As `execl`: there is a null.
+    unsafe fn exec(self, exec: impl FnOnce(*const *mut c_char, usize) -> c_int) -> c_int {
+        let mut count = 1;
+        // SAFETY: upheld by the caller.
+        while unsafe { self.at(count) } != 0 {
+            count += 1;
+        }
+        let bytes = count * size_of::<usize>();
+        let place = match kernel::map_anonymous(bytes, std::ptr::null_mut(), false) {
+            Ok(place) => place.cast::<usize>(),
+            Err(error) => return answer(Err(error)) as c_int,
+        };
+        for index in 1..count {
+            // SAFETY: as above, and room for `count` words; the last one stays null.
+            unsafe { place.add(index - 1).write(self.at(index)) };
+        }
+        let result = exec(place.cast(), count + 1);
+        kernel::unmap(place.cast(), bytes);
+        result
+    }
+}
+
+/// # Safety
+///
+/// As `execl`.
+unsafe extern "C-unwind" fn execl_collected(registers: *const usize, stack: *const usize) -> c_int {
+    let words = Words { registers, stack };
+    // SAFETY: upheld by the caller.
+    unsafe { words.exec(|argv, _| sockshim_execv(words.at(0) as *const c_char, argv)) }
+}
+
+/// # Safety
+///
+/// As `execlp`.
+unsafe extern "C-unwind" fn execlp_collected(registers: *const usize, stack: *const usize) -> c_int {
+    let words = Words { registers, stack };
+    // SAFETY: upheld by the caller.
+    unsafe { words.exec(|argv, _| sockshim_execvp(words.at(0) as *const c_char, argv)) }
+}
+
+/// # Safety
+///
+/// As `execle`.
+unsafe extern "C-unwind" fn execle_collected(registers: *const usize, stack: *const usize) -> c_int {
+    let words = Words { registers, stack };
+    // SAFETY: upheld by the caller: the environment follows the null.
+    unsafe {
+        words.exec(|argv, next| {
+            sockshim_execve(words.at(0) as *const c_char, argv, words.at(next) as *const *mut c_char)
+        })
+    }
 }
 
 /// glibc's file actions (posix/spawn_int.h and spawn.h), whose layout is part of its ABI.
@@ -433,6 +536,7 @@ const _: () = assert!(size_of::<FileAction>() == 32);
 /// `actions` is null or initialised.
 unsafe fn spawning(actions: *const posix_spawn_file_actions_t) {
     const DUP2: c_int = 1;
+    lifecycle::before_spawn();
     // SAFETY: upheld by the caller; glibc's object starts with these fields.
     let Some(actions) = (unsafe { actions.cast::<FileActions>().as_ref() }) else { return };
     for index in 0..actions.used.clamp(0, actions.allocated) as usize {

@@ -293,6 +293,7 @@ pub unsafe extern "C-unwind" fn sockshim_setsockopt(
     if result != 0 || level != libc::SOL_SOCKET {
         return result;
     }
+    const SO_RCVTIMEO_NEW: c_int = 66;
     match name {
         libc::SO_LINGER if length as usize >= size_of::<libc::linger>() => {
             // SAFETY: the kernel has just read it.
@@ -302,6 +303,7 @@ pub unsafe extern "C-unwind" fn sockshim_setsockopt(
         libc::SO_SNDBUF | libc::SO_SNDBUFFORCE | libc::SO_RCVBUF | libc::SO_RCVBUFFORCE => {
             quietly(|| options::resized(fd, socket));
         }
+        libc::SO_RCVTIMEO | SO_RCVTIMEO_NEW => quietly(|| options::keep_time(fd, socket)),
         _ => {}
     }
     result

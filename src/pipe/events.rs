@@ -2,6 +2,7 @@
 
 use super::{Pipe, end, io, read};
 use crate::registry::Socket;
+use crate::registry::arena::FLAG_SHUT_WRITE;
 use crate::sys::kernel;
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
@@ -33,8 +34,10 @@ fn has_room(pipe: &Pipe) -> bool {
 /// What can be said of `interest` without asking the kernel, or `None` when it must be asked.
 #[inline]
 pub(crate) fn at_hand(pipe: &Pipe, interest: i16) -> Option<i16> {
+    // With this end's own direction shut the kernel may say that both are (POLLHUP).
     if interest & !(READABLE | WRITABLE | POLLRDHUP | POLLERR | POLLHUP) != 0
         || pipe.other_end() != END_JOINED
+        || pipe.entry.flags.load(Ordering::Relaxed) & FLAG_SHUT_WRITE != 0
     {
         return None;
     }
@@ -162,8 +165,8 @@ pub(crate) fn arrived(fd: c_int, pipe: &Pipe) -> u64 {
     if is_ring(epoch) && same {
         return base.wrapping_add(kernel_end);
     }
-    let queued = kernel::queued(fd).unwrap_or(0) as u64;
-    let here = incoming.reader.kernel_read.load(Ordering::Relaxed).wrapping_add(queued);
+    // Not what is queued: of that the kernel shows only what comes before an urgent mark.
+    let here = kernel::tcp_position(fd).map_or(0, |position| position.data_received());
     let after = here.saturating_sub(incoming.switch.resume.load(Ordering::Relaxed));
     base.wrapping_add(match (is_ring(epoch), ahead(incoming)) {
         (true, _) => kernel_end.wrapping_add(after),

@@ -8,12 +8,19 @@ use crate::registry::{Socket, reason::Reason, start};
 use crate::sys::{folder::Path, kernel};
 use core::ffi::c_int;
 use core::fmt::Write;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicBool, Ordering};
 use sockshim_ring::lane::is_ring;
 use sockshim_ring::layout::{
     Direction, END_JOINED, END_LEFT, HEADER_SIZE, Header, MAGIC, MAX_CAPACITY, SEGMENT_SIZE, VERSION,
     direction_offset, ring_offset,
 };
+
+/// Whether this process has put bytes down for a program that is about to start.
+static LEFT: AtomicBool = AtomicBool::new(false);
+
+pub(crate) fn is_left() -> bool {
+    LEFT.load(Ordering::Relaxed)
+}
 
 /// In a heritage the successor is end 0 and reads direction 1.
 const READ: usize = 1;
@@ -38,6 +45,7 @@ pub(super) fn leave(fd: c_int, pipe: &Pipe) -> bool {
         kernel::unlink(path.as_c_str());
         return false;
     }
+    LEFT.store(true, Ordering::Relaxed);
     // Taken, as far as the other end is concerned; but this process may have to go on after all.
     if let Ok(span) = pipe.incoming().readable() {
         pipe.local.handed_from.store(span.position.wrapping_add(1), Ordering::Relaxed);

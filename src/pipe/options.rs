@@ -6,8 +6,8 @@
 use super::{Pipe, read, write};
 use crate::error::Errno;
 use crate::registry::arena::{
-    Entry, FLAG_KERNEL_OPTION, FLAG_LINGER_RESET, FLAG_LOW_WATER, FLAG_OPTIONS_KEPT, OPTION_CORK,
-    OPTION_NODELAY, STATE_HOST, STATE_PIPE,
+    Entry, FLAG_CONNECTED, FLAG_KERNEL_OPTION, FLAG_LINGER_RESET, FLAG_LOW_WATER, FLAG_OPTIONS_KEPT,
+    FLAG_TIMED, OPTION_CORK, OPTION_NODELAY, STATE_HOST, STATE_PIPE,
 };
 use crate::registry::{Socket, config, reason::Reason};
 use crate::sys::kernel::{self, Address};
@@ -44,6 +44,13 @@ pub(crate) fn restore(fd: c_int, entry: &Entry) {
     let value = |bit: u32| c_int::from(believed & bit != 0);
     let _ = kernel::set_sockopt(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, &value(OPTION_NODELAY));
     let _ = kernel::set_sockopt(fd, libc::IPPROTO_TCP, libc::TCP_CORK, &value(OPTION_CORK));
+}
+
+/// Sends what the kernel holds back because of MSG_MORE: what follows may take the other lane.
+pub(crate) fn push(fd: c_int, entry: &Entry) {
+    if entry.flags.load(Ordering::Relaxed) & FLAG_OPTIONS_KEPT != 0 {
+        let _ = kernel::set_sockopt(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, &(1 as c_int));
+    }
 }
 
 fn bit_of(level: c_int, name: c_int) -> Option<u32> {
@@ -144,7 +151,10 @@ pub(crate) fn before(fd: c_int, socket: Socket, level: c_int, name: c_int, value
             }
         }
     }
-    if needs_kernel(level, name, value) {
+    let binds = matches!((level, name), (libc::SOL_SOCKET, libc::SO_BINDTODEVICE | SO_BINDTOIFINDEX));
+    // On a connection: to a device that it may not run over.
+    let moves = binds && entry.flags.load(Ordering::Relaxed) & FLAG_CONNECTED != 0;
+    if moves || needs_kernel(level, name, value) {
         entry.flags.fetch_or(FLAG_KERNEL_OPTION, Ordering::Relaxed);
         super::pin::pin(fd, socket, Reason::Option);
     }
@@ -199,6 +209,7 @@ fn needs_kernel(level: c_int, name: c_int, value: Option<c_int>) -> bool {
     }
 }
 
+const SO_BINDTOIFINDEX: c_int = 62;
 /// asm-generic/socket.h: the same with 64-bit times.
 const SO_TIMESTAMP_NEW: c_int = 63;
 const SO_TIMESTAMPNS_NEW: c_int = 64;
@@ -208,8 +219,8 @@ const TCP_INQ: c_int = 36;
 
 /// What a connection has from the listener that accepted it, as far as it concerns us.
 pub(crate) fn inherit(from: &Entry, to: &Entry) {
-    let inherited =
-        from.flags.load(Ordering::Relaxed) & (FLAG_LINGER_RESET | FLAG_LOW_WATER | FLAG_KERNEL_OPTION);
+    let inherited = from.flags.load(Ordering::Relaxed)
+        & (FLAG_LINGER_RESET | FLAG_LOW_WATER | FLAG_KERNEL_OPTION | FLAG_TIMED);
     to.flags.fetch_or(inherited, Ordering::Relaxed);
     if inherited & FLAG_KERNEL_OPTION != 0 {
         Socket::stay_host(to, Reason::Option);
@@ -228,6 +239,9 @@ pub(crate) fn learn(fd: c_int, entry: &Entry) {
         Ok(libc::linger { l_onoff: 1.., l_linger: 0 })
     ) {
         entry.flags.fetch_or(FLAG_LINGER_RESET, Ordering::Relaxed);
+    }
+    if kernel::receive_timeout(fd).is_some() {
+        entry.flags.fetch_or(FLAG_TIMED, Ordering::Relaxed);
     }
     let told = [
         (libc::SOL_SOCKET, libc::SO_ZEROCOPY),
@@ -248,6 +262,16 @@ pub(crate) fn keep_linger(socket: Socket, resets: bool) {
         entry.flags.fetch_or(FLAG_LINGER_RESET, Ordering::Relaxed);
     } else {
         entry.flags.fetch_and(!FLAG_LINGER_RESET, Ordering::Relaxed);
+    }
+}
+
+/// Remembers whether reads have a time-out.
+pub(crate) fn keep_time(fd: c_int, socket: Socket) {
+    let Some(entry) = socket.entry() else { return };
+    if kernel::receive_timeout(fd).is_none() {
+        entry.flags.fetch_and(!FLAG_TIMED, Ordering::Relaxed);
+    } else {
+        entry.flags.fetch_or(FLAG_TIMED, Ordering::Relaxed);
     }
 }
 

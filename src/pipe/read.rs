@@ -4,7 +4,7 @@ use super::buffers::{self, Rest};
 use super::{Pipe, end, events, options, spin};
 use crate::error::Errno;
 use crate::readiness::{Deadline, epoll};
-use crate::registry::arena::{self, FLAG_NONBLOCK};
+use crate::registry::arena::{self, FLAG_NONBLOCK, FLAG_TIMED};
 use crate::registry::lock::{self, Taken};
 use crate::registry::trace;
 use crate::sys::{kernel, real};
@@ -53,6 +53,7 @@ pub(crate) unsafe fn receive(
     let (mut shown, mut patience) = (0, None);
     let mut done = 0;
     let mut fd = fd;
+    let mut deadline = None;
     loop {
         // SAFETY: the caller's promise.
         let look = unsafe { take(fd, pipe, buffers, done, wanted - done, flags) };
@@ -71,13 +72,16 @@ pub(crate) unsafe fn receive(
             }
             Look::Bytes(count) => {
                 done += count;
-                // What a change of lanes divides is one stream to the program.
-                if done == wanted || (!all && !goes_on(fd, pipe)) {
+                // What a change of lanes divides is one stream to the program; an urgent mark divides it.
+                if done == wanted || (!all && !goes_on(fd, pipe)) || (all && kernel::at_mark(fd)) {
                     return Ok(done);
                 }
                 continue;
             }
             Look::Empty { .. } if done > 0 && !all => return Ok(done),
+            Look::Empty { .. } if is_late(fd, pipe, &mut deadline) => {
+                return if done > 0 { Ok(done) } else { Err(Errno(libc::EAGAIN)) };
+            }
             Look::Empty { epoch } => wait(fd, pipe, flags, epoch),
             Look::End => end::at_end(fd, pipe).map(Some),
             Look::Failed(error) => end::after_error(pipe, error).map(Some),
@@ -94,6 +98,21 @@ pub(crate) unsafe fn receive(
             }
             Err(error) => return Err(error),
         }
+    }
+}
+
+/// Whether the time-out of a read that has slept before is over: it is one for the whole call. False before the
+/// first sleep, which the kernel ends in time.
+fn is_late(fd: c_int, pipe: &Pipe, deadline: &mut Option<Deadline>) -> bool {
+    if pipe.entry.flags.load(Ordering::Relaxed) & FLAG_TIMED == 0 {
+        return false;
+    }
+    match deadline {
+        None => {
+            *deadline = Some(Deadline::after(kernel::receive_timeout(fd)));
+            false
+        }
+        Some(end) => end.left() == Some(0),
     }
 }
 

@@ -50,7 +50,11 @@ pub(crate) unsafe fn send(
     let taken = lock_writes(fd, pipe);
     if total == 0 || !enter_ring(fd, pipe, taken) {
         // Counted, so that no lane opens meanwhile; and not locked, because it may sleep.
-        return through_kernel(pipe, taken, total, kernel);
+        let sent = through_kernel(pipe, taken, total, kernel);
+        if flags & libc::MSG_MORE != 0 && sent > 0 {
+            options::push(fd, pipe.entry);
+        }
+        return sent;
     }
     let nonblocking =
         flags & libc::MSG_DONTWAIT != 0 || pipe.entry.flags.load(Ordering::Relaxed) & FLAG_NONBLOCK != 0;
@@ -90,6 +94,7 @@ pub(crate) unsafe fn send(
 /// The rest of a write, by the kernel, which may sleep: libc's call, a cancellation point.
 unsafe fn send_rest(fd: c_int, buffers: &[iovec], total: usize, done: usize, flags: c_int) -> isize {
     let mut at = done;
+    let flags = flags & !libc::MSG_MORE;
     loop {
         let mut rest = Rest::after(buffers, at, total - at);
         let message = rest.message();

@@ -173,6 +173,8 @@ pub(crate) const FLAG_LOW_WATER: u32 = 512;
 pub(crate) const FLAG_SENT_IN_VAIN: u32 = 1024;
 /// An option is set that only the kernel serves; connections that a listener accepts have it too.
 pub(crate) const FLAG_KERNEL_OPTION: u32 = 2048;
+/// SO_RCVTIMEO is set: a sleep that is cut in parts must not take longer.
+pub(crate) const FLAG_TIMED: u32 = 4096;
 /// Made by accept, not by connect (for `ss` and the trace).
 pub(crate) const FLAG_ACCEPTED: u32 = 128;
 

@@ -54,6 +54,10 @@ pub(crate) fn read_from<'a>(variable: impl Fn(&CStr) -> Option<&'a CStr>) {
         Some(b"deny") => RINGS.store(Rings::Deny as u32, Ordering::Relaxed),
         _ => {}
     }
+    if variable(c"SOCKSHIM_GUEST").is_some() {
+        IS_GUEST.store(true, Ordering::Relaxed);
+        HOST_ONLY.store(true, Ordering::Relaxed);
+    }
     match variable(c"SOCKSHIM_PROFILE").map(CStr::to_bytes) {
         Some(b"safe") => SPIN_US.store(0, Ordering::Relaxed),
         Some(b"latency") => SPIN_US.store(200, Ordering::Relaxed),
@@ -68,6 +72,53 @@ pub(crate) fn read_from<'a>(variable: impl Fn(&CStr) -> Option<&'a CStr>) {
         RING_MAX.store(1 << bounded.ilog2(), Ordering::Relaxed);
     }
 }
+
+/// In an environment: sockshim was put into this program only to hand bytes over; see `abi::process::guest`.
+pub(crate) const GUEST: &[u8] = b"SOCKSHIM_GUEST=1";
+
+/// In such a program, takes everything of ours out of the environment: neither it nor its children see it. Called
+/// once, when the environment has been read.
+pub(crate) fn hide_from_guest() {
+    unsafe extern "C" {
+        static environ: *mut *mut libc::c_char;
+    }
+    if !IS_GUEST.load(Ordering::Relaxed) {
+        return;
+    }
+    // SAFETY: libc's array, which ends with a null; while the process starts no other thread looks at it.
+    let mut from = unsafe { environ };
+    let mut to = from;
+    loop {
+        // SAFETY: not past the null, with which the loop ends.
+        let entry = unsafe { from.read() };
+        // SAFETY: an entry of the environment.
+        let text = if entry.is_null() { c"" } else { unsafe { CStr::from_ptr(entry) } }.to_bytes();
+        let kept = match text.strip_prefix(PRELOAD) {
+            // Ours is the first of the list.
+            Some(list) => list.iter().position(|byte| *byte == b':').map(|colon| {
+                // The name once more, in front of what was there before us.
+                let start = entry.wrapping_add(colon + 1);
+                // SAFETY: within the entry, whose memory is the process's own.
+                unsafe { core::ptr::copy_nonoverlapping(PRELOAD.as_ptr(), start.cast(), PRELOAD.len()) };
+                start
+            }),
+            None if text.starts_with(b"SOCKSHIM_") => None,
+            None => Some(entry),
+        };
+        if let Some(kept) = kept {
+            // SAFETY: `to` is not beyond `from`.
+            unsafe { to.write(kept) };
+            to = to.wrapping_add(1);
+        }
+        if entry.is_null() {
+            return;
+        }
+        from = from.wrapping_add(1);
+    }
+}
+
+static IS_GUEST: AtomicBool = AtomicBool::new(false);
+const PRELOAD: &[u8] = b"LD_PRELOAD=";
 
 /// The rendezvous folder that the environment names.
 pub(crate) fn folder() -> Option<&'static CStr> {

@@ -204,9 +204,10 @@ pub(crate) fn before_exec() {
     }
     // In a vfork child the table is the parent's: what the child duplicated was handed over then.
     if !fork::is_own_process() {
-        return;
+        return before_spawn();
     }
     let Some(arena) = arena::get() else { return };
+    look_at_standard();
     for fd in 0..arena::highest() as c_int {
         // A descriptor that another process of the family uses too was most likely inherited by oversight,
         // unless it is one of the standard ones.
@@ -217,6 +218,21 @@ pub(crate) fn before_exec() {
         {
             pinning::hand_over(fd, socket);
         }
+    }
+}
+
+/// A standard descriptor may have been inherited with bytes that nobody has asked for yet.
+pub(crate) fn look_at_standard() {
+    for fd in 0..=2 {
+        table::find(fd);
+    }
+}
+
+/// Before a child is made that starts a program: it has the standard descriptors.
+pub(crate) fn before_spawn() {
+    look_at_standard();
+    for fd in 0..=2 {
+        shared_with_child(fd);
     }
 }
 

@@ -33,6 +33,7 @@ pub(crate) fn start() {
     log::start();
     trace::start();
     let folder = folder::usable(config::folder());
+    config::hide_from_guest();
     if let Some(folder) = &folder {
         janitor::sweep(folder, janitor::AT_START);
     }

@@ -197,7 +197,7 @@ pub(crate) fn take_error(fd: c_int) -> c_int {
 pub(crate) fn receive_timeout(fd: c_int) -> Option<u64> {
     let zero = libc::timeval { tv_sec: 0, tv_usec: 0 };
     let time = sockopt(fd, libc::SOL_SOCKET, libc::SO_RCVTIMEO, zero).unwrap_or(zero);
-    let time = time.tv_sec as u64 * 1_000_000_000 + time.tv_usec as u64 * 1000;
+    let time = (time.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(time.tv_usec as u64 * 1000);
     (time > 0).then_some(time)
 }
 

@@ -32,11 +32,14 @@ mod flags;
 mod interrupts;
 mod io_uring;
 mod lanes;
+mod masks;
 mod options;
 mod pointers;
 mod poll;
 mod signals;
+mod standard;
 mod stream;
+mod successors;
 mod threads;
 mod wakes;
 
@@ -74,5 +77,8 @@ const AREAS: &[(&str, &[Case])] = &[
     ("pointers", pointers::CASES),
     ("wakes", wakes::CASES),
     ("interrupts", interrupts::CASES),
+    ("successors", successors::CASES),
+    ("masks", masks::CASES),
+    ("standard", standard::CASES),
     ("bulk", bulk::CASES),
 ];

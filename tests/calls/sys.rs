@@ -438,6 +438,11 @@ pub(crate) fn getpid() -> libc::pid_t {
     unsafe { libc::getpid() }
 }
 
+pub(crate) fn getuid() -> libc::uid_t {
+    // SAFETY: always allowed.
+    unsafe { libc::getuid() }
+}
+
 pub(crate) fn getppid() -> libc::pid_t {
     // SAFETY: always allowed.
     unsafe { libc::getppid() }

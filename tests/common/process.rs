@@ -60,6 +60,10 @@ impl Ends {
 pub(crate) struct Scratch {
     folder: PathBuf,
     rendezvous: PathBuf,
+    library: PathBuf,
+    sockshim: PathBuf,
+    /// Who runs the programs, if not the user of the test.
+    user: Option<(u32, u32)>,
 }
 
 impl Scratch {
@@ -71,6 +75,9 @@ impl Scratch {
             folder: std::env::temp_dir().join(&name),
             rendezvous: if memory.is_dir() { memory.into() } else { std::env::temp_dir() }
                 .join(format!("{name}-meet")),
+            library: libsockshim(),
+            sockshim: env!("CARGO_BIN_EXE_sockshim").into(),
+            user: None,
         };
         for folder in [&scratch.folder, &scratch.rendezvous] {
             fs::DirBuilder::new().mode(0o700).create(folder).unwrap();
@@ -78,8 +85,40 @@ impl Scratch {
         scratch
     }
 
+    /// For programs that refuse to run as root: another user runs them, if the test is root's.
+    pub(crate) fn of(user: &str) -> Self {
+        let mut scratch = Self::new();
+        // SAFETY: `geteuid` takes nothing and always succeeds.
+        if unsafe { libc::geteuid() } != 0 {
+            return scratch;
+        }
+        let users = fs::read_to_string("/etc/passwd").unwrap();
+        let entry = users.lines().map(|line| line.split(':').collect::<Vec<_>>());
+        let entry =
+            entry.into_iter().find(|fields| fields[0] == user).unwrap_or_else(|| panic!("no user {user}"));
+        let [uid, gid] = [entry[2], entry[3]].map(|number| number.parse().unwrap());
+        // The build folder may not be open to everybody.
+        for tool in [&mut scratch.library, &mut scratch.sockshim] {
+            let copy = scratch.folder.join(tool.file_name().unwrap());
+            fs::copy(&*tool, &copy).unwrap();
+            *tool = copy;
+        }
+        for folder in [&scratch.folder, &scratch.rendezvous] {
+            std::os::unix::fs::chown(folder, Some(uid), Some(gid)).unwrap();
+        }
+        scratch.user = Some((uid, gid));
+        scratch
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.folder
+    }
+
+    /// The live connections of the programs in this folder, as `sockshim ss --json` lists them.
+    pub(crate) fn connections(&self) -> Vec<serde_json::Value> {
+        let output = self.command(Mode::Native, &self.sockshim).args(["ss", "--json"]).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
     }
 
     /// Writes a file and returns its path.
@@ -122,7 +161,10 @@ impl Scratch {
         // Also for programs that preload the library by themselves or are linked with it.
         command.env("SOCKSHIM_DIR", &self.rendezvous);
         if mode != Mode::Native {
-            command.env("LD_PRELOAD", libsockshim());
+            command.env("LD_PRELOAD", &self.library);
+        }
+        if let Some((uid, gid)) = self.user {
+            command.uid(uid).gid(gid);
         }
         if mode == Mode::AtOnce {
             command.env("SOCKSHIM_UPGRADE_AFTER", "0");

@@ -5,6 +5,7 @@ each outcome, and `end` is the last line. What failed is explained on standard e
 """
 
 import faulthandler
+import os
 import sys
 import traceback
 import unittest
@@ -87,6 +88,9 @@ def main(results, *names):
         else:
             unittest.TestSuite(cases(suite)).run(Lines(file))
         file.write("end\n")
+    # Not by returning: what a case left behind, a thread or a process, would be waited for.
+    sys.stderr.flush()
+    os._exit(0)
 
 
 main(*sys.argv[1:])

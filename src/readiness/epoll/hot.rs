@@ -5,7 +5,9 @@ use super::{
     pipe_of,
 };
 use crate::pipe::{Pipe, events};
-use crate::registry::arena::{self, Arena, FLAG_NO_SPACE, REGISTRATIONS, Registration, SETS, SetEntry};
+use crate::registry::arena::{
+    self, Arena, FLAG_NO_SPACE, FLAG_SHUT_WRITE, REGISTRATIONS, Registration, SETS, SetEntry,
+};
 use crate::registry::table::{self, Descriptor};
 use crate::registry::{Socket, lock};
 use crate::sys::kernel;
@@ -161,7 +163,9 @@ fn ready(arena: &Arena, registration: &Registration) -> Option<u32> {
     let told = take_told(registration);
     let edge = wanted & EPOLLET as u32 != 0;
     // The ring alone can answer while nothing else is asked and nothing has ended.
-    let simple = quiet && flags & ENDING == 0 && told & ENDS == 0 && wanted & libc::EPOLLPRI as u32 == 0;
+    let shut = pipe.entry.flags.load(Ordering::Relaxed) & FLAG_SHUT_WRITE != 0;
+    let simple =
+        quiet && !shut && flags & ENDING == 0 && told & ENDS == 0 && wanted & libc::EPOLLPRI as u32 == 0;
     let asks_room =
         wanted & EPOLLOUT as u32 != 0 && (!edge || flags & FRESH != 0 || told & EPOLLOUT as u32 != 0);
     let readable = events::has_ring_bytes(&pipe);
