@@ -320,7 +320,7 @@ fn a_stopped_writer_sends_no_bell_into_the_data() {
 /// An epoll set that stays awake takes its wish back, and another thread goes to sleep on the same connection.
 #[test]
 fn a_waiter_takes_no_wish_from_a_sleeper() {
-    model_of_three(|| {
+    loom::model(|| {
         let end = End::on_ring();
         end.direction.want_bell();
         end.write(b'a');
