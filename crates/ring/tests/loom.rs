@@ -30,6 +30,7 @@
 
 mod model;
 
+use loom::model::Builder;
 use loom::thread;
 use model::{Direct, End};
 use sockshim_ring::sync::{AtomicU32, Ordering};
@@ -229,10 +230,17 @@ fn nothing_is_published_after_the_close() {
     });
 }
 
+/// Models with three threads and many steps: two preemptions are what can be explored in a minute.
+fn model_of_three(body: impl Fn() + Sync + Send + 'static) {
+    let mut builder = Builder::new();
+    builder.preemption_bound = Some(builder.preemption_bound.map_or(2, |bound| bound.min(2)));
+    builder.check(body);
+}
+
 /// The upgrade: a thread that is in the kernel's `recv` already, and one that makes the end ready.
 #[test]
 fn a_plain_read_meets_no_bell() {
-    loom::model(|| {
+    model_of_three(|| {
         let end = End::plain();
         let plain = end.clone();
         let reading = thread::spawn(move || plain.receive_plainly());
@@ -256,7 +264,7 @@ fn a_plain_read_meets_no_bell() {
 /// The upgrade again: a write that is inside the kernel has its place before the ring.
 #[test]
 fn a_plain_write_keeps_its_place() {
-    loom::model(|| {
+    model_of_three(|| {
         let end = End::on_kernel();
         let writers = [(b'a', false), (b'b', true)].map(|(byte, into_ring)| {
             let end = end.clone();
