@@ -146,6 +146,11 @@ impl Scratch {
             let started = self.command(Mode::Preloaded, "true").status();
             assert!(started.is_ok_and(|status| status.success()) || thread::panicking(), "`true` failed");
         }
+        // A killed process keeps its number until somebody has waited for it, so a program that starts may take it for
+        // a live one. `sockshim ss` looks at all files.
+        if names().is_some_and(|names: Vec<_>| !names.is_empty()) {
+            let _ = self.command(Mode::Native, &self.sockshim).arg("ss").output();
+        }
         names().unwrap_or_default()
     }
 
