@@ -240,7 +240,8 @@ impl Connection {
     fn edges(&self) -> [u32; 2] {
         [self.sets[1], self.sets[2]].map(|set| {
             let mut told = 0;
-            for _ in 0..10 {
+            // A set that is only asked without waiting takes some looks to ask the kernel in turn.
+            for _ in 0..200 {
                 told |= self.events(set).unwrap_or(0);
             }
             told
@@ -311,8 +312,14 @@ fn compare(steps: &[Step], before: usize) {
         // An edge may be told twice; it must not be lost. Of an end that this end's own shutdown has told already
         // there is none.
         let told = steps[..index].contains(&ShutOwnReading);
+        // The kernel repeats that there is room whenever it looks.
+        let room = (libc::POLLOUT | libc::POLLWRNORM | libc::POLLWRBAND) as u32;
+        let repeated = if *step == Drain { 0 } else { room };
         for (one, other) in library.edges().into_iter().zip(past.edges()) {
-            assert!(told || other & !one == 0, "{name}: edges {one:#x}, the kernel tells {other:#x}");
+            assert!(
+                told || other & !one & !repeated == 0,
+                "{name}: edges {one:#x}, the kernel tells {other:#x}"
+            );
         }
     }
     library.end();
