@@ -20,7 +20,7 @@ pub(crate) const CASES: &[Case] = &[
         assert_eq!(failed, 0);
     }),
     case("states_without_a_connection", || {
-        let states: [(&str, fn(Way) -> i32); 6] = [
+        let states: [(&str, Maker); 6] = [
             ("fresh", |way| way.socket(libc::AF_INET)),
             ("bound", |way| {
                 let fd = way.socket(libc::AF_INET6);
@@ -64,6 +64,9 @@ pub(crate) const CASES: &[Case] = &[
         }
     }),
 ];
+
+/// Makes a socket in some state.
+type Maker = fn(Way) -> i32;
 
 /// One thing that happens to a connection: A is the peer, B the end that is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
