@@ -16,9 +16,11 @@ help:
 	@echo 'make test      run all tests; the last line is the count'
 	@echo 'make test-slow the tests that take minutes; the last line is the count'
 	@echo 'make loom      model-check the ring, the sleepers and the lanes; two minutes'
+	@echo 'make fuzz     fuzz each parser for a minute; needs a nightly toolchain and cargo-fuzz'
 	@echo 'make check     formatting, lints and documentation, as reviewers see them'
 	@echo 'make bench     measure against libc sockets; BENCH_QUICK=1 for a rough idea'
 	@echo 'make build     the command and libsockshim.so, in $(RELEASE)'
+	@echo 'make programs  test real programs, and write the table of them in README.md'
 	@echo 'make header    regenerate include/sockshim.h'
 	@echo 'make install   into PREFIX ($(PREFIX)); DESTDIR is honoured'
 
@@ -42,6 +44,12 @@ loom:
 	RUSTFLAGS='--cfg loom' LOOM_MAX_PREEMPTIONS=3 $(CARGO) test -p sockshim-ring --test loom --release \
 	    --target-dir $(TARGET)/loom
 
+FUZZ_SECONDS ?= 60
+
+fuzz:
+	for target in $$($(CARGO) +nightly fuzz list); do \
+	    $(CARGO) +nightly fuzz run $$target -- -max_total_time=$(FUZZ_SECONDS) -timeout=10 || exit; done
+
 check:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
@@ -58,6 +66,9 @@ bench: build
 	for question in $(QUESTIONS); do $(MEASURE) --bench $$question || exit; done
 	$(MEASURE) --bench report
 
+programs:
+	SOCKSHIM_BLESS=1 $(CARGO) test --test programs -- --include-ignored --skip cpython
+
 header:
 	SOCKSHIM_BLESS=1 $(CARGO) test --test header
 
@@ -71,4 +82,4 @@ install: build
 	    -e 's|@VERSION@|$(VERSION)|' sockshim.pc.in > $(DESTDIR)$(LIBDIR)/pkgconfig/sockshim.pc
 	chmod 644 $(DESTDIR)$(LIBDIR)/pkgconfig/sockshim.pc
 
-.PHONY: help build demo test test-slow loom check bench header install
+.PHONY: fuzz help build demo test test-slow loom check bench programs header install

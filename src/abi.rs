@@ -66,6 +66,7 @@ macro_rules! variadic_detour {
 
 pub mod control;
 pub mod fd;
+mod io_uring;
 pub mod makers;
 pub mod poll;
 pub mod process;

@@ -10,6 +10,8 @@
 
 pub mod abi;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod pipe;
 mod readiness;
 mod registry;

@@ -98,10 +98,11 @@ impl Pipe {
         self.header().ends[self.end].store(state, Ordering::Release);
     }
 
-    /// Whether this process still has the segment (another thread may have closed the socket).
+    /// Whether this process still has the segment. Another thread may have closed the socket; then slot, address
+    /// range and descriptor number may all be another connection's by now.
     #[inline]
     pub(crate) fn is_mapped(&self) -> bool {
-        self.local.segment.load(Ordering::Acquire) == self.base
+        self.local.segment.load(Ordering::Acquire) == self.base && self.socket.entry().is_some()
     }
 
     /// A descriptor of this process for the socket, `fd` if it still is one: while a thread slept, another one

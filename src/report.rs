@@ -158,6 +158,13 @@ pub fn connections() -> io::Result<Vec<Connection>> {
     Ok(found)
 }
 
+/// For `fuzzing`.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn read_any_table(bytes: &[u8]) {
+    table::read_any(bytes);
+    process::read_any(&String::from_utf8_lossy(bytes));
+}
+
 /// The library uses a folder only if nobody else can enter it.
 fn check(folder: &Path) -> io::Result<()> {
     let facts = fs::symlink_metadata(folder)?;

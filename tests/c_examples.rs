@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use process::{Ends, Mode, Scratch, skip};
+use process::{Ends, Mode, Scratch, missing};
 
 #[test]
 fn echo_sends_back_every_byte() {
@@ -84,7 +84,7 @@ fn another_allocator_may_be_preloaded_too() {
         .into_iter()
         .find(|file| Path::new(file).exists())
     else {
-        return skip("libjemalloc.so.2 is not installed");
+        return missing("libjemalloc.so.2 is not installed");
     };
     let sockshim = common::libsockshim();
     let sockshim = sockshim.to_str().unwrap();
@@ -113,7 +113,7 @@ fn demo_shows_the_phases_of_a_connection() {
         "{said}"
     );
     if said.contains("wrote no trace") {
-        return skip("libsockshim.so writes no trace yet");
+        return missing("libsockshim.so writes no trace yet");
     }
     // One client and one server, twice; the clients also create their sockets, and the servers a listening one.
     for (phase, count) in [(" create ", 4), (" connect ", 4), (" transfer ", 4), (" disconnect ", 4)] {
@@ -202,7 +202,7 @@ fn pingpong_measures_all_its_modes() {
 #[test]
 fn a_linked_program_learns_where_its_connection_runs() {
     if !source_folder().join("../include/sockshim.h").exists() {
-        return skip("include/sockshim.h does not exist yet");
+        return missing("include/sockshim.h does not exist yet");
     }
     let linked = example("linked");
     for (variable, value, paths) in [

@@ -9,6 +9,7 @@
  *   pong N        N times: read a byte, write a byte
  *   await FILE    wait until a file exists
  *   fork          go on in a child; the parent exits at once
+ *   exit          end without closing
  *   dup           go on with another number, and close the first
  *   say WORD      print a line
  */
@@ -108,6 +109,8 @@ int main(int count, char **words)
                 return 0;
             continue;
         }
+        if (strcmp(word, "exit") == 0)
+            return 0;
         if (strcmp(word, "dup") == 0) {
             int other = dup(fd);
             close(fd);

@@ -155,6 +155,20 @@ fn a_child_that_outlives_its_parent_is_listed() {
 }
 
 #[test]
+fn a_program_that_ends_without_a_close_leaves_nothing_behind() {
+    let test = Test::new();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    let mut waiting =
+        test.start(Mode::AtOnce, &["connect", &port, "send", "1", "say", "ready", "await", "go", "exit"]);
+    says_ready(&mut waiting);
+    assert_eq!(test.left().len(), 2, "{:?}", test.left());
+    test.go();
+    waiting.success();
+    test.nothing_is_left();
+}
+
+#[test]
 fn killed_processes_leave_nothing_behind() {
     let test = Test::new();
     let server = ["listen", "pong", "3", "await", "go"];
@@ -199,7 +213,7 @@ fn damaged_tables_are_passed_over() {
     let test = Test::new();
     let mut program = test.start(Mode::AtOnce, &["say", "ready", "await", "go"]);
     says_ready(&mut program);
-    let table = test.rendezvous.join(format!("table1-{}", program.pid()));
+    let table = test.rendezvous.join(format!("table2-{}", program.pid()));
     let size = fs::metadata(&table).unwrap().len();
     // As long as a writer has them open they are not taken for left-overs.
     let damaged: Vec<fs::File> =
@@ -207,23 +221,23 @@ fn damaged_tables_are_passed_over() {
             .iter()
             .enumerate()
             .map(|(number, bytes)| {
-                let path = test.rendezvous.join(format!("table1-{number}"));
+                let path = test.rendezvous.join(format!("table2-{number}"));
                 fs::write(&path, bytes).unwrap();
                 let file = fs::File::options().write(true).open(&path).unwrap();
                 file.set_len(if number == 1 { 100 } else { size }).unwrap();
                 file
             })
             .collect();
-    std::os::unix::fs::symlink(&table, test.rendezvous.join("table1-9")).unwrap();
-    fs::create_dir(test.rendezvous.join("table1-8")).unwrap();
+    std::os::unix::fs::symlink(&table, test.rendezvous.join("table2-9")).unwrap();
+    fs::create_dir(test.rendezvous.join("table2-8")).unwrap();
     assert_eq!(test.ss(&["--json"]), "[]\n");
     drop(damaged);
     test.go();
     program.success();
     assert_eq!(test.ss(&["--json"]), "[]\n");
-    assert_eq!(test.left(), ["table1-8", "table1-9"]);
-    fs::remove_dir(test.rendezvous.join("table1-8")).unwrap();
-    fs::remove_file(test.rendezvous.join("table1-9")).unwrap();
+    assert_eq!(test.left(), ["table2-8", "table2-9"]);
+    fs::remove_dir(test.rendezvous.join("table2-8")).unwrap();
+    fs::remove_file(test.rendezvous.join("table2-9")).unwrap();
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::quietly;
 use crate::error::Errno;
-use crate::pipe::{attach, events};
+use crate::pipe::{attach, buffers, events};
 use crate::registry::arena::{self, FLAG_NONBLOCK, STATE_PIPE};
 use crate::registry::reason::Reason;
 use crate::registry::{Socket, lifecycle, socket, table};
@@ -111,6 +111,14 @@ pub unsafe extern "C-unwind" fn sockshim_ioctl(fd: c_int, request: c_ulong, argu
     let ours = table::socket(fd);
     if ours.is_some() && request == libc::FIOASYNC {
         quietly(|| lifecycle::pin(fd, Reason::Async));
+    }
+    if let (Some(socket), libc::FIONREAD) = (ours, request)
+        && let Some(unread) = events::unread_at_hand(socket)
+        && buffers::is_good(argument as *const c_int, size_of::<c_int>(), true)
+    {
+        // SAFETY: it is there, and may lie anywhere.
+        unsafe { (argument as *mut c_int).write_unaligned(unread) };
+        return 0;
     }
     // SAFETY: the caller keeps the contract of ioctl(2).
     let result = unsafe { real::ioctl(fd, request, argument) };
@@ -266,7 +274,7 @@ const VERSION: &CStr = match CStr::from_bytes_with_nul(concat!(env!("CARGO_PKG_V
 };
 
 /// Indexed by the numbers of [`Reason`].
-const REASONS: [&CStr; 27] = [
+const REASONS: [&CStr; 28] = [
     c"not enough transferred yet",
     c"on a pipe",
     c"not a TCP socket",
@@ -294,6 +302,7 @@ const REASONS: [&CStr; 27] = [
     c"first seen in the middle of its life",
     c"a process that shares it was stopped in the middle of a write",
     c"SO_RCVLOWAT is above 1",
+    c"the process uses io_uring",
 ];
 
 impl Counters {
@@ -355,7 +364,7 @@ mod tests {
 
     #[test]
     fn every_reason_has_a_text() {
-        assert_eq!(REASONS.len(), Reason::LowWater as usize + 1);
+        assert_eq!(REASONS.len(), Reason::IoUring as usize + 1);
         for number in [0, 24, 25, u32::MAX] {
             assert!(!sockshim_reason_text(number).is_null());
         }

@@ -30,8 +30,10 @@ use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 pub unsafe extern "C-unwind" fn sockshim_fork() -> pid_t {
     // SAFETY: the caller keeps the contract of fork(2).
     let child = unsafe { real::fork() };
-    if child < 0 {
-        quietly(fork::failed);
+    match child {
+        ..0 => quietly(fork::failed),
+        0 => {}
+        child => quietly(|| fork::made(child as u32)),
     }
     child
 }
@@ -357,9 +359,10 @@ pub unsafe extern "C-unwind" fn sockshim_forkpty(
     // SAFETY: the caller keeps the contract of forkpty(3).
     let child = unsafe { real::forkpty(terminal, name, settings, size) };
     match child {
-        -1 => {}
+        -1 => quietly(fork::failed),
         0 => standard_descriptors_replaced(),
-        _ => {
+        child => {
+            quietly(|| fork::made(child as u32));
             // SAFETY: in the parent forkpty has stored the terminal's descriptor there.
             made(unsafe { terminal.read() });
         }

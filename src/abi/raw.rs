@@ -5,6 +5,7 @@
 
 use super::control::{sockshim_fcntl, sockshim_ioctl};
 use super::fd::{sockshim_close, sockshim_close_range, sockshim_dup, sockshim_dup2, sockshim_dup3};
+use super::io_uring;
 use super::makers::{made, made_pair};
 use super::poll::*;
 use super::process::{exec, sockshim_execve, sockshim_prctl};
@@ -189,6 +190,9 @@ hooks! { |a, b, c, d, e, f|
     SYS_execve => sockshim_execve(at(a), at(b), at(c)),
     SYS_execveat => exec(|| plain(libc::SYS_execveat, [a, b, c, d, e, f]) as c_int),
     SYS_prctl => sockshim_prctl(a as _, b as _, c as _, d as _, e as _),
+    SYS_io_uring_setup => io_uring::setup(|| plain(libc::SYS_io_uring_setup, [a, b, c, d, e, f])),
+    SYS_io_uring_enter => io_uring::using(|| plain(libc::SYS_io_uring_enter, [a, b, c, d, e, f])),
+    SYS_io_uring_register => io_uring::using(|| plain(libc::SYS_io_uring_register, [a, b, c, d, e, f])),
     SYS_seccomp => {
         let restricts = matches!(a as u32, libc::SECCOMP_SET_MODE_STRICT | libc::SECCOMP_SET_MODE_FILTER);
         if restricts {
@@ -218,7 +222,6 @@ hooks! { |a, b, c, d, e, f|
     SYS_pidfd_open => maker(libc::SYS_pidfd_open, [a, b, c, d, e, f]),
     SYS_perf_event_open => maker(libc::SYS_perf_event_open, [a, b, c, d, e, f]),
     SYS_userfaultfd => maker(libc::SYS_userfaultfd, [a, b, c, d, e, f]),
-    SYS_io_uring_setup => maker(libc::SYS_io_uring_setup, [a, b, c, d, e, f]),
     SYS_pipe => made_pair(plain(libc::SYS_pipe, [a, b, c, d, e, f]) as c_int, at(a)),
     SYS_pipe2 => made_pair(plain(libc::SYS_pipe2, [a, b, c, d, e, f]) as c_int, at(a)),
     SYS_socketpair => made_pair(plain(libc::SYS_socketpair, [a, b, c, d, e, f]) as c_int, at(d)),
@@ -391,6 +394,59 @@ mod tests {
         {
             assert!(!numbers.contains(&never));
         }
+    }
+
+    /// Exported names that no number stands for, or one that stands for more.
+    const NO_NUMBER: &[&str] = &[
+        // The C library's own.
+        "closefrom",
+        "daemon",
+        "dprintf",
+        "execl",
+        "execle",
+        "execlp",
+        "execv",
+        "execvp",
+        "execvpe",
+        "fclose",
+        "fcloseall",
+        "fdopen",
+        "forkpty",
+        "freopen",
+        "login_tty",
+        "posix_spawn",
+        "posix_spawnp",
+        "syscall",
+        "vdprintf",
+        // A child is noticed by its process number.
+        "fork",
+        "vfork",
+    ];
+
+    #[test]
+    fn every_exported_system_call_has_its_number_here() {
+        let hooked = include_str!("raw.rs");
+        let mut checked = 0;
+        for name in include_str!("../../tests/exports.txt").lines() {
+            // Names that libc has twice.
+            let plain = name.trim_start_matches('_').trim_end_matches("_chk");
+            let plain = plain.replace("64v2", "v2");
+            let plain = plain.trim_end_matches("64");
+            let number = match plain {
+                "recv" => "recvfrom",
+                "send" => "sendto",
+                "pselect" => "pselect6",
+                "eventfd" => "eventfd2",
+                "signalfd" => "signalfd4",
+                "fexecve" => "execveat",
+                plain => plain,
+            };
+            if !plain.starts_with("sockshim_") && !NO_NUMBER.contains(&plain) {
+                assert!(hooked.contains(&format!("    SYS_{number} => ")), "{name} has no hook");
+                checked += 1;
+            }
+        }
+        assert!(checked > 60, "{checked}");
     }
 
     #[test]

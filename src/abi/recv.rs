@@ -224,10 +224,15 @@ pub unsafe extern "C-unwind" fn sockshim_recvfrom(
 /// As the manual page asks: pointers are valid for the lengths given.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_recvmsg(fd: c_int, msg: *mut msghdr, flags: c_int) -> ssize_t {
-    // SAFETY: the caller keeps the contract of recvmsg(2).
-    let kernel = || unsafe { real::recvmsg(fd, msg, flags) };
+    let mut by_kernel = false;
+    let mut kernel = || {
+        by_kernel = true;
+        // SAFETY: the caller keeps the contract of recvmsg(2).
+        unsafe { real::recvmsg(fd, msg, flags) }
+    };
     let Some(socket) = table::socket(fd) else {
-        let received = kernel();
+        // SAFETY: as above.
+        let received = unsafe { real::recvmsg(fd, msg, flags) };
         if received >= 0 {
             // SAFETY: the kernel has just filled the message in.
             quietly(|| unsafe { rights::received(&*msg) });
@@ -249,7 +254,7 @@ pub unsafe extern "C-unwind" fn sockshim_recvmsg(fd: c_int, msg: *mut msghdr, fl
         if !message.msg_name.is_null() {
             message.msg_namelen = 0;
         }
-        if socket.entry().is_some_and(|entry| io::reading_pipe(socket, entry).is_some()) {
+        if !by_kernel {
             message.msg_controllen = 0;
             message.msg_flags = flags & libc::MSG_CMSG_CLOEXEC | flags & libc::MSG_OOB;
         }

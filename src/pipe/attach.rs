@@ -1,16 +1,16 @@
 //! Meeting: when a connection is worth a pipe, and finding the other end.
 
 use super::segment::{self, Identity, Unmet};
-use super::{Pipe, options};
+use super::{Pipe, options, pin};
 use crate::readiness::epoll;
 use crate::registry::arena::{
-    self, Entry, FLAG_CONNECTED, FLAG_LOW_WATER, READY, STATE_PIPE, STATE_UNDECIDED, STATE_WAITING,
+    self, Arena, Entry, FLAG_CONNECTED, FLAG_LOW_WATER, STATE_PIPE, STATE_UNDECIDED, STATE_WAITING,
 };
 use crate::registry::lock::Taken;
 use crate::registry::{Socket, config, fork, reason::Reason, trace};
 use crate::sys::{diag, kernel};
 use core::ffi::c_int;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{Ordering, fence};
 
 /// Calls, and ticks (about a quarter of a second), after which a maker stops waiting for an end that does not
 /// come.
@@ -22,7 +22,7 @@ const PATIENCE: u64 = 600_000_000;
 pub(crate) fn count(fd: c_int, socket: Socket, entry: &'static Entry, bytes: usize) {
     let calls = entry.calls.load(Ordering::Relaxed).wrapping_add(1);
     entry.calls.store(calls, Ordering::Relaxed);
-    let total = entry.bytes.load(Ordering::Relaxed) + bytes as u64;
+    let total = entry.bytes.load(Ordering::Relaxed).wrapping_add(bytes as u64);
     entry.bytes.store(total, Ordering::Relaxed);
     let waiting = entry.state.load(Ordering::Relaxed) == STATE_WAITING;
     if waiting || (config::worth_upgrading(calls, total) && (calls < 64 || calls.is_multiple_of(64))) {
@@ -54,8 +54,7 @@ pub(crate) fn prepare_rearmed(fd: c_int, socket: Socket, set: u32) {
 
 fn is_nearly_there(socket: Socket) -> bool {
     socket.entry().is_some_and(|entry| {
-        matches!(entry.state.load(Ordering::Relaxed), STATE_WAITING | STATE_PIPE)
-            && entry.readers.load(Ordering::Relaxed) == 0
+        matches!(entry.state.load(Ordering::Relaxed), STATE_WAITING | STATE_PIPE) && entry.readers.is_empty()
     })
 }
 
@@ -102,8 +101,16 @@ fn begin(fd: c_int, socket: Socket, entry: &'static Entry) {
             local.seen_head.store(0, Ordering::Relaxed);
             local.watched_tail.store(0, Ordering::Relaxed);
             local.watched_since.store(kernel::ticks(), Ordering::Relaxed);
-            local.segment.store(met.base, Ordering::Release);
-            enter(entry, met.joined);
+            local.segment.store(met.base, Ordering::SeqCst);
+            // A child that another thread forked meanwhile has no mapping. It is marked as a holder before it is
+            // made: either it is seen here, or it has got what was just stored.
+            fence(Ordering::SeqCst);
+            if fork::is_sole(arena, &entry.holders) {
+                enter(entry, met.joined);
+            } else if let Some(pipe) = Pipe::of(socket, entry) {
+                let give_up = if met.joined { pin::mark } else { abandon };
+                give_up(&pipe, Reason::Shared);
+            }
         }
         Err(Unmet::NotReady) => {}
         Err(Unmet::Never(reason)) => Socket::stay_host(entry, reason),
@@ -157,14 +164,28 @@ pub(crate) fn has_come(pipe: &Pipe) -> bool {
     joined
 }
 
-/// Gives up a segment that the other end has not joined. Under the write lock.
-pub(crate) fn abandon(pipe: &Pipe, reason: Reason) {
-    let header = pipe.header();
+/// The process ends without a close: a segment of its own that nobody has joined keeps no name.
+pub(crate) fn forsake(arena: &Arena, socket: Socket) {
+    if let Some(entry) = socket.entry()
+        && entry.state.load(Ordering::Acquire) == STATE_WAITING
+        && fork::is_sole(arena, &entry.holders)
+        && let Some(pipe) = Pipe::of(socket, entry)
+    {
+        withdraw(&pipe);
+    }
+}
+
+fn withdraw(pipe: &Pipe) {
     segment::withdraw(&Identity {
-        namespace: header.namespace.load(Ordering::Relaxed),
+        namespace: pipe.header().namespace.load(Ordering::Relaxed),
         own: pipe.entry.cookie.load(Ordering::Relaxed),
         peer: pipe.entry.peer_cookie.load(Ordering::Relaxed),
     });
+}
+
+/// Gives up a segment that the other end has not joined. Under the write lock.
+pub(crate) fn abandon(pipe: &Pipe, reason: Reason) {
+    withdraw(pipe);
     pipe.set_own_end(sockshim_ring::layout::END_LEFT);
     pipe.local.segment.store(core::ptr::null_mut(), Ordering::Release);
     segment::recycle(pipe.base);
@@ -181,14 +202,12 @@ fn enter(entry: &Entry, joined: bool) {
 /// plain read is inside the kernel: it could not tell a bell from data.
 pub(crate) fn become_ready(fd: c_int, pipe: &Pipe) {
     let entry = pipe.entry;
-    if entry.readers.load(Ordering::Relaxed) != 0 {
+    if !entry.readers.is_empty() {
         return;
     }
     let taken = entry.read_lock.0.take();
     let mut position = None;
-    if taken == Taken::Ours
-        && entry.readers.compare_exchange(0, READY, Ordering::SeqCst, Ordering::Relaxed).is_ok()
-    {
+    if taken == Taken::Ours && entry.readers.make_ready(pipe.socket.generation) {
         position = reading_position(fd);
         if let Some(position) = position {
             pipe.incoming().reader.kernel_read.store(position, Ordering::Relaxed);

@@ -136,7 +136,13 @@ fn other_is_dead(fd: c_int, pipe: &Pipe) -> bool {
 pub(crate) fn broken(fd: c_int, pipe: &Pipe) -> Look {
     super::pin::mark(pipe, Reason::BadSegment);
     kernel::shutdown(fd);
-    Look::Failed(Errno(libc::ECONNRESET))
+    Look::Broken
+}
+
+/// What a read tells of a broken ring, whatever seems to be in it: a reset, and after that the end.
+pub(crate) fn after_damage(pipe: &Pipe) -> Result<usize, Errno> {
+    let told = pipe.entry.flags.load(Ordering::Relaxed) & FLAG_RESET_TOLD != 0;
+    if told { Ok(0) } else { Err(tell_reset(pipe)) }
 }
 
 /// Bytes came that no bell accounts for: somebody without sockshim used the other end's socket.

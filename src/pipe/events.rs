@@ -121,6 +121,15 @@ const _: () = assert!(POLLIN as i32 == libc::EPOLLIN && POLLOUT as i32 == libc::
 const _: () = assert!(POLLPRI as i32 == libc::EPOLLPRI && POLLRDHUP as i32 == libc::EPOLLRDHUP);
 const _: () = assert!(POLLERR as i32 == libc::EPOLLERR && POLLHUP as i32 == libc::EPOLLHUP);
 
+/// What FIONREAD tells, when the ring alone can say.
+#[inline]
+pub(crate) fn unread_at_hand(socket: Socket) -> Option<c_int> {
+    let pipe = io::reading_pipe(socket, socket.entry()?)?;
+    let incoming = pipe.incoming();
+    (is_ring(incoming.reader_epoch()) && ahead(incoming) == 0)
+        .then(|| incoming.readable().map_or(0, |span| span.length) as c_int)
+}
+
 /// What FIONREAD tells: the kernel's count without bells, and the ring's bytes.
 pub(crate) fn unread(socket: Socket, queued: c_int) -> c_int {
     let Some(entry) = socket.entry() else { return queued };
@@ -173,8 +182,7 @@ pub(crate) fn has_unread_ring(socket: Socket) -> bool {
     pipe.is_some_and(|pipe| has_ring_bytes(&pipe))
 }
 
-/// How many epochs the writer is ahead.
+/// How many epochs the writer is ahead; damage is found out by a read.
 fn ahead(direction: &Direction) -> u32 {
-    // Epochs count 31 bits.
-    direction.epoch().wrapping_sub(direction.reader_epoch()) & (u32::MAX >> 1)
+    direction.lead(direction.reader_epoch()).unwrap_or(2)
 }

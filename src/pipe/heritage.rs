@@ -3,7 +3,7 @@
 //! reads them by the very rules of a pipe: first the ring, then the kernel lane.
 
 use super::{Pipe, pin, read, segment};
-use crate::registry::arena::{READY, STATE_PINNED};
+use crate::registry::arena::STATE_PINNED;
 use crate::registry::{Socket, reason::Reason, start};
 use crate::sys::{folder::Path, kernel};
 use core::ffi::c_int;
@@ -48,7 +48,7 @@ pub(super) fn leave(fd: c_int, pipe: &Pipe) -> bool {
     LEFT.store(true, Ordering::Relaxed);
     // Taken, as far as the other end is concerned; but this process may have to go on after all.
     if let Ok(span) = pipe.incoming().readable() {
-        pipe.local.handed_from.store(span.position + 1, Ordering::Relaxed);
+        pipe.local.handed_from.store(span.position.wrapping_add(1), Ordering::Relaxed);
         return pipe.incoming().consume(span.position, span.length);
     }
     true
@@ -148,28 +148,38 @@ pub(super) fn withdraw(fd: c_int, pipe: &Pipe) -> bool {
     false
 }
 
+/// Maps what was left, if it is what it should be.
+pub(crate) fn open(file: c_int) -> Option<*mut u8> {
+    let facts = kernel::file_facts(file);
+    let ours = matches!(facts, Ok((mode, owner, SEGMENT_SIZE))
+        if mode & libc::S_IFMT == libc::S_IFREG && owner == kernel::geteuid());
+    let backed = ours
+        && kernel::allocate(file, 0, HEADER_SIZE).is_ok()
+        && kernel::allocate(file, ring_offset(READ), MAX_CAPACITY as usize).is_ok();
+    if !backed {
+        return None;
+    }
+    let base = kernel::map_shared(file, SEGMENT_SIZE, core::ptr::null_mut()).ok()?;
+    // SAFETY: a mapping of that size whose pages exist.
+    if unsafe { &*base.cast::<Header>() }.magic.load(Ordering::Acquire) != MAGIC {
+        segment::recycle(base);
+        return None;
+    }
+    Some(base)
+}
+
 /// A descriptor that was handed to this process: takes up what was left for it.
 pub(super) fn take_up(fd: c_int, socket: Socket) {
     let Some(path) = path(fd) else { return };
     let Ok(file) = kernel::open(path.as_c_str(), libc::O_RDWR | libc::O_NOFOLLOW, 0) else { return };
-    let facts = kernel::file_facts(file);
-    let ours = matches!(facts, Ok((mode, owner, SEGMENT_SIZE))
-        if mode & libc::S_IFMT == libc::S_IFREG && owner == kernel::geteuid());
-    let base = if ours { kernel::map_shared(file, SEGMENT_SIZE, core::ptr::null_mut()).ok() } else { None };
-    let backed = kernel::allocate(file, 0, HEADER_SIZE).is_ok()
-        && kernel::allocate(file, ring_offset(READ), MAX_CAPACITY as usize).is_ok();
+    let opened = open(file);
     kernel::close(file);
     kernel::unlink(path.as_c_str());
-    let (Some(base), Some(entry)) = (base, socket.entry()) else { return };
-    // SAFETY: a mapping of that size whose pages exist, if they are backed.
-    if !backed || unsafe { &*base.cast::<Header>() }.magic.load(Ordering::Acquire) != MAGIC {
-        segment::recycle(base);
-        return;
-    }
+    let (Some(base), Some(entry)) = (opened, socket.entry()) else { return };
     let local = socket.local();
     local.end.store(0, Ordering::Relaxed);
     local.segment.store(base, Ordering::Release);
     entry.reason.store(Reason::Inherited as u32, Ordering::Relaxed);
-    entry.readers.store(READY, Ordering::Release);
+    let _ = entry.readers.make_ready(socket.generation);
     entry.state.store(STATE_PINNED, Ordering::Release);
 }

@@ -6,17 +6,17 @@
 
 use super::{Pipe, attach, pin, read, write};
 use crate::error::{Errno, answer};
-use crate::registry::arena::{self, Entry, FLAG_CONNECTED, READY, STATE_HOST, STATE_PINNED, STATE_PIPE};
+use crate::registry::arena::{self, Entry, FLAG_CONNECTED, STATE_HOST, STATE_PINNED, STATE_PIPE};
 use crate::registry::{Socket, reason::Reason, trace};
 use crate::sys::{cancel, kernel};
 use core::ffi::c_int;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::Ordering;
 use libc::iovec;
 
 /// The pipe, when the socket's reads must know about bells.
 #[inline]
 pub(crate) fn reading_pipe(socket: Socket, entry: &'static Entry) -> Option<Pipe> {
-    if entry.readers.load(Ordering::Acquire) & READY == 0 {
+    if !entry.readers.is_ready() {
         return None;
     }
     Pipe::of(socket, entry)
@@ -29,19 +29,6 @@ pub(crate) fn writing_pipe(socket: Socket, entry: &'static Entry) -> Option<Pipe
         return None;
     }
     Pipe::of(socket, entry)
-}
-
-/// Enters the kernel as a plain reader; false when readers must know about bells from now on.
-#[inline]
-pub(crate) fn enter_plain(readers: &AtomicU32) -> bool {
-    readers
-        .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |count| (count & READY == 0).then_some(count + 1))
-        .is_ok()
-}
-
-#[inline]
-pub(crate) fn leave_plain(readers: &AtomicU32) {
-    readers.fetch_sub(1, Ordering::SeqCst);
 }
 
 /// A read-like call on a socket of ours; `kernel` makes the call that the program made.
@@ -90,11 +77,11 @@ unsafe fn receive_undecided(
         // SAFETY: the caller's promise.
         return answer(unsafe { read::receive(fd, &pipe, buffers, flags) });
     }
-    let counted = enter_plain(&entry.readers);
+    let counted = entry.readers.enter(socket.generation);
     let received = kernel();
     let errno = Errno::last();
     if counted {
-        leave_plain(&entry.readers);
+        entry.readers.leave(socket.generation);
     }
     if received > 0 && flags & libc::MSG_PEEK == 0 {
         arena::add(&entry.counters.kernel_received, received as u64);
@@ -132,22 +119,32 @@ pub(crate) unsafe fn send(
     {
         return trace::after(fd, entry, kernel());
     }
-    entry.writers.fetch_add(1, Ordering::SeqCst);
+    let counted = entry.writers.enter(socket.generation);
     // Only now it counts: the connection may have come onto a pipe in between.
     if let Some(pipe) = writing_pipe(socket, entry) {
-        leave_plain(&entry.writers);
+        if counted {
+            entry.writers.leave(socket.generation);
+        }
         // SAFETY: the caller's promise.
         return unsafe { write::send(fd, &pipe, buffers, flags, kernel) };
     }
-    send_undecided(fd, socket, entry, kernel)
+    send_undecided(fd, socket, entry, counted, kernel)
 }
 
-/// A plain write, which has been counted.
+/// A plain write; whether it has been counted.
 #[inline(never)]
-fn send_undecided(fd: c_int, socket: Socket, entry: &'static Entry, kernel: impl FnOnce() -> isize) -> isize {
+fn send_undecided(
+    fd: c_int,
+    socket: Socket,
+    entry: &'static Entry,
+    counted: bool,
+    kernel: impl FnOnce() -> isize,
+) -> isize {
     let sent = kernel();
     let errno = Errno::last();
-    leave_plain(&entry.writers);
+    if counted {
+        entry.writers.leave(socket.generation);
+    }
     if sent > 0 {
         if let Some(pipe) = Pipe::of(socket, entry) {
             write::note_vain(&pipe);
@@ -162,13 +159,15 @@ fn send_undecided(fd: c_int, socket: Socket, entry: &'static Entry, kernel: impl
 /// A call that only the kernel can make on the sending side of a socket of ours.
 pub(crate) fn send_by_kernel(fd: c_int, socket: Socket, kernel: impl FnOnce() -> isize) -> isize {
     let Some(entry) = socket.entry() else { return kernel() };
-    entry.writers.fetch_add(1, Ordering::SeqCst);
+    let counted = entry.writers.enter(socket.generation);
     match writing_pipe(socket, entry) {
         Some(pipe) => {
-            leave_plain(&entry.writers);
+            if counted {
+                entry.writers.leave(socket.generation);
+            }
             write::in_kernel_lane(fd, &pipe, kernel)
         }
-        None => send_undecided(fd, socket, entry, kernel),
+        None => send_undecided(fd, socket, entry, counted, kernel),
     }
 }
 

@@ -46,6 +46,13 @@ pub(crate) fn restore(fd: c_int, entry: &Entry) {
     let _ = kernel::set_sockopt(fd, libc::IPPROTO_TCP, libc::TCP_CORK, &value(OPTION_CORK));
 }
 
+/// Sends what the kernel holds back because of MSG_MORE: what follows may take the other lane.
+pub(crate) fn push(fd: c_int, entry: &Entry) {
+    if entry.flags.load(Ordering::Relaxed) & FLAG_OPTIONS_KEPT != 0 {
+        let _ = kernel::set_sockopt(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, &(1 as c_int));
+    }
+}
+
 fn bit_of(level: c_int, name: c_int) -> Option<u32> {
     match (level, name) {
         (libc::IPPROTO_TCP, libc::TCP_NODELAY) => Some(OPTION_NODELAY),

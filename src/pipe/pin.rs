@@ -2,7 +2,7 @@
 
 use super::{Pipe, attach, heritage, options, read, write};
 use crate::readiness::epoll;
-use crate::registry::arena::{self, STATE_PINNED, STATE_PIPE, STATE_UNDECIDED, STATE_WAITING};
+use crate::registry::arena::{STATE_PINNED, STATE_PIPE, STATE_UNDECIDED, STATE_WAITING};
 use crate::registry::lock::Taken;
 use crate::registry::{Socket, log, reason::Reason, trace};
 use crate::sys::kernel;
@@ -129,7 +129,7 @@ pub(crate) fn retire(fd: c_int, pipe: &Pipe) {
     let incoming = pipe.incoming();
     if pipe.entry.state.load(Ordering::Acquire) != STATE_PINNED
         || incoming.reader.ready.load(Ordering::SeqCst) != 0
-        || pipe.entry.readers.load(Ordering::Acquire) != arena::READY
+        || !pipe.entry.readers.is_ready()
         || pipe.entry.pending_error.load(Ordering::Relaxed) != 0
     {
         return;
@@ -144,7 +144,7 @@ pub(crate) fn retire(fd: c_int, pipe: &Pipe) {
             || (is_ring(epoch) && incoming.is_closed() && read::bells_waiting(pipe) == 0));
     pipe.entry.read_lock.0.release(taken);
     if taken == Taken::Ours && at_rest && epoll::downgrade(pipe) {
-        pipe.entry.readers.fetch_and(!arena::READY, Ordering::SeqCst);
+        pipe.entry.readers.unready();
     }
 }
 
@@ -171,7 +171,7 @@ pub(crate) fn resume(socket: Socket) {
     let Some(pipe) = Pipe::of(socket, entry) else { return };
     entry.reason.store(Reason::Pipe as u32, Ordering::Relaxed);
     entry.state.store(STATE_PIPE, Ordering::Release);
-    if entry.readers.load(Ordering::Relaxed) & arena::READY != 0 {
+    if entry.readers.is_ready() {
         pipe.incoming().reader.ready.store(1, Ordering::SeqCst);
     }
 }

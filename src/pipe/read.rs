@@ -23,6 +23,8 @@ pub(crate) enum Look {
     End,
     /// The kernel says that the connection has failed.
     Failed(Errno),
+    /// The other end has written what cannot be true.
+    Broken,
 }
 
 /// The receiving calls, on a pipe.
@@ -70,8 +72,8 @@ pub(crate) unsafe fn receive(
             }
             Look::Bytes(count) => {
                 done += count;
-                // What a change of lanes divides is one stream to the program.
-                if done == wanted || (!all && !goes_on(fd, pipe)) {
+                // What a change of lanes divides is one stream to the program; an urgent mark divides it.
+                if done == wanted || (!all && !goes_on(fd, pipe)) || (all && kernel::at_mark(fd)) {
                     return Ok(done);
                 }
                 continue;
@@ -83,6 +85,8 @@ pub(crate) unsafe fn receive(
             Look::Empty { epoch } => wait(fd, pipe, flags, epoch),
             Look::End => end::at_end(fd, pipe).map(Some),
             Look::Failed(error) => end::after_error(pipe, error).map(Some),
+            Look::Broken if done > 0 => return Ok(done),
+            Look::Broken => return end::after_damage(pipe),
         };
         match outcome {
             Ok(None) => fd = pipe.descriptor(fd).ok_or(Errno(libc::EBADF))?,
@@ -153,7 +157,7 @@ pub(crate) fn lock_reads(pipe: &Pipe) -> Taken {
     loop {
         match pipe.entry.read_lock.0.take() {
             Taken::Not => {
-                if pipe.entry.read_lock.0.step_around(true) {
+                if pipe.entry.read_lock.0.step_around(|| true) {
                     return Taken::Ours;
                 }
                 kernel::nap(1000);
@@ -211,6 +215,9 @@ unsafe fn take_locked(
             if incoming.has_bytes() {
                 continue;
             }
+            if is_impossible(pipe, epoch) {
+                return end::broken(fd, pipe);
+            }
             match drain_to(fd, pipe, epoch) {
                 Drained::Done => incoming.follow(epoch),
                 Drained::Moved => {}
@@ -247,7 +254,7 @@ unsafe fn take_locked(
         } else {
             let kernel_end = incoming.switch.kernel_end.load(Ordering::Relaxed);
             let position = incoming.reader.kernel_read.load(Ordering::Relaxed);
-            let Some(left) = kernel_end.checked_sub(position) else {
+            let Some(left) = kernel_end.checked_sub(position).filter(|_| !is_impossible(pipe, epoch)) else {
                 if incoming.reader_epoch() != epoch {
                     // A signal handler has read on meanwhile.
                     continue;
@@ -288,6 +295,11 @@ unsafe fn take_locked(
             };
         }
     }
+}
+
+/// Whether the writer is somewhere where it cannot be while we are in `epoch`.
+fn is_impossible(pipe: &Pipe, epoch: u32) -> bool {
+    pipe.incoming().lead(epoch).is_err() && pipe.incoming().reader_epoch() == epoch
 }
 
 /// MSG_PEEK past the end of a ring epoch: what the kernel lane holds after it. Under the read lock.
@@ -347,7 +359,7 @@ pub(crate) fn follow(fd: c_int, pipe: &Pipe) {
     let incoming = pipe.incoming();
     loop {
         let epoch = incoming.reader_epoch();
-        if incoming.epoch() == epoch || (is_ring(epoch) && incoming.has_bytes()) {
+        if !matches!(incoming.lead(epoch), Ok(1 | 2)) || (is_ring(epoch) && incoming.has_bytes()) {
             return;
         }
         if is_ring(epoch) {
@@ -558,8 +570,9 @@ fn look_at_kernel(fd: c_int, pipe: &Pipe) -> Result<Option<()>, Errno> {
     let mut byte = 0u8;
     match kernel::recv(fd, &raw mut byte, 1, libc::MSG_PEEK | libc::MSG_DONTWAIT) {
         Ok(0) => end::at_end(fd, pipe).map(Some),
-        Ok(_) if bells_waiting(pipe) == 0 && is_quiet(pipe) => Err(Errno(libc::EAGAIN)),
-        // A bell that has just arrived, or the kernel lane's data.
+        // A bell, whose bytes somebody has read.
+        Ok(_) if is_quiet(pipe) => Err(Errno(libc::EAGAIN)),
+        // The ring's bytes, or the kernel lane's.
         Ok(_) => Ok(None),
         Err(Errno(libc::EAGAIN))
             if pipe.incoming().has_bytes() && is_ring(pipe.incoming().reader_epoch()) =>
@@ -583,11 +596,12 @@ fn sleep(fd: c_int, pipe: &Pipe, epoch: u32) -> Result<Option<()>, Errno> {
     let entry = pipe.entry;
     let incoming = pipe.incoming();
     settle(fd, pipe);
-    let place = arena::enroll(&entry.sleepers, lock::thread());
+    let me = lock::thread();
+    let place = arena::enroll(&entry.sleepers, me);
     want_bell(pipe);
     let changed = incoming.epoch() != epoch || (is_ring(epoch) && incoming.has_bytes());
     if changed || !pipe.is_mapped() {
-        arena::leave(&entry.sleepers, place);
+        arena::leave(&entry.sleepers, place, me);
         return Ok(None);
     }
     arena::add(&entry.counters.sleeps, 1);
@@ -597,7 +611,7 @@ fn sleep(fd: c_int, pipe: &Pipe, epoch: u32) -> Result<Option<()>, Errno> {
     // it is reaped; nothing else is held.
     let received = unsafe { real::recv(fd, (&raw mut byte).cast(), 1, libc::MSG_PEEK) };
     let errno = Errno::last();
-    arena::leave(&entry.sleepers, place);
+    arena::leave(&entry.sleepers, place, me);
     let Some(fd) = pipe.descriptor(fd) else {
         // Closed meanwhile: only the kernel's call still had the socket.
         return match received {

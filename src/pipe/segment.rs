@@ -103,7 +103,7 @@ fn make(fd: i32, identity: &Identity) -> Result<Segment, Errno> {
     Ok(Segment { base, joined: false })
 }
 
-fn join(fd: i32, identity: &Identity) -> Result<Segment, Unmet> {
+pub(crate) fn join(fd: i32, identity: &Identity) -> Result<Segment, Unmet> {
     let bad = || Unmet::Never(Reason::BadSegment);
     let (mode, owner, size) = kernel::file_facts(fd).map_err(|_| bad())?;
     if mode & libc::S_IFMT != libc::S_IFREG || owner != kernel::geteuid() {
@@ -140,6 +140,16 @@ fn join(fd: i32, identity: &Identity) -> Result<Segment, Unmet> {
     }
     recycle(base);
     Err(if magic == 0 { Unmet::NotReady } else { bad() })
+}
+
+/// The header that the maker of a segment leaves for `identity`'s own end to join.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn header_of(identity: &Identity) -> Vec<u8> {
+    let (low, high) = (identity.own.min(identity.peer), identity.own.max(identity.peer));
+    let ends = if identity.end() == 0 { [END_ABSENT, END_JOINED] } else { [END_JOINED, END_ABSENT] };
+    let words = [VERSION, SEGMENT_SIZE as u32].map(u32::to_ne_bytes).concat();
+    let cookies = [low, high, identity.namespace].map(u64::to_ne_bytes).concat();
+    [&MAGIC.to_ne_bytes(), &words[..], &cookies, &ends.map(u32::to_ne_bytes).concat()].concat()
 }
 
 /// Address ranges of segments that are gone, for the next ones.

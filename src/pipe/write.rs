@@ -50,7 +50,11 @@ pub(crate) unsafe fn send(
     let taken = lock_writes(fd, pipe);
     if total == 0 || !enter_ring(fd, pipe, taken) {
         // Counted, so that no lane opens meanwhile; and not locked, because it may sleep.
-        return through_kernel(pipe, taken, total, kernel);
+        let sent = through_kernel(pipe, taken, total, kernel);
+        if flags & libc::MSG_MORE != 0 && sent > 0 {
+            options::push(fd, pipe.entry);
+        }
+        return sent;
     }
     let nonblocking =
         flags & libc::MSG_DONTWAIT != 0 || pipe.entry.flags.load(Ordering::Relaxed) & FLAG_NONBLOCK != 0;
@@ -90,6 +94,7 @@ pub(crate) unsafe fn send(
 /// The rest of a write, by the kernel, which may sleep: libc's call, a cancellation point.
 unsafe fn send_rest(fd: c_int, buffers: &[iovec], total: usize, done: usize, flags: c_int) -> isize {
     let mut at = done;
+    let flags = flags & !libc::MSG_MORE;
     loop {
         let mut rest = Rest::after(buffers, at, total - at);
         let message = rest.message();
@@ -112,10 +117,11 @@ unsafe fn send_rest(fd: c_int, buffers: &[iovec], total: usize, done: usize, fla
 #[inline]
 pub(crate) fn lock_writes(fd: c_int, pipe: &Pipe) -> Taken {
     loop {
-        match pipe.entry.write_lock.0.take() {
+        // A bell that somebody owed when he died: the next publication rings.
+        match pipe.entry.write_lock.0.take_after(|| pipe.outgoing().want_bell()) {
             Taken::Not => {
                 pipe.outgoing().close();
-                if pipe.entry.write_lock.0.step_around(is_bell_out(fd, pipe)) {
+                if pipe.entry.write_lock.0.step_around(|| is_bell_out(fd, pipe)) {
                     super::pin::mark(pipe, Reason::Stopped);
                     return Taken::Ours;
                 }
@@ -183,21 +189,16 @@ unsafe fn push(fd: c_int, pipe: &Pipe, buffers: &[iovec], total: usize, nonblock
         match outgoing.publish(span.position, room) {
             Ok(()) => {}
             Err(NotPublished::Moved) => continue,
-            Err(NotPublished::Closed) if !pipe.entry.write_lock.0.is_mine() => {
-                // We were stopped for so long that another writer went on without us.
-                return Pushed::Spilled(done);
-            }
             Err(NotPublished::Closed) => {
-                // The reader leaves, or a signal handler of this thread has spilled already.
-                if is_ring(outgoing.epoch()) {
-                    spill(fd, pipe);
-                }
+                // The reader leaves; or a signal handler of this thread has spilled already; or we were stopped for
+                // so long that another writer goes on without us.
+                spill(fd, pipe);
                 return Pushed::Spilled(done);
             }
         }
         done += room;
         arena::add(&pipe.entry.counters.sent, room as u64);
-        if outgoing.bell_due()
+        if outgoing.is_bell_wanted()
             && let Err(error) = ring_bell(fd, pipe)
             && done == room
         {
@@ -210,32 +211,32 @@ unsafe fn push(fd: c_int, pipe: &Pipe, buffers: &[iovec], total: usize, nonblock
     }
 }
 
-/// Wakes whoever sleeps at the other end: one byte. Under the write lock.
+/// Wakes whoever sleeps at the other end, once: one byte. Under the write lock.
 fn ring_bell(fd: c_int, pipe: &Pipe) -> Result<(), Errno> {
-    let bells = &pipe.outgoing().switch.bells;
-    // Counted before it is sent: a bell that arrives is always accounted for. A locked addition, because a
-    // signal handler that writes to this socket may come in between.
-    let send = || {
-        if !is_ring(pipe.outgoing().epoch()) {
-            // A signal handler has spilled since the publication: the kernel lane wakes by itself.
-            return Err(Errno(libc::ECANCELED));
+    let outgoing = pipe.outgoing();
+    let bells = &outgoing.switch.bells;
+    let count = || {
+        // A signal handler that has spilled since the publication has woken the reader by the kernel lane.
+        let due = is_ring(outgoing.epoch()) && outgoing.bell_due();
+        if due {
+            // Counted before it is sent: a bell that arrives is always accounted for.
+            bells.fetch_add(1, Ordering::Release);
         }
-        bells.fetch_add(1, Ordering::Release);
-        kernel::send(fd, &[0], libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
+        due
     };
+    let send = || kernel::send(fd, &[0], libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL);
     // No signal handler may spill between the look and the bell, which would become data.
     let mask = kernel::block_signals();
-    // Stepped around: the ring is closed, and who did it has told the reader.
-    let rung = pipe.entry.write_lock.0.ringing(send);
+    let rung = pipe.entry.write_lock.0.ringing(count, send);
     kernel::restore_signals(mask);
-    let Some(rung) = rung else { return Ok(()) };
     match rung {
-        Err(Errno(libc::ECANCELED)) => Ok(()),
-        Ok(_) => {
+        // Answered already; or stepped around: the ring is closed, and who did it has told the reader.
+        None => Ok(()),
+        Some(Ok(_)) => {
             arena::add(&pipe.entry.counters.doorbells, 1);
             Ok(())
         }
-        Err(error) => {
+        Some(Err(error)) => {
             bells.fetch_sub(1, Ordering::Release);
             // EAGAIN: the queue is full of what the sleeper has not taken: that wakes it.
             if error.0 == libc::EAGAIN { Ok(()) } else { Err(error) }
@@ -292,7 +293,7 @@ fn may_open(pipe: &Pipe, epoch: u32) -> bool {
     pipe.is_open()
         && outgoing.reader.ready.load(Ordering::Acquire) == 1
         && outgoing.reader_epoch() == epoch
-        && pipe.entry.writers.load(Ordering::SeqCst) == 0
+        && pipe.entry.writers.is_empty()
         && pipe.entry.flags.load(Ordering::Relaxed) & FLAG_SHUT_WRITE == 0
         && pipe.other_end() == END_JOINED
 }
@@ -333,9 +334,16 @@ fn open_quietly(fd: c_int, pipe: &Pipe, epoch: u32) -> bool {
 /// From the ring to the kernel lane; needs nothing from the reader. Under the write lock.
 #[cold]
 pub(crate) fn spill(fd: c_int, pipe: &Pipe) {
-    let mask = kernel::block_signals();
-    pipe.entry.write_lock.0.firmly(|| spill_quietly(fd, pipe));
-    kernel::restore_signals(mask);
+    while is_ring(pipe.outgoing().epoch()) {
+        let mask = kernel::block_signals();
+        let done = pipe.entry.write_lock.0.firmly(|| spill_quietly(fd, pipe));
+        kernel::restore_signals(mask);
+        if done.is_none() {
+            // Somebody has stepped around us and may not have left the ring yet: what we write into the kernel's
+            // lane before that would be taken for a bell. The caller's release is for this lock, too.
+            let _ = lock_writes(fd, pipe);
+        }
+    }
     arena::add(&pipe.entry.counters.spills, 1);
 }
 
@@ -416,7 +424,7 @@ fn wait_for_room(pipe: &Pipe, seen_head: u64, nonblocking: bool) -> bool {
     let mut kernel_read = outgoing.reader.kernel_read.load(Ordering::Relaxed);
     loop {
         for _ in 0..16 {
-            if outgoing.consumer.head.load(Ordering::Acquire) != seen_head {
+            if outgoing.has_moved_on(seen_head) {
                 return true;
             }
             core::hint::spin_loop();
@@ -483,7 +491,7 @@ pub(crate) fn send_file(
                 }
                 done += read;
                 arena::add(&pipe.entry.counters.sent, read as u64);
-                if outgoing.bell_due() && ring_bell(fd, pipe).is_err() {
+                if outgoing.is_bell_wanted() && ring_bell(fd, pipe).is_err() {
                     break Some(Ok(done));
                 }
             }
@@ -534,11 +542,13 @@ pub(crate) fn note_vain(pipe: &Pipe) {
 
 /// Makes a kernel call as a counted writer; the write lock is released before.
 fn through_kernel(pipe: &Pipe, taken: Taken, wanted: usize, kernel: impl FnOnce() -> isize) -> isize {
-    pipe.entry.writers.fetch_add(1, Ordering::SeqCst);
+    let counted = pipe.entry.writers.enter(pipe.socket.generation);
     pipe.entry.write_lock.0.release(taken);
     let sent = kernel();
     let errno = Errno::last();
-    pipe.entry.writers.fetch_sub(1, Ordering::SeqCst);
+    if counted {
+        pipe.entry.writers.leave(pipe.socket.generation);
+    }
     if sent < wanted as isize {
         // The kernel tells when there is room again (EPOLLOUT).
         pipe.entry.flags.fetch_or(FLAG_NO_SPACE, Ordering::Relaxed);

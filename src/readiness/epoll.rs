@@ -16,7 +16,7 @@ pub(crate) mod wait;
 use crate::error::Errno;
 use crate::pipe::{Pipe, attach, io};
 use crate::registry::arena::{
-    self, Arena, Entry, FLAG_LISTENER, READY, REGISTRATIONS, Registration, STATE_HOST, SetEntry,
+    self, Arena, Entry, FLAG_LISTENER, REGISTRATIONS, Registration, STATE_HOST, SetEntry,
 };
 use crate::registry::lock::{self, Taken};
 use crate::registry::reason::Reason;
@@ -585,7 +585,7 @@ pub(crate) fn lock_set(set: &SetEntry) -> Taken {
 
 /// Whether the socket's kernel registration must be managed.
 fn is_ready_reader(entry: &Entry) -> bool {
-    entry.readers.load(Ordering::Acquire) & READY != 0
+    entry.readers.is_ready()
 }
 
 /// Whether 64 bits look like our tag in this set.

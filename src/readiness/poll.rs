@@ -18,7 +18,7 @@ static SPIN: AtomicU32 = AtomicU32::new(0);
 enum Kind {
     Pipe(Pipe),
     /// A connection that may come onto a pipe: counted while we are in the kernel.
-    Candidate(&'static Entry),
+    Candidate(Socket, &'static Entry),
     /// An epoll set with pipes.
     Set(u32),
     Kernel,
@@ -41,7 +41,7 @@ fn kind_of_socket(socket: Socket) -> Kind {
         return Kind::Pipe(pipe);
     }
     match entry.state.load(Ordering::Relaxed) {
-        STATE_UNDECIDED | STATE_WAITING | arena::STATE_PIPE => Kind::Candidate(entry),
+        STATE_UNDECIDED | STATE_WAITING | arena::STATE_PIPE => Kind::Candidate(socket, entry),
         _ => Kind::Kernel,
     }
 }
@@ -125,7 +125,7 @@ fn evaluate(entries: &mut [pollfd]) -> Result<usize, Errno> {
                 let has = arena::get().is_some_and(|arena| epoll::hot::is_readable(arena, entry.fd, slot));
                 entry.revents = shown | if has { entry.events & events::READABLE } else { 0 };
             }
-            Kind::Candidate(_) | Kind::Kernel => others = true,
+            Kind::Candidate(..) | Kind::Kernel => others = true,
         }
         ready += usize::from(entry.revents != 0);
     }
@@ -142,7 +142,7 @@ fn evaluate_kernel(entries: &mut [pollfd]) -> Result<usize, Errno> {
     for slice in entries.chunks_mut(64) {
         let mut copy = [EMPTY; 64];
         for (copy, entry) in copy.iter_mut().zip(slice.iter()) {
-            if matches!(kind(entry.fd), Kind::Candidate(_) | Kind::Kernel) {
+            if matches!(kind(entry.fd), Kind::Candidate(..) | Kind::Kernel) {
                 *copy = pollfd { fd: entry.fd, events: entry.events, revents: 0 };
             }
         }
@@ -183,8 +183,8 @@ unsafe fn sleep(entries: &mut [pollfd], deadline: Deadline, mask: *const sigset_
                 quiet &= !asks || !events::has_ring_bytes(&pipe);
                 quiet &= !asks || incoming.epoch() == incoming.reader_epoch() || !pipe.is_mapped();
             }
-            Kind::Candidate(shared) => {
-                if io::enter_plain(&shared.readers) {
+            Kind::Candidate(socket, shared) => {
+                if shared.readers.enter(socket.generation) {
                     entry.revents = COUNTED;
                 } else {
                     quiet = false;
@@ -247,9 +247,9 @@ fn leave(entries: &mut [pollfd]) {
         let Descriptor::Socket(socket) = table::peek(entry.fd) else { continue };
         let Some(shared) = socket.entry() else { continue };
         if mark == COUNTED {
-            io::leave_plain(&shared.readers);
+            shared.readers.leave(socket.generation);
         } else {
-            arena::leave(&shared.sleepers, (mark - ENROLLED) as usize);
+            arena::leave(&shared.sleepers, (mark - ENROLLED) as usize, lock::thread());
         }
     }
 }

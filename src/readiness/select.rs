@@ -103,8 +103,17 @@ pub(crate) unsafe fn select(
     for (entry, fd) in entries.iter_mut().zip((0..nfds).filter(|fd| sets.asked(*fd) != 0)) {
         *entry = pollfd { fd, events: sets.asked(fd), revents: 0 };
     }
-    // SAFETY: the caller's promise.
-    let result = unsafe { poll::poll(entries, deadline, mask) }.and_then(|_| report(nfds, sets, entries));
+    let result = loop {
+        // SAFETY: the caller's promise.
+        let told = unsafe { poll::poll(entries, deadline, mask) };
+        match (told, told.and_then(|_| report(nfds, sets, entries))) {
+            // Ends and errors wake poll, but are none of what these sets ask for: they do not wake select.
+            (Ok(1..), Ok(0)) => {
+                entries.iter_mut().filter(|entry| entry.revents != 0).for_each(|entry| entry.fd = -1);
+            }
+            (_, result) => break result,
+        }
+    };
     if let Some(place) = mapped {
         kernel::unmap(place, bytes);
     }

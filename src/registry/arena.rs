@@ -4,20 +4,23 @@
 //! As untrusted as a segment (a child may have dropped its privileges): bounded words only. Pointers, sizes
 //! and mappings are private, in [`super::socket::Local`].
 
-use super::lock::Lock;
+use super::lock::{self, Lock};
 use crate::error::Errno;
 use crate::sys::kernel;
 use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use sockshim_ring::inside::Inside;
 
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"sockshmT");
 /// Version of everything in this file; also part of the file's name.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 
 pub(crate) const SOCKETS: usize = 16 * 1024;
 pub(crate) const SETS: usize = 1024;
 pub(crate) const REGISTRATIONS: usize = 32 * 1024;
 pub(crate) const PROCESSES: usize = 256;
 pub(crate) const SLEEPERS: usize = 8;
+/// The last place of a list of sleepers: how many there are beyond those that are named.
+const MORE: usize = SLEEPERS - 1;
 
 /// The whole table. Zeroed memory is a valid, empty one.
 #[repr(C)]
@@ -92,10 +95,10 @@ pub(crate) struct Entry {
     pub(crate) reason: AtomicU32,
     /// `FLAG_*`.
     pub(crate) flags: AtomicU32,
-    /// Plain reads inside the kernel, and [`READY`].
-    pub(crate) readers: AtomicU32,
+    /// Plain reads inside the kernel; ready: every reader of this end knows about bells.
+    pub(crate) readers: Inside,
     /// Plain writes inside the kernel.
-    pub(crate) writers: AtomicU32,
+    pub(crate) writers: Inside,
     /// Which processes hold it, by process slot.
     pub(crate) holders: [AtomicU64; PROCESSES / 64],
     /// Calls and bytes so far, while undecided.
@@ -178,9 +181,6 @@ pub(crate) const FLAG_ACCEPTED: u32 = 128;
 /// Bits of [`Entry::options`].
 pub(crate) const OPTION_NODELAY: u32 = 1;
 pub(crate) const OPTION_CORK: u32 = 2;
-
-/// Bit of [`Entry::readers`]: every reader of this end knows about bells.
-pub(crate) const READY: u32 = 1 << 31;
 
 /// One epoll set.
 #[repr(C, align(128))]
@@ -293,8 +293,7 @@ impl Arena {
         let slot = pop(&self.free_sockets, |slot| &self.socket(slot).next_free)
             .or_else(|| extend(&self.sockets_used, &self.sockets))?;
         let entry = self.socket(slot);
-        for word in [&entry.state, &entry.reason, &entry.flags, &entry.readers, &entry.writers, &entry.calls]
-        {
+        for word in [&entry.state, &entry.reason, &entry.flags, &entry.calls] {
             word.store(0, Ordering::Relaxed);
         }
         for word in entry.holders.iter().chain([&entry.bytes, &entry.cookie, &entry.peer_cookie]) {
@@ -313,6 +312,8 @@ impl Arena {
         entry.read_lock.0.reset();
         entry.write_lock.0.reset();
         let generation = entry.generation.load(Ordering::Relaxed).wrapping_add(1) | 1;
+        entry.readers.begin(generation);
+        entry.writers.begin(generation);
         entry.generation.store(generation, Ordering::Release);
         Some((slot, entry))
     }
@@ -423,34 +424,42 @@ fn is_backed<T>(place: &T) -> bool {
         != Err(Errno(libc::EFAULT))
 }
 
-/// Marks this thread in a list of sleepers. The last place counts those for whom no other was left: a thread
-/// that ends without leaving it is counted for ever, which costs bells that nobody needs.
+/// Marks this thread in a list of sleepers: by name, so that it is missed when it is killed; when all places
+/// are taken, by number alone.
 pub(crate) fn enroll(sleepers: &[AtomicU32; SLEEPERS], thread: u32) -> usize {
-    sleepers[..CROWD]
+    let take = |slot: &AtomicU32, from: u32| {
+        slot.compare_exchange(from, thread, Ordering::SeqCst, Ordering::Relaxed).is_ok()
+    };
+    let named = &sleepers[..MORE];
+    named
         .iter()
-        .position(|slot| slot.compare_exchange(0, thread, Ordering::SeqCst, Ordering::Relaxed).is_ok())
+        .position(|slot| take(slot, 0))
+        .or_else(|| {
+            named.iter().position(|slot| {
+                let sleeper = slot.load(Ordering::SeqCst);
+                (sleeper == 0 || lock::is_dead(sleeper)) && take(slot, sleeper)
+            })
+        })
         .unwrap_or_else(|| {
-            sleepers[CROWD].fetch_add(1, Ordering::SeqCst);
-            CROWD
+            sleepers[MORE].fetch_add(1, Ordering::SeqCst);
+            MORE
         })
 }
 
-/// The place that counts.
-const CROWD: usize = SLEEPERS - 1;
-
-/// The end of [`enroll`].
-pub(crate) fn leave(sleepers: &[AtomicU32; SLEEPERS], place: usize) {
-    match sleepers.get(place) {
-        Some(slot) if place < CROWD => slot.store(0, Ordering::SeqCst),
-        Some(count) => drop(count.fetch_sub(1, Ordering::SeqCst)),
-        None => {}
+/// The end of [`enroll`]. The list may be another socket's by now.
+pub(crate) fn leave(sleepers: &[AtomicU32; SLEEPERS], place: usize, thread: u32) {
+    if place == MORE {
+        let less = |count: u32| count.checked_sub(1);
+        let _ = sleepers[MORE].fetch_update(Ordering::SeqCst, Ordering::Relaxed, less);
+    } else if let Some(slot) = sleepers.get(place) {
+        let _ = slot.compare_exchange(thread, 0, Ordering::SeqCst, Ordering::Relaxed);
     }
 }
 
 /// Whether a live thread other than `me` is in the list; dead ones are removed when `reap` is set.
 pub(crate) fn others_asleep(sleepers: &[AtomicU32; SLEEPERS], me: u32, reap: bool) -> bool {
-    let mut found = sleepers[CROWD].load(Ordering::SeqCst) != 0;
-    for slot in &sleepers[..CROWD] {
+    let mut found = sleepers[MORE].load(Ordering::SeqCst) != 0;
+    for slot in &sleepers[..MORE] {
         let thread = slot.load(Ordering::SeqCst);
         if thread == 0 || thread == me {
             continue;

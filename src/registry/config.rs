@@ -1,5 +1,6 @@
 //! The environment's knobs, read once at start.
 
+use super::reason::Reason;
 use core::ffi::CStr;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
@@ -8,6 +9,10 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 static UPGRADE_AFTER: AtomicU64 = AtomicU64::new(UNSET);
 /// `SOCKSHIM_PATH=host`.
 static HOST_ONLY: AtomicBool = AtomicBool::new(false);
+/// The process has an io_uring.
+static HAS_RING: AtomicBool = AtomicBool::new(false);
+/// Who may have one (`SOCKSHIM_IO_URING`): a number of [`Rings`].
+static RINGS: AtomicU32 = AtomicU32::new(Rings::ByProgram as u32);
 /// Largest capacity of a ring (`SOCKSHIM_RING_MAX`).
 static RING_MAX: AtomicU32 = AtomicU32::new(sockshim_ring::layout::MAX_CAPACITY);
 /// Longest spin before a sleep, in microseconds (`SOCKSHIM_SPIN_US`, or by profile).
@@ -21,13 +26,33 @@ const DEFAULT_CALLS: u32 = 64;
 /// What a sleep and a wake-up across processors cost.
 const DEFAULT_SPIN_US: u32 = 50;
 
+/// What becomes of the wish for an io_uring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rings {
+    /// libuv does without; everybody else gets it.
+    ByProgram,
+    Allow,
+    Deny,
+}
+
 /// Reads the environment. Called once, while the process starts.
 pub(crate) fn read_environment() {
+    read_from(variable);
+}
+
+/// The same, from wherever `variable` finds its values.
+pub(crate) fn read_from<'a>(variable: impl Fn(&CStr) -> Option<&'a CStr>) {
+    let number = |name: &CStr| -> Option<u64> { variable(name)?.to_str().ok()?.trim().parse().ok() };
     if let Some(bytes) = number(c"SOCKSHIM_UPGRADE_AFTER") {
         UPGRADE_AFTER.store(bytes.min(UNSET - 1), Ordering::Relaxed);
     }
     if variable(c"SOCKSHIM_PATH").is_some_and(|path| path.to_bytes() == b"host") {
         HOST_ONLY.store(true, Ordering::Relaxed);
+    }
+    match variable(c"SOCKSHIM_IO_URING").map(CStr::to_bytes) {
+        Some(b"allow") => RINGS.store(Rings::Allow as u32, Ordering::Relaxed),
+        Some(b"deny") => RINGS.store(Rings::Deny as u32, Ordering::Relaxed),
+        _ => {}
     }
     if variable(c"SOCKSHIM_GUEST").is_some() {
         IS_GUEST.store(true, Ordering::Relaxed);
@@ -110,8 +135,25 @@ pub(crate) fn log() -> bool {
     variable(c"SOCKSHIM_LOG").is_some_and(|value| value.to_bytes() == b"1")
 }
 
-pub(crate) fn host_only() -> bool {
-    HOST_ONLY.load(Ordering::Relaxed)
+/// Why every connection stays with the kernel, if it does.
+pub(crate) fn host_only() -> Option<Reason> {
+    if HOST_ONLY.load(Ordering::Relaxed) {
+        return Some(Reason::Configured);
+    }
+    HAS_RING.load(Ordering::Relaxed).then_some(Reason::IoUring)
+}
+
+/// Notes that there is an io_uring; true for the first.
+pub(crate) fn ring_made() -> bool {
+    !HAS_RING.swap(true, Ordering::Relaxed)
+}
+
+pub(crate) fn rings() -> Rings {
+    match RINGS.load(Ordering::Relaxed) {
+        ring if ring == Rings::Allow as u32 => Rings::Allow,
+        ring if ring == Rings::Deny as u32 => Rings::Deny,
+        _ => Rings::ByProgram,
+    }
 }
 
 /// Whether connections upgrade at connect and accept, before the first byte.
@@ -143,10 +185,6 @@ fn variable(name: &CStr) -> Option<&'static CStr> {
         let value = libc::getenv(name.as_ptr());
         (!value.is_null()).then(|| CStr::from_ptr(value))
     }
-}
-
-fn number(name: &CStr) -> Option<u64> {
-    variable(name)?.to_str().ok()?.trim().parse().ok()
 }
 
 #[cfg(test)]
@@ -189,7 +227,8 @@ mod tests {
     #[ignore = "run by nonsense_is_bounded_or_ignored"]
     fn defaults() {
         read_environment();
-        assert!(!host_only() && !upgrades_at_once());
+        assert_eq!((host_only(), rings()), (None, Rings::ByProgram));
+        assert!(!upgrades_at_once());
         assert!(!worth_upgrading(DEFAULT_CALLS - 1, DEFAULT_BYTES - 1));
         assert!(worth_upgrading(DEFAULT_CALLS, 0) && worth_upgrading(0, DEFAULT_BYTES));
         assert_eq!((ring_max(), spin_us()), (sockshim_ring::layout::MAX_CAPACITY, DEFAULT_SPIN_US));

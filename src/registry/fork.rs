@@ -3,14 +3,18 @@
 use super::arena::{self, Arena, CLAIMED, PROCESSES};
 use super::{lock, socket};
 use crate::sys::kernel;
+use core::cell::Cell;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// This process's number, to tell a vfork child from it.
 static PROCESS: AtomicU32 = AtomicU32::new(0);
 /// This process's slot in the arena.
 static SLOT: AtomicU32 = AtomicU32::new(OVERFLOW);
-/// The slot that the fork under way has claimed for the child.
-static CHILD_SLOT: AtomicU32 = AtomicU32::new(OVERFLOW);
+
+thread_local! {
+    /// The slot that this thread's fork has claimed for the child; several threads may fork at the same time.
+    static CHILD_SLOT: Cell<u32> = const { Cell::new(OVERFLOW) };
+}
 
 /// The slot of processes beyond the table: what they held is never known to be free again.
 const OVERFLOW: u32 = PROCESSES as u32 - 1;
@@ -57,12 +61,28 @@ pub(crate) fn is_sole(arena: &Arena, holders: &Holders) -> bool {
                 continue;
             }
             let number = arena.processes[process].load(Ordering::Acquire);
-            if process == OVERFLOW as usize || number & CLAIMED != 0 || kernel::exists(number) {
+            if process == OVERFLOW as usize || number & CLAIMED != 0 || kernel::lives(number) {
                 return false;
             }
         }
     }
     true
+}
+
+/// Whether `thread` can be one of this family's: not when the family's processes are all known, and none has it.
+pub(crate) fn may_be_member(arena: &Arena, thread: u32) -> bool {
+    let mut all_known = true;
+    let found = arena.processes.iter().any(|word| match word.load(Ordering::Acquire) {
+        0 => false,
+        number if number & CLAIMED != 0 => {
+            all_known = false;
+            false
+        }
+        number => kernel::is_thread_of(number, thread),
+    });
+    found
+        || !all_known
+        || arena.processes[..OVERFLOW as usize].iter().all(|word| word.load(Ordering::Acquire) != 0)
 }
 
 /// Says that this process ends; true when no other process of the family goes on. Of several that end at
@@ -87,7 +107,7 @@ pub(crate) fn reap(arena: &Arena) {
     let own = PROCESS.load(Ordering::Relaxed);
     for (slot, word) in arena.processes.iter().enumerate() {
         let number = word.load(Ordering::Acquire);
-        if number == 0 || number == own || number & CLAIMED != 0 || kernel::exists(number) {
+        if number == 0 || number == own || number & CLAIMED != 0 || kernel::lives(number) {
             continue;
         }
         if word.compare_exchange(number, CLAIMED, Ordering::AcqRel, Ordering::Relaxed).is_err() {
@@ -111,7 +131,7 @@ pub(crate) fn reap(arena: &Arena) {
 
 /// fork has failed: the child's slot is given back.
 pub(crate) fn failed() {
-    let slot = CHILD_SLOT.swap(OVERFLOW, Ordering::AcqRel);
+    let slot = CHILD_SLOT.replace(OVERFLOW);
     let Some(arena) = arena::get() else { return };
     if slot != OVERFLOW {
         for socket in socket::held(arena) {
@@ -121,6 +141,17 @@ pub(crate) fn failed() {
             unmark(&arena.set(set).holders, slot);
         }
         arena.processes[slot as usize].store(0, Ordering::Release);
+    }
+}
+
+/// fork has made a process, which may be killed before it says so itself.
+pub(crate) fn made(child: u32) {
+    let slot = CHILD_SLOT.replace(OVERFLOW);
+    if let Some(arena) = arena::get()
+        && slot != OVERFLOW
+    {
+        let word = &arena.processes[slot as usize % PROCESSES];
+        let _ = word.compare_exchange(CLAIMED, child, Ordering::AcqRel, Ordering::Relaxed);
     }
 }
 
@@ -145,7 +176,7 @@ extern "C" fn prepare() {
     for set in socket::held_sets(arena) {
         mark(&arena.set(set).holders, slot);
     }
-    CHILD_SLOT.store(slot, Ordering::Release);
+    CHILD_SLOT.set(slot);
 }
 
 extern "C" fn parent() {}
@@ -154,7 +185,7 @@ extern "C" fn child() {
     lock::forget_thread();
     PROCESS.store(kernel::getpid(), Ordering::Release);
     let Some(arena) = arena::get() else { return };
-    let slot = CHILD_SLOT.load(Ordering::Acquire);
+    let slot = CHILD_SLOT.get();
     SLOT.store(slot, Ordering::Release);
     if slot != OVERFLOW {
         arena.processes[slot as usize % PROCESSES].store(kernel::getpid(), Ordering::Release);

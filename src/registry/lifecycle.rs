@@ -262,12 +262,12 @@ pub(crate) fn disconnecting(fd: c_int) {
     // What follows is a reset (tcp_disconnect in the kernel).
     entry.flags.fetch_or(arena::FLAG_LINGER_RESET, Ordering::Relaxed);
     end::leave(fd, socket, true);
-    entry.readers.store(0, Ordering::Release);
+    entry.readers.begin(socket.generation);
     entry.flags.fetch_and(FLAG_NONBLOCK, Ordering::AcqRel);
     entry.calls.store(0, Ordering::Relaxed);
     entry.bytes.store(0, Ordering::Relaxed);
     entry.reason.store(Reason::Undecided as u32, Ordering::Relaxed);
-    let state = if config::host_only() { arena::STATE_HOST } else { arena::STATE_UNDECIDED };
+    let state = if config::host_only().is_some() { arena::STATE_HOST } else { arena::STATE_UNDECIDED };
     entry.state.store(state, Ordering::Release);
 }
 
@@ -286,6 +286,18 @@ pub(crate) fn before_seccomp() {
     for fd in 0..arena::highest().max(INHERITED) as c_int {
         if let Descriptor::Socket(_) = table::find(fd) {
             pin(fd, Reason::Seccomp);
+        }
+    }
+}
+
+/// The process has an io_uring, whose doings cannot be seen: all connections are the kernel's from now on.
+pub(crate) fn ring_made() {
+    if !fork::is_own_process() || !config::ring_made() {
+        return;
+    }
+    for fd in 0..arena::highest() as c_int {
+        if let Descriptor::Socket(_) = table::peek(fd) {
+            pin(fd, Reason::IoUring);
         }
     }
 }
@@ -310,8 +322,8 @@ fn enter(fd: c_int, flags: u32) -> Option<Socket> {
         entry.number.store(fd as u32 + 1, Ordering::Relaxed);
         if kernel::is_restricted() {
             Socket::stay_host(entry, Reason::Seccomp);
-        } else if config::host_only() {
-            Socket::stay_host(entry, Reason::Configured);
+        } else if let Some(reason) = config::host_only() {
+            Socket::stay_host(entry, reason);
         }
     }
     table::set_socket(fd, socket);

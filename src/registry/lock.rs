@@ -5,9 +5,10 @@
 //! to publish, and publication notices (see `sockshim_ring::ring`). Recovered when its owner is dead. A taker
 //! waits a bounded time for an owner that is alive but does not run.
 
+use super::{arena, fork};
 use crate::sys::kernel;
 use core::cell::Cell;
-use core::sync::atomic::{AtomicU32, Ordering};
+use sockshim_ring::lock::{OWNER, Word};
 
 thread_local! {
     /// This thread's number; 0: not asked yet. No destructor, so it works until the thread's very end.
@@ -32,6 +33,14 @@ pub(crate) fn forget_thread() {
     THREAD.with(|cell| cell.set(0));
 }
 
+/// Whether a thread that is named in shared memory has ended. Its number may be a stranger's by now.
+#[cold]
+pub(crate) fn is_dead(thread: u32) -> bool {
+    thread == 0
+        || kernel::has_ended(thread)
+        || arena::get().is_some_and(|arena| !fork::may_be_member(arena, thread))
+}
+
 /// How a lock was got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
@@ -47,14 +56,7 @@ pub(crate) enum Taken {
 /// See the module.
 #[repr(transparent)]
 #[derive(Debug)]
-pub(crate) struct Lock(AtomicU32);
-
-/// Bit of the word: the owner must not be stepped around.
-const FIRM: u32 = 1 << 31;
-/// Bit of the word: the owner sends a bell.
-const RINGING: u32 = 1 << 30;
-/// The owner's number.
-const OWNER: u32 = !(FIRM | RINGING);
+pub(crate) struct Lock(Word);
 
 /// Ticks for which a taker waits for a live owner; about 50 ms.
 const PATIENCE: u64 = 125_000_000;
@@ -62,19 +64,24 @@ const PATIENCE: u64 = 125_000_000;
 impl Lock {
     #[inline]
     pub(crate) fn take(&self) -> Taken {
+        self.take_after(|| {})
+    }
+
+    /// The same; `interrupted` is called when it is taken from an owner that died in the middle of a change.
+    #[inline]
+    pub(crate) fn take_after(&self, interrupted: impl FnOnce()) -> Taken {
         let me = thread();
-        match self.0.compare_exchange(0, me, Ordering::Acquire, Ordering::Relaxed) {
-            Ok(_) => Taken::Ours,
+        match self.0.take(me) {
+            Ok(()) => Taken::Ours,
             Err(owner) if owner & OWNER == me => Taken::Nested,
-            Err(_) => self.wait(me),
+            Err(_) => self.wait(me, interrupted),
         }
     }
 
     #[inline]
     pub(crate) fn release(&self, taken: Taken) {
         if taken == Taken::Ours {
-            // Compared, because a lock whose owner was stopped for long is stepped around.
-            let _ = self.0.compare_exchange(thread(), 0, Ordering::Release, Ordering::Relaxed);
+            self.0.release(thread());
         }
     }
 
@@ -82,58 +89,40 @@ impl Lock {
     /// has made sure that what the owner was doing will fail when it goes on. False: the owner must not be
     /// disturbed, or has let go.
     #[cold]
-    pub(crate) fn step_around(&self, bell_is_out: bool) -> bool {
-        let owner = self.0.load(Ordering::Acquire);
-        owner & FIRM == 0
-            && owner != 0
-            && kernel::is_stopped(owner & OWNER)
-            && (owner & RINGING == 0 || bell_is_out)
-            && self.0.compare_exchange(owner, thread(), Ordering::Acquire, Ordering::Relaxed).is_ok()
+    pub(crate) fn step_around(&self, bell_is_out: impl FnOnce() -> bool) -> bool {
+        let owner = self.0.content();
+        kernel::is_stopped(owner & OWNER) && self.0.step_around(owner, thread(), bell_is_out)
     }
 
-    /// Whether this thread still has the lock.
-    #[inline]
-    pub(crate) fn is_mine(&self) -> bool {
-        self.0.load(Ordering::Relaxed) & OWNER == thread()
-    }
-
-    /// While `change` runs, the lock is not stepped around: several words change together. `None`, and no
-    /// change, when somebody has stepped around us meanwhile.
+    /// See [`Word::firmly`].
     pub(crate) fn firmly<T>(&self, change: impl FnOnce() -> T) -> Option<T> {
-        self.marked(FIRM, change)
+        self.0.firmly(thread(), change)
     }
 
-    /// While `ring` runs, the lock is stepped around only by somebody who has seen that the bell is out.
-    pub(crate) fn ringing<T>(&self, ring: impl FnOnce() -> T) -> Option<T> {
-        self.marked(RINGING, ring)
-    }
-
-    fn marked<T>(&self, mark: u32, action: impl FnOnce() -> T) -> Option<T> {
-        let me = thread();
-        self.0.compare_exchange(me, me | mark, Ordering::AcqRel, Ordering::Relaxed).ok()?;
-        let result = action();
-        let _ = self.0.compare_exchange(me | mark, me, Ordering::AcqRel, Ordering::Relaxed);
-        Some(result)
+    /// See [`Word::ringing`].
+    pub(crate) fn ringing<T>(&self, count: impl FnOnce() -> bool, send: impl FnOnce() -> T) -> Option<T> {
+        self.0.ringing(thread(), count, send)
     }
 
     #[cold]
-    fn wait(&self, me: u32) -> Taken {
+    fn wait(&self, me: u32, interrupted: impl FnOnce()) -> Taken {
         for _ in 0..64 {
             core::hint::spin_loop();
-            if self.0.compare_exchange_weak(0, me, Ordering::Acquire, Ordering::Relaxed).is_ok() {
+            if self.0.take(me).is_ok() {
                 return Taken::Ours;
             }
         }
         let start = kernel::ticks();
         loop {
             kernel::sched_yield();
-            match self.0.compare_exchange(0, me, Ordering::Acquire, Ordering::Relaxed) {
-                Ok(_) => return Taken::Ours,
+            match self.0.take(me) {
+                Ok(()) => return Taken::Ours,
                 Err(owner) if kernel::ticks().wrapping_sub(start) > PATIENCE => {
-                    let dead = owner != 0 && !kernel::exists(owner & OWNER);
-                    let stolen = dead
-                        && self.0.compare_exchange(owner, me, Ordering::Acquire, Ordering::Relaxed).is_ok();
-                    return if stolen { Taken::Ours } else { Taken::Not };
+                    let robbed = if is_dead(owner & OWNER) { self.0.rob(owner, me) } else { None };
+                    if robbed == Some(true) {
+                        interrupted();
+                    }
+                    return if robbed.is_some() { Taken::Ours } else { Taken::Not };
                 }
                 Err(_) => {}
             }
@@ -142,13 +131,15 @@ impl Lock {
 
     /// A fresh entry's lock.
     pub(crate) fn reset(&self) {
-        self.0.store(0, Ordering::Relaxed);
+        self.0.reset();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use core::sync::atomic::{AtomicU32, Ordering};
+    use sockshim_ring::lock::{FIRM, RINGING};
     use std::sync::mpsc;
 
     /// The number of a thread that has ended.
@@ -162,28 +153,65 @@ mod tests {
 
     #[test]
     fn the_owner_takes_it_again() {
-        let lock = Lock(AtomicU32::new(0));
+        let lock = Lock(Word::new(0));
         let outer = lock.take();
         assert_eq!(outer, Taken::Ours);
         let inner = lock.take();
         assert_eq!(inner, Taken::Nested);
         lock.release(inner);
-        assert_eq!(lock.0.load(Ordering::Relaxed), thread());
+        assert_eq!(lock.0.content(), thread());
         lock.release(outer);
-        assert_eq!(lock.0.load(Ordering::Relaxed), 0);
+        assert_eq!(lock.0.content(), 0);
     }
 
     #[test]
     fn a_dead_owner_is_robbed() {
-        let lock = Lock(AtomicU32::new(dead_thread()));
+        let lock = Lock(Word::new(dead_thread()));
         let taken = lock.take();
         assert_eq!(taken, Taken::Ours);
         lock.release(taken);
     }
 
     #[test]
+    fn a_zombie_is_dead() {
+        let mut child = std::process::Command::new("true").spawn().expect("`true` runs");
+        while !kernel::has_ended(child.id()) {
+            std::thread::yield_now();
+        }
+        assert!(kernel::exists(child.id()));
+        let lock = Lock(Word::new(child.id()));
+        assert_eq!(lock.take(), Taken::Ours);
+        child.wait().expect("it has ended");
+    }
+
+    #[test]
+    fn who_robs_the_dead_hears_what_they_were_doing() {
+        let dead = dead_thread();
+        for (mark, expected) in [(0, false), (FIRM, true), (RINGING, true)] {
+            let lock = Lock(Word::new(dead | mark));
+            let mut interrupted = false;
+            assert_eq!(lock.take_after(|| interrupted = true), Taken::Ours);
+            assert_eq!(interrupted, expected);
+            assert_eq!(lock.0.content(), thread());
+        }
+        // A word that no owner can have written.
+        assert_eq!(Lock(Word::new(FIRM | RINGING)).take(), Taken::Ours);
+    }
+
+    #[test]
+    fn a_bell_is_sent_when_it_was_counted() {
+        let lock = Lock(Word::new(0));
+        assert_eq!(lock.ringing(|| true, || 1), None, "not the owner");
+        let taken = lock.take();
+        assert_eq!(lock.ringing(|| true, || lock.0.content()), Some(thread() | RINGING));
+        assert_eq!(lock.ringing(|| false, || unreachable!("not counted")), None::<()>);
+        lock.release(taken);
+        assert_eq!(lock.0.content(), 0);
+    }
+
+    #[test]
     fn a_live_owner_is_waited_for_and_then_left_alone() {
-        let lock = Lock(AtomicU32::new(0));
+        let lock = Lock(Word::new(0));
         let (held, hold) = mpsc::channel();
         let (done, end) = mpsc::channel::<()>();
         std::thread::scope(|scope| {
@@ -198,7 +226,7 @@ mod tests {
             let taken = lock.take();
             assert_eq!(taken, Taken::Not);
             lock.release(taken);
-            assert_eq!(lock.0.load(Ordering::Relaxed), owner);
+            assert_eq!(lock.0.content(), owner);
             done.send(()).expect("the owner waits");
         });
         assert_eq!(lock.take(), Taken::Ours);
@@ -206,7 +234,7 @@ mod tests {
 
     #[test]
     fn one_thread_at_a_time() {
-        let lock = Lock(AtomicU32::new(0));
+        let lock = Lock(Word::new(0));
         let count = AtomicU32::new(0);
         std::thread::scope(|scope| {
             for _ in 0..4 {

@@ -58,4 +58,6 @@ pub enum Reason {
     Stopped = 25,
     /// `SO_RCVLOWAT` is above 1, for as long as it is.
     LowWater = 26,
+    /// The process has an io_uring, which works past libc.
+    IoUring = 27,
 }

@@ -1,6 +1,7 @@
 //! The first moments of a process, and its rendezvous folder.
 
-use super::{arena, config, fork, janitor, log, trace};
+use super::{arena, config, fork, janitor, log, socket, trace};
+use crate::pipe::attach;
 use crate::sys::folder::{self, Path};
 use crate::sys::{kernel, real};
 use core::fmt::Write;
@@ -79,10 +80,17 @@ fn open_table(folder: &Path) -> Option<i32> {
 
 const TABLE_HEAD: usize = 64 * 1024;
 
-/// Removes the table's file when the last process of the family ends.
+/// Removes what this process leaves in the folder: segments that nobody joined, and the table's file when the
+/// last process of the family ends.
 pub(crate) fn finish() {
     let Some(arena) = arena::get() else { return };
-    if !fork::is_own_process() || !fork::leave(arena) {
+    if !fork::is_own_process() {
+        return;
+    }
+    for socket in socket::held(arena) {
+        attach::forsake(arena, socket);
+    }
+    if !fork::leave(arena) {
         return;
     }
     let first = TABLE.swap(0, Ordering::AcqRel);

@@ -151,6 +151,12 @@ fn parse_address(text: &str) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip, u16::from_str_radix(port, 16).ok()?))
 }
 
+/// For `fuzzing`.
+#[cfg(any(test, fuzzing))]
+pub(super) fn read_any(text: &str) {
+    let _ = parse_network(text).count();
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

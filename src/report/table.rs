@@ -136,6 +136,23 @@ impl Slot {
     }
 }
 
+/// For `fuzzing`: any bytes, and the same as the used part of a table.
+#[cfg(any(test, fuzzing))]
+pub(super) fn read_any(bytes: &[u8]) {
+    let _ = Table::parse(bytes);
+    let mut whole = vec![0; HEAD + 4 * size_of::<Entry>()];
+    whole[offset_of!(Arena, sockets_used)..].iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+    let sockets = &mut whole[HEAD..];
+    sockets.iter_mut().zip(bytes.iter().rev()).for_each(|(to, from)| *to = *from);
+    whole[..8].copy_from_slice(&MAGIC.to_ne_bytes());
+    whole[offset_of!(Arena, version)..][..4].copy_from_slice(&VERSION.to_ne_bytes());
+    let used = bytes.first().map_or(0, |first| u32::from(first % 6));
+    whole[offset_of!(Arena, sockets_used)..][..4].copy_from_slice(&used.to_ne_bytes());
+    if let Ok(table) = Table::parse(&whole) {
+        assert!(table.connected().count() <= used as usize);
+    }
+}
+
 /// The word at `offset`, which lies within.
 fn u32_at(bytes: &[u8], offset: usize) -> u32 {
     let mut word = [0; 4];

@@ -55,6 +55,8 @@ struct Answer {
 
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const REQUEST: u16 = 1;
+/// `INET_DIAG_INFO`: a `struct tcp_info`.
+const INFO: u16 = 2;
 const NO_COOKIE: [u32; 2] = [u32::MAX; 2];
 
 /// What the kernel knows of the socket at the other end.
@@ -116,13 +118,15 @@ pub(crate) fn find_peer(local: &Address, peer: &Address) -> Option<Peer> {
 
 /// How far the socket with these addresses is, whosever it is.
 pub(crate) fn position(local: SocketAddr, peer: SocketAddr) -> Option<TcpPosition> {
-    /// `INET_DIAG_INFO`: a `struct tcp_info`.
-    const INFO: u16 = 2;
     let mut buffer = [0u64; 512];
     let (_, length) = ask(&local.into(), &peer.into(), 1 << (INFO - 1), &mut buffer)?;
     // SAFETY: every byte of the words is initialised, and `length` is within.
     let bytes = unsafe { core::slice::from_raw_parts(buffer.as_ptr().cast::<u8>(), length) };
-    let mut attributes = bytes.get(size_of::<Answer>()..)?;
+    attributes_position(bytes.get(size_of::<Answer>()..)?)
+}
+
+/// The position among the attributes of an answer.
+fn attributes_position(mut attributes: &[u8]) -> Option<TcpPosition> {
     // rtnetlink(7): length and kind, then the value, each padded to four bytes.
     while let [a, b, c, d, ..] = *attributes {
         let length = u16::from_ne_bytes([a, b]) as usize;
@@ -165,11 +169,33 @@ fn ask(
         .and_then(|_| kernel::recv(fd, buffer.as_mut_ptr().cast(), size_of_val(buffer), 0));
     kernel::close(fd);
     let received = received.ok()?;
-    if received < size_of::<Answer>() {
+    Some((answer_to(&id, buffer, received)?, received))
+}
+
+/// The first `received` bytes of a buffer as the answer to a question about `id`.
+fn answer_to(id: &SocketId, buffer: &[u64], received: usize) -> Option<Answer> {
+    if received < size_of::<Answer>() || size_of_val(buffer) < size_of::<Answer>() {
         return None;
     }
     // SAFETY: the buffer is aligned and at least as long; every bit pattern is a valid Answer.
     let answer = unsafe { buffer.as_ptr().cast::<Answer>().read() };
     let right = answer.id.source_port == id.source_port && answer.id.destination_port == id.destination_port;
-    (answer.kind == SOCK_DIAG_BY_FAMILY && right).then_some((answer, received))
+    (answer.kind == SOCK_DIAG_BY_FAMILY && right).then_some(answer)
+}
+
+/// For `fuzzing`.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn read_any_answer(bytes: &[u8]) {
+    let mut buffer = [0u64; 512];
+    for (word, bytes) in buffer.iter_mut().zip(bytes.chunks(8)) {
+        let mut whole = [0; 8];
+        whole[..bytes.len()].copy_from_slice(bytes);
+        *word = u64::from_ne_bytes(whole);
+    }
+    let received = bytes.len().min(size_of_val(&buffer));
+    let _ = answer_to(&SocketId::default(), &buffer, received);
+    let _ = attributes_position(bytes);
+    let mut address = Address::EMPTY;
+    address.bytes.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+    let _ = (parts(&address), address.parts(), may_be_local(&address, &Address::EMPTY));
 }

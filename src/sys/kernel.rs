@@ -64,22 +64,39 @@ pub(crate) fn exists(task: u32) -> bool {
     is_restricted() || call!(SYS_kill, task, 0) != Err(Errno(libc::ESRCH))
 }
 
-/// Whether a thread is stopped by a signal or a debugger, rather than only waiting for a processor (proc(5)).
+/// Whether a thread is stopped by a signal or a debugger, rather than only waiting for a processor.
 #[cold]
 pub(crate) fn is_stopped(thread: u32) -> bool {
+    matches!(state(thread), Some(b'T' | b't'))
+}
+
+/// Whether a thread has ended: it is gone, or a zombie for which nobody has waited yet.
+#[cold]
+pub(crate) fn has_ended(thread: u32) -> bool {
+    !exists(thread) || matches!(state(thread), Some(b'Z' | b'X'))
+}
+
+/// The letter that says what a thread does (proc_pid_stat(5)); `None` when that cannot be told.
+fn state(thread: u32) -> Option<u8> {
     use core::fmt::Write;
     let mut path = super::folder::Path::new();
-    if is_restricted() || write!(path, "/proc/{thread}/stat").is_err() {
-        return false;
+    if is_restricted() {
+        return None;
     }
-    let Ok(fd) = open(path.as_c_str(), libc::O_RDONLY, 0) else { return false };
+    write!(path, "/proc/{thread}/stat").ok()?;
+    let fd = open(path.as_c_str(), libc::O_RDONLY, 0).ok()?;
     let mut text = [0u8; 128];
     let read = read_file(fd, text.as_mut_ptr(), text.len(), None);
     close(fd);
-    let Ok(length) = read else { return false };
     // The state follows the name, which ends with the last parenthesis.
-    let end = text[..length].iter().rposition(|byte| *byte == b')').unwrap_or(length);
-    matches!(text.get(end + 2), Some(b'T' | b't'))
+    let text = text.get(..read.ok()?)?;
+    let end = text.iter().rposition(|byte| *byte == b')')?;
+    text.get(end + 2).copied()
+}
+
+/// Whether `thread` is one of `process`'s.
+pub(crate) fn is_thread_of(process: u32, thread: u32) -> bool {
+    is_restricted() || call!(SYS_tgkill, process, thread, 0) != Err(Errno(libc::ESRCH))
 }
 
 /// Whether a process runs: a zombie has ended already.
@@ -401,6 +418,16 @@ pub(crate) fn file_facts(fd: c_int) -> Result<(u32, u32, usize), Errno> {
     let mut facts: libc::stat = unsafe { core::mem::zeroed() };
     call!(SYS_fstat, fd, &raw mut facts)?;
     Ok((facts.st_mode, facts.st_uid, facts.st_size as usize))
+}
+
+/// Seconds since an open file was last changed.
+pub(crate) fn age(fd: c_int) -> Option<i64> {
+    // SAFETY: an all-zero stat is a valid value.
+    let mut facts: libc::stat = unsafe { core::mem::zeroed() };
+    call!(SYS_fstat, fd, &raw mut facts).ok()?;
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    call!(SYS_clock_gettime, libc::CLOCK_REALTIME, &raw mut now).ok()?;
+    Some(now.tv_sec.saturating_sub(facts.st_mtime))
 }
 
 /// Directory entries as `linux_dirent64`; how many bytes of them there are.

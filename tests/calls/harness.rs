@@ -193,7 +193,7 @@ pub(crate) fn path(fd: i32) -> Option<i32> {
 }
 
 /// What `sockshim_reason` says of it.
-fn reason(fd: i32) -> Option<i32> {
+pub(crate) fn reason(fd: i32) -> Option<i32> {
     ask(c"sockshim_reason", fd)
 }
 

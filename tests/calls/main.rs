@@ -26,9 +26,11 @@ mod epoll;
 mod epoll_many;
 mod errors;
 mod every_option;
+mod faults;
 mod files;
 mod flags;
 mod interrupts;
+mod io_uring;
 mod lanes;
 mod masks;
 mod options;
@@ -67,7 +69,9 @@ const AREAS: &[(&str, &[Case])] = &[
     ("descriptors", descriptors::CASES),
     ("files", files::CASES),
     ("errors", errors::CASES),
+    ("faults", faults::CASES),
     ("aliases", aliases::CASES),
+    ("io_uring", io_uring::CASES),
     ("lanes", lanes::CASES),
     ("every_option", every_option::CASES),
     ("pointers", pointers::CASES),

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "every test uses a part of it")]
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::net::TcpListener;
@@ -59,6 +60,10 @@ impl Ends {
 pub(crate) struct Scratch {
     folder: PathBuf,
     rendezvous: PathBuf,
+    library: PathBuf,
+    sockshim: PathBuf,
+    /// Who runs the programs, if not the user of the test.
+    user: Option<(u32, u32)>,
 }
 
 impl Scratch {
@@ -70,6 +75,9 @@ impl Scratch {
             folder: std::env::temp_dir().join(&name),
             rendezvous: if memory.is_dir() { memory.into() } else { std::env::temp_dir() }
                 .join(format!("{name}-meet")),
+            library: libsockshim(),
+            sockshim: env!("CARGO_BIN_EXE_sockshim").into(),
+            user: None,
         };
         for folder in [&scratch.folder, &scratch.rendezvous] {
             fs::DirBuilder::new().mode(0o700).create(folder).unwrap();
@@ -77,8 +85,40 @@ impl Scratch {
         scratch
     }
 
+    /// For programs that refuse to run as root: another user runs them, if the test is root's.
+    pub(crate) fn of(user: &str) -> Self {
+        let mut scratch = Self::new();
+        // SAFETY: `geteuid` takes nothing and always succeeds.
+        if unsafe { libc::geteuid() } != 0 {
+            return scratch;
+        }
+        let users = fs::read_to_string("/etc/passwd").unwrap();
+        let entry = users.lines().map(|line| line.split(':').collect::<Vec<_>>());
+        let entry =
+            entry.into_iter().find(|fields| fields[0] == user).unwrap_or_else(|| panic!("no user {user}"));
+        let [uid, gid] = [entry[2], entry[3]].map(|number| number.parse().unwrap());
+        // The build folder may not be open to everybody.
+        for tool in [&mut scratch.library, &mut scratch.sockshim] {
+            let copy = scratch.folder.join(tool.file_name().unwrap());
+            fs::copy(&*tool, &copy).unwrap();
+            *tool = copy;
+        }
+        for folder in [&scratch.folder, &scratch.rendezvous] {
+            std::os::unix::fs::chown(folder, Some(uid), Some(gid)).unwrap();
+        }
+        scratch.user = Some((uid, gid));
+        scratch
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.folder
+    }
+
+    /// The live connections of the programs in this folder, as `sockshim ss --json` lists them.
+    pub(crate) fn connections(&self) -> Vec<serde_json::Value> {
+        let output = self.command(Mode::Native, &self.sockshim).args(["ss", "--json"]).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
     }
 
     /// Writes a file and returns its path.
@@ -86,6 +126,27 @@ impl Scratch {
         let path = self.folder.join(name);
         fs::write(&path, content).unwrap();
         path
+    }
+
+    pub(crate) fn rendezvous(&self) -> &Path {
+        &self.rendezvous
+    }
+
+    /// What is in the rendezvous folder once another program has started and ended.
+    pub(crate) fn left(&self) -> Vec<OsString> {
+        let names = || {
+            let entries = fs::read_dir(&self.rendezvous).ok();
+            entries.map(|entries| entries.flatten().map(|entry| entry.file_name()).collect())
+        };
+        // A program looks at a limited number of files while it starts.
+        for _ in 0..20 {
+            if names().is_none_or(|names: Vec<_>| names.is_empty()) {
+                break;
+            }
+            let started = self.command(Mode::Preloaded, "true").status();
+            assert!(started.is_ok_and(|status| status.success()) || thread::panicking(), "`true` failed");
+        }
+        names().unwrap_or_default()
     }
 
     /// A command that runs `program` in this folder, in `mode`.
@@ -100,7 +161,10 @@ impl Scratch {
         // Also for programs that preload the library by themselves or are linked with it.
         command.env("SOCKSHIM_DIR", &self.rendezvous);
         if mode != Mode::Native {
-            command.env("LD_PRELOAD", libsockshim());
+            command.env("LD_PRELOAD", &self.library);
+        }
+        if let Some((uid, gid)) = self.user {
+            command.uid(uid).gid(gid);
         }
         if mode == Mode::AtOnce {
             command.env("SOCKSHIM_UPGRADE_AFTER", "0");
@@ -139,9 +203,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        let left: Vec<_> = fs::read_dir(&self.rendezvous)
-            .map(|entries| entries.flatten().map(|entry| entry.file_name()).collect())
-            .unwrap_or_default();
+        let left = self.left();
         let _ = fs::remove_dir_all(&self.folder);
         let _ = fs::remove_dir_all(&self.rendezvous);
         if RENDEZVOUS_IS_LEFT_EMPTY && !thread::panicking() {
@@ -150,8 +212,9 @@ impl Drop for Scratch {
     }
 }
 
-/// Whether nothing may remain in the rendezvous folder when all programs of a test have ended.
-const RENDEZVOUS_IS_LEFT_EMPTY: bool = false;
+/// Whether nothing may remain in the rendezvous folder when all programs of a test have ended. Those that were killed
+/// could not clean up: the next program that starts does it for them.
+const RENDEZVOUS_IS_LEFT_EMPTY: bool = true;
 
 /// A program in the background, in a process group of its own that does not outlive the value.
 #[derive(Debug)]
@@ -208,6 +271,10 @@ impl Program {
             }
             self.watchdog(start, what);
         }
+    }
+
+    pub(crate) fn runs(&mut self) -> bool {
+        self.ended().is_none()
     }
 
     /// Waits for the end.
@@ -320,18 +387,24 @@ pub(crate) fn program(name: &str) -> Option<PathBuf> {
         .map(|folder| folder.join(name))
         .find(|file| file.is_file());
     if found.is_none() {
-        skip(&format!("{name} is not installed"));
+        missing(&format!("{name} is not installed"));
     }
     found
 }
 
-/// Says that a test, or a part of one, was not run. This goes around the capturing of test output.
+/// Something that `.ci/run` installs is missing: skipped loudly, or a failure if `SOCKSHIM_TEST_REQUIRE=1`.
 #[track_caller]
-pub(crate) fn skip(why: &str) {
+pub(crate) fn missing(what: &str) {
     assert!(
         std::env::var_os("SOCKSHIM_TEST_REQUIRE").is_none_or(|value| value != "1"),
-        "{why}, and SOCKSHIM_TEST_REQUIRE=1 asks for it"
+        "{what}, and SOCKSHIM_TEST_REQUIRE=1 asks for it"
     );
+    skip(what);
+}
+
+/// Says that a test, or a part of one, was not run: a right is missing, which no package gives. This goes around
+/// the capturing of test output.
+pub(crate) fn skip(why: &str) {
     let test = thread::current().name().unwrap_or("a test").to_owned();
     let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {why}");
 }

@@ -72,6 +72,67 @@ pub(crate) fn programs() -> Vec<(&'static str, Program)> {
                 Step::Splice(SERVER, 10),
             ]),
         ),
+        (
+            "more_to_come_in_the_kernel_lane",
+            within(vec![
+                send(CLIENT, 2),
+                send(CLIENT, 2),
+                Step::Shutdown(SERVER, 0),
+                Step::Write(CLIENT, Writing::Send, libc::MSG_MORE, 1),
+            ]),
+        ),
+        (
+            "exec_after_a_forked_child_was_killed",
+            within(vec![
+                send(CLIENT, 1),
+                send(CLIENT, 30),
+                Step::Fork(0),
+                Step::End { process: 1, killed: true },
+                Step::Exec(0),
+            ]),
+        ),
+        (
+            "select_that_asks_for_urgent_data_of_a_connection_that_is_reset",
+            within(vec![
+                Step::DupOnto(CLIENT, 1, None),
+                Step::Poll(CLIENT, Polling::Select, vec![(0, libc::POLLPRI)], Patience::Endless),
+                send(CLIENT, 1),
+            ]),
+        ),
+        (
+            "a_read_of_all_stops_at_the_urgent_mark",
+            within(vec![
+                send(SERVER, 1),
+                Step::Urgent(SERVER),
+                Step::Read(CLIENT, Reading::Recv, libc::MSG_WAITALL, 2),
+            ]),
+        ),
+        (
+            "recvmsg_from_a_connection_that_has_just_gone_back",
+            within(vec![
+                send(CLIENT, 10),
+                receive(SERVER, 10),
+                Step::Urgent(CLIENT),
+                Step::Read(SERVER, Reading::Recvmsg, libc::MSG_DONTWAIT, 1),
+                Step::Close(CLIENT),
+                Step::Read(CLIENT, Reading::Recvmsg, libc::MSG_DONTWAIT, 1),
+            ]),
+        ),
+        (
+            "a_sleeper_hears_of_the_end_of_a_process_that_shares_its_socket",
+            Program {
+                connections: vec![Link { client: 1, server: 0, v6: true }],
+                steps: vec![
+                    Step::Pass(SERVER),
+                    Step::Read(SERVER, Reading::Read, 0, 1016),
+                    Step::Write(CLIENT, Writing::Sendto, 0, 451),
+                    Step::Write(SERVER, Writing::Sendmsg, 0, 569),
+                    Step::Read(SERVER, Reading::Read, 0, 2761),
+                    Step::Write(CLIENT, Writing::Sendmsg, libc::MSG_DONTWAIT, 0),
+                    Step::End { process: 1, killed: false },
+                ],
+            },
+        ),
     ]
 }
 

@@ -88,6 +88,8 @@ enum What {
 struct Connection {
     /// By the end that writes it.
     streams: [Stream; 2],
+    /// A process ended that had the last descriptor of an end (`Rule::EndOrReset`).
+    abandoned: bool,
     /// Ends whose reads time out.
     hasty: [bool; 2],
 }
@@ -99,6 +101,8 @@ struct Stream {
     read: u64,
     /// Filled beyond what is compared, until it is drained (`Rule::MoreFits`).
     wild: bool,
+    /// It was once, so its bytes are at other positions from then on.
+    shifted: bool,
 }
 
 /// A call that has not answered yet.
@@ -149,7 +153,9 @@ impl Run {
                 Call::SendFile { fd, stream, position, length, by_offset }
             }),
             Step::Shutdown(at, how) => {
-                if let Some(slot) = self.calm_socket(at.socket) {
+                if let Some((slot, connection, _)) = self.calm_end(at.socket)
+                    && !self.connections[connection].abandoned
+                {
                     self.plain(slot, at.thread, Call::Shutdown { fd: slot.fd, how });
                 }
             }
@@ -162,7 +168,10 @@ impl Run {
             }
             Step::DupOnto(at, onto, flags) => self.dup_onto(at, onto, flags),
             Step::Nonblock(at, on, by_ioctl) => {
-                if let Some(slot) = self.socket(at.socket) {
+                // `Rule::NonblockUnderSleeper`
+                if let Some(slot) = self.socket(at.socket)
+                    && !self.is_read()
+                {
                     self.plain(slot, at.thread, Call::Nonblock { fd: slot.fd, on, by_ioctl });
                 }
             }
@@ -184,7 +193,9 @@ impl Run {
                 }
             }
             Step::Names(at) => {
-                if let Some(slot) = self.socket(at.socket) {
+                if let Some((slot, connection, _)) = self.calm_end(at.socket)
+                    && !self.connections[connection].abandoned
+                {
                     self.plain(slot, at.thread, Call::Names { fd: slot.fd });
                 }
             }
@@ -279,7 +290,8 @@ impl Run {
             Reading::Read | Reading::Readv => 0,
         };
         // The kernel waits in this case until any wake-up.
-        let flags = if length == 0 { flags | libc::MSG_DONTWAIT } else { flags };
+        let empty = length == 0 || how == Reading::Recvmmsg && length < 5;
+        let flags = if empty { flags | libc::MSG_DONTWAIT } else { flags };
         let hasty = self.connections[connection].hasty[side];
         if self.is_awaited(connection, 1 - side) {
             return;
@@ -366,6 +378,7 @@ impl Run {
         };
         let stream = &mut self.connections[connection].streams[stream];
         let got = if stream.wild { "all".to_owned() } else { (stream.read - start).to_string() };
+        stream.shifted |= stream.wild;
         stream.wild = false;
         self.note(format!("P{} drain {}: {got}, then {told}", slot.process, slot.fd));
     }
@@ -521,6 +534,10 @@ impl Run {
 
     fn end(&mut self, process: u8, killed: bool) {
         let Some(process) = self.process(process) else { return };
+        // Whether a reset overtakes what is under way is nobody's promise.
+        if !self.all_calm() {
+            return;
+        }
         if killed {
             self.processes[process].kill();
         } else {
@@ -530,6 +547,10 @@ impl Run {
         self.processes[process].wait_for_end();
         self.pending.retain(|each| each.process != process);
         self.slots.retain(|slot| slot.process != process);
+        for (number, connection) in self.connections.iter_mut().enumerate() {
+            let gone = |side| !self.slots.iter().any(|slot| slot.what == What::Socket(number, side));
+            connection.abandoned |= gone(0) || gone(1);
+        }
         self.note(format!("P{process} {}", if killed { "is killed" } else { "exits" }));
         self.settle();
     }
@@ -547,7 +568,9 @@ impl Run {
         // `Rule::HandedOn`: unread bytes are the receiver's, so nobody else may have the socket.
         let handed_on = stream.written != stream.read;
         let is_only = self.slots.iter().filter(|each| each.what == slot.what).count() == 1;
-        if handed_on && (!is_only || stream.wild || self.is_used(slot.process, slot.fd)) {
+        let other = What::Socket(connection, 1 - side);
+        let ends = self.slots.iter().any(|each| each.what == other);
+        if handed_on && (!is_only || !ends || stream.wild || self.is_used(slot.process, slot.fd)) {
             return;
         }
         let threads = [self.idle(slot.process, usize::from(at.thread)), self.idle(to, 0)];
@@ -562,6 +585,7 @@ impl Run {
             self.note(format!("P{} passes {} to P{to} as {}", slot.process, slot.fd, taken.value));
             if handed_on && self.ask_now(slot.process, sender, &Call::Close { fd: slot.fd }).is_some() {
                 self.slots.retain(|each| *each != slot);
+                self.drain(Slot { process: to, fd: taken.value as i32, what: slot.what }, receiver);
             }
         }
     }
@@ -867,6 +891,9 @@ impl Run {
                 shown = format!("{total}{}", if in_order { ", as written" } else { ", not what comes next" });
             }
             Kind::Read { connection, side, peek, drop, .. } => {
+                if self.connections[connection].streams[side].shifted {
+                    shown = show(&reply, false);
+                }
                 if !peek {
                     self.connections[connection].streams[side].read += count;
                 }

@@ -10,8 +10,6 @@ pub(crate) enum Rule {
     /// The order of events in one answer of epoll_wait: they are compared as a set, and with a short list as
     /// the set of all that came in as many calls.
     EventOrder,
-    /// When a connection comes onto its pipe an edge may be told once more.
-    EdgeOnceMore,
     /// Bytes sent with MSG_MORE arrive at once, where the kernel holds them: every such call is followed by one
     /// that pushes them out.
     NothingHeldBack,
@@ -19,8 +17,16 @@ pub(crate) enum Rule {
     ShortCounts,
     /// POLLPRI stays when an urgent byte comes while a thread sleeps in a read: none is sent then.
     UrgentUnderSleeper,
+    /// Which of several sleepers is served: only one sleeps in a read of a stream, and none polls beside it.
+    SeveralSleepers,
+    /// A read that sleeps does not keep to how O_NONBLOCK was when it began: the flag is left alone then.
+    NonblockUnderSleeper,
+    /// When a process ends with bytes unread in a ring, reads tell the reset, but shutdown and getpeername still
+    /// find the connection: they are not called then.
+    EndOrReset,
     /// Bytes that are unread when a socket is passed to another process are the receiver's: the sender closes
-    /// its own descriptor then.
+    /// its own descriptor then, and the receiver
+    /// reads them at once, since a close with them unread is no reset.
     HandedOn,
     /// An epoll set that survives exec does not know of bytes that were left for the successor: sets are not
     /// used after it.
@@ -29,13 +35,15 @@ pub(crate) enum Rule {
 
 impl Rule {
     /// All of them, by the names that the page has for them.
-    pub(crate) const ALL: [(Self, &'static str); 8] = [
+    pub(crate) const ALL: [(Self, &'static str); 10] = [
         (Self::MoreFits, "More fits"),
         (Self::EventOrder, "The order of events"),
-        (Self::EdgeOnceMore, "An edge reported once more"),
         (Self::NothingHeldBack, "Nothing is held back"),
         (Self::ShortCounts, "Short counts"),
         (Self::UrgentUnderSleeper, "An urgent byte under a sleeper"),
+        (Self::SeveralSleepers, "Several sleepers"),
+        (Self::NonblockUnderSleeper, "O_NONBLOCK under a sleeper"),
+        (Self::EndOrReset, "End or reset"),
         (Self::HandedOn, "Handing a connection on"),
         (Self::SetsOverExec, "A set over exec"),
     ];

@@ -6,9 +6,20 @@ mod common;
 #[path = "../common/process.rs"]
 mod process;
 
+mod compatibility;
+mod cpython;
+mod haproxy;
+mod iperf;
+mod java;
+mod memcached;
+mod mosquitto;
 mod nginx;
+mod node;
+mod postgres;
 mod python;
 mod redis;
+mod socat;
+mod ssh;
 
 use std::fs;
 use std::path::{Path, PathBuf};

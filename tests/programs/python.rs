@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use super::{assert_same_content, big_file};
+use super::{assert_same_content, big_file, compatibility};
 use crate::process::{Ends, Mode, Program, Scratch, free_port, program};
 
 #[test]
@@ -70,6 +70,11 @@ fn a_server_outlives_a_killed_client() {
         let port = server.port();
         let mut client = endless_client(&scratch, &python, ends.client, &port);
         client.until("has echoed something", |client| client.stdout().contains("busy\n").then_some(()));
+        if (ends.client, ends.server) == (Mode::AtOnce, Mode::AtOnce) {
+            let path = compatibility::path(&scratch, &mut client, port.parse().unwrap());
+            let what = "http.server, asyncio, socketserver with fork, subprocess; one end killed";
+            compatibility::record("Python", Command::new(&python).arg("--version"), what, path);
+        }
         client.kill();
         server.until("has seen all connections end", |server| {
             (server.stdout().matches("ended\n").count() == 4).then_some(())

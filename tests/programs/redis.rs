@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use super::big_file;
+use super::{big_file, compatibility};
 use crate::process::{Ends, Mode, Program, Scratch, free_port, program};
 
 #[test]
@@ -100,6 +100,70 @@ fn a_server_outlives_a_killed_client() {
             clients.contains("connected_clients:1\r").then_some(())
         });
         redis.shut_down(&scratch, server, port);
+    }
+}
+
+/// A replica that joins late, published messages, transactions, and a change of roles.
+#[test]
+fn a_replica_follows_and_takes_over() {
+    let Some(redis) = Redis::find() else { return };
+    let big = big_file(1_000_000);
+    for ends in Ends::ALL {
+        let scratch = Scratch::new();
+        let (port, second) = (free_port(), free_port());
+        let server = redis.server(&scratch, ends.server, port);
+        let ask = |port, question: &[&str]| redis.ask(&scratch, ends.client, port, question);
+        let feed = |commands: &str| {
+            let script = format!("\"$0\" -p {port} < {}", scratch.file("commands", commands).display());
+            scratch.output(scratch.command(ends.client, "/bin/sh").args(["-c", &script]).arg(&redis.cli))
+        };
+        let script = format!("\"$0\" -p {port} -x SET big < {}", big.display());
+        scratch.output(scratch.command(ends.client, "/bin/sh").args(["-c", &script]).arg(&redis.cli));
+
+        let mut replica = redis.server(&scratch, ends.server, second);
+        ask(second, &["REPLICAOF", "127.0.0.1", &port.to_string()]);
+        replica.until("has the data", |_| {
+            ask(second, &["INFO", "replication"]).contains("master_link_status:up").then_some(())
+        });
+        let path = (ends.client, ends.server) == (Mode::AtOnce, Mode::AtOnce);
+        let path = path.then(|| compatibility::path(&scratch, &mut replica, port));
+        assert_eq!(feed(&"MULTI\nINCR a\nINCR b\nEXEC\n".repeat(500)).matches("500").count(), 2, "{ends:?}");
+        assert_eq!(ask(port, &["WAIT", "1", "0"]), "1\n");
+        assert_eq!(ask(second, &["MGET", "a", "b"]), "500\n500\n", "{ends:?}");
+        assert_eq!(ask(second, &["STRLEN", "big"]), "1000000\n", "{ends:?}");
+
+        let mut command = scratch.command(ends.client, &redis.cli);
+        let mut listener = scratch.start(command.args(["-p", &second.to_string(), "SUBSCRIBE", "news"]));
+        listener.until("has subscribed", |listener| {
+            listener.stdout().contains("subscribe\nnews\n1\n").then_some(())
+        });
+        feed(&(0..200).map(|i| format!("PUBLISH news item-{i}\n")).collect::<String>());
+        listener.until("has heard all", |listener| listener.stdout().contains("item-199\n").then_some(()));
+        let heard: Vec<_> =
+            listener.stdout().lines().filter(|line| line.starts_with("item-")).map(str::to_owned).collect();
+        assert_eq!(heard, (0..200).map(|i| format!("item-{i}")).collect::<Vec<_>>(), "{ends:?}");
+        listener.kill();
+
+        // The replica becomes the master of its master.
+        ask(second, &["REPLICAOF", "NO", "ONE"]);
+        ask(port, &["REPLICAOF", "127.0.0.1", &second.to_string()]);
+        replica.until("is followed", |_| {
+            ask(port, &["INFO", "replication"]).contains("master_link_status:up").then_some(())
+        });
+        ask(second, &["SET", "after", "all"]);
+        assert_eq!(ask(second, &["WAIT", "1", "0"]), "1\n");
+        assert_eq!(ask(port, &["GET", "after"]), "all\n");
+        redis.shut_down(&scratch, replica, second);
+        redis.shut_down(&scratch, server, port);
+        if let Some(path) = path {
+            let what = "redis-cli, redis-benchmark, large values, transactions, pub/sub, replication and its reversal";
+            compatibility::record(
+                "redis",
+                std::process::Command::new(&redis.server).arg("--version"),
+                what,
+                path,
+            );
+        }
     }
 }
 

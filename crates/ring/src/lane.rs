@@ -15,6 +15,7 @@
 //! the ring (and ringing bells into the stream) meanwhile.
 
 use crate::layout::Direction;
+use crate::ring::Damaged;
 use crate::sync::Ordering;
 
 /// Bit 0 of the gate: a reader is inside the kernel's `recv`.
@@ -39,6 +40,16 @@ impl Direction {
     pub fn epoch(&self) -> u32 {
         // pairs with: open, spill
         self.switch.gate.load(Ordering::Acquire) >> 1
+    }
+
+    /// How many epochs the writer is ahead of a reader in `epoch`.
+    ///
+    /// # Errors
+    /// [`Damaged`] when it is more than a writer ever is.
+    #[inline]
+    pub fn lead(&self, epoch: u32) -> Result<u32, Damaged> {
+        let lead = self.epoch().wrapping_sub(epoch) & (u32::MAX >> 1);
+        if lead <= 2 { Ok(lead) } else { Err(Damaged) }
     }
 
     /// The reader's epoch.

@@ -167,7 +167,7 @@ pub const fn ring_offset(direction: usize) -> usize {
     HEADER_SIZE + (direction & 1) * MAX_CAPACITY as usize
 }
 
-#[cfg(any(loom, test))]
+#[cfg(any(loom, test, fuzzing))]
 impl Direction {
     /// A fresh direction for a model or a test.
     #[must_use]

@@ -18,10 +18,15 @@
 //! models and the defects that each one was seen to find.
 //!
 //! Reading order: [`layout`] (what lies where), [`ring`] (moving bytes), [`sleep`] (waiting and waking),
-//! [`lane`] (switching between ring and kernel).
+//! [`lane`] (switching between ring and kernel), [`inside`] (who must be out of the kernel before that),
+//! [`lock`] (who may write or read, and what becomes of it when it dies).
 
+#[cfg(all(any(test, fuzzing), not(loom)))]
+pub mod fuzzing;
+pub mod inside;
 pub mod lane;
 pub mod layout;
+pub mod lock;
 pub mod ring;
 pub mod sleep;
 pub mod sync;

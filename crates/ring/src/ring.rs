@@ -83,6 +83,13 @@ impl Direction {
         Ok(Span { position: tail, length: (u64::from(capacity) - used) as usize, capacity })
     }
 
+    /// Whether the reader has consumed anything since its position was `seen_head`.
+    #[inline]
+    #[must_use]
+    pub fn has_moved_on(&self, seen_head: u64) -> bool {
+        distance(seen_head, self.consumer.head.load(Ordering::Acquire)) != 0
+    }
+
     /// Makes `count` bytes after `position` visible to the reader. A full barrier: a following look at
     /// `asleep` is not overtaken by it.
     ///
@@ -131,8 +138,8 @@ impl Direction {
     #[inline]
     #[must_use]
     pub fn has_bytes(&self) -> bool {
-        let tail = self.producer.tail.load(Ordering::Acquire) & !CLOSED;
-        tail != self.consumer.head.load(Ordering::Relaxed)
+        let tail = self.producer.tail.load(Ordering::Acquire);
+        distance(self.consumer.head.load(Ordering::Relaxed), tail) != 0
     }
 
     /// Gives `count` bytes from `position` back to the writer; false when somebody else (a signal handler of

@@ -27,10 +27,17 @@ impl Direction {
         }
     }
 
-    /// After a publication: whether the caller must ring now. One wish is answered once.
+    /// After a publication: whether there is a wish.
+    #[inline]
+    #[must_use]
+    pub fn is_bell_wanted(&self) -> bool {
+        self.sleep.asleep.load(Ordering::Relaxed) != 0
+    }
+
+    /// Whether the caller must ring now. One wish is answered once.
     #[inline]
     #[must_use]
     pub fn bell_due(&self) -> bool {
-        self.sleep.asleep.load(Ordering::Relaxed) != 0 && self.sleep.asleep.swap(0, Ordering::SeqCst) != 0
+        self.is_bell_wanted() && self.sleep.asleep.swap(0, Ordering::SeqCst) != 0
     }
 }

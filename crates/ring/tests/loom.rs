@@ -19,6 +19,12 @@
 //! | the reader follows before it has thrown the bells away | `lanes_keep_the_order` |
 //! | `ready` is not looked at after `reopen` | `nothing_is_published_after_the_close` |
 //! | the reader closes without taking its promise back | `nothing_is_published_after_the_close` |
+//! | the end becomes ready although a plain read is inside | `a_plain_read_meets_no_bell` |
+//! | the ring opens although a plain write is inside | `a_plain_write_keeps_its_place` |
+//! | who robs a dead writer does not renew the wish | `a_bell_that_the_dead_owed_is_rung` |
+//! | a writer that was stepped around writes before the other has left the ring | `a_stopped_writer_sends_no_bell_into_the_data` |
+//! | a writer is stepped around with its bell not yet sent | `a_stopped_writer_sends_no_bell_into_the_data` |
+//! | a wish without the read lock | `a_waiter_takes_no_wish_from_a_sleeper` |
 
 #![cfg(loom)]
 
@@ -220,5 +226,104 @@ fn nothing_is_published_after_the_close() {
         writing.join().unwrap();
         assert_eq!(end.tail(), final_tail);
         assert_eq!(u64::from(published.load(Ordering::Relaxed)), final_tail);
+    });
+}
+
+/// The upgrade: a thread that is in the kernel's `recv` already, and one that makes the end ready.
+#[test]
+fn a_plain_read_meets_no_bell() {
+    loom::model(|| {
+        let end = End::plain();
+        let plain = end.clone();
+        let reading = thread::spawn(move || plain.receive_plainly());
+        let writer = end.clone();
+        let writing = thread::spawn(move || {
+            writer.write(b'a');
+            writer.write(b'b');
+        });
+        while !end.become_ready() {
+            thread::yield_now();
+        }
+        let mut got = Vec::new();
+        end.receive(1, &mut got);
+        got.push(reading.join().unwrap());
+        writing.join().unwrap();
+        got.sort_unstable();
+        assert_eq!(got, b"ab");
+    });
+}
+
+/// The upgrade again: a write that is inside the kernel has its place before the ring.
+#[test]
+fn a_plain_write_keeps_its_place() {
+    loom::model(|| {
+        let end = End::on_kernel();
+        let writers = [(b'a', false), (b'b', true)].map(|(byte, into_ring)| {
+            let end = end.clone();
+            thread::spawn(move || end.write_beside_others(byte, into_ring))
+        });
+        let mut got = Vec::new();
+        end.receive(2, &mut got);
+        got.sort_unstable();
+        assert_eq!(got, b"ab");
+        for writer in writers {
+            writer.join().unwrap();
+        }
+        end.assert_only_bells_left();
+    });
+}
+
+/// A writer is killed between taking the wish and sending the bell; the next one of its end makes up for it.
+#[test]
+fn a_bell_that_the_dead_owed_is_rung() {
+    loom::model(|| {
+        let end = End::on_ring();
+        let reader = end.clone();
+        let reading = thread::spawn(move || {
+            let mut got = Vec::new();
+            reader.receive(2, &mut got);
+            got
+        });
+        end.write_and_die_ringing(1, b'a');
+        end.write_after_the_dead(2, b'b');
+        assert_eq!(reading.join().unwrap(), b"ab");
+    });
+}
+
+/// A writer is stopped after any of its steps, stepped around, and goes on.
+#[test]
+fn a_stopped_writer_sends_no_bell_into_the_data() {
+    loom::model(|| {
+        let end = End::on_ring();
+        end.direction.want_bell();
+        end.lock_writes(1);
+        let stopped = end.clone();
+        let writing = thread::spawn(move || stopped.write_in_steps(1, b'a'));
+        let wrote = end.write_around(2, b'b');
+        writing.join().unwrap();
+        let (mut got, count) = (Vec::new(), 1 + usize::from(wrote));
+        end.receive(count, &mut got);
+        got.sort_unstable();
+        assert_eq!(got, b"ab"[..count]);
+        end.assert_only_bells_left();
+    });
+}
+
+/// An epoll set that stays awake takes its wish back, and another thread goes to sleep on the same connection.
+#[test]
+fn a_waiter_takes_no_wish_from_a_sleeper() {
+    loom::model(|| {
+        let end = End::on_ring();
+        end.direction.want_bell();
+        end.write(b'a');
+        let sleeper = end.clone();
+        let sleeping = thread::spawn(move || sleeper.receive(2, &mut Vec::new()));
+        let waiter = end.clone();
+        let waiting = thread::spawn(move || waiter.wait_in_a_set());
+        end.write(b'b');
+        sleeping.join().unwrap();
+        // The set's own wait ends with whatever comes.
+        end.write_in_kernel(b'c');
+        waiting.join().unwrap();
     });
 }

@@ -246,7 +246,7 @@ pub(super) fn tell(arena: &Arena, set: &SetEntry, index: u32, told: u32) {
     let registration = arena.registration(index);
     let flags = registration.flags.load(Ordering::Relaxed);
     if flags & super::MANAGED == 0
-        || registration.set.load(Ordering::Relaxed) != set.slot.load(Ordering::Relaxed) + 1
+        || registration.set.load(Ordering::Relaxed) != set.slot.load(Ordering::Relaxed).wrapping_add(1)
     {
         // It was removed, or given back, while the event was on its way.
         return;

@@ -46,10 +46,11 @@ pub(crate) unsafe fn wait(
     // No socket of ours in it, though one may come while we wait: it wakes us (`epoll::poke`), and then there
     // are tags to translate.
     let since = if limit.is_some_and(|limit| limit > 0) { kernel::coarse_ns() } else { 0 };
-    let place = (limit != Some(0)).then(|| arena::enroll(&entry.sleepers, lock::thread()));
+    let me = lock::thread();
+    let place = (limit != Some(0)).then(|| arena::enroll(&entry.sleepers, me));
     let told = kernel();
     if let Some(place) = place {
-        arena::leave(&entry.sleepers, place);
+        arena::leave(&entry.sleepers, place, me);
     }
     if told <= 0 {
         return told;
@@ -146,12 +147,13 @@ unsafe fn wait_plain(
         // There would be something to store, but not where the program says.
         return Err(Errno(libc::EFAULT));
     }
+    let me = lock::thread();
     loop {
-        let place = arena::enroll(&set.sleepers, lock::thread());
+        let place = arena::enroll(&set.sleepers, me);
         // SAFETY: the caller's promise.
         let told = unsafe { kernel_wait(fd, events, most, deadline, mask) };
         let errno = Errno::last();
-        arena::leave(&set.sleepers, place);
+        arena::leave(&set.sleepers, place, me);
         if told < 0 {
             return Err(errno);
         }
@@ -186,7 +188,8 @@ unsafe fn sleep(
     deadline: Deadline,
     mask: *const sigset_t,
 ) -> Result<Slept, Errno> {
-    let place = arena::enroll(&set.sleepers, lock::thread());
+    let me = lock::thread();
+    let place = arena::enroll(&set.sleepers, me);
     let taken = lock_set(set);
     if taken == Taken::Ours {
         super::flush_parked(arena, fd, set);
@@ -194,13 +197,13 @@ unsafe fn sleep(
     let quiet = taken != Taken::Ours || hot::arm_all(arena, fd, set, 0);
     set.lock.release(taken);
     if !quiet {
-        arena::leave(&set.sleepers, place);
+        arena::leave(&set.sleepers, place, me);
         return Ok(Slept::Look);
     }
     // SAFETY: the caller's promise; a thread cancelled in here leaves its place, from which it is reaped.
     let told = unsafe { kernel_wait(fd, out.as_mut_ptr(), out.len() as c_int, deadline, mask) };
     let errno = Errno::last();
-    arena::leave(&set.sleepers, place);
+    arena::leave(&set.sleepers, place, me);
     let taken = lock_set(set);
     if taken == Taken::Ours {
         hot::disarm_all(arena, set);

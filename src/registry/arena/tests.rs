@@ -84,7 +84,7 @@ fn a_slot_that_changed_hands_has_another_generation_and_no_past() {
     entry.flags.store(FLAG_CONNECTED, Ordering::Relaxed);
     entry.pending_error.store(libc::EPIPE, Ordering::Relaxed);
     entry.counters.sent.store(7, Ordering::Relaxed);
-    let _ = enroll(&entry.sleepers, 5);
+    enroll(&entry.sleepers, 5);
     arena.free_socket(slot, first);
     arena.free_socket(slot, first);
     assert_eq!(entry.generation.load(Ordering::Relaxed) & 1, 0);
@@ -130,30 +130,52 @@ fn sleepers_find_a_place_and_leave_it() {
     let place = enroll(&sleepers, me);
     assert!(!others_asleep(&sleepers, me, false));
     assert!(others_asleep(&sleepers, me + 1, false));
-    leave(&sleepers, place);
+    leave(&sleepers, place, me + 1);
+    assert!(others_asleep(&sleepers, me + 1, false));
+    leave(&sleepers, place, me);
     assert!(!others_asleep(&sleepers, me + 1, false));
-    leave(&sleepers, SLEEPERS);
-    let places: HashSet<_> = (0..SLEEPERS).map(|_| enroll(&sleepers, me)).collect();
-    assert_eq!(places.len(), SLEEPERS);
-    // Whoever finds no place of its own is counted.
-    let crowd = enroll(&sleepers, me);
-    for place in places {
-        leave(&sleepers, place);
-    }
+    leave(&sleepers, SLEEPERS, me);
+}
+
+#[test]
+fn more_sleepers_than_places_are_counted() {
+    let sleepers = [const { AtomicU32::new(0) }; SLEEPERS];
+    let me = crate::registry::lock::thread();
+    let places: Vec<usize> = (0..3 * SLEEPERS).map(|_| enroll(&sleepers, me)).collect();
+    let named: HashSet<usize> = places[..MORE].iter().copied().collect();
+    assert_eq!(named.len(), MORE);
+    assert!(places[MORE..].iter().all(|place| *place == MORE));
     assert!(others_asleep(&sleepers, me, true));
-    leave(&sleepers, crowd);
-    assert!(!others_asleep(&sleepers, me + 1, true));
+    places.iter().for_each(|place| leave(&sleepers, *place, me));
+    leave(&sleepers, MORE, me);
+    assert!(sleepers.iter().all(|slot| slot.load(Ordering::Relaxed) == 0));
+}
+
+#[test]
+fn the_places_of_the_dead_are_taken() {
+    let sleepers = [const { AtomicU32::new(0) }; SLEEPERS];
+    let me = crate::registry::lock::thread();
+    let dead = dead_thread();
+    (0..MORE).for_each(|_| _ = enroll(&sleepers, dead));
+    let places: HashSet<_> = (0..MORE).map(|_| enroll(&sleepers, me)).collect();
+    assert_eq!(places.len(), MORE);
+    assert!(!others_asleep(&sleepers, me, false));
+}
+
+/// The number of a thread that has ended.
+fn dead_thread() -> u32 {
+    let dead = thread::spawn(crate::registry::lock::thread).join().unwrap();
+    while kernel::exists(dead) {
+        thread::yield_now();
+    }
+    dead
 }
 
 #[test]
 fn dead_sleepers_are_reaped_when_asked() {
     let sleepers = [const { AtomicU32::new(0) }; SLEEPERS];
     let me = crate::registry::lock::thread();
-    let dead = thread::spawn(crate::registry::lock::thread).join().unwrap();
-    while kernel::exists(dead) {
-        thread::yield_now();
-    }
-    let _ = enroll(&sleepers, dead);
+    enroll(&sleepers, dead_thread());
     assert!(others_asleep(&sleepers, me, false));
     assert!(!others_asleep(&sleepers, me, true));
     assert!(sleepers.iter().all(|slot| slot.load(Ordering::Relaxed) == 0));

@@ -134,6 +134,14 @@ fn assert_inside(span: Span, skip: usize, count: usize) {
 
 proptest! {
     #[test]
+    fn any_words_are_survived(bytes in proptest::collection::vec(any::<u8>(), 0..900)) {
+        crate::fuzzing::direction_words(&bytes);
+    }
+}
+
+proptest! {
+    #[cfg_attr(miri, ignore = "a megabyte for each case")]
+    #[test]
     fn bytes_come_out_as_they_went_in(steps in steps(), shift in 0..9u32, start in 0..1000u64) {
         run(Model::new(1 << shift, start), &steps);
     }

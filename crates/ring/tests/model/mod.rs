@@ -5,8 +5,10 @@
 use loom::cell::UnsafeCell;
 use loom::sync::{Condvar, Mutex};
 use loom::thread;
+use sockshim_ring::inside::Inside;
 use sockshim_ring::lane::is_ring;
 use sockshim_ring::layout::{CLOSED, Direction};
+use sockshim_ring::lock::{OWNER, RINGING, Word};
 use sockshim_ring::ring::NotPublished;
 use sockshim_ring::sync::{AtomicU32, Ordering};
 use std::collections::VecDeque;
@@ -48,6 +50,12 @@ impl Kernel {
         self.stream.lock().unwrap().written
     }
 
+    /// What has been taken: TCP_INFO and SIOCINQ.
+    fn read(&self) -> u64 {
+        let stream = self.stream.lock().unwrap();
+        stream.written - stream.unread.len() as u64
+    }
+
     /// `recv(fd, 1, MSG_PEEK)`.
     fn wait(&self) {
         let mut stream = self.stream.lock().unwrap();
@@ -82,7 +90,12 @@ pub(crate) struct End {
     ring: [UnsafeCell<u8>; CAPACITY],
     kernel: Kernel,
     read_lock: Mutex<()>,
+    write_lock: Word,
+    /// Held by a writer while it runs, and let go between its steps: whoever takes it has stopped the writer.
+    running: Mutex<()>,
     sleepers: AtomicU32,
+    readers: Inside,
+    writers: Inside,
 }
 
 // SAFETY: the cells are what the models are about: loom reports an access without an order.
@@ -91,15 +104,37 @@ unsafe impl Sync for End {}
 impl End {
     /// In the kernel's lane, with a reader that knows about bells.
     pub(crate) fn on_kernel() -> Arc<Self> {
-        let end = Self {
+        let end = Self::plain();
+        assert!(end.become_ready());
+        end
+    }
+
+    /// In the kernel's lane, with a reader that has not said yet whether it knows about bells.
+    pub(crate) fn plain() -> Arc<Self> {
+        Arc::new(Self {
             direction: Direction::new(CAPACITY as u32),
             ring: [UnsafeCell::new(0), UnsafeCell::new(0)],
             kernel: Kernel { stream: Mutex::default(), arrived: Condvar::new() },
             read_lock: Mutex::new(()),
+            write_lock: Word::new(0),
+            running: Mutex::new(()),
             sleepers: AtomicU32::new(0),
-        };
-        end.direction.reader.ready.store(1, Ordering::SeqCst);
-        Arc::new(end)
+            readers: Inside::default(),
+            writers: Inside::default(),
+        })
+    }
+
+    /// As `become_ready` in src/pipe/attach.rs.
+    pub(crate) fn become_ready(&self) -> bool {
+        let _lock = self.read_lock.lock().unwrap();
+        if !self.readers.make_ready(0) {
+            return false;
+        }
+        let direction = &self.direction;
+        direction.reader.kernel_read.store(self.kernel.read(), Ordering::Relaxed);
+        direction.want_bell();
+        direction.reader.ready.store(1, Ordering::SeqCst);
+        true
     }
 
     /// In a ring epoch that both sides are in.
@@ -107,6 +142,7 @@ impl End {
         let end = Self::on_kernel();
         assert!(end.direction.open(0, 0));
         end.direction.follow(0);
+        end.direction.unwant_bell();
         end
     }
 
@@ -159,6 +195,123 @@ impl End {
         }
         self.write_in_kernel(byte);
         false
+    }
+
+    /// A writer that shares its end with others: as `send` and `through_kernel` in src/pipe/write.rs.
+    pub(crate) fn write_beside_others(&self, byte: u8, into_ring: bool) {
+        let turn = self.running.lock().unwrap();
+        if into_ring && self.writers.is_empty() && self.open() {
+            let mut seen_head = 0;
+            assert!(matches!(self.push(&mut seen_head, &[byte]), Direct::Published(1)));
+            return self.ring_if_wanted();
+        }
+        self.go_to_kernel();
+        assert!(self.writers.enter(0));
+        drop(turn);
+        self.write_in_kernel(byte);
+        self.writers.leave(0);
+    }
+
+    fn ring_if_wanted(&self) {
+        if self.direction.bell_due() {
+            self.direction.switch.bells.fetch_add(1, Ordering::Release);
+            self.kernel.send(Item::Bell);
+        }
+    }
+
+    /// Publishes a byte, and is killed when it is about to send the bell.
+    pub(crate) fn write_and_die_ringing(&self, me: u32, byte: u8) {
+        self.write_lock.take(me).expect("nobody has it");
+        let mut seen_head = 0;
+        assert!(matches!(self.push(&mut seen_head, &[byte]), Direct::Published(1)));
+        let counted = || {
+            let due = self.direction.bell_due();
+            self.direction.switch.bells.fetch_add(u64::from(due), Ordering::Release);
+            due
+        };
+        // The mark of a bell under way stays in the word, as a dead owner leaves it.
+        let rings = std::cell::Cell::new(false);
+        self.write_lock.firmly(me, || rings.set(counted()));
+        if rings.get() {
+            assert_eq!(self.write_lock.rob(me, me | RINGING), Some(false));
+        }
+    }
+
+    /// Takes the lock from the dead, and writes: as `lock_writes` in src/pipe/write.rs.
+    pub(crate) fn write_after_the_dead(&self, me: u32, byte: u8) {
+        let owner = self.write_lock.content();
+        assert_ne!(owner & OWNER, 0);
+        if self.write_lock.rob(owner, me).expect("nobody else takes it") {
+            self.direction.want_bell();
+        }
+        let mut seen_head = self.direction.consumer.head.load(Ordering::Acquire);
+        assert!(matches!(self.push(&mut seen_head, &[byte]), Direct::Published(1)));
+        self.ring_if_wanted();
+        self.write_lock.release(me);
+    }
+
+    /// A writer that has the lock, and may be stopped after each of its steps.
+    pub(crate) fn write_in_steps(&self, me: u32, byte: u8) {
+        let mut runs = Some(self.running.lock().unwrap());
+        let mut step = || {
+            drop(runs.take());
+            runs = Some(self.running.lock().unwrap());
+        };
+        step();
+        let mut seen_head = self.direction.consumer.head.load(Ordering::Acquire);
+        let published = is_ring(self.direction.epoch())
+            && matches!(self.push(&mut seen_head, &[byte]), Direct::Published(1));
+        step();
+        if published {
+            let count = || {
+                let due = is_ring(self.direction.epoch()) && self.direction.bell_due();
+                self.direction.switch.bells.fetch_add(u64::from(due), Ordering::Release);
+                due
+            };
+            let send = || {
+                step();
+                self.kernel.send(Item::Bell);
+                step();
+            };
+            self.write_lock.ringing(me, count, send);
+        } else {
+            while is_ring(self.direction.epoch()) {
+                if self.write_lock.firmly(me, || self.go_to_kernel()).is_none() {
+                    step();
+                    thread::yield_now();
+                }
+            }
+            self.write_in_kernel(byte);
+        }
+        self.write_lock.release(me);
+    }
+
+    /// Another writer of the same end, which may find the first one stopped: as `lock_writes` in src/pipe/write.rs. False
+    /// when it would have to wait.
+    pub(crate) fn write_around(&self, me: u32, byte: u8) -> bool {
+        let direction = &self.direction;
+        if self.write_lock.take(me).is_err() {
+            let _stopped = self.running.lock().unwrap();
+            direction.close();
+            let owner = self.write_lock.content();
+            let bell_is_out = || {
+                let counted = direction.switch.kernel_end.load(Ordering::Relaxed)
+                    + direction.switch.bells.load(Ordering::Acquire);
+                self.kernel.written() == counted
+            };
+            if !self.write_lock.step_around(owner, me, bell_is_out) {
+                return false;
+            }
+        }
+        self.write_lock.firmly(me, || self.go_to_kernel());
+        self.write_in_kernel(byte);
+        self.write_lock.release(me);
+        true
+    }
+
+    /// The lock of the end's writers, for its first owner.
+    pub(crate) fn lock_writes(&self, me: u32) {
+        self.write_lock.take(me).expect("nobody has it");
     }
 
     pub(crate) fn write_in_kernel(&self, byte: u8) {
@@ -306,6 +459,45 @@ impl End {
         }
     }
 
+    /// A read of one byte that knows nothing of bells, while such reads are allowed.
+    pub(crate) fn receive_plainly(&self) -> u8 {
+        if !self.readers.enter(0) {
+            let mut got = Vec::new();
+            self.receive(1, &mut got);
+            return got[0];
+        }
+        let byte = loop {
+            self.kernel.wait();
+            match self.kernel.take(1)[..] {
+                [Item::Data(byte)] => break byte,
+                [Item::Bell] => panic!("a bell was taken for data"),
+                _ => {}
+            }
+        };
+        self.readers.leave(0);
+        byte
+    }
+
+    /// One wait in an epoll set, for a connection that stays hot over it: as `arm` and `disarm_all` in
+    /// src/readiness/epoll/hot.rs.
+    pub(crate) fn wait_in_a_set(&self) {
+        self.settle();
+        self.want_bell();
+        if !self.direction.has_bytes() {
+            self.kernel.wait();
+        }
+        let _lock = self.read_lock.lock().unwrap();
+        if self.sleepers.load(Ordering::SeqCst) == 0 {
+            self.direction.unwant_bell();
+        }
+    }
+
+    /// Under the read lock, so that nobody takes the wish back by mistake.
+    fn want_bell(&self) {
+        let _lock = self.read_lock.lock().unwrap();
+        self.direction.want_bell();
+    }
+
     /// A blocking read of `count` bytes, in pieces of one byte.
     pub(crate) fn receive(&self, count: usize, got: &mut Vec<u8>) {
         while got.len() < count {
@@ -325,7 +517,7 @@ impl End {
     pub(crate) fn doze(&self, epoch: u32) {
         let direction = &self.direction;
         self.sleepers.fetch_add(1, Ordering::SeqCst);
-        direction.want_bell();
+        self.want_bell();
         let changed = direction.epoch() != epoch || (is_ring(epoch) && direction.has_bytes());
         if changed {
             // Everything else that this thread could wait for needs the others to run.
