@@ -136,9 +136,9 @@ fn talk(way: Way, level: i32, name: i32, own: i32, other: i32, seen: &mut Seen) 
     seen.told_on_host = tell();
 }
 
-/// What comes within a moment.
+/// What comes within a moment, longer than a cork holds anything back.
 fn take(way: Way, fd: i32) -> Option<Vec<u8>> {
-    if way.poll(fd, libc::POLLIN, PATIENCE) & libc::POLLIN == 0 {
+    if way.poll(fd, libc::POLLIN, 5 * PATIENCE) & libc::POLLIN == 0 {
         return None;
     }
     let mut buffer = [0; 100];
