@@ -9,12 +9,18 @@ use crate::sys::raw::{BOTH, Way};
 use crate::sys::{Address, Answer};
 
 pub(crate) const CASES: &[Case] = &[
-    case("socket_level_set_on_a_connection", || sweep(libc::SOL_SOCKET, libc::AF_INET, When::Connected)),
-    case("socket_level_set_before", || sweep(libc::SOL_SOCKET, libc::AF_INET, When::Before)),
-    case("socket_level_set_on_the_listener", || sweep(libc::SOL_SOCKET, libc::AF_INET, When::Listener)),
-    case("tcp_level_set_on_a_connection", || sweep(libc::IPPROTO_TCP, libc::AF_INET, When::Connected)),
-    case("tcp_level_set_before", || sweep(libc::IPPROTO_TCP, libc::AF_INET, When::Before)),
-    case("tcp_level_set_on_the_listener", || sweep(libc::IPPROTO_TCP, libc::AF_INET, When::Listener)),
+    case("socket_level_set_on_a_connection", || sweep(libc::SOL_SOCKET, libc::AF_INET, When::Connected))
+        .within_seconds(180),
+    case("socket_level_set_before", || sweep(libc::SOL_SOCKET, libc::AF_INET, When::Before))
+        .within_seconds(180),
+    case("socket_level_set_on_the_listener", || sweep(libc::SOL_SOCKET, libc::AF_INET, When::Listener))
+        .within_seconds(180),
+    case("tcp_level_set_on_a_connection", || sweep(libc::IPPROTO_TCP, libc::AF_INET, When::Connected))
+        .within_seconds(180),
+    case("tcp_level_set_before", || sweep(libc::IPPROTO_TCP, libc::AF_INET, When::Before))
+        .within_seconds(180),
+    case("tcp_level_set_on_the_listener", || sweep(libc::IPPROTO_TCP, libc::AF_INET, When::Listener))
+        .within_seconds(180),
     case("ip_level", || {
         for when in [When::Connected, When::Before, When::Listener] {
             sweep(libc::IPPROTO_IP, libc::AF_INET, when);
@@ -71,6 +77,9 @@ fn sweep(level: i32, family: i32, when: When) {
     assert!(known.len() > 15, "only {known:?} can be set");
 }
 
+/// Milliseconds after which nothing comes any more, on a busy machine too.
+const PATIENCE: i32 = 200;
+
 /// Above every option that this kernel knows.
 const HIGHEST: i32 = 100;
 
@@ -85,11 +94,11 @@ fn look(way: Way, level: i32, name: i32, value: &[u8], family: i32, when: When) 
     }
     seen.connected = Some(way.connect(client, &Address::loopback(family, port)));
     if seen.connected == Some(Ok(0)) {
-        if way.poll(listener, libc::POLLIN, 20) == 0 {
+        if way.poll(listener, libc::POLLIN, PATIENCE) == 0 {
             // Fast open, and an accept that waits for data.
             seen.sent = Some(way.send(client, b"x", libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL));
         }
-        if way.poll(listener, libc::POLLIN, 20) != 0 {
+        if way.poll(listener, libc::POLLIN, PATIENCE) != 0 {
             let server = way.accept(listener).expect("accept");
             let (own, other) = if when == When::Listener { (server, client) } else { (client, server) };
             if when == When::Connected {
@@ -127,9 +136,9 @@ fn talk(way: Way, level: i32, name: i32, own: i32, other: i32, seen: &mut Seen) 
     seen.told_on_host = tell();
 }
 
-/// What comes within a moment.
+/// What comes within a moment, longer than a cork holds anything back.
 fn take(way: Way, fd: i32) -> Option<Vec<u8>> {
-    if way.poll(fd, libc::POLLIN, 20) & libc::POLLIN == 0 {
+    if way.poll(fd, libc::POLLIN, 5 * PATIENCE) & libc::POLLIN == 0 {
         return None;
     }
     let mut buffer = [0; 100];

@@ -21,7 +21,7 @@ pub(crate) const CASES: &[Case] = &[
                 let (a, b) = used_pair(before);
                 let fd = side(name, a, b);
                 let answer = interrupting_until(libc::SIGUSR1, || blocked(fd));
-                assert_eq!(answer, Err(sys::Errno(libc::EINTR)), "{name} after {before} bytes");
+                assert!(is_interrupted(name, answer), "{name} after {before} bytes: {answer:?}");
                 still_works(name, a, b);
             }
         }
@@ -34,7 +34,7 @@ pub(crate) const CASES: &[Case] = &[
             sys::timeout(a, libc::SO_SNDTIMEO, 500_000);
             let fd = side(name, a, b);
             let answer = interrupting_until(libc::SIGUSR1, || blocked(fd));
-            assert_eq!(answer, Err(sys::Errno(libc::EINTR)), "{name}");
+            assert!(is_interrupted(name, answer), "{name}: {answer:?}");
             still_works(name, a, b);
         }
     }),
@@ -64,7 +64,10 @@ pub(crate) const CASES: &[Case] = &[
                     blocked(fd)
                 });
                 match name.starts_with("send") {
-                    true => fails(answer, libc::EPIPE),
+                    // The kernel may have found room for nine bytes more.
+                    true => {
+                        assert!(matches!(answer, Err(sys::Errno(libc::EPIPE)) | Ok(9)), "{name}: {answer:?}")
+                    }
                     false => assert!(matches!(answer, Ok(1..)), "{name}: {answer:?}"),
                 }
                 sys::close(a).expect("close");
@@ -101,7 +104,10 @@ pub(crate) const CASES: &[Case] = &[
             for before in [0, 10_000] {
                 let (a, b) = used_pair(before);
                 let fd = side(name, a, b);
-                cancel(Task { fd, blocked: *blocked, asynchronous: false, asleep: true });
+                let task = Task { fd, blocked: *blocked, asynchronous: false, asleep: true };
+                let cancelled = cancel(task);
+                // The kernel may have found room for nine bytes more.
+                assert!(cancelled || name.starts_with("send"), "{name}");
                 still_works(name, a, b);
             }
         }
@@ -117,7 +123,7 @@ pub(crate) const CASES: &[Case] = &[
                         let _ = sys::send(a, &[1; 1000], libc::MSG_DONTWAIT);
                     }
                 });
-                cancel(Task { fd: b, blocked: read_for_ever, asynchronous, asleep: false });
+                assert!(cancel(Task { fd: b, blocked: read_for_ever, asynchronous, asleep: false }));
                 stop.store(true, Ordering::SeqCst);
             });
             let _ = sys::recv(b, &mut [0; 9], libc::MSG_DONTWAIT);
@@ -132,7 +138,7 @@ pub(crate) const CASES: &[Case] = &[
                     let _ = sys::recv(b, &mut [1; 100_000], libc::MSG_DONTWAIT);
                 }
             });
-            cancel(Task { fd: a, blocked: write_for_ever, asynchronous: false, asleep: false });
+            assert!(cancel(Task { fd: a, blocked: write_for_ever, asynchronous: false, asleep: false }));
             stop.store(true, Ordering::SeqCst);
         });
     }),
@@ -322,6 +328,11 @@ fn side(name: &str, a: i32, b: i32) -> i32 {
     b
 }
 
+/// EINTR; but the kernel may have found room for nine bytes more in a pipe that was full.
+fn is_interrupted(name: &str, answer: Answer) -> bool {
+    answer == Err(sys::Errno(libc::EINTR)) || name.starts_with("send") && answer == Ok(9)
+}
+
 /// Bytes go both ways, and the connection ends in order.
 #[track_caller]
 fn still_works(name: &str, a: i32, b: i32) {
@@ -350,8 +361,8 @@ struct Task {
     asleep: bool,
 }
 
-/// Runs a call in a thread, cancels it there, and asserts that it was.
-fn cancel(task: Task) {
+/// Runs a call in a thread and cancels it there; false when the call returned instead.
+fn cancel(task: Task) -> bool {
     TID.store(0, Ordering::SeqCst);
     let asleep = task.asleep;
     let mut thread = 0;
@@ -364,9 +375,10 @@ fn cancel(task: Task) {
     call!(pthread_cancel(thread)).expect("cancel");
     let mut result = ptr::null_mut();
     call!(libc::pthread_join(thread, &mut result)).expect("join");
-    assert_eq!(result.addr() as isize, -1, "PTHREAD_CANCELED");
     // SAFETY: the thread is gone.
     drop(unsafe { Box::from_raw(argument) });
+    // PTHREAD_CANCELED
+    result.addr() as isize == -1
 }
 
 static TID: AtomicI32 = AtomicI32::new(0);
@@ -393,6 +405,7 @@ fn jump_out_of(fd: i32, blocked: Blocked) {
     let jumped = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
+            sys::until(|| ARMED.load(Ordering::SeqCst) || jumped.load(Ordering::SeqCst));
             sys::let_sleep(sys::getpid(), caller);
             sys::tgkill(caller, libc::SIGUSR1);
             sys::until(|| jumped.load(Ordering::SeqCst));
@@ -437,10 +450,19 @@ unsafe extern "C-unwind" fn catching(task: *const Jump) {
 extern "C-unwind" fn go(task: *const Jump) {
     // SAFETY: what `jump_out_of` passes.
     let Jump { fd, blocked } = unsafe { task.read() };
+    ARMED.store(true, Ordering::SeqCst);
     let _ = blocked(fd);
+    ARMED.store(false, Ordering::SeqCst);
 }
 
+/// Whether there is a place to jump to.
+static ARMED: AtomicBool = AtomicBool::new(false);
+
 extern "C" fn jump(_signal: i32) {
+    if !ARMED.swap(false, Ordering::SeqCst) {
+        // The call has returned by itself.
+        return;
+    }
     // SAFETY: filled by `catching`, whose frame is still there.
     unsafe { siglongjmp(&raw mut PLACE, 1) };
 }

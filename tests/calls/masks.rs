@@ -20,7 +20,7 @@ pub(crate) const CASES: &[Case] = &[
         assert_eq!(failed, 0);
     }),
     case("states_without_a_connection", || {
-        let states: [(&str, fn(Way) -> i32); 6] = [
+        let states: [(&str, Maker); 6] = [
             ("fresh", |way| way.socket(libc::AF_INET)),
             ("bound", |way| {
                 let fd = way.socket(libc::AF_INET6);
@@ -64,6 +64,9 @@ pub(crate) const CASES: &[Case] = &[
         }
     }),
 ];
+
+/// Makes a socket in some state.
+type Maker = fn(Way) -> i32;
 
 /// One thing that happens to a connection: A is the peer, B the end that is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -240,7 +243,8 @@ impl Connection {
     fn edges(&self) -> [u32; 2] {
         [self.sets[1], self.sets[2]].map(|set| {
             let mut told = 0;
-            for _ in 0..10 {
+            // A set that is only asked without waiting takes some looks to ask the kernel in turn.
+            for _ in 0..200 {
                 told |= self.events(set).unwrap_or(0);
             }
             told
@@ -311,8 +315,14 @@ fn compare(steps: &[Step], before: usize) {
         // An edge may be told twice; it must not be lost. Of an end that this end's own shutdown has told already
         // there is none.
         let told = steps[..index].contains(&ShutOwnReading);
+        // The kernel repeats that there is room whenever it looks.
+        let room = (libc::POLLOUT | libc::POLLWRNORM | libc::POLLWRBAND) as u32;
+        let repeated = if *step == Drain { 0 } else { room };
         for (one, other) in library.edges().into_iter().zip(past.edges()) {
-            assert!(told || other & !one == 0, "{name}: edges {one:#x}, the kernel tells {other:#x}");
+            assert!(
+                told || other & !one & !repeated == 0,
+                "{name}: edges {one:#x}, the kernel tells {other:#x}"
+            );
         }
     }
     library.end();

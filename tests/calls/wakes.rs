@@ -15,7 +15,7 @@ pub(crate) const CASES: &[Case] = &[
     case("shutdown_wakes_every_kind_of_sleeper", || {
         for before in [0, 10_000] {
             for how in [libc::SHUT_RD, libc::SHUT_RDWR] {
-                let sleepers: [(&str, fn(i32) -> Answer, Answer); 10] = [
+                let sleepers: [(&str, Sleeper, Answer); 10] = [
                     ("read", |fd| sys::read(fd, &mut [0; 9]), Ok(0)),
                     ("recv", |fd| sys::recv(fd, &mut [0; 9], 0), Ok(0)),
                     ("peek", |fd| sys::recv(fd, &mut [0; 9], libc::MSG_PEEK), Ok(0)),
@@ -387,6 +387,9 @@ pub(crate) const CASES: &[Case] = &[
         close_both(a, b);
     }),
 ];
+
+/// A call that sleeps on a descriptor.
+type Sleeper = fn(i32) -> Answer;
 
 /// A pair that has carried some bytes.
 fn used_pair(before: usize) -> (i32, i32) {

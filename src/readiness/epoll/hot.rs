@@ -227,7 +227,9 @@ fn is_edge(registration: &Registration, pipe: &Pipe, found: u32, ends: u32, told
     // The kernel tells everything that holds; room is news only after there was none.
     let room =
         told & found & EPOLLOUT as u32 != 0 && pipe.entry.flags.load(Ordering::Relaxed) & FLAG_NO_SPACE != 0;
-    if room {
+    let sets = pipe.entry.registrations.iter().filter(|place| place.load(Ordering::Acquire) != 0).count();
+    if room && sets == 1 {
+        // With several sets it is news for each of them; an edge more does no harm.
         pipe.entry.flags.fetch_and(!FLAG_NO_SPACE, Ordering::Relaxed);
     }
     let urgent = told & found & libc::EPOLLPRI as u32 != 0;
