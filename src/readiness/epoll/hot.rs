@@ -124,6 +124,10 @@ pub(super) fn collect(
         }
         let Some(ready) = ready(arena, registration) else { return false };
         if ready == 0 {
+            if waits_for_room(registration, flags) {
+                // Before a sleep it would be soon enough, but a program that only looks never sleeps.
+                let _ = ask_kernel(fd, set, index, registration, registration.events.load(Ordering::Relaxed));
+            }
             let idle = flags / IDLE_ONE;
             if idle >= IDLE_SCANS && arm(fd, set, index, registration) {
                 return false;
@@ -146,6 +150,16 @@ pub(super) fn collect(
         rotate(arena, set, looked);
     }
     (count, level)
+}
+
+/// Whether an edge of room must come from the kernel, which was not asked for it yet.
+fn waits_for_room(registration: &Registration, flags: u32) -> bool {
+    let wanted = registration.events.load(Ordering::Relaxed);
+    let edge_of_room = (EPOLLOUT | EPOLLET) as u32;
+    flags & (ASKS_ROOM | NESTED | FOREIGN) == 0
+        && wanted & edge_of_room == edge_of_room
+        && pipe_of(registration)
+            .is_some_and(|pipe| pipe.entry.flags.load(Ordering::Relaxed) & FLAG_NO_SPACE != 0)
 }
 
 /// What a registration must report now; 0: nothing; `None`: it has nothing to look at any more.
