@@ -77,8 +77,9 @@ fn sweep(level: i32, family: i32, when: When) {
     assert!(known.len() > 15, "only {known:?} can be set");
 }
 
-/// Milliseconds after which nothing comes any more, on a busy machine too.
-const PATIENCE: i32 = 200;
+/// Milliseconds after which nothing comes any more: longer than a cork or a delayed acknowledgement, and not as long as TCP_DEFER_ACCEPT waits, on a busy
+/// machine too.
+const PATIENCE: i32 = 600;
 
 /// Above every option that this kernel knows.
 const HIGHEST: i32 = 100;
@@ -138,7 +139,7 @@ fn talk(way: Way, level: i32, name: i32, own: i32, other: i32, seen: &mut Seen) 
 
 /// What comes within a moment, longer than a cork holds anything back.
 fn take(way: Way, fd: i32) -> Option<Vec<u8>> {
-    if way.poll(fd, libc::POLLIN, 5 * PATIENCE) & libc::POLLIN == 0 {
+    if way.poll(fd, libc::POLLIN, PATIENCE) & libc::POLLIN == 0 {
         return None;
     }
     let mut buffer = [0; 100];
