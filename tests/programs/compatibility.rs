@@ -69,8 +69,11 @@ pub(crate) fn record(program: &str, version: &mut Command, what: &str, path: Str
 #[track_caller]
 pub(crate) fn path(scratch: &Scratch, client: &mut Program, port: u16) -> String {
     let mut looks = 0;
-    client.until("shows the path of its connection", |_| {
+    client.until("shows the path of its connection", |client| {
+        // However slow the look is, the client does not end meanwhile.
+        client.signal(libc::SIGSTOP);
         let connections = scratch.connections();
+        client.signal(libc::SIGCONT);
         let port_of = |connection: &serde_json::Value, end: &str| {
             let (_, port) = connection[end].as_str()?.rsplit_once(':')?;
             port.parse::<u16>().ok()
