@@ -82,6 +82,10 @@ impl Direction {
     #[inline]
     #[must_use]
     pub fn enter_kernel(&self, epoch: u32) -> bool {
+        if epoch > u32::MAX >> 1 {
+            // More bits than the gate has: damaged, and shifted it could look like another epoch.
+            return false;
+        }
         self.switch
             .gate
             .compare_exchange(epoch << 1, (epoch << 1) | BUSY, Ordering::SeqCst, Ordering::Relaxed)
