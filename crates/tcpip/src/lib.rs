@@ -22,4 +22,5 @@ extern crate std;
 
 pub mod buffer;
 pub mod seq;
+pub mod tcp;
 pub mod time;
