@@ -21,5 +21,11 @@ extern crate alloc;
 extern crate std;
 
 pub mod buffer;
+pub mod checksum;
+pub mod ready;
 pub mod seq;
+pub mod slab;
+pub mod table;
 pub mod time;
+pub mod wheel;
+pub mod wire;
