@@ -30,6 +30,7 @@ pub mod ready;
 pub mod seq;
 pub mod slab;
 pub mod table;
+pub mod tcp;
 pub mod time;
 pub mod udp;
 pub mod wheel;
