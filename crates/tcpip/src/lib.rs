@@ -22,6 +22,7 @@ extern crate std;
 
 pub mod buffer;
 pub mod checksum;
+pub mod error;
 pub mod icmp;
 pub mod ip;
 pub mod neighbour;
@@ -29,6 +30,7 @@ pub mod net;
 pub mod ready;
 pub mod seq;
 pub mod slab;
+pub mod stack;
 pub mod table;
 pub mod tcp;
 pub mod time;
