@@ -9,7 +9,6 @@ use super::sender::Timer;
 use super::state::State;
 use crate::buffer::{ReceiveBuffer, SendBuffer};
 use crate::error::Error;
-use crate::time::Instant;
 
 impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
     /// Does what is due. Calls before anything is due are harmless.
@@ -162,12 +161,4 @@ pub(crate) fn backoff_sum(config: &Config, retries: u8) -> Duration {
         rto = (rto * 2).min(config.max_rto);
     }
     total
-}
-
-/// The earlier of two deadlines.
-pub(crate) fn earliest(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
-    match (a, b) {
-        (Some(a), Some(b)) => Some(a.min(b)),
-        (a, b) => a.or(b),
-    }
 }
