@@ -13,6 +13,8 @@ use crate::error::Error;
 impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
     /// Does what is due. Calls before anything is due are harmless.
     pub(crate) fn handle_timeout(&mut self, cx: &mut Context<'_>) {
+        // The stack asks what can leave after this: no need to be called again for it.
+        self.paced &= self.sender.pacer.next_send() > cx.now;
         if self.receiver.ack.deadline.is_some_and(|at| at <= cx.now) {
             let rto = self.sender.rto(cx.config);
             self.receiver.ack.on_timeout(rto);
