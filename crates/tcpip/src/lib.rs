@@ -1,0 +1,39 @@
+//! A TCP/IP stack that does no I/O: packets and the time go in, packets, deadlines and events come out.
+//!
+//! Nothing here reads a clock, draws a random number, starts a thread or knows a file descriptor. The same code
+//! therefore runs in a process that owns a network link, in the network simulator, under a fuzzer and under packetdrill,
+//! and the same input gives the same output.
+//!
+//! [`stack::Stack`] is the whole: give it frames with [`handle_packet`](stack::Stack::handle_packet), tell it the time
+//! with [`handle_timeout`](stack::Stack::handle_timeout) when [`poll_timeout`](stack::Stack::poll_timeout) says so, and
+//! take what it has to say from [`poll_transmit`](stack::Stack::poll_transmit) and
+//! [`poll_event`](stack::Stack::poll_event). What a program would ask of a socket are its other methods.
+//!
+//! Send and receive buffers belong to the caller: [`buffer`] says what is asked of them.
+//!
+//! Nothing on the way of a packet or a timer loops over connections.
+
+#![no_std]
+#![deny(unsafe_code)]
+
+extern crate alloc;
+#[cfg(any(test, feature = "sim"))]
+extern crate std;
+
+pub mod buffer;
+pub mod checksum;
+pub mod error;
+pub mod icmp;
+pub mod ip;
+pub mod neighbour;
+pub mod net;
+pub mod ready;
+pub mod seq;
+pub mod slab;
+pub mod stack;
+pub mod table;
+pub mod tcp;
+pub mod time;
+pub mod udp;
+pub mod wheel;
+pub mod wire;

@@ -1,0 +1,100 @@
+//! HyStart++ (RFC 9406): leaves slow start when the round-trip time grows, before the queue overflows.
+//!
+//! The RFC's limit L of eight segments per acknowledgement is not kept, as slow start itself does not
+//! ([`Window::slow_start`](super::Window::slow_start)); the RFC allows that for paced senders.
+
+use core::time::Duration;
+
+use super::{Ack, Phase};
+use crate::seq::SeqNumber;
+
+/// RFC 9406 section 4.3.
+const MIN_RTT_THRESH: Duration = Duration::from_millis(4);
+const MAX_RTT_THRESH: Duration = Duration::from_millis(16);
+const MIN_RTT_DIVISOR: u32 = 8;
+const RTT_SAMPLES: u32 = 8;
+const CSS_GROWTH_DIVISOR: u32 = 4;
+const CSS_ROUNDS: u32 = 5;
+
+/// The initial slow start of one connection.
+#[derive(Debug, Clone, Default)]
+pub(super) struct HyStart {
+    /// The round is over when this is acknowledged.
+    window_end: Option<SeqNumber>,
+    last_round_min: Option<Duration>,
+    current_round_min: Option<Duration>,
+    samples: u32,
+    css: Option<Conservative>,
+}
+
+/// Conservative slow start: the delay grew, which may be jitter.
+#[derive(Debug, Clone)]
+struct Conservative {
+    baseline: Duration,
+    rounds: u32,
+    /// Delivered segments that have not yet counted towards growth.
+    pending: u32,
+}
+
+/// What slow start does with an acknowledgement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Growth {
+    /// Grow by that many segments.
+    By(u32),
+    /// The path is full: set `ssthresh` to the window.
+    Leave,
+}
+
+impl HyStart {
+    pub(super) fn phase(&self) -> Phase {
+        if self.css.is_some() { Phase::ConservativeSlowStart } else { Phase::SlowStart }
+    }
+
+    /// Takes a round-trip sample.
+    pub(super) fn on_rtt(&mut self, rtt: Duration) {
+        self.samples += 1;
+        self.current_round_min = Some(self.current_round_min.map_or(rtt, |min| min.min(rtt)));
+        if self.samples < RTT_SAMPLES {
+            return;
+        }
+        let Some(current) = self.current_round_min else { return };
+        if let Some(css) = &self.css {
+            if current < css.baseline {
+                self.css = None; // it was jitter: slow start goes on
+            }
+        } else if let Some(last) = self.last_round_min {
+            let threshold = (last / MIN_RTT_DIVISOR).clamp(MIN_RTT_THRESH, MAX_RTT_THRESH);
+            if current >= last + threshold {
+                self.css = Some(Conservative { baseline: current, rounds: 0, pending: 0 });
+            }
+        }
+    }
+
+    /// Segments were delivered in slow start.
+    pub(super) fn on_ack(&mut self, ack: &Ack) -> Growth {
+        if self.round_over(ack) {
+            self.window_end = Some(ack.snd_nxt);
+            self.last_round_min = self.current_round_min.take();
+            self.samples = 0;
+            if let Some(css) = &mut self.css {
+                css.rounds += 1;
+                if css.rounds >= CSS_ROUNDS {
+                    return Growth::Leave;
+                }
+            }
+        }
+        match &mut self.css {
+            None => Growth::By(ack.delivered),
+            Some(css) => {
+                css.pending += ack.delivered;
+                let grow = css.pending / CSS_GROWTH_DIVISOR;
+                css.pending %= CSS_GROWTH_DIVISOR;
+                Growth::By(grow)
+            }
+        }
+    }
+
+    fn round_over(&self, ack: &Ack) -> bool {
+        self.window_end.is_none_or(|end| !ack.snd_una.before(end))
+    }
+}

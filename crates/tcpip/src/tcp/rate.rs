@@ -1,0 +1,205 @@
+//! Delivery rate samples (draft-cheng-iccrg-delivery-rate-estimation): how fast the network delivered what an
+//! acknowledgement reports. TCP_INFO shows the rate, and model-based congestion control is fed by it.
+
+use core::time::Duration;
+
+use crate::time::Instant;
+
+/// What the estimator knew when a segment was sent; kept with the segment's record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    delivered_at: Instant,
+    first_sent_at: Instant,
+    delivered: u32,
+    app_limited: bool,
+}
+
+/// The estimator of one connection.
+#[derive(Debug, Clone, Default)]
+pub struct RateEstimator {
+    /// Segments delivered, and when the last one was.
+    delivered: u32,
+    delivered_at: Instant,
+    /// Segments found lost.
+    lost: u32,
+    /// When the segment was sent that was delivered last: the start of the sending interval.
+    first_sent_at: Instant,
+    /// While `delivered` is below it, segments were sent that the application held back. Zero: none were.
+    app_limited_until: u32,
+    /// Of the acknowledgement at hand.
+    candidate: Option<(Stamp, Duration, Instant)>,
+    newly_delivered: u32,
+    last: Option<Sample>,
+}
+
+/// One acknowledgement's sample.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sample {
+    /// Segments delivered over `interval`.
+    pub delivered: u32,
+    /// The longer of the sending and the acknowledging interval: the shorter one would overestimate.
+    pub interval: Duration,
+    /// `delivered` of the connection when the sample's segment was sent.
+    pub prior_delivered: u32,
+    /// The round trip of the sample's segment.
+    pub rtt: Duration,
+    /// Segments that this acknowledgement reports as delivered and as lost.
+    pub newly_delivered: u32,
+    /// Segments that were found lost on its account.
+    pub newly_lost: u32,
+    /// The application held back: the network may be faster.
+    pub app_limited: bool,
+}
+
+impl Sample {
+    /// Bytes a second.
+    pub fn bytes_per_second(&self, mss: u32) -> u64 {
+        let bytes = u128::from(self.delivered) * u128::from(mss);
+        u64::try_from(bytes * 1_000_000_000 / self.interval.as_nanos().max(1)).unwrap_or(u64::MAX)
+    }
+}
+
+impl RateEstimator {
+    /// Segments delivered since the connection began: TCP_INFO's `tcpi_delivered`.
+    pub fn delivered(&self) -> u32 {
+        self.delivered
+    }
+
+    /// The last usable sample: TCP_INFO's `tcpi_delivery_rate`.
+    pub fn last(&self) -> Option<&Sample> {
+        self.last.as_ref()
+    }
+
+    /// A segment is sent, or sent again, with `in_flight` others on the way.
+    pub fn on_sent(&mut self, now: Instant, in_flight: u32) -> Stamp {
+        if in_flight == 0 {
+            // A new flight: what was delivered before says nothing about it.
+            self.first_sent_at = now;
+            self.delivered_at = now;
+        }
+        Stamp {
+            delivered_at: self.delivered_at,
+            first_sent_at: self.first_sent_at,
+            delivered: self.delivered,
+            app_limited: self.app_limited_until != 0,
+        }
+    }
+
+    /// The application has no more to send, and the window is not full.
+    pub fn set_app_limited(&mut self, in_flight: u32) {
+        self.app_limited_until = self.delivered.wrapping_add(in_flight).max(1);
+    }
+
+    /// An acknowledgement delivers `segments` segments of one record, which was sent at `sent_at`.
+    pub fn on_delivered(&mut self, now: Instant, stamp: &Stamp, sent_at: Instant, segments: u32) {
+        self.delivered = self.delivered.wrapping_add(segments);
+        self.newly_delivered += segments;
+        self.delivered_at = now;
+        // The segment that was sent last tells about the shortest, most recent time.
+        let newer = self.candidate.is_none_or(|(best, _, at)| {
+            (stamp.delivered.wrapping_sub(best.delivered) as i32 > 0)
+                || (stamp.delivered == best.delivered && sent_at > at)
+        });
+        if newer {
+            let sending = sent_at.saturating_duration_since(stamp.first_sent_at);
+            self.candidate = Some((*stamp, sending, sent_at));
+            self.first_sent_at = sent_at;
+        }
+    }
+
+    /// The acknowledgement is dealt with: its sample, unless it delivered nothing or is not to be trusted.
+    pub fn finish(&mut self, now: Instant, newly_lost: u32, min_rtt: Option<Duration>) -> Option<Sample> {
+        if self.app_limited_until != 0 && self.delivered.wrapping_sub(self.app_limited_until) as i32 > 0 {
+            self.app_limited_until = 0;
+        }
+        self.lost = self.lost.wrapping_add(newly_lost);
+        let newly_delivered = core::mem::take(&mut self.newly_delivered);
+        let (stamp, sending, sent_at) = self.candidate.take()?;
+        let acknowledging = now.saturating_duration_since(stamp.delivered_at);
+        let sample = Sample {
+            delivered: self.delivered.wrapping_sub(stamp.delivered),
+            interval: sending.max(acknowledging),
+            prior_delivered: stamp.delivered,
+            rtt: now.saturating_duration_since(sent_at),
+            newly_delivered,
+            newly_lost,
+            app_limited: stamp.app_limited,
+        };
+        // An interval below the smallest round trip is an artefact of acknowledgements that came in one bunch.
+        if min_rtt.is_some_and(|min_rtt| sample.interval < min_rtt) {
+            return None;
+        }
+        if !sample.app_limited || self.last.is_none_or(|last| faster(&sample, &last)) {
+            self.last = Some(sample);
+        }
+        Some(sample)
+    }
+}
+
+fn faster(sample: &Sample, than: &Sample) -> bool {
+    sample.bytes_per_second(1) >= than.bytes_per_second(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec::Vec;
+
+    use super::*;
+
+    fn at(ms: u64) -> Instant {
+        Instant::ZERO + Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn steady_delivery_gives_the_rate_of_the_bottleneck() {
+        // One segment leaves and one arrives each millisecond; the round trip is 10 ms.
+        let mut rate = RateEstimator::default();
+        let min_rtt = Some(Duration::from_millis(10));
+        let mut stamps = Vec::new();
+        let mut sample = None;
+        for ms in 0..100 {
+            if ms >= 10 {
+                let sent = ms - 10;
+                rate.on_delivered(at(ms), &stamps[sent as usize], at(sent), 1);
+                sample = rate.finish(at(ms), 0, min_rtt);
+            }
+            stamps.push(rate.on_sent(at(ms), ms.min(10) as u32));
+        }
+        let sample = sample.unwrap();
+        assert_eq!(sample.rtt, Duration::from_millis(10));
+        assert_eq!(sample.bytes_per_second(1000), 1_000_000);
+        assert!(!sample.app_limited);
+        assert_eq!(rate.delivered(), 90);
+    }
+
+    #[test]
+    fn a_bunch_of_acknowledgements_does_not_overestimate() {
+        let mut rate = RateEstimator::default();
+        let stamps: Vec<_> = (0..10).map(|i| rate.on_sent(at(i), i as u32)).collect();
+        for (i, stamp) in (0..).zip(&stamps) {
+            rate.on_delivered(at(30), stamp, at(i), 1);
+        }
+        let sample = rate.finish(at(30), 0, Some(Duration::from_millis(10))).unwrap();
+        assert_eq!((sample.delivered, sample.interval), (10, Duration::from_millis(30)));
+    }
+
+    #[test]
+    fn an_interval_below_the_round_trip_is_no_sample() {
+        let mut rate = RateEstimator::default();
+        let stamp = rate.on_sent(at(0), 0);
+        rate.on_delivered(at(5), &stamp, at(0), 1);
+        assert_eq!(rate.finish(at(5), 0, Some(Duration::from_millis(10))), None);
+    }
+
+    #[test]
+    fn samples_of_a_starved_sender_are_marked_until_its_flight_is_over() {
+        let mut rate = RateEstimator::default();
+        rate.set_app_limited(1);
+        let starved = rate.on_sent(at(0), 0);
+        rate.on_delivered(at(10), &starved, at(0), 2);
+        assert!(rate.finish(at(10), 0, None).unwrap().app_limited);
+        let busy = rate.on_sent(at(11), 0);
+        rate.on_delivered(at(20), &busy, at(11), 1);
+        assert!(!rate.finish(at(20), 0, None).unwrap().app_limited);
+    }
+}

@@ -1,0 +1,377 @@
+//! Loss recovery: Linux's state machine of `tcp_fastretrans_alert`, which is RFC 5681, 6582, 6675 and 8985 in one.
+
+mod rack;
+mod scoreboard;
+mod undo;
+
+use core::time::Duration;
+
+pub(crate) use rack::Rack;
+pub(crate) use scoreboard::{Record, Scoreboard};
+
+use super::config::Config;
+use super::sender::{Acknowledgement, Echo, Round, Sender, Timer};
+use super::state::CongestionState;
+use crate::seq::SeqNumber;
+use crate::time::Instant;
+
+/// The state of loss recovery.
+#[derive(Debug)]
+pub(crate) struct Recovery {
+    pub(crate) state: CongestionState,
+    /// `SND.NXT` when it began: it is over when all before is acknowledged.
+    pub(crate) high_seq: SeqNumber,
+    /// `SND.UNA` when the window was reduced, while that may be undone.
+    pub(crate) undo_marker: Option<SeqNumber>,
+    /// Retransmissions since then that have not been reported as duplicates; `None` when that cannot be known.
+    pub(crate) undo_retransmissions: Option<u32>,
+    /// When something was sent again for the first time in this episode.
+    pub(crate) retransmitted_at: Option<Instant>,
+    /// RFC 5682: whether the time-out may have been spurious is being found out.
+    pub(crate) frto: bool,
+    /// RFC 5682 section 2.1 step 2b: new data comes before retransmissions.
+    pub(crate) prefer_new: bool,
+    pub(crate) tail_probe: Option<TailProbe>,
+    /// How much reordering the network does, in segments, and whether it ever did.
+    pub(crate) reordering: u32,
+    pub(crate) reordering_seen: u32,
+    /// Segments ever taken for lost.
+    pub(crate) lost_total: u32,
+    max_reordering: u32,
+}
+
+/// A tail loss probe that was sent.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TailProbe {
+    /// `SND.NXT` then.
+    pub(crate) end: SeqNumber,
+    /// Whether it was a retransmission, or new data.
+    pub(crate) retransmission: bool,
+}
+
+/// net.ipv4.tcp_max_reordering.
+const MAX_REORDERING: u32 = 300;
+
+impl Recovery {
+    pub(crate) fn new(config: &Config, iss: SeqNumber) -> Self {
+        Self {
+            state: CongestionState::Open,
+            high_seq: iss,
+            undo_marker: None,
+            undo_retransmissions: None,
+            retransmitted_at: None,
+            frto: false,
+            prefer_new: false,
+            tail_probe: None,
+            reordering: config.reordering,
+            reordering_seen: 0,
+            lost_total: 0,
+            max_reordering: MAX_REORDERING,
+        }
+    }
+
+    /// RFC 8985 section 6.2 step 4: one widening of the reordering window a round trip.
+    pub(crate) fn on_rate_sample(&mut self, rack: &mut Rack, prior_delivered: Option<u32>, _delivered: u32) {
+        if prior_delivered.is_some_and(|prior| (prior.wrapping_sub(rack.changed_at) as i32) < 0) {
+            rack.dsack_seen = false;
+        }
+    }
+}
+
+impl Sender {
+    /// SACK blocks: RFC 2018 section 5, RFC 2883 section 4.
+    pub(crate) fn take_sack(&mut self, a: &Acknowledgement, round: &mut Round) {
+        let blocks = a.sack.as_slice();
+        let duplicate = match *blocks {
+            [first, ..] if first.0.before(a.ack) => Some(first),
+            [first, second, ..] if first.0.at_or_after(second.0) && first.1.at_or_before(second.1) => {
+                Some(first)
+            }
+            _ => None,
+        };
+        if let Some(block) = duplicate {
+            self.take_dsack(block, round);
+        }
+        for &(start, end) in &blocks[usize::from(duplicate.is_some())..] {
+            // Only what is in flight can be sacked (RFC 2018 section 4; Linux's `tcp_is_sackblock_valid`).
+            if !start.before(end) || end.after(self.nxt) || start.before(self.una) {
+                continue;
+            }
+            let Self { board, rate, rack, min_rtt, recovery, .. } = self;
+            let min_rtt = min_rtt.get();
+            board.sack(start, end, |record| {
+                round.sacked = true;
+                round.rearm = true;
+                if !record.was_retransmitted() {
+                    if record.start.before(round.highest_sacked) {
+                        let from = round.reordered_from.map_or(record.start, |s| s.earlier(record.start));
+                        round.reordered_from = Some(from);
+                    }
+                    if !record.end.after(recovery.high_seq) {
+                        round.original_acked = true;
+                    }
+                    round.sacked_first.get_or_insert(record.sent_at);
+                    round.sacked_last = Some(record.sent_at);
+                }
+                rate.on_delivered(a.now, &record.stamp, record.sent_at, 1);
+                rack.advance(a.now, record, min_rtt);
+            });
+        }
+    }
+
+    /// RFC 5681 section 3.2 and what grew from it.
+    pub(crate) fn recover(
+        &mut self,
+        config: &Config,
+        now: Instant,
+        echoed: Option<Echo>,
+        duplicates: u32,
+        round: &mut Round,
+    ) {
+        if self.packets_out() == 0 {
+            self.board.emulate_sacked(0);
+        }
+        if self.has_reneged() {
+            self.board.forget_sacked();
+            self.enter_loss(config, now);
+            return;
+        }
+        let state = self.recovery.state;
+        if state > CongestionState::Disorder && self.una.at_or_after(self.recovery.high_seq) {
+            match state {
+                CongestionState::Cwr => {
+                    // Something above must be acknowledged first: else a late duplicate reduces the window again.
+                    if self.una != self.recovery.high_seq {
+                        self.control.end_reduction();
+                        self.recovery.state = CongestionState::Open;
+                    }
+                }
+                CongestionState::Recovery => {
+                    if !self.sack {
+                        self.board.forget_emulated(u32::MAX);
+                    }
+                    if self.try_undo_recovery(now, echoed) {
+                        return;
+                    }
+                    self.control.end_reduction();
+                }
+                _ => {}
+            }
+        }
+        match self.recovery.state {
+            CongestionState::Recovery => {
+                if !round.advanced {
+                    if !self.sack {
+                        self.board.emulate_sacked(duplicates);
+                    }
+                } else if self.try_undo_partial(config, now, echoed, round) {
+                    return;
+                }
+                if self.try_undo_dsack(now) {
+                    self.try_to_open();
+                }
+                self.identify_losses(config, now, round);
+            }
+            CongestionState::Loss => {
+                self.process_loss(config, now, echoed, duplicates, round);
+                self.identify_losses(config, now, round);
+                if !(self.recovery.state == CongestionState::Open || round.lost_retransmission) {
+                    return;
+                }
+                self.consider_recovery(now);
+            }
+            _ => {
+                if !self.sack {
+                    if round.advanced {
+                        self.board.forget_emulated(u32::MAX);
+                    }
+                    self.board.emulate_sacked(duplicates);
+                }
+                if self.recovery.state <= CongestionState::Disorder {
+                    self.try_undo_dsack(now);
+                }
+                self.identify_losses(config, now, round);
+                self.consider_recovery(now);
+            }
+        }
+    }
+
+    /// Fast recovery begins as soon as one segment is known to be lost.
+    fn consider_recovery(&mut self, now: Instant) {
+        if self.board.lost_out() == 0 {
+            self.try_to_open();
+        } else if self.recovery.state != CongestionState::Recovery {
+            self.enter_recovery(now);
+        }
+    }
+
+    /// RACK with SACK, else RFC 6582.
+    fn identify_losses(&mut self, config: &Config, now: Instant, round: &mut Round) {
+        if self.sack {
+            let before = self.board.retransmitted_out();
+            self.rack(config, now);
+            round.lost_retransmission |= before > self.board.retransmitted_out();
+        } else {
+            self.newreno_mark_lost(round.advanced);
+        }
+    }
+
+    /// RFC 6582 section 3.2: the third duplicate, and each partial acknowledgement, say that the first one is lost.
+    fn newreno_mark_lost(&mut self, advanced: bool) {
+        let state = self.recovery.state;
+        let third = state < CongestionState::Recovery && self.board.sacked_out() >= self.recovery.reordering;
+        let partial = state >= CongestionState::Recovery && advanced;
+        if (third || partial)
+            && self.board.first().is_some_and(|first| !first.is_lost() || first.is_retransmitted())
+        {
+            let name = self.board.first_name();
+            self.take_for_lost(name);
+        }
+    }
+
+    pub(crate) fn take_for_lost(&mut self, name: u64) {
+        if self.board.mark_lost(name) {
+            self.recovery.lost_total = self.recovery.lost_total.wrapping_add(1);
+        }
+    }
+
+    fn enter_recovery(&mut self, now: Instant) {
+        self.begin_undo();
+        if self.recovery.state < CongestionState::Cwr {
+            self.control.enter_recovery(now);
+        } else if !self.control.is_reducing() {
+            self.control.enter_recovery(now);
+        }
+        self.recovery.high_seq = self.nxt;
+        self.recovery.state = CongestionState::Recovery;
+        self.recovery.prefer_new = false;
+    }
+
+    /// The retransmission timer ran out, or the other end has forgotten what it sacked.
+    pub(crate) fn enter_loss(&mut self, config: &Config, now: Instant) {
+        let new_recovery = self.recovery.state < CongestionState::Recovery;
+        if self.has_reneged() {
+            self.board.forget_sacked();
+        }
+        if !self.sack {
+            self.board.forget_emulated(u32::MAX);
+        }
+        // RFC 8985 section 6.3: the first segment, and what RACK takes for lost; what was just sent is not.
+        let first = self.board.first().map(|first| first.start);
+        let recent =
+            |record: &Record| self.sack && Some(record.start) != first && self.is_recent(now, record);
+        let lost: alloc::vec::Vec<u64> =
+            self.board.names_where(|record| !record.is_sacked() && !recent(record));
+        for name in lost {
+            self.take_for_lost(name);
+        }
+        let again = !(self.recovery.state <= CongestionState::Disorder
+            || self.una.at_or_after(self.recovery.high_seq)
+            || (self.recovery.state == CongestionState::Loss && self.retransmits == 0));
+        if !again {
+            self.begin_undo();
+        }
+        let in_flight = self.in_flight();
+        self.control.enter_loss(now, in_flight, again);
+        if self.recovery.state <= CongestionState::Disorder
+            && self.board.sacked_out() >= self.recovery.reordering
+        {
+            self.recovery.reordering = self.recovery.reordering.min(config.reordering);
+        }
+        self.recovery.state = CongestionState::Loss;
+        self.recovery.high_seq = self.nxt;
+        self.recovery.frto = config.frto && (new_recovery || self.retransmits > 0);
+        self.recovery.prefer_new = false;
+        self.recovery.tail_probe = None;
+    }
+
+    /// RFC 5682 and the way out of the Loss state.
+    fn process_loss(
+        &mut self,
+        config: &Config,
+        now: Instant,
+        echoed: Option<Echo>,
+        duplicates: u32,
+        round: &mut Round,
+    ) {
+        let recovered = self.una.at_or_after(self.recovery.high_seq);
+        self.recovery.prefer_new = false;
+        if round.advanced && self.try_undo_loss(now, echoed, false) {
+            return;
+        }
+        if self.recovery.frto {
+            // Step 3b: data that was never sent again arrived, so not everything was lost.
+            if round.original_acked && self.try_undo_loss(now, echoed, true) {
+                return;
+            }
+            if self.nxt.after(self.recovery.high_seq) {
+                if round.sacked || duplicates > 0 {
+                    self.recovery.frto = false; // step 3a: the loss was real
+                }
+            } else if round.advanced && !recovered {
+                // Step 2b: two new segments before anything else is sent again.
+                self.recovery.high_seq = self.nxt;
+                self.recovery.prefer_new = true;
+            }
+        }
+        if recovered {
+            self.try_undo_recovery(now, echoed);
+            return;
+        }
+        if !self.sack {
+            if self.nxt.after(self.recovery.high_seq) && duplicates > 0 {
+                self.board.emulate_sacked(duplicates);
+            } else if round.advanced {
+                self.board.forget_emulated(u32::MAX);
+            }
+        }
+        let _ = config;
+    }
+
+    /// The first segment after `SND.UNA` cannot be sacked, unless the other end threw it away again (RFC 2018 section 8).
+    fn has_reneged(&self) -> bool {
+        self.board.first().is_some_and(Record::is_sacked)
+    }
+
+    pub(crate) fn try_to_open(&mut self) {
+        if self.board.retransmitted_out() == 0 {
+            self.recovery.retransmitted_at = None;
+        }
+        if self.recovery.state != CongestionState::Cwr {
+            let disorder = self.board.sacked_out() > 0
+                || self.board.lost_out() > 0
+                || self.board.retransmitted_out() > 0;
+            let state = if disorder || self.recovery.undo_marker.is_some() {
+                CongestionState::Disorder
+            } else {
+                CongestionState::Open
+            };
+            if self.recovery.state != state {
+                self.recovery.state = state;
+                self.recovery.high_seq = self.nxt;
+            }
+        }
+    }
+
+    /// Segments arrived `distance` bytes behind later ones that were not lost.
+    pub(crate) fn note_reordering(&mut self, distance: u32) {
+        let segments = distance.div_ceil(u32::from(self.mss).max(1));
+        self.recovery.reordering_seen = self.recovery.reordering_seen.saturating_add(1);
+        if segments > self.recovery.reordering {
+            self.recovery.reordering = segments.min(self.recovery.max_reordering);
+        }
+    }
+
+    /// The reordering timer ran out.
+    pub(crate) fn on_reorder_timeout(&mut self, config: &Config, now: Instant) {
+        self.timer = Timer::Retransmit(self.rto_deadline(config, now));
+        let lost_before = self.board.lost_out();
+        self.rack(config, now);
+        if self.board.lost_out() > lost_before && self.recovery.state != CongestionState::Recovery {
+            self.enter_recovery(now);
+        }
+        if matches!(self.timer, Timer::Reorder(at) if at <= now) {
+            self.timer = Timer::Reorder(now + Duration::from_millis(1));
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! RACK-TLP (RFC 8985): which segments are lost, by the time at which they were sent; and a probe of the tail.
+
+use core::time::Duration;
+
+use super::Record;
+use crate::seq::SeqNumber;
+use crate::tcp::config::Config;
+use crate::tcp::sender::{Acknowledgement, Round, Sender, Timer};
+use crate::tcp::state::CongestionState;
+use crate::time::Instant;
+
+/// RFC 8985 section 5.2's variables.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Rack {
+    /// Of the segment sent last among those delivered: when it was sent, where it ended, its round-trip time.
+    pub(crate) sent_at: Instant,
+    pub(crate) end: SeqNumber,
+    pub(crate) rtt: Duration,
+    advanced: bool,
+    /// The reordering window in quarters of the least round-trip time.
+    pub(crate) window_steps: u8,
+    /// Recoveries until it becomes one quarter again.
+    pub(crate) persist: u8,
+    pub(crate) dsack_seen: bool,
+    /// Segments delivered when the window was last changed.
+    pub(crate) changed_at: u32,
+}
+
+/// RFC 8985 section 7.3's PTO floor of the delayed acknowledgement is Linux's least RTO.
+const TAIL_PROBE_WITHOUT_RTT: Duration = Duration::from_secs(1);
+
+/// Recoveries that the reordering window stays wide (RFC 8985 section 6.2 step 4).
+pub(crate) const PERSIST: u8 = 16;
+
+impl Rack {
+    /// A segment was delivered (RFC 8985 section 6.2, steps 1 and 2).
+    pub(crate) fn advance(&mut self, now: Instant, record: &Record, min_rtt: Option<Duration>) {
+        let rtt = now - record.sent_at;
+        if record.was_retransmitted() && min_rtt.is_some_and(|min| rtt < min) {
+            return; // it was the earlier copy
+        }
+        self.advanced = true;
+        self.rtt = rtt;
+        if sent_after(record.sent_at, record.end, self.sent_at, self.end) {
+            self.sent_at = record.sent_at;
+            self.end = record.end;
+        }
+    }
+}
+
+/// RFC 8985's RACK_sent_after: segments of one super-segment leave at the same time, in order.
+fn sent_after(a: Instant, a_end: SeqNumber, b: Instant, b_end: SeqNumber) -> bool {
+    a > b || (a == b && a_end.after(b_end))
+}
+
+impl Sender {
+    /// RFC 8985 section 6.2 step 4: how much later than others a segment may arrive.
+    fn reordering_window(&self) -> Duration {
+        if self.recovery.reordering_seen == 0 {
+            // Without reordering three duplicates are enough, and in recovery any is.
+            if self.recovery.state >= CongestionState::Recovery
+                || self.board.sacked_out() >= self.recovery.reordering
+            {
+                return Duration::ZERO;
+            }
+        }
+        let min_rtt = self.min_rtt.get().unwrap_or_default();
+        let window = min_rtt / 4 * u32::from(self.rack.window_steps.max(1));
+        window.min(self.rtt.srtt().unwrap_or_default())
+    }
+
+    /// RFC 8985 section 6.2 step 4: a duplicate report widens the window, and it narrows after some recoveries.
+    pub(crate) fn update_reordering_window(&mut self) {
+        let delivered = self.rate.delivered();
+        let rack = &mut self.rack;
+        if rack.dsack_seen {
+            rack.window_steps = rack.window_steps.max(1).saturating_add(1);
+            rack.dsack_seen = false;
+            rack.changed_at = delivered;
+            rack.persist = PERSIST;
+        } else if rack.persist == 0 {
+            rack.window_steps = 1;
+        }
+    }
+
+    /// RFC 8985 section 6.2 step 5. Walks the segments in the order in which they were sent, up to the first that
+    /// cannot be lost yet. Answers how long that takes to become so.
+    pub(crate) fn find_lost(&mut self, now: Instant) -> Option<Duration> {
+        if !self.rack.advanced {
+            return None;
+        }
+        let limit = self.rack.rtt + self.reordering_window();
+        let mut wait: Option<Duration> = None;
+        let mut at = self.board.oldest();
+        while let Some(name) = at {
+            let Some(record) = self.board.get(name) else { break };
+            if !sent_after(self.rack.sent_at, self.rack.end, record.sent_at, record.end) {
+                break;
+            }
+            at = self.board.sent_after(name);
+            match limit.checked_sub(now - record.sent_at) {
+                None | Some(Duration::ZERO) => self.take_for_lost(name),
+                Some(left) => wait = Some(wait.map_or(left, |wait| wait.max(left))),
+            }
+        }
+        wait
+    }
+
+    /// Whether RACK would not yet take a segment for lost, at a time-out (RFC 8985 section 6.3).
+    pub(crate) fn is_recent(&self, now: Instant, record: &Record) -> bool {
+        (self.rack.rtt + self.reordering_window())
+            .checked_sub(now - record.sent_at)
+            .is_some_and(|left| !left.is_zero())
+    }
+
+    /// RFC 8985 section 6.2 on an acknowledgement, and when its timer runs out.
+    pub(crate) fn rack(&mut self, config: &Config, now: Instant) {
+        let wait = self.find_lost(now);
+        if let Some(wait) = wait {
+            // The time-out stays the limit.
+            let rto = match self.timer {
+                Timer::Retransmit(at) => at,
+                _ => self.rto_deadline(config, now),
+            };
+            self.timer = Timer::Reorder((now + wait).min(rto));
+        } else if matches!(self.timer, Timer::Reorder(_)) {
+            self.timer = Timer::Retransmit(self.rto_deadline(config, now));
+        }
+    }
+
+    /// RFC 8985 section 7.2: when to probe, if at all.
+    pub(crate) fn tail_probe_deadline(&self, config: &Config, now: Instant) -> Option<Instant> {
+        let calm = matches!(self.recovery.state, CongestionState::Open | CongestionState::Cwr);
+        if !(config.tail_loss_probe && self.sack && calm)
+            || self.recovery.tail_probe.is_some()
+            || self.backoff > 0
+        {
+            return None;
+        }
+        let mut wait = match self.rtt.srtt() {
+            Some(srtt) => {
+                // A lone segment's acknowledgement may be delayed.
+                let delayed = if self.packets_out() == 1 { config.min_rto } else { Duration::from_millis(2) };
+                srtt * 2 + delayed
+            }
+            None => TAIL_PROBE_WITHOUT_RTT,
+        };
+        let rto = self.rto_deadline(config, now) - now;
+        wait = wait.min(rto);
+        Some(now + wait)
+    }
+
+    /// RFC 8985 section 7.4: what an acknowledgement says about the probe.
+    pub(crate) fn take_tail_probe(&mut self, a: &Acknowledgement, round: &mut Round) {
+        let Some(probe) = self.recovery.tail_probe else { return };
+        if a.ack.before(probe.end) {
+            return;
+        }
+        if !probe.retransmission {
+            // New data: losses show by themselves.
+            self.recovery.tail_probe = None;
+        } else if round.dsacked {
+            // Both copies arrived: nothing was lost.
+            self.recovery.tail_probe = None;
+        } else if a.ack.after(probe.end) {
+            // The probe repaired a loss that nobody would have noticed: congestion all the same.
+            self.recovery.tail_probe = None;
+            self.control.enter_cwr(a.now);
+            self.recovery.state = CongestionState::Cwr;
+            self.recovery.high_seq = self.nxt;
+            self.control.end_reduction();
+            self.recovery.state = CongestionState::Open;
+        } else if !(round.advanced || a.carries_more || round.sacked) {
+            // A pure duplicate: the other copy's acknowledgement.
+            self.recovery.tail_probe = None;
+        }
+    }
+}

@@ -1,0 +1,483 @@
+//! The segments in flight, and what is known of each (RFC 6675 section 4's scoreboard).
+//!
+//! There is one record for each segment on the wire, in order of sequence numbers; a super-segment makes several. Those
+//! that may still arrive are also linked in the order in which they were sent last, because RACK (RFC 8985) asks which
+//! of them were sent long enough before one that has arrived.
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use core::ops::Range;
+
+use crate::seq::SeqNumber;
+use crate::tcp::ranges::RangeSet;
+use crate::tcp::rate::Stamp;
+use crate::time::Instant;
+
+/// A segment that was sent.
+#[derive(Debug, Clone)]
+pub(crate) struct Record {
+    pub(crate) start: SeqNumber,
+    /// Behind its last byte, or behind the FIN that it carries.
+    pub(crate) end: SeqNumber,
+    /// When it was sent last.
+    pub(crate) sent_at: Instant,
+    pub(crate) stamp: Stamp,
+    previous: u64,
+    next: u64,
+    pub(crate) transmissions: u8,
+    flags: u8,
+}
+
+/// The other end has it.
+const SACKED: u8 = 1;
+/// Taken for lost.
+const LOST: u8 = 2;
+/// Sent again, and that copy is on its way.
+const RETRANSMITTED: u8 = 4;
+/// In the list of those that may still arrive.
+const LISTED: u8 = 8;
+
+/// No name: names count segments from the first of the connection.
+const NONE: u64 = u64::MAX;
+
+impl Record {
+    pub(crate) fn is_sacked(&self) -> bool {
+        self.flags & SACKED != 0
+    }
+
+    pub(crate) fn is_lost(&self) -> bool {
+        self.flags & LOST != 0
+    }
+
+    pub(crate) fn is_retransmitted(&self) -> bool {
+        self.flags & RETRANSMITTED != 0
+    }
+
+    /// Whether it was ever sent more than once: its acknowledgement then is ambiguous (Karn's algorithm).
+    pub(crate) fn was_retransmitted(&self) -> bool {
+        self.transmissions > 1
+    }
+}
+
+/// The records of one connection.
+#[derive(Debug)]
+pub(crate) struct Scoreboard {
+    records: VecDeque<Record>,
+    /// The name of the first record; names of records do not change while they live.
+    base: u64,
+    /// Ranges of whole records that are sacked.
+    sacked: RangeSet,
+    sacked_out: u32,
+    lost_out: u32,
+    retransmitted_out: u32,
+    /// Lost records that were not sent again yet, and the first name that can be one.
+    waiting: u32,
+    hint: u64,
+    /// The ends of the list of those that may still arrive.
+    oldest: u64,
+    newest: u64,
+}
+
+impl Default for Scoreboard {
+    fn default() -> Self {
+        Self {
+            records: VecDeque::new(),
+            base: 0,
+            sacked: RangeSet::default(),
+            sacked_out: 0,
+            lost_out: 0,
+            retransmitted_out: 0,
+            waiting: 0,
+            hint: 0,
+            oldest: NONE,
+            newest: NONE,
+        }
+    }
+}
+
+impl Scoreboard {
+    /// A segment was sent for the first time.
+    pub(crate) fn push(&mut self, start: SeqNumber, end: SeqNumber, sent_at: Instant, stamp: Stamp) {
+        debug_assert!(self.records.back().is_none_or(|last| last.end == start), "segments follow each other");
+        let record =
+            Record { start, end, sent_at, stamp, previous: NONE, next: NONE, transmissions: 1, flags: 0 };
+        self.records.push_back(record);
+        self.link(self.base + self.records.len() as u64 - 1);
+    }
+
+    /// Segments sent and not acknowledged cumulatively.
+    pub(crate) fn packets_out(&self) -> u32 {
+        self.records.len() as u32
+    }
+
+    /// Segments that are thought to be in the network: RFC 6675's pipe.
+    pub(crate) fn in_flight(&self) -> u32 {
+        (self.packets_out() + self.retransmitted_out).saturating_sub(self.sacked_out + self.lost_out)
+    }
+
+    pub(crate) fn sacked_out(&self) -> u32 {
+        self.sacked_out
+    }
+
+    pub(crate) fn lost_out(&self) -> u32 {
+        self.lost_out
+    }
+
+    pub(crate) fn retransmitted_out(&self) -> u32 {
+        self.retransmitted_out
+    }
+
+    /// Whether a lost segment waits to be sent again.
+    pub(crate) fn has_waiting(&self) -> bool {
+        self.waiting > 0
+    }
+
+    /// Behind the last sacked segment.
+    pub(crate) fn highest_sacked(&self) -> Option<SeqNumber> {
+        self.sacked.last().map(|(_, end)| end)
+    }
+
+    pub(crate) fn first(&self) -> Option<&Record> {
+        self.records.front()
+    }
+
+    pub(crate) fn last(&self) -> Option<&Record> {
+        self.records.back()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    pub(crate) fn get(&self, name: u64) -> Option<&Record> {
+        self.records.get(usize::try_from(name.checked_sub(self.base)?).ok()?)
+    }
+
+    fn get_mut(&mut self, name: u64) -> Option<&mut Record> {
+        self.records.get_mut(usize::try_from(name.checked_sub(self.base)?).ok()?)
+    }
+
+    /// All before `una` was acknowledged: gives away the first record if that is all of it, and shortens it if a part.
+    pub(crate) fn pop_acked(&mut self, una: SeqNumber) -> Option<Record> {
+        let first = self.records.front_mut()?;
+        if first.end.after(una) {
+            if first.start.before(una) {
+                first.start = una;
+            }
+            self.sacked.remove_before(una);
+            return None;
+        }
+        self.unlink(self.base);
+        let record = self.records.pop_front()?;
+        self.forget_counts(&record);
+        self.base += 1;
+        if self.records.is_empty() {
+            self.sacked.clear();
+        }
+        Some(record)
+    }
+
+    fn forget_counts(&mut self, record: &Record) {
+        self.sacked_out -= u32::from(record.is_sacked());
+        self.lost_out -= u32::from(record.is_lost());
+        self.retransmitted_out -= u32::from(record.is_retransmitted());
+        self.waiting -= u32::from(record.is_lost() && !record.is_retransmitted());
+    }
+
+    /// The other end has `start..end`. Calls `newly` for each record for which that is news, as it was before.
+    pub(crate) fn sack(&mut self, start: SeqNumber, end: SeqNumber, mut newly: impl FnMut(&Record)) {
+        let mut gaps = [(start, start); 4];
+        loop {
+            // Blocks are repeated in each acknowledgement, so only what is new of them is looked at.
+            let mut count = 0;
+            self.sacked.gaps(start, end, |s, e| {
+                if count < gaps.len() {
+                    gaps[count] = (s, e);
+                }
+                count += 1;
+            });
+            let mut progress = false;
+            for &(s, e) in &gaps[..count.min(gaps.len())] {
+                progress |= self.sack_gap(s, e, &mut newly);
+            }
+            if count <= gaps.len() || !progress {
+                return;
+            }
+        }
+    }
+
+    fn sack_gap(&mut self, start: SeqNumber, end: SeqNumber, newly: &mut impl FnMut(&Record)) -> bool {
+        let mut at = self.records.partition_point(|record| record.start.before(start));
+        let mut covered: Option<(SeqNumber, SeqNumber)> = None;
+        // A record that is covered in part only stays unsacked, as in Linux's `tcp_match_skb_to_sack`.
+        while let Some(record) = self.records.get(at).filter(|record| record.end.at_or_before(end)) {
+            debug_assert!(!record.is_sacked(), "gaps hold no sacked record");
+            newly(record);
+            covered = Some((covered.map_or(record.start, |(s, _)| s), record.end));
+            let record = record.clone();
+            self.forget_counts(&record);
+            self.sacked_out += 1;
+            self.unlink(self.base + at as u64);
+            // A retransmission of it may still be on its way, but it is not needed any more.
+            self.records[at].flags = SACKED;
+            at += 1;
+        }
+        if let Some((s, e)) = covered {
+            self.sacked.insert(s, e);
+        }
+        covered.is_some()
+    }
+
+    /// Takes a record for lost. Does nothing to one that is sacked, or lost and not sent again.
+    pub(crate) fn mark_lost(&mut self, name: u64) -> bool {
+        let Some(record) = self.get_mut(name) else { return false };
+        if record.is_sacked() || (record.is_lost() && !record.is_retransmitted()) {
+            return false;
+        }
+        let (was_lost, was_retransmitted) = (record.is_lost(), record.is_retransmitted());
+        record.flags = (record.flags | LOST) & !RETRANSMITTED;
+        self.lost_out += u32::from(!was_lost);
+        self.retransmitted_out -= u32::from(was_retransmitted);
+        if self.waiting == 0 || name < self.hint {
+            self.hint = name;
+        }
+        self.waiting += 1;
+        self.unlink(name);
+        true
+    }
+
+    /// The names of those that `which` says.
+    pub(crate) fn names_where(&self, which: impl Fn(&Record) -> bool) -> Vec<u64> {
+        (self.base..).zip(&self.records).filter(|(_, record)| which(record)).map(|(name, _)| name).collect()
+    }
+
+    /// The other end forgot what it sacked, which RFC 2018 section 8 allows it: nothing is sacked any more.
+    pub(crate) fn forget_sacked(&mut self) {
+        for at in 0..self.records.len() {
+            if self.records[at].is_sacked() {
+                self.records[at].flags &= !SACKED;
+                self.link(self.base + at as u64);
+            }
+        }
+        self.sacked_out = 0;
+        self.sacked.clear();
+    }
+
+    /// Without SACK a duplicate acknowledgement says that one segment arrived, not which (Linux's
+    /// `tcp_add_reno_sack`). Never all of them: one must be missing.
+    pub(crate) fn emulate_sacked(&mut self, segments: u32) {
+        let most = self.packets_out().saturating_sub(self.lost_out.max(1));
+        self.sacked_out = (self.sacked_out + segments).min(most);
+    }
+
+    /// The other end acknowledged `segments`: one filled the hole, and the others were those that duplicates told of.
+    pub(crate) fn forget_emulated(&mut self, segments: u32) {
+        self.sacked_out = self.sacked_out.saturating_sub(segments);
+        self.emulate_sacked(0);
+    }
+
+    /// Nothing is lost after all (a recovery that was undone).
+    pub(crate) fn unmark_lost(&mut self) {
+        for at in 0..self.records.len() {
+            if self.records[at].is_lost() {
+                self.records[at].flags &= !LOST;
+                let name = self.base + at as u64;
+                self.unlink(name);
+                self.link(name);
+            }
+        }
+        self.lost_out = 0;
+        self.waiting = 0;
+    }
+
+    /// The first lost segment that waits to be sent again.
+    pub(crate) fn next_waiting(&mut self) -> Option<u64> {
+        if self.waiting == 0 {
+            return None;
+        }
+        self.hint = self.hint.max(self.base);
+        loop {
+            let record = self.get(self.hint)?;
+            if record.is_lost() && !record.is_retransmitted() {
+                return Some(self.hint);
+            }
+            self.hint += 1;
+        }
+    }
+
+    /// The names of lost segments that wait and follow each other, from `name` on: they can leave as one super-segment.
+    pub(crate) fn run(&self, name: u64, max: u32, mss: u32) -> Range<u64> {
+        let mut end = name;
+        while end - name < u64::from(max.max(1)) {
+            match self.get(end) {
+                Some(record)
+                    if record.is_lost() && !record.is_retransmitted() && {
+                        let full = self
+                            .get(end.wrapping_sub(1))
+                            .is_some_and(|last| last.end.since(last.start) == mss);
+                        end == name || full
+                    } => {}
+                _ => break,
+            }
+            end += 1;
+        }
+        name..end
+    }
+
+    /// A segment was sent again.
+    pub(crate) fn retransmitted(&mut self, name: u64, now: Instant, stamp: Stamp) {
+        self.unlink(name);
+        let Some(record) = self.get_mut(name) else { return };
+        record.sent_at = now;
+        record.stamp = stamp;
+        record.transmissions = record.transmissions.saturating_add(1);
+        let was = (record.is_lost(), record.is_retransmitted());
+        record.flags |= RETRANSMITTED;
+        self.retransmitted_out += u32::from(!was.1);
+        self.waiting -= u32::from(was == (true, false));
+        self.link(name);
+    }
+
+    /// The name of the first record.
+    pub(crate) fn first_name(&self) -> u64 {
+        self.base
+    }
+
+    /// The name of the last record.
+    pub(crate) fn last_name(&self) -> Option<u64> {
+        (!self.records.is_empty()).then(|| self.base + self.records.len() as u64 - 1)
+    }
+
+    /// The one of those that may still arrive that was sent longest ago.
+    pub(crate) fn oldest(&self) -> Option<u64> {
+        (self.oldest != NONE).then_some(self.oldest)
+    }
+
+    /// The one that was sent next.
+    pub(crate) fn sent_after(&self, name: u64) -> Option<u64> {
+        self.get(name).map(|record| record.next).filter(|&next| next != NONE)
+    }
+
+    /// Splits records longer than `mss`: the path takes no such segment any more.
+    pub(crate) fn split(&mut self, mss: u32) {
+        if mss == 0 || self.records.iter().all(|record| record.end.since(record.start) <= mss) {
+            return;
+        }
+        let old = core::mem::take(&mut self.records);
+        (self.lost_out, self.sacked_out, self.retransmitted_out, self.waiting) = (0, 0, 0, 0);
+        for record in old {
+            let mut start = record.start;
+            while start.before(record.end) {
+                let end = (start + mss).earlier(record.end);
+                self.records.push_back(Record { start, end, previous: NONE, next: NONE, ..record.clone() });
+                self.sacked_out += u32::from(record.is_sacked());
+                self.lost_out += u32::from(record.is_lost());
+                self.retransmitted_out += u32::from(record.is_retransmitted());
+                self.waiting += u32::from(record.is_lost() && !record.is_retransmitted());
+                start = end;
+            }
+        }
+        self.hint = self.base;
+        self.relink();
+    }
+
+    /// Builds the list anew.
+    fn relink(&mut self) {
+        (self.oldest, self.newest) = (NONE, NONE);
+        let mut order: Vec<u32> = (0..self.records.len() as u32)
+            .filter(|&at| self.records[at as usize].flags & LISTED != 0)
+            .collect();
+        order.sort_by_key(|&at| self.records[at as usize].sent_at);
+        for at in order {
+            self.records[at as usize].flags &= !LISTED;
+            self.link(self.base + u64::from(at));
+        }
+    }
+
+    pub(crate) fn clear(&mut self) {
+        *self = Self { base: self.base, ..Self::default() };
+    }
+
+    /// Gives memory back when nothing is in flight.
+    pub(crate) fn shrink(&mut self) {
+        if self.records.is_empty() {
+            self.records = VecDeque::new();
+        }
+    }
+
+    fn link(&mut self, name: u64) {
+        let newest = self.newest;
+        let Some(record) = self.get_mut(name) else { return };
+        if record.flags & LISTED != 0 {
+            return;
+        }
+        record.flags |= LISTED;
+        record.next = NONE;
+        record.previous = newest;
+        match self.get_mut(newest) {
+            None => self.oldest = name,
+            Some(newest) => newest.next = name,
+        }
+        self.newest = name;
+    }
+
+    fn unlink(&mut self, name: u64) {
+        let Some(record) = self.get_mut(name) else { return };
+        if record.flags & LISTED == 0 {
+            return;
+        }
+        record.flags &= !LISTED;
+        let (previous, next) = (record.previous, record.next);
+        (record.previous, record.next) = (NONE, NONE);
+        match self.get_mut(previous) {
+            Some(previous) => previous.next = next,
+            None => self.oldest = next,
+        }
+        match self.get_mut(next) {
+            Some(next) => next.previous = previous,
+            None => self.newest = previous,
+        }
+    }
+}
+
+impl Scoreboard {
+    /// Counts everything anew.
+    pub(crate) fn check_invariants(&self, una: SeqNumber, nxt: SeqNumber, sack: bool) {
+        let count =
+            |which: fn(&Record) -> bool| self.records.iter().filter(|record| which(record)).count() as u32;
+        if sack {
+            assert_eq!(self.sacked_out, count(Record::is_sacked), "sacked segments");
+        } else {
+            assert!(self.sacked_out <= self.packets_out(), "duplicates of what is in flight");
+        }
+        assert_eq!(self.lost_out, count(Record::is_lost), "lost segments");
+        assert_eq!(self.retransmitted_out, count(Record::is_retransmitted), "segments sent again");
+        assert_eq!(
+            self.waiting,
+            count(|r| r.is_lost() && !r.is_retransmitted()),
+            "segments to be sent again"
+        );
+        assert!(
+            self.sacked_out + self.lost_out <= self.packets_out() + u32::from(!sack),
+            "sacked or lost, not both"
+        );
+        if let (Some(first), Some(last)) = (self.first(), self.last()) {
+            // SND.UNA may be beyond what the SYN took.
+            assert_eq!((first.start, last.end), (una, nxt), "records cover what is in flight");
+        }
+        for pair in 1..self.records.len() {
+            assert_eq!(self.records[pair - 1].end, self.records[pair].start, "segments follow each other");
+        }
+        let mut listed = 0;
+        let mut at = self.oldest();
+        let mut before = Instant::ZERO;
+        while let Some(name) = at {
+            let record = self.get(name).expect("a listed segment is in flight");
+            assert!(record.sent_at >= before, "the list is in order of sending");
+            before = record.sent_at;
+            listed += 1;
+            at = self.sent_after(name);
+        }
+        assert_eq!(listed, count(|r| r.flags & LISTED != 0), "all that are listed are linked");
+    }
+}

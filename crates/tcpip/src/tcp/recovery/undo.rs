@@ -1,0 +1,140 @@
+//! Taking a reduction of the window back: by timestamps (Eifel, RFC 3522 and 4015), by duplicate reports (RFC 2883), or
+//! because data from before the time-out arrives (F-RTO, RFC 5682).
+
+use super::rack::PERSIST;
+use crate::seq::SeqNumber;
+use crate::tcp::config::Config;
+use crate::tcp::sender::{Echo, Round, Sender};
+use crate::tcp::state::CongestionState;
+use crate::time::Instant;
+
+impl Sender {
+    /// The window is about to be reduced.
+    pub(crate) fn begin_undo(&mut self) {
+        self.recovery.undo_marker = Some(self.una);
+        // Retransmissions that are on their way already may be reported later: then the count means nothing.
+        let out = self.board.retransmitted_out();
+        self.recovery.undo_retransmissions = (out > 0).then_some(out);
+    }
+
+    /// A segment was sent again.
+    pub(crate) fn note_retransmission(&mut self, now: Instant, segments: u32) {
+        self.recovery.retransmitted_at.get_or_insert(now);
+        let count = self.recovery.undo_retransmissions.unwrap_or(0);
+        self.recovery.undo_retransmissions = Some(count + segments);
+    }
+
+    /// RFC 2883: the other end got `block` twice.
+    pub(crate) fn take_dsack(&mut self, block: (SeqNumber, SeqNumber), round: &mut Round) {
+        let (start, end) = block;
+        // RFC 2883 section 4; the limits are those of Linux's `tcp_is_sackblock_valid`.
+        let oldest = self.una - self.max_wnd.max(1 << 16);
+        if !start.before(end) || end.after(self.nxt) || start.before(oldest) {
+            return;
+        }
+        round.dsacked = true;
+        self.rack.dsack_seen = true;
+        let segments = end.since(start).div_ceil(u32::from(self.mss).max(1)).min(0xffff);
+        self.counters.dsack_duplicates = self.counters.dsack_duplicates.wrapping_add(segments);
+        if let (Some(marker), Some(count)) = (self.recovery.undo_marker, self.recovery.undo_retransmissions)
+            && end.after(marker)
+        {
+            self.recovery.undo_retransmissions = Some(count.saturating_sub(segments));
+        }
+    }
+
+    /// RFC 3522: an acknowledgement echoes a timestamp from before the first retransmission, so it answers the original.
+    fn was_delayed(&self, echoed: Option<Echo>) -> bool {
+        match (self.recovery.retransmitted_at, echoed) {
+            (Some(at), Some(echo)) => echo.sent_at.as_millis() < at.as_millis(),
+            (Some(_), None) => false,
+            (None, _) => true,
+        }
+    }
+
+    fn may_undo(&self, echoed: Option<Echo>) -> bool {
+        self.recovery.undo_marker.is_some()
+            && (self.recovery.undo_retransmissions == Some(0) || self.was_delayed(echoed))
+    }
+
+    fn undo(&mut self, unmark: bool) {
+        if unmark {
+            self.board.unmark_lost();
+        }
+        self.control.undo();
+        self.recovery.undo_marker = None;
+        self.rack.window_steps = self.rack.window_steps.max(1);
+    }
+
+    /// All that was in flight when recovery began is acknowledged. Answers whether the state must be kept.
+    pub(crate) fn try_undo_recovery(&mut self, _now: Instant, echoed: Option<Echo>) -> bool {
+        if self.may_undo(echoed) {
+            self.undo(false);
+        } else if self.rack.persist > 0 {
+            self.rack.persist -= 1;
+        }
+        if !self.sack && self.una == self.recovery.high_seq {
+            // RFC 6582 section 4: without SACK, duplicates of what was sent again look like a loss of what follows.
+            if self.board.retransmitted_out() == 0 {
+                self.recovery.retransmitted_at = None;
+            }
+            return true;
+        }
+        self.control.end_reduction();
+        self.recovery.undo_marker = None;
+        self.recovery.retransmitted_at = None;
+        self.recovery.state = CongestionState::Open;
+        false
+    }
+
+    /// Each retransmission was reported as a duplicate: none was needed.
+    pub(crate) fn try_undo_dsack(&mut self, _now: Instant) -> bool {
+        if self.recovery.undo_marker.is_some() && self.recovery.undo_retransmissions == Some(0) {
+            self.rack.persist = PERSIST.min(self.rack.persist + 1);
+            self.undo(false);
+            return true;
+        }
+        false
+    }
+
+    /// A partial acknowledgement in fast recovery that answers the original: it was only late.
+    pub(crate) fn try_undo_partial(
+        &mut self,
+        _config: &Config,
+        now: Instant,
+        echoed: Option<Echo>,
+        round: &Round,
+    ) -> bool {
+        if self.recovery.undo_marker.is_none() || !self.was_delayed(echoed) {
+            return false;
+        }
+        let distance = round.highest_sacked.saturating_since(round.prior_una);
+        if self.sack && distance > 0 {
+            self.note_reordering(distance);
+        }
+        // What was sent again may still come back as duplicates: wait for it.
+        if self.board.retransmitted_out() > 0 {
+            return true;
+        }
+        self.undo(true);
+        self.try_to_open();
+        let _ = now;
+        true
+    }
+
+    /// In the Loss state: `frto` says that RFC 5682 found the time-out spurious.
+    pub(crate) fn try_undo_loss(&mut self, _now: Instant, echoed: Option<Echo>, frto: bool) -> bool {
+        if !(frto || self.may_undo(echoed)) {
+            return false;
+        }
+        self.undo(true);
+        self.retransmits = 0;
+        self.recovery.frto = false;
+        if !self.sack && !frto && self.una == self.recovery.high_seq {
+            return true;
+        }
+        self.recovery.state = CongestionState::Open;
+        self.recovery.retransmitted_at = None;
+        true
+    }
+}

@@ -1,0 +1,385 @@
+//! The sending half of a connection: what is in flight, and how fast it may go.
+
+use core::time::Duration;
+
+use super::config::Config;
+use super::congestion::{Ack, Controller};
+use super::pacing::Pacer;
+use super::rate::RateEstimator;
+use super::recovery::{Rack, Recovery, Scoreboard};
+use super::rtt::{MinRtt, RttEstimator};
+use super::state::CongestionState;
+use crate::seq::SeqNumber;
+use crate::time::Instant;
+use crate::wire::tcp::SackBlocks;
+
+/// RFC 9293 section 3.3.1's send sequence variables, with everything that decides what leaves when.
+#[derive(Debug)]
+pub(crate) struct Sender {
+    pub(crate) iss: SeqNumber,
+    pub(crate) una: SeqNumber,
+    pub(crate) nxt: SeqNumber,
+    /// The window that the other end offers, and the segment that said so last.
+    pub(crate) wnd: u32,
+    pub(crate) wl1: SeqNumber,
+    pub(crate) max_wnd: u32,
+    /// By how much the window field of the other end's segments is shifted.
+    pub(crate) wscale: u8,
+    pub(crate) sack: bool,
+    /// Bytes of data in a segment without SACK blocks.
+    pub(crate) mss: u16,
+    /// Behind the last partial segment that was sent (Minshall's variant of Nagle's algorithm).
+    pub(crate) small: SeqNumber,
+    pub(crate) board: Scoreboard,
+    pub(crate) control: Controller,
+    pub(crate) recovery: Recovery,
+    pub(crate) rack: Rack,
+    pub(crate) rtt: RttEstimator,
+    pub(crate) min_rtt: MinRtt,
+    pub(crate) rate: RateEstimator,
+    pub(crate) pacer: Pacer,
+    pub(crate) timer: Timer,
+    /// Doublings of the retransmission time-out, or of the probe interval.
+    pub(crate) backoff: u8,
+    /// Time-outs since the last progress.
+    pub(crate) retransmits: u8,
+    /// Zero-window probes without answer.
+    pub(crate) probes: u8,
+    /// When data was sent last.
+    pub(crate) sent_at: Instant,
+    pub(crate) counters: Counters,
+}
+
+/// What TCP_INFO counts.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Counters {
+    pub(crate) bytes_sent: u64,
+    pub(crate) bytes_acked: u64,
+    pub(crate) bytes_retransmitted: u64,
+    pub(crate) segments_out: u32,
+    pub(crate) data_segments_out: u32,
+    pub(crate) total_retransmits: u32,
+    pub(crate) dsack_duplicates: u32,
+}
+
+/// The one timer of the sending half: of these things only one can be next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Timer {
+    Idle,
+    /// RFC 6298.
+    Retransmit(Instant),
+    /// RFC 8985 section 7.
+    TailLoss(Instant),
+    /// RFC 8985 section 6.2, step 5.
+    Reorder(Instant),
+    /// RFC 9293 section 3.8.6.1.
+    ZeroWindow(Instant),
+}
+
+impl Timer {
+    pub(crate) fn deadline(self) -> Option<Instant> {
+        match self {
+            Self::Idle => None,
+            Self::Retransmit(at) | Self::TailLoss(at) | Self::Reorder(at) | Self::ZeroWindow(at) => Some(at),
+        }
+    }
+}
+
+/// What an acknowledgement says.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Acknowledgement {
+    pub(crate) now: Instant,
+    pub(crate) ack: SeqNumber,
+    pub(crate) sack: SackBlocks,
+    /// It came with data, or changed the window: then it is no duplicate (RFC 5681 section 2).
+    pub(crate) carries_more: bool,
+    /// When the segment that it answers was sent, by its timestamp echo, in milliseconds.
+    pub(crate) echoed: Option<Echo>,
+    /// Segments that it stands for: several of them arrive as one super-segment.
+    pub(crate) segments: u32,
+}
+
+/// A timestamp echo.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Echo {
+    /// How long ago it was sent, in the clock of timestamps.
+    pub(crate) age: Duration,
+    /// That moment.
+    pub(crate) sent_at: Instant,
+}
+
+/// What became of it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Progress {
+    /// Sequence numbers acknowledged.
+    pub(crate) acked: u32,
+}
+
+impl Sender {
+    pub(crate) fn new(config: &Config, iss: SeqNumber) -> Self {
+        Self {
+            iss,
+            una: iss,
+            nxt: iss,
+            wnd: 0,
+            wl1: SeqNumber::new(0),
+            max_wnd: 0,
+            wscale: 0,
+            sack: false,
+            mss: super::DEFAULT_MSS,
+            small: iss,
+            board: Scoreboard::default(),
+            control: Controller::new(config.algorithm.build(), config.initial_window),
+            recovery: Recovery::new(config, iss),
+            rack: Rack::default(),
+            rtt: RttEstimator::new(config.min_rto, config.max_rto),
+            min_rtt: MinRtt::default(),
+            rate: RateEstimator::default(),
+            pacer: Pacer::default(),
+            timer: Timer::Idle,
+            backoff: 0,
+            retransmits: 0,
+            probes: 0,
+            sent_at: Instant::ZERO,
+            counters: Counters::default(),
+        }
+    }
+
+    pub(crate) fn packets_out(&self) -> u32 {
+        self.board.packets_out()
+    }
+
+    pub(crate) fn in_flight(&self) -> u32 {
+        self.board.in_flight()
+    }
+
+    /// The first sequence number that the other end has no room for.
+    pub(crate) fn window_end(&self) -> SeqNumber {
+        self.una + self.wnd
+    }
+
+    /// The time-out with its backoff (RFC 6298 section 5.5).
+    pub(crate) fn rto(&self, config: &Config) -> Duration {
+        let rto = self.rtt.rto();
+        rto.checked_mul(1 << self.backoff.min(20)).unwrap_or(config.max_rto).min(config.max_rto)
+    }
+
+    /// RFC 9293 section 3.10.7.4, fifth step, and everything that RFCs 2018 to 9438 added to it. The caller has checked
+    /// that `ack` is neither older than the window nor newer than `SND.NXT`, and has updated the window.
+    pub(crate) fn on_ack(&mut self, config: &Config, a: &Acknowledgement) -> Progress {
+        let prior_una = self.una;
+        let prior_packets = self.packets_out();
+        let mut round = Round::new(self, prior_una);
+        if a.ack.after(self.una) {
+            round.advanced = true;
+            self.retransmits = 0;
+            self.una = a.ack;
+        }
+        self.probes = 0;
+        if self.sack && !a.sack.is_empty() && (prior_packets > 0 || round.advanced) {
+            self.take_sack(a, &mut round);
+        }
+        let acked = self.una.since(prior_una);
+        self.counters.bytes_acked += u64::from(acked);
+        if prior_packets == 0 {
+            self.backoff = 0;
+            return Progress { acked };
+        }
+        self.take_cumulative(a, &mut round);
+        self.take_rtt(config, a, &mut round);
+        self.update_reordering_window();
+        self.take_tail_probe(a, &mut round);
+        let duplicate = !(round.advanced || a.carries_more);
+        let dubious =
+            duplicate || round.sacked || round.dsacked || self.recovery.state != CongestionState::Open;
+        if dubious {
+            let duplicates = if duplicate && !round.dsacked { a.segments.max(1) } else { 0 };
+            self.recover(config, a.now, a.echoed, duplicates, &mut round);
+        }
+        let lost = self.recovery.lost_total.wrapping_sub(round.lost_before);
+        let min_rtt = self.min_rtt.get();
+        let sample = self.rate.finish(a.now, lost, min_rtt);
+        self.recovery.on_rate_sample(
+            &mut self.rack,
+            sample.as_ref().map(|s| s.prior_delivered),
+            self.rate.delivered(),
+        );
+        self.control.on_ack(&Ack {
+            now: a.now,
+            delivered: self.rate.delivered().wrapping_sub(round.delivered_before),
+            lost,
+            in_flight: self.in_flight(),
+            advanced: round.advanced,
+            rtt: round.rtt,
+            snd_una: self.una,
+            snd_nxt: self.nxt,
+        });
+        self.update_pacing(config);
+        if self.packets_out() == 0 {
+            self.timer = Timer::Idle;
+        } else if round.rearm && !matches!(self.timer, Timer::Reorder(_)) || matches!(self.timer, Timer::Idle)
+        {
+            self.arm(config, a.now);
+        }
+        Progress { acked }
+    }
+
+    /// Takes what was acknowledged cumulatively off the scoreboard.
+    fn take_cumulative(&mut self, a: &Acknowledgement, round: &mut Round) {
+        let mut acked_packets = 0;
+        while let Some(record) = self.board.pop_acked(self.una) {
+            acked_packets += 1;
+            if record.is_sacked() {
+                // It was counted as delivered when it was sacked.
+                continue;
+            }
+            if record.was_retransmitted() {
+                round.retransmission_acked = true;
+            } else {
+                if record.start.before(round.highest_sacked) {
+                    round.reordered_from =
+                        Some(round.reordered_from.map_or(record.start, |s| s.earlier(record.start)));
+                }
+                if !record.end.after(self.recovery.high_seq) {
+                    round.original_acked = true;
+                }
+                round.first_sent.get_or_insert(record.sent_at);
+                round.last_sent = Some(record.sent_at);
+            }
+            self.rate.on_delivered(a.now, &record.stamp, record.sent_at, 1);
+            self.rack.advance(a.now, &record, self.min_rtt.get());
+        }
+        if acked_packets > 0 {
+            round.rearm = true;
+            round.acked_packets = acked_packets;
+            if !self.sack {
+                self.board.forget_emulated(acked_packets.saturating_sub(1));
+            }
+        }
+        if let Some(from) = round.reordered_from
+            && self.sack
+        {
+            self.note_reordering(round.highest_sacked.since(from));
+        }
+    }
+
+    /// RFC 6298 section 3 (Karn's algorithm), RFC 7323 section 4.
+    fn take_rtt(&mut self, config: &Config, a: &Acknowledgement, round: &mut Round) {
+        let exact = if round.retransmission_acked { None } else { round.first_sent };
+        let exact = exact.or(round.sacked_first);
+        let mut rtt = exact.map(|sent| a.now - sent);
+        // An exact measure is better than a timestamp, which counts milliseconds; after a retransmission it is all
+        // there is, and says which copy was acknowledged. Only for a segment that acknowledges something new
+        // (RFC 7323 section 4.1).
+        if rtt.is_none()
+            && round.advanced
+            && let Some(echo) = a.echoed
+        {
+            rtt = Some(echo.age.max(Duration::from_millis(1)));
+        }
+        if let Some(sent) = round.last_sent.filter(|_| !round.retransmission_acked).or(round.sacked_last) {
+            // The most recent one tells congestion control about now.
+            round.rtt = Some(a.now - sent);
+            self.min_rtt.on_sample(a.now, (a.now - sent).max(Duration::from_nanos(1)));
+        } else {
+            round.rtt = rtt;
+        }
+        if let Some(rtt) = rtt {
+            self.rtt.on_sample(rtt, self.una, self.nxt);
+            self.backoff = 0; // RFC 6298 section 5, Karn: a fresh measure ends the backoff
+            let _ = config;
+        }
+    }
+
+    pub(crate) fn update_pacing(&mut self, config: &Config) {
+        if config.pacing {
+            let rate = Pacer::rate_for(
+                self.control.cwnd(),
+                self.control.ssthresh(),
+                self.packets_out(),
+                u32::from(self.mss),
+                self.rtt.srtt(),
+            );
+            self.pacer.set_rate(rate);
+        }
+    }
+
+    /// Sets the timer anew: a tail loss probe if one makes sense, else the retransmission time-out.
+    pub(crate) fn arm(&mut self, config: &Config, now: Instant) {
+        if self.packets_out() == 0 {
+            self.timer = Timer::Idle;
+            return;
+        }
+        self.timer = Timer::Retransmit(self.rto_deadline(config, now));
+        if let Some(at) = self.tail_probe_deadline(config, now) {
+            self.timer = Timer::TailLoss(at);
+        }
+    }
+
+    /// RFC 6298 section 5.3 restarts the timer from now on each acknowledgement; when a probe or the reordering timer
+    /// had its place meanwhile, Linux counts from the time at which the first segment was sent (`tcp_rearm_rto`).
+    pub(crate) fn rto_deadline(&self, config: &Config, now: Instant) -> Instant {
+        let rto = self.rto(config);
+        if let (Timer::TailLoss(_) | Timer::Reorder(_), Some(first)) = (self.timer, self.board.first())
+            && first.sent_at + rto > now
+        {
+            return first.sent_at + rto;
+        }
+        now + rto
+    }
+}
+
+/// What is learned while one acknowledgement is processed.
+#[derive(Debug)]
+pub(crate) struct Round {
+    /// `SND.UNA` moved.
+    pub(crate) advanced: bool,
+    pub(crate) prior_una: SeqNumber,
+    /// Something was sacked for the first time.
+    pub(crate) sacked: bool,
+    /// A duplicate was reported (RFC 2883).
+    pub(crate) dsacked: bool,
+    /// A segment that was never sent again, and was sent before the time-out, was delivered.
+    pub(crate) original_acked: bool,
+    pub(crate) retransmission_acked: bool,
+    pub(crate) acked_packets: u32,
+    /// A retransmission was found lost.
+    pub(crate) lost_retransmission: bool,
+    /// Where the highest sacked segment ended before.
+    pub(crate) highest_sacked: SeqNumber,
+    /// The first segment that was delivered after later ones, without having been sent again.
+    pub(crate) reordered_from: Option<SeqNumber>,
+    pub(crate) first_sent: Option<Instant>,
+    pub(crate) last_sent: Option<Instant>,
+    pub(crate) sacked_first: Option<Instant>,
+    pub(crate) sacked_last: Option<Instant>,
+    pub(crate) rtt: Option<Duration>,
+    pub(crate) rearm: bool,
+    pub(crate) delivered_before: u32,
+    pub(crate) lost_before: u32,
+}
+
+impl Round {
+    fn new(sender: &Sender, prior_una: SeqNumber) -> Self {
+        Self {
+            advanced: false,
+            prior_una,
+            sacked: false,
+            dsacked: false,
+            original_acked: false,
+            retransmission_acked: false,
+            acked_packets: 0,
+            lost_retransmission: false,
+            highest_sacked: sender.board.highest_sacked().unwrap_or(prior_una),
+            reordered_from: None,
+            first_sent: None,
+            last_sent: None,
+            sacked_first: None,
+            sacked_last: None,
+            rtt: None,
+            rearm: false,
+            delivered_before: sender.rate.delivered(),
+            lost_before: sender.recovery.lost_total,
+        }
+    }
+}
