@@ -1,6 +1,7 @@
 //! Errors as numbers, and how a call tells its caller.
 
 use libc::c_int;
+use sockshim_tcpip::error::Error;
 
 /// A number that `errno` takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,7 +17,7 @@ macro_rules! names {
 }
 
 names! {
-    EADDRINUSE EAFNOSUPPORT EAGAIN EALREADY EBADF EDEADLK EEXIST EFAULT EINPROGRESS EINVAL EISCONN EMFILE ENOENT
+    EAFNOSUPPORT EAGAIN EALREADY EBADF EDEADLK EEXIST EFAULT EINPROGRESS EINVAL EISCONN EMFILE ENOENT
     ENOPROTOOPT ENOSYS ENOTCONN ENOTSOCK EOPNOTSUPP EPERM EPROTONOSUPPORT
 }
 
@@ -27,4 +28,10 @@ pub(crate) fn answer<T: From<i8>>(answer: Answer<T>) -> T {
         unsafe { *libc::__errno_location() = number };
         T::from(-1)
     })
+}
+
+impl From<Error> for Errno {
+    fn from(error: Error) -> Self {
+        Self(error.errno())
+    }
 }

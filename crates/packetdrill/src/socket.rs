@@ -5,17 +5,17 @@ use core::time::Duration;
 
 use libc::{c_int, c_ulong};
 use sockshim_tcpip::buffer::VecMemory;
-use sockshim_tcpip::stack::{How, ListenerId, SocketId, Stack};
+use sockshim_tcpip::stack::{ConnectOptions, Event, ListenerId, Readiness, SocketId, Stack};
+use sockshim_tcpip::tcp::{How, SendFlags, SocketOptions, State as Phase};
 use sockshim_tcpip::time::Instant;
 
 use crate::address::Shown;
 use crate::errno::{Answer, Errno};
-use crate::options::Options;
 use crate::session::SESSION;
 use crate::world::{Descriptor, Kind, World};
 
 /// A socket as its descriptor knows it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Socket {
     pub(crate) state: State,
     /// It is an IPv6 one, and shows IPv4 addresses as such.
@@ -25,13 +25,12 @@ pub(crate) struct Socket {
     pub(crate) send_timeout: Option<Duration>,
     /// TCP_INQ: say how much is left to read.
     pub(crate) inq: bool,
-    pub(crate) options: Options,
+    pub(crate) options: SocketOptions,
 }
 
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) enum State {
     /// Neither listening nor connected: the stack does not know it.
-    #[default]
     Fresh,
     Listening(ListenerId),
     Stream(SocketId),
@@ -46,8 +45,17 @@ pub(crate) struct Received {
 }
 
 impl Socket {
-    pub(crate) fn is(&self, id: SocketId) -> bool {
-        matches!(self.state, State::Stream(own) if own == id)
+    /// Whether an event is this socket's.
+    pub(crate) fn concerns(&self, event: Event) -> bool {
+        match event {
+            Event::Connected(id)
+            | Event::Readable(id)
+            | Event::Writable(id)
+            | Event::HungUp(id)
+            | Event::Failed(id, _)
+            | Event::Closed(id) => matches!(self.state, State::Stream(own) if own == id),
+            Event::Acceptable(id) => matches!(self.state, State::Listening(own) if own == id),
+        }
     }
 
     fn stream(&self) -> Answer<SocketId> {
@@ -64,6 +72,10 @@ impl Socket {
             State::Stream(id) => stack.close(now, id),
         }
     }
+}
+
+fn is_connecting(stack: &Stack<VecMemory>, id: SocketId) -> bool {
+    stack.state(id).is_some_and(|phase| matches!(phase, Phase::SynSent | Phase::SynReceived))
 }
 
 /// connect(2).
@@ -111,11 +123,19 @@ impl World {
         if !is_tcp {
             return Err(Errno::EPROTONOSUPPORT);
         }
-        let socket = Socket { mapped: domain == libc::AF_INET6, ..Socket::default() };
+        // The script has set its sysctls by now.
+        let options = self.stack().0.socket_options();
+        let socket = Socket {
+            state: State::Fresh,
+            mapped: domain == libc::AF_INET6,
+            local: None,
+            receive_timeout: None,
+            send_timeout: None,
+            inq: false,
+            options,
+        };
         let mut descriptor = Descriptor::new(Kind::Socket(Box::new(socket)));
         descriptor.nonblocking = kind & libc::SOCK_NONBLOCK != 0;
-        // The script has set its sysctls by now.
-        self.stack();
         self.install(descriptor)
     }
 
@@ -131,8 +151,8 @@ impl World {
         let socket = self.socket_of(fd)?;
         let (State::Fresh, Some(local)) = (socket.state, socket.local) else { return Err(Errno::EINVAL) };
         let options = socket.options.clone();
-        let (stack, now) = self.stack();
-        let id = stack.listen(now, local, backlog.max(0) as u32, &options.of_stack())?;
+        let (stack, _) = self.stack();
+        let id = stack.listen(local, backlog.max(0) as u32, Some(options))?;
         self.socket_of(fd)?.state = State::Listening(id);
         Ok(0)
     }
@@ -159,11 +179,11 @@ impl World {
             State::Listening(_) => return Err(Errno::EISCONN),
             State::Stream(id) => {
                 let (stack, _) = self.stack();
-                return Err(if stack.is_connecting(id) { Errno::EALREADY } else { Errno::EISCONN });
+                return Err(if is_connecting(stack, id) { Errno::EALREADY } else { Errno::EISCONN });
             }
         }
         let (stack, now) = self.stack();
-        let id = stack.connect(now, local, remote, &options.of_stack())?;
+        let id = stack.connect(now, remote, ConnectOptions { local, socket: Some(options) })?;
         self.socket_of(fd)?.state = State::Stream(id);
         Ok(())
     }
@@ -172,31 +192,30 @@ impl World {
     fn connected(&mut self, fd: c_int) -> Answer<c_int> {
         let id = self.socket_of(fd)?.stream()?;
         let (stack, _) = self.stack();
-        if let Some(error) = stack.take_error(id)? {
+        if let Some(error) = stack.take_error(id) {
             return Err(error.into());
         }
-        if stack.is_connecting(id) { Err(Errno::EAGAIN) } else { Ok(0) }
+        if is_connecting(stack, id) { Err(Errno::EAGAIN) } else { Ok(0) }
     }
 
     fn send(&mut self, fd: c_int, data: &[u8], flags: c_int) -> Answer<usize> {
         let id = self.socket_of(fd)?.stream()?;
-        let more = flags & libc::MSG_MORE != 0;
+        let flags =
+            SendFlags { more: flags & libc::MSG_MORE != 0, end_of_record: flags & libc::MSG_EOR != 0 };
         let (stack, now) = self.stack();
-        Ok(stack.send(now, id, data, more, flags & libc::MSG_EOR != 0)?)
+        Ok(stack.send_with(now, id, data, flags)?)
     }
 
     fn receive_from(&mut self, fd: c_int, room: &mut [u8], flags: c_int) -> Answer<Received> {
         let socket = self.socket_of(fd)?;
         let (id, inq) = (socket.stream()?, socket.inq);
         let (stack, now) = self.stack();
-        let len = match flags & !(libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) {
-            0 => stack.recv(now, id, room)?,
-            libc::MSG_PEEK => stack.peek(id, room)?,
-            _ => return Err(Errno::EOPNOTSUPP),
-        };
+        if flags & !(libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) != 0 {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        let len = stack.recv(now, id, room)?;
         // A stream that has ended has one byte more to say: that it has ended (`tcp_inq_hint`).
-        let left = stack.readable(id)?;
-        let hint = if left == 0 && stack.is_finished(id)? { 1 } else { left };
+        let hint = if stack.is_at_end(id) { 1 } else { stack.readable(id) };
         Ok(Received { len, inq: inq.then_some(hint as c_int) })
     }
 
@@ -218,8 +237,8 @@ impl World {
         let id = self.socket_of(fd)?.stream()?;
         let (stack, _) = self.stack();
         let bytes = match request {
-            libc::FIONREAD => stack.readable(id)?,
-            libc::TIOCOUTQ => stack.unacknowledged(id)?,
+            libc::FIONREAD => stack.readable(id),
+            libc::TIOCOUTQ => stack.unacknowledged(id),
             _ => return Err(Errno::EINVAL),
         };
         Ok(bytes as c_int)
@@ -228,14 +247,20 @@ impl World {
     /// What epoll(7) would say of a descriptor.
     pub(crate) fn readiness(&mut self, fd: c_int) -> Answer<u32> {
         let state = self.socket_of(fd).map_err(|_| Errno::EPERM)?.state;
-        let (stack, _) = self.stack();
-        let events = match state {
+        let (stack, now) = self.stack();
+        let ready = match state {
             // As a Linux socket that has no connection.
-            State::Fresh => libc::EPOLLOUT | libc::EPOLLHUP,
-            State::Listening(id) if stack.has_accepted(id) => libc::EPOLLIN,
-            State::Listening(_) => 0,
-            State::Stream(id) => stack.readiness(id)? as c_int,
+            State::Fresh => Readiness { writable: true, hung_up: true, ..Readiness::default() },
+            State::Listening(id) => Readiness { readable: stack.is_acceptable(id), ..Readiness::default() },
+            State::Stream(id) => stack.readiness(now, id)?,
         };
-        Ok(events as u32)
+        let bits = [
+            (ready.readable, libc::EPOLLIN | libc::EPOLLRDNORM),
+            (ready.writable, libc::EPOLLOUT | libc::EPOLLWRNORM),
+            (ready.read_closed, libc::EPOLLRDHUP),
+            (ready.hung_up, libc::EPOLLHUP),
+            (ready.failed, libc::EPOLLERR),
+        ];
+        Ok(bits.into_iter().filter(|(is, _)| *is).fold(0, |all, (_, bit)| all | bit as u32))
     }
 }

@@ -100,11 +100,11 @@ impl World {
             self.outbox.push_back((self.now, frame.clone()));
         }
         let mut touched = Vec::new();
-        while let Some((id, _)) = stack.poll_event() {
-            touched.push(id);
+        while let Some(event) = stack.poll_event() {
+            touched.push(event);
         }
-        for id in touched {
-            self.touch(|socket| socket.is(id));
+        for event in touched {
+            self.touch(|socket| socket.concerns(event));
         }
     }
 
