@@ -54,7 +54,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         let shrunk = self.sender.wnd == 0 && cx.now - self.heard_at < cx.config.max_rto;
         self.sender.enter_loss(cx.config, cx.now);
         self.sender.pacer.set_rate(0);
-        self.sender.update_pacing(cx.config);
+        self.sender.update_pacing();
         if !shrunk {
             self.sender.retransmits = self.sender.retransmits.saturating_add(1);
         }
