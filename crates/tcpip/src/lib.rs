@@ -21,6 +21,9 @@ extern crate alloc;
 extern crate std;
 
 pub mod buffer;
+pub mod pcapng;
 pub mod seq;
+#[cfg(any(test, feature = "sim"))]
+pub mod sim;
 pub mod tcp;
 pub mod time;
