@@ -21,9 +21,20 @@ extern crate alloc;
 extern crate std;
 
 pub mod buffer;
+pub mod checksum;
+pub mod icmp;
+pub mod ip;
+pub mod neighbour;
+pub mod net;
 pub mod pcapng;
+pub mod ready;
 pub mod seq;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
+pub mod slab;
+pub mod table;
 pub mod tcp;
 pub mod time;
+pub mod udp;
+pub mod wheel;
+pub mod wire;

@@ -1,0 +1,224 @@
+//! The Internet checksum (RFC 1071), its incremental update (RFC 1624), and the pseudo-headers.
+//!
+//! A one's complement sum does not care about byte order as long as all of it uses the same one (RFC 1071 §2 B), so
+//! words are added as the machine loads them and the result is swapped once. Lanes of 32 bits in accumulators of 64
+//! cannot overflow below 2^32 words and leave the loop to the vectoriser.
+
+use core::net::IpAddr;
+use core::ops::Add;
+
+/// The sum of a packet's parts, in the order in which they follow each other: `sum(head) + sum(body)`.
+///
+/// Parts may have odd lengths: a packet's payload can lie in two pieces of a ring that wraps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sum {
+    /// Folded to 16 bits after each part, in network order.
+    sum: u16,
+    /// The parts so far have an odd length: the next one is shifted by a byte (RFC 1071 §2 B again).
+    odd: bool,
+}
+
+/// The sum of `bytes`.
+#[inline]
+pub fn sum(bytes: &[u8]) -> Sum {
+    let mut blocks = bytes.chunks_exact(BLOCK);
+    let sum: u64 = (&mut blocks).map(block_sum).sum();
+    Sum { sum: fold(sum + tail_sum(blocks.remainder())), odd: bytes.len() % 2 == 1 }
+}
+
+/// The sum of the pseudo-header in front of `len` bytes of `protocol` (RFC 9293 §3.1, RFC 768; RFC 8200 §8.1).
+///
+/// For a device that is to finish the checksum, this sum ([`Sum::value`]) is what the checksum field holds.
+#[inline]
+pub fn pseudo(source: IpAddr, destination: IpAddr, protocol: u8, len: u32) -> Sum {
+    let addresses = match (source, destination) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => sum(&source.octets()) + sum(&destination.octets()),
+        (IpAddr::V6(source), IpAddr::V6(destination)) => sum(&source.octets()) + sum(&destination.octets()),
+        _ => unreachable!("a packet has addresses of one version"),
+    };
+    addresses + Sum::word((len >> 16) as u16) + Sum::word(len as u16) + Sum::word(u16::from(protocol))
+}
+
+/// The checksum of a sum: what belongs into the field.
+#[inline]
+pub const fn finish(sum: Sum) -> u16 {
+    !sum.sum
+}
+
+impl Sum {
+    /// The sum of one 16-bit word.
+    pub const fn word(word: u16) -> Self {
+        Self { sum: word, odd: false }
+    }
+
+    /// The sum itself, not complemented: what the checksum field holds when a device is to finish the checksum.
+    pub const fn value(self) -> u16 {
+        self.sum
+    }
+
+    /// Whether a packet that contains its checksum is intact: the sum over all of it is all ones, "minus zero".
+    pub const fn is_intact(self) -> bool {
+        self.sum == 0xffff
+    }
+}
+
+impl Add for Sum {
+    type Output = Self;
+
+    #[inline]
+    fn add(self, next: Self) -> Self {
+        let shifted = if self.odd { next.sum.swap_bytes() } else { next.sum };
+        Self { sum: add(self.sum, shifted), odd: self.odd != next.odd }
+    }
+}
+
+/// The checksum after one 16-bit word of what it covers changed from `old` to `new` (RFC 1624 §3, equation 3).
+pub const fn update(checksum: u16, old: u16, new: u16) -> u16 {
+    !add(add(!checksum, !old), new)
+}
+
+/// The same for a 32-bit field that begins at an even offset.
+pub const fn update_u32(checksum: u16, old: u32, new: u32) -> u16 {
+    let high = update(checksum, (old >> 16) as u16, (new >> 16) as u16);
+    update(high, old as u16, new as u16)
+}
+
+/// Copies `from` to `to` and returns its sum: one pass over payloads that lie in the nearest cache.
+///
+/// # Panics
+///
+/// When the lengths differ.
+pub fn copy_and_sum(to: &mut [u8], from: &[u8]) -> Sum {
+    assert_eq!(to.len(), from.len(), "a copy has the length of its source");
+    let mut sum = 0u64;
+    let mut targets = to.chunks_exact_mut(BLOCK);
+    let mut blocks = from.chunks_exact(BLOCK);
+    for (target, block) in (&mut targets).zip(&mut blocks) {
+        target.copy_from_slice(block);
+        sum += block_sum(block);
+    }
+    targets.into_remainder().copy_from_slice(blocks.remainder());
+    Sum { sum: fold(sum + tail_sum(blocks.remainder())), odd: from.len() % 2 == 1 }
+}
+
+/// Bytes that the inner loop takes at once.
+const BLOCK: usize = 64;
+
+#[inline]
+fn block_sum(block: &[u8]) -> u64 {
+    let mut lanes = [0u64; 4];
+    for quad in block.chunks_exact(16) {
+        for (lane, word) in lanes.iter_mut().zip(quad.chunks_exact(4)) {
+            *lane += u64::from(u32::from_ne_bytes([word[0], word[1], word[2], word[3]]));
+        }
+    }
+    lanes.iter().sum()
+}
+
+#[inline]
+fn tail_sum(bytes: &[u8]) -> u64 {
+    let mut words = bytes.chunks_exact(4);
+    let mut sum: u64 =
+        (&mut words).map(|word| u64::from(u32::from_ne_bytes([word[0], word[1], word[2], word[3]]))).sum();
+    let mut last = [0; 4];
+    last[..words.remainder().len()].copy_from_slice(words.remainder());
+    sum += u64::from(u32::from_ne_bytes(last));
+    sum
+}
+
+/// From lanes in the machine's byte order to 16 bits in network order.
+const fn fold(sum: u64) -> u16 {
+    let sum = (sum & 0xffff_ffff) + (sum >> 32);
+    let sum = (sum & 0xffff_ffff) + (sum >> 32);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    u16::from_be(sum as u16)
+}
+
+/// One's complement addition: the carry comes round.
+const fn add(a: u16, b: u16) -> u16 {
+    let (sum, carry) = a.overflowing_add(b);
+    sum + carry as u16
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+    use alloc::vec::Vec;
+    use proptest::prelude::*;
+
+    /// RFC 1071 §4.1, word by word.
+    fn reference(bytes: &[u8]) -> u16 {
+        let mut sum = 0u32;
+        for pair in bytes.chunks(2) {
+            sum += u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0));
+            sum = (sum & 0xffff) + (sum >> 16);
+        }
+        !(sum as u16)
+    }
+
+    #[test]
+    fn the_example_of_rfc_1071_sums_to_ddf2() {
+        let sum = sum(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]);
+        assert_eq!(sum.value(), 0xddf2);
+        assert_eq!(finish(sum), !0xddf2);
+    }
+
+    #[test]
+    fn the_example_of_rfc_1624_updates_to_zero() {
+        assert_eq!(update(0xdd2f, 0x5555, 0x3285), 0x0000);
+    }
+
+    #[test]
+    fn a_megabyte_of_ones_does_not_overflow() {
+        let bytes = vec![0xff; 1 << 20];
+        assert_eq!(finish(sum(&bytes)), reference(&bytes));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_sum_as_word_by_word(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+            prop_assert_eq!(finish(sum(&bytes)), reference(&bytes));
+        }
+
+        #[test]
+        fn parts_of_any_length_sum_as_the_whole(
+            bytes in prop::collection::vec(any::<u8>(), 0..300),
+            cuts in prop::collection::vec(0usize..300, 0..4),
+        ) {
+            let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(bytes.len())).collect();
+            cuts.sort_unstable();
+            cuts.push(bytes.len());
+            let (mut total, mut at) = (Sum::default(), 0);
+            for cut in cuts {
+                total = total + sum(&bytes[at..cut]);
+                at = cut;
+            }
+            prop_assert_eq!(finish(total), reference(&bytes));
+        }
+
+        #[test]
+        fn a_copy_is_equal_and_has_the_sum_of_its_source(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let mut copy = vec![0; bytes.len()];
+            prop_assert_eq!(copy_and_sum(&mut copy, &bytes), sum(&bytes));
+            prop_assert_eq!(copy, bytes);
+        }
+
+        #[test]
+        fn an_updated_word_leaves_the_packet_intact(
+            mut bytes in prop::collection::vec(any::<u8>(), 8..64),
+            new in any::<u32>(),
+        ) {
+            bytes.truncate(bytes.len() & !1);
+            bytes[..2].fill(0);
+            let checksum = finish(sum(&bytes));
+            let old = u32::from_be_bytes(bytes[4..8].try_into().unwrap());
+            bytes[4..8].copy_from_slice(&new.to_be_bytes());
+            // The two zeros of one's complement are the same number: compare by what a receiver checks.
+            let updated = update_u32(checksum, old, new);
+            bytes[..2].copy_from_slice(&updated.to_be_bytes());
+            prop_assert!(sum(&bytes).is_intact() || bytes.iter().all(|byte| *byte == 0));
+        }
+    }
+}

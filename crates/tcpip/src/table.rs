@@ -1,0 +1,357 @@
+//! From packets to connections: a hash table of indices.
+//!
+//! Entries are eight bytes, a hash and an index, so that a cache line holds eight of them and a look-up reads one line
+//! before the connection itself. What an index stands for, the caller compares: the table knows no keys. Collisions go
+//! to the next place, and removal closes the gap (Knuth 6.4, algorithm R), so no tombstones pile up under churn.
+//!
+//! The hash has a secret key: a peer that chooses its ports cannot aim at one place of the table.
+
+use alloc::boxed::Box;
+use alloc::vec;
+use core::net::IpAddr;
+
+/// Indices by 32-bit hashes.
+#[derive(Clone, Debug, Default)]
+pub struct Table {
+    /// A power of two of them, at most seven of eight in use, or none at all.
+    entries: Box<[Entry]>,
+    len: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    hash: u32,
+    /// [`VACANT`] when there is none.
+    index: u32,
+}
+
+const VACANT: u32 = u32::MAX;
+const EMPTY: Entry = Entry { hash: 0, index: VACANT };
+const FIRST_CAPACITY: usize = 16;
+
+impl Table {
+    /// Without entries and without memory.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// With memory for `len` entries, so that none of the first `len` insertions moves others.
+    pub fn with_capacity(len: usize) -> Self {
+        let capacity = (len * 8).div_ceil(7).next_power_of_two().max(FIRST_CAPACITY);
+        Self { entries: vec![EMPTY; capacity].into_boxed_slice(), len: 0 }
+    }
+
+    /// How many entries there are.
+    pub const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The first index under `hash` that `is` says is the one.
+    #[inline]
+    pub fn find(&self, hash: u32, mut is: impl FnMut(u32) -> bool) -> Option<u32> {
+        let mask = self.entries.len().checked_sub(1)?;
+        let mut place = hash as usize & mask;
+        loop {
+            let entry = self.entries[place & mask];
+            if entry.index == VACANT {
+                return None;
+            }
+            if entry.hash == hash && is(entry.index) {
+                return Some(entry.index);
+            }
+            place = (place + 1) & mask;
+        }
+    }
+
+    /// Puts an index in. Whether it is there already is not looked at.
+    ///
+    /// # Panics
+    ///
+    /// With the index `u32::MAX`, which a [`Slab`](crate::slab::Slab) never gives out.
+    pub fn insert(&mut self, hash: u32, index: u32) {
+        assert_ne!(index, VACANT, "the index of no value");
+        if (self.len + 1) * 8 > self.entries.len() * 7 {
+            self.grow();
+        }
+        self.place(Entry { hash, index });
+        self.len += 1;
+    }
+
+    /// Takes an index out; `false` when it was not there.
+    pub fn remove(&mut self, hash: u32, index: u32) -> bool {
+        let Some(mask) = self.entries.len().checked_sub(1) else { return false };
+        let mut gap = hash as usize & mask;
+        loop {
+            let entry = self.entries[gap];
+            if entry.index == VACANT {
+                return false;
+            }
+            if entry.hash == hash && entry.index == index {
+                break;
+            }
+            gap = (gap + 1) & mask;
+        }
+        // What stands behind the gap moves into it, unless that would be in front of where it belongs.
+        let mut place = gap;
+        loop {
+            place = (place + 1) & mask;
+            let entry = self.entries[place];
+            if entry.index == VACANT {
+                break;
+            }
+            let home = entry.hash as usize & mask;
+            if place.wrapping_sub(home) & mask >= place.wrapping_sub(gap) & mask {
+                self.entries[gap] = entry;
+                gap = place;
+            }
+        }
+        self.entries[gap] = EMPTY;
+        self.len -= 1;
+        true
+    }
+
+    /// Asks for the place of `hash` early, for a caller that looks up a batch: by the time it comes back for
+    /// [`find`](Self::find) the line is there.
+    #[inline]
+    pub fn touch(&self, hash: u32) {
+        if let Some(mask) = self.entries.len().checked_sub(1) {
+            core::hint::black_box(self.entries[hash as usize & mask].index);
+        }
+    }
+
+    fn place(&mut self, entry: Entry) {
+        let mask = self.entries.len() - 1;
+        let mut place = entry.hash as usize & mask;
+        while self.entries[place].index != VACANT {
+            place = (place + 1) & mask;
+        }
+        self.entries[place] = entry;
+    }
+
+    #[cold]
+    fn grow(&mut self) {
+        let capacity = (self.entries.len() * 2).max(FIRST_CAPACITY);
+        let old = core::mem::replace(&mut self.entries, vec![EMPTY; capacity].into_boxed_slice());
+        for entry in old.iter().filter(|entry| entry.index != VACANT) {
+            self.place(*entry);
+        }
+    }
+}
+
+/// The secret of the hashes of one stack.
+#[derive(Clone)]
+pub struct HashKey([u64; 4]);
+
+impl HashKey {
+    /// From the caller's randomness.
+    pub const fn new(secret: [u64; 2]) -> Self {
+        // Four words that are as secret as two: each step of the hash has its own. Odd constants of splitmix64.
+        let [a, b] = secret;
+        Self([
+            a,
+            b,
+            fold(a ^ 0x9e37_79b9_7f4a_7c15, b ^ 0xbf58_476d_1ce4_e5b9),
+            fold(b ^ 0x94d0_49bb_1331_11eb, a ^ 0x9e37_79b9_7f4a_7c15),
+        ])
+    }
+
+    /// Of a connection.
+    #[inline]
+    pub fn flow(&self, local: (IpAddr, u16), remote: (IpAddr, u16)) -> u32 {
+        let ports = u64::from(local.1) << 16 | u64::from(remote.1);
+        match (local.0, remote.0) {
+            (IpAddr::V4(local), IpAddr::V4(remote)) => {
+                let addresses = u64::from(local.to_bits()) << 32 | u64::from(remote.to_bits());
+                self.hash(addresses, ports)
+            }
+            (local, remote) => {
+                let state = self.absorb(self.absorb(0, local), remote);
+                self.hash(state, ports)
+            }
+        }
+    }
+
+    /// Of a local address, or of any, and a port.
+    #[inline]
+    pub fn endpoint(&self, local: Option<IpAddr>, port: u16) -> u32 {
+        const ANY: u64 = 1 << 33;
+        let address = match local {
+            None => ANY,
+            Some(IpAddr::V4(address)) => u64::from(address.to_bits()),
+            Some(address) => self.absorb(0, address),
+        };
+        self.hash(address, u64::from(port) << 32)
+    }
+
+    /// Of an address.
+    #[inline]
+    pub fn address(&self, address: IpAddr) -> u32 {
+        self.endpoint(Some(address), 0)
+    }
+
+    #[inline]
+    fn absorb(&self, state: u64, address: IpAddr) -> u64 {
+        let bits = match address {
+            IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
+            IpAddr::V6(address) => address.to_bits(),
+        };
+        fold(state ^ (bits >> 64) as u64 ^ self.0[2], bits as u64 ^ self.0[3])
+    }
+
+    /// Two multiplications, each folded: the second spreads what an input that cancels a key word leaves of the first.
+    #[inline]
+    fn hash(&self, a: u64, b: u64) -> u32 {
+        let mixed = fold(a ^ self.0[0], b ^ self.0[1]);
+        let hash = fold(mixed ^ a ^ self.0[2], b.rotate_left(32) ^ self.0[3]);
+        (hash ^ hash >> 32) as u32
+    }
+}
+
+impl core::fmt::Debug for HashKey {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("HashKey(secret)")
+    }
+}
+
+/// Both halves of a product, together.
+#[inline]
+const fn fold(a: u64, b: u64) -> u64 {
+    let product = a as u128 * b as u128;
+    product as u64 ^ (product >> 64) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec::Vec;
+    use core::net::{Ipv4Addr, Ipv6Addr};
+    use proptest::prelude::*;
+    use std::collections::{HashMap, HashSet};
+
+    /// Few hashes, at both ends of a small table: runs that wrap and that meet.
+    fn any_hash() -> impl Strategy<Value = u32> {
+        prop_oneof![0u32..4, 12u32..20, Just(u32::MAX), any::<u32>()]
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Insert(u32),
+        Remove(prop::sample::Index),
+        RemoveStranger(u32),
+    }
+
+    fn any_step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            3 => any_hash().prop_map(Step::Insert),
+            2 => any::<prop::sample::Index>().prop_map(Step::Remove),
+            1 => any_hash().prop_map(Step::RemoveStranger),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn behaves_as_a_map(steps in prop::collection::vec(any_step(), 0..300)) {
+            let mut table = Table::new();
+            let mut model: HashMap<u32, u32> = HashMap::new();
+            for (index, step) in steps.into_iter().enumerate() {
+                let index = index as u32;
+                match step {
+                    Step::Insert(hash) => {
+                        table.insert(hash, index);
+                        model.insert(index, hash);
+                    }
+                    Step::Remove(which) if !model.is_empty() => {
+                        let mut known: Vec<u32> = model.keys().copied().collect();
+                        known.sort_unstable();
+                        let index = *which.get(&known);
+                        prop_assert!(table.remove(model.remove(&index).unwrap(), index));
+                    }
+                    Step::Remove(_) => {}
+                    Step::RemoveStranger(hash) => prop_assert!(!table.remove(hash, index)),
+                }
+                prop_assert_eq!(table.len(), model.len());
+                for (&index, &hash) in &model {
+                    prop_assert_eq!(table.find(hash, |found| found == index), Some(index));
+                }
+            }
+            for (index, hash) in model {
+                prop_assert!(table.remove(hash, index));
+                prop_assert_eq!(table.find(hash, |found| found == index), None);
+            }
+            prop_assert!(table.is_empty());
+        }
+
+        #[test]
+        fn all_indices_under_a_hash_are_offered(hashes in prop::collection::vec(any_hash(), 1..40), asked in any_hash()) {
+            let mut table = Table::new();
+            for (index, hash) in hashes.iter().enumerate() {
+                table.insert(*hash, index as u32);
+            }
+            let mut offered = HashSet::new();
+            prop_assert_eq!(table.find(asked, |index| { offered.insert(index as usize); false }), None);
+            let expected = (0..hashes.len()).filter(|&index| hashes[index] == asked).collect();
+            prop_assert_eq!(offered, expected);
+        }
+    }
+
+    #[test]
+    fn an_empty_table_finds_nothing_and_has_no_memory() {
+        let mut table = Table::new();
+        assert_eq!(table.find(7, |_| true), None);
+        assert!(!table.remove(7, 1));
+        assert_eq!(table.entries.len(), 0);
+    }
+
+    #[test]
+    fn the_announced_number_of_entries_fits_without_growing() {
+        for len in [1, 7, 14, 15, 100, 1000] {
+            let mut table = Table::with_capacity(len);
+            let capacity = table.entries.len();
+            for index in 0..len {
+                table.insert(index as u32 * 7, index as u32);
+            }
+            assert_eq!(table.entries.len(), capacity, "{len}");
+        }
+    }
+
+    #[test]
+    fn flows_that_differ_in_a_port_or_are_turned_round_hash_apart() {
+        let key = HashKey::new([1, 2]);
+        let v4 = |last: u8| IpAddr::V4(Ipv4Addr::new(10, 0, 0, last));
+        let v6 = |last: u16| IpAddr::V6(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, last));
+        let mut seen = HashSet::new();
+        for (here, there) in [(v4(1), v4(2)), (v6(1), v6(2))] {
+            for port in 1..=1000 {
+                assert!(seen.insert(key.flow((here, port), (there, 80))));
+                assert!(seen.insert(key.flow((there, 80), (here, port))));
+            }
+            assert!(seen.insert(key.endpoint(Some(here), 80)));
+        }
+        assert!(seen.insert(key.endpoint(None, 80)));
+    }
+
+    #[test]
+    fn another_secret_gives_other_hashes() {
+        let flow = |secret| {
+            let here = IpAddr::V4(Ipv4Addr::LOCALHOST);
+            HashKey::new(secret).flow((here, 1), (here, 2))
+        };
+        assert_ne!(flow([1, 2]), flow([1, 3]));
+        assert_ne!(flow([1, 2]), flow([2, 2]));
+    }
+
+    #[test]
+    fn ports_in_a_row_spread_over_the_table() {
+        let key = HashKey::new([0x1234_5678_9abc_def0, 0x0fed_cba9_8765_4321]);
+        let here = IpAddr::V4(Ipv4Addr::new(192, 168, 0, 1));
+        let places: HashSet<u32> =
+            (0..4096).map(|port| key.flow((here, 80), (here, port)) & 0xffff).collect();
+        // 4,096 balls in 65,536 bins leave 3,971 bins hit on average, with a deviation of 11.
+        assert!(places.len() > 3900, "{}", places.len());
+    }
+}
