@@ -22,6 +22,7 @@ extern crate std;
 
 pub mod buffer;
 pub mod checksum;
+pub mod error;
 pub mod icmp;
 pub mod ip;
 pub mod neighbour;
@@ -32,6 +33,7 @@ pub mod seq;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 pub mod slab;
+pub mod stack;
 pub mod table;
 pub mod tcp;
 pub mod time;

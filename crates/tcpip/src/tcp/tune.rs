@@ -68,7 +68,14 @@ impl ReceiveTuning {
 
     /// The application took data up to `copied`. Answers the new limit, if it is to grow (Linux's
     /// `tcp_rcv_space_adjust`).
-    pub(crate) fn on_read(&mut self, config: &Config, now: Instant, copied: SeqNumber, limit: u32, mss: u16) -> Option<u32> {
+    pub(crate) fn on_read(
+        &mut self,
+        config: &Config,
+        now: Instant,
+        copied: SeqNumber,
+        limit: u32,
+        mss: u16,
+    ) -> Option<u32> {
         if self.since == Instant::ZERO {
             self.since = now;
             self.from = copied;
