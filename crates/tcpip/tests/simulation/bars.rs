@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use sockshim_tcpip::sim::{Clock, LinkConfig, Loss, Queue};
-use sockshim_tcpip::tcp::config::Config;
+use sockshim_tcpip::tcp::Config;
 use sockshim_tcpip::time::Instant;
 
 use crate::world::{Interface, Side, World, v4};

@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 
 use sockshim_tcpip::sim::{Clock, LinkConfig, Loss, Queue, Random, Segments};
-use sockshim_tcpip::tcp::config::Config;
+use sockshim_tcpip::tcp::Config;
 use sockshim_tcpip::tcp::congestion::Algorithm;
 use sockshim_tcpip::time::Instant;
 

@@ -8,8 +8,8 @@ use sockshim_tcpip::buffer::VecMemory;
 use sockshim_tcpip::error::Error;
 use sockshim_tcpip::net::{Capabilities, Medium};
 use sockshim_tcpip::sim::{Clock, HostId, LinkConfig, LinkId, Network, Step};
-use sockshim_tcpip::stack::{How, SocketId, Stack};
-use sockshim_tcpip::tcp::config::Config;
+use sockshim_tcpip::stack::{self, ConnectOptions, Event, ListenerId, SocketId, Stack};
+use sockshim_tcpip::tcp::{Config, How};
 use sockshim_tcpip::time::Instant;
 
 use crate::stream::Stream;
@@ -62,8 +62,7 @@ pub(crate) struct World {
     by_socket: HashMap<(HostId, SocketId), usize>,
     /// Connections that a listener has not accepted yet, by the client's address.
     expected: HashMap<(HostId, SocketAddr), usize>,
-    listeners: HashMap<(HostId, SocketId), SocketAddr>,
-    started: usize,
+        started: usize,
     /// Whether to check everything after each event, or only streams: for long runs.
     pub(crate) thorough: bool,
     since_progress: u64,
@@ -101,7 +100,6 @@ impl World {
             ends: Vec::new(),
             by_socket: HashMap::new(),
             expected: HashMap::new(),
-            listeners: HashMap::new(),
             started: 0,
             thorough: true,
             since_progress: 0,
@@ -135,6 +133,7 @@ impl World {
     pub(crate) fn add_host(&mut self, config: Config, interface: Interface, clock: Clock) -> HostId {
         let number = self.hosts.len();
         let secret = [7, 11, 13, number as u64 + 17];
+        let config = stack::Config { tcp: config, ..stack::Config::default() };
         let mut stack = Stack::new(config, VecMemory::default(), secret);
         let Interface { mtu, gso_max } = interface;
         let net = stack.net();
@@ -157,8 +156,7 @@ impl World {
         let id = self.hosts[host];
         let local = SocketAddr::new(address, PORT);
         let stack = &mut self.network.host_mut(id).stack;
-        let listener = stack.listen(local, 128, &Default::default()).expect("the port is free");
-        self.listeners.insert((id, listener), local);
+        stack.listen(local, 128, None).expect("the port is free");
     }
 
     /// Begins a connection from one host to another, which listens. Answers the client's end; the server's is the next.
@@ -169,7 +167,7 @@ impl World {
         self.started += 1;
         let now = self.network.time_of(client);
         let stack = &mut self.network.host_mut(client).stack;
-        let socket = stack.connect(now, Some(local), remote, &Default::default()).expect("a route");
+        let socket = stack.connect(now, remote, ConnectOptions { local: Some(local), socket: None }).expect("a route");
         let index = self.ends.len();
         let keys = [self.started as u64 * 2, self.started as u64 * 2 + 1];
         let [a, b] = sides;
@@ -252,24 +250,28 @@ impl World {
         for &host in &self.hosts {
             let stack = &self.network.host(host).stack;
             stack.check_invariants();
-            assert_eq!(stack.connections(), 0, "connections left");
+            let left = (stack.connection_count(), stack.handshake_count(), stack.time_wait_count());
+            assert_eq!(left, (0, 0, 0), "connections, handshakes and TIME-WAIT are left");
             self.network.host(host).check_no_ack_storm();
         }
     }
 
     fn run_programs(&mut self, host: HostId) {
         let mut awake = HashSet::new();
-        while let Some((socket, _)) = self.network.host_mut(host).stack.poll_event() {
-            if self.listeners.contains_key(&(host, socket)) {
-                while let Some((accepted, remote)) = self.network.host_mut(host).stack.accept(socket) {
-                    let index = self.expected.remove(&(host, remote)).expect("a connection that was begun, once");
-                    self.ends[index].socket = Some(accepted);
-                    self.by_socket.insert((host, accepted), index);
-                    awake.insert(index);
+        while let Some(event) = self.network.host_mut(host).stack.poll_event() {
+            let socket = match event {
+                Event::Acceptable(listener) => {
+                    awake.extend(self.accept(host, listener));
+                    continue;
                 }
-            } else if let Some(&index) = self.by_socket.get(&(host, socket)) {
-                awake.insert(index);
-            }
+                Event::Connected(socket)
+                | Event::Readable(socket)
+                | Event::Writable(socket)
+                | Event::HungUp(socket)
+                | Event::Failed(socket, _)
+                | Event::Closed(socket) => socket,
+            };
+            awake.extend(self.by_socket.get(&(host, socket)));
         }
         if awake.is_empty() {
             return;
@@ -280,6 +282,18 @@ impl World {
             self.act(index);
         }
         self.network.pump(host);
+    }
+
+    fn accept(&mut self, host: HostId, listener: ListenerId) -> Vec<usize> {
+        let now = self.network.time_of(host);
+        let mut accepted = Vec::new();
+        while let Ok((socket, remote)) = self.network.host_mut(host).stack.accept(now, listener) {
+            let index = self.expected.remove(&(host, remote)).expect("a connection that was begun, once");
+            self.ends[index].socket = Some(socket);
+            self.by_socket.insert((host, socket), index);
+            accepted.push(index);
+        }
+        accepted
     }
 
     /// The program of one end does what it can.
