@@ -86,7 +86,8 @@ impl ReceiveTuning {
             return None;
         }
         let taken = copied.since(self.from);
-        let before = core::mem::replace(&mut self.space, self.space.max(taken));
+        let before = self.space;
+        self.space = before.max(taken);
         self.since = now;
         self.from = copied;
         if taken <= before || !config.moderate_receive_buffer || self.fixed {
