@@ -185,7 +185,9 @@ fn bars_a_lost_tail_is_repaired_by_a_probe() {
         let mut lost = !lose;
         world.network.link_mut(world.links[0]).drop_if(move |frame, _| {
             let last = frame.bytes.len() < 1000 && frame.bytes.len() > 100;
-            last && !std::mem::replace(&mut lost, lost || last)
+            let lose = last && !lost;
+            lost |= lose;
+            lose
         });
         world.listen(1, v4(1));
         let flow = world.open(0, 1, v4, [Side { half_close: false, ..Side::sends(19 * 1448 + 500) }, Side::sends(0)]);
