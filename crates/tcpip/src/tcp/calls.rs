@@ -1,0 +1,192 @@
+//! What an application asks of a connection (RFC 9293 section 3.10.2 to 3.10.6, with the meaning that Linux's calls have).
+
+use super::conn::Connection;
+use super::context::Context;
+use super::state::State;
+use crate::buffer::{ReceiveBuffer, SendBuffer};
+use crate::error::Error;
+
+/// What `shutdown` ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum How {
+    /// SHUT_RD.
+    Read,
+    /// SHUT_WR.
+    Write,
+    /// SHUT_RDWR.
+    Both,
+}
+
+impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
+    /// SEND.
+    pub(crate) fn send(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Result<usize, Error> {
+        self.check_send()?;
+        if data.is_empty() {
+            return Ok(0);
+        }
+        let capacity = self.send_capacity() as usize;
+        let count = self.tx.write(data, capacity);
+        if count < data.len() {
+            self.write_blocked = true;
+        }
+        if !self.is_writable(cx) {
+            self.write_blocked = true;
+        }
+        if count == 0 { Err(Error::WouldBlock) } else { Ok(count) }
+    }
+
+    /// Whether data can be sent at all.
+    pub(crate) fn check_send(&mut self) -> Result<(), Error> {
+        if let Some(error) = self.error.take() {
+            return Err(error);
+        }
+        if self.fin_queued {
+            return Err(Error::BrokenPipe);
+        }
+        match self.state {
+            State::Established | State::CloseWait => Ok(()),
+            State::SynSent | State::SynReceived => {
+                self.write_blocked = true;
+                Err(Error::WouldBlock)
+            }
+            _ => Err(Error::BrokenPipe),
+        }
+    }
+
+    /// RECEIVE; `Ok(0)` at the end of the stream.
+    pub(crate) fn recv(&mut self, cx: &mut Context<'_>, data: &mut [u8]) -> Result<usize, Error> {
+        let count = self.rx.read(data);
+        if count > 0 {
+            self.consumed(cx);
+            return Ok(count);
+        }
+        self.check_receive()?;
+        if data.is_empty() || self.is_at_end() { Ok(0) } else { Err(Error::WouldBlock) }
+    }
+
+    pub(crate) fn check_receive(&mut self) -> Result<(), Error> {
+        if let Some(error) = self.error.take() {
+            return Err(error);
+        }
+        match self.state {
+            State::SynSent | State::SynReceived => Err(Error::WouldBlock),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether nothing more will arrive, or is wanted.
+    pub(crate) fn is_at_end(&self) -> bool {
+        self.read_closed || self.state == State::Closed || self.receiver.fin.is_some_and(|fin| fin.before(self.receiver.nxt))
+    }
+
+    /// The application has taken data: is the window to be announced (RFC 9293 section 3.8.6.2.2), or the data
+    /// acknowledged now? Linux's `tcp_cleanup_rbuf`.
+    pub(crate) fn consumed(&mut self, cx: &mut Context<'_>) {
+        let readable = self.rx.readable();
+        let copied = self.receiver.nxt - readable as u32;
+        let (limit, mss) = (self.receiver.limit, self.receiver.advertised_mss);
+        if let Some(limit) = self.receiver.tune.on_read(cx.config, cx.now, copied, limit, mss) {
+            self.receiver.limit = limit.min(u32::try_from(self.rx.capacity()).unwrap_or(u32::MAX));
+        }
+        if !self.state.is_synchronized() {
+            return;
+        }
+        let receiver = &mut self.receiver;
+        if receiver.ack.scheduled
+            && (receiver.nxt.since(receiver.wup) > u32::from(receiver.ack.mss)
+                || (readable == 0 && receiver.ack.pushed && !receiver.ack.interactive))
+        {
+            receiver.ack.now = true;
+        }
+        let window = receiver.window();
+        if !receiver.ack.now && self.state.can_receive() && u64::from(window) * 2 <= u64::from(receiver.limit) {
+            let offer = receiver.choose_window(readable, self.rx.capacity());
+            if offer > 0 && u64::from(offer) >= u64::from(window) * 2 {
+                receiver.ack.now = true;
+            }
+        }
+    }
+
+    /// CLOSE of one direction, or both.
+    pub(crate) fn shutdown(&mut self, _cx: &mut Context<'_>, how: How) -> Result<(), Error> {
+        match self.state {
+            State::SynSent | State::SynReceived | State::Closed | State::Listen if self.error.is_none() => {
+                // Linux ends the attempt; nothing was promised yet.
+                if self.state == State::SynSent && how != How::Read {
+                    self.end(None);
+                }
+                return Err(Error::NotConnected);
+            }
+            _ => {}
+        }
+        if how != How::Write {
+            self.read_closed = true;
+        }
+        if how != How::Read {
+            self.queue_fin();
+        }
+        Ok(())
+    }
+
+    fn queue_fin(&mut self) {
+        if self.fin_queued {
+            return;
+        }
+        let next = match self.state {
+            State::Established => State::FinWait1,
+            State::SynReceived => State::SynReceived, // FIN-WAIT-1 once the handshake is over
+            State::CloseWait => State::LastAck,
+            _ => return,
+        };
+        self.fin_queued = true;
+        self.state = next;
+    }
+
+    /// CLOSE: the application lets go of the socket.
+    pub(crate) fn close(&mut self, cx: &mut Context<'_>) {
+        if self.orphaned {
+            return;
+        }
+        self.orphaned = true;
+        self.read_closed = true;
+        if self.state == State::Closed {
+            return;
+        }
+        if self.state == State::SynSent {
+            self.end(None);
+            return;
+        }
+        // RFC 2525 section 2.17, RFC 9293 section 3.6.1: unread data is lost, and the other end is told.
+        if self.rx.readable() > 0 {
+            cx.counters.tcp_abort_on_close += 1;
+            self.reset(cx, None);
+            return;
+        }
+        self.queue_fin();
+        if self.state == State::FinWait2 {
+            let timeout = self.options.fin_timeout.unwrap_or(cx.config.fin_timeout);
+            self.linger_at = Some(cx.now + timeout);
+        }
+    }
+
+    /// ABORT.
+    pub(crate) fn abort(&mut self, cx: &mut Context<'_>) {
+        self.orphaned = true;
+        self.read_closed = true;
+        // Linux resets only where the other end could be waiting (`tcp_need_reset`).
+        if matches!(
+            self.state,
+            State::Established
+                | State::CloseWait
+                | State::FinWait1
+                | State::FinWait2
+                | State::SynReceived
+                | State::Closing
+                | State::LastAck
+        ) {
+            self.reset(cx, None);
+        } else {
+            self.end(None);
+        }
+    }
+}

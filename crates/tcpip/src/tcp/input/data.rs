@@ -1,0 +1,154 @@
+//! Data and FIN arrive (RFC 9293 section 3.10.7.4, seventh and eighth step).
+
+use super::Segment;
+use crate::buffer::{ReceiveBuffer, SendBuffer};
+use crate::error::Error;
+use crate::tcp::conn::{Connection, Events};
+use crate::tcp::context::Context;
+use crate::tcp::receiver::Stored;
+use crate::tcp::state::State;
+use crate::wire::tcp::Flags;
+
+impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
+    pub(super) fn take_data(&mut self, cx: &mut Context<'_>, segment: &Segment<'_>) {
+        let header = segment.header;
+        let fin = header.flags.contains(Flags::FIN);
+        if segment.payload.is_empty() && !fin {
+            return;
+        }
+        if !self.state.can_receive() {
+            // After its FIN the other end has nothing to send; what comes again is acknowledged again.
+            self.receiver.ack.now |= segment.end().at_or_before(self.receiver.nxt);
+            return;
+        }
+        let data_end = header.seq + segment.payload.len() as u32;
+        if self.read_closed && data_end.after(self.receiver.nxt) && !segment.payload.is_empty() && self.orphaned {
+            // RFC 2525 section 2.17: nobody will read it, and the other end should know.
+            cx.counters.tcp_abort_on_data += 1;
+            self.reset(cx, Some(Error::ConnectionReset));
+            return;
+        }
+        self.receiver.data_segments_in = self.receiver.data_segments_in.wrapping_add(segment.count());
+        let before = self.receiver.nxt;
+        let stored = if segment.payload.is_empty() {
+            Stored::InOrder
+        } else {
+            self.receiver.store(cx.config, &mut self.rx, header.seq, segment.payload)
+        };
+        if fin && data_end.at_or_after(self.receiver.nxt) && stored != Stored::NoRoom {
+            self.receiver.fin = Some(data_end);
+        }
+        self.note_arrival(cx, segment, stored);
+        let closed = self.receiver.fin == Some(self.receiver.nxt);
+        if closed {
+            self.on_fin(cx);
+        }
+        if self.receiver.nxt != before {
+            self.events.raise(Events::READABLE);
+        }
+        self.schedule_ack(cx, stored);
+    }
+
+    /// What the arrival means for acknowledgements and the size of the buffer.
+    fn note_arrival(&mut self, cx: &mut Context<'_>, segment: &Segment<'_>, stored: Stored) {
+        let header = segment.header;
+        let window = self.receiver.window();
+        let size = if segment.gso_size > 0 { usize::from(segment.gso_size) } else { segment.payload.len() };
+        match stored {
+            Stored::InOrder | Stored::FilledGap | Stored::OutOfOrder => {
+                let rto = self.sender.rto(cx.config);
+                let push = header.flags.contains(Flags::PSH);
+                let limit = self.receiver.advertised_mss;
+                self.receiver.ack.on_data(cx.now, size, push, window, limit, rto);
+                if stored == Stored::OutOfOrder {
+                    cx.counters.tcp_ofo_queue += 1;
+                    self.receiver.ack.enter_quick(window);
+                } else {
+                    self.measure_receiver_rtt(cx, segment, size);
+                }
+            }
+            Stored::Again(start, end) => {
+                self.receiver.ack.enter_quick(window);
+                self.receiver.note_duplicate(cx.config, start, end);
+            }
+            Stored::Nothing => {
+                self.receiver.ack.enter_quick(window);
+                let end = (header.seq + segment.payload.len() as u32).earlier(self.receiver.nxt);
+                self.receiver.note_duplicate(cx.config, header.seq, end);
+            }
+            Stored::NoRoom => {
+                cx.counters.tcp_ofo_drop += 1;
+                self.receiver.ack.enter_quick(window);
+            }
+        }
+    }
+
+    fn measure_receiver_rtt(&mut self, cx: &mut Context<'_>, segment: &Segment<'_>, size: usize) {
+        match (&self.clock, segment.header.options.timestamps) {
+            (Some(clock), Some(stamps)) => {
+                if size >= usize::from(self.receiver.ack.mss)
+                    && let Some(echo) = clock.echo(cx.now, stamps.echo)
+                {
+                    self.receiver.tune.on_echo(echo.age);
+                }
+            }
+            _ => self.receiver.tune.on_data(cx.now, self.receiver.nxt, self.receiver.window()),
+        }
+    }
+
+    /// When to acknowledge (Linux's `__tcp_ack_snd_check`): two segments at the latest (RFC 9293 section 3.8.6.3, SHLD-19),
+    /// at once what is out of order (RFC 5681 section 4.2).
+    fn schedule_ack(&mut self, cx: &mut Context<'_>, stored: Stored) {
+        if !self.state.is_synchronized() {
+            return;
+        }
+        let readable = self.rx.readable();
+        let receiver = &mut self.receiver;
+        let urgent = match stored {
+            Stored::InOrder => {
+                let unacknowledged = receiver.nxt.since(receiver.wup);
+                let window_moves = receiver.choose_window(readable, self.rx.capacity()) >= receiver.window();
+                (unacknowledged > u32::from(receiver.ack.mss) && window_moves)
+                    || receiver.ack.is_quick()
+                    || !receiver.ahead.is_empty()
+            }
+            _ => true,
+        };
+        if urgent || receiver.ack.now {
+            receiver.ack.scheduled = true;
+            receiver.ack.now = true;
+            if !matches!(stored, Stored::InOrder | Stored::FilledGap) && !self.sender.sack {
+                // A sender without SACK counts them.
+                receiver.ack.duplicates = receiver.ack.duplicates.saturating_add(1);
+            }
+        } else {
+            receiver.ack.delay(cx.now, self.sender.rtt.srtt());
+        }
+    }
+
+    /// Eighth step.
+    fn on_fin(&mut self, _cx: &mut Context<'_>) {
+        self.receiver.nxt += 1;
+        self.receiver.ahead.clear();
+        self.receiver.ack.scheduled = true;
+        self.events.raise(Events::READABLE);
+        match self.state {
+            State::Established => {
+                self.state = State::CloseWait;
+                // The application will close soon, and the acknowledgement can go with that; Linux does so, too.
+                self.receiver.ack.interactive = true;
+            }
+            State::FinWait1 => {
+                self.receiver.ack.now = true;
+                self.state = State::Closing;
+                self.events.raise(Events::HUNG_UP);
+            }
+            State::FinWait2 => {
+                self.receiver.ack.now = true;
+                self.state = State::TimeWait;
+                self.events.raise(Events::HUNG_UP);
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! The handshake of a connection that we began (RFC 9293 section 3.10.7.3), also when both ends began it at once.
+
+use super::Segment;
+use crate::buffer::{ReceiveBuffer, SendBuffer};
+use crate::tcp::conn::{Connection, Pending};
+use crate::tcp::context::{Context, Reply};
+use crate::tcp::sender::Timer;
+use crate::tcp::state::State;
+use crate::wire::tcp::Flags;
+
+impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
+    pub(super) fn handle_syn_sent(&mut self, cx: &mut Context<'_>, segment: &Segment<'_>) {
+        let header = segment.header;
+        let has_ack = header.flags.contains(Flags::ACK);
+        if has_ack && (header.ack.at_or_before(self.sender.iss) || header.ack.after(self.sender.nxt)) {
+            if !header.flags.contains(Flags::RST) {
+                cx.counters.out_rsts += 1;
+                cx.replies.push(Reply::reset(self.local, self.remote, header, segment.len()));
+            }
+            return;
+        }
+        // RFC 7323 section 3.2 says what an echo can be; Linux resets what echoes something else.
+        if has_ack
+            && let (Some(clock), Some(stamps)) = (&self.clock, header.options.timestamps)
+            && stamps.echo != 0
+        {
+            let sent = clock.value(self.syn_at);
+            if stamps.echo.wrapping_sub(sent) > clock.value(cx.now).wrapping_sub(sent) {
+                if !header.flags.contains(Flags::RST) {
+                    cx.counters.out_rsts += 1;
+                    cx.replies.push(Reply::reset(self.local, self.remote, header, segment.len()));
+                }
+                return;
+            }
+        }
+        if header.flags.contains(Flags::RST) {
+            // RFC 5961 section 3.2 has nothing against it here: the acknowledgement shows that it is the other end.
+            if has_ack {
+                cx.counters.attempt_fails += 1;
+                self.on_reset(cx);
+            }
+            return;
+        }
+        if !header.flags.contains(Flags::SYN) {
+            return;
+        }
+        self.heard_at = cx.now;
+        self.receiver.begin(header.seq);
+        self.take_syn_options(cx.config, cx.now, &header.options);
+        self.sender.wnd = u32::from(header.window); // never scaled in a SYN
+        self.sender.max_wnd = self.sender.wnd;
+        self.sender.wl1 = header.seq;
+        if has_ack {
+            self.sender.una = header.ack;
+            self.measure_handshake(cx, segment);
+            self.establish(cx);
+            // Linux drops data that comes with the answer, and so do we: it is sent again.
+            self.receiver.ack.scheduled = true;
+            self.receiver.ack.now = true;
+        } else {
+            self.state = State::SynReceived;
+            self.pending = Pending::Syn;
+            self.sender.backoff = 0;
+            self.sender.timer = Timer::Retransmit(cx.now + self.sender.rto(cx.config));
+        }
+    }
+
+    /// SYN-RECEIVED, after a simultaneous open. Answers whether the segment may be processed further.
+    pub(super) fn finish_handshake(&mut self, cx: &mut Context<'_>, segment: &Segment<'_>) -> bool {
+        let header = segment.header;
+        if header.ack.at_or_before(self.sender.una) || header.ack.after(self.sender.nxt) {
+            cx.counters.out_rsts += 1;
+            cx.replies.push(Reply::reset(self.local, self.remote, header, segment.len()));
+            return false;
+        }
+        self.sender.una = self.sender.iss + 1;
+        self.sender.wl1 = header.seq;
+        let shift = if header.flags.contains(Flags::SYN) { 0 } else { self.sender.wscale };
+        self.sender.wnd = u32::from(header.window) << shift;
+        self.sender.max_wnd = self.sender.wnd;
+        self.measure_handshake(cx, segment);
+        self.establish(cx);
+        if self.fin_queued {
+            self.state = State::FinWait1;
+        }
+        if header.flags.contains(Flags::SYN) {
+            // The other end's SYN with its acknowledgement: nothing else is in it, but it wants to be answered, in case
+            // ours got lost.
+            self.receiver.ack.now = true;
+            return false;
+        }
+        true
+    }
+
+    /// The first round-trip time; not of a SYN that was sent again, unless timestamps tell which it was (RFC 6298
+    /// section 3).
+    fn measure_handshake(&mut self, cx: &mut Context<'_>, segment: &Segment<'_>) {
+        let rtt = if self.sender.retransmits == 0 {
+            Some(cx.now - self.syn_at)
+        } else {
+            match (&self.clock, segment.header.options.timestamps) {
+                (Some(clock), Some(stamps)) => clock.echo(cx.now, stamps.echo).map(|echo| echo.age),
+                _ => None,
+            }
+        };
+        if let Some(rtt) = rtt {
+            let rtt = rtt.max(core::time::Duration::from_micros(1));
+            self.sender.rtt.on_sample(rtt, self.sender.una, self.sender.nxt);
+            self.sender.min_rtt.on_sample(cx.now, rtt);
+        }
+        if self.sender.retransmits > 1 {
+            // RFC 5681 section 3.1; Linux forgives one, which may have been the fault of the time-out of one second.
+            self.sender.control.on_handshake_loss();
+        }
+    }
+}

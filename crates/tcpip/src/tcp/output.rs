@@ -1,0 +1,408 @@
+//! What leaves now (RFC 9293 section 3.8.6, RFC 5681, RFC 8985).
+
+use super::conn::{Connection, Pending};
+use super::congestion::Transmitted;
+use super::context::Context;
+use super::pacing::Pacer;
+use super::recovery::TailProbe;
+use super::sender::Timer;
+use super::state::{CongestionState, State};
+use crate::buffer::{ReceiveBuffer, SendBuffer};
+use crate::seq::SeqNumber;
+use crate::wire::tcp::{Flags, Header, Options};
+
+/// A segment, or a super-segment, that is to leave.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Outgoing {
+    pub(crate) header: Header,
+    /// Its data, in the send buffer.
+    pub(crate) offset: usize,
+    pub(crate) len: usize,
+    /// The size of each segment of a super-segment; 0 for one segment.
+    pub(crate) gso_size: u16,
+}
+
+impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
+    /// What leaves next, if anything: handshake, probes, what is lost, new data, acknowledgements, in that order.
+    pub(crate) fn transmit(&mut self, cx: &mut Context<'_>) -> Option<Outgoing> {
+        self.paced = false;
+        let outgoing = match self.state {
+            State::Closed | State::Listen | State::TimeWait => None,
+            State::SynSent | State::SynReceived => self.transmit_syn(cx),
+            _ => self
+                .transmit_probe(cx)
+                .or_else(|| self.transmit_lost(cx))
+                .or_else(|| self.transmit_new(cx))
+                .or_else(|| self.transmit_ack(cx)),
+        };
+        match &outgoing {
+            Some(outgoing) => {
+                cx.counters.out_segs += outgoing.segments();
+                let segments = outgoing.segments() as u32;
+                self.sender.counters.segments_out = self.sender.counters.segments_out.wrapping_add(segments);
+            }
+            None => self.run_dry(cx),
+        }
+        outgoing
+    }
+
+    fn transmit_syn(&mut self, cx: &mut Context<'_>) -> Option<Outgoing> {
+        if core::mem::replace(&mut self.pending, Pending::Nothing) != Pending::Syn {
+            return None;
+        }
+        let answer = self.state == State::SynReceived;
+        let flags = if answer { Flags::SYN | Flags::ACK } else { Flags::SYN };
+        // A window in a SYN is not scaled (RFC 7323 section 2.2).
+        let window = self.receiver.choose_window(0, self.rx.capacity()).min(u32::from(u16::MAX));
+        // Whole segments, as Linux announces.
+        let mss = u32::from(self.receiver.advertised_mss).max(1);
+        let window = if window > mss { window / mss * mss } else { window };
+        self.receiver.advertised(window);
+        let header = Header {
+            src_port: self.local.port(),
+            dst_port: self.remote.port(),
+            seq: self.sender.iss,
+            ack: if answer { self.receiver.nxt } else { SeqNumber::new(0) },
+            flags,
+            window: window as u16,
+            urgent: 0,
+            options: self.syn_options(cx.now),
+        };
+        if self.sender.retransmits == 0 {
+            self.syn_at = cx.now;
+        }
+        Some(Outgoing { header, offset: 0, len: 0, gso_size: 0 })
+    }
+
+    fn transmit_probe(&mut self, cx: &mut Context<'_>) -> Option<Outgoing> {
+        match core::mem::replace(&mut self.pending, Pending::Nothing) {
+            Pending::Nothing | Pending::Syn => None,
+            Pending::Keepalive => Some(self.empty_probe(cx)),
+            Pending::WindowProbe => {
+                cx.counters.tcp_win_probe += 1;
+                self.wake_up(cx)
+            }
+            Pending::TailProbe => self.tail_probe(cx),
+        }
+    }
+
+    /// RFC 9293 section 3.8.6.1: as much as the window takes, or nothing at all, with a number from before the window, so
+    /// that the other end must answer. (RFC 9293 sends a byte; Linux does not spoil the stream with one.)
+    fn wake_up(&mut self, cx: &mut Context<'_>) -> Option<Outgoing> {
+        let room = self.sender.window_end().saturating_since(self.sender.nxt);
+        let unsent = self.unsent();
+        if room > 0 && (unsent > 0 || self.fin_unsent()) {
+            let len = unsent.min(room).min(self.current_mss());
+            let fin = self.fin_unsent() && len == unsent && room > len;
+            return Some(self.send_new(cx, len, 0, fin));
+        }
+        Some(self.empty_probe(cx))
+    }
+
+    fn empty_probe(&mut self, cx: &mut Context<'_>) -> Outgoing {
+        let seq = self.sender.una - 1;
+        Outgoing { header: self.header(cx, seq, Flags::ACK), offset: 0, len: 0, gso_size: 0 }
+    }
+
+    /// RFC 8985 section 7.3: new data if there is some, else the last segment again.
+    fn tail_probe(&mut self, cx: &mut Context<'_>) -> Option<Outgoing> {
+        if self.sender.packets_out() == 0 {
+            return None;
+        }
+        cx.counters.tcp_loss_probes += 1;
+        let mss = self.current_mss();
+        let room = self.sender.window_end().saturating_since(self.sender.nxt);
+        let unsent = self.unsent();
+        let len = unsent.min(mss);
+        let outgoing = if len > 0 && len <= room {
+            let fin = self.fin_unsent() && len == unsent && room > len;
+            let outgoing = self.send_new(cx, len, 0, fin);
+            self.sender.recovery.tail_probe = Some(TailProbe { end: self.sender.nxt, retransmission: false });
+            outgoing
+        } else {
+            let name = self.sender.board.last_name()?;
+            let outgoing = self.send_again(cx, name, 1);
+            self.sender.recovery.tail_probe = Some(TailProbe { end: self.sender.nxt, retransmission: true });
+            outgoing
+        };
+        self.sender.timer = Timer::Retransmit(cx.now + self.sender.rto(cx.config));
+        Some(outgoing)
+    }
+
+    /// What is lost is sent again before anything new (RFC 6675 section 5, step C).
+    fn transmit_lost(&mut self, cx: &mut Context<'_>) -> Option<Outgoing> {
+        let sender = &mut self.sender;
+        if sender.recovery.state < CongestionState::Recovery || sender.recovery.prefer_new {
+            return None;
+        }
+        let name = sender.board.next_waiting()?;
+        let quota = sender.control.cwnd().saturating_sub(sender.in_flight());
+        if quota == 0 {
+            return None;
+        }
+        if !sender.pacer.may_send(cx.now) {
+            self.paced = true;
+            return None;
+        }
+        let start = sender.board.get(name)?.start;
+        // The other end took its promise back: only the first segment probes that.
+        if start != sender.una && start.at_or_after(sender.window_end()) {
+            return None;
+        }
+        let most = quota.min(self.burst());
+        Some(self.send_again(cx, name, most))
+    }
+
+    /// Segments that may leave in one go.
+    fn burst(&self) -> u32 {
+        if self.gso_max == 0 {
+            return 1;
+        }
+        let mss = self.current_mss();
+        Pacer::burst(self.sender.pacer.rate(), mss, self.gso_max, self.sender.min_rtt.get())
+    }
+
+    /// RFC 9293 section 3.7.4 (Nagle), 3.8.6.2.1 (silly window avoidance), and the congestion window.
+    fn transmit_new(&mut self, cx: &mut Context<'_>) -> Option<Outgoing> {
+        if !self.state.can_transmit() {
+            return None;
+        }
+        let unsent = self.unsent();
+        let fin = self.fin_unsent();
+        if unsent == 0 && !fin {
+            return None;
+        }
+        if self.sender.packets_out() == 0 && self.sender.sent_at > crate::time::Instant::ZERO {
+            let (last, rto) = (self.sender.sent_at, self.sender.rto(cx.config));
+            self.sender.control.on_restart(last, cx.now, rto, cx.config.slow_start_after_idle);
+        }
+        let mss = self.current_mss();
+        let room = self.sender.window_end().saturating_since(self.sender.nxt);
+        let quota = self.sender.control.cwnd().saturating_sub(self.sender.in_flight());
+        if unsent == 0 {
+            // The FIN alone needs no room in either window (Linux's `tcp_cwnd_test`); one in the offered window it does.
+            return (room > 0).then(|| self.send_new(cx, 0, 0, true));
+        }
+        if quota == 0 {
+            return None;
+        }
+        if !self.sender.pacer.may_send(cx.now) {
+            self.paced = true;
+            return None;
+        }
+        let segments = quota.min(self.burst()).min((self.sender.control.cwnd() / 2).max(1));
+        let most = segments.saturating_mul(mss).min(unsent);
+        let tail = most % mss;
+        // The last piece of a stream that ends here waits for nothing.
+        let tail_may_leave = most == unsent && (tail == 0 || self.may_send_partial(fin));
+        let mut len = if tail_may_leave { most } else { most - tail };
+        if len > room {
+            len = room / mss * mss; // whole segments only: the other end's window is not to be chopped up
+        }
+        if len == 0 {
+            return None;
+        }
+        let fin = fin && len == unsent && room > len;
+        let gso_size = if len > mss { mss as u16 } else { 0 };
+        Some(self.send_new(cx, len, gso_size, fin))
+    }
+
+    /// Whether a segment that is not full may leave (RFC 9293 section 3.7.4, in Minshall's variant: one small segment in
+    /// flight at a time).
+    fn may_send_partial(&self, fin: bool) -> bool {
+        if fin {
+            return true;
+        }
+        if self.options.cork {
+            return false;
+        }
+        self.options.nodelay || self.sender.packets_out() == 0 || !self.sender.small.after(self.sender.una)
+    }
+
+    /// Sends data for the first time.
+    fn send_new(&mut self, cx: &mut Context<'_>, len: u32, gso_size: u16, fin: bool) -> Outgoing {
+        let start = self.sender.nxt;
+        let data_end = start + len;
+        let size = if gso_size > 0 { u32::from(gso_size) } else { len.max(1) };
+        let offset = start.since(self.sender.una) as usize;
+        let was_empty = self.sender.packets_out() == 0;
+        let mut at = start;
+        while at.before(data_end) || (fin && at == data_end && len == 0) {
+            let mut end = (at + size).earlier(data_end);
+            if fin && end == data_end {
+                end += 1;
+            }
+            let stamp = self.sender.rate.on_sent(cx.now, self.sender.packets_out());
+            self.sender.board.push(at, end, cx.now, stamp);
+            at = end;
+            if at.after(data_end) {
+                break;
+            }
+        }
+        self.sender.nxt = at;
+        if len % self.current_mss() != 0 {
+            self.sender.small = self.sender.nxt;
+        }
+        let segments = len.div_ceil(size).max(1);
+        self.sent(cx, len, segments);
+        if was_empty || !matches!(self.sender.timer, Timer::Retransmit(_) | Timer::Reorder(_)) {
+            self.sender.arm(cx.config, cx.now);
+        }
+        let mut flags = Flags::ACK;
+        if fin {
+            flags |= Flags::FIN;
+        }
+        // RFC 9293 section 3.9.1.2 (MUST-60): PSH on what empties the buffer.
+        if len > 0 && self.unsent() == 0 {
+            flags |= Flags::PSH;
+        }
+        Outgoing { header: self.header(cx, start, flags), offset, len: len as usize, gso_size }
+    }
+
+    /// Sends up to `most` segments again, from `name` on.
+    fn send_again(&mut self, cx: &mut Context<'_>, name: u64, most: u32) -> Outgoing {
+        let mss = self.current_mss();
+        if self.sender.board.get(name).is_some_and(|record| record.end.since(record.start) > u32::from(self.sender.mss) + 1)
+        {
+            self.sender.board.split(u32::from(self.sender.mss)); // the path became narrower
+        }
+        let names = if most > 1 { self.sender.board.run(name, most, mss) } else { name..name + 1 };
+        let names = if names.is_empty() { name..name + 1 } else { names };
+        let data_end = self.data_end();
+        let start = self.sender.board.get(name).map_or(self.sender.una, |record| record.start);
+        let mut end = start;
+        let mut segments = 0;
+        for name in names {
+            let Some(record) = self.sender.board.get(name) else { break };
+            end = record.end;
+            segments += 1;
+            let stamp = self.sender.rate.on_sent(cx.now, self.sender.packets_out());
+            self.sender.board.retransmitted(name, cx.now, stamp);
+        }
+        let fin = end.after(data_end);
+        let len = end.earlier(data_end).since(start);
+        self.sender.note_retransmission(cx.now, segments);
+        self.sender.counters.total_retransmits = self.sender.counters.total_retransmits.wrapping_add(segments);
+        self.sender.counters.bytes_retransmitted += u64::from(len);
+        cx.counters.retrans_segs += u64::from(segments);
+        self.sent(cx, len, segments);
+        if name == self.sender.board.first_name() {
+            self.sender.timer = Timer::Retransmit(cx.now + self.sender.rto(cx.config));
+        }
+        let mut flags = Flags::ACK;
+        if fin {
+            flags |= Flags::FIN;
+        }
+        if len > 0 && end.at_or_after(data_end) {
+            flags |= Flags::PSH;
+        }
+        let offset = start.since(self.sender.una) as usize;
+        let gso_size = if segments > 1 { mss as u16 } else { 0 };
+        Outgoing { header: self.header(cx, start, flags), offset, len: len as usize, gso_size }
+    }
+
+    fn sent(&mut self, cx: &Context<'_>, len: u32, segments: u32) {
+        self.sent_since = true;
+        let sender = &mut self.sender;
+        sender.sent_at = cx.now;
+        sender.counters.bytes_sent += u64::from(len);
+        sender.counters.data_segments_out = sender.counters.data_segments_out.wrapping_add(segments);
+        sender.control.on_sent(segments);
+        sender.pacer.on_sent(cx.now, len, segments);
+        // An answer: the other end's next acknowledgement may come with data (Linux's pingpong mode).
+        if cx.now - self.receiver.ack.received_at < self.receiver.ack.delay {
+            self.receiver.ack.interactive = true;
+        }
+    }
+
+    fn transmit_ack(&mut self, cx: &mut Context<'_>) -> Option<Outgoing> {
+        if !self.receiver.ack.now && self.receiver.ack.duplicates == 0 {
+            return None;
+        }
+        let seq = if self.sender.window_end().before(self.sender.nxt) {
+            // The other end shrank its window (Linux's `tcp_acceptable_seq`).
+            self.sender.window_end().later(self.sender.una)
+        } else {
+            self.sender.nxt
+        };
+        Some(Outgoing { header: self.header(cx, seq, Flags::ACK), offset: 0, len: 0, gso_size: 0 })
+    }
+
+    /// A header with acknowledgement, window and options; the acknowledgement counts as sent.
+    fn header(&mut self, cx: &Context<'_>, seq: SeqNumber, flags: Flags) -> Header {
+        let window = self.receiver.choose_window(self.rx.readable(), self.rx.capacity());
+        let window = window.min(u32::from(u16::MAX) << self.receiver.wscale);
+        self.receiver.advertised(window);
+        self.receiver.ack.on_sent();
+        let mut options = Options { timestamps: self.clock.map(|clock| clock.stamps(cx.now)), ..Options::default() };
+        if self.sender.sack {
+            options.sack = self.receiver.take_blocks(self.max_blocks());
+        }
+        Header {
+            src_port: self.local.port(),
+            dst_port: self.remote.port(),
+            seq,
+            ack: self.receiver.nxt,
+            flags,
+            window: (window >> self.receiver.wscale) as u16,
+            urgent: 0,
+            options,
+        }
+    }
+
+    /// Nothing more leaves now: why?
+    fn run_dry(&mut self, cx: &mut Context<'_>) {
+        if self.sender.recovery.prefer_new {
+            // RFC 5682 section 2.1 step 2b: no new data could be sent, so it cannot be found out.
+            let sent_new = self.sender.nxt.after(self.sender.recovery.high_seq);
+            self.sender.recovery.prefer_new = false;
+            if !sent_new {
+                self.sender.recovery.frto = false;
+                if self.sender.board.has_waiting() {
+                    self.events_pending_transmit();
+                }
+            }
+        }
+        if !self.state.can_transmit() {
+            return;
+        }
+        let unsent = self.unsent();
+        let has_more = unsent > 0 || self.fin_unsent();
+        let packets_out = self.sender.packets_out();
+        let in_flight = self.sender.in_flight();
+        let cwnd = self.sender.control.cwnd();
+        if core::mem::take(&mut self.sent_since) {
+            self.sender.control.on_transmit(&Transmitted {
+                now: cx.now,
+                packets_out,
+                limited: in_flight >= cwnd || (self.paced && has_more),
+                starved: unsent == 0 && self.sender.recovery.state == CongestionState::Open,
+                snd_una: self.sender.una,
+                snd_nxt: self.sender.nxt,
+                rto: self.sender.rto(cx.config),
+            });
+        }
+        if unsent < self.current_mss() && in_flight < cwnd && !self.sender.board.has_waiting() {
+            self.sender.rate.set_app_limited(in_flight);
+        }
+        // RFC 9293 section 3.8.6.1: nothing is in flight, so no acknowledgement will say that the window opened; nor
+        // that a corked piece has waited long enough.
+        if packets_out == 0 && has_more && !self.paced && matches!(self.sender.timer, Timer::Idle) {
+            self.sender.timer = Timer::ZeroWindow(cx.now + self.sender.rto(cx.config));
+        }
+    }
+
+    /// A decision made while nothing could leave lets something leave.
+    fn events_pending_transmit(&mut self) {
+        self.paced = true;
+    }
+}
+
+impl Outgoing {
+    pub(crate) fn segments(&self) -> u64 {
+        match self.gso_size {
+            0 => 1,
+            size => (self.len as u64).div_ceil(u64::from(size)),
+        }
+    }
+}

@@ -1,0 +1,381 @@
+//! The receiving half of a connection: what has arrived, what the window promises, and what is to be acknowledged when.
+
+use core::time::Duration;
+
+use super::config::Config;
+use super::ranges::RangeSet;
+use crate::buffer::ReceiveBuffer;
+use crate::seq::SeqNumber;
+use crate::time::Instant;
+use crate::wire::tcp::SackBlocks;
+
+/// RFC 9293 section 3.3.1's receive sequence variables, and what else the half needs.
+#[derive(Debug)]
+pub(crate) struct Receiver {
+    pub(crate) irs: SeqNumber,
+    pub(crate) nxt: SeqNumber,
+    /// `nxt` when the window was advertised last, and that window.
+    pub(crate) wup: SeqNumber,
+    pub(crate) wnd: u32,
+    /// By how much the window field of our segments is shifted.
+    pub(crate) wscale: u8,
+    /// The largest segment that we announced to take.
+    pub(crate) advertised_mss: u16,
+    /// Bytes that may lie unread: autotuning and SO_RCVBUF move it.
+    pub(crate) limit: u32,
+    /// What has arrived beyond `nxt`.
+    pub(crate) ahead: RangeSet,
+    /// Where the stream ends, once that is known.
+    pub(crate) fin: Option<SeqNumber>,
+    /// RFC 2018 section 4: the blocks reported last, the most recent one first.
+    blocks: SackBlocks,
+    /// RFC 2883: what arrived twice, until it is reported.
+    duplicate: Option<(SeqNumber, SeqNumber)>,
+    pub(crate) ack: AckPolicy,
+    pub(crate) tune: super::tune::ReceiveTuning,
+    pub(crate) bytes: u64,
+    pub(crate) segments_in: u32,
+    pub(crate) data_segments_in: u32,
+}
+
+/// When to acknowledge (RFC 9293 section 3.8.6.3, and Linux's quick acknowledgements at the start of a stream).
+#[derive(Debug)]
+pub(crate) struct AckPolicy {
+    /// Something is not acknowledged yet.
+    pub(crate) scheduled: bool,
+    /// At once.
+    pub(crate) now: bool,
+    /// Duplicates that a sender without SACK counts.
+    pub(crate) duplicates: u8,
+    pub(crate) deadline: Option<Instant>,
+    /// Acknowledgements that are not to be delayed.
+    pub(crate) quick: u8,
+    /// The application answers: an acknowledgement can travel with the answer.
+    pub(crate) interactive: bool,
+    /// The delay; zero before the first data.
+    pub(crate) delay: Duration,
+    /// TCP_QUICKACK off and on again are remembered so.
+    pub(crate) received_at: Instant,
+    /// The size of the other end's segments.
+    pub(crate) mss: u16,
+    /// A segment smaller than that with PSH.
+    pub(crate) pushed: bool,
+}
+
+/// Linux's TCP_ATO_MIN and TCP_DELACK_MIN. RFC 9293 section 3.8.6.3 allows up to half a second.
+pub(crate) const MIN_DELAY: Duration = Duration::from_millis(40);
+const MAX_DELAY: Duration = Duration::from_millis(200);
+/// TCP_MAX_QUICKACKS.
+const MAX_QUICK: u8 = 16;
+
+impl Receiver {
+    pub(crate) fn new(limit: u32) -> Self {
+        Self {
+            irs: SeqNumber::new(0),
+            nxt: SeqNumber::new(0),
+            wup: SeqNumber::new(0),
+            wnd: 0,
+            wscale: 0,
+            advertised_mss: super::DEFAULT_MSS,
+            limit,
+            ahead: RangeSet::default(),
+            fin: None,
+            blocks: SackBlocks::default(),
+            duplicate: None,
+            ack: AckPolicy::new(),
+            tune: super::tune::ReceiveTuning::default(),
+            bytes: 0,
+            segments_in: 0,
+            data_segments_in: 0,
+        }
+    }
+
+    /// The other end's SYN.
+    pub(crate) fn begin(&mut self, irs: SeqNumber) {
+        self.irs = irs;
+        self.nxt = irs + 1;
+        self.wup = self.nxt;
+        self.tune.begin(self.nxt);
+    }
+
+    /// What is left of the advertised window.
+    pub(crate) fn window(&self) -> u32 {
+        (self.wup + self.wnd).saturating_since(self.nxt)
+    }
+
+    /// RFC 9293 section 3.10.7.4, first step. The left edge is that of the last acknowledgement, as in Linux, so that
+    /// what the other end sends again for the loss of one is still looked at.
+    pub(crate) fn is_acceptable(&self, seq: SeqNumber, end: SeqNumber) -> bool {
+        end.at_or_after(self.wup) && seq.at_or_before(self.nxt + self.window())
+    }
+
+    /// Stores data that is in the window, in or out of order, and answers how much has become readable.
+    pub(crate) fn store(
+        &mut self,
+        config: &Config,
+        buffer: &mut impl ReceiveBuffer,
+        mut seq: SeqNumber,
+        mut data: &[u8],
+    ) -> Stored {
+        if seq.before(self.nxt) {
+            let known = self.nxt.since(seq) as usize;
+            if known >= data.len() {
+                return Stored::Nothing;
+            }
+            data = &data[known..];
+            seq = self.nxt;
+        }
+        let offset = seq.since(self.nxt) as usize;
+        // What does not fit was not promised; a buffer that shrank is not written beyond either.
+        let room = (self.window() as usize).min(buffer.free()).saturating_sub(offset);
+        if room == 0 && !data.is_empty() {
+            return Stored::NoRoom;
+        }
+        let data = &data[..data.len().min(room)];
+        let end = seq + data.len() as u32;
+        if offset == 0 && self.ahead.is_empty() {
+            buffer.write_at(0, data);
+            self.advance(buffer, end);
+            return Stored::InOrder;
+        }
+        if offset > 0 && self.ahead.contains(seq, end) {
+            return Stored::Again(seq, end);
+        }
+        let behind_all = self.ahead.last().is_none_or(|(_, last)| seq.after(last));
+        if offset > 0 && self.ahead.len() >= config.max_out_of_order {
+            // The farthest range is the one that is of use last.
+            if behind_all {
+                return Stored::NoRoom;
+            }
+            self.ahead.pop_last();
+        }
+        buffer.write_at(offset, data);
+        let merged = self.ahead.insert(seq, end);
+        if merged.0 == self.nxt {
+            self.ahead.pop_first();
+            self.advance(buffer, merged.1);
+            Stored::FilledGap
+        } else {
+            self.remember_block(merged);
+            Stored::OutOfOrder
+        }
+    }
+
+    fn advance(&mut self, buffer: &mut impl ReceiveBuffer, to: SeqNumber) {
+        let count = to.since(self.nxt);
+        buffer.commit(count as usize);
+        self.bytes += u64::from(count);
+        self.nxt = to;
+        if !self.blocks.is_empty() {
+            self.prune_blocks();
+        }
+    }
+
+    /// RFC 2018 section 4: the block that contains the newest segment comes first, then those reported before.
+    fn remember_block(&mut self, newest: (SeqNumber, SeqNumber)) {
+        let mut blocks = SackBlocks::default();
+        blocks.push(newest);
+        for &(start, end) in self.blocks.as_slice() {
+            let swallowed = start.at_or_after(newest.0) && end.at_or_before(newest.1);
+            if !swallowed {
+                blocks.push((start, end));
+            }
+        }
+        self.blocks = blocks;
+    }
+
+    fn prune_blocks(&mut self) {
+        let mut blocks = SackBlocks::default();
+        for &(start, end) in self.blocks.as_slice() {
+            if start.after(self.nxt) && self.ahead.contains(start, end) {
+                blocks.push((start, end));
+            }
+        }
+        self.blocks = blocks;
+    }
+
+    /// RFC 2883: `start..end` arrived once more.
+    pub(crate) fn note_duplicate(&mut self, config: &Config, start: SeqNumber, end: SeqNumber) {
+        if config.dsack && start.before(end) {
+            self.duplicate = Some((start, end));
+        }
+    }
+
+    /// What to report; a duplicate is reported once.
+    pub(crate) fn take_blocks(&mut self, max: usize) -> SackBlocks {
+        let mut blocks = SackBlocks::default();
+        if let Some(duplicate) = self.duplicate.take() {
+            blocks.push(duplicate);
+        }
+        for &block in self.blocks.as_slice() {
+            if blocks.as_slice().len() < max {
+                blocks.push(block);
+            }
+        }
+        blocks
+    }
+
+    /// How many blocks would be reported.
+    pub(crate) fn block_count(&self) -> usize {
+        self.blocks.as_slice().len() + usize::from(self.duplicate.is_some())
+    }
+
+    pub(crate) fn first_blocks(&self) -> &[(SeqNumber, SeqNumber)] {
+        self.blocks.as_slice()
+    }
+
+    /// The window to advertise, in bytes: RFC 9293 section 3.8.6.2.2 (silly window avoidance), and never less than was
+    /// promised (section 3.8.6).
+    pub(crate) fn choose_window(&self, readable: usize, capacity: usize) -> u32 {
+        let current = self.window();
+        let chosen = self.offer(readable, capacity);
+        if chosen >= current {
+            return chosen.min(u32::from(u16::MAX) << self.wscale);
+        }
+        // Rounded up, so that a scaled window does not take back what was promised.
+        let unit = 1u32 << self.wscale;
+        current.div_ceil(unit) * unit
+    }
+
+    fn offer(&self, readable: usize, capacity: usize) -> u32 {
+        let full = u32::try_from(capacity).unwrap_or(u32::MAX).min(self.limit);
+        let free = full.saturating_sub(u32::try_from(readable).unwrap_or(u32::MAX));
+        let mss = u32::from(self.ack.mss).min(full).max(1);
+        // Linux says sixteenth where RFC 1122 section 4.2.3.3 says half: it opens sooner.
+        if free < full / 16 || free < mss {
+            return 0;
+        }
+        if self.wscale > 0 {
+            let unit = 1u32 << self.wscale;
+            return free.div_ceil(unit).saturating_mul(unit).min(full.max(free) / unit * unit);
+        }
+        // Without scale, whole segments, unless the window is just right already.
+        let current = self.window();
+        if current > free.saturating_sub(mss) && current <= free { current } else { free / mss * mss }
+    }
+
+    /// A window was advertised.
+    pub(crate) fn advertised(&mut self, window: u32) {
+        self.wnd = window;
+        self.wup = self.nxt;
+    }
+}
+
+/// What became of data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stored {
+    /// It was the next.
+    InOrder,
+    /// It was the next, and so is what waited behind it.
+    FilledGap,
+    /// Something before it is missing.
+    OutOfOrder,
+    /// It was there, out of order.
+    Again(SeqNumber, SeqNumber),
+    /// All of it was there.
+    Nothing,
+    /// There is no room for it.
+    NoRoom,
+}
+
+impl AckPolicy {
+    fn new() -> Self {
+        Self {
+            scheduled: false,
+            now: false,
+            duplicates: 0,
+            deadline: None,
+            quick: 0,
+            interactive: false,
+            delay: Duration::ZERO,
+            received_at: Instant::ZERO,
+            mss: 536,
+            pushed: false,
+        }
+    }
+
+    /// Data arrived (Linux's `tcp_event_data_recv`).
+    pub(crate) fn on_data(&mut self, now: Instant, segment: usize, push: bool, window: u32, limit_mss: u16, rto: Duration) {
+        self.scheduled = true;
+        let segment = u16::try_from(segment).unwrap_or(u16::MAX).min(limit_mss);
+        if segment >= self.mss {
+            self.mss = segment;
+        } else {
+            self.pushed |= push;
+        }
+        let gap = now - self.received_at;
+        if self.delay.is_zero() {
+            self.raise_quick(window, MAX_QUICK);
+            self.delay = MIN_DELAY;
+        } else if gap <= MIN_DELAY / 2 {
+            self.delay = self.delay / 2 + MIN_DELAY / 2;
+        } else if gap < self.delay {
+            self.delay = (self.delay / 2 + gap).min(rto);
+        } else if gap > rto {
+            // A long silence: the sender may be in slow start again.
+            self.raise_quick(window, MAX_QUICK);
+        }
+        self.received_at = now;
+    }
+
+    fn raise_quick(&mut self, window: u32, max: u8) {
+        let half = u8::try_from(window / (2 * u32::from(self.mss).max(1))).unwrap_or(u8::MAX);
+        self.quick = self.quick.max(half.max(2).min(max));
+    }
+
+    /// Something is out of order: the sender needs to know.
+    pub(crate) fn enter_quick(&mut self, window: u32) {
+        self.raise_quick(window, MAX_QUICK);
+        self.interactive = false;
+        self.delay = MIN_DELAY;
+    }
+
+    pub(crate) fn is_quick(&self) -> bool {
+        self.quick > 0 && !self.interactive
+    }
+
+    /// A delayed acknowledgement: RFC 9293 section 3.8.6.3.
+    pub(crate) fn delay(&mut self, now: Instant, srtt: Option<Duration>) {
+        let mut delay = self.delay.max(MIN_DELAY);
+        if delay > MIN_DELAY {
+            let mut most = if self.interactive { MAX_DELAY } else { Duration::from_millis(500) };
+            if let Some(srtt) = srtt {
+                most = most.min(srtt.max(MIN_DELAY));
+            }
+            delay = delay.min(most);
+        }
+        let at = now + delay.min(MAX_DELAY);
+        self.deadline = Some(self.deadline.map_or(at, |old| old.min(at)));
+    }
+
+    /// The delay is over.
+    pub(crate) fn on_timeout(&mut self, rto: Duration) {
+        self.deadline = None;
+        if !self.scheduled {
+            return;
+        }
+        if self.interactive {
+            // The application did not answer in time.
+            self.interactive = false;
+            self.delay = MIN_DELAY;
+        } else {
+            self.delay = (self.delay * 2).min(rto);
+        }
+        self.now = true;
+    }
+
+    /// An acknowledgement left, alone or with data.
+    pub(crate) fn on_sent(&mut self) {
+        self.scheduled = false;
+        self.now = false;
+        self.deadline = None;
+        self.pushed = false;
+        self.duplicates = self.duplicates.saturating_sub(1);
+        if self.quick > 0 {
+            self.quick -= 1;
+            if self.quick == 0 {
+                self.delay = MIN_DELAY;
+            }
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Buffers that follow the speed of a connection: dynamic right-sizing for the receiver, and the congestion window for
+//! the sender, as in Linux.
+
+use core::time::Duration;
+
+use super::config::Config;
+use crate::seq::SeqNumber;
+use crate::time::Instant;
+
+/// How fast the application takes data, measured over round trips.
+#[derive(Debug, Default)]
+pub(crate) struct ReceiveTuning {
+    /// When the measurement began, and where in the stream.
+    since: Instant,
+    from: SeqNumber,
+    /// What the application took in the last round trip.
+    space: u32,
+    /// The least round-trip time seen by the receiver.
+    rtt: Duration,
+    /// Without timestamps: when the window that began then is used up, a round trip has passed.
+    round_since: Instant,
+    round_end: SeqNumber,
+    /// The application has set SO_RCVBUF.
+    pub(crate) fixed: bool,
+}
+
+impl ReceiveTuning {
+    pub(crate) fn begin(&mut self, nxt: SeqNumber) {
+        self.from = nxt;
+        self.round_end = nxt;
+    }
+
+    pub(crate) fn rtt(&self) -> Duration {
+        self.rtt
+    }
+
+    pub(crate) fn space(&self) -> u32 {
+        self.space
+    }
+
+    /// A full segment echoed a timestamp.
+    pub(crate) fn on_echo(&mut self, age: Duration) {
+        self.on_rtt(age.max(Duration::from_millis(1)), false);
+    }
+
+    /// Data arrived on a connection without timestamps.
+    pub(crate) fn on_data(&mut self, now: Instant, nxt: SeqNumber, window: u32) {
+        if self.round_since != Instant::ZERO {
+            if nxt.before(self.round_end) {
+                return;
+            }
+            self.on_rtt((now - self.round_since).max(Duration::from_micros(1)), true);
+        }
+        self.round_since = now;
+        self.round_end = nxt + window;
+    }
+
+    fn on_rtt(&mut self, sample: Duration, at_most: bool) {
+        if self.rtt.is_zero() {
+            self.rtt = sample;
+        } else if at_most {
+            // Only an upper bound: the sender may not have used the window.
+            self.rtt = self.rtt.min(sample);
+        } else {
+            self.rtt = (self.rtt * 7 + sample) / 8;
+        }
+    }
+
+    /// The application took data up to `copied`. Answers the new limit, if it is to grow (Linux's
+    /// `tcp_rcv_space_adjust`).
+    pub(crate) fn on_read(&mut self, config: &Config, now: Instant, copied: SeqNumber, limit: u32, mss: u16) -> Option<u32> {
+        if self.since == Instant::ZERO {
+            self.since = now;
+            self.from = copied;
+            self.space = limit.min(u32::from(mss) * config.initial_window);
+            return None;
+        }
+        if self.rtt.is_zero() || now - self.since < self.rtt {
+            return None;
+        }
+        let taken = copied.since(self.from);
+        let before = core::mem::replace(&mut self.space, self.space.max(taken));
+        self.since = now;
+        self.from = copied;
+        if taken <= before || !config.moderate_receive_buffer || self.fixed {
+            return None;
+        }
+        // Twice what was taken, since a sender in slow start sends twice as much in the next round trip; and more if it
+        // grew faster.
+        let window = u64::from(taken) * 2 + 16 * u64::from(mss);
+        let growth = window * u64::from(taken - before) / u64::from(before.max(1));
+        let wanted = u32::try_from(window + 2 * growth).unwrap_or(u32::MAX).min(config.receive_buffer.1);
+        (wanted > limit).then_some(wanted)
+    }
+}
+
+/// The send buffer that a window of `cwnd` segments needs: what is in flight, and as much again for what is sent in the
+/// next round trip (Linux's `tcp_sndbuf_expand`).
+pub(crate) fn send_limit(config: &Config, limit: u32, cwnd: u32, mss: u16) -> u32 {
+    let wanted = u64::from(cwnd.max(config.initial_window)) * u64::from(mss) * 2;
+    u32::try_from(wanted).unwrap_or(u32::MAX).min(config.send_buffer.1).max(limit)
+}
