@@ -22,6 +22,8 @@ extern crate std;
 
 pub mod buffer;
 pub mod checksum;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod icmp;
 pub mod ip;
 pub mod neighbour;

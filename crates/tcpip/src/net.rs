@@ -321,8 +321,8 @@ impl Network {
             // Groups need no route as long as there is one link for them.
             let group = destination.is_multicast() || destination == IpAddr::V4(Ipv4Addr::BROADCAST);
             let version = |ours: &&Assigned| ours.address.is_ipv4() == destination.is_ipv4();
-            let link = self.addresses.iter().filter(version).map(|ours| ours.interface);
-            let interface = link.filter(|interface| *interface != InterfaceId::LOOPBACK).next()?;
+            let mut links = self.addresses.iter().filter(version).map(|ours| ours.interface);
+            let interface = links.find(|interface| *interface != InterfaceId::LOOPBACK)?;
             group.then_some(Route { gateway: None, interface })
         })
     }
