@@ -22,6 +22,7 @@ extern crate std;
 
 pub mod buffer;
 pub mod checksum;
+pub mod error;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 pub mod icmp;
@@ -31,6 +32,7 @@ pub mod net;
 pub mod ready;
 pub mod seq;
 pub mod slab;
+pub mod stack;
 pub mod table;
 pub mod tcp;
 pub mod time;

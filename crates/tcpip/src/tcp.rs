@@ -1,7 +1,42 @@
 //! TCP.
+//!
+//! Reading order: [`config`] (what can be set), [`state`], `conn` (a connection), its halves `sender` and `receiver`,
+//! `input` (a segment arrives), `output` (what leaves), `recovery` (what is lost), `timers`, `calls` (what an application
+//! asks), `listen` with `cookies` and `timewait` (connections before and after), [`congestion`].
 
+pub(crate) mod calls;
+pub mod config;
 pub mod congestion;
+pub(crate) mod conn;
+pub(crate) mod context;
+pub(crate) mod cookies;
+pub(crate) mod endpoint;
+pub(crate) mod input;
+pub(crate) mod listen;
+pub(crate) mod output;
 pub mod pacing;
+pub(crate) mod pmtu;
 pub mod prr;
+pub(crate) mod ranges;
 pub mod rate;
+pub(crate) mod receiver;
+pub(crate) mod recovery;
+pub(crate) mod route;
 pub mod rtt;
+pub(crate) mod secrets;
+pub(crate) mod sender;
+pub mod state;
+pub(crate) mod timers;
+pub(crate) mod timewait;
+pub(crate) mod tune;
+
+pub use calls::How;
+pub use config::Config;
+pub use conn::SocketOptions;
+pub use context::Counters;
+pub use state::State;
+
+/// RFC 9293 section 3.7.1: the size of segments when nothing is said about it.
+pub(crate) const DEFAULT_MSS: u16 = 536;
+/// The same for IPv6.
+pub(crate) const DEFAULT_MSS_V6: u16 = 1220;

@@ -76,7 +76,9 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
 
     /// Whether nothing more will arrive, or is wanted.
     pub(crate) fn is_at_end(&self) -> bool {
-        self.read_closed || self.state == State::Closed || self.receiver.fin.is_some_and(|fin| fin.before(self.receiver.nxt))
+        self.read_closed
+            || self.state == State::Closed
+            || self.receiver.fin.is_some_and(|fin| fin.before(self.receiver.nxt))
     }
 
     /// The application has taken data: is the window to be announced (RFC 9293 section 3.8.6.2.2), or the data
@@ -99,7 +101,8 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             receiver.ack.now = true;
         }
         let window = receiver.window();
-        if !receiver.ack.now && self.state.can_receive() && u64::from(window) * 2 <= u64::from(receiver.limit) {
+        if !receiver.ack.now && self.state.can_receive() && u64::from(window) * 2 <= u64::from(receiver.limit)
+        {
             let offer = receiver.choose_window(readable, self.rx.capacity());
             if offer > 0 && u64::from(offer) >= u64::from(window) * 2 {
                 receiver.ack.now = true;

@@ -63,6 +63,7 @@ pub(crate) struct Connection<S, R> {
     pub(crate) paced: bool,
     /// The listener to whose queue it belongs until it is accepted.
     pub(crate) listener: Option<crate::slab::Key>,
+    pub(crate) path: super::route::CachedPath,
 }
 
 /// What leaves before anything else.
@@ -258,6 +259,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             sent_since: false,
             paced: false,
             listener: None,
+            path: super::route::CachedPath::default(),
         }
     }
 
@@ -385,6 +387,27 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
     /// Whether the FIN is still to be sent for the first time.
     pub(crate) fn fin_unsent(&self) -> bool {
         self.fin_queued && !self.fin_acked && self.sender.nxt.at_or_before(self.data_end())
+    }
+
+    /// Changes options, and what follows from them.
+    pub(crate) fn change_options(&mut self, cx: &mut Context<'_>, change: impl FnOnce(&mut SocketOptions)) {
+        let before = self.options.clone();
+        change(&mut self.options);
+        if self.options.algorithm != before.algorithm
+            && let Some(algorithm) = self.options.algorithm
+        {
+            self.sender.control.set_algorithm(algorithm.build());
+        }
+        if self.options.receive_buffer != before.receive_buffer
+            && let Some(limit) = self.options.receive_buffer
+        {
+            self.receiver.limit = limit.min(u32::try_from(self.rx.capacity()).unwrap_or(u32::MAX));
+            self.receiver.tune.fixed = true;
+        }
+        if self.options.max_segment != before.max_segment {
+            self.update_mss(cx.config);
+        }
+        self.start_keepalive(cx);
     }
 
     /// The connection is over.

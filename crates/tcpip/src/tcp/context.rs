@@ -66,7 +66,13 @@ impl Reply {
 }
 
 /// A header without window and options.
-pub(crate) fn bare(local: SocketAddr, remote: SocketAddr, seq: SeqNumber, ack: SeqNumber, flags: Flags) -> Header {
+pub(crate) fn bare(
+    local: SocketAddr,
+    remote: SocketAddr,
+    seq: SeqNumber,
+    ack: SeqNumber,
+    flags: Flags,
+) -> Header {
     Header {
         src_port: local.port(),
         dst_port: remote.port(),

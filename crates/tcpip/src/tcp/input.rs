@@ -91,7 +91,8 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             // RFC 5961 section 3.2, and Linux's addition: behind the last block that we reported is right as well,
             // because that is what the other end's SND.NXT can look like to it.
             let behind_blocks =
-                self.receiver.first_blocks().iter().map(|&(_, end)| end).reduce(SeqNumber::later) == Some(header.seq);
+                self.receiver.first_blocks().iter().map(|&(_, end)| end).reduce(SeqNumber::later)
+                    == Some(header.seq);
             if header.seq == self.receiver.nxt || behind_blocks || self.is_reset_behind(header.seq) {
                 self.on_reset(cx);
             } else {
@@ -131,12 +132,15 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
 
     /// RFC 5961 section 3.2's case of a reset from before the other end's FIN (Linux's `tcp_reset_check`).
     fn is_reset_behind(&self, seq: SeqNumber) -> bool {
-        seq + 1 == self.receiver.nxt && matches!(self.state, State::CloseWait | State::LastAck | State::Closing)
+        seq + 1 == self.receiver.nxt
+            && matches!(self.state, State::CloseWait | State::LastAck | State::Closing)
     }
 
     /// A pure acknowledgement that was overtaken by another says nothing wrong (Linux's `tcp_disordered_ack`).
     fn is_disordered_ack(&self, cx: &Context<'_>, segment: &Segment<'_>) -> bool {
-        let (Some(clock), Some(stamps)) = (&self.clock, segment.header.options.timestamps) else { return false };
+        let (Some(clock), Some(stamps)) = (&self.clock, segment.header.options.timestamps) else {
+            return false;
+        };
         let header = segment.header;
         let window = u32::from(header.window) << self.sender.wscale;
         segment.len() == 0
@@ -260,7 +264,9 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             self.on_fin_acked(cx);
         }
         if self.sender.packets_out() == 0 && matches!(self.sender.timer, Timer::ZeroWindow(_)) {
-            if self.unsent().min(self.current_mss()) <= self.sender.window_end().saturating_since(self.sender.nxt) {
+            if self.unsent().min(self.current_mss())
+                <= self.sender.window_end().saturating_since(self.sender.nxt)
+            {
                 self.sender.timer = Timer::Idle;
                 self.sender.backoff = 0;
             } else {

@@ -1,7 +1,7 @@
 //! What leaves now (RFC 9293 section 3.8.6, RFC 5681, RFC 8985).
 
-use super::conn::{Connection, Pending};
 use super::congestion::Transmitted;
+use super::conn::{Connection, Pending};
 use super::context::Context;
 use super::pacing::Pacer;
 use super::recovery::TailProbe;
@@ -31,6 +31,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             State::SynSent | State::SynReceived => self.transmit_syn(cx),
             _ => self
                 .transmit_probe(cx)
+                .or_else(|| self.transmit_instead_of_lost(cx))
                 .or_else(|| self.transmit_lost(cx))
                 .or_else(|| self.transmit_new(cx))
                 .or_else(|| self.transmit_ack(cx)),
@@ -127,6 +128,21 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         };
         self.sender.timer = Timer::Retransmit(cx.now + self.sender.rto(cx.config));
         Some(outgoing)
+    }
+
+    /// RFC 5682 section 2.1 step 2b: after a time-out that may be spurious, new data goes first. If there is none, or no
+    /// room for it, it cannot be found out, and the time-out counts.
+    fn transmit_instead_of_lost(&mut self, cx: &mut Context<'_>) -> Option<Outgoing> {
+        if !self.sender.recovery.prefer_new {
+            return None;
+        }
+        let outgoing = self.transmit_new(cx);
+        let sent = self.sender.nxt.after(self.sender.recovery.high_seq);
+        if outgoing.is_none() && !sent && !self.paced {
+            self.sender.recovery.prefer_new = false;
+            self.sender.recovery.frto = false;
+        }
+        outgoing
     }
 
     /// What is lost is sent again before anything new (RFC 6675 section 5, step C).
@@ -262,7 +278,11 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
     /// Sends up to `most` segments again, from `name` on.
     fn send_again(&mut self, cx: &mut Context<'_>, name: u64, most: u32) -> Outgoing {
         let mss = self.current_mss();
-        if self.sender.board.get(name).is_some_and(|record| record.end.since(record.start) > u32::from(self.sender.mss) + 1)
+        if self
+            .sender
+            .board
+            .get(name)
+            .is_some_and(|record| record.end.since(record.start) > u32::from(self.sender.mss) + 1)
         {
             self.sender.board.split(u32::from(self.sender.mss)); // the path became narrower
         }
@@ -282,7 +302,8 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         let fin = end.after(data_end);
         let len = end.earlier(data_end).since(start);
         self.sender.note_retransmission(cx.now, segments);
-        self.sender.counters.total_retransmits = self.sender.counters.total_retransmits.wrapping_add(segments);
+        self.sender.counters.total_retransmits =
+            self.sender.counters.total_retransmits.wrapping_add(segments);
         self.sender.counters.bytes_retransmitted += u64::from(len);
         cx.counters.retrans_segs += u64::from(segments);
         self.sent(cx, len, segments);
@@ -334,7 +355,8 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         let window = window.min(u32::from(u16::MAX) << self.receiver.wscale);
         self.receiver.advertised(window);
         self.receiver.ack.on_sent();
-        let mut options = Options { timestamps: self.clock.map(|clock| clock.stamps(cx.now)), ..Options::default() };
+        let mut options =
+            Options { timestamps: self.clock.map(|clock| clock.stamps(cx.now)), ..Options::default() };
         if self.sender.sack {
             options.sack = self.receiver.take_blocks(self.max_blocks());
         }
@@ -352,17 +374,6 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
 
     /// Nothing more leaves now: why?
     fn run_dry(&mut self, cx: &mut Context<'_>) {
-        if self.sender.recovery.prefer_new {
-            // RFC 5682 section 2.1 step 2b: no new data could be sent, so it cannot be found out.
-            let sent_new = self.sender.nxt.after(self.sender.recovery.high_seq);
-            self.sender.recovery.prefer_new = false;
-            if !sent_new {
-                self.sender.recovery.frto = false;
-                if self.sender.board.has_waiting() {
-                    self.events_pending_transmit();
-                }
-            }
-        }
         if !self.state.can_transmit() {
             return;
         }
@@ -390,11 +401,6 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         if packets_out == 0 && has_more && !self.paced && matches!(self.sender.timer, Timer::Idle) {
             self.sender.timer = Timer::ZeroWindow(cx.now + self.sender.rto(cx.config));
         }
-    }
-
-    /// A decision made while nothing could leave lets something leave.
-    fn events_pending_transmit(&mut self) {
-        self.paced = true;
     }
 }
 

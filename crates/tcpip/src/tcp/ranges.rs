@@ -32,7 +32,12 @@ impl RangeSet {
     }
 
     /// Calls `missing` for each part of `start..end` that is not in the set.
-    pub(crate) fn gaps(&self, start: SeqNumber, end: SeqNumber, mut missing: impl FnMut(SeqNumber, SeqNumber)) {
+    pub(crate) fn gaps(
+        &self,
+        start: SeqNumber,
+        end: SeqNumber,
+        mut missing: impl FnMut(SeqNumber, SeqNumber),
+    ) {
         let from = self.ranges.partition_point(|&(_, e)| e.at_or_before(start));
         let mut at = start;
         for &(s, e) in &self.ranges[from..] {
@@ -109,7 +114,10 @@ mod tests {
     use proptest::prelude::*;
 
     fn numbers(set: &RangeSet, base: u32) -> BTreeSet<u32> {
-        set.as_slice().iter().flat_map(|&(s, e)| s.get().wrapping_sub(base)..e.get().wrapping_sub(base)).collect()
+        set.as_slice()
+            .iter()
+            .flat_map(|&(s, e)| s.get().wrapping_sub(base)..e.get().wrapping_sub(base))
+            .collect()
     }
 
     proptest! {

@@ -295,7 +295,15 @@ impl AckPolicy {
     }
 
     /// Data arrived (Linux's `tcp_event_data_recv`).
-    pub(crate) fn on_data(&mut self, now: Instant, segment: usize, push: bool, window: u32, limit_mss: u16, rto: Duration) {
+    pub(crate) fn on_data(
+        &mut self,
+        now: Instant,
+        segment: usize,
+        push: bool,
+        window: u32,
+        limit_mss: u16,
+        rto: Duration,
+    ) {
         self.scheduled = true;
         let segment = u16::try_from(segment).unwrap_or(u16::MAX).min(limit_mss);
         if segment >= self.mss {

@@ -84,7 +84,9 @@ impl Sender {
         let blocks = a.sack.as_slice();
         let duplicate = match *blocks {
             [first, ..] if first.0.before(a.ack) => Some(first),
-            [first, second, ..] if first.0.at_or_after(second.0) && first.1.at_or_before(second.1) => Some(first),
+            [first, second, ..] if first.0.at_or_after(second.0) && first.1.at_or_before(second.1) => {
+                Some(first)
+            }
             _ => None,
         };
         if let Some(block) = duplicate {
@@ -219,7 +221,9 @@ impl Sender {
         let state = self.recovery.state;
         let third = state < CongestionState::Recovery && self.board.sacked_out() >= self.recovery.reordering;
         let partial = state >= CongestionState::Recovery && advanced;
-        if (third || partial) && self.board.first().is_some_and(|first| !first.is_lost() || first.is_retransmitted()) {
+        if (third || partial)
+            && self.board.first().is_some_and(|first| !first.is_lost() || first.is_retransmitted())
+        {
             let name = self.board.first_name();
             self.take_for_lost(name);
         }
@@ -254,8 +258,10 @@ impl Sender {
         }
         // RFC 8985 section 6.3: the first segment, and what RACK takes for lost; what was just sent is not.
         let first = self.board.first().map(|first| first.start);
-        let recent = |record: &Record| self.sack && Some(record.start) != first && self.is_recent(now, record);
-        let lost: alloc::vec::Vec<u64> = self.board.names_where(|record| !record.is_sacked() && !recent(record));
+        let recent =
+            |record: &Record| self.sack && Some(record.start) != first && self.is_recent(now, record);
+        let lost: alloc::vec::Vec<u64> =
+            self.board.names_where(|record| !record.is_sacked() && !recent(record));
         for name in lost {
             self.take_for_lost(name);
         }
@@ -267,7 +273,9 @@ impl Sender {
         }
         let in_flight = self.in_flight();
         self.control.enter_loss(now, in_flight, again);
-        if self.recovery.state <= CongestionState::Disorder && self.board.sacked_out() >= self.recovery.reordering {
+        if self.recovery.state <= CongestionState::Disorder
+            && self.board.sacked_out() >= self.recovery.reordering
+        {
             self.recovery.reordering = self.recovery.reordering.min(config.reordering);
         }
         self.recovery.state = CongestionState::Loss;
@@ -330,7 +338,9 @@ impl Sender {
             self.recovery.retransmitted_at = None;
         }
         if self.recovery.state != CongestionState::Cwr {
-            let disorder = self.board.sacked_out() > 0 || self.board.lost_out() > 0 || self.board.retransmitted_out() > 0;
+            let disorder = self.board.sacked_out() > 0
+                || self.board.lost_out() > 0
+                || self.board.retransmitted_out() > 0;
             let state = if disorder || self.recovery.undo_marker.is_some() {
                 CongestionState::Disorder
             } else {

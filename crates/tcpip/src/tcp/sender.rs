@@ -190,7 +190,8 @@ impl Sender {
         self.update_reordering_window();
         self.take_tail_probe(a, &mut round);
         let duplicate = !(round.advanced || a.carries_more);
-        let dubious = duplicate || round.sacked || round.dsacked || self.recovery.state != CongestionState::Open;
+        let dubious =
+            duplicate || round.sacked || round.dsacked || self.recovery.state != CongestionState::Open;
         if dubious {
             let duplicates = if duplicate && !round.dsacked { a.segments.max(1) } else { 0 };
             self.recover(config, a.now, a.echoed, duplicates, &mut round);
@@ -198,7 +199,11 @@ impl Sender {
         let lost = self.recovery.lost_total.wrapping_sub(round.lost_before);
         let min_rtt = self.min_rtt.get();
         let sample = self.rate.finish(a.now, lost, min_rtt);
-        self.recovery.on_rate_sample(&mut self.rack, sample.as_ref().map(|s| s.prior_delivered), self.rate.delivered());
+        self.recovery.on_rate_sample(
+            &mut self.rack,
+            sample.as_ref().map(|s| s.prior_delivered),
+            self.rate.delivered(),
+        );
         self.control.on_ack(&Ack {
             now: a.now,
             delivered: self.rate.delivered().wrapping_sub(round.delivered_before),
@@ -212,7 +217,8 @@ impl Sender {
         self.update_pacing(config);
         if self.packets_out() == 0 {
             self.timer = Timer::Idle;
-        } else if round.rearm && !matches!(self.timer, Timer::Reorder(_)) || matches!(self.timer, Timer::Idle) {
+        } else if round.rearm && !matches!(self.timer, Timer::Reorder(_)) || matches!(self.timer, Timer::Idle)
+        {
             self.arm(config, a.now);
         }
         Progress { acked }
@@ -231,7 +237,8 @@ impl Sender {
                 round.retransmission_acked = true;
             } else {
                 if record.start.before(round.highest_sacked) {
-                    round.reordered_from = Some(round.reordered_from.map_or(record.start, |s| s.earlier(record.start)));
+                    round.reordered_from =
+                        Some(round.reordered_from.map_or(record.start, |s| s.earlier(record.start)));
                 }
                 if !record.end.after(self.recovery.high_seq) {
                     round.original_acked = true;

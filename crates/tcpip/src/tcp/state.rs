@@ -27,10 +27,7 @@ impl State {
 
     /// Whether data, or the FIN, may still have to be sent.
     pub const fn can_transmit(self) -> bool {
-        matches!(
-            self,
-            Self::Established | Self::CloseWait | Self::FinWait1 | Self::Closing | Self::LastAck
-        )
+        matches!(self, Self::Established | Self::CloseWait | Self::FinWait1 | Self::Closing | Self::LastAck)
     }
 
     /// Whether data may still arrive.

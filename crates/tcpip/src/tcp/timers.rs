@@ -108,9 +108,10 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             return;
         }
         let too_many = if self.orphaned { cx.config.orphan_retries } else { cx.config.retries };
-        let too_long = self.options.user_timeout.is_some_and(|limit| {
-            self.sender.probes > 0 && cx.now - self.heard_at >= limit
-        });
+        let too_long = self
+            .options
+            .user_timeout
+            .is_some_and(|limit| self.sender.probes > 0 && cx.now - self.heard_at >= limit);
         if self.sender.probes >= too_many || too_long {
             return self.give_up(cx);
         }

@@ -68,7 +68,14 @@ impl ReceiveTuning {
 
     /// The application took data up to `copied`. Answers the new limit, if it is to grow (Linux's
     /// `tcp_rcv_space_adjust`).
-    pub(crate) fn on_read(&mut self, config: &Config, now: Instant, copied: SeqNumber, limit: u32, mss: u16) -> Option<u32> {
+    pub(crate) fn on_read(
+        &mut self,
+        config: &Config,
+        now: Instant,
+        copied: SeqNumber,
+        limit: u32,
+        mss: u16,
+    ) -> Option<u32> {
         if self.since == Instant::ZERO {
             self.since = now;
             self.from = copied;
@@ -79,7 +86,8 @@ impl ReceiveTuning {
             return None;
         }
         let taken = copied.since(self.from);
-        let before = core::mem::replace(&mut self.space, self.space.max(taken));
+        let before = self.space;
+        self.space = before.max(taken);
         self.since = now;
         self.from = copied;
         if taken <= before || !config.moderate_receive_buffer || self.fixed {

@@ -22,7 +22,11 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             return;
         }
         let data_end = header.seq + segment.payload.len() as u32;
-        if self.read_closed && data_end.after(self.receiver.nxt) && !segment.payload.is_empty() && self.orphaned {
+        if self.read_closed
+            && data_end.after(self.receiver.nxt)
+            && !segment.payload.is_empty()
+            && self.orphaned
+        {
             // RFC 2525 section 2.17: nobody will read it, and the other end should know.
             cx.counters.tcp_abort_on_data += 1;
             self.reset(cx, Some(Error::ConnectionReset));

@@ -108,7 +108,9 @@ impl Sender {
 
     /// Whether RACK would not yet take a segment for lost, at a time-out (RFC 8985 section 6.3).
     pub(crate) fn is_recent(&self, now: Instant, record: &Record) -> bool {
-        (self.rack.rtt + self.reordering_window()).checked_sub(now - record.sent_at).is_some_and(|left| !left.is_zero())
+        (self.rack.rtt + self.reordering_window())
+            .checked_sub(now - record.sent_at)
+            .is_some_and(|left| !left.is_zero())
     }
 
     /// RFC 8985 section 6.2 on an acknowledgement, and when its timer runs out.
@@ -129,7 +131,10 @@ impl Sender {
     /// RFC 8985 section 7.2: when to probe, if at all.
     pub(crate) fn tail_probe_deadline(&self, config: &Config, now: Instant) -> Option<Instant> {
         let calm = matches!(self.recovery.state, CongestionState::Open | CongestionState::Cwr);
-        if !(config.tail_loss_probe && self.sack && calm) || self.recovery.tail_probe.is_some() || self.backoff > 0 {
+        if !(config.tail_loss_probe && self.sack && calm)
+            || self.recovery.tail_probe.is_some()
+            || self.backoff > 0
+        {
             return None;
         }
         let mut wait = match self.rtt.srtt() {

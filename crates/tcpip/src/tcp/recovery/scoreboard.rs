@@ -99,16 +99,8 @@ impl Scoreboard {
     /// A segment was sent for the first time.
     pub(crate) fn push(&mut self, start: SeqNumber, end: SeqNumber, sent_at: Instant, stamp: Stamp) {
         debug_assert!(self.records.back().is_none_or(|last| last.end == start), "segments follow each other");
-        let record = Record {
-            start,
-            end,
-            sent_at,
-            stamp,
-            previous: NONE,
-            next: NONE,
-            transmissions: 1,
-            flags: 0,
-        };
+        let record =
+            Record { start, end, sent_at, stamp, previous: NONE, next: NONE, transmissions: 1, flags: 0 };
         self.records.push_back(record);
         self.link(self.base + self.records.len() as u64 - 1);
     }
@@ -320,7 +312,9 @@ impl Scoreboard {
             match self.get(end) {
                 Some(record)
                     if record.is_lost() && !record.is_retransmitted() && {
-                        let full = self.get(end.wrapping_sub(1)).is_some_and(|last| last.end.since(last.start) == mss);
+                        let full = self
+                            .get(end.wrapping_sub(1))
+                            .is_some_and(|last| last.end.since(last.start) == mss);
                         end == name || full
                     } => {}
                 _ => break,
@@ -443,5 +437,47 @@ impl Scoreboard {
             Some(next) => next.previous = previous,
             None => self.newest = previous,
         }
+    }
+}
+
+impl Scoreboard {
+    /// Counts everything anew.
+    pub(crate) fn check_invariants(&self, una: SeqNumber, nxt: SeqNumber, sack: bool) {
+        let count =
+            |which: fn(&Record) -> bool| self.records.iter().filter(|record| which(record)).count() as u32;
+        if sack {
+            assert_eq!(self.sacked_out, count(Record::is_sacked), "sacked segments");
+        } else {
+            assert!(self.sacked_out <= self.packets_out(), "duplicates of what is in flight");
+        }
+        assert_eq!(self.lost_out, count(Record::is_lost), "lost segments");
+        assert_eq!(self.retransmitted_out, count(Record::is_retransmitted), "segments sent again");
+        assert_eq!(
+            self.waiting,
+            count(|r| r.is_lost() && !r.is_retransmitted()),
+            "segments to be sent again"
+        );
+        assert!(
+            self.sacked_out + self.lost_out <= self.packets_out() + u32::from(!sack),
+            "sacked or lost, not both"
+        );
+        if let (Some(first), Some(last)) = (self.first(), self.last()) {
+            // SND.UNA may be beyond what the SYN took.
+            assert_eq!((first.start, last.end), (una, nxt), "records cover what is in flight");
+        }
+        for pair in 1..self.records.len() {
+            assert_eq!(self.records[pair - 1].end, self.records[pair].start, "segments follow each other");
+        }
+        let mut listed = 0;
+        let mut at = self.oldest();
+        let mut before = Instant::ZERO;
+        while let Some(name) = at {
+            let record = self.get(name).expect("a listed segment is in flight");
+            assert!(record.sent_at >= before, "the list is in order of sending");
+            before = record.sent_at;
+            listed += 1;
+            at = self.sent_after(name);
+        }
+        assert_eq!(listed, count(|r| r.flags & LISTED != 0), "all that are listed are linked");
     }
 }

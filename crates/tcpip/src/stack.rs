@@ -1,0 +1,236 @@
+//! The whole stack: what a caller drives.
+//!
+//! ```text
+//! frames ── handle_packet ─► Network ─► flows ─► Connection ─┐
+//! time ──── handle_timeout ► wheels ───────────► Connection ─┤ settle: ready lists, wheel
+//! calls ─── send, recv … ──────────────────────► Connection ─┘
+//! frames ◄─ poll_transmit ── ready list        events ◄─ poll_event ── event list
+//! ```
+//!
+//! After anything that changes a connection it is put on the lists on which it belongs, and its next deadline into the
+//! timer wheel; so the pollers never look for work, and a connection on which nothing happens costs nothing.
+
+mod calls;
+mod demux;
+mod input;
+mod lifecycle;
+mod listening;
+mod output;
+mod timeouts;
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+pub use calls::ConnectOptions;
+use demux::Flows;
+
+use crate::buffer::Memory;
+use crate::error::Error;
+use crate::net::{self, InterfaceId, Network, RxMeta, Transmit};
+use crate::ready::ReadyList;
+use crate::slab::{Key, Slab};
+use crate::tcp;
+use crate::tcp::conn::Connection;
+use crate::tcp::context::{Challenges, Context, Counters, Replies};
+use crate::tcp::listen::{Handshake, Listener};
+use crate::tcp::secrets::Secrets;
+use crate::tcp::timewait::TimeWait;
+use crate::time::Instant;
+use crate::wheel::Wheel;
+
+/// Names a connection of a stack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SocketId(pub(crate) Key);
+
+/// Names a listener of a stack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ListenerId(pub(crate) Key);
+
+impl SocketId {
+    /// A number that no other connection of the stack has or will have soon.
+    pub const fn to_bits(self) -> u64 {
+        self.0.to_bits()
+    }
+}
+
+impl ListenerId {
+    /// A number that no other listener of the stack has or will have soon.
+    pub const fn to_bits(self) -> u64 {
+        self.0.to_bits()
+    }
+}
+
+/// What an application may want to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// `connect` succeeded.
+    Connected(SocketId),
+    /// There is data, or the end of the stream.
+    Readable(SocketId),
+    /// There is room after there was none.
+    Writable(SocketId),
+    /// Both directions are closed.
+    HungUp(SocketId),
+    /// The connection failed. The error stays for the next call, as SO_ERROR.
+    Failed(SocketId, Error),
+    /// The connection is over; what was received can still be read.
+    Closed(SocketId),
+    /// A connection waits for `accept`.
+    Acceptable(ListenerId),
+}
+
+/// What can be set.
+#[derive(Debug, Clone, Default)]
+pub struct Config {
+    /// TCP.
+    pub tcp: tcp::Config,
+    /// What is below.
+    pub net: net::Config,
+}
+
+/// A TCP/IP stack: no threads, no clock, no I/O.
+#[derive(Debug)]
+pub struct Stack<M: Memory> {
+    config: Config,
+    memory: M,
+    net: Network,
+    secrets: Secrets,
+    flows: Flows,
+    connections: Slab<Connection<M::Send, M::Receive>>,
+    handshakes: Slab<Handshake>,
+    time_waits: Slab<TimeWait>,
+    listeners: Slab<Listener>,
+    timers: Wheel,
+    handshake_timers: Wheel,
+    time_wait_timers: Wheel,
+    /// Connections that may have something to send.
+    ready: ReadyList,
+    /// Connections with something to tell.
+    eventful: ReadyList,
+    acceptable: VecDeque<Key>,
+    replies: Replies,
+    challenges: Challenges,
+    counters: Counters,
+    scratch: Vec<u8>,
+}
+
+/// The resolution of timers. It is fine enough for pacing, and reaches three days.
+const TICK: Duration = Duration::from_micros(64);
+/// The resolution of handshakes and of TIME-WAIT.
+const COARSE_TICK: Duration = Duration::from_millis(4);
+
+impl<M: Memory> Stack<M> {
+    /// A stack without links. `secret` must be random, except where the same run is to be had again.
+    pub fn new(config: Config, memory: M, secret: [u64; 4]) -> Self {
+        let [a, b, c, d] = secret;
+        let mut net_config = config.net;
+        net_config.hop_limit = config.tcp.hop_limit;
+        Self {
+            net: Network::new(net_config, [b ^ c, c, d, a]),
+            memory,
+            secrets: Secrets::new(secret),
+            flows: Flows::new([a ^ b, c ^ d]),
+            connections: Slab::new(),
+            handshakes: Slab::new(),
+            time_waits: Slab::new(),
+            listeners: Slab::new(),
+            timers: Wheel::new(TICK),
+            handshake_timers: Wheel::new(COARSE_TICK),
+            time_wait_timers: Wheel::new(COARSE_TICK),
+            ready: ReadyList::new(),
+            eventful: ReadyList::new(),
+            acceptable: VecDeque::new(),
+            replies: Replies::default(),
+            challenges: Challenges::default(),
+            counters: Counters::default(),
+            scratch: Vec::new(),
+            config,
+        }
+    }
+
+    /// What is below TCP: links, addresses, routes, UDP.
+    pub const fn net(&mut self) -> &mut Network {
+        &mut self.net
+    }
+
+    /// A frame has arrived. Whatever it holds, nothing worse happens than that it is dropped and counted.
+    pub fn handle_packet(&mut self, now: Instant, interface: InterfaceId, frame: &[u8], meta: RxMeta) {
+        self.receive(now, interface, frame, meta);
+    }
+
+    /// Does what is due by `now`. A call when nothing is due does no harm.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.expire(now);
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) wants to be called next; it may be sooner than needed. It changes
+    /// with every other call.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        [
+            self.timers.next(),
+            self.handshake_timers.next(),
+            self.time_wait_timers.next(),
+            self.net.poll_timeout(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// Writes the next frame that is to leave into `frame`. To be called until it gives nothing; there may be something
+    /// again after any other call.
+    #[must_use]
+    pub fn poll_transmit(&mut self, now: Instant, frame: &mut Vec<u8>) -> Option<Transmit> {
+        frame.clear();
+        self.next_frame(now, frame)
+    }
+
+    /// The next thing that an application may want to know. There may be something after any other call.
+    #[must_use]
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.next_event()
+    }
+
+    /// What has been counted.
+    pub const fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Connections that exist, with those that wait to be accepted.
+    pub const fn connection_count(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// Handshakes begun by others that are under way.
+    pub const fn handshake_count(&self) -> usize {
+        self.handshakes.len()
+    }
+
+    /// Connections in TIME-WAIT.
+    pub const fn time_wait_count(&self) -> usize {
+        self.time_waits.len()
+    }
+
+    /// Bytes that one connection takes, without its buffers.
+    pub const fn connection_size() -> usize {
+        Slab::<Connection<M::Send, M::Receive>>::entry_size()
+    }
+
+    /// Bytes that a handshake begun by another takes, and a connection in TIME-WAIT.
+    pub const fn small_sizes() -> (usize, usize) {
+        (Slab::<Handshake>::entry_size(), Slab::<TimeWait>::entry_size())
+    }
+
+    /// A connection, and what it needs of the stack to work.
+    fn connection(
+        &mut self,
+        now: Instant,
+        key: Key,
+    ) -> Option<(&mut Connection<M::Send, M::Receive>, Context<'_>)> {
+        let Self { connections, config, replies, challenges, counters, .. } = self;
+        let connection = connections.get_mut(key)?;
+        Some((connection, Context { now, config: &config.tcp, replies, challenges, counters }))
+    }
+}

@@ -1,0 +1,162 @@
+//! Connections on their lists, and off them.
+
+use core::net::SocketAddr;
+
+use super::demux::Flow;
+use super::{Event, ListenerId, SocketId, Stack};
+use crate::buffer::{Memory, ReceiveBuffer, SendBuffer};
+use crate::error::Error;
+use crate::slab::Key;
+use crate::tcp::conn::Events;
+use crate::tcp::state::State;
+use crate::tcp::timewait::TimeWait;
+use crate::time::Instant;
+
+impl<M: Memory> Stack<M> {
+    /// Something happened to a connection: puts it where it belongs now.
+    pub(super) fn settle(&mut self, now: Instant, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if connection.state == State::TimeWait {
+            self.begin_time_wait(now, key);
+        }
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let index = key.index();
+        if connection.state == State::Closed {
+            self.settle_closed(key);
+            return;
+        }
+        if !connection.events.is_empty() && !connection.orphaned && connection.listener.is_none() {
+            self.eventful.push(index);
+        }
+        if let Some(at) = connection.deadline()
+            && self.timers.deadline(index).is_none_or(|set| at < set)
+        {
+            self.timers.schedule(index, at);
+        }
+        self.ready.push(index);
+    }
+
+    fn settle_closed(&mut self, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let index = key.index();
+        let (local, remote) = (connection.local, connection.remote);
+        let keep = !connection.orphaned;
+        if keep && !connection.events.is_empty() && connection.listener.is_none() {
+            self.eventful.push(index);
+        }
+        self.flows.remove(local, remote, Flow::Connection(index));
+        self.timers.cancel(index);
+        self.ready.remove(index);
+        if !keep {
+            self.eventful.remove(index);
+            if let Some(connection) = self.connections.remove(key) {
+                self.memory.close(connection.tx, connection.rx);
+            }
+        }
+    }
+
+    /// The connection is over but for TIME-WAIT, which a smaller thing looks after; the application may still read.
+    fn begin_time_wait(&mut self, now: Instant, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let (local, remote) = (connection.local, connection.remote);
+        let window = connection.receiver.window() >> connection.receiver.wscale;
+        let rest = TimeWait {
+            local: local.into(),
+            remote: remote.into(),
+            snd_nxt: connection.sender.nxt,
+            rcv_nxt: connection.receiver.nxt,
+            window: u16::try_from(window).unwrap_or(u16::MAX),
+            clock: connection.clock,
+            last_invalid: None,
+        };
+        // The FIN is acknowledged now.
+        let answer = connection.receiver.ack.now.then(|| rest.acknowledge(now));
+        connection.end(None);
+        self.flows.remove(local, remote, Flow::Connection(key.index()));
+        if let Some(header) = answer {
+            self.reply(local, remote, header);
+        }
+        if self.time_waits.len() >= self.config.tcp.max_time_wait as usize {
+            self.counters.tcp_time_wait_overflow += 1;
+            return;
+        }
+        let index = self.time_waits.insert(rest).index();
+        self.flows.insert(local, remote, Flow::TimeWait(index));
+        self.time_wait_timers.schedule(index, now + self.config.tcp.time_wait);
+    }
+
+    pub(super) fn end_time_wait(&mut self, index: u32) {
+        let Some(key) = self.time_waits.key_at(index) else { return };
+        let Some(rest) = self.time_waits.remove(key) else { return };
+        self.time_wait_timers.cancel(index);
+        self.flows.remove(rest.local.into(), rest.remote.into(), Flow::TimeWait(index));
+    }
+
+    pub(super) fn next_event(&mut self) -> Option<Event> {
+        if let Some(listener) = self.acceptable.pop_front() {
+            return Some(Event::Acceptable(ListenerId(listener)));
+        }
+        while let Some(index) = self.eventful.pop() {
+            let Some(key) = self.connections.key_at(index) else { continue };
+            let Some(connection) = self.connections.get_mut(key) else { continue };
+            let event = connection.events.take();
+            if !connection.events.is_empty() {
+                self.eventful.push(index);
+            }
+            let id = SocketId(key);
+            let event = match event {
+                Events::CONNECTED => Event::Connected(id),
+                Events::READABLE => Event::Readable(id),
+                Events::WRITABLE => Event::Writable(id),
+                Events::HUNG_UP => Event::HungUp(id),
+                Events::FAILED => Event::Failed(id, connection.error.unwrap_or(Error::ConnectionReset)),
+                Events::CLOSED => Event::Closed(id),
+                _ => continue,
+            };
+            return Some(event);
+        }
+        None
+    }
+
+    /// Panics if a connection's variables do not agree with each other. For simulators and fuzzers, which call it after
+    /// each event.
+    pub fn check_invariants(&self) {
+        for (_, connection) in self.connections.iter() {
+            connection.check_invariants();
+        }
+    }
+
+    /// Queues a segment that belongs to no connection.
+    pub(super) fn reply(&mut self, local: SocketAddr, remote: SocketAddr, header: crate::wire::tcp::Header) {
+        if !self.replies.push(crate::tcp::context::Reply { local, remote, header }) {
+            self.counters.replies_dropped += 1;
+        }
+    }
+}
+
+impl<S: SendBuffer, R: ReceiveBuffer> crate::tcp::conn::Connection<S, R> {
+    pub(super) fn check_invariants(&self) {
+        let sender = &self.sender;
+        assert!(sender.una.at_or_before(sender.nxt), "SND.UNA is not beyond SND.NXT");
+        sender.board.check_invariants(sender.una, sender.nxt, sender.sack);
+        assert!(sender.control.cwnd() >= 1, "a window of one segment at least");
+        if self.state.can_transmit() {
+            let flight = sender.nxt.since(sender.una) as usize;
+            assert!(flight <= self.tx.len() + 1, "all that is in flight is still held");
+            if sender.packets_out() > 0 {
+                assert!(sender.timer.deadline().is_some(), "a timer runs while data is in flight");
+            }
+        }
+        assert!(self.rx.readable() <= self.rx.capacity(), "no more is stored than fits");
+        let receiver = &self.receiver;
+        if let Some((start, _)) = receiver.ahead.first() {
+            assert!(start.after(receiver.nxt), "what is out of order lies beyond RCV.NXT");
+        }
+        if let Some((_, end)) = receiver.ahead.last() {
+            assert!(
+                end.since(receiver.nxt) as usize <= self.rx.free(),
+                "what is out of order lies in the buffer"
+            );
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! Frames leave.
+
+use alloc::vec::Vec;
+use core::net::SocketAddr;
+
+use super::Stack;
+use crate::buffer::{Memory, SendBuffer};
+use crate::checksum::{self, finish, pseudo};
+use crate::net::{LinkHeader, Path, Transmit};
+use crate::slab::Key;
+use crate::tcp::context::Reply;
+use crate::time::Instant;
+use crate::wire::{eth, ip, tcp};
+
+const TCP: u8 = 6;
+
+/// Room for the headers of link, IP and TCP.
+const HEADERS: usize = eth::Header::LEN + 40 + tcp::MAX_LEN;
+
+impl<M: Memory> Stack<M> {
+    pub(super) fn next_frame(&mut self, now: Instant, frame: &mut Vec<u8>) -> Option<Transmit> {
+        if let Some(transmit) = self.net.poll_transmit(now, frame) {
+            return Some(transmit);
+        }
+        while let Some(reply) = self.replies.pop() {
+            if let Some(transmit) = self.emit_reply(now, &reply, frame) {
+                return Some(transmit);
+            }
+        }
+        while let Some(index) = self.ready.front() {
+            let Some(key) = self.connections.key_at(index) else {
+                self.ready.remove(index);
+                continue;
+            };
+            if let Some(transmit) = self.emit_connection(now, key, frame) {
+                return Some(transmit);
+            }
+        }
+        self.take_failures(now);
+        self.net.poll_transmit(now, frame)
+    }
+
+    /// Looks the way to a connection's other end up again if routes have changed.
+    pub(super) fn refresh_path(&mut self, now: Instant, key: Key) {
+        let generation = self.net.generation();
+        let Some(connection) = self.connections.get(key) else { return };
+        if connection.path.at(generation).is_some() {
+            return;
+        }
+        let path = self.net.route(Some(connection.local.ip()), connection.remote.ip());
+        let gso_max = path.map_or(0, |path| self.net.capabilities(path.iface).gso_max);
+        let Some((connection, mut cx)) = self.connection(now, key) else { return };
+        connection.path.set(path, generation);
+        connection.gso_max = gso_max.min(65_000);
+        if let Some(path) = path {
+            connection.set_path_mtu(&mut cx, path.mtu);
+        }
+    }
+
+    /// What a connection has to send next. When it has nothing, it leaves the ready list; else it goes to its end, so
+    /// that all get their turn.
+    fn emit_connection(&mut self, now: Instant, key: Key, frame: &mut Vec<u8>) -> Option<Transmit> {
+        let index = key.index();
+        self.refresh_path(now, key);
+        let outgoing = match self.connection(now, key) {
+            Some((connection, mut cx)) => connection.transmit(&mut cx),
+            None => None,
+        };
+        self.ready.remove(index);
+        // Sending, and finding nothing to send, sets timers.
+        let Some(outgoing) = outgoing else {
+            self.reschedule(key);
+            return None;
+        };
+        let connection = self.connections.get(key)?;
+        let pieces = connection.tx.peek(outgoing.offset, outgoing.len);
+        let written = write_segment(
+            now,
+            &mut self.net,
+            connection.path.path(),
+            (connection.local, connection.remote),
+            &Segment {
+                header: &outgoing.header,
+                pieces,
+                gso_size: outgoing.gso_size,
+                hop_limit: self.config.tcp.hop_limit,
+            },
+            frame,
+        );
+        self.reschedule(key);
+        self.ready.push(index);
+        written
+    }
+
+    fn reschedule(&mut self, key: Key) {
+        let Some(connection) = self.connections.get(key) else { return };
+        if let Some(at) = connection.deadline()
+            && self.timers.deadline(key.index()).is_none_or(|set| at < set)
+        {
+            self.timers.schedule(key.index(), at);
+        }
+    }
+
+    fn emit_reply(&mut self, now: Instant, reply: &Reply, frame: &mut Vec<u8>) -> Option<Transmit> {
+        let path = self.net.route(Some(reply.local.ip()), reply.remote.ip());
+        let segment = Segment {
+            header: &reply.header,
+            pieces: [&[], &[]],
+            gso_size: 0,
+            hop_limit: self.config.tcp.hop_limit,
+        };
+        self.counters.out_segs += 1;
+        write_segment(now, &mut self.net, path, (reply.local, reply.remote), &segment, frame)
+    }
+}
+
+struct Segment<'a> {
+    header: &'a tcp::Header,
+    pieces: [&'a [u8]; 2],
+    gso_size: u16,
+    hop_limit: u8,
+}
+
+/// Writes a frame; nothing when the neighbour's address must be asked for first, and the segment is parked meanwhile.
+fn write_segment(
+    now: Instant,
+    net: &mut crate::net::Network,
+    path: Option<Path>,
+    (local, remote): (SocketAddr, SocketAddr),
+    segment: &Segment<'_>,
+    frame: &mut Vec<u8>,
+) -> Option<Transmit> {
+    let path = path?;
+    let [first, second] = segment.pieces;
+    let mut headers = [0; HEADERS];
+    let mut link = [0; eth::Header::LEN];
+    let link_len = match net.link_header(now, &path, &mut link) {
+        LinkHeader::Ready(len) => Some(len),
+        LinkHeader::Pending => None,
+        LinkHeader::Unreachable => return None,
+    };
+    let at = link_len.unwrap_or(0);
+    headers[..at].copy_from_slice(&link[..at]);
+    let tcp_len = segment.header.len();
+    let ip = ip::Header {
+        src: local.ip(),
+        dst: remote.ip(),
+        protocol: TCP,
+        hop_limit: segment.hop_limit,
+        traffic_class: 0,
+        id: 0,
+        dont_fragment: true,
+        payload_len: tcp_len + first.len() + second.len(),
+    };
+    let ip_len = ip.emit(&mut headers[at..]);
+    let tcp_at = at + ip_len;
+    segment.header.emit(&mut headers[tcp_at..]);
+    let end = tcp_at + tcp_len;
+    let mut sum = pseudo(local.ip(), remote.ip(), TCP, ip.payload_len as u32);
+    let field = tcp_at + usize::from(tcp::CHECKSUM_OFFSET);
+    let offload = link_len.is_some() && net.capabilities(path.iface).tx_checksum;
+    let value = if offload {
+        sum.value()
+    } else {
+        sum = sum + checksum::sum(&headers[tcp_at..end]) + checksum::sum(first) + checksum::sum(second);
+        finish(sum)
+    };
+    headers[field..field + 2].copy_from_slice(&value.to_be_bytes());
+    frame.reserve(end + first.len() + second.len());
+    frame.extend_from_slice(&headers[..end]);
+    frame.extend_from_slice(first);
+    frame.extend_from_slice(second);
+    if link_len.is_none() {
+        let packet = core::mem::take(frame);
+        net.park(now, &path, packet);
+        return net.poll_transmit(now, frame);
+    }
+    Some(Transmit {
+        iface: path.iface,
+        gso_size: segment.gso_size,
+        checksum: offload.then_some((tcp_at as u16, tcp::CHECKSUM_OFFSET)),
+    })
+}

@@ -1,0 +1,162 @@
+//! Listeners: handshakes that others began (RFC 9293 section 3.10.7.2), and connections that wait to be accepted.
+
+use alloc::collections::VecDeque;
+use core::net::{IpAddr, SocketAddr};
+use core::time::Duration;
+
+use super::config::Config;
+use super::conn::SocketOptions;
+use super::cookies::SynCookie;
+use super::endpoint::Endpoint;
+use crate::seq::SeqNumber;
+use crate::slab::Key;
+use crate::time::Instant;
+use crate::wire::tcp::{Flags, Header, Options, Timestamps};
+
+/// A listening socket.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    /// Any address when there is none.
+    pub(crate) address: Option<IpAddr>,
+    pub(crate) port: u16,
+    /// Connections that wait for `accept`, and how many may.
+    pub(crate) queue: VecDeque<Key>,
+    pub(crate) backlog: u32,
+    /// Handshakes under way.
+    pub(crate) handshakes: u32,
+    pub(crate) options: SocketOptions,
+    /// Until when acknowledgements of cookies are looked for.
+    pub(crate) cookies_until: Instant,
+}
+
+impl Listener {
+    /// Linux lets one more in than the backlog says.
+    pub(crate) fn is_full(&self) -> bool {
+        self.queue.len() as u32 > self.backlog
+    }
+
+    /// RFC 4987 section 3.2: the queue of handshakes has its own limit, which is the backlog in Linux as well.
+    pub(crate) fn has_too_many_handshakes(&self) -> bool {
+        self.handshakes > self.backlog
+    }
+}
+
+/// A handshake that another began: SYN-RECEIVED. It is small, because anybody can make us keep one.
+#[derive(Debug, Clone)]
+pub(crate) struct Handshake {
+    pub(crate) local: Endpoint,
+    pub(crate) remote: Endpoint,
+    pub(crate) listener: Key,
+    pub(crate) sent_at: Instant,
+    pub(crate) last_invalid: Option<Instant>,
+    pub(crate) iss: SeqNumber,
+    pub(crate) irs: SeqNumber,
+    pub(crate) recent: u32,
+    /// Zero if the other end has no timestamps.
+    pub(crate) clock_offset: Option<u32>,
+    pub(crate) peer_mss: u16,
+    pub(crate) our_mss: u16,
+    pub(crate) window: u16,
+    pub(crate) peer_shift: Option<u8>,
+    pub(crate) our_shift: u8,
+    pub(crate) sack: bool,
+    pub(crate) retries: u8,
+}
+
+/// The first wait for an answer (RFC 6298 section 2.1).
+pub(crate) const FIRST_TIMEOUT: Duration = Duration::from_secs(1);
+
+impl Handshake {
+    /// What the other end's SYN asks for and we have.
+    pub(crate) fn new(
+        config: &Config,
+        (local, remote): (SocketAddr, SocketAddr),
+        listener: Key,
+        now: Instant,
+        syn: &Header,
+        iss: SeqNumber,
+        setup: &Setup,
+    ) -> Self {
+        let options = &syn.options;
+        let default = if remote.is_ipv4() { super::DEFAULT_MSS } else { super::DEFAULT_MSS_V6 };
+        let scaling = config.window_scaling && setup.shift > 0 && options.window_scale.is_some();
+        Self {
+            local: local.into(),
+            remote: remote.into(),
+            listener,
+            sent_at: now,
+            last_invalid: None,
+            iss,
+            irs: syn.seq,
+            recent: options.timestamps.map_or(0, |stamps| stamps.value),
+            clock_offset: options.timestamps.filter(|_| config.timestamps).map(|_| setup.clock_offset),
+            peer_mss: options.mss.unwrap_or(default).max(config.min_mss),
+            our_mss: setup.mss,
+            window: setup.window,
+            peer_shift: options.window_scale.filter(|_| scaling),
+            our_shift: if scaling { setup.shift } else { 0 },
+            sack: config.sack && options.sack_permitted,
+            retries: 0,
+        }
+    }
+
+    /// The answer to the SYN.
+    pub(crate) fn answer(&self, now: Instant) -> Header {
+        let (local, remote) = (SocketAddr::from(self.local), SocketAddr::from(self.remote));
+        Header {
+            src_port: local.port(),
+            dst_port: remote.port(),
+            seq: self.iss,
+            ack: self.irs + 1,
+            flags: Flags::SYN | Flags::ACK,
+            window: self.window,
+            urgent: 0,
+            options: Options {
+                mss: Some(self.our_mss),
+                window_scale: self.peer_shift.map(|_| self.our_shift),
+                sack_permitted: self.sack,
+                timestamps: self.stamps(now),
+                ..Options::default()
+            },
+        }
+    }
+
+    /// The answer that carries a cookie instead of being remembered.
+    pub(crate) fn answer_with(&self, cookie: &SynCookie, now: Instant) -> Header {
+        let mut header = Self { iss: cookie.iss, ..self.clone() }.answer(now);
+        if let Some(stamps) = &mut header.options.timestamps {
+            stamps.value = cookie.stamp(stamps.value);
+        }
+        header
+    }
+
+    fn stamps(&self, now: Instant) -> Option<Timestamps> {
+        let offset = self.clock_offset?;
+        Some(Timestamps { value: (now.as_millis() as u32).wrapping_add(offset), echo: self.recent })
+    }
+
+    /// A bare acknowledgement, for a segment that is out of window.
+    pub(crate) fn acknowledge(&self, now: Instant) -> Header {
+        Header {
+            seq: self.iss + 1,
+            flags: Flags::ACK,
+            window: self.window >> self.our_shift,
+            options: Options { timestamps: self.stamps(now), ..Options::default() },
+            ..self.answer(now)
+        }
+    }
+
+    /// When the answer is sent again, with exponential backoff.
+    pub(crate) fn deadline(&self, config: &Config) -> Instant {
+        self.sent_at + (FIRST_TIMEOUT * (1 << self.retries.min(20))).min(config.max_rto)
+    }
+}
+
+/// What we bring to a handshake.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Setup {
+    pub(crate) mss: u16,
+    pub(crate) window: u16,
+    pub(crate) shift: u8,
+    pub(crate) clock_offset: u32,
+}
