@@ -23,6 +23,8 @@ extern crate std;
 pub mod buffer;
 pub mod checksum;
 pub mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod icmp;
 pub mod ip;
 pub mod neighbour;
