@@ -24,8 +24,8 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 pub use calls::ConnectOptions;
-pub use inspect::Readiness;
 use demux::Flows;
+pub use inspect::Readiness;
 
 use crate::buffer::Memory;
 use crate::error::Error;

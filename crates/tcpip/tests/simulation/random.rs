@@ -90,7 +90,10 @@ fn build(seed: u64) -> World {
     }
     world.listen(1, address(1));
     for _ in 0..flows {
-        let sides = [(); 2].map(|()| side(r, most));
+        let mut sides = [(); 2].map(|()| side(r, most));
+        if !sides.iter().any(|side| side.half_close) {
+            sides[r.below(2) as usize].half_close = true; // one of them must begin
+        }
         world.open(0, 1, address, sides);
     }
     world
@@ -138,7 +141,11 @@ fn link(r: &mut Random, rate: u64) -> LinkConfig {
     };
     LinkConfig {
         rate: r.chance(0.8).then_some(rate),
-        queue: Queue { bytes: r.pick(&[0, 20_000, 200_000]), packets: r.pick(&[0, 0, 3, 100]), mark_above: None },
+        queue: Queue {
+            bytes: r.pick(&[0, 20_000, 200_000]),
+            packets: r.pick(&[0, 0, 3, 100]),
+            mark_above: None,
+        },
         delay: ms(delay),
         jitter: r.pick(&[ms(0), ms(0), ms(1), ms(30)]),
         keep_order: r.chance(0.5),
