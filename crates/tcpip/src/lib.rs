@@ -23,12 +23,17 @@ extern crate std;
 pub mod buffer;
 pub mod checksum;
 pub mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod icmp;
 pub mod ip;
 pub mod neighbour;
 pub mod net;
+pub mod pcapng;
 pub mod ready;
 pub mod seq;
+#[cfg(any(test, feature = "sim"))]
+pub mod sim;
 pub mod slab;
 pub mod stack;
 pub mod table;

@@ -165,6 +165,8 @@ pub struct Network {
     routes: Routes,
     /// What is known of paths with an MTU below their link's, and until when that holds.
     path_mtus: BTreeMap<IpAddr, (u32, Instant)>,
+    /// Not later than the first of those times.
+    path_mtus_due: Option<Instant>,
     generation: u32,
     neighbours: Neighbours,
     reassembly: Reassembly,
@@ -197,6 +199,7 @@ impl Network {
             addresses: Addresses::new(),
             routes: Routes::new(),
             path_mtus: BTreeMap::new(),
+            path_mtus_due: None,
             generation: 0,
             neighbours: Neighbours::new(config.neighbours, HashKey::new([a ^ c, b])),
             reassembly: Reassembly::new(config.reassembly, HashKey::new([a, b ^ c])),
@@ -321,8 +324,8 @@ impl Network {
             // Groups need no route as long as there is one link for them.
             let group = destination.is_multicast() || destination == IpAddr::V4(Ipv4Addr::BROADCAST);
             let version = |ours: &&Assigned| ours.address.is_ipv4() == destination.is_ipv4();
-            let link = self.addresses.iter().filter(version).map(|ours| ours.interface);
-            let interface = link.filter(|interface| *interface != InterfaceId::LOOPBACK).next()?;
+            let mut links = self.addresses.iter().filter(version).map(|ours| ours.interface);
+            let interface = links.find(|interface| *interface != InterfaceId::LOOPBACK)?;
             group.then_some(Route { gateway: None, interface })
         })
     }
@@ -338,7 +341,9 @@ impl Network {
             // Whichever: a lost one costs an error more.
             self.path_mtus.pop_first();
         }
-        self.path_mtus.insert(destination, (mtu, now + self.config.path_mtu_time));
+        let until = now + self.config.path_mtu_time;
+        self.path_mtus.insert(destination, (mtu, until));
+        self.path_mtus_due.get_or_insert(until);
         self.generation += 1;
         mtu
     }
@@ -360,8 +365,10 @@ impl Network {
     /// When [`handle_timeout`](Self::handle_timeout) has something to do. Changes with each call of another method.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let path_mtu = self.path_mtus.values().map(|(_, until)| *until).min();
-        [self.neighbours.poll_timeout(), self.reassembly.poll_timeout(), path_mtu].into_iter().flatten().min()
+        [self.neighbours.poll_timeout(), self.reassembly.poll_timeout(), self.path_mtus_due]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Does what time has brought. Harmless when that is nothing.
@@ -374,9 +381,9 @@ impl Network {
                 self.send_error(now, &first, Complaint::ReassemblyTime);
             }
         }
-        let known = self.path_mtus.len();
-        self.path_mtus.retain(|_, (_, until)| *until > now);
-        if self.path_mtus.len() != known {
+        if self.path_mtus_due.is_some_and(|due| due <= now) {
+            self.path_mtus.retain(|_, (_, until)| *until > now);
+            self.path_mtus_due = self.path_mtus.values().map(|(_, until)| *until).min();
             self.generation += 1;
         }
     }

@@ -117,6 +117,9 @@ impl Wheel {
     /// and perhaps earlier, when entries are to go down a level.
     #[must_use]
     pub fn next(&self) -> Option<Instant> {
+        if self.len == 0 {
+            return None;
+        }
         let tick = if self.heads[usize::from(DUE)] == EMPTY { self.first_slot()?.1 } else { self.present };
         Some(Instant::from_nanos(tick.saturating_mul(self.tick)))
     }

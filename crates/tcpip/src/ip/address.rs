@@ -124,20 +124,22 @@ fn best_v4(candidates: &mut dyn Iterator<Item = &Assigned>, next_hop: IpAddr) ->
 /// Rule 1 was asked before, the others need addresses with a lifetime, homes or labels.
 fn best_v6(candidates: &mut dyn Iterator<Item = &Assigned>, destination: Ipv6Addr) -> Option<IpAddr> {
     let wanted = scope(destination);
-    let mut best: Option<(&Assigned, (bool, core::cmp::Reverse<u8>, u8), u8)> = None;
-    for assigned in candidates {
-        let IpAddr::V6(address) = assigned.address else { continue };
+    let rank = |assigned: &&Assigned| {
+        let IpAddr::V6(address) = assigned.address else { return None };
         let own = scope(address);
         // Wide enough comes first; among those the narrowest, otherwise the widest.
         let enough = own >= wanted;
-        let fit = if enough { core::cmp::Reverse(own) } else { core::cmp::Reverse(u8::MAX - own) };
+        let fit = if enough { u8::MAX - own } else { own };
         let common = common_bits(address.into(), destination.into()).min(assigned.prefix_len);
-        let rank = (enough, fit, common);
-        if best.is_none_or(|(_, best, _)| rank > best) {
-            best = Some((assigned, rank, own));
+        Some((enough, fit, common))
+    };
+    let mut best: Option<&Assigned> = None;
+    for assigned in candidates {
+        if best.is_none_or(|best| rank(&assigned) > rank(&best)) {
+            best = Some(assigned);
         }
     }
-    best.map(|(assigned, ..)| assigned.address)
+    best.map(|assigned| assigned.address)
 }
 
 /// As multicast scopes count (RFC 6724 §3.1).

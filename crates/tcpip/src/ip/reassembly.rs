@@ -175,7 +175,7 @@ impl Reassembly {
         bytes: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<bool, DropReason> {
-        if fragment.more && bytes.len() % 8 != 0 {
+        if fragment.more && !bytes.len().is_multiple_of(8) {
             return Err(DropReason::FragmentInvalid);
         }
         let identity = Identity {
