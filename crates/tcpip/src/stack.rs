@@ -24,8 +24,8 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 pub use calls::ConnectOptions;
-pub use inspect::Readiness;
 use demux::Flows;
+pub use inspect::Readiness;
 
 use crate::buffer::Memory;
 use crate::error::Error;
@@ -185,8 +185,17 @@ impl<M: Memory> Stack<M> {
     /// again after any other call.
     #[must_use]
     pub fn poll_transmit(&mut self, now: Instant, frame: &mut Vec<u8>) -> Option<Transmit> {
-        frame.clear();
-        self.next_frame(now, frame)
+        loop {
+            frame.clear();
+            let transmit = self.next_frame(now, frame)?;
+            if transmit.iface != InterfaceId::LOOPBACK {
+                return Some(transmit);
+            }
+            // To ourselves: it has seen no wire.
+            let looped = core::mem::take(frame);
+            self.receive(now, transmit.iface, &looped, RxMeta { checksum_ok: true, gso_size: transmit.gso_size });
+            *frame = looped;
+        }
     }
 
     /// The next thing that an application may want to know. There may be something after any other call.

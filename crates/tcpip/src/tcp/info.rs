@@ -190,7 +190,8 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
     pub(crate) fn info(&self, cx: &Context<'_>) -> Info {
         let (sender, receiver) = (&self.sender, &self.receiver);
         let scaled = sender.wscale > 0 || receiver.wscale > 0;
-        let probes = if matches!(sender.timer, Timer::ZeroWindow(_)) { sender.probes } else { self.keepalive_probes };
+        let probes =
+            if matches!(sender.timer, Timer::ZeroWindow(_)) { sender.probes } else { self.keepalive_probes };
         let times = sender.chrono.read(cx.now);
         let rate = sender.rate.last();
         Info {

@@ -36,6 +36,21 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             self.linger_at = None;
             self.end(None);
         }
+        self.give_memory_back();
+    }
+
+    /// The timer wheel calls once more after the last thing has happened, because deadlines that move away are not moved
+    /// in it; so this is when a connection has become idle.
+    fn give_memory_back(&mut self) {
+        if self.sender.packets_out() == 0 && self.unsent() == 0 && self.state != State::SynSent {
+            self.sender.board.shrink();
+            if self.tx.is_empty() {
+                self.tx.shrink();
+            }
+            if self.rx.readable() == 0 && self.receiver.ahead.is_empty() {
+                self.rx.shrink();
+            }
+        }
     }
 
     /// RFC 6298 section 5.4 to 5.7, RFC 9293 section 3.8.3.

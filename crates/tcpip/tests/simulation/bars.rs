@@ -73,7 +73,8 @@ impl Path {
 
     fn world(&self) -> World {
         let queue = Queue { bytes: (self.bdp() as f64 * self.queue) as usize, ..Queue::default() };
-        let back = LinkConfig { rate: Some(self.mbit * 1_000_000), delay: self.rtt / 2, ..LinkConfig::default() };
+        let back =
+            LinkConfig { rate: Some(self.mbit * 1_000_000), delay: self.rtt / 2, ..LinkConfig::default() };
         let there = LinkConfig {
             queue,
             loss: Loss::Random(self.loss),
@@ -103,9 +104,10 @@ impl Path {
         let before: Vec<_> = flows.iter().map(|&flow| world.ends[flow + 1].incoming.done).collect();
         world.run_for(Duration::from_secs(self.seconds.1 - self.seconds.0));
         let time = (self.seconds.1 - self.seconds.0) as f64;
-        let rates = flows.iter().zip(before).map(|(&flow, before)| {
-            (world.ends[flow + 1].incoming.done - before) as f64 * 8.0 / 1e6 / time
-        });
+        let rates = flows
+            .iter()
+            .zip(before)
+            .map(|(&flow, before)| (world.ends[flow + 1].incoming.done - before) as f64 * 8.0 / 1e6 / time);
         let links = world.network.link(world.links[0]);
         Measured { flows: rates.collect(), longest_wait: links.counters().longest_wait }
     }
@@ -166,7 +168,12 @@ fn bars_flows_share_a_link_equally() {
 fn bars_reordering_jitter_and_coarse_clocks_cost_little() {
     let clean = Path::default().measure().total();
     let of_clean = |path: Path| path.measure().total() / clean;
-    bar("3 % reordered by up to RTT/4", of_clean(Path { reorder: (0.03, ms(5)), ..Path::default() }), 0.9, 1.1);
+    bar(
+        "3 % reordered by up to RTT/4",
+        of_clean(Path { reorder: (0.03, ms(5)), ..Path::default() }),
+        0.9,
+        1.1,
+    );
     bar("30 ms of jitter", of_clean(Path { jitter: ms(30), ..Path::default() }), 0.9, 1.1);
     for granularity in [ms(1), ms(4), ms(16)] {
         let path = Path { granularity, ..Path::default() };
@@ -190,7 +197,12 @@ fn bars_a_lost_tail_is_repaired_by_a_probe() {
             lose
         });
         world.listen(1, v4(1));
-        let flow = world.open(0, 1, v4, [Side { half_close: false, ..Side::sends(19 * 1448 + 500) }, Side::sends(0)]);
+        let flow = world.open(
+            0,
+            1,
+            v4,
+            [Side { half_close: false, ..Side::sends(19 * 1448 + 500) }, Side::sends(0)],
+        );
         while world.ends[flow + 1].incoming.left() > 0 {
             assert!(world.step());
         }

@@ -138,7 +138,11 @@ fn link(r: &mut Random, rate: u64) -> LinkConfig {
     };
     LinkConfig {
         rate: r.chance(0.8).then_some(rate),
-        queue: Queue { bytes: r.pick(&[0, 20_000, 200_000]), packets: r.pick(&[0, 0, 3, 100]), mark_above: None },
+        queue: Queue {
+            bytes: r.pick(&[0, 20_000, 200_000]),
+            packets: r.pick(&[0, 0, 3, 100]),
+            mark_above: None,
+        },
         delay: ms(delay),
         jitter: r.pick(&[ms(0), ms(0), ms(1), ms(30)]),
         keep_order: r.chance(0.5),

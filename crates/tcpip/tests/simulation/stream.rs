@@ -29,7 +29,11 @@ impl Stream {
     /// The next bytes arrived.
     #[track_caller]
     pub(crate) fn check(&mut self, data: &[u8]) {
-        assert!(data.len() as u64 <= self.left(), "{} bytes beyond the stream's end", data.len() as u64 - self.left());
+        assert!(
+            data.len() as u64 <= self.left(),
+            "{} bytes beyond the stream's end",
+            data.len() as u64 - self.left()
+        );
         let wrong = (self.done..).zip(data).find(|&(at, &byte)| byte != self.byte(at));
         if let Some((at, byte)) = wrong {
             panic!("byte {at} of the stream is {byte:#x}, not {:#x}", self.byte(at));

@@ -46,7 +46,14 @@ struct Flow {
 
 impl Watched {
     pub(crate) fn new(stack: Stack<VecMemory>) -> Self {
-        Self { stack, flows: HashMap::new(), sent: Counts::default(), received: Counts::default(), calls: 0, damaged: false }
+        Self {
+            stack,
+            flows: HashMap::new(),
+            sent: Counts::default(),
+            received: Counts::default(),
+            calls: 0,
+            damaged: false,
+        }
     }
 
     /// Acknowledgements answer something: data, or what is out of place, or the application's reading. Two stacks that
@@ -74,7 +81,10 @@ impl Watched {
         }
         let end = header.seq + payload as u32;
         if let Some(edge) = flow.their_edge.filter(|_| payload > 0) {
-            assert!(end.at_or_before(edge), "sent up to {end:?}, beyond the window's end {edge:?}: {header:?}");
+            assert!(
+                end.at_or_before(edge),
+                "sent up to {end:?}, beyond the window's end {edge:?}: {header:?}"
+            );
         }
         let shift = shift(flow.my_shift, flow.their_shift);
         let edge = header.ack + (u32::from(header.window) << shift);

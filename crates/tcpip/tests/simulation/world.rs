@@ -62,7 +62,7 @@ pub(crate) struct World {
     by_socket: HashMap<(HostId, SocketId), usize>,
     /// Connections that a listener has not accepted yet, by the client's address.
     expected: HashMap<(HostId, SocketAddr), usize>,
-        started: usize,
+    started: usize,
     /// Whether to check everything after each event, or only streams: for long runs.
     pub(crate) thorough: bool,
     since_progress: u64,
@@ -108,7 +108,14 @@ impl World {
 
     /// Two hosts with a link of that kind in each direction; the first one is the client.
     pub(crate) fn pair(seed: u64, config: Config, there: LinkConfig, back: LinkConfig) -> Self {
-        Self::pair_of(seed, [config.clone(), config], [Interface::default(); 2], [Clock::default(); 2], there, back)
+        Self::pair_of(
+            seed,
+            [config.clone(), config],
+            [Interface::default(); 2],
+            [Clock::default(); 2],
+            there,
+            back,
+        )
     }
 
     pub(crate) fn pair_of(
@@ -137,7 +144,8 @@ impl World {
         let mut stack = Stack::new(config, VecMemory::default(), secret);
         let Interface { mtu, gso_max } = interface;
         let net = stack.net();
-        let link = net.add_interface(Capabilities { medium: Medium::Ip, mtu, tx_checksum: gso_max > 0, gso_max });
+        let link =
+            net.add_interface(Capabilities { medium: Medium::Ip, mtu, tx_checksum: gso_max > 0, gso_max });
         net.add_address(link, v4(number), 24);
         net.add_address(link, v6(number), 64);
         let host = self.network.add_host(Watched::new(stack), clock);
@@ -160,14 +168,21 @@ impl World {
     }
 
     /// Begins a connection from one host to another, which listens. Answers the client's end; the server's is the next.
-    pub(crate) fn open(&mut self, from: usize, to: usize, address: fn(usize) -> IpAddr, sides: [Side; 2]) -> usize {
+    pub(crate) fn open(
+        &mut self,
+        from: usize,
+        to: usize,
+        address: fn(usize) -> IpAddr,
+        sides: [Side; 2],
+    ) -> usize {
         let (client, server) = (self.hosts[from], self.hosts[to]);
         let local = SocketAddr::new(address(from), 10_000 + self.started as u16);
         let remote = SocketAddr::new(address(to), PORT);
         self.started += 1;
         let now = self.network.time_of(client);
         let stack = &mut self.network.host_mut(client).stack;
-        let socket = stack.connect(now, remote, ConnectOptions { local: Some(local), socket: None }).expect("a route");
+        let socket =
+            stack.connect(now, remote, ConnectOptions { local: Some(local), socket: None }).expect("a route");
         let index = self.ends.len();
         let keys = [self.started as u64 * 2, self.started as u64 * 2 + 1];
         let [a, b] = sides;
@@ -382,7 +397,8 @@ impl End {
                 Err(error) => self.error = Some(error),
             }
         }
-        if self.out.left() == 0 && !self.shut && self.error.is_none() && (self.side.half_close || self.ended) {
+        if self.out.left() == 0 && !self.shut && self.error.is_none() && (self.side.half_close || self.ended)
+        {
             match stack.shutdown(now, socket, How::Write) {
                 Ok(()) => self.shut = true,
                 Err(Error::WouldBlock | Error::NotConnected | Error::InProgress) => {}

@@ -160,10 +160,6 @@ impl Scoreboard {
         self.records.back()
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.records.is_empty()
-    }
-
     pub(crate) fn get(&self, name: u64) -> Option<&Record> {
         self.records.get(usize::try_from(name.checked_sub(self.base)?).ok()?)
     }

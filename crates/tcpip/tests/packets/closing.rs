@@ -1,0 +1,197 @@
+//! Connections end.
+
+use std::time::Duration;
+
+use crate::util::{Host, Seg, ack, seg, syn_options};
+use sockshim_tcpip::tcp::{How, State};
+use sockshim_tcpip::wire::tcp::Flags;
+
+const FIN: Flags = Flags::FIN;
+const ACK: Flags = Flags::ACK;
+
+#[test]
+fn closing_first_goes_through_both_fin_waits_to_time_wait() {
+    let (mut host, id) = Host::established();
+    host.call(|stack, now| stack.shutdown(now, id, How::Write)).unwrap();
+    host.expect_flags(FIN | ACK);
+    host.expect_state(id, State::FinWait1);
+    host.receive(ack(1, 2));
+    host.expect_state(id, State::FinWait2);
+    host.receive(seg(FIN | ACK, 1, 2));
+    host.expect_ack(2);
+    host.expect_state(id, State::Closed);
+    assert_eq!(host.stack.time_wait_count(), 1);
+    host.call(|stack, now| stack.close(now, id));
+    assert_eq!(host.stack.connection_count(), 0);
+    host.wait(Duration::from_secs(61));
+    assert_eq!(host.stack.time_wait_count(), 0);
+}
+
+#[test]
+fn both_closing_at_once_meet_in_closing() {
+    let (mut host, id) = Host::established();
+    host.call(|stack, now| stack.close(now, id));
+    host.expect_flags(FIN | ACK);
+    host.receive(seg(FIN | ACK, 1, 1));
+    host.expect_ack(2);
+    host.expect_state(id, State::Closing);
+    host.receive(ack(2, 2));
+    assert_eq!((host.stack.connection_count(), host.stack.time_wait_count()), (0, 1));
+}
+
+#[test]
+fn the_fin_may_acknowledge_ours() {
+    let (mut host, id) = Host::established();
+    host.call(|stack, now| stack.close(now, id));
+    host.expect_flags(FIN | ACK);
+    host.receive(seg(FIN | ACK, 1, 2));
+    host.expect_ack(2);
+    assert_eq!((host.stack.connection_count(), host.stack.time_wait_count()), (0, 1));
+}
+
+#[test]
+fn closing_second_goes_through_close_wait_and_last_ack() {
+    let (mut host, id) = Host::established();
+    host.receive(seg(FIN | ACK, 1, 1));
+    host.expect_state(id, State::CloseWait);
+    host.wait_ms(250);
+    host.expect_ack(2);
+    assert_eq!(host.call(|stack, now| stack.recv(now, id, &mut [0; 9])), Ok(0));
+    host.send(id, 10);
+    host.expect_data(1, 10);
+    host.call(|stack, now| stack.close(now, id));
+    let fin = host.expect_flags(FIN | ACK);
+    assert_eq!(fin.seq, 11);
+    host.receive(ack(2, 12));
+    assert_eq!((host.stack.connection_count(), host.stack.time_wait_count()), (0, 0));
+}
+
+#[test]
+fn the_fin_travels_with_the_last_data() {
+    let (mut host, id) = Host::established();
+    host.receive(ack(1, 1).window(500));
+    host.send(id, 700);
+    host.call(|stack, now| stack.close(now, id));
+    host.expect_nothing();
+    host.receive(ack(1, 1).window(5000));
+    let last = host.expect_data(1, 700);
+    assert_eq!(last.flags, FIN | ACK | Flags::PSH);
+    host.receive(ack(1, 702));
+    host.receive(seg(FIN | ACK, 1, 702));
+    host.expect_ack(2);
+}
+
+#[test]
+fn a_fin_out_of_order_counts_when_the_rest_has_come() {
+    let (mut host, id) = Host::established();
+    host.receive(seg(FIN | ACK, 101, 1).data(100));
+    host.expect_ack(1);
+    host.expect_state(id, State::Established);
+    host.receive(ack(1, 1).data(100));
+    host.expect_ack(202);
+    host.expect_state(id, State::CloseWait);
+    assert_eq!(host.read(id).len(), 200);
+}
+
+#[test]
+fn a_lost_fin_is_sent_again() {
+    let (mut host, id) = Host::established();
+    host.call(|stack, now| stack.close(now, id));
+    host.expect_flags(FIN | ACK);
+    host.wait_ms(1500);
+    let again = host.drain();
+    assert!(!again.is_empty() && again.iter().all(|segment| segment.flags == FIN | ACK && segment.seq == 1));
+}
+
+#[test]
+fn an_orphan_waits_a_minute_for_the_other_fin() {
+    let (mut host, id) = Host::established();
+    host.call(|stack, now| stack.close(now, id));
+    host.expect_flags(FIN | ACK);
+    host.receive(ack(1, 2));
+    host.wait(Duration::from_secs(59));
+    assert_eq!(host.stack.connection_count(), 1);
+    host.wait(Duration::from_secs(2));
+    assert_eq!(host.stack.connection_count(), 0);
+}
+
+#[test]
+fn data_that_nobody_will_read_is_reset() {
+    let (mut host, id) = Host::established();
+    host.call(|stack, now| stack.close(now, id));
+    host.expect_flags(FIN | ACK);
+    host.receive(ack(1, 2).data(10));
+    host.expect_reset();
+    assert_eq!(host.stack.connection_count(), 0);
+}
+
+#[test]
+fn abort_resets() {
+    let (mut host, id) = Host::established();
+    host.send(id, 10);
+    host.expect_data(1, 10);
+    host.call(|stack, now| stack.abort(now, id));
+    let reset = host.expect_reset();
+    assert_eq!(reset.seq, 11);
+    assert_eq!(host.stack.connection_count(), 0);
+}
+
+#[test]
+fn in_time_wait_a_late_fin_is_acknowledged_and_the_wait_begins_anew() {
+    let mut host = time_wait();
+    host.wait(Duration::from_secs(50));
+    host.receive(seg(FIN | ACK, 1, 2));
+    host.expect_ack(2);
+    host.wait(Duration::from_secs(50));
+    assert_eq!(host.stack.time_wait_count(), 1);
+    host.wait(Duration::from_secs(11));
+    assert_eq!(host.stack.time_wait_count(), 0);
+}
+
+#[test]
+fn in_time_wait_a_later_syn_begins_a_new_connection() {
+    let mut host = time_wait();
+    host.receive(Seg { options: syn_options(), ..seg(Flags::SYN, 100_000, 0) });
+    let before = host.iss;
+    let answer = host.expect_flags(Flags::SYN | ACK);
+    assert_eq!(answer.ack, 100_001);
+    let _ = before;
+    assert_eq!(host.stack.time_wait_count(), 0);
+}
+
+#[test]
+fn in_time_wait_an_old_syn_is_acknowledged_only() {
+    let mut host = time_wait();
+    host.receive(Seg { options: syn_options(), ..seg(Flags::SYN, 1, 0) });
+    host.expect_ack(2);
+    assert_eq!(host.stack.time_wait_count(), 1);
+}
+
+#[test]
+fn data_sent_before_closing_still_arrives() {
+    let (mut host, id) = Host::established();
+    host.send(id, 30_000);
+    host.call(|stack, now| stack.close(now, id));
+    let mut next = 1;
+    let mut fin = false;
+    while !fin {
+        for segment in host.drain() {
+            assert_eq!(segment.seq, next);
+            next += segment.data.len() as u32;
+            fin |= segment.flags.contains(FIN);
+        }
+        host.receive(ack(1, next));
+    }
+    assert_eq!(next, 30_001);
+}
+
+fn time_wait() -> Host {
+    let (mut host, id) = Host::established();
+    host.call(|stack, now| stack.close(now, id));
+    host.expect_flags(FIN | ACK);
+    host.receive(seg(FIN | ACK, 1, 2));
+    host.expect_ack(2);
+    host.wait_ms(1000);
+    assert_eq!(host.stack.time_wait_count(), 1);
+    host
+}

@@ -1,0 +1,233 @@
+//! Data goes in both directions.
+
+use crate::util::{Host, MSS, ack, seg};
+use sockshim_tcpip::stack::Event;
+use sockshim_tcpip::wire::tcp::Flags;
+
+#[test]
+fn ten_segments_leave_at_first_and_two_for_each_acknowledged_in_slow_start() {
+    let (mut host, id) = Host::established();
+    host.send(id, 40_000);
+    assert_eq!(host.drain().len(), 10, "RFC 6928");
+    host.wait_ms(10);
+    host.receive(ack(1, 2001));
+    assert_eq!(host.drain().len(), 4);
+}
+
+#[test]
+fn a_small_segment_waits_for_the_one_before_it() {
+    let (mut host, id) = Host::established();
+    host.send(id, 10);
+    host.expect_data(1, 10);
+    host.send(id, 20);
+    host.send(id, 30);
+    host.expect_nothing();
+    host.receive(ack(1, 11));
+    host.expect_data(11, 50);
+}
+
+#[test]
+fn without_nagle_small_segments_leave_at_once() {
+    let (mut host, id) = Host::established();
+    host.call(|stack, now| stack.set_options(now, id, |options| options.nodelay = true)).unwrap();
+    host.send(id, 10);
+    host.send(id, 20);
+    host.expect_data(1, 10);
+    host.expect_data(11, 20);
+}
+
+#[test]
+fn corked_data_waits_until_it_fills_a_segment_or_for_a_fifth_of_a_second() {
+    let (mut host, id) = Host::established();
+    host.call(|stack, now| stack.set_options(now, id, |options| options.cork = true)).unwrap();
+    host.send(id, 600);
+    host.expect_nothing();
+    host.send(id, 600);
+    host.expect_data(1, usize::from(MSS));
+    host.receive(ack(1, 1001));
+    host.expect_nothing();
+    host.wait_ms(300);
+    host.expect_data(1001, 200);
+}
+
+#[test]
+fn the_last_segment_of_a_write_is_pushed() {
+    let (mut host, id) = Host::established();
+    host.send(id, 1500);
+    assert_eq!(host.expect_data(1, 1000).flags, Flags::ACK);
+    host.receive(ack(1, 1001));
+    assert_eq!(host.expect_data(1001, 500).flags, Flags::ACK | Flags::PSH);
+}
+
+#[test]
+fn data_in_order_is_read_and_acknowledged() {
+    let (mut host, id) = Host::established();
+    host.receive(ack(1, 1).data(100));
+    host.expect_ack(101); // quick acknowledgements at the start
+    assert!(host.events.contains(&Event::Readable(id)));
+    assert_eq!(host.read(id).len(), 100);
+}
+
+#[test]
+fn later_data_waits_for_earlier_and_is_reported() {
+    let (mut host, id) = Host::established();
+    host.receive(ack(1001, 1).data(1000));
+    let answer = host.expect_ack(1);
+    assert_eq!(answer.options.sack.as_slice().len(), 1);
+    assert!(host.read(id).is_empty());
+    host.receive(ack(3001, 1).data(1000));
+    assert_eq!(host.expect_ack(1).options.sack.as_slice().len(), 2);
+    host.receive(ack(1, 1).data(1000));
+    assert_eq!(host.expect_ack(2001).options.sack.as_slice().len(), 1);
+    assert_eq!(host.read(id).len(), 2000);
+    host.receive(ack(2001, 1).data(1000));
+    assert!(host.expect_ack(4001).options.sack.is_empty());
+    let data = host.read(id);
+    assert!((2001..4001).zip(&data).all(|(seq, &byte)| byte == seq as u8));
+}
+
+#[test]
+fn the_newest_block_is_reported_first() {
+    let (mut host, _) = Host::established();
+    for seq in [2001, 6001, 4001] {
+        host.receive(ack(seq, 1).data(1000));
+    }
+    let blocks: Vec<u32> = host
+        .drain()
+        .pop()
+        .unwrap()
+        .options
+        .sack
+        .as_slice()
+        .iter()
+        .map(|b| b.0.get() - crate::util::IRS)
+        .collect();
+    assert_eq!(blocks, [4001, 6001, 2001]);
+}
+
+#[test]
+fn what_arrives_twice_is_reported_as_such() {
+    let (mut host, _) = Host::established();
+    host.receive(ack(1, 1).data(1000));
+    host.expect_ack(1001);
+    host.receive(ack(1, 1).data(1000));
+    let blocks = host.expect_ack(1001).options.sack;
+    let irs = sockshim_tcpip::seq::SeqNumber::new(crate::util::IRS);
+    assert_eq!(blocks.as_slice(), [(irs + 1, irs + 1001)], "RFC 2883");
+}
+
+#[test]
+fn an_acknowledgement_is_delayed_by_forty_milliseconds_once_the_start_is_over() {
+    let (mut host, id) = Host::established();
+    let mut seq = 1;
+    for _ in 0..40 {
+        host.receive(ack(seq, 1).data(1000));
+        seq += 1000;
+        host.wait_ms(100);
+        host.read(id);
+    }
+    host.drain();
+    host.receive(ack(seq, 1).data(1000));
+    host.expect_nothing();
+    host.wait_ms(39);
+    host.expect_nothing();
+    host.wait_ms(162);
+    host.expect_ack(seq + 1000);
+}
+
+#[test]
+fn the_second_full_segment_is_acknowledged_at_once() {
+    let (mut host, id) = Host::established();
+    let mut seq = 1;
+    for _ in 0..40 {
+        host.receive(ack(seq, 1).data(1000));
+        seq += 1000;
+        host.wait_ms(100);
+        host.read(id);
+    }
+    host.drain();
+    host.receive(ack(seq, 1).data(1000));
+    host.expect_nothing();
+    host.receive(ack(seq + 1000, 1).data(1000));
+    host.expect_ack(seq + 2000);
+}
+
+#[test]
+fn a_super_segment_counts_as_the_segments_in_it() {
+    let (mut host, id) = Host::established();
+    host.receive_super(ack(1, 1).data(8000), 1000);
+    host.expect_ack(8001);
+    assert_eq!(host.read(id).len(), 8000);
+    assert_eq!(host.stack.counters().in_segs, 2 + 8);
+}
+
+#[test]
+fn the_window_closes_when_nobody_reads_and_opens_again() {
+    let (mut host, id) = Host::established();
+    let mut seq = 1;
+    let mut window = u32::MAX;
+    while window > 0 {
+        let len = window.min(1000) as usize;
+        host.receive(ack(seq, 1).data(len));
+        seq += len as u32;
+        host.wait_ms(50);
+        for segment in host.drain() {
+            window = u32::from(segment.window) << 8;
+        }
+    }
+    host.receive(ack(seq, 1).data(1000));
+    assert_eq!(host.expect_ack(seq).window, 0, "RFC 9293 section 3.10.7.4: acknowledged, not taken");
+    host.wait_ms(10);
+    host.read(id);
+    assert!(host.expect_ack(seq).window > 0, "the window is announced");
+}
+
+#[test]
+fn the_window_is_never_taken_back() {
+    let (mut host, _) = Host::established();
+    let mut edge = 0;
+    for step in 0..60 {
+        host.receive(ack(1 + step * 1000, 1).data(1000));
+        for segment in host.drain() {
+            let end = segment.ack + (u32::from(segment.window) << 8);
+            assert!(end >= edge, "RFC 9293 section 3.8.6 (SHLD-14)");
+            edge = end;
+        }
+    }
+}
+
+#[test]
+fn only_whole_segments_go_into_a_window_that_has_no_room_for_all() {
+    let (mut host, id) = Host::established();
+    host.receive(ack(1, 1).window(2500));
+    host.send(id, 5000);
+    host.expect_data(1, 1000);
+    host.expect_data(1001, 1000);
+    host.expect_nothing();
+}
+
+#[test]
+fn data_behind_the_window_is_not_taken() {
+    let (mut host, id) = Host::established();
+    host.receive(ack(200_000, 1).data(10));
+    host.expect_ack(1);
+    assert!(host.read(id).is_empty());
+}
+
+#[test]
+fn a_segment_without_ack_is_dropped() {
+    let (mut host, id) = Host::established();
+    host.receive(seg(Flags::PSH, 1, 0).data(10));
+    host.expect_nothing();
+    assert!(host.read(id).is_empty());
+}
+
+#[test]
+fn out_of_order_ranges_are_capped() {
+    let (mut host, _) = Host::established();
+    for i in 0..20_000 {
+        host.receive(ack(3 + 2 * i, 1).data(1));
+    }
+    host.drain();
+    assert!(host.stack.counters().tcp_ofo_drop > 10_000);
+}

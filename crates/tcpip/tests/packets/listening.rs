@@ -1,0 +1,178 @@
+//! Listeners, their queues, and cookies.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::util::{Host, MSS, Seg, THEM, ack, seg, syn_options};
+use sockshim_tcpip::error::Error;
+use sockshim_tcpip::stack::Event;
+use sockshim_tcpip::wire::tcp::{Flags, Options, Timestamps};
+
+fn syn() -> Seg {
+    Seg { options: syn_options(), ..seg(Flags::SYN, 0, 0) }
+}
+
+fn from(host: &mut Host, port: u16) {
+    host.remote = SocketAddr::new(THEM, port);
+}
+
+#[test]
+fn a_handshake_makes_a_connection_that_waits_for_accept() {
+    let mut host = Host::new();
+    let listener = host.listen(1);
+    host.receive(syn());
+    assert_eq!(host.stack.handshake_count(), 1);
+    let answer = host.expect_flags(Flags::SYN | Flags::ACK);
+    assert_eq!((answer.ack, answer.options.mss), (1, Some(MSS)));
+    assert_eq!(host.stack.accept(host.now, listener).unwrap_err(), Error::WouldBlock);
+    host.receive(ack(1, 1).data(5));
+    assert_eq!((host.stack.handshake_count(), host.stack.connection_count()), (0, 1));
+    assert!(host.events.contains(&Event::Acceptable(listener)));
+    let (id, remote) = host.stack.accept(host.now, listener).unwrap();
+    assert_eq!(remote, host.remote);
+    assert_eq!(host.read(id).len(), 5, "data that came with the last segment of the handshake");
+}
+
+#[test]
+fn the_answer_is_sent_again_after_one_and_two_seconds_and_then_given_up() {
+    let mut host = Host::new();
+    host.listen(1);
+    host.receive(syn());
+    host.expect_flags(Flags::SYN | Flags::ACK);
+    host.wait_ms(1010);
+    host.expect_flags(Flags::SYN | Flags::ACK);
+    host.wait_ms(1000);
+    host.expect_nothing();
+    host.wait_ms(1010);
+    host.expect_flags(Flags::SYN | Flags::ACK);
+    host.wait(Duration::from_secs(100));
+    assert_eq!(host.stack.handshake_count(), 0);
+}
+
+#[test]
+fn a_syn_that_comes_again_is_answered_again_but_not_without_limit() {
+    let mut host = Host::new();
+    host.listen(1);
+    host.receive(syn());
+    host.drain();
+    for _ in 0..10 {
+        host.receive(syn());
+    }
+    assert_eq!(host.drain().len(), 1);
+    assert_eq!(host.stack.handshake_count(), 1);
+}
+
+#[test]
+fn a_wrong_acknowledgement_is_reset_and_the_right_one_still_counts() {
+    let mut host = Host::new();
+    host.listen(1);
+    host.receive(syn());
+    host.drain();
+    host.receive(ack(1, 5));
+    assert_eq!(host.expect_reset().seq, 5);
+    host.receive(ack(1, 1));
+    assert_eq!(host.stack.connection_count(), 1);
+}
+
+#[test]
+fn a_reset_ends_the_handshake_and_returns_to_listening() {
+    let mut host = Host::new();
+    host.listen(1);
+    host.receive(syn());
+    host.drain();
+    host.receive(seg(Flags::RST, 1, 0));
+    assert_eq!(host.stack.handshake_count(), 0);
+    host.expect_nothing();
+}
+
+#[test]
+fn an_acknowledgement_to_a_listener_is_reset_and_a_reset_is_ignored() {
+    let mut host = Host::new();
+    host.listen(1);
+    host.receive(seg(Flags::RST, 1, 0));
+    host.expect_nothing();
+    host.receive(ack(1, 77));
+    assert_eq!(host.expect_reset().seq, 77);
+}
+
+#[test]
+fn a_full_queue_takes_no_more_and_the_other_end_tries_again() {
+    let mut host = Host::new();
+    let listener = host.listen(1);
+    for port in [1000, 1001] {
+        from(&mut host, port);
+        host.receive(syn());
+        host.drain();
+        host.receive(ack(1, 1));
+    }
+    from(&mut host, 1002);
+    host.receive(syn());
+    host.expect_nothing();
+    assert_eq!(host.stack.counters().listen_overflows, 1);
+    host.stack.accept(host.now, listener).unwrap();
+    host.receive(syn());
+    host.expect_flags(Flags::SYN | Flags::ACK);
+}
+
+#[test]
+fn when_handshakes_are_too_many_cookies_take_their_place() {
+    let mut host = Host::with(|config| config.tcp.max_syn_backlog = 10);
+    let listener = host.listen(1000);
+    for port in 1000..1100 {
+        from(&mut host, port);
+        host.receive(syn());
+    }
+    assert_eq!(host.stack.handshake_count(), 10, "the cap holds");
+    assert_eq!(host.drain().len(), 100, "and all are answered");
+    // One of those that were not remembered.
+    from(&mut host, 1099);
+    host.receive(Seg {
+        options: Options {
+            window_scale: Some(7),
+            timestamps: Some(Timestamps { value: 5, echo: 0 }),
+            ..syn_options()
+        },
+        ..seg(Flags::SYN, 0, 0)
+    });
+    let answer = host.expect_flags(Flags::SYN | Flags::ACK);
+    let echo = answer.options.timestamps.unwrap().value;
+    host.receive(ack(1, 1).stamps(6, echo).window(10));
+    let (id, _) = host.stack.accept(host.now, listener).unwrap();
+    host.send(id, 2000);
+    let first = host.expect_data(1, usize::from(MSS) - 12);
+    assert!(first.options.timestamps.is_some(), "timestamps were remembered, and 10 << 7 bytes of window");
+    assert_eq!(host.stack.counters().syncookies_recv, 1);
+}
+
+#[test]
+fn a_made_up_cookie_is_reset() {
+    let mut host = Host::with(|config| config.tcp.max_syn_backlog = 0);
+    host.listen(1000);
+    host.receive(syn());
+    host.expect_flags(Flags::SYN | Flags::ACK);
+    host.receive(ack(1, 3));
+    host.expect_reset();
+    assert_eq!(host.stack.counters().syncookies_failed, 1);
+}
+
+#[test]
+fn closing_a_listener_resets_what_nobody_accepted() {
+    let mut host = Host::new();
+    let listener = host.listen(5);
+    host.receive(syn());
+    host.drain();
+    host.receive(ack(1, 1));
+    host.call(|stack, now| stack.close_listener(now, listener));
+    host.expect_reset();
+    assert_eq!(host.stack.connection_count(), 0);
+    host.receive(syn());
+    host.expect_reset();
+}
+
+#[test]
+fn handshakes_and_time_wait_take_few_bytes() {
+    let (handshake, time_wait) =
+        sockshim_tcpip::stack::Stack::<sockshim_tcpip::buffer::VecMemory>::small_sizes();
+    assert!(handshake <= 96, "{handshake}");
+    assert!(time_wait <= 96, "{time_wait}");
+}

@@ -1,0 +1,11 @@
+//! What TCP does with each kind of segment, one at a time. docs/tcpip.md lists which of RFC 9293's rules each test shows.
+
+mod closing;
+mod data;
+mod forged;
+mod listening;
+mod losses;
+mod opening;
+mod options;
+mod timers;
+mod util;

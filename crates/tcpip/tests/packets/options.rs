@@ -1,0 +1,92 @@
+//! Window scale, timestamps, PAWS, path MTU.
+
+use crate::util::{Host, MSS, Seg, ack, seg, syn_options};
+use sockshim_tcpip::wire::tcp::{Flags, Options, Timestamps};
+
+fn with_stamps(value: u32) -> Options {
+    Options { timestamps: Some(Timestamps { value, echo: 0 }), ..syn_options() }
+}
+
+#[test]
+fn options_that_the_other_end_lacks_are_not_used() {
+    let mut host = Host::new();
+    host.listen(1);
+    host.receive(seg(Flags::SYN, 0, 0));
+    let answer = host.expect_flags(Flags::SYN | Flags::ACK);
+    assert_eq!(answer.options, Options { mss: Some(MSS), ..Options::default() });
+}
+
+#[test]
+fn options_that_it_has_are_answered() {
+    let mut host = Host::new();
+    host.listen(1);
+    host.receive(Seg { options: with_stamps(77), ..seg(Flags::SYN, 0, 0) });
+    let answer = host.expect_flags(Flags::SYN | Flags::ACK).options;
+    assert!(answer.sack_permitted && answer.window_scale.is_some());
+    assert_eq!(answer.timestamps.unwrap().echo, 77);
+}
+
+#[test]
+fn the_window_is_scaled_after_the_handshake() {
+    let mut options = syn_options();
+    options.window_scale = Some(2);
+    let (mut host, id) = Host::new().accept_with(options);
+    host.receive(ack(1, 1).window(500));
+    host.send(id, 5000);
+    assert_eq!(host.drain().len(), 2, "500 << 2 bytes");
+}
+
+#[test]
+fn an_old_timestamp_is_an_old_duplicate() {
+    let (mut host, id) = Host::new().accept_with(with_stamps(1000));
+    host.receive(ack(1, 1).data(10).stamps(1001, 0));
+    host.drain();
+    host.receive(ack(11, 1).data(10).stamps(900, 0));
+    host.expect_ack(11); // RFC 7323 section 5.3 R1: acknowledged and dropped
+    assert_eq!(host.read(id).len(), 10);
+    assert_eq!(host.stack.counters().paws_estab_rejected, 1);
+}
+
+#[test]
+fn a_reset_needs_no_timestamp_that_is_new() {
+    let (mut host, id) = Host::new().accept_with(with_stamps(1000));
+    host.receive(seg(Flags::RST, 1, 0).stamps(900, 0));
+    host.expect_state(id, sockshim_tcpip::tcp::State::Closed);
+}
+
+#[test]
+fn the_echo_is_that_of_the_last_segment_in_order() {
+    let (mut host, _) = Host::new().accept_with(with_stamps(1000));
+    host.receive(ack(11, 1).data(10).stamps(1005, 0));
+    assert_eq!(host.expect_ack(1).options.timestamps.unwrap().echo, 1000, "RFC 7323 section 4.3 (B)");
+    host.receive(ack(1, 1).data(10).stamps(1003, 0));
+    assert_eq!(host.expect_ack(21).options.timestamps.unwrap().echo, 1003);
+}
+
+#[test]
+fn a_segment_without_timestamp_is_taken_all_the_same() {
+    // gVisor dropped acknowledgements without one (its issue 11536); RFC 7323 section 3.2 says SHOULD, Linux takes them.
+    let (mut host, id) = Host::new().accept_with(with_stamps(1000));
+    host.receive(ack(1, 1).data(10));
+    assert_eq!(host.read(id).len(), 10);
+}
+
+#[test]
+fn the_round_trip_time_is_that_of_the_acknowledged_data() {
+    let (mut host, id) = Host::established();
+    host.send(id, 100);
+    host.drain();
+    host.wait_ms(80);
+    host.receive(ack(1, 101));
+    let rtt = host.stack.tcp_info(host.now, id).unwrap().rtt;
+    assert!((5_000..=80_000).contains(&rtt), "{rtt}");
+}
+
+#[test]
+fn a_syn_with_ecn_flags_is_answered() {
+    // gVisor reset it (its issue 7075). We do not take the offer, which is what ECN leaves to us.
+    let mut host = Host::new();
+    host.listen(1);
+    host.receive(Seg { options: syn_options(), ..seg(Flags::SYN | Flags::ECE | Flags::CWR, 0, 0) });
+    host.expect_flags(Flags::SYN | Flags::ACK);
+}

@@ -1,0 +1,97 @@
+//! Nothing happens for long.
+
+use std::time::Duration;
+
+use crate::util::{Host, ack};
+use sockshim_tcpip::wire::tcp::Flags;
+
+#[test]
+fn a_closed_window_is_probed_with_growing_intervals_for_as_long_as_it_is_answered() {
+    let (mut host, id) = Host::established();
+    host.receive(ack(1, 1).window(0));
+    host.send(id, 100);
+    host.expect_nothing();
+    let mut last = host.now;
+    let mut gaps = Vec::new();
+    for _ in 0..12 {
+        while host.stack.poll_timeout().is_some() {
+            host.wait_ms(10);
+            let probes = host.drain();
+            if let [probe] = &probes[..] {
+                assert_eq!((probe.seq, probe.data.len(), probe.flags), (0, 0, Flags::ACK));
+                break;
+            }
+            assert!(probes.is_empty(), "one probe at a time");
+        }
+        gaps.push((host.now - last).as_millis() as u64);
+        last = host.now;
+        host.receive(ack(1, 1).window(0));
+    }
+    assert!(gaps[0] >= 200 && gaps[1] >= gaps[0] * 3 / 2 && gaps[2] >= gaps[1] * 3 / 2, "{gaps:?}");
+    host.receive(ack(1, 1).window(1000));
+    host.expect_data(1, 100);
+}
+
+#[test]
+fn a_closed_window_that_nobody_answers_for_ends_the_connection() {
+    let (mut host, id) = Host::established();
+    host.receive(ack(1, 1).window(0));
+    host.send(id, 100);
+    host.wait(Duration::from_secs(3000));
+    assert_eq!(host.failure(id), Some(110));
+}
+
+#[test]
+fn unanswered_data_ends_the_connection_after_a_quarter_of_an_hour() {
+    let (mut host, id) = Host::established();
+    host.send(id, 100);
+    host.wait(Duration::from_secs(600));
+    assert_eq!(host.failure(id), None, "RFC 9293 section 3.8.3: at least 100 seconds");
+    host.wait(Duration::from_secs(600));
+    assert_eq!(host.failure(id), Some(110));
+    assert!(host.drain().len() > 10);
+}
+
+#[test]
+fn the_user_timeout_ends_it_sooner() {
+    let (mut host, id) = Host::established();
+    let timeout = Some(Duration::from_secs(5));
+    host.call(|stack, now| stack.set_options(now, id, |options| options.user_timeout = timeout)).unwrap();
+    host.send(id, 100);
+    host.wait(Duration::from_secs(15));
+    assert_eq!(host.failure(id), Some(110));
+}
+
+#[test]
+fn keepalive_probes_after_two_hours_and_gives_up() {
+    let (mut host, id) = Host::established();
+    host.call(|stack, now| stack.set_options(now, id, |options| options.keepalive = true)).unwrap();
+    host.wait(Duration::from_secs(7199));
+    host.expect_nothing();
+    host.wait(Duration::from_secs(2));
+    let probe = host.expect_flags(Flags::ACK);
+    assert_eq!(
+        (probe.seq, probe.data.len()),
+        (0, 0),
+        "a number that was acknowledged: RFC 9293 section 3.8.4"
+    );
+    host.receive(ack(1, 1));
+    host.wait(Duration::from_secs(7199));
+    host.expect_nothing();
+    host.wait(Duration::from_secs(9 * 75 + 10));
+    assert_eq!(host.drain().iter().filter(|segment| segment.flags == Flags::ACK).count(), 9);
+    assert_eq!(host.failure(id), Some(110));
+}
+
+#[test]
+fn an_idle_connection_needs_no_timer() {
+    let (mut host, id) = Host::established();
+    host.send(id, 100);
+    host.drain();
+    host.wait_ms(10);
+    host.receive(ack(1, 101));
+    host.wait(Duration::from_secs(10));
+    let at = host.stack.poll_timeout();
+    assert!(at.is_none(), "{at:?}");
+    assert!(host.drain().is_empty());
+}
