@@ -365,6 +365,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         self.sender.small = self.sender.una;
         self.sender.recovery.high_seq = self.sender.una;
         self.sender.recovery.retransmitted_at = None;
+        self.receiver.ack.received_at = cx.now;
         self.pending = Pending::Nothing;
         self.sender.update_pacing();
         self.start_keepalive(cx);
@@ -410,11 +411,9 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         if self.options.max_segment != before.max_segment {
             self.update_mss(cx.config);
         }
-        if self.options.nodelay && !before.nodelay || before.cork && !self.options.cork {
+        if before.cork && !self.options.cork {
             self.push.more = false;
         }
-        // Linux pushes what waits even if TCP_CORK is on; what is written later obeys it again.
-        self.push.at_once |= self.options.nodelay && (!before.nodelay || before.cork && !self.options.cork);
         self.start_keepalive(cx);
     }
 
