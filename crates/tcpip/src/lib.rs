@@ -29,8 +29,11 @@ pub mod icmp;
 pub mod ip;
 pub mod neighbour;
 pub mod net;
+pub mod pcapng;
 pub mod ready;
 pub mod seq;
+#[cfg(any(test, feature = "sim"))]
+pub mod sim;
 pub mod slab;
 pub mod stack;
 pub mod table;

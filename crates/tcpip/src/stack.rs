@@ -13,6 +13,7 @@
 mod calls;
 mod demux;
 mod input;
+mod inspect;
 mod lifecycle;
 mod listening;
 mod output;
@@ -23,6 +24,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 pub use calls::ConnectOptions;
+pub use inspect::Readiness;
 use demux::Flows;
 
 use crate::buffer::Memory;

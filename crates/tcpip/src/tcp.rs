@@ -5,18 +5,21 @@
 //! asks), `listen` with `cookies` and `timewait` (connections before and after), [`congestion`].
 
 pub(crate) mod calls;
+pub(crate) mod chrono;
 pub mod config;
 pub mod congestion;
 pub(crate) mod conn;
 pub(crate) mod context;
 pub(crate) mod cookies;
 pub(crate) mod endpoint;
+pub mod info;
 pub(crate) mod input;
 pub(crate) mod listen;
 pub(crate) mod output;
 pub mod pacing;
 pub(crate) mod pmtu;
 pub mod prr;
+pub(crate) mod push;
 pub(crate) mod ranges;
 pub mod rate;
 pub(crate) mod receiver;
@@ -34,6 +37,8 @@ pub use calls::How;
 pub use config::Config;
 pub use conn::SocketOptions;
 pub use context::Counters;
+pub use info::Info;
+pub use push::SendFlags;
 pub use state::State;
 
 /// RFC 9293 section 3.7.1: the size of segments when nothing is said about it.

@@ -8,7 +8,7 @@ use crate::buffer::{Memory, ReceiveBuffer};
 use crate::error::Error;
 use crate::tcp::conn::Connection;
 use crate::tcp::listen::Listener;
-use crate::tcp::{How, SocketOptions, State};
+use crate::tcp::{How, SendFlags, SocketOptions, State};
 use crate::time::Instant;
 
 /// What `connect` is told beside the address.
@@ -195,8 +195,23 @@ impl<M: Memory> Stack<M> {
     ///
     /// [`Error::WouldBlock`], [`Error::BrokenPipe`], the error that ended the connection.
     pub fn send(&mut self, now: Instant, id: SocketId, data: &[u8]) -> Result<usize, Error> {
+        self.send_with(now, id, data, SendFlags::default())
+    }
+
+    /// [`send`](Self::send) with flags. They count only if all of the data is taken.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send).
+    pub fn send_with(
+        &mut self,
+        now: Instant,
+        id: SocketId,
+        data: &[u8],
+        flags: SendFlags,
+    ) -> Result<usize, Error> {
         let (connection, mut cx) = self.connection(now, id.0).ok_or(Error::NotASocket)?;
-        let result = connection.send(&mut cx, data);
+        let result = connection.send(&mut cx, data, flags);
         self.settle(now, id.0);
         result
     }

@@ -2,6 +2,7 @@
 
 use super::conn::Connection;
 use super::context::Context;
+use super::push::SendFlags;
 use super::state::State;
 use crate::buffer::{ReceiveBuffer, SendBuffer};
 use crate::error::Error;
@@ -19,15 +20,26 @@ pub enum How {
 
 impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
     /// SEND.
-    pub(crate) fn send(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Result<usize, Error> {
+    pub(crate) fn send(
+        &mut self,
+        cx: &mut Context<'_>,
+        data: &[u8],
+        flags: SendFlags,
+    ) -> Result<usize, Error> {
         self.check_send()?;
         if data.is_empty() {
             return Ok(0);
         }
         let capacity = self.send_capacity() as usize;
         let count = self.tx.write(data, capacity);
+        let end = self.data_end();
         if count < data.len() {
             self.write_blocked = true;
+            if count > 0 {
+                self.push.wrote(end, SendFlags::default());
+            }
+        } else {
+            self.push.wrote(end, flags);
         }
         if !self.is_writable(cx) {
             self.write_blocked = true;

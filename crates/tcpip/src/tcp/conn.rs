@@ -5,6 +5,7 @@ use core::time::Duration;
 
 use super::config::Config;
 use super::context::Context;
+use super::push::Push;
 use super::receiver::Receiver;
 use super::sender::{Echo, Sender, Timer};
 use super::state::State;
@@ -39,6 +40,7 @@ pub(crate) struct Connection<S, R> {
     /// What a router said last; it counts when the connection times out (Linux's `sk_err_soft`).
     pub(crate) soft_error: Option<Error>,
     pub(crate) events: Events,
+    pub(crate) push: Push,
     /// The application found no room, or more room is worth telling.
     pub(crate) write_blocked: bool,
     /// Bytes of data that fit in a packet on the path, before options.
@@ -129,7 +131,7 @@ impl Clock {
 pub struct SocketOptions {
     /// TCP_NODELAY.
     pub nodelay: bool,
-    /// TCP_CORK, or MSG_MORE on the last write.
+    /// TCP_CORK.
     pub cork: bool,
     /// SO_KEEPALIVE.
     pub keepalive: bool,
@@ -246,6 +248,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             error: None,
             soft_error: None,
             events: Events::default(),
+            push: Push::new(),
             write_blocked: false,
             path_mss: super::DEFAULT_MSS,
             peer_mss: super::DEFAULT_MSS,
@@ -363,7 +366,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         self.sender.recovery.high_seq = self.sender.una;
         self.sender.recovery.retransmitted_at = None;
         self.pending = Pending::Nothing;
-        self.sender.update_pacing(cx.config);
+        self.sender.update_pacing();
         self.start_keepalive(cx);
         self.events.raise(Events::CONNECTED | Events::WRITABLE);
     }
@@ -407,6 +410,11 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         if self.options.max_segment != before.max_segment {
             self.update_mss(cx.config);
         }
+        if self.options.nodelay && !before.nodelay || before.cork && !self.options.cork {
+            self.push.more = false;
+        }
+        // Linux pushes what waits even if TCP_CORK is on; what is written later obeys it again.
+        self.push.at_once |= self.options.nodelay && (!before.nodelay || before.cork && !self.options.cork);
         self.start_keepalive(cx);
     }
 

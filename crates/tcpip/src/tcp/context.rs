@@ -47,10 +47,6 @@ impl Replies {
     pub(crate) fn pop(&mut self) -> Option<Reply> {
         self.0.pop_front()
     }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
 }
 
 impl Reply {

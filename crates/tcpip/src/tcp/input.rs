@@ -207,6 +207,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             return;
         }
         self.heard_at = cx.now;
+        self.push.more = false;
         self.keepalive_probes = 0;
         if !self.check_ack(cx, header) {
             return;

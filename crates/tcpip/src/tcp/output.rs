@@ -1,5 +1,6 @@
 //! What leaves now (RFC 9293 section 3.8.6, RFC 5681, RFC 8985).
 
+use super::chrono::Waiting;
 use super::congestion::Transmitted;
 use super::conn::{Connection, Pending};
 use super::context::Context;
@@ -93,9 +94,16 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         let room = self.sender.window_end().saturating_since(self.sender.nxt);
         let unsent = self.unsent();
         if room > 0 && (unsent > 0 || self.fin_unsent()) {
-            let len = unsent.min(room).min(self.current_mss());
+            let record = self.push.record_end().map_or(unsent, |end| end.since(self.sender.nxt).min(unsent));
+            let len = record.min(room).min(self.current_mss());
             let fin = self.fin_unsent() && len == unsent && room > len;
-            return Some(self.send_new(cx, len, 0, fin));
+            let mut outgoing = self.send_new(cx, len, 0, fin);
+            if len > 0 {
+                // Linux wants the application over there to make room.
+                outgoing.header.flags |= Flags::PSH;
+                self.sender.board.end_burst(true);
+            }
+            return Some(outgoing);
         }
         Some(self.empty_probe(cx))
     }
@@ -207,10 +215,11 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             return None;
         }
         let segments = quota.min(self.burst()).min((self.sender.control.cwnd() / 2).max(1));
-        let most = segments.saturating_mul(mss).min(unsent);
+        let record = self.push.record_end().map_or(unsent, |end| end.since(self.sender.nxt).min(unsent));
+        let most = segments.saturating_mul(mss).min(record);
         let tail = most % mss;
-        // The last piece of a stream that ends here waits for nothing.
-        let tail_may_leave = most == unsent && (tail == 0 || self.may_send_partial(fin));
+        // The last piece of a stream that ends here waits for nothing, nor does what nothing can be added to.
+        let tail_may_leave = most == record && (tail == 0 || record < unsent || self.may_send_partial(fin));
         let mut len = if tail_may_leave { most } else { most - tail };
         if len > room {
             len = room / mss * mss; // whole segments only: the other end's window is not to be chopped up
@@ -229,7 +238,10 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         if fin {
             return true;
         }
-        if self.options.cork {
+        if self.push.at_once {
+            return true;
+        }
+        if self.options.cork || self.push.more {
             return false;
         }
         self.options.nodelay || self.sender.packets_out() == 0 || !self.sender.small.after(self.sender.una)
@@ -268,8 +280,13 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         if fin {
             flags |= Flags::FIN;
         }
+        let record = self.push.record_end() == Some(data_end);
+        self.push.sent(data_end);
         // RFC 9293 section 3.9.1.2 (MUST-60): PSH on what empties the buffer.
-        if len > 0 && self.unsent() == 0 {
+        let pushed = len > 0 && (record || (self.unsent() == 0 && self.push.at_end));
+        self.sender.board.end_burst(pushed);
+        // Linux sets it on every super-segment, so that the other end does not wait for more to put together.
+        if pushed || segments > 1 {
             flags |= Flags::PSH;
         }
         Outgoing { header: self.header(cx, start, flags), offset, len: len as usize, gso_size }
@@ -292,9 +309,11 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         let start = self.sender.board.get(name).map_or(self.sender.una, |record| record.start);
         let mut end = start;
         let mut segments = 0;
+        let mut pushed = false;
         for name in names {
             let Some(record) = self.sender.board.get(name) else { break };
             end = record.end;
+            pushed = record.is_pushed();
             segments += 1;
             let stamp = self.sender.rate.on_sent(cx.now, self.sender.packets_out());
             self.sender.board.retransmitted(name, cx.now, stamp);
@@ -314,7 +333,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         if fin {
             flags |= Flags::FIN;
         }
-        if len > 0 && end.at_or_after(data_end) {
+        if pushed || segments > 1 {
             flags |= Flags::PSH;
         }
         let offset = start.since(self.sender.una) as usize;
@@ -329,7 +348,9 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         sender.counters.bytes_sent += u64::from(len);
         sender.counters.data_segments_out = sender.counters.data_segments_out.wrapping_add(segments);
         sender.control.on_sent(segments);
-        sender.pacer.on_sent(cx.now, len, segments);
+        if cx.config.pacing {
+            sender.pacer.on_sent(cx.now, len, segments);
+        }
         // An answer: the other end's next acknowledgement may come with data (Linux's pingpong mode).
         if cx.now - self.receiver.ack.received_at < self.receiver.ack.delay {
             self.receiver.ack.interactive = true;
@@ -374,6 +395,8 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
 
     /// Nothing more leaves now: why?
     fn run_dry(&mut self, cx: &mut Context<'_>) {
+        let waiting = self.waiting();
+        self.sender.chrono.set(cx.now, waiting);
         if !self.state.can_transmit() {
             return;
         }
@@ -400,6 +423,23 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         // that a corked piece has waited long enough.
         if packets_out == 0 && has_more && !self.paced && matches!(self.sender.timer, Timer::Idle) {
             self.sender.timer = Timer::ZeroWindow(cx.now + self.sender.rto(cx.config));
+        }
+    }
+}
+
+impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
+    /// What the sender waits for, when it has sent what it can.
+    fn waiting(&self) -> Waiting {
+        let unsent = self.unsent();
+        let next = unsent.min(self.current_mss());
+        if unsent == 0 && self.sender.packets_out() == 0 {
+            Waiting::Idle
+        } else if unsent > 0 && self.sender.nxt.since(self.sender.una) + next > self.sender.wnd {
+            Waiting::Window
+        } else if unsent == 0 && self.write_blocked && !self.fin_queued {
+            Waiting::Buffer
+        } else {
+            Waiting::Busy
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use core::time::Duration;
 
+use super::chrono::Chrono;
 use super::config::Config;
 use super::congestion::{Ack, Controller};
 use super::pacing::Pacer;
@@ -48,6 +49,7 @@ pub(crate) struct Sender {
     /// When data was sent last.
     pub(crate) sent_at: Instant,
     pub(crate) counters: Counters,
+    pub(crate) chrono: Chrono,
 }
 
 /// What TCP_INFO counts.
@@ -142,6 +144,7 @@ impl Sender {
             probes: 0,
             sent_at: Instant::ZERO,
             counters: Counters::default(),
+            chrono: Chrono::default(),
         }
     }
 
@@ -214,7 +217,7 @@ impl Sender {
             snd_una: self.una,
             snd_nxt: self.nxt,
         });
-        self.update_pacing(config);
+        self.update_pacing();
         if self.packets_out() == 0 {
             self.timer = Timer::Idle;
         } else if round.rearm && !matches!(self.timer, Timer::Reorder(_)) || matches!(self.timer, Timer::Idle)
@@ -291,17 +294,16 @@ impl Sender {
         }
     }
 
-    pub(crate) fn update_pacing(&mut self, config: &Config) {
-        if config.pacing {
-            let rate = Pacer::rate_for(
-                self.control.cwnd(),
-                self.control.ssthresh(),
-                self.packets_out(),
-                u32::from(self.mss),
-                self.rtt.srtt(),
-            );
-            self.pacer.set_rate(rate);
-        }
+    /// The rate also decides the size of bursts, so it is kept where nothing is paced as well.
+    pub(crate) fn update_pacing(&mut self) {
+        let rate = Pacer::rate_for(
+            self.control.cwnd(),
+            self.control.ssthresh(),
+            self.packets_out(),
+            u32::from(self.mss),
+            self.rtt.srtt(),
+        );
+        self.pacer.set_rate(rate);
     }
 
     /// Sets the timer anew: a tail loss probe if one makes sense, else the retransmission time-out.

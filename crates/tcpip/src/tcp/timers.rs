@@ -9,11 +9,12 @@ use super::sender::Timer;
 use super::state::State;
 use crate::buffer::{ReceiveBuffer, SendBuffer};
 use crate::error::Error;
-use crate::time::Instant;
 
 impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
     /// Does what is due. Calls before anything is due are harmless.
     pub(crate) fn handle_timeout(&mut self, cx: &mut Context<'_>) {
+        // The stack asks what can leave after this: no need to be called again for it.
+        self.paced &= self.sender.pacer.next_send() > cx.now;
         if self.receiver.ack.deadline.is_some_and(|at| at <= cx.now) {
             let rto = self.sender.rto(cx.config);
             self.receiver.ack.on_timeout(rto);
@@ -53,7 +54,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         let shrunk = self.sender.wnd == 0 && cx.now - self.heard_at < cx.config.max_rto;
         self.sender.enter_loss(cx.config, cx.now);
         self.sender.pacer.set_rate(0);
-        self.sender.update_pacing(cx.config);
+        self.sender.update_pacing();
         if !shrunk {
             self.sender.retransmits = self.sender.retransmits.saturating_add(1);
         }
@@ -162,12 +163,4 @@ pub(crate) fn backoff_sum(config: &Config, retries: u8) -> Duration {
         rto = (rto * 2).min(config.max_rto);
     }
     total
-}
-
-/// The earlier of two deadlines.
-pub(crate) fn earliest(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
-    match (a, b) {
-        (Some(a), Some(b)) => Some(a.min(b)),
-        (a, b) => a.or(b),
-    }
 }

@@ -36,6 +36,10 @@ const LOST: u8 = 2;
 const RETRANSMITTED: u8 = 4;
 /// In the list of those that may still arrive.
 const LISTED: u8 = 8;
+/// The last of those that were sent in one go. They are sent again in the same portions, as Linux does with its buffers.
+const ENDS_BURST: u8 = 16;
+/// The application's write ended here.
+const PUSHED: u8 = 32;
 
 /// No name: names count segments from the first of the connection.
 const NONE: u64 = u64::MAX;
@@ -51,6 +55,10 @@ impl Record {
 
     pub(crate) fn is_retransmitted(&self) -> bool {
         self.flags & RETRANSMITTED != 0
+    }
+
+    pub(crate) fn is_pushed(&self) -> bool {
+        self.flags & PUSHED != 0
     }
 
     /// Whether it was ever sent more than once: its acknowledgement then is ambiguous (Karn's algorithm).
@@ -103,6 +111,13 @@ impl Scoreboard {
             Record { start, end, sent_at, stamp, previous: NONE, next: NONE, transmissions: 1, flags: 0 };
         self.records.push_back(record);
         self.link(self.base + self.records.len() as u64 - 1);
+    }
+
+    /// The segments pushed last leave in one go; `pushed` says that the application's write ends with them.
+    pub(crate) fn end_burst(&mut self, pushed: bool) {
+        if let Some(last) = self.records.back_mut() {
+            last.flags |= ENDS_BURST | if pushed { PUSHED } else { 0 };
+        }
     }
 
     /// Segments sent and not acknowledged cumulatively.
@@ -219,7 +234,7 @@ impl Scoreboard {
             self.sacked_out += 1;
             self.unlink(self.base + at as u64);
             // A retransmission of it may still be on its way, but it is not needed any more.
-            self.records[at].flags = SACKED;
+            self.records[at].flags = SACKED | record.flags & (ENDS_BURST | PUSHED);
             at += 1;
         }
         if let Some((s, e)) = covered {
@@ -312,9 +327,9 @@ impl Scoreboard {
             match self.get(end) {
                 Some(record)
                     if record.is_lost() && !record.is_retransmitted() && {
-                        let full = self
-                            .get(end.wrapping_sub(1))
-                            .is_some_and(|last| last.end.since(last.start) == mss);
+                        let full = self.get(end.wrapping_sub(1)).is_some_and(|last| {
+                            last.end.since(last.start) == mss && last.flags & ENDS_BURST == 0
+                        });
                         end == name || full
                     } => {}
                 _ => break,

@@ -1,0 +1,227 @@
+//! Who may touch the stack, and how time passes.
+//!
+//! packetdrill runs a script on two threads. The main thread injects packets, waits for packets and lets time pass; the
+//! other one makes the calls that a script expects to block. Time is virtual: it stands still unless the main thread
+//! waits, and then jumps from one of the stack's deadlines to the next.
+//!
+//! A blocked call sleeps in [`Session::wait`] and is asked again after every step of the stack. When it is over the main
+//! thread stands still until the other thread has asked what time it is, because that is what packetdrill takes as the
+//! end of the call.
+
+use core::time::Duration;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, ThreadId};
+
+use libc::c_int;
+use sockshim_tcpip::time::Instant;
+
+use crate::errno::{Answer, Errno};
+use crate::world::World;
+
+/// How long a call is willing to wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Patience {
+    None,
+    For(Duration),
+    Forever,
+}
+
+/// What the thread that makes blocking calls is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sleeper {
+    /// Nothing in the stack.
+    Away,
+    /// Blocked; the call gives up at the deadline.
+    Asleep(Option<Instant>),
+    /// The stack has changed: it looks whether the call can end.
+    Looking,
+    /// The call has ended and its time was not yet asked for.
+    Leaving,
+}
+
+struct State {
+    world: Option<World>,
+    main: Option<ThreadId>,
+    sleeper: Sleeper,
+}
+
+/// The one stack of this process.
+pub(crate) struct Session {
+    state: Mutex<State>,
+    /// The sleeper has moved on, in either direction.
+    moved: Condvar,
+}
+
+pub(crate) static SESSION: Session = Session {
+    state: Mutex::new(State { world: None, main: None, sleeper: Sleeper::Away }),
+    moved: Condvar::new(),
+};
+
+/// A queue that stays empty for longer than this stays empty for ever: a keepalive is due after two hours, and no
+/// script waits for one.
+const LONGEST_WAIT: Duration = Duration::from_secs(600);
+
+impl Session {
+    /// A new stack, driven by the calling thread.
+    pub(crate) fn open(&self, world: World) {
+        let mut state = self.lock();
+        *state = State { world: Some(world), main: Some(thread::current().id()), sleeper: Sleeper::Away };
+    }
+
+    pub(crate) fn close(&self) {
+        self.lock().world = None;
+    }
+
+    /// Whether a descriptor is one of the stack's.
+    pub(crate) fn owns(&self, fd: c_int) -> bool {
+        self.lock().world.as_mut().is_some_and(|world| world.descriptor(fd).is_ok())
+    }
+
+    /// A call that cannot block.
+    pub(crate) fn call<R>(&self, call: impl FnOnce(&mut World) -> Answer<R>) -> Answer<R> {
+        let mut state = self.lock();
+        let answer = call(state.world()?);
+        state.world()?.collect();
+        drop(self.settle(state));
+        answer
+    }
+
+    /// A call that may block: asked again and again while it answers EAGAIN and has patience left.
+    pub(crate) fn wait<R>(
+        &self,
+        patience: impl FnOnce(&World) -> Patience,
+        mut attempt: impl FnMut(&mut World) -> Answer<R>,
+    ) -> Answer<R> {
+        let mut state = self.lock();
+        let world = state.world()?;
+        let patience = patience(world);
+        let mut answer = attempt(world);
+        world.collect();
+        let deadline = match patience {
+            Patience::None => {
+                drop(self.settle(state));
+                return answer;
+            }
+            Patience::For(time) => Some(world.now() + time),
+            Patience::Forever => None,
+        };
+
+        let main = state.main == Some(thread::current().id());
+        while matches!(answer, Err(Errno::EAGAIN)) && deadline.is_none_or(|it| it > state.now()) {
+            if main {
+                // A script that waits on the main thread: nobody else can let time pass.
+                let due = state.world()?.deadline();
+                let Some(next) = due.into_iter().chain(deadline).min() else { return Err(Errno::EDEADLK) };
+                state = self.advance(state, next);
+            } else {
+                state.sleeper = Sleeper::Asleep(deadline);
+                self.moved.notify_all();
+                state = self
+                    .moved
+                    .wait_while(state, |state| matches!(state.sleeper, Sleeper::Asleep(_)))
+                    .unwrap_or_else(PoisonError::into_inner);
+            }
+            let world = state.world()?;
+            answer = attempt(world);
+            world.collect();
+        }
+        if !main && state.sleeper == Sleeper::Looking {
+            state.sleeper = Sleeper::Leaving;
+            self.moved.notify_all();
+        }
+        answer
+    }
+
+    /// A packet reaches the stack.
+    pub(crate) fn inject(&self, packet: &[u8]) {
+        let mut state = self.lock();
+        if let Some(world) = state.world.as_mut() {
+            world.receive(packet);
+            world.collect();
+        }
+        drop(self.settle(state));
+    }
+
+    /// The next packet that left the stack, and when; `None` when none will.
+    pub(crate) fn next_packet(&self) -> Option<(Instant, Vec<u8>)> {
+        let mut state = self.lock();
+        let limit = state.now() + LONGEST_WAIT;
+        loop {
+            if let Some(packet) = state.world.as_mut()?.take_packet() {
+                return Some(packet);
+            }
+            let next = state.next()?;
+            if next > limit {
+                return None;
+            }
+            state = self.advance(state, next);
+        }
+    }
+
+    /// Time passes.
+    pub(crate) fn sleep(&self, time: Duration) {
+        let state = self.lock();
+        let until = state.now() + time;
+        drop(self.advance(state, until));
+    }
+
+    /// The time, which passes while the main thread looks at the clock: it waits the last microseconds by doing so.
+    pub(crate) fn time(&self) -> Instant {
+        let mut state = self.lock();
+        let now = state.now();
+        if state.main == Some(thread::current().id()) {
+            drop(self.advance(state, now + Duration::from_micros(1)));
+        } else if state.sleeper == Sleeper::Leaving {
+            state.sleeper = Sleeper::Away;
+            self.moved.notify_all();
+        }
+        now
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets time pass until `until`, running all that is due on the way at its time.
+    fn advance<'a>(&'a self, mut state: MutexGuard<'a, State>, until: Instant) -> MutexGuard<'a, State> {
+        while let Some(next) = state.next().filter(|next| *next <= until) {
+            let Some(world) = state.world.as_mut() else { return state };
+            world.run(next);
+            state = self.settle(state);
+        }
+        if let Some(world) = state.world.as_mut() {
+            world.set_time(until);
+        }
+        state
+    }
+
+    /// Lets a blocked call look at what has changed, and waits until it sleeps again or is over.
+    fn settle<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        if let Sleeper::Asleep(_) = state.sleeper {
+            state.sleeper = Sleeper::Looking;
+            self.moved.notify_all();
+        }
+        self.moved
+            .wait_while(state, |state| matches!(state.sleeper, Sleeper::Looking | Sleeper::Leaving))
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn world(&mut self) -> Answer<&mut World> {
+        self.world.as_mut().ok_or(Errno::EBADF)
+    }
+
+    fn now(&self) -> Instant {
+        self.world.as_ref().map_or(Instant::default(), World::now)
+    }
+
+    /// The next time at which something happens by itself.
+    fn next(&self) -> Option<Instant> {
+        let gives_up = match self.sleeper {
+            Sleeper::Asleep(deadline) => deadline,
+            _ => None,
+        };
+        self.world.as_ref()?.deadline().into_iter().chain(gives_up).min()
+    }
+}

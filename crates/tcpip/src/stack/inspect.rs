@@ -1,0 +1,82 @@
+//! What can be asked of a connection without changing it.
+
+use super::{ListenerId, SocketId, Stack};
+use crate::buffer::{Memory, ReceiveBuffer, SendBuffer};
+use crate::error::Error;
+use crate::tcp::{Info, SocketOptions};
+use crate::time::Instant;
+
+/// What a socket is ready for: poll(2)'s bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Readiness {
+    /// POLLIN: there is something to read, or the end of the stream.
+    pub readable: bool,
+    /// POLLOUT: there is room, or an error to be told.
+    pub writable: bool,
+    /// POLLRDHUP: nothing more will arrive.
+    pub read_closed: bool,
+    /// POLLHUP: nothing more can go either way.
+    pub hung_up: bool,
+    /// POLLERR: an error waits.
+    pub failed: bool,
+}
+
+impl<M: Memory> Stack<M> {
+    /// Linux's TCP_INFO.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotASocket`].
+    pub fn tcp_info(&mut self, now: Instant, id: SocketId) -> Result<Info, Error> {
+        let (connection, cx) = self.connection(now, id.0).ok_or(Error::NotASocket)?;
+        Ok(connection.info(&cx))
+    }
+
+    /// What poll(2) says of a connection (Linux's `tcp_poll`).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotASocket`].
+    pub fn readiness(&mut self, now: Instant, id: SocketId) -> Result<Readiness, Error> {
+        let (connection, cx) = self.connection(now, id.0).ok_or(Error::NotASocket)?;
+        Ok(connection.readiness(&cx))
+    }
+
+    /// Whether a listener has a connection to accept.
+    pub fn is_acceptable(&self, id: ListenerId) -> bool {
+        self.listeners.get(id.0).is_some_and(|listener| !listener.queue.is_empty())
+    }
+
+    /// Whether everything that the other end has sent, and its end, was read.
+    pub fn is_at_end(&self, id: SocketId) -> bool {
+        self.connections.get(id.0).is_some_and(|it| it.rx.readable() == 0 && it.has_fin())
+    }
+
+    /// Bytes written and not yet acknowledged (SIOCOUTQ).
+    pub fn unacknowledged(&self, id: SocketId) -> usize {
+        self.connections.get(id.0).map_or(0, |connection| connection.tx.len())
+    }
+
+    /// Bytes of data in a full segment (TCP_MAXSEG of a connection).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotASocket`].
+    pub fn segment_size(&self, id: SocketId) -> Result<u16, Error> {
+        self.connections.get(id.0).map(|connection| connection.sender.mss).ok_or(Error::NotASocket)
+    }
+
+    /// setsockopt(2) on a listener: connections that begin later inherit it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotASocket`].
+    pub fn set_listener_options(
+        &mut self,
+        id: ListenerId,
+        change: impl FnOnce(&mut SocketOptions),
+    ) -> Result<(), Error> {
+        change(&mut self.listeners.get_mut(id.0).ok_or(Error::NotASocket)?.options);
+        Ok(())
+    }
+}

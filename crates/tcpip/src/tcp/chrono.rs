@@ -1,0 +1,79 @@
+//! How long a connection was busy, and what held it back meanwhile: TCP_INFO's three times.
+
+use core::time::Duration;
+
+use crate::time::Instant;
+
+/// What a sender waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Waiting {
+    /// For the application: there is nothing to send, and all is acknowledged.
+    #[default]
+    Idle,
+    /// For the network.
+    Busy,
+    /// For the other end's window.
+    Window,
+    /// For room in the send buffer, so that the application can write.
+    Buffer,
+}
+
+/// The stop-watch (Linux's `tcp_chrono_start`).
+#[derive(Debug, Default)]
+pub(crate) struct Chrono {
+    waiting: Waiting,
+    since: Instant,
+    times: Times,
+}
+
+/// Times so far.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Times {
+    /// Not idle; the others are parts of it.
+    pub(crate) busy: Duration,
+    pub(crate) window_limited: Duration,
+    pub(crate) buffer_limited: Duration,
+}
+
+impl Chrono {
+    /// From now on it waits for this.
+    pub(crate) fn set(&mut self, now: Instant, waiting: Waiting) {
+        if waiting != self.waiting {
+            self.times = self.read(now);
+            self.waiting = waiting;
+            self.since = now;
+        }
+    }
+
+    pub(crate) fn read(&self, now: Instant) -> Times {
+        let mut times = self.times;
+        let past = now - self.since;
+        match self.waiting {
+            Waiting::Idle => return times,
+            Waiting::Busy => {}
+            Waiting::Window => times.window_limited += past,
+            Waiting::Buffer => times.buffer_limited += past,
+        }
+        times.busy += past;
+        times
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_time_counts_only_its_own_and_busy_all() {
+        let at = Instant::from_millis;
+        let mut chrono = Chrono::default();
+        chrono.set(at(5), Waiting::Window);
+        chrono.set(at(15), Waiting::Busy);
+        chrono.set(at(18), Waiting::Idle);
+        chrono.set(at(100), Waiting::Buffer);
+        let times = chrono.read(at(107));
+        assert_eq!(times.window_limited, Duration::from_millis(10));
+        assert_eq!(times.buffer_limited, Duration::from_millis(7));
+        assert_eq!(times.busy, Duration::from_millis(20));
+    }
+}

@@ -1,0 +1,57 @@
+//! What the calls that write say beside the bytes: where a receiver should be woken up, what may be held back, and what
+//! may not be put into one segment.
+
+use alloc::collections::VecDeque;
+
+use crate::seq::SeqNumber;
+
+/// How data is sent (send(2)'s flags).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SendFlags {
+    /// MSG_MORE: more follows at once, so that a segment which is not full waits for it.
+    pub more: bool,
+    /// MSG_EOR: a record ends here. No segment holds bytes from before and after its end.
+    pub end_of_record: bool,
+}
+
+/// What was said of the data that waits to be sent.
+#[derive(Debug)]
+pub(crate) struct Push {
+    /// Its end is the end of a write without MSG_MORE: PSH goes with the last byte.
+    pub(crate) at_end: bool,
+    /// MSG_MORE. Until something else happens on the connection, as in Linux.
+    pub(crate) more: bool,
+    /// What is held back leaves, even if TCP_CORK is on: setting TCP_NODELAY says so of what was written before
+    /// (Linux's TCP_NAGLE_PUSH).
+    pub(crate) at_once: bool,
+    /// Ends of records that were not sent yet.
+    records: VecDeque<SeqNumber>,
+}
+
+impl Push {
+    pub(crate) const fn new() -> Self {
+        Self { at_end: true, more: false, at_once: false, records: VecDeque::new() }
+    }
+
+    /// Data was written, up to `end`.
+    pub(crate) fn wrote(&mut self, end: SeqNumber, flags: SendFlags) {
+        self.at_once = false;
+        self.at_end = !flags.more;
+        self.more = flags.more;
+        if flags.end_of_record {
+            self.records.push_back(end);
+        }
+    }
+
+    /// The first end of a record behind `nxt`.
+    pub(crate) fn record_end(&self) -> Option<SeqNumber> {
+        self.records.front().copied()
+    }
+
+    /// All before `nxt` has been sent.
+    pub(crate) fn sent(&mut self, nxt: SeqNumber) {
+        while self.records.front().is_some_and(|end| end.at_or_before(nxt)) {
+            self.records.pop_front();
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! How fast connections are: bars on virtual time, so that the machine does not matter.
+//!
+//! `cargo test -p sockshim-tcpip --test simulation bars -- --nocapture` prints the figures.
+
+use std::time::Duration;
+
+use sockshim_tcpip::sim::{Clock, LinkConfig, Loss, Queue};
+use sockshim_tcpip::tcp::Config;
+use sockshim_tcpip::time::Instant;
+
+use crate::world::{Interface, Side, World, v4};
+
+/// A path, and what runs over it. The default is that of the Linux curve: 200 Mbit/s, 20 ms, one BDP of queue.
+#[derive(Debug, Clone)]
+struct Path {
+    mbit: u64,
+    rtt: Duration,
+    /// The queue in BDPs.
+    queue: f64,
+    loss: f64,
+    reorder: (f64, Duration),
+    jitter: Duration,
+    granularity: Duration,
+    gso_max: u32,
+    flows: usize,
+    config: Config,
+    /// Measured is from the first to the second.
+    seconds: (u64, u64),
+    seed: u64,
+}
+
+impl Default for Path {
+    fn default() -> Self {
+        Self {
+            mbit: 200,
+            rtt: ms(20),
+            queue: 1.0,
+            loss: 0.0,
+            reorder: (0.0, Duration::ZERO),
+            jitter: Duration::ZERO,
+            granularity: Duration::from_nanos(1),
+            gso_max: 0,
+            flows: 1,
+            config: Config::default(),
+            seconds: (2, 12),
+            seed: 1,
+        }
+    }
+}
+
+struct Measured {
+    /// Mbit/s of each flow.
+    flows: Vec<f64>,
+    longest_wait: Duration,
+}
+
+impl Measured {
+    fn total(&self) -> f64 {
+        self.flows.iter().sum()
+    }
+
+    /// Jain's index: one when all flows are equal.
+    fn fairness(&self) -> f64 {
+        let squares: f64 = self.flows.iter().map(|flow| flow * flow).sum();
+        self.total().powi(2) / (self.flows.len() as f64 * squares)
+    }
+}
+
+impl Path {
+    fn bdp(&self) -> u64 {
+        self.mbit * 1_000_000 / 8 * self.rtt.as_millis() as u64 / 1000
+    }
+
+    fn world(&self) -> World {
+        let queue = Queue { bytes: (self.bdp() as f64 * self.queue) as usize, ..Queue::default() };
+        let back = LinkConfig { rate: Some(self.mbit * 1_000_000), delay: self.rtt / 2, ..LinkConfig::default() };
+        let there = LinkConfig {
+            queue,
+            loss: Loss::Random(self.loss),
+            reorder: self.reorder,
+            jitter: self.jitter,
+            ..back.clone()
+        };
+        let clock = Clock::new(self.granularity, 0, Duration::ZERO);
+        let interface = Interface { gso_max: self.gso_max, ..Interface::default() };
+        let configs = [self.config.clone(), self.config.clone()];
+        let mut world = World::pair_of(self.seed, configs, [interface; 2], [clock; 2], there, back);
+        world.thorough = false;
+        world
+    }
+
+    fn measure(&self) -> Measured {
+        let mut world = self.world();
+        world.listen(1, v4(1));
+        let flows: Vec<_> = (0..self.flows)
+            .map(|i| {
+                // Not all in the same instant: with a random phase, as programs are.
+                world.run_for(Duration::from_micros(if i == 0 { 0 } else { 1700 }));
+                world.open(0, 1, v4, [Side::sends(1 << 50), Side::sends(0)])
+            })
+            .collect();
+        world.run_for(Duration::from_secs(self.seconds.0));
+        let before: Vec<_> = flows.iter().map(|&flow| world.ends[flow + 1].incoming.done).collect();
+        world.run_for(Duration::from_secs(self.seconds.1 - self.seconds.0));
+        let time = (self.seconds.1 - self.seconds.0) as f64;
+        let rates = flows.iter().zip(before).map(|(&flow, before)| {
+            (world.ends[flow + 1].incoming.done - before) as f64 * 8.0 / 1e6 / time
+        });
+        let links = world.network.link(world.links[0]);
+        Measured { flows: rates.collect(), longest_wait: links.counters().longest_wait }
+    }
+}
+
+fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+#[track_caller]
+fn bar(name: &str, value: f64, least: f64, most: f64) {
+    println!("{name:<64} {value:>8.3}   bar {least:.3}..{most:.3}");
+    assert!((least..=most).contains(&value), "{name}: {value:.3} is not in {least:.3}..{most:.3}");
+}
+
+#[test]
+fn bars_a_link_without_loss_is_full() {
+    let used = |path: Path| path.measure().total() / path.mbit as f64;
+    bar("utilisation, queue of 1 BDP", used(Path::default()), 0.93, 1.0);
+    bar("utilisation, queue of 1 BDP, GSO", used(Path { gso_max: 65_535, ..Path::default() }), 0.93, 1.0);
+    bar("utilisation, queue of 1/4 BDP", used(Path { queue: 0.25, ..Path::default() }), 0.85, 1.0);
+    let unpaced = Config { pacing: false, ..Config::default() };
+    bar("utilisation, queue of 1 BDP, unpaced", used(Path { config: unpaced, ..Path::default() }), 0.93, 1.0);
+}
+
+#[test]
+fn bars_buffers_grow_to_what_a_long_path_needs() {
+    let path = Path { rtt: ms(200), seconds: (10, 30), ..Path::default() };
+    bar("autotuned buffers, 200 Mbit/s and 200 ms", path.measure().total() / 200.0, 0.9, 1.0);
+}
+
+/// Linux 6.18's CUBIC through the same link model, in Mbit/s, measured in real time between two network namespaces.
+const LINUX_CUBIC: [(f64, f64); 4] = [(1e-4, 117.0), (1e-3, 26.9), (1e-2, 5.8), (3e-2, 3.2)];
+
+#[test]
+fn bars_loss_costs_what_it_costs_linux() {
+    for (loss, linux) in LINUX_CUBIC {
+        let seeds = 1..=4;
+        let total: f64 = seeds
+            .clone()
+            .map(|seed| Path { loss, seed, seconds: (2, 32), ..Path::default() }.measure().total())
+            .sum();
+        let mean = total / seeds.count() as f64;
+        println!("{loss} {mean:.2} Mbit/s, Linux {linux}");
+        bar(&format!("of Linux's CUBIC at a loss rate of {loss}"), mean / linux, 0.9, 1.25);
+    }
+}
+
+#[test]
+fn bars_flows_share_a_link_equally() {
+    for flows in [2, 4, 16, 64] {
+        let path = Path { flows, seconds: (10, 70), mbit: 100, ..Path::default() };
+        bar(&format!("Jain's index, {flows} flows"), path.measure().fairness(), 0.95, 1.0);
+    }
+}
+
+#[test]
+fn bars_reordering_jitter_and_coarse_clocks_cost_little() {
+    let clean = Path::default().measure().total();
+    let of_clean = |path: Path| path.measure().total() / clean;
+    bar("3 % reordered by up to RTT/4", of_clean(Path { reorder: (0.03, ms(5)), ..Path::default() }), 0.9, 1.1);
+    bar("30 ms of jitter", of_clean(Path { jitter: ms(30), ..Path::default() }), 0.9, 1.1);
+    for granularity in [ms(1), ms(4), ms(16)] {
+        let path = Path { granularity, ..Path::default() };
+        bar(&format!("clocks with steps of {granularity:?}"), of_clean(path), 0.9, 1.1);
+    }
+    let both = Path { granularity: ms(16), reorder: (0.03, ms(5)), ..Path::default() };
+    bar("3 % reordered, clocks with steps of 16 ms", of_clean(both), 0.9, 1.1);
+}
+
+#[test]
+fn bars_a_lost_tail_is_repaired_by_a_probe() {
+    // The last segment of 20 is lost once: RFC 8985 section 7 finds that after two round trips.
+    let path = Path { rtt: ms(100), ..Path::default() };
+    let time = |lose: bool| {
+        let mut world = path.world();
+        let mut lost = !lose;
+        world.network.link_mut(world.links[0]).drop_if(move |frame, _| {
+            let last = frame.bytes.len() < 1000 && frame.bytes.len() > 100;
+            let lose = last && !lost;
+            lost |= lose;
+            lose
+        });
+        world.listen(1, v4(1));
+        let flow = world.open(0, 1, v4, [Side { half_close: false, ..Side::sends(19 * 1448 + 500) }, Side::sends(0)]);
+        while world.ends[flow + 1].incoming.left() > 0 {
+            assert!(world.step());
+        }
+        world.network.now() - Instant::ZERO
+    };
+    let extra = time(true) - time(false);
+    bar("round trips that a lost tail costs", extra.as_secs_f64() / 0.1, 1.0, 3.1);
+}
+
+#[test]
+fn bars_slow_start_does_not_fill_a_deep_queue() {
+    let path = Path { queue: 10.0, rtt: ms(100), seconds: (0, 3), ..Path::default() };
+    let measured = path.measure();
+    let queue = measured.longest_wait.as_secs_f64() / path.rtt.as_secs_f64();
+    bar("queue that slow start builds, in round trips, of 10", queue, 0.0, 1.0);
+}

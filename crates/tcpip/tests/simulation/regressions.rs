@@ -1,0 +1,1 @@
+//! Bugs that other stacks had, each as a scenario here.
