@@ -81,6 +81,10 @@ fn the_tail_is_probed_before_the_time_out() {
     host.wait_ms(50);
     // It repairs the loss of itself: congestion.
     host.receive(ack(1, 4001));
+    host.send(id, 1000);
+    host.expect_data(4001, 1000);
+    host.wait_ms(50);
+    host.receive(ack(1, 5001));
     assert_eq!(info(&mut host, id).ca_state, 0);
     assert!(info(&mut host, id).snd_ssthresh < 100);
 }
