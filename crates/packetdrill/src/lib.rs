@@ -15,6 +15,7 @@ mod calls;
 mod errno;
 mod options;
 mod readiness;
+mod segments;
 mod session;
 mod settings;
 mod socket;

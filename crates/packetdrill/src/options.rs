@@ -37,6 +37,9 @@ impl World {
             State::Stream(id) => {
                 let (stack, now) = self.stack();
                 stack.set_options(now, id, |options| change(options))?;
+                if (level, name) == (libc::SOL_TCP, libc::TCP_NODELAY) && int(value)? != 0 {
+                    stack.push(now, id);
+                }
             }
         }
         Ok(0)

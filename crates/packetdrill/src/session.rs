@@ -1,8 +1,8 @@
 //! Who may touch the stack, and how time passes.
 //!
-//! packetdrill runs a script on two threads. The main thread injects packets, waits for packets and lets time pass; the
-//! other one makes the calls that a script expects to block. Time is virtual: it stands still unless the main thread
-//! waits, and then jumps from one of the stack's deadlines to the next.
+//! packetdrill runs a script on two threads. The main thread injects packets, waits for packets and makes most calls; the
+//! other one makes the calls that a script expects to block. Time is virtual: it stands still unless one of them waits,
+//! and then jumps from one of the stack's deadlines to the next.
 //!
 //! A blocked call sleeps in [`Session::wait`] and is asked again after every step of the stack. When it is over the main
 //! thread stands still until the other thread has asked what time it is, because that is what packetdrill takes as the
@@ -165,15 +165,16 @@ impl Session {
         drop(self.advance(state, until));
     }
 
-    /// The time, which passes while the main thread looks at the clock: it waits the last microseconds by doing so.
+    /// The time, which passes while somebody looks at the clock: both threads wait the last microseconds before their next
+    /// step by doing so.
     pub(crate) fn time(&self) -> Instant {
         let mut state = self.lock();
         let now = state.now();
-        if state.main == Some(thread::current().id()) {
-            drop(self.advance(state, now + Duration::from_micros(1)));
-        } else if state.sleeper == Sleeper::Leaving {
+        if state.main != Some(thread::current().id()) && state.sleeper == Sleeper::Leaving {
             state.sleeper = Sleeper::Away;
             self.moved.notify_all();
+        } else {
+            drop(self.advance(state, now + Duration::from_micros(1)));
         }
         now
     }

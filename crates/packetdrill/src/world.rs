@@ -10,6 +10,7 @@ use sockshim_tcpip::time::Instant;
 
 use crate::errno::{Answer, Errno};
 use crate::readiness::Set;
+use crate::segments;
 use crate::session::Patience;
 use crate::settings::Flags;
 use crate::socket::Socket;
@@ -96,8 +97,12 @@ impl World {
     pub(crate) fn collect(&mut self) {
         let Some(stack) = &mut self.stack else { return };
         let mut frame = Vec::new();
-        while stack.poll_transmit(self.now, &mut frame).is_some() {
-            self.outbox.push_back((self.now, frame.clone()));
+        while let Some(transmit) = stack.poll_transmit(self.now, &mut frame) {
+            let packets = match transmit.gso_size {
+                0 => vec![frame.clone()],
+                size => segments::cut(&frame, size.into()),
+            };
+            self.outbox.extend(packets.into_iter().map(|packet| (self.now, packet)));
         }
         let mut touched = Vec::new();
         while let Some(event) = stack.poll_event() {

@@ -216,6 +216,15 @@ impl<M: Memory> Stack<M> {
         result
     }
 
+    /// What was written leaves as soon as the windows allow, whatever Nagle's algorithm, TCP_CORK and MSG_MORE say; what
+    /// is written later obeys them. Setting TCP_NODELAY does this in Linux, each time.
+    pub fn push(&mut self, now: Instant, id: SocketId) {
+        if let Some((connection, _)) = self.connection(now, id.0) {
+            connection.push.at_once = true;
+            self.settle(now, id.0);
+        }
+    }
+
     /// recv(2) on a non-blocking socket; 0 at the end of the stream.
     ///
     /// # Errors

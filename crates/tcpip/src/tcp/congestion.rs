@@ -117,6 +117,9 @@ pub struct Ack {
     pub in_flight: u32,
     /// Whether it moved `SND.UNA`.
     pub advanced: bool,
+    /// Whether the window may grow on it: RFC 5681 lets it for what is acknowledged in order, and Linux for the rest
+    /// only where the network is known to reorder (`tcp_may_raise_cwnd`).
+    pub may_grow: bool,
     /// Its round-trip sample, if it gave one.
     pub rtt: Option<Duration>,
     /// `SND.UNA` after it.
@@ -320,7 +323,7 @@ impl Controller {
         }
         if let Some(prr) = &mut self.reduction {
             self.window.cwnd = prr.on_ack(ack, self.window.ssthresh, self.window.cwnd);
-        } else if ack.delivered > 0 {
+        } else if ack.delivered > 0 && ack.may_grow {
             match self.may_grow() {
                 true => self.algorithm.on_ack(&mut self.window, ack),
                 false => self.algorithm.on_unused(ack.now),

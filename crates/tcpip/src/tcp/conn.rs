@@ -57,8 +57,8 @@ pub(crate) struct Connection<S, R> {
     /// When anything arrived last.
     pub(crate) heard_at: Instant,
     pub(crate) keepalive_probes: u8,
-    /// The last answer to a segment out of window.
-    pub(crate) last_invalid: Option<Instant>,
+    /// When a segment out of window may be answered again.
+    pub(crate) next_answer: Instant,
     /// Something was sent since the sender last ran dry.
     pub(crate) sent_since: bool,
     /// Nothing but pacing holds the sender back.
@@ -258,7 +258,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             syn_at: Instant::ZERO,
             heard_at: Instant::ZERO,
             keepalive_probes: 0,
-            last_invalid: None,
+            next_answer: Instant::ZERO,
             sent_since: false,
             paced: false,
             listener: None,
@@ -365,6 +365,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         self.sender.small = self.sender.una;
         self.sender.recovery.high_seq = self.sender.una;
         self.sender.recovery.retransmitted_at = None;
+        self.receiver.ack.received_at = cx.now;
         self.pending = Pending::Nothing;
         self.sender.update_pacing();
         self.start_keepalive(cx);
@@ -410,11 +411,9 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         if self.options.max_segment != before.max_segment {
             self.update_mss(cx.config);
         }
-        if self.options.nodelay && !before.nodelay || before.cork && !self.options.cork {
+        if before.cork && !self.options.cork {
             self.push.more = false;
         }
-        // Linux pushes what waits even if TCP_CORK is on; what is written later obeys it again.
-        self.push.at_once |= self.options.nodelay && (!before.nodelay || before.cork && !self.options.cork);
         self.start_keepalive(cx);
     }
 

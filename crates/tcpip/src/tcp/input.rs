@@ -4,7 +4,7 @@ mod data;
 mod handshake;
 
 use super::conn::{Connection, Events, Pending};
-use super::context::{Context, Reply, bare, may_answer_invalid};
+use super::context::{Context, Reply, may_answer_invalid};
 use super::sender::{Acknowledgement, Timer};
 use super::state::State;
 use crate::buffer::{ReceiveBuffer, SendBuffer};
@@ -164,14 +164,14 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             self.receiver.ack.now = true;
             return;
         }
-        if may_answer_invalid(&mut self.last_invalid, cx.config.invalid_ratelimit, cx.now) {
+        if may_answer_invalid(&mut self.next_answer, cx.config.invalid_ratelimit, cx.now) {
             self.receiver.ack.now = true;
         }
     }
 
     /// RFC 5961: asks the other end to show that it knows our numbers.
     fn challenge(&mut self, cx: &mut Context<'_>) {
-        if may_answer_invalid(&mut self.last_invalid, cx.config.invalid_ratelimit, cx.now)
+        if may_answer_invalid(&mut self.next_answer, cx.config.invalid_ratelimit, cx.now)
             && cx.challenges.allow(cx.config, cx.now)
         {
             cx.counters.tcp_challenge_ack += 1;
@@ -193,8 +193,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
     pub(crate) fn reset(&mut self, cx: &mut Context<'_>, error: Option<Error>) {
         if self.state.is_synchronized() || self.state == State::SynReceived {
             cx.counters.out_rsts += 1;
-            let header =
-                bare(self.local, self.remote, self.sender.nxt, self.receiver.nxt, Flags::RST | Flags::ACK);
+            let header = self.header(cx, self.sender.nxt, Flags::RST | Flags::ACK);
             cx.replies.push(Reply { local: self.local, remote: self.remote, header });
         }
         self.end(error);

@@ -371,7 +371,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
     }
 
     /// A header with acknowledgement, window and options; the acknowledgement counts as sent.
-    fn header(&mut self, cx: &Context<'_>, seq: SeqNumber, flags: Flags) -> Header {
+    pub(crate) fn header(&mut self, cx: &Context<'_>, seq: SeqNumber, flags: Flags) -> Header {
         let window = self.receiver.choose_window(self.rx.readable(), self.rx.capacity());
         let window = window.min(u32::from(u16::MAX) << self.receiver.wscale);
         self.receiver.advertised(window);

@@ -83,6 +83,7 @@ mod tests {
             lost,
             in_flight,
             advanced,
+            may_grow: advanced,
             rtt: None,
             snd_una: SeqNumber::new(0),
             snd_nxt: SeqNumber::new(0),

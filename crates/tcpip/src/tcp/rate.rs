@@ -107,6 +107,12 @@ impl RateEstimator {
         }
     }
 
+    /// Segments were delivered, and it is not known which: without SACK a duplicate acknowledgement says no more.
+    pub fn count_delivered(&mut self, segments: u32) {
+        self.delivered = self.delivered.wrapping_add(segments);
+        self.newly_delivered += segments;
+    }
+
     /// The acknowledgement is dealt with: its sample, unless it delivered nothing or is not to be trusted.
     pub fn finish(&mut self, now: Instant, newly_lost: u32, min_rtt: Option<Duration>) -> Option<Sample> {
         if self.app_limited_until != 0 && self.delivered.wrapping_sub(self.app_limited_until) as i32 > 0 {

@@ -345,7 +345,11 @@ impl AckPolicy {
 
     /// A delayed acknowledgement: RFC 9293 section 3.8.6.3.
     pub(crate) fn delay(&mut self, now: Instant, srtt: Option<Duration>) {
-        let mut delay = self.delay.max(MIN_DELAY);
+        let mut delay = self.delay;
+        // Zero before the first data: a FIN alone, to which nobody is going to answer.
+        if !delay.is_zero() && delay < MIN_DELAY {
+            delay = MIN_DELAY;
+        }
         if delay > MIN_DELAY {
             let mut most = if self.interactive { MAX_DELAY } else { Duration::from_millis(500) };
             if let Some(srtt) = srtt {

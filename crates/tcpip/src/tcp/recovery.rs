@@ -162,7 +162,7 @@ impl Sender {
             CongestionState::Recovery => {
                 if !round.advanced {
                     if !self.sack {
-                        self.board.emulate_sacked(duplicates);
+                        self.emulate_sacked(duplicates);
                     }
                 } else if self.try_undo_partial(config, now, echoed, round) {
                     return;
@@ -185,7 +185,7 @@ impl Sender {
                     if round.advanced {
                         self.board.forget_emulated(u32::MAX);
                     }
-                    self.board.emulate_sacked(duplicates);
+                    self.emulate_sacked(duplicates);
                 }
                 if self.recovery.state <= CongestionState::Disorder {
                     self.try_undo_dsack(now);
@@ -194,6 +194,13 @@ impl Sender {
                 self.consider_recovery(now);
             }
         }
+    }
+
+    /// Without SACK each duplicate acknowledgement says that one segment has arrived.
+    fn emulate_sacked(&mut self, duplicates: u32) {
+        let before = self.board.sacked_out();
+        self.board.emulate_sacked(duplicates);
+        self.rate.count_delivered(self.board.sacked_out().saturating_sub(before));
     }
 
     /// Fast recovery begins as soon as one segment is known to be lost.
@@ -320,7 +327,7 @@ impl Sender {
         }
         if !self.sack {
             if self.nxt.after(self.recovery.high_seq) && duplicates > 0 {
-                self.board.emulate_sacked(duplicates);
+                self.emulate_sacked(duplicates);
             } else if round.advanced {
                 self.board.forget_emulated(u32::MAX);
             }

@@ -185,7 +185,6 @@ impl Sender {
         let acked = self.una.since(prior_una);
         self.counters.bytes_acked += u64::from(acked);
         if prior_packets == 0 {
-            self.backoff = 0;
             return Progress { acked };
         }
         self.take_cumulative(a, &mut round);
@@ -213,6 +212,7 @@ impl Sender {
             lost,
             in_flight: self.in_flight(),
             advanced: round.advanced,
+            may_grow: round.advanced || self.recovery.reordering > config.reordering,
             rtt: round.rtt,
             snd_una: self.una,
             snd_nxt: self.nxt,
@@ -230,6 +230,8 @@ impl Sender {
     /// Takes what was acknowledged cumulatively off the scoreboard.
     fn take_cumulative(&mut self, a: &Acknowledgement, round: &mut Round) {
         let mut acked_packets = 0;
+        // Without SACK one of them fills the hole, and duplicates have told of the next ones already.
+        let mut counted = if self.sack { 0 } else { self.board.sacked_out() };
         while let Some(record) = self.board.pop_acked(self.una) {
             acked_packets += 1;
             if record.is_sacked() {
@@ -249,7 +251,9 @@ impl Sender {
                 round.first_sent.get_or_insert(record.sent_at);
                 round.last_sent = Some(record.sent_at);
             }
-            self.rate.on_delivered(a.now, &record.stamp, record.sent_at, 1);
+            let known = acked_packets > 1 && counted > 0;
+            counted -= u32::from(known);
+            self.rate.on_delivered(a.now, &record.stamp, record.sent_at, u32::from(!known));
             self.rack.advance(a.now, &record, self.min_rtt.get());
         }
         if acked_packets > 0 {

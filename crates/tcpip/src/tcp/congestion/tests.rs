@@ -84,6 +84,7 @@ fn ack(now: Instant, delivered: u32, una: u32, nxt: u32) -> Ack {
         lost: 0,
         in_flight: nxt - una,
         advanced: true,
+        may_grow: true,
         rtt: None,
         snd_una: SeqNumber::new(una),
         snd_nxt: SeqNumber::new(nxt),

@@ -4,7 +4,7 @@ use super::Segment;
 use crate::buffer::{ReceiveBuffer, SendBuffer};
 use crate::error::Error;
 use crate::tcp::conn::{Connection, Events};
-use crate::tcp::context::Context;
+use crate::tcp::context::{Context, Reply};
 use crate::tcp::receiver::Stored;
 use crate::tcp::state::State;
 use crate::wire::tcp::Flags;
@@ -29,7 +29,9 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         {
             // RFC 2525 section 2.17: nobody will read it, and the other end should know.
             cx.counters.tcp_abort_on_data += 1;
-            self.reset(cx, Some(Error::ConnectionReset));
+            cx.counters.out_rsts += 1;
+            cx.replies.push(Reply::reset(self.local, self.remote, header, segment.len()));
+            self.end(Some(Error::ConnectionReset));
             return;
         }
         self.receiver.data_segments_in = self.receiver.data_segments_in.wrapping_add(segment.count());
@@ -59,6 +61,8 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         let window = self.receiver.window();
         let size = if segment.gso_size > 0 { usize::from(segment.gso_size) } else { segment.payload.len() };
         match stored {
+            // A FIN alone says nothing about how data arrives.
+            Stored::InOrder if segment.payload.is_empty() => {}
             Stored::InOrder | Stored::FilledGap | Stored::OutOfOrder => {
                 let rto = self.sender.rto(cx.config);
                 let push = header.flags.contains(Flags::PSH);
