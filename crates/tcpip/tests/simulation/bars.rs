@@ -209,7 +209,7 @@ fn bars_reordering_jitter_and_coarse_clocks_cost_little() {
 #[test]
 fn bars_a_lost_tail_is_repaired_by_a_probe() {
     let mut bars = Bars::default();
-    // The last three segments of 20 are lost once. RFC 8985 section 7: two round trips after the last acknowledgement
+    // The last two segments of 20 are lost once. RFC 8985 section 7: two round trips after the last acknowledgement
     // the probe leaves, it is sacked one later, and what RACK then takes for lost arrives after another half.
     let rtt = ms(20);
     let time = |lose: bool, tail_loss_probe: bool| {
@@ -218,7 +218,7 @@ fn bars_a_lost_tail_is_repaired_by_a_probe() {
         let mut data = 0;
         world.network.link_mut(world.links[0]).drop_if(move |frame, _| {
             data += u32::from(frame.bytes.len() > 100);
-            lose && frame.bytes.len() > 100 && (18..=20).contains(&data)
+            lose && frame.bytes.len() > 100 && (19..=20).contains(&data)
         });
         world.listen(1, v4(1));
         let flow = world.open(0, 1, v4, [Side { half_close: false, ..Side::sends(20 * 1448) }, Side::sends(0)]);
