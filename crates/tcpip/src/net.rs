@@ -20,6 +20,7 @@ use crate::table::HashKey;
 use crate::time::Instant;
 use crate::udp;
 use crate::wire::ip;
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -175,10 +176,14 @@ pub struct Network {
     queue: VecDeque<Frame>,
     /// Errors about segments of ours that never left.
     failures: VecDeque<IcmpError>,
-    /// Counts packets that may be fragmented.
-    ident: u32,
+    ident_key: HashKey,
+    /// Count the packets that we cut into fragments, by destination.
+    idents: Box<[u32; IDENTS]>,
     counters: Counters,
 }
+
+/// Counters of packets: destinations share one when their hashes do, as in Linux (`ip_idents`).
+const IDENTS: usize = 256;
 
 /// Destinations whose paths' MTUs are remembered.
 const MAX_PATH_MTUS: usize = 1024;
@@ -207,7 +212,8 @@ impl Network {
             udp: udp::Sockets::new(HashKey::new([c, d])),
             queue: VecDeque::new(),
             failures: VecDeque::new(),
-            ident: (c ^ d) as u32,
+            ident_key: HashKey::new([b ^ d, c]),
+            idents: Box::new([0; IDENTS]),
             counters: Counters::new(),
         };
         network.add_address(InterfaceId::LOOPBACK, Ipv4Addr::LOCALHOST.into(), 8);

@@ -193,7 +193,12 @@ impl<M: Memory> Stack<M> {
             }
             // To ourselves: it has seen no wire.
             let looped = core::mem::take(frame);
-            self.receive(now, transmit.iface, &looped, RxMeta { checksum_ok: true, gso_size: transmit.gso_size });
+            self.receive(
+                now,
+                transmit.iface,
+                &looped,
+                RxMeta { checksum_ok: true, gso_size: transmit.gso_size },
+            );
             *frame = looped;
         }
     }

@@ -1,6 +1,6 @@
 //! UDP sockets (RFC 768, RFC 1122 §4.1): ports, queues of datagrams, and the errors that come back.
 
-use crate::icmp::ErrorKind;
+use crate::icmp::{ErrorKind, IcmpError};
 use crate::ready::ReadyList;
 use crate::slab::{Key, Slab};
 use crate::table::{HashKey, Table};
@@ -278,13 +278,14 @@ impl Sockets {
         result
     }
 
-    /// Tells a socket of an error about a datagram that it sent. Linux tells connected ones alone, others only when
-    /// they asked for it (`__udp4_lib_err`).
-    pub(crate) fn report(&mut self, local: SocketAddr, remote: SocketAddr, kind: ErrorKind) -> bool {
-        let Some(index) = self.find(local, remote) else { return false };
+    /// Tells a socket of an error about a datagram that it sent; `false` when there is none. Linux tells connected
+    /// sockets alone, and of what waiting does not help alone, unless they asked for more (`__udp4_lib_err`).
+    pub(crate) fn report(&mut self, error: &IcmpError) -> bool {
+        let Some(index) = self.find(error.local, error.remote) else { return false };
         let Some(socket) = self.sockets.at_mut(index) else { return false };
-        if socket.remote == Some(remote) {
-            socket.error = Some(kind);
+        let told = error.fatal || matches!(error.kind, ErrorKind::TooBig { .. });
+        if told && socket.remote == Some(error.remote) {
+            socket.error = Some(error.kind);
             self.readable.push(index);
         }
         true

@@ -155,9 +155,9 @@ pub struct VecMemory {
 }
 
 impl Default for VecMemory {
-    /// As much as Linux's tcp_wmem and tcp_rmem allow by default, rounded up.
+    /// As much as autotuning asks for at most. It is taken as it is used.
     fn default() -> Self {
-        Self { send_limit: 4 << 20, receive_limit: 8 << 20 }
+        Self { send_limit: 16 << 20, receive_limit: 16 << 20 }
     }
 }
 

@@ -396,7 +396,7 @@ impl Network {
         if error.protocol == protocol::TCP {
             return Ok(Up::Error(error));
         }
-        if !self.udp.report(error.local, error.remote, kind) {
+        if !self.udp.report(&error) {
             return Err(DropReason::IcmpOriginal);
         }
         if let ErrorKind::TooBig { mtu } = kind {

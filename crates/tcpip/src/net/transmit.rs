@@ -1,6 +1,6 @@
 //! The way of a packet downwards.
 
-use super::{Complaint, InterfaceId, LinkHeader, MAX_FAILURES, Medium, Network, Path, Transmit};
+use super::{Complaint, IDENTS, InterfaceId, LinkHeader, MAX_FAILURES, Medium, Network, Path, Transmit};
 use crate::icmp::{ErrorKind, IcmpError};
 use crate::ip::address::is_possible_source;
 use crate::ip::output::fragmented;
@@ -91,13 +91,21 @@ impl Network {
         payload: &[u8],
         checksum: Option<(u16, u16)>,
     ) {
-        self.ident = self.ident.wrapping_add(1);
-        let ident = self.ident;
+        let ident = self.next_ident(header.dst);
         let mut packets = Vec::new();
         fragmented(header, ident, payload, path.mtu as usize, |packet| packets.push(packet));
         for packet in packets {
             self.send_packet(now, path, packet, checksum);
         }
+    }
+
+    /// Tells the fragments of a packet from those of others to the same destination. What one destination sees lets it
+    /// neither guess another's nor count our packets to it (RFC 7739), as long as they do not share a counter.
+    fn next_ident(&mut self, destination: IpAddr) -> u32 {
+        let hash = self.ident_key.address(destination);
+        let counter = &mut self.idents[hash as usize % IDENTS];
+        *counter = counter.wrapping_add(1);
+        hash.wrapping_add(*counter)
     }
 
     fn send_packet(&mut self, now: Instant, path: &Path, packet: Vec<u8>, checksum: Option<(u16, u16)>) {
@@ -147,7 +155,7 @@ impl Network {
     fn fail(&mut self, packet: &[u8]) {
         let Ok(error) = IcmpError::about(packet, ErrorKind::HostUnreachable, false) else { return };
         if error.protocol == protocol::UDP {
-            self.udp.report(error.local, error.remote, error.kind);
+            self.udp.report(&error);
         } else if self.failures.len() < MAX_FAILURES {
             self.failures.push_back(error);
         }

@@ -214,22 +214,23 @@ impl<H: Host> Network<H> {
 
     /// When something happens next.
     #[must_use]
-    pub fn next_event(&self) -> Option<Instant> {
-        self.events.peek().map(|Reverse(entry)| entry.at)
+    pub fn next_event(&mut self) -> Option<Instant> {
+        loop {
+            let Reverse(Entry { at, event, .. }) = self.events.peek()?;
+            match event {
+                // Set anew since.
+                Event::Timeout { host } if self.nodes[*host].timer != Some(*at) => self.events.pop(),
+                _ => return Some(*at),
+            };
+        }
     }
 
     /// Lets the next thing happen. `None`: nothing ever will.
     pub fn step(&mut self) -> Option<Step> {
-        loop {
-            let Reverse(Entry { at, event, .. }) = self.events.pop()?;
-            if let Event::Timeout { host } = event
-                && self.nodes[host].timer != Some(at)
-            {
-                continue; // set anew since
-            }
-            self.now = self.now.max(at);
-            return Some(self.happen(event));
-        }
+        let _ = self.next_event()?;
+        let Reverse(Entry { at, event, .. }) = self.events.pop()?;
+        self.now = self.now.max(at);
+        Some(self.happen(event))
     }
 
     /// Lets things happen up to `end`, and then it is `end`.
@@ -339,11 +340,15 @@ impl<H: Host> Network<H> {
     /// Gives a packet to GRO, which waits for others of its flow.
     fn hold(&mut self, to: usize, frame: Frame, time: Duration) {
         let held = &mut self.nodes[to].held;
-        if held.is_empty() {
+        let begins = held.is_empty();
+        let joined = held.last_mut().is_some_and(|last| {
+            (last.gso_size != 0 || last.is_intact()) && frame.is_intact() && last.merge(&frame, GRO_MAX)
+        });
+        if !joined {
             held.push(frame);
+        }
+        if begins {
             self.schedule(self.now + time, Event::Flush { to });
-        } else if !held.last_mut().is_some_and(|last| last.merge(&frame, GRO_MAX)) {
-            held.push(frame);
         }
     }
 

@@ -67,7 +67,7 @@ impl<M: Memory> Stack<M> {
             rcv_nxt: connection.receiver.nxt,
             window: u16::try_from(window).unwrap_or(u16::MAX),
             clock: connection.clock,
-            last_invalid: None,
+            next_answer: Instant::ZERO,
         };
         // The FIN is acknowledged now.
         let answer = connection.receiver.ack.now.then(|| rest.acknowledge(now));

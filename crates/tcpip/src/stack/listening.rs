@@ -8,7 +8,7 @@ use crate::buffer::{Memory, ReceiveBuffer};
 use crate::seq::SeqNumber;
 use crate::slab::Key;
 use crate::tcp::conn::{Clock, Connection, window_shift};
-use crate::tcp::context::{Reply, may_answer_invalid};
+use crate::tcp::context::Reply;
 use crate::tcp::cookies::{Remembered, SynCookie, VALID};
 use crate::tcp::input::Segment;
 use crate::tcp::listen::{Handshake, Setup};
@@ -107,7 +107,7 @@ impl<M: Memory> Stack<M> {
         let only_syn = flags.contains(Flags::SYN) && !flags.intersects(Flags::ACK | Flags::RST | Flags::FIN);
         if header.seq == handshake.irs && only_syn {
             // It came again: so does the answer.
-            if may_answer_invalid(&mut handshake.last_invalid, limit, now) {
+            if handshake.may_answer(limit, now) {
                 let answer = handshake.answer(now);
                 self.reply(local, remote, answer);
             }
@@ -123,7 +123,7 @@ impl<M: Memory> Stack<M> {
         let window_end = next + u32::from(handshake.window);
         let acceptable = end.at_or_after(next) && header.seq.at_or_before(window_end);
         if old || !acceptable {
-            if !flags.contains(Flags::RST) && may_answer_invalid(&mut handshake.last_invalid, limit, now) {
+            if !flags.contains(Flags::RST) && handshake.may_answer(limit, now) {
                 let answer = handshake.acknowledge(now);
                 self.reply(local, remote, answer);
             }
@@ -134,7 +134,7 @@ impl<M: Memory> Stack<M> {
             if header.seq == next {
                 self.counters.attempt_fails += 1;
                 self.end_handshake(index);
-            } else if may_answer_invalid(&mut handshake.last_invalid, limit, now) {
+            } else if handshake.may_answer(limit, now) {
                 let answer = handshake.acknowledge(now);
                 self.reply(local, remote, answer);
             }
@@ -291,7 +291,7 @@ impl<S: crate::buffer::SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         self.syn_at = handshake.sent_at;
         self.heard_at = now;
         let rtt = match (&self.clock, ack.options.timestamps) {
-            _ if handshake.retries == 0 => Some(now - handshake.sent_at),
+            _ if handshake.retries == 0 && !handshake.asked_again => Some(now - handshake.sent_at),
             (Some(clock), Some(stamps)) => clock.echo(now, stamps.echo).map(|echo| echo.age),
             _ => None,
         };

@@ -57,8 +57,8 @@ pub(crate) struct Connection<S, R> {
     /// When anything arrived last.
     pub(crate) heard_at: Instant,
     pub(crate) keepalive_probes: u8,
-    /// The last answer to a segment out of window.
-    pub(crate) last_invalid: Option<Instant>,
+    /// When a segment out of window may be answered again.
+    pub(crate) next_answer: Instant,
     /// Something was sent since the sender last ran dry.
     pub(crate) sent_since: bool,
     /// Nothing but pacing holds the sender back.
@@ -258,7 +258,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             syn_at: Instant::ZERO,
             heard_at: Instant::ZERO,
             keepalive_probes: 0,
-            last_invalid: None,
+            next_answer: Instant::ZERO,
             sent_since: false,
             paced: false,
             listener: None,

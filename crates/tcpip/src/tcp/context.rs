@@ -101,12 +101,13 @@ impl Challenges {
     }
 }
 
-/// Whether the last answer to an invalid segment is long enough ago (Linux's `tcp_oow_rate_limited`).
-pub(crate) fn may_answer_invalid(last: &mut Option<Instant>, limit: Duration, now: Instant) -> bool {
-    if last.is_some_and(|last| now - last < limit) {
+/// Whether the last answer to an invalid segment is long enough ago (Linux's `tcp_oow_rate_limited`). `next` is when the
+/// next one may leave.
+pub(crate) fn may_answer_invalid(next: &mut Instant, limit: Duration, now: Instant) -> bool {
+    if now < *next {
         return false;
     }
-    *last = Some(now);
+    *next = now + limit;
     true
 }
 

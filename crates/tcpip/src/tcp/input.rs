@@ -164,14 +164,14 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             self.receiver.ack.now = true;
             return;
         }
-        if may_answer_invalid(&mut self.last_invalid, cx.config.invalid_ratelimit, cx.now) {
+        if may_answer_invalid(&mut self.next_answer, cx.config.invalid_ratelimit, cx.now) {
             self.receiver.ack.now = true;
         }
     }
 
     /// RFC 5961: asks the other end to show that it knows our numbers.
     fn challenge(&mut self, cx: &mut Context<'_>) {
-        if may_answer_invalid(&mut self.last_invalid, cx.config.invalid_ratelimit, cx.now)
+        if may_answer_invalid(&mut self.next_answer, cx.config.invalid_ratelimit, cx.now)
             && cx.challenges.allow(cx.config, cx.now)
         {
             cx.counters.tcp_challenge_ack += 1;

@@ -47,12 +47,12 @@ pub(crate) struct Handshake {
     pub(crate) local: Endpoint,
     pub(crate) remote: Endpoint,
     pub(crate) listener: Key,
+    /// When it was answered last.
     pub(crate) sent_at: Instant,
-    pub(crate) last_invalid: Option<Instant>,
     pub(crate) iss: SeqNumber,
     pub(crate) irs: SeqNumber,
     pub(crate) recent: u32,
-    /// Zero if the other end has no timestamps.
+    /// None if the other end has no timestamps.
     pub(crate) clock_offset: Option<u32>,
     pub(crate) peer_mss: u16,
     pub(crate) our_mss: u16,
@@ -60,7 +60,10 @@ pub(crate) struct Handshake {
     pub(crate) peer_shift: Option<u8>,
     pub(crate) our_shift: u8,
     pub(crate) sack: bool,
+    /// How often the timer had it answered again.
     pub(crate) retries: u8,
+    /// It was answered again because the other end asked: then an acknowledgement is ambiguous as well.
+    pub(crate) asked_again: bool,
 }
 
 /// The first wait for an answer (RFC 6298 section 2.1).
@@ -85,7 +88,6 @@ impl Handshake {
             remote: remote.into(),
             listener,
             sent_at: now,
-            last_invalid: None,
             iss,
             irs: syn.seq,
             recent: options.timestamps.map_or(0, |stamps| stamps.value),
@@ -97,6 +99,7 @@ impl Handshake {
             our_shift: if scaling { setup.shift } else { 0 },
             sack: config.sack && options.sack_permitted,
             retries: 0,
+            asked_again: false,
         }
     }
 
@@ -144,6 +147,16 @@ impl Handshake {
             options: Options { timestamps: self.stamps(now), ..Options::default() },
             ..self.answer(now)
         }
+    }
+
+    /// Whether a segment may be answered out of turn: not sooner after the last answer than `limit`.
+    pub(crate) fn may_answer(&mut self, limit: Duration, now: Instant) -> bool {
+        let may = now - self.sent_at >= limit || !self.asked_again;
+        if may {
+            self.sent_at = now;
+            self.asked_again = true;
+        }
+        may
     }
 
     /// When the answer is sent again, with exponential backoff.

@@ -185,7 +185,6 @@ impl Sender {
         let acked = self.una.since(prior_una);
         self.counters.bytes_acked += u64::from(acked);
         if prior_packets == 0 {
-            self.backoff = 0;
             return Progress { acked };
         }
         self.take_cumulative(a, &mut round);

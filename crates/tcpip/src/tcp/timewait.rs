@@ -19,7 +19,8 @@ pub(crate) struct TimeWait {
     pub(crate) rcv_nxt: SeqNumber,
     pub(crate) window: u16,
     pub(crate) clock: Option<Clock>,
-    pub(crate) last_invalid: Option<Instant>,
+    /// When a segment may be answered again.
+    pub(crate) next_answer: Instant,
 }
 
 /// What a segment for a connection in TIME-WAIT asks for.
@@ -72,7 +73,7 @@ impl TimeWait {
         if reset {
             return Verdict::Ignore;
         }
-        if !may_answer_invalid(&mut self.last_invalid, config.invalid_ratelimit, now) {
+        if !may_answer_invalid(&mut self.next_answer, config.invalid_ratelimit, now) {
             return if old || ack { Verdict::Restart } else { Verdict::Ignore };
         }
         Verdict::Acknowledge(self.acknowledge(now))

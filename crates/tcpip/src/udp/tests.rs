@@ -110,6 +110,11 @@ fn a_queue_has_a_cap_and_takes_again_when_it_was_read() {
     assert_eq!(deliver(&mut sockets, "10.0.0.2:9", "10.0.0.1:7", b""), Ok(()));
 }
 
+fn error(local: &str, kind: ErrorKind, fatal: bool) -> IcmpError {
+    let (local, remote) = (end(local), end("10.0.0.2:9"));
+    IcmpError { local, remote, protocol: 17, seq: crate::seq::SeqNumber::new(0), kind, fatal }
+}
+
 #[test]
 fn errors_reach_connected_sockets_only() {
     let mut sockets = sockets();
@@ -117,13 +122,25 @@ fn errors_reach_connected_sockets_only() {
     let plain = bound(&mut sockets, "10.0.0.1:8");
     sockets.connect(connected, end("10.0.0.1:0").ip(), end("10.0.0.2:9")).unwrap();
     let refused = ErrorKind::PortUnreachable;
-    assert!(sockets.report(end("10.0.0.1:7"), end("10.0.0.2:9"), refused));
-    assert!(sockets.report(end("10.0.0.1:8"), end("10.0.0.2:9"), refused));
-    assert!(!sockets.report(end("10.0.0.1:9"), end("10.0.0.2:9"), refused));
+    assert!(sockets.report(&error("10.0.0.1:7", refused, true)));
+    assert!(sockets.report(&error("10.0.0.1:8", refused, true)));
+    assert!(!sockets.report(&error("10.0.0.1:9", refused, true)));
     assert_eq!(sockets.poll_readable(), Some(connected));
     assert_eq!(sockets.take_error(connected), Err(UdpError::Reported(refused)));
     assert_eq!(sockets.take_error(connected), Ok(()));
     assert_eq!(sockets.receive(plain), Err(UdpError::WouldBlock));
+}
+
+#[test]
+fn errors_that_may_pass_are_not_told_but_a_datagram_that_is_too_long_is() {
+    let mut sockets = sockets();
+    let connected = bound(&mut sockets, "10.0.0.1:7");
+    sockets.connect(connected, end("10.0.0.1:0").ip(), end("10.0.0.2:9")).unwrap();
+    assert!(sockets.report(&error("10.0.0.1:7", ErrorKind::HostUnreachable, false)));
+    assert!(!sockets.is_readable(connected));
+    let too_big = ErrorKind::TooBig { mtu: 1000 };
+    assert!(sockets.report(&error("10.0.0.1:7", too_big, false)));
+    assert_eq!(sockets.receive(connected), Err(UdpError::Reported(too_big)));
 }
 
 #[test]

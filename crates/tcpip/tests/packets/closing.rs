@@ -68,8 +68,7 @@ fn closing_second_goes_through_close_wait_and_last_ack() {
 
 #[test]
 fn the_fin_travels_with_the_last_data() {
-    let (mut host, id) = Host::established();
-    host.receive(ack(1, 1).window(500));
+    let (mut host, id) = Host::with_window(500);
     host.send(id, 700);
     host.call(|stack, now| stack.close(now, id));
     host.expect_nothing();

@@ -30,8 +30,9 @@ fn options_that_it_has_are_answered() {
 fn the_window_is_scaled_after_the_handshake() {
     let mut options = syn_options();
     options.window_scale = Some(2);
-    let (mut host, id) = Host::new().accept_with(options);
-    host.receive(ack(1, 1).window(500));
+    let mut host = Host::new();
+    host.window = 500;
+    let (mut host, id) = host.accept_with(options);
     host.send(id, 5000);
     assert_eq!(host.drain().len(), 2, "500 << 2 bytes");
 }

@@ -74,8 +74,11 @@ pub(crate) struct Host {
     pub(crate) remote: SocketAddr,
     pub(crate) local_port: u16,
     pub(crate) events: Vec<Event>,
+    /// The window of the other end's last segment of the handshake.
+    pub(crate) window: u16,
+    /// By how much our windows are shifted.
+    pub(crate) shift: u8,
     out: VecDeque<Seg>,
-    last_time: Vec<Instant>,
 }
 
 impl Host {
@@ -104,8 +107,9 @@ impl Host {
             remote: SocketAddr::new(THEM, THEIR_PORT),
             local_port: PORT,
             events: Vec::new(),
+            window: 60_000,
+            shift: 0,
             out: VecDeque::new(),
-            last_time: Vec::new(),
         }
     }
 
@@ -121,6 +125,13 @@ impl Host {
         (self, id)
     }
 
+    /// The same, with a small window.
+    pub(crate) fn with_window(window: u16) -> (Self, SocketId) {
+        let mut host = Self::new();
+        host.window = window;
+        host.accept_with(syn_options())
+    }
+
     pub(crate) fn listen(&mut self, backlog: u32) -> ListenerId {
         self.stack.listen(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), PORT), backlog, None).unwrap()
     }
@@ -128,7 +139,9 @@ impl Host {
     pub(crate) fn accept(&mut self, listener: ListenerId, options: Options) -> SocketId {
         self.receive(Seg { options, ..seg(Flags::SYN, 0, 0) });
         let answer = self.expect_flags(Flags::SYN | Flags::ACK);
-        let mut last = ack(1, 1);
+        self.shift = answer.options.window_scale.unwrap_or(0);
+        self.wait_ms(50);
+        let mut last = ack(1, 1).window(self.window);
         if let Some(stamps) = answer.options.timestamps {
             last = last.stamps(options.timestamps.unwrap().value, stamps.value);
         }
@@ -209,7 +222,6 @@ impl Host {
             if header.flags.contains(Flags::SYN) {
                 self.iss = header.seq;
             }
-            self.last_time.push(self.now);
             self.out.push_back(Seg {
                 flags: header.flags,
                 seq: header.seq.since(self.iss),

@@ -90,7 +90,10 @@ fn build(seed: u64) -> World {
     }
     world.listen(1, address(1));
     for _ in 0..flows {
-        let sides = [(); 2].map(|()| side(r, most));
+        let mut sides = [(); 2].map(|()| side(r, most));
+        if !sides.iter().any(|side| side.half_close) {
+            sides[r.below(2) as usize].half_close = true; // one of them must begin
+        }
         world.open(0, 1, address, sides);
     }
     world

@@ -266,10 +266,10 @@ impl Scoreboard {
     pub(crate) fn forget_sacked(&mut self) {
         for at in 0..self.records.len() {
             if self.records[at].is_sacked() {
-                self.records[at].flags &= !SACKED;
-                self.link(self.base + at as u64);
+                self.records[at].flags = self.records[at].flags & !SACKED | LISTED;
             }
         }
+        self.relink();
         self.sacked_out = 0;
         self.sacked.clear();
     }
@@ -291,12 +291,10 @@ impl Scoreboard {
     pub(crate) fn unmark_lost(&mut self) {
         for at in 0..self.records.len() {
             if self.records[at].is_lost() {
-                self.records[at].flags &= !LOST;
-                let name = self.base + at as u64;
-                self.unlink(name);
-                self.link(name);
+                self.records[at].flags = self.records[at].flags & !LOST | LISTED;
             }
         }
+        self.relink();
         self.lost_out = 0;
         self.waiting = 0;
     }
@@ -392,7 +390,7 @@ impl Scoreboard {
         self.relink();
     }
 
-    /// Builds the list anew.
+    /// Builds the list anew: a record that was taken off may have been sent before others that are on it.
     fn relink(&mut self) {
         (self.oldest, self.newest) = (NONE, NONE);
         let mut order: Vec<u32> = (0..self.records.len() as u32)
