@@ -6,7 +6,9 @@
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use libc::{AF_INET, AF_INET6, in_addr, in6_addr, sa_family_t, sockaddr, sockaddr_in, sockaddr_in6, socklen_t};
+use libc::{
+    AF_INET, AF_INET6, in_addr, in6_addr, sa_family_t, sockaddr, sockaddr_in, sockaddr_in6, socklen_t,
+};
 
 use crate::errno::{Answer, Errno};
 
@@ -93,7 +95,11 @@ unsafe fn copy<T>(it: &T, address: *mut sockaddr, len: *mut socklen_t) {
     // SAFETY: at most what there is room for, from a value of that many bytes.
     unsafe {
         let room = *len as usize;
-        core::ptr::copy_nonoverlapping((&raw const *it).cast::<u8>(), address.cast(), room.min(size_of::<T>()));
+        core::ptr::copy_nonoverlapping(
+            (&raw const *it).cast::<u8>(),
+            address.cast(),
+            room.min(size_of::<T>()),
+        );
         *len = size_of::<T>() as socklen_t;
     }
 }

@@ -147,7 +147,9 @@ unsafe extern "C" fn socket(_: UserData, domain: c_int, kind: c_int, protocol: c
 
 unsafe extern "C" fn bind(_: UserData, fd: c_int, address: *const sockaddr, len: socklen_t) -> c_int {
     // SAFETY: an address of `len` bytes, as bind(2).
-    answer(unsafe { address::read(address, len) }.and_then(|local| SESSION.call(|world| world.bind(fd, local))))
+    answer(
+        unsafe { address::read(address, len) }.and_then(|local| SESSION.call(|world| world.bind(fd, local))),
+    )
 }
 
 unsafe extern "C" fn listen(_: UserData, fd: c_int, backlog: c_int) -> c_int {

@@ -127,7 +127,8 @@ impl World {
             let Kind::Set(it) = &mut self.descriptor(set)?.kind else { return Err(Errno::EINVAL) };
             let Some(member) = it.members.get_mut(&fd) else { continue };
             // One-shot members that were reported have no event left, not even those that nobody asks for.
-            let now = if member.events & !(EDGE | ONE_SHOT) == 0 { 0 } else { ready & (member.events | ALWAYS) };
+            let now =
+                if member.events & !(EDGE | ONE_SHOT) == 0 { 0 } else { ready & (member.events | ALWAYS) };
             let Some(slot) = events.get_mut(count).filter(|_| now != 0) else { continue };
             *slot = epoll_event { events: now, u64: member.data };
             member.fresh = false;

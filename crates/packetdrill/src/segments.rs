@@ -13,7 +13,8 @@ pub(crate) fn cut(packet: &[u8], size: usize) -> Vec<Vec<u8>> {
     for (index, piece) in data.chunks(size).enumerate() {
         let mut segment = [header, piece].concat();
         let seq = &mut segment[ip_len + 4..ip_len + 8];
-        let start = u32::from_be_bytes(*seq.first_chunk().expect("four bytes")).wrapping_add((index * size) as u32);
+        let start =
+            u32::from_be_bytes(*seq.first_chunk().expect("four bytes")).wrapping_add((index * size) as u32);
         seq.copy_from_slice(&start.to_be_bytes());
         let flags = &mut segment[ip_len + 13];
         if (index + 1) * size < data.len() {

@@ -32,7 +32,8 @@ pub struct Interface {
     pub(crate) read: call!(fn(c_int, *mut c_void, size_t) -> ssize_t),
     pub(crate) readv: call!(fn(c_int, *const iovec, c_int) -> ssize_t),
     pub(crate) recv: call!(fn(c_int, *mut c_void, size_t, c_int) -> ssize_t),
-    pub(crate) recvfrom: call!(fn(c_int, *mut c_void, size_t, c_int, *mut sockaddr, *mut socklen_t) -> ssize_t),
+    pub(crate) recvfrom:
+        call!(fn(c_int, *mut c_void, size_t, c_int, *mut sockaddr, *mut socklen_t) -> ssize_t),
     pub(crate) recvmsg: call!(fn(c_int, *mut msghdr, c_int) -> ssize_t),
     pub(crate) write: call!(fn(c_int, *const c_void, size_t) -> ssize_t),
     pub(crate) writev: call!(fn(c_int, *const iovec, c_int) -> ssize_t),

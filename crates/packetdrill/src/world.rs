@@ -174,9 +174,7 @@ impl World {
     pub(crate) fn fcntl(&mut self, fd: c_int, command: c_int, argument: c_int) -> Answer<c_int> {
         let descriptor = self.descriptor(fd)?;
         match command {
-            libc::F_GETFL => {
-                Ok(libc::O_RDWR | if descriptor.nonblocking { libc::O_NONBLOCK } else { 0 })
-            }
+            libc::F_GETFL => Ok(libc::O_RDWR | if descriptor.nonblocking { libc::O_NONBLOCK } else { 0 }),
             libc::F_SETFL => {
                 descriptor.nonblocking = argument & libc::O_NONBLOCK != 0;
                 Ok(0)

@@ -125,6 +125,37 @@ fn data_that_nobody_will_read_is_reset() {
 }
 
 #[test]
+fn a_reset_of_ours_carries_a_timestamp() {
+    let options = sockshim_tcpip::wire::tcp::Options {
+        timestamps: Some(sockshim_tcpip::wire::tcp::Timestamps { value: 7, echo: 0 }),
+        ..syn_options()
+    };
+    let (mut host, id) = Host::new().accept_with(options);
+    host.call(|stack, now| stack.abort(now, id));
+    let reset = host.expect_reset();
+    assert_eq!(reset.options.timestamps.map(|stamps| stamps.echo), Some(7));
+}
+
+#[test]
+fn data_for_a_closed_socket_is_answered_as_if_there_were_none() {
+    let (mut host, id) = Host::established();
+    host.call(|stack, now| stack.close(now, id));
+    host.expect_flags(FIN | ACK);
+    host.receive(ack(1, 1).data(1));
+    let reset = host.expect_flags(Flags::RST);
+    assert_eq!((reset.seq, reset.ack), (1, 0));
+    assert_eq!(host.stack.connection_count(), 0);
+}
+
+#[test]
+fn a_fin_alone_is_acknowledged_at_once() {
+    let (mut host, _) = Host::established();
+    host.receive(seg(FIN | ACK, 1, 1));
+    host.wait_ms(1);
+    host.expect_ack(2);
+}
+
+#[test]
 fn abort_resets() {
     let (mut host, id) = Host::established();
     host.send(id, 10);

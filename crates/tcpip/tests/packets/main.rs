@@ -7,5 +7,7 @@ mod listening;
 mod losses;
 mod opening;
 mod options;
+mod pushing;
 mod timers;
 mod util;
+mod windows;
