@@ -69,7 +69,7 @@ impl Contest {
 }
 
 /// Asks one question with as many rounds as it needs.
-pub fn ask(run: &Run, question: &Question) -> Result<Row, Trouble> {
+pub(crate) fn ask(run: &Run, question: &Question) -> Result<Row, Trouble> {
     let before = probe::placement()?;
     let mut contest = Contest::start(run, question)?;
     let (rounds, ns) = question.effort.rounds(run.quick);

@@ -20,6 +20,7 @@ mod job;
 mod link;
 mod net;
 pub mod probe;
+mod programs;
 pub mod question;
 pub mod questions;
 pub mod results;

@@ -142,13 +142,17 @@ pub(crate) fn processors() -> Vec<usize> {
 }
 
 pub(crate) fn pin(cpu: usize) {
+    check(isize::from(pin_task(0, cpu)) - 1, "sched_setaffinity");
+}
+
+/// Moves a thread, or the calling one if that is 0; false when it is gone. Safe between fork and exec.
+pub(crate) fn pin_task(task: libc::pid_t, cpu: usize) -> bool {
     // SAFETY: all zeroes is a valid cpu_set_t.
     let mut set: libc::cpu_set_t = unsafe { zeroed() };
     // SAFETY: `processors` returned the number, which is below the size of the set.
     unsafe { libc::CPU_SET(cpu, &mut set) };
     // SAFETY: `set` has the size that is passed.
-    let result = unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) };
-    check(result as isize, "sched_setaffinity");
+    unsafe { libc::sched_setaffinity(task, size_of::<libc::cpu_set_t>(), &raw const set) == 0 }
 }
 
 /// User and system time of this process and all its threads, in nanoseconds.

@@ -1,10 +1,12 @@
 //! The catalogue: everything that can be asked, by the word that asks for it.
 
 use crate::crew::Placement;
-use crate::net;
+use crate::programs::{self, Program};
 use crate::question::{Effort, Question};
-use crate::results::Measure;
+use crate::results::{Measure, Row};
+use crate::run::Run;
 use crate::way::{Under, Way};
+use crate::{Trouble, contest, net};
 
 /// Questions that belong together.
 #[derive(Clone, Copy, Debug)]
@@ -15,11 +17,17 @@ pub struct Group {
     pub title: &'static str,
     /// Whether they are asked when nobody says what to ask.
     pub usual: bool,
-    make: fn() -> Vec<Question>,
+    asks: Asks,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Asks {
+    Workers(fn() -> Vec<Question>),
+    Program(Program),
 }
 
 /// All groups, in the order in which they are asked.
-pub const GROUPS: [Group; 18] = [
+pub const GROUPS: [Group; 26] = [
     Group::usual("pingpong", "a message there and back, blocking calls", pingpong),
     Group::usual("messages", "messages one way, read one by one", messages),
     Group::usual("stream", "writes one way, read as they come", stream),
@@ -42,21 +50,65 @@ pub const GROUPS: [Group; 18] = [
     Group::on_request("free", "not pinned: wherever the scheduler puts the ends", free),
     Group::on_request("upgrade", "time per connection, by round trips and SOCKSHIM_UPGRADE_AFTER", upgrade),
     Group::on_request("upgrade-two-cores", "the same on two cores", upgrade_two_cores),
+    Group::program("redis", "redis-server and redis-benchmark", programs::REDIS),
+    Group::program("nginx", "nginx with one process, and wrk", programs::NGINX),
+    Group::program("memcached", "memcached and memcslap", programs::MEMCACHED),
+    Group::program("postgres", "PostgreSQL and pgbench", programs::POSTGRES),
+    Group::program("sockperf", "sockperf over TCP", programs::SOCKPERF),
+    Group::program("iperf3", "iperf3", programs::IPERF3),
+    Group::program("python", "Python's http.server and curl", programs::PYTHON),
+    Group::program("ssh", "sshd, and ssh that receives a file", programs::SSH),
 ];
 
 impl Group {
     const fn usual(name: &'static str, title: &'static str, make: fn() -> Vec<Question>) -> Self {
-        Self { name, title, usual: true, make }
+        Self { name, title, usual: true, asks: Asks::Workers(make) }
     }
 
     const fn on_request(name: &'static str, title: &'static str, make: fn() -> Vec<Question>) -> Self {
-        Self { name, title, usual: false, make }
+        Self { name, title, usual: false, asks: Asks::Workers(make) }
     }
 
-    /// Its questions, or fewer for a rough idea.
+    const fn program(name: &'static str, title: &'static str, program: Program) -> Self {
+        Self { name, title, usual: false, asks: Asks::Program(program) }
+    }
+
+    /// Whether it is about a program that others wrote.
+    #[must_use]
+    pub fn is_program(&self) -> bool {
+        matches!(self.asks, Asks::Program(_))
+    }
+
+    /// What must be installed, and is not.
+    #[must_use]
+    pub fn lacks(&self) -> Option<&'static str> {
+        match &self.asks {
+            Asks::Program(program) => program.lacks(),
+            Asks::Workers(_) => None,
+        }
+    }
+
+    /// Asks all its questions, or fewer for a rough idea; `each` takes the answers as they come, with the row.
+    pub fn ask(&self, run: &Run, mut each: impl FnMut(&str, Result<Row, Trouble>)) {
+        match &self.asks {
+            Asks::Workers(_) => {
+                for question in self.questions(run.quick) {
+                    each(&question.row, contest::ask(run, &question));
+                }
+            }
+            Asks::Program(program) => {
+                if let Err(trouble) = program.ask(run, self.name, &mut each) {
+                    each("start", Err(trouble));
+                }
+            }
+        }
+    }
+
+    /// The questions of a group that is not about a program.
     #[must_use]
     pub fn questions(&self, quick: bool) -> Vec<Question> {
-        let mut questions = (self.make)();
+        let Asks::Workers(make) = self.asks else { return Vec::new() };
+        let mut questions = make();
         questions.retain(|question| !(quick && question.thorough));
         if net::processors().len() < 2 {
             // There are no two cores; and a ring that spins on one makes no sense.

@@ -153,7 +153,12 @@ static QUESTIONS: LazyLock<String> = LazyLock::new(|| {
         let star = if group.usual { '*' } else { ' ' };
         format!("\n {star} {:18} {}", group.name, group.title)
     });
-    format!("Questions:{}\n   {:18} {}", lines.collect::<String>(), "all", "all of these")
+    format!(
+        "Questions:{}\n   {:18} the programs from redis on\n   {:18} everything",
+        lines.collect::<String>(),
+        "programs",
+        "all"
+    )
 });
 
 const EXIT_CODES: &str = "\

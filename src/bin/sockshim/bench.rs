@@ -5,11 +5,8 @@ mod table;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
-use sockshim_bench::question::Question;
 use sockshim_bench::questions::{GROUPS, Group};
-use sockshim_bench::results::Row;
 use sockshim_bench::run::Run;
-use sockshim_bench::{Trouble, contest};
 
 use crate::args::Bench;
 use crate::{Failure, run};
@@ -19,82 +16,90 @@ pub(crate) fn run(args: &Bench) -> Result<ExitCode, Failure> {
     let library = run::library(args.library.as_deref())?;
     let run = Run::new(&library, args.quick)?;
     run.clean_up_when_interrupted();
-    ask(&run, &groups, args.json).inspect_err(|_| Run::wait_if_interrupted())
+    ask(&run, &groups, args.json)
 }
 
+/// What has no answer does not keep the rest from being asked.
 fn ask(run: &Run, groups: &[&Group], json: bool) -> Result<ExitCode, Failure> {
-    let mut rows = Vec::new();
-    let mut out = io::stdout();
+    let mut out = io::stdout().lock();
+    let (mut rows, mut failed) = (Vec::new(), 0);
     if !json {
         write!(out, "{}", table::header())?;
     }
     for group in groups {
+        if let Some(program) = group.lacks() {
+            eprintln!("SKIPPED {}: {program} is not installed", group.name);
+            continue;
+        }
         if !json {
             writeln!(out, "{}", table::title(group))?;
         }
-        for question in group.questions(run.quick) {
-            let progress = Progress::show(&question);
-            let row = contest::ask(run, &question).map_err(|trouble| about(&question, trouble))?;
-            drop(progress);
-            if !json {
-                write!(out, "{}", table::lines(&row))?;
+        let mut written = Ok(());
+        progress(group);
+        group.ask(run, |row, answer| {
+            match answer {
+                Ok(row) => {
+                    if !json && written.is_ok() {
+                        written = write!(out, "{}", table::lines(&row)).and_then(|()| out.flush());
+                    }
+                    rows.push(row);
+                }
+                Err(trouble) => {
+                    Run::wait_if_interrupted();
+                    eprintln!("sockshim: {}, {row}: {trouble}", group.name);
+                    failed += 1;
+                }
             }
-            rows.push(row);
-        }
+            progress(group);
+        });
+        written?;
     }
+    progress_ends();
     if json {
-        print_json(&rows)?;
+        let mut text = serde_json::to_vec_pretty(&rows).map_err(io::Error::from)?;
+        text.push(b'\n');
+        out.write_all(&text)?;
     }
-    Ok(ExitCode::SUCCESS)
+    match failed {
+        0 => Ok(ExitCode::SUCCESS),
+        _ => Err(Failure::new(1, format!("{failed} of the questions have no answer, see above"))),
+    }
 }
 
-fn print_json(rows: &[Row]) -> Result<(), Failure> {
-    let mut text = serde_json::to_vec_pretty(rows).map_err(io::Error::from)?;
-    text.push(b'\n');
-    Ok(io::stdout().write_all(&text)?)
+/// Says what is being asked, when nothing else does: the table is not printed here.
+fn progress(group: &Group) {
+    if io::stderr().is_terminal() && !io::stdout().is_terminal() {
+        eprint!("\r{} ...\x1b[K", group.name);
+    }
 }
 
-fn about(question: &Question, trouble: Trouble) -> Trouble {
-    Trouble(format!("{}, {}: {trouble}", question.group, question.row))
+fn progress_ends() {
+    if io::stderr().is_terminal() && !io::stdout().is_terminal() {
+        eprint!("\r\x1b[K");
+    }
 }
 
 /// The groups with these names, in the order of the catalogue.
 fn chosen(names: &[String]) -> Result<Vec<&'static Group>, Failure> {
     for name in names {
-        if name != ALL && !GROUPS.iter().any(|group| group.name == *name) {
+        if name != ALL && name != PROGRAMS && !GROUPS.iter().any(|group| group.name == *name) {
             let known: Vec<_> = GROUPS.iter().map(|group| group.name).collect();
-            let message = format!("there is no question {name:?}; there are {}, {ALL}", known.join(", "));
+            let known = known.join(", ");
+            let message = format!("there is no question {name:?}; there are {known}, {PROGRAMS} and {ALL}");
             return Err(Failure::new(2, message));
         }
     }
     let wanted = |group: &&Group| {
-        names.is_empty() && group.usual || names.iter().any(|name| name == ALL || name == group.name)
+        let named =
+            |name: &String| name == ALL || name == group.name || name == PROGRAMS && group.is_program();
+        names.is_empty() && group.usual || names.iter().any(named)
     };
     Ok(GROUPS.iter().filter(wanted).collect())
 }
 
+/// Everything there is, and the programs that others wrote.
 const ALL: &str = "all";
-
-/// What is being asked, on a terminal, until the answer is there.
-struct Progress(bool);
-
-impl Progress {
-    fn show(question: &Question) -> Self {
-        let shown = io::stderr().is_terminal();
-        if shown {
-            eprint!("\r  {} {} ...\x1b[K", question.group, question.row);
-        }
-        Self(shown)
-    }
-}
-
-impl Drop for Progress {
-    fn drop(&mut self) {
-        if self.0 {
-            eprint!("\r\x1b[K");
-        }
-    }
-}
+const PROGRAMS: &str = "programs";
 
 #[cfg(test)]
 mod tests {
