@@ -62,11 +62,11 @@ BENCH_QUESTIONS ?= all
 ANSWERS := $(TARGET)/sockshim-bench
 bench: build
 	mkdir -p $(ANSWERS)
-	$(CARGO) bench --profile measure --package sockshim --bench report --no-run
+	$(CARGO) bench --profile dev --package sockshim --bench report --no-run
 	$(RELEASE)/sockshim bench $(if $(filter 1,$(BENCH_QUICK)),--quick) --json $(BENCH_QUESTIONS) > $(ANSWERS)/new.json
 	mv $(ANSWERS)/new.json $(ANSWERS)/$(if $(filter all,$(BENCH_QUESTIONS)),0-all,1-$(firstword $(BENCH_QUESTIONS))).json
 	$(if $(filter all,$(BENCH_QUESTIONS)),rm -f $(ANSWERS)/1-*.json)
-	$(CARGO) bench --profile measure --package sockshim --bench report -- $(ANSWERS)/*.json
+	$(CARGO) bench --profile dev --package sockshim --bench report -- $(ANSWERS)/*.json
 
 # Criterion keeps what it measured, and says whether a change made a difference.
 CRITERION := pingpong messages epoll_idle host_path connect passthrough upgrade

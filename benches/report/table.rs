@@ -31,10 +31,13 @@ pub(crate) fn of(section: &Section<'_>) -> String {
 fn list(rows: &[&Row]) -> String {
     let memory = rows[0].measure == Measure::Memory;
     let mut text = String::new();
-    let last = if memory { "more than libc" } else { "times libc (quartiles)" };
+    let last = match rows[0].measure {
+        Measure::Call | Measure::Memory => "more than libc",
+        _ => "times libc",
+    };
     let _ = writeln!(
         text,
-        "| | libc | CPU | sockshim | CPU | raw ring | CPU | {last} | times the ring | cores |"
+        "| | libc | CPU | sockshim | CPU | raw ring | CPU | {last} (quartiles) | times the ring | cores |"
     );
     let _ = writeln!(text, "|---|---|---|---|---|---|---|---|---|---|");
     for row in rows {
@@ -48,11 +51,7 @@ fn list(rows: &[&Row]) -> String {
                 row.ring().map_or(("-".to_owned(), "-".to_owned()), |ring| figures(row, ring));
             let (libc_figure, libc_cpu) = figures(row, libc);
             let (figure, cpu) = figures(row, entrant);
-            let verdict = if memory {
-                show::figure(row.measure, entrant.over_libc.median)
-            } else {
-                show::ratio(entrant.to_libc)
-            };
+            let verdict = show::verdict(row.measure, entrant);
             let to_ring = entrant.to_ring.map_or_else(|| "-".to_owned(), |ratio| show::number(ratio.median));
             let _ = writeln!(
                 text,

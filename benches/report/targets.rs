@@ -62,10 +62,7 @@ impl Target {
                 let ratio = entrant.to_ring?;
                 (show::ratio(ratio), ratio.median <= most)
             }
-            Bound::Over(most) => {
-                let measured = show::figure(row.measure, entrant.over_libc.median.max(0.0));
-                (measured, entrant.over_libc.median <= most)
-            }
+            Bound::Over(most) => (show::verdict(row.measure, entrant), entrant.over_libc.median <= most),
             Bound::OtherRow(most, other) => {
                 let other = rows.iter().find(|row| row.group == self.group && row.row == other)?;
                 let ratio = entrant.figure.median / other.entrant("sockshim")?.figure.median;

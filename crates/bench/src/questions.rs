@@ -298,6 +298,7 @@ fn passthrough() -> Vec<Question> {
     let ask = |row: &str, word: &str| {
         Question::new("passthrough", row, &["passthrough", word])
             .unit(if row.contains(" and ") { "pair of calls" } else { "call" })
+            .measure(Measure::Call)
             .alone()
             .placed(Placement::OneCore)
             .ways(&[Way::LIBC, Way::SOCKSHIM])

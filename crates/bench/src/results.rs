@@ -36,6 +36,8 @@ pub enum Measure {
     Throughput(u64),
     /// The same, but CPU time is what the question is about.
     Cpu,
+    /// The same, but the difference to libc is what the question is about.
+    Call,
     /// Bytes.
     Memory,
 }

@@ -6,7 +6,7 @@ use crate::results::{Entrant, Measure, Summary};
 #[must_use]
 pub fn figure(measure: Measure, value: f64) -> String {
     match measure {
-        Measure::Time | Measure::Cpu => time(value),
+        Measure::Time | Measure::Cpu | Measure::Call => time(value),
         Measure::Rate => rate(1e9 / value),
         Measure::Throughput(bytes) => format!("{:.2} GB/s", bytes as f64 / value),
         Measure::Memory if value < 10_240.0 => format!("{value:.0} B"),
@@ -46,6 +46,20 @@ pub fn cpu(entrant: &Entrant) -> String {
         value => format!("{value:.0}"),
     };
     format!("{}+{} {unit}", part(entrant.user_ns), part(entrant.system_ns))
+}
+
+/// How an entrant compares with libc: how many times as good it is or, where that is what matters, how much more it
+/// takes.
+#[must_use]
+pub fn verdict(measure: Measure, entrant: &Entrant) -> String {
+    let more = entrant.over_libc;
+    match measure {
+        Measure::Call => {
+            format!("{:+.1} ns ({:+.1} to {:+.1})", more.median, more.quarter, more.three_quarters)
+        }
+        Measure::Memory => format!("+{}", figure(measure, more.median)),
+        _ => ratio(entrant.to_libc),
+    }
 }
 
 /// Three or more digits.

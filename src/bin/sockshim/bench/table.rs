@@ -35,7 +35,7 @@ pub(super) fn lines(row: &Row) -> String {
             "  {name:36}  {:26} {:26} {ring:26}{:>25}{to_ring:>9}  {}{}",
             cell(row, libc),
             cell(row, entrant),
-            verdict(row, entrant),
+            show::verdict(row.measure, entrant),
             row.placement(),
             entrant.remark()
         );
@@ -49,12 +49,5 @@ fn cell(row: &Row, entrant: &Entrant) -> String {
     match row.measure {
         Measure::Memory => figure,
         _ => format!("{figure} ({})", show::cpu(entrant)),
-    }
-}
-
-fn verdict(row: &Row, entrant: &Entrant) -> String {
-    match row.measure {
-        Measure::Memory => format!("{} more", show::figure(row.measure, entrant.over_libc.median)),
-        _ => show::ratio(entrant.to_libc),
     }
 }
