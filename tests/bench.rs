@@ -34,6 +34,7 @@ fn an_answer_compares_libc_with_sockshim_and_the_raw_ring() {
 }
 
 #[test]
+#[ignore = "slow: make test-slow"]
 fn every_group_has_answers() {
     for group in ["messages", "stream", "duplex", "connect", "connections", "poll", "threads", "asleep"] {
         assert!(!answers(&[group]).is_empty(), "{group}");

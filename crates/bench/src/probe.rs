@@ -10,7 +10,8 @@ pub type Nanoseconds = f64;
 /// Slower than this is "far": another cache, or another socket.
 pub const FAR: Nanoseconds = 170.0;
 
-const TRIPS: u64 = 200;
+/// Few, so that some batch is not interrupted by others who use the processors.
+const TRIPS: u64 = 20;
 
 /// Measures in a process of its own; `None` with a single processor.
 pub fn placement() -> Result<Option<Nanoseconds>, Trouble> {

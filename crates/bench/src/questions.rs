@@ -318,7 +318,7 @@ fn passthrough() -> Vec<Question> {
 }
 
 fn memory() -> Vec<Question> {
-    let count = net::raise_descriptor_limit().saturating_sub(64).min(1_000).to_string();
+    let count = net::raise_descriptor_limit().saturating_sub(64).min(500).to_string();
     vec![
         Question::new("memory", format!("of {count}"), &["memory", &count])
             .unit("connection")

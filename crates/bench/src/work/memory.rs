@@ -8,7 +8,7 @@ use crate::net;
 use std::fs;
 
 /// More than the calls after which a connection moves onto a pipe.
-const TRIPS: usize = 200;
+const TRIPS: usize = 70;
 
 pub(super) fn work(job: &Job) {
     let connections = job.number(1);
