@@ -621,6 +621,11 @@ int sockshim_posix_spawnp(pid_t *pid,
                           char *const *envp);
 
 /**
+ * `_exit(2)`: ends the process at once.
+ */
+void sockshim__exit(int status);
+
+/**
  * `daemon(3)`: goes on in the background, with `/dev/null` as descriptors 0 to 2 unless `noclose`.
  */
 int sockshim_daemon(int nochdir, int noclose);

@@ -152,6 +152,8 @@ forward! {
     fn fexecve(fd: c_int, argv: *const *mut c_char, envp: *const *mut c_char) -> c_int = sockshim_fexecve;
     fn posix_spawn(pid: *mut pid_t, path: *const c_char, actions: *const posix_spawn_file_actions_t, attributes: *const posix_spawnattr_t, argv: *const *mut c_char, envp: *const *mut c_char) -> c_int = sockshim_posix_spawn;
     fn posix_spawnp(pid: *mut pid_t, file: *const c_char, actions: *const posix_spawn_file_actions_t, attributes: *const posix_spawnattr_t, argv: *const *mut c_char, envp: *const *mut c_char) -> c_int = sockshim_posix_spawnp;
+    fn _exit(status: c_int) -> ! = sockshim__exit;
+    fn _Exit(status: c_int) -> ! = sockshim__exit;
     fn daemon(nochdir: c_int, noclose: c_int) -> c_int = sockshim_daemon;
     fn login_tty(fd: c_int) -> c_int = sockshim_login_tty;
     fn forkpty(terminal: *mut c_int, name: *mut c_char, settings: *const termios, size: *const winsize) -> pid_t = sockshim_forkpty;
