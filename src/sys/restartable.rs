@@ -143,11 +143,10 @@ impl Call {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs::File;
-    use std::os::fd::{AsRawFd, FromRawFd};
-    use std::os::unix::fs::FileExt;
-    use std::os::unix::net::UnixStream;
-    use std::sync::atomic::AtomicBool;
+    use core::ffi::c_void;
+    use std::cell::Cell;
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::AsRawFd;
 
     fn area() -> Option<Area> {
         start();
@@ -157,66 +156,70 @@ mod tests {
     #[test]
     fn a_call_is_made_if_the_word_is_right() {
         let Some(area) = area() else { return eprintln!("SKIPPED: no restartable sequences here") };
-        let (one, other) = UnixStream::pair().expect("a pair");
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+        let one = TcpStream::connect(listener.local_addr().expect("its address")).expect("a connection");
+        let other = listener.accept().expect("the same").0;
         let word = AtomicU32::new(7);
-        let send = Call::send(one.as_raw_fd(), b"x", 0);
-        assert_eq!(send.make_while(area, &word, 7), Some(Ok(1)));
+        let send = Call::send(one.as_raw_fd(), b"xyz", 0);
+        assert_eq!(send.make_while(area, &word, 7), Some(Ok(3)));
         assert_eq!(send.make_while(area, &word, 8), None);
-        assert_eq!(
-            Call::discard(other.as_raw_fd(), 9).make_while(area, &word, 7).map(|it| it.is_ok()),
-            Some(true)
-        );
+        other.peek(&mut [0]).expect("it has arrived");
+        assert_eq!(Call::discard(other.as_raw_fd(), 9).make_while(area, &word, 7), Some(Ok(3)));
         assert_eq!(Call::discard(-1, 9).make_while(area, &word, 7), Some(Err(Errno(libc::EBADF))));
     }
 
-    /// Interrupted at any instruction, thousands of times, by a signal handler that changes the word: it runs where a
-    /// stop would be. The call writes down what the word is when the kernel makes it.
+    thread_local! {
+        /// What the single steps of this thread have come to: addresses, and how often.
+        static SEEN: Cell<[(i64, u32); 256]> = const { Cell::new([(0, 0); 256]) };
+        static WORD: AtomicU32 = const { AtomicU32::new(1) };
+        static NEXT: Cell<u32> = const { Cell::new(1) };
+    }
+
+    /// The trap flag: an interrupt after each instruction.
+    const TRAP: i64 = 0x100;
+
+    /// After each instruction. A thread that is led back to the look again and again comes to the same address; it is let
+    /// go then, with another value in the word.
+    extern "C" fn step(_: c_int, _: *mut libc::siginfo_t, context: *mut c_void) {
+        // SAFETY: the kernel gives a handler the context of what it interrupted.
+        let registers = unsafe { &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs };
+        let address = registers[libc::REG_RIP as usize];
+        let mut seen = SEEN.get();
+        let place = seen.iter_mut().find(|place| place.0 == address || place.1 == 0);
+        let often = place.map_or(u32::MAX, |place| {
+            *place = (address, place.1 + 1);
+            place.1
+        });
+        SEEN.set(seen);
+        if often > 5 {
+            WORD.with(|word| word.store(NEXT.get(), Ordering::Relaxed));
+            registers[libc::REG_EFL as usize] &= !TRAP;
+        }
+    }
+
+    /// Interrupted after each instruction, a call would never be made; so wherever it is interrupted, it looks again.
     #[test]
     fn an_interrupted_call_looks_again() {
-        static WORD: AtomicU32 = AtomicU32::new(0);
-        static DONE: AtomicBool = AtomicBool::new(false);
-        extern "C" fn change(_: c_int) {
-            WORD.store(0, Ordering::Relaxed);
+        let Some(area) = area() else { return eprintln!("SKIPPED: no restartable sequences here") };
+        // SAFETY: a handler that touches only its thread's own words, and what it interrupted.
+        unsafe {
+            let mut action: libc::sigaction = core::mem::zeroed();
+            action.sa_sigaction = step as *const () as usize;
+            action.sa_flags = libc::SA_SIGINFO;
+            libc::sigaction(libc::SIGTRAP, &raw const action, core::ptr::null_mut());
         }
-        if area().is_none() {
-            return eprintln!("SKIPPED: no restartable sequences here");
+        let call = Call { number: libc::SYS_getppid, arguments: [0; 6] };
+        for (next, made) in [(0, false), (1, true)] {
+            SEEN.set([(0, 0); 256]);
+            NEXT.set(next);
+            let result = WORD.with(|word| {
+                word.store(1, Ordering::Relaxed);
+                // SAFETY: traps from here on, which the handler takes.
+                unsafe { asm!("pushfq", "or qword ptr [rsp], {}", "popfq", const TRAP) };
+                call.make_while(area, word, 1)
+            });
+            assert_eq!(result.is_some(), made);
+            assert!(SEEN.get().iter().any(|place| place.1 > 5), "it was not led back");
         }
-        // SAFETY: the handler stores one word.
-        unsafe { libc::signal(libc::SIGUSR2, change as *const () as libc::sighandler_t) };
-        let (sender, ready) = std::sync::mpsc::channel();
-        let caller = std::thread::spawn(move || {
-            let area = area().expect("as before");
-            // SAFETY: a name, and no flags.
-            let file = unsafe { File::from_raw_fd(libc::memfd_create(c"word".as_ptr(), 0)) };
-            // SAFETY: no argument.
-            sender.send(unsafe { libc::pthread_self() }).expect("the test waits");
-            let place = WORD.as_ptr().expose_provenance();
-            let arguments = [file.as_raw_fd() as usize, place, 4, 0, 0, 0];
-            let call = Call { number: libc::SYS_pwrite64, arguments };
-            let (mut made, mut refused) = (0u32, 0u32);
-            while !DONE.load(Ordering::Relaxed) {
-                WORD.store(1, Ordering::Relaxed);
-                if call.make_while(area, &WORD, 1).is_none() {
-                    refused += 1;
-                    continue;
-                }
-                let mut written = [0; 4];
-                file.read_exact_at(&mut written, 0).expect("four bytes");
-                assert_eq!(u32::from_ne_bytes(written), 1, "after {made} calls");
-                made += 1;
-            }
-            (made, refused)
-        });
-        let thread = ready.recv().expect("the thread tells");
-        for round in 0..20_000 {
-            // SAFETY: the thread runs until it is told to end.
-            unsafe { libc::pthread_kill(thread, libc::SIGUSR2) };
-            for _ in 0..round % 500 {
-                core::hint::spin_loop();
-            }
-        }
-        DONE.store(true, Ordering::Relaxed);
-        let (made, refused) = caller.join().expect("a thread that counts");
-        assert!(made > 0 && refused > 0, "{made} {refused}");
     }
 }
