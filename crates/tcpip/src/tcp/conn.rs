@@ -325,6 +325,13 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         self.receiver.ack.mss = self.sender.mss.min(super::DEFAULT_MSS.max(88));
     }
 
+    /// The first window that the other end gives.
+    pub(crate) fn begin_window(&mut self, config: &Config, window: u32) {
+        self.sender.wnd = window;
+        self.sender.max_wnd = window;
+        self.update_mss(config);
+    }
+
     /// The size of segments follows from what the path and the other end take, less the options of each segment
     /// (RFC 6691).
     pub(crate) fn update_mss(&mut self, config: &Config) {
