@@ -299,6 +299,14 @@ impl<M: Memory> Stack<M> {
         self.connections.get(id.0).map(|connection| connection.state)
     }
 
+    /// All connections, for an inspector like ss(8): name, state, local and remote address, whether the application has
+    /// let go of it.
+    pub fn sockets(&self) -> impl Iterator<Item = (SocketId, State, SocketAddr, SocketAddr, bool)> {
+        self.connections.iter().map(|(key, connection)| {
+            (SocketId(key), connection.state, connection.local, connection.remote, connection.orphaned)
+        })
+    }
+
     /// getsockname(2) and getpeername(2).
     pub fn addresses(&self, id: SocketId) -> Option<(SocketAddr, SocketAddr)> {
         self.connections.get(id.0).map(|connection| (connection.local, connection.remote))

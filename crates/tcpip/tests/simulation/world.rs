@@ -266,7 +266,8 @@ impl World {
             let stack = &self.network.host(host).stack;
             stack.check_invariants();
             let left = (stack.connection_count(), stack.handshake_count(), stack.time_wait_count());
-            assert_eq!(left, (0, 0, 0), "connections, handshakes and TIME-WAIT are left");
+            let which: Vec<_> = stack.sockets().collect();
+            assert_eq!(left, (0, 0, 0), "connections, handshakes and TIME-WAIT are left: {which:?}");
             self.network.host(host).check_no_ack_storm();
         }
     }
