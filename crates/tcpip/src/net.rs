@@ -303,7 +303,7 @@ impl Network {
     pub fn is_group(&self, address: IpAddr) -> bool {
         address.is_multicast()
             || matches!(address, IpAddr::V4(address) if address.is_broadcast()
-                || self.addresses.iter().any(|ours| self.addresses.is_subnet_broadcast(ours.interface, address)))
+                || self.addresses.is_broadcast(address))
     }
 
     /// How packets to `destination` go out: from `source`, or from the address that suits them best.

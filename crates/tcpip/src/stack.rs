@@ -17,6 +17,8 @@ mod inspect;
 mod lifecycle;
 mod listening;
 mod output;
+#[cfg(test)]
+mod sizes;
 mod timeouts;
 
 use alloc::collections::VecDeque;

@@ -17,6 +17,14 @@ pub struct Assigned {
     pub prefix_len: u8,
 }
 
+impl Assigned {
+    /// Whether `address` is the broadcast address of its network. Links of two stations have none (RFC 3021).
+    fn has_broadcast(&self, address: Ipv4Addr) -> bool {
+        let IpAddr::V4(ours) = self.address else { return false };
+        self.prefix_len < 31 && address.to_bits() == ours.to_bits() | u32::MAX >> self.prefix_len
+    }
+}
+
 /// The addresses of a stack: a handful.
 #[derive(Clone, Debug, Default)]
 pub struct Addresses(Vec<Assigned>);
@@ -82,11 +90,12 @@ impl Addresses {
 
     /// Whether IPv4 packets for `address` go to all stations of a link.
     pub fn is_subnet_broadcast(&self, interface: InterfaceId, address: Ipv4Addr) -> bool {
-        self.0.iter().filter(|assigned| assigned.interface == interface).any(|assigned| {
-            let IpAddr::V4(ours) = assigned.address else { return false };
-            // Links of two stations have no broadcast address (RFC 3021).
-            assigned.prefix_len < 31 && address.to_bits() == ours.to_bits() | u32::MAX >> assigned.prefix_len
-        })
+        self.0.iter().any(|assigned| assigned.interface == interface && assigned.has_broadcast(address))
+    }
+
+    /// The same of whichever link.
+    pub fn is_broadcast(&self, address: Ipv4Addr) -> bool {
+        self.0.iter().any(|assigned| assigned.has_broadcast(address))
     }
 
     /// The address with which packets for `destination` leave by `interface`, when the next hop is `next_hop`.

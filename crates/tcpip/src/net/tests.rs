@@ -410,6 +410,28 @@ fn what_fails_to_find_its_neighbour_is_reported() {
 }
 
 #[test]
+fn what_only_a_segmenting_link_could_send_does_not_wait() {
+    let mut host = host(STATION, 1, 1500);
+    let path = host.route(None, ip("10.0.0.9")).unwrap();
+    let pending = host.link_header(Instant::ZERO, &path, &mut [0; 14]);
+    assert_eq!(pending, LinkHeader::Pending);
+    host.park(Instant::ZERO, &path, alloc::vec![0x45; 1501]);
+    assert_eq!(host.neighbours().pending(), 0);
+    assert_eq!(host.counters().of(DropReason::TooLong), 1);
+}
+
+#[test]
+fn groups_are_told_from_hosts() {
+    let host = host(STATION, 1, 1500);
+    for group in ["224.0.0.1", "255.255.255.255", "10.0.0.255", "ff02::1"] {
+        assert!(host.is_group(ip(group)), "{group}");
+    }
+    for one in ["10.0.0.1", "10.0.0.254", "10.0.1.255", "fd00::1"] {
+        assert!(!host.is_group(ip(one)), "{one}");
+    }
+}
+
+#[test]
 fn packets_to_ourselves_go_over_the_loopback() {
     let mut host = host(STATION, 1, 1500);
     for address in ["10.0.0.1", "127.0.0.5", "::1", "fd00::1"] {

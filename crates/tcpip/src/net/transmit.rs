@@ -46,7 +46,12 @@ impl Network {
 
     /// Keeps a packet, whose checksums are complete, until its next hop answers. When there are too many the oldest
     /// ones go, as in Linux; when it never answers, [`failures`](Self::failures) tells.
+    /// A packet that was to be cut into segments by the link cannot wait: it is dropped, as if it was lost.
     pub fn park(&mut self, now: Instant, path: &Path, packet: Vec<u8>) {
+        if packet.len() > path.mtu as usize {
+            self.counters.count(DropReason::TooLong);
+            return;
+        }
         match self.neighbours.park(path.iface, path.next_hop, packet) {
             Ok(dropped) => (0..dropped).for_each(|_| self.counters.count(DropReason::NeighbourQueueFull)),
             Err(reason) => self.counters.count(reason),

@@ -207,9 +207,10 @@ impl Receiver {
         if let Some(duplicate) = self.duplicate.take() {
             blocks.push(duplicate);
         }
-        for &block in self.blocks.as_slice() {
+        for &(start, end) in self.blocks.as_slice() {
             if blocks.as_slice().len() < max {
-                blocks.push(block);
+                // The FIN came with the last byte: without it the sender would see only a part of its segment arrive.
+                blocks.push((start, if self.fin == Some(end) { end + 1 } else { end }));
             }
         }
         blocks

@@ -138,6 +138,9 @@ impl Sender {
             return;
         }
         let state = self.recovery.state;
+        if state == CongestionState::Open && self.board.retransmitted_out() == 0 {
+            self.recovery.retransmitted_at = None;
+        }
         if state > CongestionState::Disorder && self.una.at_or_after(self.recovery.high_seq) {
             match state {
                 CongestionState::Cwr => {
@@ -349,7 +352,7 @@ impl Sender {
             let disorder = self.board.sacked_out() > 0
                 || self.board.lost_out() > 0
                 || self.board.retransmitted_out() > 0;
-            let state = if disorder || self.recovery.undo_marker.is_some() {
+            let state = if disorder {
                 CongestionState::Disorder
             } else {
                 CongestionState::Open

@@ -113,6 +113,8 @@ drop_reasons! {
     NeighbourUnreachable => "neighbour unreachable",
     /// Too many packets wait for a neighbour's answer.
     NeighbourQueueFull => "neighbour queue full",
+    /// Longer than the link takes, and not to be cut.
+    TooLong => "too long",
     /// Too many frames wait to be sent.
     TransmitQueueFull => "transmit queue full",
     /// Too many neighbours.

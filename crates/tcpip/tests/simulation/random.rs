@@ -129,7 +129,7 @@ fn link(r: &mut Random, rate: u64) -> LinkConfig {
         0 | 1 => Loss::None,
         2 => Loss::Random(r.pick(&[0.001, 0.01, 0.05, 0.15])),
         3 => Loss::Burst { enter: 0.01, leave: r.pick(&[0.1, 0.5]), loss: r.pick(&[0.5, 1.0]) },
-        4 => Loss::Every(r.between(2, 100)),
+        4 => Loss::Every(r.between(5, 100)),
         _ => Loss::Numbers((0..r.between(1, 8)).map(|_| r.below(40)).collect()),
     };
     let outages = match r.below(8) {

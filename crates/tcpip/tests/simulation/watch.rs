@@ -11,7 +11,6 @@ use sockshim_tcpip::time::Instant;
 use sockshim_tcpip::wire::tcp::{self, Flags, Header};
 
 /// A stack and what its packets have shown.
-#[derive(Debug)]
 pub(crate) struct Watched {
     pub(crate) stack: Stack<VecMemory>,
     flows: HashMap<(IpAddr, u16, u16), Flow>,
@@ -21,13 +20,19 @@ pub(crate) struct Watched {
     pub(crate) calls: u64,
     /// Some packets are not what the stack sent or the other end means: only what holds all the same is checked.
     pub(crate) damaged: bool,
+    /// Changes what arrives, as another kind of peer would have sent it.
+    pub(crate) mangle: Option<Mangle>,
 }
+
+type Mangle = Box<dyn FnMut(Instant, &mut Frame) + Send>;
 
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Counts {
     pub(crate) segments: u64,
     pub(crate) data: u64,
     pub(crate) payload: u64,
+    /// The largest payload of one segment.
+    pub(crate) largest: usize,
     pub(crate) pure_acks: u64,
 }
 
@@ -53,6 +58,7 @@ impl Watched {
             received: Counts::default(),
             calls: 0,
             damaged: false,
+            mangle: None,
         }
     }
 
@@ -69,7 +75,7 @@ impl Watched {
 
     fn watch_sent(&mut self, frame: &Frame) {
         let Some((key, header, payload)) = parse(frame, true) else { return };
-        self.sent.add(&header, payload);
+        self.sent.add(&header, payload, frame.gso_size);
         let flow = self.flows.entry(key).or_default();
         if header.flags.contains(Flags::SYN) {
             *flow = Flow { their_shift: flow.their_shift, their_edge: flow.their_edge, ..Flow::default() };
@@ -101,7 +107,7 @@ impl Watched {
 
     fn watch_received(&mut self, frame: &Frame) {
         let Some((key, header, payload)) = parse(frame, false) else { return };
-        self.received.add(&header, payload);
+        self.received.add(&header, payload, frame.gso_size);
         if header.flags.contains(Flags::RST) {
             return;
         }
@@ -120,8 +126,9 @@ impl Watched {
 }
 
 impl Counts {
-    fn add(&mut self, header: &Header, payload: usize) {
+    fn add(&mut self, header: &Header, payload: usize, gso_size: u16) {
         self.segments += 1;
+        self.largest = self.largest.max(if gso_size > 0 { payload.min(gso_size.into()) } else { payload });
         self.payload += payload as u64;
         if payload > 0 {
             self.data += 1;
@@ -134,10 +141,14 @@ impl Counts {
 
 impl Host for Watched {
     fn handle_packet(&mut self, now: Instant, frame: &Frame) {
-        if !self.damaged {
-            self.watch_received(frame);
+        let mut frame = frame.clone();
+        if let Some(mangle) = &mut self.mangle {
+            mangle(now, &mut frame);
         }
-        Host::handle_packet(&mut self.stack, now, frame);
+        if !self.damaged {
+            self.watch_received(&frame);
+        }
+        Host::handle_packet(&mut self.stack, now, &frame);
     }
 
     fn handle_timeout(&mut self, now: Instant) {

@@ -166,6 +166,7 @@ impl Sender {
             // The probe repaired a loss that nobody would have noticed: congestion all the same.
             self.recovery.tail_probe = None;
             self.control.enter_cwr(a.now);
+            self.recovery.undo_marker = None;
             self.recovery.state = CongestionState::Cwr;
             self.recovery.high_seq = self.nxt;
             self.control.end_reduction();

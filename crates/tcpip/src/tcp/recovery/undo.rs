@@ -81,7 +81,7 @@ impl Sender {
             return true;
         }
         self.control.end_reduction();
-        self.recovery.undo_marker = None;
+        // The marker stays: reports of duplicates may follow, and undo the reduction even now.
         self.recovery.retransmitted_at = None;
         self.recovery.state = CongestionState::Open;
         false
