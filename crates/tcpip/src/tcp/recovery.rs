@@ -352,11 +352,7 @@ impl Sender {
             let disorder = self.board.sacked_out() > 0
                 || self.board.lost_out() > 0
                 || self.board.retransmitted_out() > 0;
-            let state = if disorder {
-                CongestionState::Disorder
-            } else {
-                CongestionState::Open
-            };
+            let state = if disorder { CongestionState::Disorder } else { CongestionState::Open };
             if self.recovery.state != state {
                 self.recovery.state = state;
                 self.recovery.high_seq = self.nxt;

@@ -142,10 +142,20 @@ fn bars_a_link_without_loss_is_full() {
     let mut bars = Bars::default();
     let used = |path: Path| path.measure().total() / path.mbit as f64;
     bars.row("utilisation, queue of 1 BDP", used(Path::default()), 0.93, 1.0);
-    bars.row("utilisation, queue of 1 BDP, GSO", used(Path { gso_max: 65_535, ..Path::default() }), 0.93, 1.0);
+    bars.row(
+        "utilisation, queue of 1 BDP, GSO",
+        used(Path { gso_max: 65_535, ..Path::default() }),
+        0.93,
+        1.0,
+    );
     bars.row("utilisation, queue of 1/4 BDP", used(Path { queue: 0.25, ..Path::default() }), 0.85, 1.0);
     let unpaced = Config { pacing: false, ..Config::default() };
-    bars.row("utilisation, queue of 1 BDP, unpaced", used(Path { config: unpaced, ..Path::default() }), 0.93, 1.0);
+    bars.row(
+        "utilisation, queue of 1 BDP, unpaced",
+        used(Path { config: unpaced, ..Path::default() }),
+        0.93,
+        1.0,
+    );
     bars.assert();
 }
 
@@ -221,7 +231,8 @@ fn bars_a_lost_tail_is_repaired_by_a_probe() {
             lose && frame.bytes.len() > 100 && (19..=20).contains(&data)
         });
         world.listen(1, v4(1));
-        let flow = world.open(0, 1, v4, [Side { half_close: false, ..Side::sends(20 * 1448) }, Side::sends(0)]);
+        let flow =
+            world.open(0, 1, v4, [Side { half_close: false, ..Side::sends(20 * 1448) }, Side::sends(0)]);
         while world.ends[flow + 1].incoming.left() > 0 {
             assert!(world.step());
         }

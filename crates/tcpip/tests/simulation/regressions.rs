@@ -233,11 +233,8 @@ fn gvisor_11198_acknowledgements_are_not_lost_in_super_segments() {
 #[test]
 fn smoltcp_949_larger_buffers_are_not_slower() {
     let time = |buffer: u32| {
-        let config = Config {
-            send_buffer: (buffer, buffer),
-            receive_buffer: (buffer, buffer),
-            ..Config::default()
-        };
+        let config =
+            Config { send_buffer: (buffer, buffer), receive_buffer: (buffer, buffer), ..Config::default() };
         let queue = Queue { bytes: 60_000, ..Queue::default() };
         let mut world = World::pair(1, config, LinkConfig { queue, ..link(10) }, link(10));
         transfer(&mut world, 5_000_000).as_secs_f64()
