@@ -17,8 +17,6 @@ mod inspect;
 mod lifecycle;
 mod listening;
 mod output;
-#[cfg(test)]
-mod sizes;
 mod timeouts;
 
 use alloc::collections::VecDeque;

@@ -84,10 +84,6 @@ pub struct Config {
     pub max_out_of_order: usize,
     /// The smallest segment size that a router or the other end can make us use (min_snd_mss).
     pub min_mss: u16,
-    /// How long a path's MTU is remembered (net.ipv4.route.mtu_expires).
-    pub mtu_expires: Duration,
-    /// Below this no router can bring it (net.ipv4.route.min_pmtu).
-    pub min_pmtu: u16,
     /// Ports given out by `connect` (net.ipv4.ip_local_port_range).
     pub ports: RangeInclusive<u16>,
     /// Unsent bytes above which a socket is not writable (notsent_lowat).
@@ -135,8 +131,6 @@ impl Default for Config {
             moderate_receive_buffer: true,
             max_out_of_order: 128,
             min_mss: 48,
-            mtu_expires: Duration::from_secs(600),
-            min_pmtu: 552,
             ports: 32_768..=60_999,
             unsent_low_water: u32::MAX,
             hop_limit: 64,

@@ -232,6 +232,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         let mut sender = Sender::new(config, iss);
         let mut receiver = Receiver::new(limit.min(u32::try_from(rx.capacity()).unwrap_or(u32::MAX)));
         receiver.tune.fixed = options.receive_buffer.is_some();
+        sender.max_pacing_rate = options.max_pacing_rate.unwrap_or(u64::MAX);
         if let Some(algorithm) = options.algorithm {
             sender.control.set_algorithm(algorithm.build());
         }
@@ -329,6 +330,13 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         self.receiver.ack.mss = self.sender.mss.min(super::DEFAULT_MSS.max(88));
     }
 
+    /// The first window that the other end gives.
+    pub(crate) fn begin_window(&mut self, config: &Config, window: u32) {
+        self.sender.wnd = window;
+        self.sender.max_wnd = window;
+        self.update_mss(config);
+    }
+
     /// The size of segments follows from what the path and the other end take, less the options of each segment
     /// (RFC 6691).
     pub(crate) fn update_mss(&mut self, config: &Config) {
@@ -412,6 +420,10 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         {
             self.receiver.limit = limit.min(u32::try_from(self.rx.capacity()).unwrap_or(u32::MAX));
             self.receiver.tune.fixed = true;
+        }
+        if self.options.max_pacing_rate != before.max_pacing_rate {
+            self.sender.max_pacing_rate = self.options.max_pacing_rate.unwrap_or(u64::MAX);
+            self.sender.update_pacing();
         }
         if self.options.max_segment != before.max_segment {
             self.update_mss(cx.config);

@@ -124,7 +124,6 @@ pub struct Counters {
     pub retrans_segs: u64,
     pub in_errs: u64,
     pub out_rsts: u64,
-    pub in_csum_errors: u64,
     pub syncookies_sent: u64,
     pub syncookies_recv: u64,
     pub syncookies_failed: u64,
@@ -142,10 +141,8 @@ pub struct Counters {
     pub tcp_abort_on_timeout: u64,
     pub tcp_keepalive: u64,
     pub tcp_win_probe: u64,
-    pub tcp_rcv_collapsed: u64,
     pub tcp_ofo_queue: u64,
     pub tcp_ofo_drop: u64,
-    pub tcp_backlog_drop: u64,
     pub tcp_time_wait_overflow: u64,
     pub replies_dropped: u64,
 }

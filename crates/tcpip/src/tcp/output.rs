@@ -350,7 +350,8 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         sender.counters.bytes_sent += u64::from(len);
         sender.counters.data_segments_out = sender.counters.data_segments_out.wrapping_add(segments);
         sender.control.on_sent(segments);
-        if cx.config.pacing {
+        // SO_MAX_PACING_RATE switches pacing on, in Linux as well.
+        if cx.config.pacing || sender.max_pacing_rate != u64::MAX {
             sender.pacer.on_sent(cx.now, len, segments);
         }
         // An answer: the other end's next acknowledgement may come with data (Linux's pingpong mode).

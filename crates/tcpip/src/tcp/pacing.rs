@@ -16,6 +16,9 @@ const INITIAL_QUANTUM: u32 = 10;
 /// What leaves at once is at most a millisecond's worth (Linux's `sk_pacing_shift`), and at least some segments.
 const BURSTS_PER_SECOND: u64 = 1000;
 
+/// What a coarse clock (of 16 ms at most) and a timer can be late.
+const MAX_CATCH_UP: Duration = Duration::from_millis(20);
+
 /// When the next segment of a connection may leave.
 #[derive(Debug, Clone, Default)]
 pub struct Pacer {
@@ -24,6 +27,8 @@ pub struct Pacer {
     next_send: Instant,
     /// Segments sent, up to the initial quantum.
     sent: u32,
+    /// A segment had to wait, and what was due since has not left yet.
+    waiting: bool,
 }
 
 impl Pacer {
@@ -51,9 +56,11 @@ impl Pacer {
         self.next_send
     }
 
-    /// Whether a segment may leave.
-    pub fn may_send(&self, now: Instant) -> bool {
-        self.next_send <= now
+    /// Whether a segment that is ready may leave.
+    pub fn may_send(&mut self, now: Instant) -> bool {
+        let may = self.next_send <= now;
+        self.waiting |= !may;
+        may
     }
 
     /// Bytes of `segments` segments left.
@@ -65,11 +72,18 @@ impl Pacer {
             return;
         }
         let mut gap = u64::from(bytes) * 1_000_000_000 / self.rate;
-        // A segment that leaves late, because the timer or the caller was, gives up to half its gap to the next one:
-        // a coarse clock then does not lower the rate.
-        let late = now.as_nanos().saturating_sub(self.next_send.as_nanos());
-        gap -= late.min(gap / 2);
-        self.next_send = self.next_send.max(now) + Duration::from_nanos(gap);
+        let start = if self.waiting {
+            // It waited for its time and leaves after it: the timer, or the clock, is coarser than the gap. All that was
+            // due meanwhile leaves at once, else the steps of the clock would set the rate.
+            self.next_send.max(now - MAX_CATCH_UP)
+        } else {
+            // Linux: one that was not ready in time gives up to half its gap to the next one.
+            let late = now.as_nanos().saturating_sub(self.next_send.as_nanos());
+            gap -= late.min(gap / 2);
+            self.next_send.max(now)
+        };
+        self.next_send = start + Duration::from_nanos(gap);
+        self.waiting &= self.next_send <= now;
     }
 
     /// How many segments to put into one super-segment of at most `gso_max` bytes (Linux's `tcp_tso_autosize`): a
@@ -148,6 +162,32 @@ mod tests {
         assert_eq!(pacer.next_send(), at(1300 + 700));
         pacer.on_sent(at(9000), MSS, 1); // much too late
         assert_eq!(pacer.next_send(), at(9000 + 500));
+    }
+
+    #[test]
+    fn a_coarse_clock_does_not_lower_the_rate() {
+        for step in [64, 1000, 4000, 16_000] {
+            let mut pacer = warm();
+            let mut sent = 0;
+            for tick in 0..=1_000_000 / step {
+                while pacer.may_send(at(tick * step)) {
+                    pacer.on_sent(at(tick * step), MSS, 1);
+                    sent += 1;
+                }
+            }
+            assert!((980..=1001).contains(&sent), "{sent} segments in a second of {step} us");
+        }
+    }
+
+    #[test]
+    fn what_waited_too_long_is_not_caught_up_with() {
+        let mut pacer = warm();
+        pacer.on_sent(at(0), MSS, 1);
+        assert!(!pacer.may_send(at(1)));
+        let burst = (0..100).take_while(|_| {
+            pacer.may_send(at(500_000)).then(|| pacer.on_sent(at(500_000), MSS, 1)).is_some()
+        });
+        assert_eq!(burst.count(), 21);
     }
 
     #[test]

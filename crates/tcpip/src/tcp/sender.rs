@@ -39,6 +39,8 @@ pub(crate) struct Sender {
     pub(crate) min_rtt: MinRtt,
     pub(crate) rate: RateEstimator,
     pub(crate) pacer: Pacer,
+    /// SO_MAX_PACING_RATE, bytes a second.
+    pub(crate) max_pacing_rate: u64,
     pub(crate) timer: Timer,
     /// Doublings of the retransmission time-out, or of the probe interval.
     pub(crate) backoff: u8,
@@ -138,6 +140,7 @@ impl Sender {
             min_rtt: MinRtt::default(),
             rate: RateEstimator::default(),
             pacer: Pacer::default(),
+            max_pacing_rate: u64::MAX,
             timer: Timer::Idle,
             backoff: 0,
             retransmits: 0,
@@ -307,7 +310,9 @@ impl Sender {
             u32::from(self.mss),
             self.rtt.srtt(),
         );
-        self.pacer.set_rate(rate);
+        // Zero is "not known yet": unpaced, except for one who wants it slower.
+        let rate = if rate == 0 { u64::MAX } else { rate }.min(self.max_pacing_rate);
+        self.pacer.set_rate(if rate == u64::MAX { 0 } else { rate });
     }
 
     /// Sets the timer anew: a tail loss probe if one makes sense, else the retransmission time-out.

@@ -225,3 +225,19 @@ fn time_wait() -> Host {
     assert_eq!(host.stack.time_wait_count(), 1);
     host
 }
+
+#[test]
+fn connections_in_time_wait_are_capped() {
+    let mut host = Host::with(|config| config.tcp.max_time_wait = 2);
+    let listener = host.listen(16);
+    for port in 1000..1003 {
+        host.remote.set_port(port);
+        let id = host.accept(listener, syn_options());
+        host.call(|stack, now| stack.close(now, id));
+        host.expect_flags(FIN | ACK);
+        host.receive(seg(FIN | ACK, 1, 2));
+        host.expect_ack(2);
+    }
+    assert_eq!(host.stack.time_wait_count(), 2);
+    assert_eq!(host.stack.counters().tcp_time_wait_overflow, 1);
+}

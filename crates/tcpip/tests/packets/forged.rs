@@ -117,3 +117,24 @@ fn no_bytes_whatsoever_do_harm() {
         host.drain();
     }
 }
+
+#[test]
+fn answers_that_nobody_fetches_are_capped() {
+    let mut host = Host::new();
+    for port in 0..3000 {
+        let header = Header {
+            src_port: 1000 + port,
+            dst_port: 9,
+            seq: SeqNumber::new(IRS),
+            ack: SeqNumber::new(0),
+            flags: Flags::SYN,
+            window: 1000,
+            urgent: 0,
+            options: Options::default(),
+        };
+        let syn = packet(THEM, US, &header, &[]);
+        host.stack.handle_packet(host.now, host.link, &syn, RxMeta::default());
+    }
+    assert_eq!(host.drain().len(), 1024);
+    assert_eq!(host.stack.counters().replies_dropped, 3000 - 1024);
+}

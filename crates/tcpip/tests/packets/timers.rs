@@ -95,3 +95,23 @@ fn an_idle_connection_needs_no_timer() {
     assert!(at.is_none(), "{at:?}");
     assert!(host.drain().is_empty());
 }
+
+#[test]
+fn a_limited_rate_is_kept() {
+    let (mut host, id) = Host::established();
+    // 100 kB a second: a segment each ten milliseconds, once the first ten are out.
+    host.call(|stack, now| stack.set_options(now, id, |options| options.max_pacing_rate = Some(100_000)))
+        .unwrap();
+    host.send(id, 60_000);
+    let mut next = 1 + 1000 * host.drain().len() as u32;
+    host.wait_ms(50);
+    host.receive(ack(1, next));
+    let begin = next;
+    for _ in 0..20 {
+        host.wait_ms(10);
+        next += 1000 * host.drain().len() as u32;
+        host.receive(ack(1, next));
+    }
+    let sent = (next - begin) / 1000;
+    assert!((18..=24).contains(&sent), "{sent} segments in 200 ms");
+}

@@ -240,8 +240,7 @@ fn smoltcp_949_larger_buffers_are_not_slower() {
         transfer(&mut world, 5_000_000).as_secs_f64()
     };
     let times: Vec<_> = [64 << 10, 256 << 10, 1 << 20, 8 << 20].into_iter().map(time).collect();
-    let best = times.iter().copied().fold(f64::MAX, f64::min);
-    assert!(times[1..].iter().all(|time| time / best < 1.3), "{times:?}");
+    assert!(times.windows(2).all(|pair| pair[1] < pair[0] * 1.1), "{times:?}");
 }
 
 #[test]
@@ -320,7 +319,7 @@ fn a_router_with_a_small_mtu_is_listened_to() {
 fn a_broken_off_connection_is_gone_on_both_sides() {
     let mut world = pair(link(5), link(5));
     world.listen(1, v4(1));
-    let quitter = Side { aborts_after: Some(50_000), ..Side::sends(0) };
+    let quitter = Side { aborts_after: Some(50_000), half_close: false, ..Side::sends(0) };
     let flow = world.open(0, 1, v4, [Side::sends(1_000_000), quitter]);
     world.run(Duration::from_secs(60));
     assert_eq!(world.ends[flow].error, Some(Error::ConnectionReset));

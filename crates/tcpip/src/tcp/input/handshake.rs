@@ -47,8 +47,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         self.heard_at = cx.now;
         self.receiver.begin(header.seq);
         self.take_syn_options(cx.config, cx.now, &header.options);
-        self.sender.wnd = u32::from(header.window); // never scaled in a SYN
-        self.sender.max_wnd = self.sender.wnd;
+        self.begin_window(cx.config, u32::from(header.window)); // never scaled in a SYN
         self.sender.wl1 = header.seq;
         if has_ack {
             self.sender.una = header.ack;
@@ -76,8 +75,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         self.sender.una = self.sender.iss + 1;
         self.sender.wl1 = header.seq;
         let shift = if header.flags.contains(Flags::SYN) { 0 } else { self.sender.wscale };
-        self.sender.wnd = u32::from(header.window) << shift;
-        self.sender.max_wnd = self.sender.wnd;
+        self.begin_window(cx.config, u32::from(header.window) << shift);
         self.measure_handshake(cx, segment);
         self.establish(cx);
         if self.fin_queued {
