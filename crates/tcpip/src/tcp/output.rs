@@ -270,7 +270,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             }
         }
         self.sender.nxt = at;
-        if len % self.current_mss() != 0 {
+        if !len.is_multiple_of(self.current_mss()) {
             self.sender.small = self.sender.nxt;
         }
         let segments = len.div_ceil(size).max(1);
