@@ -5,6 +5,7 @@
 #
 # PACKETDRILL is the folder of a google/packetdrill checkout in which packetdrill was built (docs/packetdrill.md). Scripts are
 # named as in expected.txt; without any, all of it is run. -v shows what packetdrill says about each script that fails.
+# IP_VERSION is ipv4, ipv6 or ipv4-mapped-ipv6 (default: ipv4); the outcomes are the same.
 # Each script runs in a network namespace of its own, for the sysctls that it sets; so this needs root.
 #
 # Exit status: 0 if every outcome is as expected, 1 if not.
@@ -18,7 +19,13 @@ verbose=
 (cd "$here" && cargo build --quiet)
 object=$(cd "$here/../.." && pwd)
 object=${CARGO_TARGET_DIR:-$object/target}/debug/libsockshim_packetdrill.so
-export object suite
+case ${IP_VERSION:=ipv4} in
+    ipv6) addresses="--mtu=1520 --local_ip=fd3d:a0b:17d6::1 --gateway_ip=fd3d:a0b:17d6:8888::1 --remote_ip=fd3d:fa7b:d17d::1
+        --so_flags=local=fd3d:a0b:17d6::1,mtu=1520" ;;
+    *) addresses="--local_ip=192.168.0.1 --gateway_ip=192.168.0.1 --netmask_ip=255.255.0.0 --remote_ip=192.0.2.1
+        --so_flags=local=192.168.0.1" ;;
+esac
+export IP_VERSION addresses object suite
 output=$(mktemp)
 trap 'rm -f "$output"' EXIT
 
@@ -33,10 +40,8 @@ run() {
         if [ -d /sys/module/tcp_cubic/parameters ]; then
             mount -t tmpfs none /sys/module/tcp_cubic/parameters
         fi
-        LD_PRELOAD=$object exec timeout 60 "$suite/packetdrill/packetdrill" --send_omit_free --ip_version=ipv4 \
-            --local_ip=192.168.0.1 --gateway_ip=192.168.0.1 --netmask_ip=255.255.0.0 --remote_ip=192.0.2.1 \
-            -D CMSG_LEVEL_IP=SOL_IP -D CMSG_TYPE_RECVERR=IP_RECVERR \
-            --so_filename="$object" --so_flags=local=192.168.0.1 "$(basename "$1")"
+        LD_PRELOAD=$object exec timeout 60 "$suite/packetdrill/packetdrill" --send_omit_free --ip_version=$IP_VERSION \
+            $addresses --so_filename="$object" "$(basename "$1")"
     ' run "$1"
 }
 

@@ -1,4 +1,8 @@
 //! Errors as numbers, and how a call tells its caller.
+//!
+//! # Safety
+//!
+//! Writes the calling thread's `errno`.
 
 use libc::c_int;
 use sockshim_tcpip::error::Error;

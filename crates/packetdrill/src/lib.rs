@@ -3,12 +3,16 @@
 //! packetdrill runs scripts of socket calls and packets against a TCP. Linux's own suite of such scripts says in detail
 //! how Linux's TCP behaves, which is what `sockshim-tcpip` wants to be like. `docs/packetdrill.md` tells how to run it.
 //!
-//! Time is virtual ([`session`]), so a script of minutes takes a tenth of a second, and the same script gives the same
+//! Time is virtual (`session`), so a script of minutes takes a tenth of a second, and the same script gives the same
 //! result on any machine.
 //!
 //! packetdrill goes round its own interface in two places: it closes the sockets that a script has left open with
 //! libc's `close`, and it reads TCP_INFO with libc's `getsockopt`. So a socket here is a real descriptor (of an eventfd
 //! that is used for nothing), and the shared object is preloaded too, and then answers `getsockopt` for its descriptors.
+//!
+//! # Safety
+//!
+//! The two functions here are called from C, with pointers as their documentation says.
 
 mod address;
 mod calls;

@@ -60,6 +60,11 @@ impl World {
                 State::Stream(id) => self.stack().0.segment_size(id)?.into(),
                 _ => options.max_segment.unwrap_or(536).into(),
             },
+            (libc::SOL_TCP, libc::TCP_NOTSENT_LOWAT) => options.unsent_low_water.unwrap_or(0) as c_int,
+            (libc::SOL_SOCKET, libc::SO_SNDBUF) => match state {
+                State::Stream(id) => self.stack().0.send_limit(id)? as c_int,
+                _ => options.send_limit() as c_int,
+            },
             (libc::SOL_SOCKET, libc::SO_ERROR) => match state {
                 State::Stream(id) => self.stack().0.take_error(id).map_or(0, |error| error.errno()),
                 _ => 0,
@@ -86,7 +91,7 @@ fn change(level: c_int, name: c_int, value: &[u8]) -> Answer<impl Fn(&mut Socket
     let valid = match (level, name) {
         (libc::SOL_TCP, libc::TCP_NODELAY | libc::TCP_CORK) => true,
         (libc::SOL_SOCKET, libc::SO_KEEPALIVE) => true,
-        (libc::SOL_IP, libc::IP_TOS) => true,
+        (libc::SOL_IP, libc::IP_TOS) | (libc::SOL_TCP, libc::TCP_NOTSENT_LOWAT) => true,
         (libc::SOL_TCP, libc::TCP_MAXSEG) => (88..=32_767).contains(&number) || number == 0,
         (libc::SOL_TCP, libc::TCP_USER_TIMEOUT) | (libc::SOL_SOCKET, libc::SO_SNDBUF | libc::SO_RCVBUF) => {
             positive.is_ok()
@@ -109,6 +114,9 @@ fn change(level: c_int, name: c_int, value: &[u8]) -> Answer<impl Fn(&mut Socket
         // Linux doubles both for its own overhead, of which a buffer here has none.
         (libc::SOL_SOCKET, libc::SO_SNDBUF) => options.send_buffer = Some(positive as u32 * 2),
         (libc::SOL_SOCKET, libc::SO_RCVBUF) => options.receive_buffer = Some(positive as u32),
+        (libc::SOL_TCP, libc::TCP_NOTSENT_LOWAT) => {
+            options.unsent_low_water = (number != 0).then_some(number as u32);
+        }
         (libc::SOL_TCP, libc::TCP_CONGESTION) => options.algorithm = algorithm(&text),
         _ => {}
     })

@@ -78,6 +78,7 @@ fn tcp_config() -> tcp::Config {
     set(&mut config.retries, "tcp_retries2");
     set(&mut config.reordering, "tcp_reordering");
     set(&mut config.unsent_low_water, "tcp_notsent_lowat");
+    set(&mut config.min_burst, "tcp_min_tso_segs");
     config.send_buffer = sizes("tcp_wmem").unwrap_or(config.send_buffer);
     config.receive_buffer = sizes("tcp_rmem").unwrap_or(config.receive_buffer);
     config

@@ -1,4 +1,8 @@
 //! The stack with what surrounds it: the time, its one link, and the descriptors that a script holds.
+//!
+//! # Safety
+//!
+//! Makes and closes eventfds, by number since packetdrill holds them as numbers. Only numbers that were made here are closed.
 
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};

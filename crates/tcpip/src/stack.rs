@@ -117,6 +117,9 @@ pub struct Stack<M: Memory> {
     scratch: Vec<u8>,
 }
 
+/// A connection with the buffers that a memory gives.
+type ConnectionIn<M> = Connection<<M as Memory>::Send, <M as Memory>::Receive>;
+
 /// The resolution of timers. It is fine enough for pacing, and reaches three days.
 const TICK: Duration = Duration::from_micros(64);
 /// The resolution of handshakes and of TIME-WAIT.
@@ -240,11 +243,7 @@ impl<M: Memory> Stack<M> {
     }
 
     /// A connection, and what it needs of the stack to work.
-    fn connection(
-        &mut self,
-        now: Instant,
-        key: Key,
-    ) -> Option<(&mut Connection<M::Send, M::Receive>, Context<'_>)> {
+    fn connection(&mut self, now: Instant, key: Key) -> Option<(&mut ConnectionIn<M>, Context<'_>)> {
         let Self { connections, config, replies, challenges, counters, .. } = self;
         let connection = connections.get_mut(key)?;
         Some((connection, Context { now, config: &config.tcp, replies, challenges, counters }))

@@ -57,6 +57,15 @@ impl<M: Memory> Stack<M> {
         self.connections.get(id.0).map_or(0, |connection| connection.tx.len())
     }
 
+    /// Bytes that the send buffer takes now (SO_SNDBUF).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotASocket`].
+    pub fn send_limit(&self, id: SocketId) -> Result<u32, Error> {
+        self.connections.get(id.0).map(|connection| connection.send_capacity()).ok_or(Error::NotASocket)
+    }
+
     /// Bytes of data in a full segment (TCP_MAXSEG of a connection).
     ///
     /// # Errors

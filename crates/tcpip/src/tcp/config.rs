@@ -50,6 +50,8 @@ pub struct Config {
     pub tail_loss_probe: bool,
     /// RFC 5681 section 4.1.
     pub slow_start_after_idle: bool,
+    /// The least number of segments that leave in one go, if windows allow (min_tso_segs).
+    pub min_burst: u32,
     /// Segments leave at an even rate. Linux paces with the fq scheduler or under BBR.
     pub pacing: bool,
     /// Answer a SYN without remembering it when the queue is full.
@@ -113,6 +115,7 @@ impl Default for Config {
             frto: true,
             tail_loss_probe: true,
             slow_start_after_idle: true,
+            min_burst: 2,
             pacing: true,
             syn_cookies: true,
             max_syn_backlog: 4096,

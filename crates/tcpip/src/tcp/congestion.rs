@@ -324,7 +324,7 @@ impl Controller {
         if let Some(prr) = &mut self.reduction {
             self.window.cwnd = prr.on_ack(ack, self.window.ssthresh, self.window.cwnd);
         } else if ack.delivered > 0 && ack.may_grow {
-            match self.may_grow() {
+            match self.is_used() {
                 true => self.algorithm.on_ack(&mut self.window, ack),
                 false => self.algorithm.on_unused(ack.now),
             }
@@ -397,7 +397,7 @@ impl Controller {
             usage.peak = sent.packets_out;
             usage.until = Some(sent.snd_nxt);
         }
-        if self.may_grow() {
+        if self.is_used() {
             self.usage.used = 0;
             self.usage.full_at = Some(sent.now);
             return;
@@ -428,7 +428,7 @@ impl Controller {
 
     /// Whether the sender uses the window, so that it may grow. In slow start half of it is enough: it doubles in a
     /// round trip.
-    fn may_grow(&self) -> bool {
+    pub fn is_used(&self) -> bool {
         self.usage.limited
             || (self.window.in_slow_start() && self.window.cwnd < self.usage.peak.saturating_mul(2))
     }

@@ -164,6 +164,11 @@ pub struct SocketOptions {
 }
 
 impl SocketOptions {
+    /// Bytes that the send buffer takes at first (SO_SNDBUF).
+    pub fn send_limit(&self) -> u32 {
+        self.send_buffer.unwrap_or(self.send_limit)
+    }
+
     /// Nothing set.
     pub fn new(config: &Config) -> Self {
         Self {

@@ -1,6 +1,7 @@
 //! What leaves now (RFC 9293 section 3.8.6, RFC 5681, RFC 8985).
 
 use super::chrono::Waiting;
+use super::config::Config;
 use super::congestion::Transmitted;
 use super::conn::{Connection, Pending};
 use super::context::Context;
@@ -173,17 +174,18 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         if start != sender.una && start.at_or_after(sender.window_end()) {
             return None;
         }
-        let most = quota.min(self.burst());
+        let most = quota.min(self.burst(cx.config));
         Some(self.send_again(cx, name, most))
     }
 
     /// Segments that may leave in one go.
-    fn burst(&self) -> u32 {
+    fn burst(&self, config: &Config) -> u32 {
         if self.gso_max == 0 {
             return 1;
         }
         let mss = self.current_mss();
-        Pacer::burst(self.sender.pacer.rate(), mss, self.gso_max, self.sender.min_rtt.get())
+        let (rate, min_rtt) = (self.sender.pacer.rate(), self.sender.min_rtt.get());
+        Pacer::burst(rate, mss, self.gso_max, min_rtt, config.min_burst)
     }
 
     /// RFC 9293 section 3.7.4 (Nagle), 3.8.6.2.1 (silly window avoidance), and the congestion window.
@@ -214,7 +216,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             self.paced = true;
             return None;
         }
-        let segments = quota.min(self.burst()).min((self.sender.control.cwnd() / 2).max(1));
+        let segments = quota.min(self.burst(cx.config)).min((self.sender.control.cwnd() / 2).max(1));
         let record = self.push.record_end().map_or(unsent, |end| end.since(self.sender.nxt).min(unsent));
         let most = segments.saturating_mul(mss).min(record);
         let tail = most % mss;
@@ -268,7 +270,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             }
         }
         self.sender.nxt = at;
-        if len % self.current_mss() != 0 {
+        if !len.is_multiple_of(self.current_mss()) {
             self.sender.small = self.sender.nxt;
         }
         let segments = len.div_ceil(size).max(1);
@@ -396,9 +398,8 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
 
     /// Nothing more leaves now: why?
     fn run_dry(&mut self, cx: &mut Context<'_>) {
-        let waiting = self.waiting();
-        self.sender.chrono.set(cx.now, waiting);
         if !self.state.can_transmit() {
+            self.sender.chrono.set(cx.now, Waiting::Idle);
             return;
         }
         let unsent = self.unsent();
@@ -417,6 +418,8 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
                 rto: self.sender.rto(cx.config),
             });
         }
+        let waiting = self.waiting();
+        self.sender.chrono.set(cx.now, waiting);
         if unsent < self.current_mss() && in_flight < cwnd && !self.sender.board.has_waiting() {
             self.sender.rate.set_app_limited(in_flight);
         }
@@ -437,7 +440,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             Waiting::Idle
         } else if unsent > 0 && self.sender.nxt.since(self.sender.una) + next > self.sender.wnd {
             Waiting::Window
-        } else if unsent == 0 && self.write_blocked && !self.fin_queued {
+        } else if unsent == 0 && self.write_blocked && !self.fin_queued && !self.sender.control.is_used() {
             Waiting::Buffer
         } else {
             Waiting::Busy

@@ -13,9 +13,8 @@ const AVOIDANCE_PERCENT: u64 = 120;
 /// Not paced at the start of a connection: the initial window (as fq does).
 const INITIAL_QUANTUM: u32 = 10;
 
-/// What leaves at once is at most a millisecond's worth (Linux's `sk_pacing_shift`), and at least two segments.
+/// What leaves at once is at most a millisecond's worth (Linux's `sk_pacing_shift`), and at least some segments.
 const BURSTS_PER_SECOND: u64 = 1000;
-const MIN_BURST: u32 = 2;
 
 /// What a coarse clock (of 16 ms at most) and a timer can be late.
 const MAX_CATCH_UP: Duration = Duration::from_millis(20);
@@ -90,7 +89,7 @@ impl Pacer {
     /// How many segments to put into one super-segment of at most `gso_max` bytes (Linux's `tcp_tso_autosize`): a
     /// millisecond of the rate, so that bursts stay short, and more where the round trip is so short that the
     /// receiver is next door.
-    pub fn burst(rate: u64, mss: u32, gso_max: u32, min_rtt: Option<Duration>) -> u32 {
+    pub fn burst(rate: u64, mss: u32, gso_max: u32, min_rtt: Option<Duration>, least: u32) -> u32 {
         let mss = mss.max(1);
         let gso_max = u64::from(gso_max);
         let mut bytes = if rate == 0 { gso_max } else { rate / BURSTS_PER_SECOND };
@@ -100,7 +99,7 @@ impl Pacer {
             bytes += u32::try_from(halvings).ok().and_then(|n| gso_max.checked_shr(n)).unwrap_or(0);
         }
         let segments = u32::try_from(bytes.min(gso_max)).unwrap_or(u32::MAX) / mss;
-        segments.max(MIN_BURST).min((u32::try_from(gso_max).unwrap_or(u32::MAX) / mss).max(1))
+        segments.max(least).min((u32::try_from(gso_max).unwrap_or(u32::MAX) / mss).max(1))
     }
 }
 
@@ -194,11 +193,12 @@ mod tests {
     #[test]
     fn a_burst_is_a_millisecond_and_at_least_two_segments() {
         let far = Some(Duration::from_millis(50));
-        assert_eq!(Pacer::burst(20_000_000, MSS, 64_000, far), 20);
-        assert_eq!(Pacer::burst(1000, MSS, 64_000, far), 2);
-        assert_eq!(Pacer::burst(u64::MAX, MSS, 64_000, far), 64);
-        assert_eq!(Pacer::burst(0, MSS, 64_000, far), 64, "unpaced: as much as fits");
-        assert_eq!(Pacer::burst(1000, MSS, 64_000, Some(Duration::from_micros(100))), 64, "next door");
-        assert_eq!(Pacer::burst(1000, MSS, 1500, far), 1, "never more than the link takes");
+        assert_eq!(Pacer::burst(20_000_000, MSS, 64_000, far, 2), 20);
+        assert_eq!(Pacer::burst(1000, MSS, 64_000, far, 2), 2);
+        assert_eq!(Pacer::burst(1000, MSS, 64_000, far, 10), 10);
+        assert_eq!(Pacer::burst(u64::MAX, MSS, 64_000, far, 2), 64);
+        assert_eq!(Pacer::burst(0, MSS, 64_000, far, 2), 64, "unpaced: as much as fits");
+        assert_eq!(Pacer::burst(1000, MSS, 64_000, Some(Duration::from_micros(100)), 2), 64, "next door");
+        assert_eq!(Pacer::burst(1000, MSS, 1500, far, 2), 1, "never more than the link takes");
     }
 }

@@ -143,12 +143,10 @@ impl Sender {
         }
         if state > CongestionState::Disorder && self.una.at_or_after(self.recovery.high_seq) {
             match state {
-                CongestionState::Cwr => {
-                    // Something above must be acknowledged first: else a late duplicate reduces the window again.
-                    if self.una != self.recovery.high_seq {
-                        self.control.end_reduction();
-                        self.recovery.state = CongestionState::Open;
-                    }
+                // Something above must be acknowledged first: else a late duplicate reduces the window again.
+                CongestionState::Cwr if self.una != self.recovery.high_seq => {
+                    self.control.end_reduction();
+                    self.recovery.state = CongestionState::Open;
                 }
                 CongestionState::Recovery => {
                     if !self.sack {
@@ -248,9 +246,7 @@ impl Sender {
 
     fn enter_recovery(&mut self, now: Instant) {
         self.begin_undo();
-        if self.recovery.state < CongestionState::Cwr {
-            self.control.enter_recovery(now);
-        } else if !self.control.is_reducing() {
+        if self.recovery.state < CongestionState::Cwr || !self.control.is_reducing() {
             self.control.enter_recovery(now);
         }
         self.recovery.high_seq = self.nxt;

@@ -72,3 +72,15 @@ fn data_that_never_came_is_counted_from_the_handshake() {
     host.wait_ms(1000);
     assert_eq!(host.stack.tcp_info(host.now, id).unwrap().last_data_recv, 1000);
 }
+
+#[test]
+fn waiting_for_room_in_the_send_buffer_is_timed() {
+    let (mut host, id) = Host::established();
+    host.call(|stack, now| stack.set_options(now, id, |options| options.send_buffer = Some(2000))).unwrap();
+    assert_eq!(host.call(|stack, now| stack.send(now, id, &[b'd'; 5000])), Ok(2000));
+    host.wait_ms(30);
+    host.receive(ack(1, 2001));
+    host.wait_ms(20);
+    let info = host.stack.tcp_info(host.now, id).unwrap();
+    assert_eq!((info.sndbuf_limited, info.busy_time), (30_000, 30_000));
+}
