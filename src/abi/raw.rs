@@ -415,9 +415,12 @@ mod tests {
         "forkpty",
         "freopen",
         "login_tty",
+        "pclose",
+        "popen",
         "posix_spawn",
         "posix_spawnp",
         "syscall",
+        "system",
         "vdprintf",
         // A child is noticed by its process number.
         "fork",

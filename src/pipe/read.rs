@@ -49,9 +49,6 @@ pub(crate) unsafe fn receive(
     if flags & libc::MSG_OOB != 0 {
         return receive_urgent(fd, buffers, flags);
     }
-    if flags & libc::MSG_ERRQUEUE != 0 {
-        return Err(Errno(libc::EAGAIN));
-    }
     let all = flags & libc::MSG_WAITALL != 0;
     let peek = flags & libc::MSG_PEEK != 0;
     let (mut shown, mut patience) = (0, None);

@@ -109,6 +109,15 @@ pub(crate) fn leave(arena: &Arena) -> bool {
     })
 }
 
+/// What `arena` says of a process of this number was said of the one that it was before `exec`: that one is gone.
+pub(crate) fn resign(arena: &Arena) {
+    /// No process has such a number (PID_MAX_LIMIT in the kernel).
+    const GONE: u32 = 1 << 30;
+    for word in &arena.processes {
+        let _ = word.compare_exchange(kernel::getpid(), GONE, Ordering::AcqRel, Ordering::Relaxed);
+    }
+}
+
 /// Frees what dead processes of the family held.
 pub(crate) fn reap(arena: &Arena) {
     let own = SLOT.load(Ordering::Acquire) as usize;

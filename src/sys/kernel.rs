@@ -331,8 +331,9 @@ pub(crate) fn is_nonblocking(fd: c_int) -> bool {
     matches!(call!(SYS_fcntl, fd, libc::F_GETFL), Ok(flags) if flags as c_int & libc::O_NONBLOCK != 0)
 }
 
-pub(crate) fn close_on_exec(fd: c_int) -> bool {
-    matches!(call!(SYS_fcntl, fd, libc::F_GETFD), Ok(flags) if flags as c_int & libc::FD_CLOEXEC != 0)
+/// Whether a program that is executed will have this descriptor.
+pub(crate) fn survives_exec(fd: c_int) -> bool {
+    matches!(call!(SYS_fcntl, fd, libc::F_GETFD), Ok(flags) if flags as c_int & libc::FD_CLOEXEC == 0)
 }
 
 /// A socket address as the kernel gives it.
@@ -407,8 +408,18 @@ pub(crate) fn write(fd: c_int, bytes: &[u8]) -> Result<usize, Errno> {
     call!(SYS_write, fd, bytes.as_ptr(), bytes.len())
 }
 
-pub(crate) fn unlink(path: &CStr) {
-    let _ = call!(SYS_unlinkat, libc::AT_FDCWD, path.as_ptr(), 0);
+/// Gives a file a second name.
+pub(crate) fn link(path: &CStr, new: &CStr) {
+    let _ = call!(SYS_linkat, libc::AT_FDCWD, path.as_ptr(), libc::AT_FDCWD, new.as_ptr(), 0);
+}
+
+pub(crate) fn exists_file(path: &CStr) -> bool {
+    call!(SYS_faccessat, libc::AT_FDCWD, path.as_ptr(), libc::F_OK).is_ok()
+}
+
+/// Whether there was such a file.
+pub(crate) fn unlink(path: &CStr) -> bool {
+    call!(SYS_unlinkat, libc::AT_FDCWD, path.as_ptr(), 0).is_ok()
 }
 
 pub(crate) fn mkdir(path: &CStr, mode: u32) -> Result<(), Errno> {
