@@ -60,7 +60,7 @@ pub(crate) fn is_gone(thread: u32) -> bool {
     }
 }
 
-/// Whether a thread lives but does not run: a signal or a debugger has stopped it.
+/// Whether a thread lives but does not run: a signal has stopped it.
 fn is_stopped(thread: u32) -> bool {
     match fork::known(thread) {
         Known::Here(thread) => kernel::is_stopped(thread),
@@ -113,7 +113,7 @@ impl Lock {
         }
     }
 
-    /// What is in the word, if its owner lives but does not run: it is stopped by a signal or a debugger.
+    /// What is in the word, if its owner lives but does not run: it is stopped by a signal.
     #[cold]
     pub(crate) fn stopped_owner(&self) -> Option<u32> {
         let seen = self.0.content();

@@ -76,10 +76,11 @@ pub(crate) fn exists(task: u32) -> bool {
     is_restricted() || call!(SYS_kill, task, 0) != Err(Errno(libc::ESRCH))
 }
 
-/// Whether a thread is stopped by a signal or a debugger, rather than only waiting for a processor.
+/// Whether a thread is stopped by a signal, rather than only waiting for a processor; then it is inside no system call.
+/// A debugger may stop it inside one, at its beginning.
 #[cold]
 pub(crate) fn is_stopped(thread: u32) -> bool {
-    matches!(state(thread), Some(b'T' | b't'))
+    state(thread) == Some(b'T')
 }
 
 /// Whether a thread has ended: it is gone, or a zombie for which nobody has waited yet.
