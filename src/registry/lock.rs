@@ -7,31 +7,8 @@
 
 use super::{arena, fork};
 use crate::sys::kernel;
-use core::cell::Cell;
+pub(crate) use crate::sys::thread::number as thread;
 use sockshim_ring::lock::{OWNER, Word};
-
-thread_local! {
-    /// This thread's number; 0: not asked yet. No destructor, so it works until the thread's very end.
-    static THREAD: Cell<u32> = const { Cell::new(0) };
-}
-
-/// This thread's number, as the kernel knows it.
-#[inline]
-pub(crate) fn thread() -> u32 {
-    THREAD.with(|cell| match cell.get() {
-        0 => {
-            let number = kernel::gettid();
-            cell.set(number);
-            number
-        }
-        number => number,
-    })
-}
-
-/// After fork the child's only thread has another number.
-pub(crate) fn forget_thread() {
-    THREAD.with(|cell| cell.set(0));
-}
 
 /// Whether a thread that is named in shared memory has ended. Its number may be a stranger's by now.
 #[cold]
@@ -76,6 +53,18 @@ impl Lock {
             Err(owner) if owner & OWNER == me => Taken::Nested,
             Err(_) => self.wait(me, interrupted),
         }
+    }
+
+    /// Takes it for this thread, whose number is `me`, if it is free.
+    #[inline(always)]
+    pub(crate) fn take_free(&self, me: u32) -> bool {
+        self.0.take(me).is_ok()
+    }
+
+    /// The end of [`Lock::take_free`].
+    #[inline(always)]
+    pub(crate) fn release_by(&self, me: u32) {
+        self.0.release(me);
     }
 
     #[inline]
@@ -255,12 +244,5 @@ mod tests {
             }
         });
         assert_eq!(count.load(Ordering::Relaxed), 8000);
-    }
-
-    #[test]
-    fn a_forgotten_number_is_asked_again() {
-        let number = thread();
-        forget_thread();
-        assert_eq!(thread(), number);
     }
 }

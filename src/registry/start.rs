@@ -3,7 +3,7 @@
 use super::{arena, config, fork, janitor, log, socket, trace};
 use crate::pipe::attach;
 use crate::sys::folder::{self, Path};
-use crate::sys::{kernel, real};
+use crate::sys::{kernel, real, thread};
 use core::fmt::Write;
 use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use once_cell::race::OnceBox;
@@ -29,6 +29,7 @@ pub(crate) fn start() {
         return;
     }
     real::resolve();
+    thread::find_area();
     config::read_environment();
     log::start();
     trace::start();
