@@ -28,12 +28,18 @@ pub(crate) fn total(buffers: &[iovec]) -> Result<usize, Errno> {
         if buffer.iov_len > isize::MAX as usize {
             return Err(Errno(libc::EINVAL));
         }
-        if (buffer.iov_base as usize).saturating_add(buffer.iov_len) > USER_END {
+        if !is_in_reach(buffer.iov_base.cast(), buffer.iov_len) {
             return Err(Errno(libc::EFAULT));
         }
         sum = sum.saturating_add(buffer.iov_len);
     }
     Ok(sum.min(MOST))
+}
+
+/// Whether a program can own `length` bytes at `start`.
+#[inline]
+pub(crate) fn is_in_reach(start: *const u8, length: usize) -> bool {
+    (start as usize).saturating_add(length) <= USER_END
 }
 
 /// How many bytes from the start of the buffers can be copied without a fault.

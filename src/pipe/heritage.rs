@@ -58,7 +58,7 @@ pub(super) fn leave(fd: c_int, pipe: &Pipe) -> bool {
     // Taken, as far as the other end is concerned; but this process may have to go on after all.
     if let Ok(span) = pipe.incoming().readable() {
         pipe.local.handed_from.store(span.position.wrapping_add(1), Ordering::Relaxed);
-        return pipe.incoming().consume(span.position, span.length);
+        return pipe.incoming().consume(&span, span.length);
     }
     true
 }
@@ -213,6 +213,7 @@ fn take_up_from(path: &Path, socket: Socket) {
     let (Some(base), Some(entry)) = (opened, socket.entry()) else { return };
     let local = socket.local();
     local.end.store(0, Ordering::Relaxed);
+    local.seen_capacity.store(0, Ordering::Relaxed);
     local.segment.store(base, Ordering::Release);
     entry.reason.store(Reason::Inherited as u32, Ordering::Relaxed);
     let _ = entry.readers.make_ready(socket.generation);

@@ -1,7 +1,7 @@
 //! Reading: following the writer's lanes, and waiting.
 
 use super::buffers::{self, Rest};
-use super::{Pipe, attach, end, events, options, spin};
+use super::{Pipe, attach, end, events, note_cpu, options, spin};
 use crate::error::Errno;
 use crate::readiness::{Deadline, epoll};
 use crate::registry::arena::{self, FLAG_NONBLOCK, FLAG_TIMED};
@@ -257,10 +257,11 @@ unsafe fn take_locked(
                         count + peek_beyond(fd, pipe, epoch, buffers, skip + count, wanted - count, drop),
                     );
                 }
-                if !incoming.consume(span.position, count) {
+                if !incoming.consume(&span, count) {
                     continue;
                 }
-                incoming.consumer.cpu.store(kernel::cpu() + 1, Ordering::Relaxed);
+                note_cpu(&incoming.consumer.cpu);
+                pipe.local.unwatched.store(0, Ordering::Relaxed);
                 arena::add(&pipe.entry.counters.received, count as u64);
                 return Look::Bytes(count);
             }

@@ -4,7 +4,7 @@
 //! blocking, EAGAIN, EPOLLOUT, time-outs and 4 MB of buffering are the kernel's.
 
 use super::buffers::{self, Rest};
-use super::{Pipe, options};
+use super::{Pipe, note_cpu, options};
 use crate::error::{Errno, answer};
 use crate::registry::arena::{self, FLAG_NO_SPACE, FLAG_NONBLOCK, FLAG_SENT_IN_VAIN, FLAG_SHUT_WRITE};
 use crate::registry::lock::Taken;
@@ -19,11 +19,14 @@ use sockshim_ring::layout::{END_JOINED, END_LEFT, END_RESET};
 use sockshim_ring::ring::NotPublished;
 
 /// Bytes between two publications of one long write: the reader starts while the writer copies.
-const PUBLISH_EVERY: usize = 16 * 1024;
+pub(super) const PUBLISH_EVERY: usize = 16 * 1024;
 /// Capacity of a new ring; it grows by use.
 const FIRST_CAPACITY: u32 = 32 * 1024;
 /// Kernel bytes that the reader may still have before it when the ring opens again.
 const OPEN_BACKLOG: u64 = 256 * 1024;
+/// Writes, with nothing read in between, after which the clock is looked at: the look costs as much as half of a
+/// small write.
+const WATCH_EVERY: u32 = 4;
 /// Ticks (about 1 ms) after which a publication that nobody consumed is a reason to ask the kernel.
 const SUSPICION: u64 = 2_500_000;
 /// Ticks without progress of the reader after which a full ring spills: about 200 and 20 us.
@@ -72,10 +75,7 @@ pub(crate) unsafe fn send(
         }
         Pushed::Dead(error) => {
             pipe.entry.write_lock.0.release(taken);
-            if flags & libc::MSG_NOSIGNAL == 0 && error.0 == libc::EPIPE {
-                kernel::raise_sigpipe();
-            }
-            answer(Err(error))
+            after_death(flags, error)
         }
         Pushed::Spilled(done) => {
             // SAFETY: the caller's promise.
@@ -90,6 +90,15 @@ pub(crate) unsafe fn send(
             }
         }
     }
+}
+
+/// What a write tells whose bell has found the connection dead. Not under a lock: a signal handler may not return.
+#[cold]
+pub(super) fn after_death(flags: c_int, error: Errno) -> isize {
+    if flags & libc::MSG_NOSIGNAL == 0 && error.0 == libc::EPIPE {
+        kernel::raise_sigpipe();
+    }
+    answer(Err(error))
 }
 
 /// The rest of a write, by the kernel, which may sleep: libc's call, a cancellation point.
@@ -171,6 +180,8 @@ enum Pushed {
 unsafe fn push(fd: c_int, pipe: &Pipe, buffers: &[iovec], total: usize, nonblocking: bool) -> Pushed {
     let outgoing = pipe.outgoing();
     let local = pipe.local;
+    // Before the publication: afterwards the reader has the line.
+    note_cpu(&outgoing.producer.cpu);
     let mut done = 0;
     loop {
         let mut seen = local.seen_head.load(Ordering::Relaxed);
@@ -218,14 +229,13 @@ unsafe fn push(fd: c_int, pipe: &Pipe, buffers: &[iovec], total: usize, nonblock
             return Pushed::Dead(error);
         }
         if done == total {
-            outgoing.producer.cpu.store(kernel::cpu() + 1, Ordering::Relaxed);
             return Pushed::All;
         }
     }
 }
 
 /// Wakes whoever sleeps at the other end, once: one byte. Under the write lock.
-fn ring_bell(fd: c_int, pipe: &Pipe) -> Result<(), Errno> {
+pub(super) fn ring_bell(fd: c_int, pipe: &Pipe) -> Result<(), Errno> {
     // No signal handler may spill between the look and the bell, which would become data.
     let mask = kernel::block_signals();
     let rung = if pipe.entry.write_lock.0.ringing() { ring_quietly(fd, pipe) } else { Rung::Lost };
@@ -302,7 +312,15 @@ fn enter_ring(fd: c_int, pipe: &Pipe, taken: Taken) -> bool {
 
 /// A reader killed while awake would let us write into its ring for ever. False when the kernel has news.
 #[inline]
-fn reader_lives(fd: c_int, pipe: &Pipe) -> bool {
+pub(super) fn reader_lives(fd: c_int, pipe: &Pipe) -> bool {
+    // Whoever sends us bytes lives: then this is 0 again.
+    let writes = pipe.local.unwatched.load(Ordering::Relaxed).wrapping_add(1);
+    pipe.local.unwatched.store(writes % WATCH_EVERY, Ordering::Relaxed);
+    writes < WATCH_EVERY || look_at_reader(fd, pipe)
+}
+
+#[inline(never)]
+fn look_at_reader(fd: c_int, pipe: &Pipe) -> bool {
     let local = pipe.local;
     let now = kernel::ticks();
     if now.wrapping_sub(local.watched_since.load(Ordering::Relaxed)) < SUSPICION {

@@ -1,8 +1,8 @@
 //! What fork does to the tables: parent and child go on with the same sockets, so each counts as a holder.
 
 use super::arena::{self, Arena, CLAIMED, PROCESSES};
-use super::{lock, socket};
-use crate::sys::kernel;
+use super::socket;
+use crate::sys::{kernel, thread};
 use core::cell::Cell;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -192,7 +192,7 @@ extern "C" fn prepare() {
 extern "C" fn parent() {}
 
 extern "C" fn child() {
-    lock::forget_thread();
+    thread::forget_number();
     PROCESS.store(kernel::getpid(), Ordering::Release);
     let Some(arena) = arena::get() else { return };
     let slot = CHILD_SLOT.get();

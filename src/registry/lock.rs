@@ -7,32 +7,14 @@
 
 use super::{arena, fork};
 use crate::error::Errno;
-use crate::sys::kernel;
 use crate::sys::restartable::{Area, Call};
-use core::cell::Cell;
+use crate::sys::{kernel, thread};
 use sockshim_ring::lock::{FIRM, OWNER, Word};
-
-thread_local! {
-    /// This thread's number; 0: not asked yet. No destructor, so it works until the thread's very end.
-    static THREAD: Cell<u32> = const { Cell::new(0) };
-}
 
 /// This thread's number, as the kernel knows it.
 #[inline]
 pub(crate) fn thread() -> u32 {
-    THREAD.with(|cell| match cell.get() {
-        0 => {
-            let number = kernel::gettid();
-            cell.set(number);
-            number
-        }
-        number => number,
-    })
-}
-
-/// After fork the child's only thread has another number.
-pub(crate) fn forget_thread() {
-    THREAD.with(|cell| cell.set(0));
+    thread::number(kernel::gettid)
 }
 
 /// Whether a thread that is named in shared memory has ended. Its number may be a stranger's by now.
@@ -78,6 +60,18 @@ impl Lock {
             Err(owner) if owner & OWNER == me => Taken::Nested,
             Err(_) => self.wait(me, interrupted),
         }
+    }
+
+    /// Takes it for this thread, whose number is `me`, if it is free.
+    #[inline(always)]
+    pub(crate) fn take_free(&self, me: u32) -> bool {
+        self.0.take(me).is_ok()
+    }
+
+    /// The end of [`Lock::take_free`].
+    #[inline(always)]
+    pub(crate) fn release_by(&self, me: u32) {
+        self.0.release(me);
     }
 
     #[inline]
@@ -226,7 +220,7 @@ mod tests {
     fn only_the_owner_makes_its_calls() {
         let (one, other) = std::os::unix::net::UnixStream::pair().expect("a pair");
         let send = Call::send(std::os::fd::AsRawFd::as_raw_fd(&one), b"x", 0);
-        crate::sys::restartable::start();
+        thread::find_area();
         let lock = Lock(Word::new(0));
         assert_eq!(lock.call(&send), None);
         let taken = lock.take();
@@ -285,12 +279,5 @@ mod tests {
             }
         });
         assert_eq!(count.load(Ordering::Relaxed), 8000);
-    }
-
-    #[test]
-    fn a_forgotten_number_is_asked_again() {
-        let number = thread();
-        forget_thread();
-        assert_eq!(thread(), number);
     }
 }

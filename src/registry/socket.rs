@@ -22,9 +22,14 @@ pub(crate) struct Local {
     pub(crate) segment: AtomicPtr<u8>,
     /// Copy of the other side's reading position; under the write lock.
     pub(crate) seen_head: AtomicU64,
+    /// Copy of what the other side has published; under the read lock.
+    pub(crate) seen_tail: AtomicU64,
+    pub(crate) seen_capacity: AtomicU32,
     /// Tail and time of the last look whether the reader lives; under the write lock.
     pub(crate) watched_tail: AtomicU64,
     pub(crate) watched_since: AtomicU64,
+    /// Writes since then, and since something was read.
+    pub(crate) unwatched: AtomicU32,
     /// How well spinning paid lately; see `pipe::spin`.
     pub(crate) spin: AtomicU32,
     /// Reading position before unread bytes were put down for a successor, plus one; see `pipe::heritage`.
@@ -39,8 +44,11 @@ static LOCALS: [Local; SOCKETS] = [const {
         end: AtomicU32::new(0),
         segment: AtomicPtr::new(core::ptr::null_mut()),
         seen_head: AtomicU64::new(0),
+        seen_tail: AtomicU64::new(0),
+        seen_capacity: AtomicU32::new(0),
         watched_tail: AtomicU64::new(0),
         watched_since: AtomicU64::new(0),
+        unwatched: AtomicU32::new(0),
         spin: AtomicU32::new(0),
         handed_from: AtomicU64::new(0),
         handed_before: AtomicU64::new(0),

@@ -569,13 +569,6 @@ pub(crate) fn ticks() -> u64 {
     monotonic_ns()
 }
 
-/// The processor that this thread runs on (rseq, so it costs a load).
-#[inline]
-pub(crate) fn cpu() -> u32 {
-    // SAFETY: takes no arguments; not one of our exports.
-    unsafe { libc::sched_getcpu() as u32 }
-}
-
 /// Reads from a file at `offset`, or at its own position.
 pub(crate) fn read_file(fd: c_int, to: *mut u8, length: usize, offset: Option<u64>) -> Result<usize, Errno> {
     match offset {
