@@ -4,7 +4,7 @@
 //! blocking, EAGAIN, EPOLLOUT, time-outs and 4 MB of buffering are the kernel's.
 
 use super::buffers::{self, Rest};
-use super::{Pipe, note_cpu, options};
+use super::{Pipe, note_cpu, options, read};
 use crate::error::{Errno, answer};
 use crate::registry::arena::{self, FLAG_NO_SPACE, FLAG_NONBLOCK, FLAG_SENT_IN_VAIN, FLAG_SHUT_WRITE};
 use crate::registry::lock::Taken;
@@ -54,7 +54,7 @@ pub(crate) unsafe fn send(
     let taken = lock_writes(fd, pipe);
     if total == 0 || !enter_ring(fd, pipe, taken) {
         // Counted, so that no lane opens meanwhile; and not locked, because it may sleep.
-        let sent = through_kernel(pipe, taken, total, kernel);
+        let sent = through_kernel(fd, pipe, taken, total, kernel);
         if flags & libc::MSG_MORE != 0 && sent > 0 {
             options::push(fd, pipe.entry);
         }
@@ -79,7 +79,7 @@ pub(crate) unsafe fn send(
         }
         Pushed::Spilled(done) => {
             // SAFETY: the caller's promise.
-            let sent = through_kernel(pipe, taken, total - done, || unsafe {
+            let sent = through_kernel(fd, pipe, taken, total - done, || unsafe {
                 send_rest(fd, buffers, total, done, flags)
             });
             match sent {
@@ -577,7 +577,7 @@ pub(crate) fn in_kernel_lane(fd: c_int, pipe: &Pipe, kernel: impl FnOnce() -> is
     if pipe.is_mapped() && is_ring(pipe.outgoing().epoch()) {
         spill(fd, pipe);
     }
-    through_kernel(pipe, taken, usize::MAX >> 1, kernel)
+    through_kernel(fd, pipe, taken, usize::MAX >> 1, kernel)
 }
 
 /// After a kernel send: an end that has left answers with a reset, and that one is real.
@@ -588,9 +588,20 @@ pub(crate) fn note_vain(pipe: &Pipe) {
 }
 
 /// Makes a kernel call as a counted writer; the write lock is released before.
-fn through_kernel(pipe: &Pipe, taken: Taken, wanted: usize, kernel: impl FnOnce() -> isize) -> isize {
+fn through_kernel(
+    fd: c_int,
+    pipe: &Pipe,
+    taken: Taken,
+    wanted: usize,
+    kernel: impl FnOnce() -> isize,
+) -> isize {
     let counted = pipe.entry.writers.enter(pipe.socket.generation);
     pipe.entry.write_lock.0.release(taken);
+    // Should this process be killed with a bell unread, the kernel would make a reset of it, and throw away what it has
+    // not delivered yet.
+    if pipe.entry.readers.is_ready() {
+        read::settle(fd, pipe);
+    }
     let sent = kernel();
     let errno = Errno::last();
     if counted {

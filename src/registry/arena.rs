@@ -40,6 +40,8 @@ pub(crate) struct Arena {
     pub(crate) processes: [AtomicU32; PROCESSES],
     /// Which of them are inside their last moments, by slot.
     pub(crate) leaving: [AtomicU64; PROCESSES / 64],
+    /// Numbers given to threads in other process namespaces; see [`super::fork`].
+    pub(crate) alien_threads: AtomicU32,
     pub(crate) sockets: [Entry; SOCKETS],
     pub(crate) sets: [SetEntry; SETS],
     pub(crate) registrations: [Registration; REGISTRATIONS],
@@ -464,7 +466,7 @@ pub(crate) fn others_asleep(sleepers: &[AtomicU32; SLEEPERS], me: u32, reap: boo
         if thread == 0 || thread == me {
             continue;
         }
-        if reap && !kernel::exists(thread) {
+        if reap && lock::is_gone(thread) {
             let _ = slot.compare_exchange(thread, 0, Ordering::SeqCst, Ordering::Relaxed);
         } else {
             found = true;

@@ -5,24 +5,50 @@
 //! to publish, and publication notices (see `sockshim_ring::ring`). Recovered when its owner is dead. A taker
 //! waits a bounded time for an owner that is alive but does not run, and then goes on without it if it is stopped.
 
-use super::{arena, fork};
+use super::arena;
+use super::fork::{self, Known};
 use crate::error::Errno;
 use crate::sys::restartable::{Area, Call};
 use crate::sys::{kernel, thread};
 use sockshim_ring::lock::{FIRM, OWNER, Word};
 
-/// This thread's number, as the kernel knows it.
+/// This thread's number, as the family's namespace knows it.
 #[inline]
 pub(crate) fn thread() -> u32 {
-    thread::number(kernel::gettid)
+    thread::number(|| fork::alien_thread().unwrap_or_else(kernel::gettid))
 }
 
 /// Whether a thread that is named in shared memory has ended. Its number may be a stranger's by now.
 #[cold]
 pub(crate) fn is_dead(thread: u32) -> bool {
-    thread == 0
-        || kernel::has_ended(thread)
-        || arena::get().is_some_and(|arena| !fork::may_be_member(arena, thread))
+    match fork::known(thread) {
+        _ if thread == 0 => true,
+        Known::Here(thread) => {
+            kernel::has_ended(thread) || arena::get().is_some_and(|arena| !fork::may_be_member(arena, thread))
+        }
+        Known::Alien(process) => !kernel::lives(process),
+        Known::Gone => true,
+        Known::Nothing => false,
+    }
+}
+
+/// Whether no thread has the number any more; for those that are asked for often.
+pub(crate) fn is_gone(thread: u32) -> bool {
+    match fork::known(thread) {
+        Known::Here(thread) => !kernel::exists(thread),
+        Known::Alien(process) => !kernel::exists(process),
+        Known::Gone => true,
+        Known::Nothing => false,
+    }
+}
+
+/// Whether a thread lives but does not run: a signal or a debugger has stopped it.
+fn is_stopped(thread: u32) -> bool {
+    match fork::known(thread) {
+        Known::Here(thread) => kernel::is_stopped(thread),
+        // What its process's first thread does says nothing of this one.
+        Known::Alien(_) | Known::Gone | Known::Nothing => false,
+    }
 }
 
 /// How a lock was got.
@@ -85,7 +111,7 @@ impl Lock {
     #[cold]
     pub(crate) fn stopped_owner(&self) -> Option<u32> {
         let seen = self.0.content();
-        (seen & OWNER != 0 && seen & FIRM == 0 && kernel::is_stopped(seen & OWNER)).then_some(seen)
+        (seen & OWNER != 0 && seen & FIRM == 0 && is_stopped(seen & OWNER)).then_some(seen)
     }
 
     /// Takes the lock from a stopped owner; `seen` is what was in the word. Only for a caller that has made sure that
@@ -96,7 +122,7 @@ impl Lock {
         let owes = self.0.take_from(seen, thread())?;
         // It may have gone on between the look and this, and be inside a call. Stopped again, it is not.
         let owner = seen & OWNER;
-        while self.0.caller() == owner && !kernel::is_stopped(owner) && !is_dead(owner) {
+        while self.0.caller() == owner && !is_stopped(owner) && !is_dead(owner) {
             kernel::nap(50);
         }
         Some(owes)

@@ -45,6 +45,11 @@ pub(crate) fn exit(status: c_int) -> ! {
     }
 }
 
+/// 0: the parent is in another process namespace.
+pub(crate) fn getppid() -> u32 {
+    call!(SYS_getppid).unwrap_or(0) as u32
+}
+
 pub(crate) fn gettid() -> u32 {
     call!(SYS_gettid).unwrap_or(0) as u32
 }
