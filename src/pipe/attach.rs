@@ -227,7 +227,7 @@ pub(crate) fn become_ready(fd: c_int, pipe: &Pipe) {
 }
 
 /// Bytes taken from the kernel's stream so far: what arrived less what waits, between two looks that agree.
-fn reading_position(fd: c_int) -> Option<u64> {
+pub(super) fn reading_position(fd: c_int) -> Option<u64> {
     // Of what waits, the kernel shows only what comes before an urgent mark.
     if kernel::poll_now(fd, libc::POLLPRI) & libc::POLLPRI != 0 || kernel::at_mark(fd) {
         return None;

@@ -1,7 +1,7 @@
 //! Reading: following the writer's lanes, and waiting.
 
 use super::buffers::{self, Rest};
-use super::{Pipe, end, events, options, spin};
+use super::{Pipe, attach, end, events, options, spin};
 use crate::error::Errno;
 use crate::readiness::{Deadline, epoll};
 use crate::registry::arena::{self, FLAG_NONBLOCK, FLAG_TIMED};
@@ -159,11 +159,12 @@ pub(crate) unsafe fn take(
 }
 
 /// The read lock. An owner that is stopped in the middle of a copy is stepped around: bytes are consumed by
-/// compare-and-swap, so they go to one of the two.
+/// compare-and-swap, so they go to one of the two. One that has jumped away, or died, may have taken bytes from the
+/// kernel without counting them.
 #[inline]
 pub(crate) fn lock_reads(pipe: &Pipe) -> Taken {
     loop {
-        match pipe.entry.read_lock.0.take() {
+        match pipe.entry.read_lock.0.take_after(|| recount(pipe)) {
             Taken::Not => {
                 if pipe.entry.read_lock.0.step_around(|| true) {
                     return Taken::Ours;
@@ -172,6 +173,14 @@ pub(crate) fn lock_reads(pipe: &Pipe) -> Taken {
             }
             taken => return taken,
         }
+    }
+}
+
+/// How far the kernel's stream has been read, as the kernel knows it. Under the read lock.
+#[cold]
+fn recount(pipe: &Pipe) {
+    if let Some(position) = pipe.descriptor(-1).and_then(attach::reading_position) {
+        pipe.incoming().reader.kernel_read.store(position, Ordering::Relaxed);
     }
 }
 

@@ -2,12 +2,14 @@
 //!
 //! Held for a copy or a change of lanes, never asleep. Recursive per thread, because a signal handler may
 //! use the socket that it interrupted; what the handler does is complete before the interrupted copy tries
-//! to publish, and publication notices (see `sockshim_ring::ring`). Recovered when its owner is dead. A taker
-//! waits a bounded time for an owner that is alive but does not run.
+//! to publish, and publication notices (see `sockshim_ring::ring`). Recovered when its owner is dead, and when its
+//! owner has jumped out of the call that took it (`siglongjmp` in a handler). A taker waits a bounded time for an
+//! owner that is alive but does not run.
 
 use super::{arena, fork};
 use crate::sys::kernel;
 use core::cell::Cell;
+use core::sync::atomic::{AtomicU64, Ordering};
 use sockshim_ring::lock::{OWNER, Word};
 
 thread_local! {
@@ -54,9 +56,18 @@ pub(crate) enum Taken {
 }
 
 /// See the module.
-#[repr(transparent)]
+#[repr(C)]
 #[derive(Debug)]
-pub(crate) struct Lock(Word);
+pub(crate) struct Lock {
+    word: Word,
+    /// Where the owner's stack was when it took the lock. It means something to the owner alone, and is never
+    /// followed.
+    frame: AtomicU64,
+}
+
+/// A signal handler's frame lies at least so far below what it interrupted: the red zone and the kernel's record of the
+/// registers (`struct rt_sigframe` with 512 bytes of fxsave area).
+const HANDLER_BELOW: u64 = 1024;
 
 /// Ticks for which a taker waits for a live owner; about 50 ms.
 const PATIENCE: u64 = 125_000_000;
@@ -67,21 +78,37 @@ impl Lock {
         self.take_after(|| {})
     }
 
-    /// The same; `interrupted` is called when it is taken from an owner that died in the middle of a change.
+    /// The same; `interrupted` is called when it is taken from an owner that died, or jumped away, in the middle of a
+    /// change.
     #[inline]
     pub(crate) fn take_after(&self, interrupted: impl FnOnce()) -> Taken {
-        let me = thread();
-        match self.0.take(me) {
+        let (me, here) = (thread(), kernel::stack_pointer());
+        let taken = match self.word.take(me) {
             Ok(()) => Taken::Ours,
-            Err(owner) if owner & OWNER == me => Taken::Nested,
+            Err(owner) if owner & OWNER == me => self.nested(here, interrupted),
             Err(_) => self.wait(me, interrupted),
+        };
+        if taken == Taken::Ours {
+            self.frame.store(here, Ordering::Relaxed);
         }
+        taken
+    }
+
+    /// This thread has the lock already: in a call that a signal interrupted, or in one that is no more. Nothing takes a
+    /// lock twice without a signal in between.
+    #[cold]
+    fn nested(&self, here: u64, interrupted: impl FnOnce()) -> Taken {
+        if !is_jumped_over(self.frame.load(Ordering::Relaxed), here) {
+            return Taken::Nested;
+        }
+        interrupted();
+        Taken::Ours
     }
 
     #[inline]
     pub(crate) fn release(&self, taken: Taken) {
         if taken == Taken::Ours {
-            self.0.release(thread());
+            self.word.release(thread());
         }
     }
 
@@ -90,35 +117,35 @@ impl Lock {
     /// disturbed, or has let go.
     #[cold]
     pub(crate) fn step_around(&self, bell_is_out: impl FnOnce() -> bool) -> bool {
-        let owner = self.0.content();
-        kernel::is_stopped(owner & OWNER) && self.0.step_around(owner, thread(), bell_is_out)
+        let owner = self.word.content();
+        kernel::is_stopped(owner & OWNER) && self.word.step_around(owner, thread(), bell_is_out)
     }
 
     /// See [`Word::firmly`].
     pub(crate) fn firmly<T>(&self, change: impl FnOnce() -> T) -> Option<T> {
-        self.0.firmly(thread(), change)
+        self.word.firmly(thread(), change)
     }
 
     /// See [`Word::ringing`].
     pub(crate) fn ringing<T>(&self, count: impl FnOnce() -> bool, send: impl FnOnce() -> T) -> Option<T> {
-        self.0.ringing(thread(), count, send)
+        self.word.ringing(thread(), count, send)
     }
 
     #[cold]
     fn wait(&self, me: u32, interrupted: impl FnOnce()) -> Taken {
         for _ in 0..64 {
             core::hint::spin_loop();
-            if self.0.take(me).is_ok() {
+            if self.word.take(me).is_ok() {
                 return Taken::Ours;
             }
         }
         let start = kernel::ticks();
         loop {
             kernel::sched_yield();
-            match self.0.take(me) {
+            match self.word.take(me) {
                 Ok(()) => return Taken::Ours,
                 Err(owner) if kernel::ticks().wrapping_sub(start) > PATIENCE => {
-                    let robbed = if is_dead(owner & OWNER) { self.0.rob(owner, me) } else { None };
+                    let robbed = if is_dead(owner & OWNER) { self.word.rob(owner, me) } else { None };
                     if robbed == Some(true) {
                         interrupted();
                     }
@@ -131,7 +158,22 @@ impl Lock {
 
     /// A fresh entry's lock.
     pub(crate) fn reset(&self) {
-        self.0.reset();
+        self.word.reset();
+    }
+}
+
+/// Whether a call of this thread whose frame was at `frame` is no more, now that the stack is at `here`.
+fn is_jumped_over(frame: u64, here: u64) -> bool {
+    let is_above = here.saturating_add(HANDLER_BELOW) > frame;
+    match kernel::alternate_stack() {
+        None => is_above,
+        Some((stack, on_it)) => match (on_it, stack.contains(&frame)) {
+            // A handler on its own stack, inside a call on the thread's.
+            (true, false) => false,
+            // The handler has been left.
+            (false, true) => true,
+            _ => is_above,
+        },
     }
 }
 
@@ -141,6 +183,10 @@ mod tests {
     use core::sync::atomic::{AtomicU32, Ordering};
     use sockshim_ring::lock::{FIRM, RINGING};
     use std::sync::mpsc;
+
+    fn lock(content: u32) -> Lock {
+        Lock { word: Word::new(content), frame: AtomicU64::new(0) }
+    }
 
     /// The number of a thread that has ended.
     fn dead_thread() -> u32 {
@@ -152,21 +198,47 @@ mod tests {
     }
 
     #[test]
-    fn the_owner_takes_it_again() {
-        let lock = Lock(Word::new(0));
-        let outer = lock.take();
+    fn the_owner_takes_it_again_in_a_handler() {
+        static LOCK: Lock = Lock { word: Word::new(0), frame: AtomicU64::new(0) };
+        extern "C" fn handler(_signal: i32) {
+            let inner = LOCK.take();
+            assert_eq!(inner, Taken::Nested);
+            LOCK.release(inner);
+        }
+        let outer = LOCK.take();
         assert_eq!(outer, Taken::Ours);
-        let inner = lock.take();
-        assert_eq!(inner, Taken::Nested);
-        lock.release(inner);
-        assert_eq!(lock.0.content(), thread());
-        lock.release(outer);
-        assert_eq!(lock.0.content(), 0);
+        // SAFETY: the handler makes no call that it may not make.
+        unsafe {
+            libc::signal(libc::SIGURG, handler as extern "C" fn(i32) as usize);
+            libc::raise(libc::SIGURG);
+        }
+        assert_eq!(LOCK.word.content(), thread());
+        LOCK.release(outer);
+        assert_eq!(LOCK.word.content(), 0);
+    }
+
+    #[test]
+    fn a_call_that_was_jumped_over_has_no_lock() {
+        let lock = lock(0);
+        assert_eq!(lock.take(), Taken::Ours);
+        let mut interrupted = false;
+        // As in the next call after a jump: nothing lies between the two on the stack.
+        let taken = lock.take_after(|| interrupted = true);
+        assert_eq!((taken, interrupted), (Taken::Ours, true));
+        lock.release(taken);
+        assert_eq!(lock.word.content(), 0);
+    }
+
+    #[test]
+    fn frames_on_other_stacks_are_told_apart() {
+        let here = kernel::stack_pointer();
+        assert!(is_jumped_over(here, here) && is_jumped_over(here - 4096, here));
+        assert!(!is_jumped_over(here + 4096, here));
     }
 
     #[test]
     fn a_dead_owner_is_robbed() {
-        let lock = Lock(Word::new(dead_thread()));
+        let lock = lock(dead_thread());
         let taken = lock.take();
         assert_eq!(taken, Taken::Ours);
         lock.release(taken);
@@ -179,7 +251,7 @@ mod tests {
             std::thread::yield_now();
         }
         assert!(kernel::exists(child.id()));
-        let lock = Lock(Word::new(child.id()));
+        let lock = lock(child.id());
         assert_eq!(lock.take(), Taken::Ours);
         child.wait().expect("it has ended");
     }
@@ -188,30 +260,30 @@ mod tests {
     fn who_robs_the_dead_hears_what_they_were_doing() {
         let dead = dead_thread();
         for (mark, expected) in [(0, false), (FIRM, true), (RINGING, true)] {
-            let lock = Lock(Word::new(dead | mark));
+            let lock = lock(dead | mark);
             let mut interrupted = false;
             assert_eq!(lock.take_after(|| interrupted = true), Taken::Ours);
             assert_eq!(interrupted, expected);
-            assert_eq!(lock.0.content(), thread());
+            assert_eq!(lock.word.content(), thread());
         }
         // A word that no owner can have written.
-        assert_eq!(Lock(Word::new(FIRM | RINGING)).take(), Taken::Ours);
+        assert_eq!(lock(FIRM | RINGING).take(), Taken::Ours);
     }
 
     #[test]
     fn a_bell_is_sent_when_it_was_counted() {
-        let lock = Lock(Word::new(0));
+        let lock = lock(0);
         assert_eq!(lock.ringing(|| true, || 1), None, "not the owner");
         let taken = lock.take();
-        assert_eq!(lock.ringing(|| true, || lock.0.content()), Some(thread() | RINGING));
+        assert_eq!(lock.ringing(|| true, || lock.word.content()), Some(thread() | RINGING));
         assert_eq!(lock.ringing(|| false, || unreachable!("not counted")), None::<()>);
         lock.release(taken);
-        assert_eq!(lock.0.content(), 0);
+        assert_eq!(lock.word.content(), 0);
     }
 
     #[test]
     fn a_live_owner_is_waited_for_and_then_left_alone() {
-        let lock = Lock(Word::new(0));
+        let lock = lock(0);
         let (held, hold) = mpsc::channel();
         let (done, end) = mpsc::channel::<()>();
         std::thread::scope(|scope| {
@@ -226,7 +298,7 @@ mod tests {
             let taken = lock.take();
             assert_eq!(taken, Taken::Not);
             lock.release(taken);
-            assert_eq!(lock.0.content(), owner);
+            assert_eq!(lock.word.content(), owner);
             done.send(()).expect("the owner waits");
         });
         assert_eq!(lock.take(), Taken::Ours);
@@ -234,7 +306,7 @@ mod tests {
 
     #[test]
     fn one_thread_at_a_time() {
-        let lock = Lock(Word::new(0));
+        let lock = lock(0);
         let count = AtomicU32::new(0);
         std::thread::scope(|scope| {
             for _ in 0..4 {
