@@ -636,6 +636,11 @@ FILE *sockshim_popen(const char *command, const char *mode);
 int sockshim_pclose(FILE *stream);
 
 /**
+ * `_exit(2)`: ends the process at once.
+ */
+void sockshim__exit(int status);
+
+/**
  * `daemon(3)`: goes on in the background, with `/dev/null` as descriptors 0 to 2 unless `noclose`.
  */
 int sockshim_daemon(int nochdir, int noclose);

@@ -9,7 +9,7 @@ mod guest;
 use super::makers::made;
 use super::quietly;
 use crate::error::{Errno, answer};
-use crate::registry::{fork, lifecycle};
+use crate::registry::{fork, lifecycle, start};
 use crate::sys::{kernel, real};
 use libc::{
     FILE, PR_SET_SECCOMP, c_char, c_int, c_ulong, c_void, pid_t, posix_spawn_file_actions_t,
@@ -359,6 +359,17 @@ pub unsafe extern "C-unwind" fn sockshim_pclose(stream: *mut FILE) -> c_int {
     let result = unsafe { real::pclose(stream) };
     quietly(lifecycle::after_command);
     result
+}
+
+/// `_exit(2)`: ends the process at once.
+///
+/// # Safety
+///
+/// As the manual page: nothing relies on what the process would still have done.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sockshim__exit(status: c_int) -> ! {
+    start::finish();
+    kernel::exit(status)
 }
 
 /// `daemon(3)`: goes on in the background, with `/dev/null` as descriptors 0 to 2 unless `noclose`.

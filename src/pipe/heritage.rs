@@ -113,10 +113,11 @@ fn fill(fd: c_int, file: c_int, pipe: &Pipe) -> bool {
         direction.close();
         // The ring epoch has ended, and every bell is taken: the kernel lane goes on right here.
         let position = from.reader.kernel_read.load(Ordering::Relaxed);
-        direction.switch.kernel_end.store(position, Ordering::Relaxed);
         direction.reader.kernel_read.store(position, Ordering::Relaxed);
         direction.reader.epoch.store(1, Ordering::Relaxed);
-        direction.spill(1, length as u64, position);
+        if direction.open(0, position) {
+            direction.spill(1, length as u64, position);
+        }
         header.version.store(VERSION, Ordering::Relaxed);
         header.ends[1].store(END_LEFT, Ordering::Relaxed);
         header.ends[0].store(END_JOINED, Ordering::Relaxed);
@@ -133,8 +134,12 @@ fn come_to_ring(fd: c_int, pipe: &Pipe, before: usize) -> bool {
         return true;
     }
     let incoming = pipe.incoming();
-    let Ok(count) = kernel::discard(fd, before) else { return false };
-    incoming.reader.kernel_read.fetch_add(count as u64, Ordering::Relaxed);
+    let mask = kernel::block_signals();
+    let count = read::discard(fd, pipe, before);
+    kernel::restore_signals(mask);
+    if count < before {
+        return false;
+    }
     incoming.follow(incoming.reader_epoch());
     pin::clear_bells_by(fd, pipe, || Taken::Nested);
     true

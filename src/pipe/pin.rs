@@ -2,9 +2,9 @@
 
 use super::{Pipe, attach, heritage, options, read, write};
 use crate::readiness::epoll;
-use crate::registry::arena::{STATE_PINNED, STATE_PIPE, STATE_UNDECIDED, STATE_WAITING};
+use crate::registry::arena::{self, STATE_PINNED, STATE_PIPE, STATE_UNDECIDED, STATE_WAITING};
 use crate::registry::lock::Taken;
-use crate::registry::{Socket, log, reason::Reason, trace};
+use crate::registry::{Socket, fork, log, reason::Reason, trace};
 use crate::sys::kernel;
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
@@ -125,7 +125,9 @@ pub(super) fn clear_bells_by(fd: c_int, pipe: &Pipe, lock: impl Fn() -> Taken) -
         let epoch = incoming.reader_epoch();
         let waiting = if is_ring(epoch) { read::bells_waiting(pipe) } else { 0 };
         if waiting > 0 {
+            let mask = kernel::block_signals();
             read::discard(fd, pipe, waiting as usize);
+            kernel::restore_signals(mask);
         }
         pipe.entry.read_lock.0.release(taken);
         if !is_ring(epoch) || read::bells_waiting(pipe) == 0 {
@@ -204,6 +206,21 @@ pub(crate) fn resume(socket: Socket) {
     entry.state.store(STATE_PIPE, Ordering::Release);
     if entry.readers.is_ready() {
         pipe.incoming().reader.ready.store(1, Ordering::SeqCst);
+    }
+}
+
+/// The process ends with the socket open, and nobody else has it: the kernel closes it. A bell that lies unread in its
+/// queue would make a reset of that, and throw away what is still under way to the other end.
+pub(crate) fn part(fd: c_int, socket: Socket) {
+    let Some(entry) = socket.entry() else { return };
+    if kernel::is_restricted() {
+        return;
+    }
+    if let Some(pipe) = super::io::reading_pipe(socket, entry)
+        && arena::get().is_some_and(|arena| fork::is_sole(arena, &entry.holders))
+    {
+        close_incoming(&pipe);
+        clear_bells(fd, &pipe);
     }
 }
 

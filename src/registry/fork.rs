@@ -40,13 +40,14 @@ pub(crate) fn hold(holders: &Holders) {
     mark(holders, SLOT.load(Ordering::Acquire));
 }
 
-/// Unmarks this process; true when nobody holds it any more.
-pub(crate) fn unhold(holders: &Holders) -> bool {
+/// Unmarks this process; true when nobody holds it any more. Dead ones do not count.
+pub(crate) fn unhold(arena: &Arena, holders: &Holders) -> bool {
     let slot = SLOT.load(Ordering::Acquire);
-    if slot != OVERFLOW {
-        unmark(holders, slot);
+    if slot == OVERFLOW {
+        return is_free(holders);
     }
-    is_free(holders)
+    unmark(holders, slot);
+    is_sole(arena, holders)
 }
 
 /// Whether this process is the only holder. Dead ones do not count.

@@ -3,7 +3,7 @@
 //! A descriptor's word is taken away *before* the kernel closes it: afterwards another thread may have got
 //! the number already.
 
-use super::arena::{self, Entry, FLAG_ACCEPTED, FLAG_CONNECTED, FLAG_LISTENER, FLAG_NONBLOCK};
+use super::arena::{self, FLAG_ACCEPTED, FLAG_CONNECTED, FLAG_LISTENER, FLAG_NONBLOCK};
 use super::reason::Reason;
 use super::table::{self, Descriptor, Set};
 use super::{Socket, config, fork, log, socket, start, trace};
@@ -405,7 +405,7 @@ fn release(fd: c_int, descriptor: Descriptor) {
         Descriptor::Socket(socket) => {
             let Some(entry) = socket.entry() else { return };
             let leaves = socket.unrefer();
-            let last = leaves && is_last_holder(entry);
+            let last = leaves && fork::unhold(arena, &entry.holders);
             if !last {
                 epoll::forget_number(arena, entry, fd);
             }
@@ -427,14 +427,9 @@ fn release(fd: c_int, descriptor: Descriptor) {
         Descriptor::Set(set) => {
             let entry = arena.set(set.slot);
             let current = entry.generation.load(Ordering::Acquire) == set.generation;
-            if current && socket::unrefer_set(set.slot) && fork::unhold(&entry.holders) {
+            if current && socket::unrefer_set(set.slot) && fork::unhold(arena, &entry.holders) {
                 epoll::free_set(arena, set.slot, set.generation);
             }
         }
     }
-}
-
-/// Takes this process's mark away; true when no living process of the family holds the socket.
-fn is_last_holder(entry: &Entry) -> bool {
-    fork::unhold(&entry.holders)
 }

@@ -4,13 +4,15 @@
 //! use the socket that it interrupted; what the handler does is complete before the interrupted copy tries
 //! to publish, and publication notices (see `sockshim_ring::ring`). Recovered when its owner is dead, and when its
 //! owner has jumped out of the call that took it (`siglongjmp` in a handler). A taker waits a bounded time for an
-//! owner that is alive but does not run.
+//! owner that is alive but does not run, and then goes on without it if it is stopped.
 
 use super::{arena, fork};
+use crate::error::Errno;
 use crate::sys::kernel;
+use crate::sys::restartable::{Area, Call};
 use core::cell::Cell;
 use core::sync::atomic::{AtomicU64, Ordering};
-use sockshim_ring::lock::{OWNER, Word};
+use sockshim_ring::lock::{FIRM, OWNER, Word};
 
 thread_local! {
     /// This thread's number; 0: not asked yet. No destructor, so it works until the thread's very end.
@@ -65,9 +67,10 @@ pub(crate) struct Lock {
     frame: AtomicU64,
 }
 
-/// A signal handler's frame lies at least so far below what it interrupted: the red zone and the kernel's record of the
-/// registers (`struct rt_sigframe` with 512 bytes of fxsave area).
-const HANDLER_BELOW: u64 = 1024;
+/// A signal handler's frame lies further than this below the frame that it interrupted: the red zone and the kernel's
+/// record of the registers (`struct rt_sigframe`, with 512 bytes for fxsave alone) come in between. The next call after a
+/// jump mostly lies less far below the one that was left.
+const HANDLER_BELOW: u64 = 512;
 
 /// Ticks for which a taker waits for a live owner; about 50 ms.
 const PATIENCE: u64 = 125_000_000;
@@ -78,14 +81,14 @@ impl Lock {
         self.take_after(|| {})
     }
 
-    /// The same; `interrupted` is called when it is taken from an owner that died, or jumped away, in the middle of a
-    /// change.
+    /// The same; `interrupted` is called when it is taken from an owner that died, or jumped away, in the middle of
+    /// whatever it was.
     #[inline]
     pub(crate) fn take_after(&self, interrupted: impl FnOnce()) -> Taken {
         let (me, here) = (thread(), kernel::stack_pointer());
         let taken = match self.word.take(me) {
             Ok(()) => Taken::Ours,
-            Err(owner) if owner & OWNER == me => self.nested(here, interrupted),
+            Err(seen) if seen & OWNER == me => self.nested(seen, here, interrupted),
             Err(_) => self.wait(me, interrupted),
         };
         if taken == Taken::Ours {
@@ -97,9 +100,13 @@ impl Lock {
     /// This thread has the lock already: in a call that a signal interrupted, or in one that is no more. Nothing takes a
     /// lock twice without a signal in between.
     #[cold]
-    fn nested(&self, here: u64, interrupted: impl FnOnce()) -> Taken {
+    fn nested(&self, seen: u32, here: u64, interrupted: impl FnOnce()) -> Taken {
         if !is_jumped_over(self.frame.load(Ordering::Relaxed), here) {
             return Taken::Nested;
+        }
+        // With whatever mark the call had made.
+        if self.word.take_from(seen, seen & OWNER).is_none() {
+            return self.wait(seen & OWNER, interrupted);
         }
         interrupted();
         Taken::Ours
@@ -112,23 +119,44 @@ impl Lock {
         }
     }
 
-    /// Takes the lock from an owner that lives but does not run (stopped by a signal). Only for a caller that
-    /// has made sure that what the owner was doing will fail when it goes on. False: the owner must not be
-    /// disturbed, or has let go.
+    /// What is in the word, if its owner lives but does not run: it is stopped by a signal or a debugger.
     #[cold]
-    pub(crate) fn step_around(&self, bell_is_out: impl FnOnce() -> bool) -> bool {
-        let owner = self.word.content();
-        kernel::is_stopped(owner & OWNER) && self.word.step_around(owner, thread(), bell_is_out)
+    pub(crate) fn stopped_owner(&self) -> Option<u32> {
+        let seen = self.word.content();
+        (seen & OWNER != 0 && seen & FIRM == 0 && kernel::is_stopped(seen & OWNER)).then_some(seen)
     }
 
-    /// See [`Word::firmly`].
-    pub(crate) fn firmly<T>(&self, change: impl FnOnce() -> T) -> Option<T> {
-        self.word.firmly(thread(), change)
+    /// Takes the lock from a stopped owner; `seen` is what was in the word. Only for a caller that has made sure that
+    /// what the owner was doing changes nothing when it goes on. Says whether the owner may owe somebody a bell. `None`:
+    /// it has let go.
+    #[cold]
+    pub(crate) fn step_around(&self, seen: u32) -> Option<bool> {
+        let owes = self.word.take_from(seen, thread())?;
+        // It may have gone on between the look and this, and be inside a call. Stopped again, it is not.
+        let owner = seen & OWNER;
+        while self.word.caller() == owner && !kernel::is_stopped(owner) && !is_dead(owner) {
+            kernel::nap(50);
+        }
+        Some(owes)
+    }
+
+    /// Makes a call that only the owner may make, with signals blocked; `None`, and no call: somebody has stepped
+    /// around us.
+    pub(crate) fn call(&self, call: &Call) -> Option<Result<usize, Errno>> {
+        match Area::own() {
+            Some(area) => self.word.owning(thread(), |word, value| call.make_while(area, word, value)),
+            None => self.word.firmly(thread(), || call.make()),
+        }
     }
 
     /// See [`Word::ringing`].
-    pub(crate) fn ringing<T>(&self, count: impl FnOnce() -> bool, send: impl FnOnce() -> T) -> Option<T> {
-        self.word.ringing(thread(), count, send)
+    pub(crate) fn ringing(&self) -> bool {
+        self.word.ringing(thread())
+    }
+
+    /// See [`Word::rung`].
+    pub(crate) fn rung(&self) -> bool {
+        self.word.rung(thread())
     }
 
     #[cold]
@@ -145,11 +173,12 @@ impl Lock {
             match self.word.take(me) {
                 Ok(()) => return Taken::Ours,
                 Err(owner) if kernel::ticks().wrapping_sub(start) > PATIENCE => {
-                    let robbed = if is_dead(owner & OWNER) { self.word.rob(owner, me) } else { None };
-                    if robbed == Some(true) {
-                        interrupted();
+                    let robbed = if is_dead(owner & OWNER) { self.word.take_from(owner, me) } else { None };
+                    if robbed.is_none() {
+                        return Taken::Not;
                     }
-                    return if robbed.is_some() { Taken::Ours } else { Taken::Not };
+                    interrupted();
+                    return Taken::Ours;
                 }
                 Err(_) => {}
             }
@@ -181,7 +210,7 @@ fn is_jumped_over(frame: u64, here: u64) -> bool {
 mod tests {
     use super::*;
     use core::sync::atomic::{AtomicU32, Ordering};
-    use sockshim_ring::lock::{FIRM, RINGING};
+    use sockshim_ring::lock::RINGING;
     use std::sync::mpsc;
 
     fn lock(content: u32) -> Lock {
@@ -257,13 +286,13 @@ mod tests {
     }
 
     #[test]
-    fn who_robs_the_dead_hears_what_they_were_doing() {
+    fn who_robs_the_dead_hears_of_it() {
         let dead = dead_thread();
-        for (mark, expected) in [(0, false), (FIRM, true), (RINGING, true)] {
+        for mark in [0, FIRM, RINGING] {
             let lock = lock(dead | mark);
             let mut interrupted = false;
             assert_eq!(lock.take_after(|| interrupted = true), Taken::Ours);
-            assert_eq!(interrupted, expected);
+            assert!(interrupted);
             assert_eq!(lock.word.content(), thread());
         }
         // A word that no owner can have written.
@@ -271,14 +300,20 @@ mod tests {
     }
 
     #[test]
-    fn a_bell_is_sent_when_it_was_counted() {
+    fn only_the_owner_makes_its_calls() {
+        let (one, other) = std::os::unix::net::UnixStream::pair().expect("a pair");
+        let send = Call::send(std::os::fd::AsRawFd::as_raw_fd(&one), b"x", 0);
+        crate::sys::restartable::start();
         let lock = lock(0);
-        assert_eq!(lock.ringing(|| true, || 1), None, "not the owner");
+        assert_eq!(lock.call(&send), None);
         let taken = lock.take();
-        assert_eq!(lock.ringing(|| true, || lock.word.content()), Some(thread() | RINGING));
-        assert_eq!(lock.ringing(|| false, || unreachable!("not counted")), None::<()>);
+        assert_eq!(lock.call(&send), Some(Ok(1)));
+        assert!(lock.ringing() && !lock.ringing());
+        assert_eq!(lock.call(&send), Some(Ok(1)));
+        assert!(lock.rung() && !lock.rung());
         lock.release(taken);
-        assert_eq!(lock.word.content(), 0);
+        assert_eq!((lock.word.content(), lock.word.caller()), (0, 0));
+        drop(other);
     }
 
     #[test]

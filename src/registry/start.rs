@@ -1,9 +1,11 @@
 //! The first moments of a process, and its rendezvous folder.
 
+use super::table::{self, Descriptor};
 use super::{arena, config, fork, janitor, log, socket, trace};
-use crate::pipe::attach;
+use crate::pipe::{attach, pin};
 use crate::sys::folder::{self, Path};
-use crate::sys::{kernel, real};
+use crate::sys::{kernel, real, restartable};
+use core::ffi::c_int;
 use core::fmt::Write;
 use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use once_cell::race::OnceBox;
@@ -34,6 +36,7 @@ pub(crate) fn start() {
         return;
     }
     real::resolve();
+    restartable::start();
     config::read_environment();
     log::start();
     trace::start();
@@ -117,12 +120,17 @@ fn name_table(path: &mut Path, process: u32, instance: u32) -> core::fmt::Result
     if instance > 0 { write!(path, ".{instance}") } else { Ok(()) }
 }
 
-/// Removes what this process leaves in the folder: segments that nobody joined, and the table's file when the
-/// last process of the family ends.
+/// Before the kernel closes what the process has: see [`pin::part`]. Removes what it leaves in the folder: segments
+/// that nobody joined, and the table's file when the last process of the family ends.
 pub(crate) fn finish() {
     let Some(arena) = arena::get() else { return };
     if !fork::is_own_process() {
         return;
+    }
+    for fd in 0..arena::highest() as c_int {
+        if let Descriptor::Socket(socket) = table::peek(fd) {
+            pin::part(fd, socket);
+        }
     }
     for socket in socket::held(arena) {
         attach::forsake(arena, socket);

@@ -38,6 +38,13 @@ pub(crate) fn getpid() -> u32 {
     call!(SYS_getpid).unwrap_or(0) as u32
 }
 
+/// Ends the process, with all its threads.
+pub(crate) fn exit(status: c_int) -> ! {
+    loop {
+        let _ = call!(SYS_exit_group, status);
+    }
+}
+
 pub(crate) fn gettid() -> u32 {
     call!(SYS_gettid).unwrap_or(0) as u32
 }
@@ -148,11 +155,6 @@ fn clock_ns(clock: libc::clockid_t) -> u64 {
 /// Receives into one buffer.
 pub(crate) fn recv(fd: c_int, buffer: *mut u8, length: usize, flags: c_int) -> Result<usize, Errno> {
     call!(SYS_recvfrom, fd, buffer, length, flags, 0, 0)
-}
-
-/// Throws `length` received bytes away without copying them (tcp(7), MSG_TRUNC); how many there were.
-pub(crate) fn discard(fd: c_int, length: usize) -> Result<usize, Errno> {
-    call!(SYS_recvfrom, fd, 0, length, libc::MSG_TRUNC | libc::MSG_DONTWAIT, 0, 0)
 }
 
 pub(crate) fn recvmsg(fd: c_int, message: &mut libc::msghdr, flags: c_int) -> Result<usize, Errno> {
