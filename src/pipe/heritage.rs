@@ -4,6 +4,7 @@
 
 use super::{Pipe, pin, read, segment};
 use crate::registry::arena::STATE_PINNED;
+use crate::registry::lock::Taken;
 use crate::registry::{Socket, reason::Reason, start};
 use crate::sys::{folder::Path, kernel};
 use core::ffi::c_int;
@@ -140,7 +141,7 @@ fn come_to_ring(fd: c_int, pipe: &Pipe, before: usize) -> bool {
         return false;
     }
     incoming.follow(incoming.reader_epoch());
-    pin::clear_bells(fd, pipe);
+    pin::clear_bells_by(fd, pipe, || Taken::Nested);
     true
 }
 

@@ -164,7 +164,7 @@ pub(crate) unsafe fn take(
 #[inline]
 pub(crate) fn lock_reads(pipe: &Pipe) -> Taken {
     loop {
-        // Somebody who died may have taken bytes from the kernel that he has not counted.
+        // Somebody who died, or jumped away, may have taken bytes from the kernel that he has not counted.
         match pipe.entry.read_lock.0.take_after(|| recount(pipe)) {
             Taken::Not => {
                 if step_around(pipe) {
