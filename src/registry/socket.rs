@@ -30,6 +30,8 @@ pub(crate) struct Local {
     pub(crate) watched_since: AtomicU64,
     /// Writes since then, and since something was read.
     pub(crate) unwatched: AtomicU32,
+    /// How often the ring was full since it last grew; under the write lock.
+    pub(crate) stalls: AtomicU32,
     /// How well spinning paid lately; see `pipe::spin`.
     pub(crate) spin: AtomicU32,
     /// Reading position before unread bytes were put down for a successor, plus one; see `pipe::heritage`.
@@ -49,6 +51,7 @@ static LOCALS: [Local; SOCKETS] = [const {
         watched_tail: AtomicU64::new(0),
         watched_since: AtomicU64::new(0),
         unwatched: AtomicU32::new(0),
+        stalls: AtomicU32::new(0),
         spin: AtomicU32::new(0),
         handed_from: AtomicU64::new(0),
         handed_before: AtomicU64::new(0),
