@@ -4,7 +4,7 @@
 //! blocking, EAGAIN, EPOLLOUT, time-outs and 4 MB of buffering are the kernel's.
 
 use super::buffers::{self, Rest};
-use super::{Pipe, note_cpu, options};
+use super::{Pipe, bulk, note_cpu, options};
 use crate::error::{Errno, answer};
 use crate::registry::arena::{self, FLAG_NO_SPACE, FLAG_NONBLOCK, FLAG_SENT_IN_VAIN, FLAG_SHUT_WRITE};
 use crate::registry::lock::Taken;
@@ -18,7 +18,7 @@ use sockshim_ring::layout::{END_JOINED, END_LEFT, END_RESET};
 use sockshim_ring::ring::NotPublished;
 
 /// Bytes between two publications of one long write: the reader starts while the writer copies.
-pub(super) const PUBLISH_EVERY: usize = 16 * 1024;
+const PUBLISH_EVERY: usize = 16 * 1024;
 /// Capacity of a new ring; it grows by use.
 const FIRST_CAPACITY: u32 = 32 * 1024;
 /// Kernel bytes that the reader may still have before it when the ring opens again.
@@ -66,10 +66,14 @@ pub(crate) unsafe fn send(
     }
     let nonblocking =
         flags & libc::MSG_DONTWAIT != 0 || pipe.entry.flags.load(Ordering::Relaxed) & FLAG_NONBLOCK != 0;
+    let since = if total >= bulk::LONG { kernel::ticks() } else { 0 };
     // SAFETY: the caller's promise.
     let pushed = unsafe { push(fd, pipe, buffers, total, nonblocking) };
     match pushed {
         Pushed::All => {
+            if total >= bulk::LONG {
+                bulk::learn(&pipe.local.bulk, total, kernel::ticks().wrapping_sub(since));
+            }
             pipe.entry.write_lock.0.release(taken);
             total as isize
         }
@@ -174,6 +178,7 @@ unsafe fn push(fd: c_int, pipe: &Pipe, buffers: &[iovec], total: usize, nonblock
     let local = pipe.local;
     // Before the publication: afterwards the reader has the line.
     note_cpu(&outgoing.producer.cpu);
+    let past = bulk::goes_past(pipe, total);
     let mut done = 0;
     loop {
         let mut seen = local.seen_head.load(Ordering::Relaxed);
@@ -201,7 +206,7 @@ unsafe fn push(fd: c_int, pipe: &Pipe, buffers: &[iovec], total: usize, nonblock
             return Pushed::Faulted(done);
         }
         // SAFETY: the ring is as long as any checked capacity; the caller's promise.
-        unsafe { buffers::gather(pipe.outgoing_ring(), span, buffers, done, room) };
+        unsafe { buffers::gather(pipe.outgoing_ring(), span, buffers, done, room, past) };
         match outgoing.publish(span.position, room) {
             Ok(()) => {}
             Err(NotPublished::Moved) => continue,
@@ -448,6 +453,7 @@ fn resize(pipe: &Pipe, capacity: u32) -> bool {
         return false;
     }
     pipe.outgoing().producer.capacity.store(capacity, Ordering::Release);
+    bulk::start_again(&pipe.local.bulk);
     true
 }
 
