@@ -6,6 +6,7 @@
 
 pub(crate) mod attach;
 pub(crate) mod buffers;
+pub(crate) mod bulk;
 pub(crate) mod end;
 pub(crate) mod events;
 pub(crate) mod heritage;

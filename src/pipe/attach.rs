@@ -100,6 +100,7 @@ fn begin(fd: c_int, socket: Socket, entry: &'static Entry) {
             local.end.store(identity.end() as u32, Ordering::Relaxed);
             local.seen_head.store(0, Ordering::Relaxed);
             local.seen_capacity.store(0, Ordering::Relaxed);
+            local.stalls.store(0, Ordering::Relaxed);
             local.watched_tail.store(0, Ordering::Relaxed);
             local.watched_since.store(kernel::ticks(), Ordering::Relaxed);
             local.segment.store(met.base, Ordering::SeqCst);

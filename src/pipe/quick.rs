@@ -17,6 +17,8 @@ use sockshim_ring::lane::is_ring;
 use sockshim_ring::layout::{CLOSED, END_JOINED};
 use sockshim_ring::ring::Seen;
 
+/// Longer writes are not the usual ones.
+const MOST: usize = 4096;
 /// Distance of the line that a write asks for in advance: a few small messages.
 const AHEAD: usize = 512;
 
@@ -33,7 +35,7 @@ pub(crate) unsafe fn write(
 ) -> Option<Result<(), Errno>> {
     let lock = &pipe.entry.write_lock.0;
     let me = lock::thread();
-    if length.wrapping_sub(1) >= write::PUBLISH_EVERY || !lock.take_free(me) {
+    if length.wrapping_sub(1) >= MOST || !lock.take_free(me) {
         return None;
     }
     // SAFETY: the caller's promise.

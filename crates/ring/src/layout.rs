@@ -19,7 +19,7 @@ pub const MAGIC: u64 = u64::from_le_bytes(*b"sockshim");
 /// Version of everything in this file; also part of a segment's file name.
 pub const VERSION: u32 = 2;
 /// Bytes of address space for each direction's ring; a ring's capacity never passes it.
-pub const MAX_CAPACITY: u32 = 1 << 22;
+pub const MAX_CAPACITY: u32 = 1 << 20;
 /// Bytes before the first ring.
 pub const HEADER_SIZE: usize = 4096;
 /// Bytes of a whole segment (sparse: only touched pages exist).
