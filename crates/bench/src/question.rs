@@ -43,7 +43,7 @@ impl Effort {
     pub(crate) fn rounds(self, quick: bool) -> (usize, f64) {
         match (self, quick) {
             (Self::Usual, true) => (5, 12e6),
-            (Self::Usual, false) => (15, 40e6),
+            (Self::Usual, false) => (21, 40e6),
             (Self::Fine, true) => (51, 2e6),
             (Self::Fine, false) => (401, 2e6),
             (Self::Long, true) => (5, 60e6),

@@ -319,12 +319,18 @@ fn passthrough() -> Vec<Question> {
 
 fn memory() -> Vec<Question> {
     let count = net::raise_descriptor_limit().saturating_sub(64).min(500).to_string();
-    vec![
-        Question::new("memory", format!("of {count}"), &["memory", &count])
+    let ask = |row: &str, part: &str| {
+        Question::new("memory", row, &["memory", &count, part])
             .unit("connection")
             .measure(Measure::Memory)
             .ways(&[Way::LIBC, Way::SOCKSHIM])
-            .effort(Effort::Once),
+            .effort(Effort::Once)
+    };
+    vec![
+        ask("in all", "all"),
+        ask("private pages of both ends", "private").thorough(),
+        ask("page tables of both ends", "tables").thorough(),
+        ask("shared pages", "shared").thorough(),
     ]
 }
 
