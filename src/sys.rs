@@ -7,3 +7,4 @@ pub(crate) mod folder;
 pub(crate) mod kernel;
 pub(crate) mod raw;
 pub(crate) mod real;
+pub(crate) mod restartable;

@@ -130,6 +130,38 @@ fn a_connection_that_is_not_decided_yet_has_its_addresses_too() {
 }
 
 #[test]
+fn a_child_of_a_process_that_has_executed_itself_anew_is_listed() {
+    let test = Test::new();
+    let child = ["pong", "3", "say", "ready", "await", "go"];
+    let again = ["then", "listen", "pong", "3", "say", "ready", "await", "go"];
+    let server = [&["listen", "pong", "3", "anew"][..], &child, &again].concat();
+    let (mut server, mut client, _) = test.pair(Mode::AtOnce, Mode::AtOnce, &server, |port| {
+        ["connect", port, "ping", "6", "say", "ready", "await", "go"].map(str::to_owned).into()
+    });
+    says_ready(&mut client);
+    let port = server.until("listens again", |end| {
+        let lines: Vec<_> =
+            end.stdout().lines().filter_map(|line| Some(line.split_once("port ")?.1.to_owned())).collect();
+        lines.get(1).cloned()
+    });
+    let mut other = test.start(Mode::AtOnce, &["connect", &port, "ping", "3", "say", "ready", "await", "go"]);
+    says_ready(&mut other);
+    let ends = test.json();
+    assert_eq!(ends.iter().filter(|end| end["path"] == "pipe").count(), 4, "{ends:?}");
+    for program in [&server, &client, &other] {
+        of(&ends, program);
+    }
+    test.go();
+    for program in [&mut server, &mut client, &mut other] {
+        assert!(program.wait().success());
+    }
+    // The child has ended when its table is gone.
+    while !test.left().is_empty() {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
 fn a_child_that_outlives_its_parent_is_listed() {
     let test = Test::new();
     let server = ["listen", "pong", "3", "fork", "pong", "3", "say", "ready", "await", "go", "say", "done"];

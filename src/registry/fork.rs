@@ -40,13 +40,14 @@ pub(crate) fn hold(holders: &Holders) {
     mark(holders, SLOT.load(Ordering::Acquire));
 }
 
-/// Unmarks this process; true when nobody holds it any more.
-pub(crate) fn unhold(holders: &Holders) -> bool {
+/// Unmarks this process; true when nobody holds it any more. Dead ones do not count.
+pub(crate) fn unhold(arena: &Arena, holders: &Holders) -> bool {
     let slot = SLOT.load(Ordering::Acquire);
-    if slot != OVERFLOW {
-        unmark(holders, slot);
+    if slot == OVERFLOW {
+        return is_free(holders);
     }
-    is_free(holders)
+    unmark(holders, slot);
+    is_sole(arena, holders)
 }
 
 /// Whether this process is the only holder. Dead ones do not count.
@@ -100,6 +101,15 @@ pub(crate) fn leave(arena: &Arena) -> bool {
             || arena.leaving[slot / 64].load(Ordering::SeqCst) & 1 << (slot % 64) != 0
             || (number & CLAIMED == 0 && !kernel::lives(number))
     })
+}
+
+/// What `arena` says of a process of this number was said of the one that it was before `exec`: that one is gone.
+pub(crate) fn resign(arena: &Arena) {
+    /// No process has such a number (PID_MAX_LIMIT in the kernel).
+    const GONE: u32 = 1 << 30;
+    for word in &arena.processes {
+        let _ = word.compare_exchange(kernel::getpid(), GONE, Ordering::AcqRel, Ordering::Relaxed);
+    }
 }
 
 /// Frees what dead processes of the family held.

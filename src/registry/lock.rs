@@ -3,12 +3,14 @@
 //! Held for a copy or a change of lanes, never asleep. Recursive per thread, because a signal handler may
 //! use the socket that it interrupted; what the handler does is complete before the interrupted copy tries
 //! to publish, and publication notices (see `sockshim_ring::ring`). Recovered when its owner is dead. A taker
-//! waits a bounded time for an owner that is alive but does not run.
+//! waits a bounded time for an owner that is alive but does not run, and then goes on without it if it is stopped.
 
 use super::{arena, fork};
+use crate::error::Errno;
 use crate::sys::kernel;
+use crate::sys::restartable::{Area, Call};
 use core::cell::Cell;
-use sockshim_ring::lock::{OWNER, Word};
+use sockshim_ring::lock::{FIRM, OWNER, Word};
 
 thread_local! {
     /// This thread's number; 0: not asked yet. No destructor, so it works until the thread's very end.
@@ -67,7 +69,7 @@ impl Lock {
         self.take_after(|| {})
     }
 
-    /// The same; `interrupted` is called when it is taken from an owner that died in the middle of a change.
+    /// The same; `interrupted` is called when it is taken from an owner that died, in the middle of whatever it was.
     #[inline]
     pub(crate) fn take_after(&self, interrupted: impl FnOnce()) -> Taken {
         let me = thread();
@@ -85,23 +87,44 @@ impl Lock {
         }
     }
 
-    /// Takes the lock from an owner that lives but does not run (stopped by a signal). Only for a caller that
-    /// has made sure that what the owner was doing will fail when it goes on. False: the owner must not be
-    /// disturbed, or has let go.
+    /// What is in the word, if its owner lives but does not run: it is stopped by a signal or a debugger.
     #[cold]
-    pub(crate) fn step_around(&self, bell_is_out: impl FnOnce() -> bool) -> bool {
-        let owner = self.0.content();
-        kernel::is_stopped(owner & OWNER) && self.0.step_around(owner, thread(), bell_is_out)
+    pub(crate) fn stopped_owner(&self) -> Option<u32> {
+        let seen = self.0.content();
+        (seen & OWNER != 0 && seen & FIRM == 0 && kernel::is_stopped(seen & OWNER)).then_some(seen)
     }
 
-    /// See [`Word::firmly`].
-    pub(crate) fn firmly<T>(&self, change: impl FnOnce() -> T) -> Option<T> {
-        self.0.firmly(thread(), change)
+    /// Takes the lock from a stopped owner; `seen` is what was in the word. Only for a caller that has made sure that
+    /// what the owner was doing changes nothing when it goes on. Says whether the owner may owe somebody a bell. `None`:
+    /// it has let go.
+    #[cold]
+    pub(crate) fn step_around(&self, seen: u32) -> Option<bool> {
+        let owes = self.0.take_from(seen, thread())?;
+        // It may have gone on between the look and this, and be inside a call. Stopped again, it is not.
+        let owner = seen & OWNER;
+        while self.0.caller() == owner && !kernel::is_stopped(owner) && !is_dead(owner) {
+            kernel::nap(50);
+        }
+        Some(owes)
+    }
+
+    /// Makes a call that only the owner may make, with signals blocked; `None`, and no call: somebody has stepped
+    /// around us.
+    pub(crate) fn call(&self, call: &Call) -> Option<Result<usize, Errno>> {
+        match Area::own() {
+            Some(area) => self.0.owning(thread(), |word, value| call.make_while(area, word, value)),
+            None => self.0.firmly(thread(), || call.make()),
+        }
     }
 
     /// See [`Word::ringing`].
-    pub(crate) fn ringing<T>(&self, count: impl FnOnce() -> bool, send: impl FnOnce() -> T) -> Option<T> {
-        self.0.ringing(thread(), count, send)
+    pub(crate) fn ringing(&self) -> bool {
+        self.0.ringing(thread())
+    }
+
+    /// See [`Word::rung`].
+    pub(crate) fn rung(&self) -> bool {
+        self.0.rung(thread())
     }
 
     #[cold]
@@ -118,11 +141,12 @@ impl Lock {
             match self.0.take(me) {
                 Ok(()) => return Taken::Ours,
                 Err(owner) if kernel::ticks().wrapping_sub(start) > PATIENCE => {
-                    let robbed = if is_dead(owner & OWNER) { self.0.rob(owner, me) } else { None };
-                    if robbed == Some(true) {
-                        interrupted();
+                    let robbed = if is_dead(owner & OWNER) { self.0.take_from(owner, me) } else { None };
+                    if robbed.is_none() {
+                        return Taken::Not;
                     }
-                    return if robbed.is_some() { Taken::Ours } else { Taken::Not };
+                    interrupted();
+                    return Taken::Ours;
                 }
                 Err(_) => {}
             }
@@ -139,7 +163,7 @@ impl Lock {
 mod tests {
     use super::*;
     use core::sync::atomic::{AtomicU32, Ordering};
-    use sockshim_ring::lock::{FIRM, RINGING};
+    use sockshim_ring::lock::RINGING;
     use std::sync::mpsc;
 
     /// The number of a thread that has ended.
@@ -185,13 +209,13 @@ mod tests {
     }
 
     #[test]
-    fn who_robs_the_dead_hears_what_they_were_doing() {
+    fn who_robs_the_dead_hears_of_it() {
         let dead = dead_thread();
-        for (mark, expected) in [(0, false), (FIRM, true), (RINGING, true)] {
+        for mark in [0, FIRM, RINGING] {
             let lock = Lock(Word::new(dead | mark));
             let mut interrupted = false;
             assert_eq!(lock.take_after(|| interrupted = true), Taken::Ours);
-            assert_eq!(interrupted, expected);
+            assert!(interrupted);
             assert_eq!(lock.0.content(), thread());
         }
         // A word that no owner can have written.
@@ -199,14 +223,20 @@ mod tests {
     }
 
     #[test]
-    fn a_bell_is_sent_when_it_was_counted() {
+    fn only_the_owner_makes_its_calls() {
+        let (one, other) = std::os::unix::net::UnixStream::pair().expect("a pair");
+        let send = Call::send(std::os::fd::AsRawFd::as_raw_fd(&one), b"x", 0);
+        crate::sys::restartable::start();
         let lock = Lock(Word::new(0));
-        assert_eq!(lock.ringing(|| true, || 1), None, "not the owner");
+        assert_eq!(lock.call(&send), None);
         let taken = lock.take();
-        assert_eq!(lock.ringing(|| true, || lock.0.content()), Some(thread() | RINGING));
-        assert_eq!(lock.ringing(|| false, || unreachable!("not counted")), None::<()>);
+        assert_eq!(lock.call(&send), Some(Ok(1)));
+        assert!(lock.ringing() && !lock.ringing());
+        assert_eq!(lock.call(&send), Some(Ok(1)));
+        assert!(lock.rung() && !lock.rung());
         lock.release(taken);
-        assert_eq!(lock.0.content(), 0);
+        assert_eq!((lock.0.content(), lock.0.caller()), (0, 0));
+        drop(other);
     }
 
     #[test]

@@ -38,6 +38,7 @@ mod pointers;
 mod poll;
 mod signals;
 mod standard;
+mod stops;
 mod stream;
 mod successors;
 mod threads;
@@ -81,4 +82,5 @@ const AREAS: &[(&str, &[Case])] = &[
     ("masks", masks::CASES),
     ("standard", standard::CASES),
     ("bulk", bulk::CASES),
+    ("stops", stops::CASES),
 ];
