@@ -1,8 +1,10 @@
 //! A question, before it is asked.
 
 use crate::crew::{Placement, Plan};
-use crate::results::Measure;
+use crate::results::{Measure, Row};
+use crate::run::Run;
 use crate::way::Way;
+use crate::{Trouble, contest, net};
 
 /// What is measured, how, and by which ways of running it.
 #[derive(Clone, Debug)]
@@ -114,6 +116,20 @@ impl Question {
     pub(crate) fn effort(mut self, effort: Effort) -> Self {
         self.effort = effort;
         self
+    }
+
+    /// As it is where there are two cores. On one, a ring that spins makes no sense.
+    pub(crate) fn where_there_are_cores(mut self) -> Self {
+        if net::processors().len() < 2 {
+            self.plan.placement = Placement::OneCore;
+            self.ways.retain(|way| !way.is_ring());
+        }
+        self
+    }
+
+    /// Puts it, with as many rounds as it needs.
+    pub fn ask(&self, run: &Run) -> Result<Row, Trouble> {
+        contest::ask(run, self)
     }
 
     /// Not part of a rough idea.
