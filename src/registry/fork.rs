@@ -5,8 +5,8 @@
 //! is known by its slot, where its parent has noted what it is called here, and it takes nobody for dead.
 
 use super::arena::{self, Arena, CLAIMED, PROCESSES};
-use super::{lock, socket};
-use crate::sys::kernel;
+use super::socket;
+use crate::sys::{kernel, thread};
 use core::cell::Cell;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use sockshim_ring::lock::OWNER;
@@ -199,7 +199,7 @@ extern "C" fn prepare() {
 extern "C" fn parent() {}
 
 extern "C" fn child() {
-    lock::forget_thread();
+    thread::forget_number();
     // A parent in the same namespace has a number in it, and so has whoever has adopted its children.
     if kernel::getppid() == 0 {
         ALIEN.store(true, Ordering::Relaxed);

@@ -24,6 +24,9 @@ fn ask(run: &Run, groups: &[&Group], json: bool) -> Result<ExitCode, Failure> {
     let mut out = io::stdout().lock();
     let (mut rows, mut failed) = (Vec::new(), 0);
     if !json {
+        for (name, value) in std::env::vars().filter(|(name, _)| name.starts_with("SOCKSHIM_")) {
+            writeln!(out, "with {name}={value}")?;
+        }
         write!(out, "{}", table::header())?;
     }
     for group in groups {
