@@ -18,7 +18,8 @@ help:
 	@echo 'make loom      model-check the ring, the sleepers and the lanes; two minutes'
 	@echo 'make fuzz     fuzz each parser for a minute; needs a nightly toolchain and cargo-fuzz'
 	@echo 'make check     formatting, lints and documentation, as reviewers see them'
-	@echo 'make bench     measure against libc sockets; BENCH_QUICK=1 for a rough idea'
+	@echo 'make bench     measure everything, and write docs/benchmarks.md; BENCH_QUICK=1 for a rough idea'
+	@echo 'make criterion whether a change made a difference, with the same questions'
 	@echo 'make build     the command and libsockshim.so, in $(RELEASE)'
 	@echo 'make programs  test real programs, and write the table of them in README.md'
 	@echo 'make header    regenerate include/sockshim.h'
@@ -36,7 +37,7 @@ test:
 	@.ci/count $(CARGO) test --no-fail-fast
 
 # The second stage: tests of these suites that say #[ignore = "slow: make test-slow"].
-SLOW := programs
+SLOW := bench programs
 test-slow:
 	@.ci/count $(CARGO) test --no-fail-fast $(addprefix --test ,$(SLOW)) -- --ignored
 
@@ -55,16 +56,24 @@ check:
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps
 
-MEASURE = $(CARGO) bench --profile measure --package sockshim
-QUESTIONS := pingpong messages epoll_idle host_path connect upgrade passthrough
-
-# Every question put to the library of the release build, then the tables; BENCH_QUICK=1 for a rough idea.
-bench: export BENCH_LIBRARY = $(RELEASE)/libsockshim.so
+# All questions, and the programs that are installed; then docs/benchmarks.md and its plots. BENCH_QUICK=1 for a
+# rough idea, BENCH_QUESTIONS='pingpong epoll' for a part of it (the answers to the others are kept).
+BENCH_QUESTIONS ?= all
+ANSWERS := $(TARGET)/sockshim-bench
 bench: build
-	$(MEASURE) --no-run $(addprefix --bench ,$(QUESTIONS) report)
-	rm -f $(TARGET)/sockshim-bench.json
-	for question in $(QUESTIONS); do $(MEASURE) --bench $$question || exit; done
-	$(MEASURE) --bench report
+	mkdir -p $(ANSWERS)
+	$(CARGO) bench --profile dev --package sockshim --bench report --no-run
+	$(RELEASE)/sockshim bench $(if $(filter 1,$(BENCH_QUICK)),--quick) --json $(BENCH_QUESTIONS) \
+	    > $(ANSWERS)/new.json || test $$? = 1 # some have no answer, which it has said
+	mv $(ANSWERS)/new.json $(ANSWERS)/$(if $(filter all,$(BENCH_QUESTIONS)),0-all,1-$(firstword $(BENCH_QUESTIONS))).json
+	$(if $(filter all,$(BENCH_QUESTIONS)),rm -f $(ANSWERS)/1-*.json)
+	$(CARGO) bench --profile dev --package sockshim --bench report -- $(ANSWERS)/*.json
+
+# Criterion keeps what it measured, and says whether a change made a difference.
+CRITERION := pingpong messages epoll_idle host_path connect passthrough upgrade
+criterion: export BENCH_LIBRARY = $(RELEASE)/libsockshim.so
+criterion: build
+	$(CARGO) bench --profile measure --package sockshim $(addprefix --bench ,$(CRITERION))
 
 programs:
 	SOCKSHIM_BLESS=1 $(CARGO) test --test programs -- --include-ignored --skip cpython
@@ -82,4 +91,4 @@ install: build
 	    -e 's|@VERSION@|$(VERSION)|' sockshim.pc.in > $(DESTDIR)$(LIBDIR)/pkgconfig/sockshim.pc
 	chmod 644 $(DESTDIR)$(LIBDIR)/pkgconfig/sockshim.pc
 
-.PHONY: fuzz help build demo test test-slow loom check bench programs header install
+.PHONY: fuzz help build demo test test-slow loom check bench criterion programs header install

@@ -84,7 +84,7 @@ pub extern "C" fn sockshim_start() {
     start::start();
 }
 
-/// Runs once when the process exits, after the program's own destructors; not after `_exit` or a signal.
+/// Runs once when the process exits, after the program's own destructors; not after a signal.
 pub extern "C" fn sockshim_finish() {
     start::finish();
 }

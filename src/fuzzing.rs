@@ -178,7 +178,7 @@ fn talk_over(base: *mut u8, bytes: &[u8], begins_well: bool) {
     }
     table::set_host(fd);
     end::leave(fd, socket, true);
-    fork::unhold(&entry.holders);
+    fork::unhold(arena(), &entry.holders);
     arena().free_socket(socket.slot, socket.generation);
 }
 

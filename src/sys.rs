@@ -7,4 +7,5 @@ pub(crate) mod folder;
 pub(crate) mod kernel;
 pub(crate) mod raw;
 pub(crate) mod real;
+pub(crate) mod restartable;
 pub(crate) mod thread;

@@ -78,7 +78,8 @@ const PLAIN: &str = "
     epoll_create epoll_create1 epoll_ctl epoll_wait epoll_pwait epoll_pwait2
     dup dup2 dup3 fcntl fcntl64 ioctl close_range closefrom
     fork vfork execve execv execvp execvpe execl execlp execle fexecve posix_spawn posix_spawnp
-    fdopen freopen freopen64 dprintf vdprintf fclose fcloseall daemon login_tty forkpty
+    fdopen freopen freopen64 dprintf vdprintf fclose fcloseall
+    system popen pclose daemon login_tty forkpty _exit _Exit
     syscall prctl
     open open64 openat openat64 creat creat64 pipe pipe2 eventfd timerfd_create signalfd memfd_create
     inotify_init inotify_init1

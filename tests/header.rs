@@ -146,6 +146,7 @@ const LIBC: &str = "
 #include <sockshim.h>
 #include <fcntl.h>
 #include <pty.h>
+#include <stdlib.h>
 #include <sys/eventfd.h>
 #include <sys/inotify.h>
 #include <sys/mman.h>

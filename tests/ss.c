@@ -9,6 +9,7 @@
  *   pong N        N times: read a byte, write a byte
  *   await FILE    wait until a file exists
  *   fork          go on in a child; the parent exits at once
+ *   anew          go on in a child; the parent executes itself anew, with the words after "then"
  *   exit          end without closing
  *   dup           go on with another number, and close the first
  *   say WORD      print a line
@@ -109,7 +110,19 @@ int main(int count, char **words)
                 return 0;
             continue;
         }
-        if (strcmp(word, "exit") == 0)
+        if (strcmp(word, "anew") == 0) {
+            pid_t child = fork();
+            check(child >= 0, "fork");
+            if (child > 0) {
+                close(fd);
+                while (strcmp(words[at], "then") != 0)
+                    at++;
+                execv(words[0], words + at);
+                check(0, "execv");
+            }
+            continue;
+        }
+        if (strcmp(word, "exit") == 0 || strcmp(word, "then") == 0)
             return 0;
         if (strcmp(word, "dup") == 0) {
             int other = dup(fd);

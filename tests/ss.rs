@@ -130,6 +130,38 @@ fn a_connection_that_is_not_decided_yet_has_its_addresses_too() {
 }
 
 #[test]
+fn a_child_of_a_process_that_has_executed_itself_anew_is_listed() {
+    let test = Test::new();
+    let child = ["pong", "3", "say", "ready", "await", "go"];
+    let again = ["then", "listen", "pong", "3", "say", "ready", "await", "go"];
+    let server = [&["listen", "pong", "3", "anew"][..], &child, &again].concat();
+    let (mut server, mut client, _) = test.pair(Mode::AtOnce, Mode::AtOnce, &server, |port| {
+        ["connect", port, "ping", "6", "say", "ready", "await", "go"].map(str::to_owned).into()
+    });
+    says_ready(&mut client);
+    let port = server.until("listens again", |end| {
+        let lines: Vec<_> =
+            end.stdout().lines().filter_map(|line| Some(line.split_once("port ")?.1.to_owned())).collect();
+        lines.get(1).cloned()
+    });
+    let mut other = test.start(Mode::AtOnce, &["connect", &port, "ping", "3", "say", "ready", "await", "go"]);
+    says_ready(&mut other);
+    let ends = test.json();
+    assert_eq!(ends.iter().filter(|end| end["path"] == "pipe").count(), 4, "{ends:?}");
+    for program in [&server, &client, &other] {
+        of(&ends, program);
+    }
+    test.go();
+    for program in [&mut server, &mut client, &mut other] {
+        assert!(program.wait().success());
+    }
+    // The child has ended when its table is gone.
+    while !test.left().is_empty() {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
 fn a_child_that_outlives_its_parent_is_listed() {
     let test = Test::new();
     let server = ["listen", "pong", "3", "fork", "pong", "3", "say", "ready", "await", "go", "say", "done"];
@@ -213,7 +245,7 @@ fn damaged_tables_are_passed_over() {
     let test = Test::new();
     let mut program = test.start(Mode::AtOnce, &["say", "ready", "await", "go"]);
     says_ready(&mut program);
-    let table = test.rendezvous.join(format!("table2-{}", program.pid()));
+    let table = test.rendezvous.join(format!("table3-{}", program.pid()));
     let size = fs::metadata(&table).unwrap().len();
     // As long as a writer has them open they are not taken for left-overs.
     let damaged: Vec<fs::File> =
@@ -221,23 +253,23 @@ fn damaged_tables_are_passed_over() {
             .iter()
             .enumerate()
             .map(|(number, bytes)| {
-                let path = test.rendezvous.join(format!("table2-{number}"));
+                let path = test.rendezvous.join(format!("table3-{number}"));
                 fs::write(&path, bytes).unwrap();
                 let file = fs::File::options().write(true).open(&path).unwrap();
                 file.set_len(if number == 1 { 100 } else { size }).unwrap();
                 file
             })
             .collect();
-    std::os::unix::fs::symlink(&table, test.rendezvous.join("table2-9")).unwrap();
-    fs::create_dir(test.rendezvous.join("table2-8")).unwrap();
+    std::os::unix::fs::symlink(&table, test.rendezvous.join("table3-9")).unwrap();
+    fs::create_dir(test.rendezvous.join("table3-8")).unwrap();
     assert_eq!(test.ss(&["--json"]), "[]\n");
     drop(damaged);
     test.go();
     program.success();
     assert_eq!(test.ss(&["--json"]), "[]\n");
-    assert_eq!(test.left(), ["table2-8", "table2-9"]);
-    fs::remove_dir(test.rendezvous.join("table2-8")).unwrap();
-    fs::remove_file(test.rendezvous.join("table2-9")).unwrap();
+    assert_eq!(test.left(), ["table3-8", "table3-9"]);
+    fs::remove_dir(test.rendezvous.join("table3-8")).unwrap();
+    fs::remove_file(test.rendezvous.join("table3-9")).unwrap();
 }
 
 #[test]

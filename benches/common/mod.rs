@@ -1,94 +1,72 @@
-//! What the benches share. A bench starts itself again as worker processes, with and without sockshim
-//! preloaded; the workers do rounds of operations on request, all ways in turn, and tell time and CPU time.
+//! Criterion asks the questions of `sockshim bench`, and keeps the answers: it tells whether a change of the code
+//! made a difference. The measuring itself is crates/bench's.
 
-#![allow(dead_code, reason = "every bench uses a part of it")]
-
-pub(crate) mod contest;
-pub(crate) mod net;
-pub(crate) mod probe;
-pub(crate) mod results;
-pub(crate) mod short;
-pub(crate) mod worker;
-
-use criterion::Criterion;
-use results::Results;
-use std::sync::Mutex;
+use criterion::{BenchmarkId, Criterion, Throughput};
+use sockshim_bench::contest::Contest;
+use sockshim_bench::question::Question;
+use sockshim_bench::questions::GROUPS;
+use sockshim_bench::results::Measure;
+use sockshim_bench::run::Run;
+use std::path::PathBuf;
 use std::time::Duration;
 
-/// One way to run the processes of a contest.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Way {
-    pub(crate) name: &'static str,
-    pub(crate) server: Under,
-    pub(crate) client: Under,
-}
-
-/// What a process runs on: the C library alone, or sockshim with these variables set.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Under {
-    Libc,
-    Sockshim(&'static [(&'static str, &'static str)]),
-}
-
-impl Way {
-    /// The C library alone; the first way of every contest, and what the others are compared with.
-    pub(crate) const LIBC: Self = Self::both("libc", Under::Libc);
-    /// Both ends preloaded, nothing else set.
-    pub(crate) const SOCKSHIM: Self = Self::both("sockshim", Under::Sockshim(&[]));
-    /// Both ends preloaded, and told to leave every connection with the kernel.
-    pub(crate) const HOST: Self = Self::both("path=host", Under::Sockshim(&[("SOCKSHIM_PATH", "host")]));
-    pub(crate) const SERVER_ONLY: Self =
-        Self { name: "server only", server: Under::Sockshim(&[]), client: Under::Libc };
-    pub(crate) const CLIENT_ONLY: Self =
-        Self { name: "client only", server: Under::Libc, client: Under::Sockshim(&[]) };
-
-    pub(crate) const fn both(name: &'static str, under: Under) -> Self {
-        Self { name, server: under, client: under }
+/// `main` of a bench: asks the questions of these groups.
+pub(crate) fn ask(groups: &[&str]) {
+    if sockshim_bench::work_if_asked() {
+        return;
     }
+    let run = Run::new(&library(), quick()).unwrap_or_else(|trouble| panic!("{trouble}"));
+    run.clean_up_when_interrupted();
+    let mut criterion = config().configure_from_args();
+    for group in GROUPS.iter().filter(|group| groups.contains(&group.name)) {
+        for question in group.questions(run.quick) {
+            put(&mut criterion, &run, &question);
+        }
+    }
+    criterion.final_summary();
 }
 
-/// `BENCH_QUICK=1`: rough figures within two minutes.
-pub(crate) fn quick() -> bool {
+/// Every sample of one way is accompanied by one of each other way.
+fn put(criterion: &mut Criterion, run: &Run, question: &Question) {
+    let mut contest = None;
+    let mut group = criterion.benchmark_group(question.group);
+    if let Measure::Throughput(bytes) = question.measure {
+        group.throughput(Throughput::Bytes(bytes));
+    }
+    for (index, way) in question.ways.iter().enumerate() {
+        group.bench_function(BenchmarkId::new(way.name, &question.row), |bencher| {
+            bencher.iter_custom(|count| {
+                // Started by the first that criterion's filter lets through.
+                let contest: &mut Contest = contest.get_or_insert_with(|| {
+                    Contest::start(run, question).unwrap_or_else(|trouble| panic!("{trouble}"))
+                });
+                let ns = contest.round_of(index, count).unwrap_or_else(|trouble| panic!("{trouble}"));
+                Duration::from_nanos(ns as u64)
+            });
+        });
+    }
+    group.finish();
+}
+
+/// `BENCH_LIBRARY`, or the one that Cargo builds beside the bench.
+fn library() -> PathBuf {
+    std::env::var_os("BENCH_LIBRARY").map_or_else(
+        || std::env::current_exe().expect("a running program").with_file_name("libsockshim.so"),
+        PathBuf::from,
+    )
+}
+
+/// `BENCH_QUICK=1`: rough figures.
+fn quick() -> bool {
     std::env::var_os("BENCH_QUICK").is_some_and(|value| value == "1")
 }
 
-/// Criterion's settings. Every sample of one way is accompanied by one of each other way, so a run takes
-/// longer than it says here.
-pub(crate) fn config() -> Criterion {
-    let (samples, warm_up) = if quick() { (10, 60) } else { (25, 200) };
+fn config() -> Criterion {
+    let (samples, warm_up, measurement) = if quick() { (10, 60, 300) } else { (25, 200, 1250) };
     Criterion::default()
         .sample_size(samples)
         .warm_up_time(Duration::from_millis(warm_up))
-        .measurement_time(measurement_time())
+        .measurement_time(Duration::from_millis(measurement))
         .nresamples(5_000)
         .without_plots()
-}
-
-fn measurement_time() -> Duration {
-    Duration::from_millis(if quick() { 300 } else { 1250 })
-}
-
-/// The answers of this bench so far.
-static RESULTS: Mutex<Option<Results>> = Mutex::new(None);
-
-/// `main` of a bench: a worker when it was started as one, else all groups.
-pub(crate) fn run(work: fn(&worker::Job), groups: fn()) {
-    if let Some(job) = worker::Job::of_this_process() {
-        return if job.is("probe") { probe::measure() } else { work(&job) };
-    }
-    let before = probe::placement();
-    *RESULTS.lock().unwrap() = Some(Results::load());
-    groups();
-    Criterion::default().configure_from_args().final_summary();
-    let mut results = RESULTS.lock().unwrap().take().expect("stored above");
-    results.placements.extend([before, probe::placement()].into_iter().flatten());
-    results.store();
-    worker::remove_rendezvous();
-}
-
-/// Adds the answer to one question.
-fn record(row: results::Row) {
-    if let Some(results) = RESULTS.lock().unwrap().as_mut() {
-        results.add(row);
-    }
 }

@@ -1,11 +1,11 @@
 //! Where and how the figures were taken.
 
-use crate::common::probe::FAR;
-use crate::common::results::Results;
+use sockshim_bench::probe::FAR;
+use sockshim_bench::results::Row;
 use std::fmt::Write as _;
 use std::fs;
 
-pub(crate) fn describe(results: &Results) -> String {
+pub(crate) fn describe(rows: &[Row]) -> String {
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let cpu_facts = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpu_facts
@@ -15,7 +15,7 @@ pub(crate) fn describe(results: &Results) -> String {
         .map_or("unknown", |(_, model)| model);
     let virtual_machine = if cpu_facts.contains(" hypervisor") { ", a virtual machine" } else { "" };
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let quick = results.rows.iter().any(|row| row.quick);
+    let quick = rows.iter().any(|row| row.quick);
 
     let mut text = String::new();
     let _ = writeln!(text, "Command: `{}make bench`.", if quick { "BENCH_QUICK=1 " } else { "" });
@@ -27,22 +27,19 @@ pub(crate) fn describe(results: &Results) -> String {
     if !settings.is_empty() {
         let _ = writeln!(text, "Settings: {}.", settings.join(", "));
     }
-    let _ = writeln!(text, "{}", placement(&results.placements));
+    let _ = writeln!(text, "{}", placement(rows));
     text
 }
 
-fn placement(probes: &[f64]) -> String {
-    let fold = |pick: fn(f64, f64) -> f64| probes.iter().copied().reduce(pick);
-    let (Some(least), Some(most)) = (fold(f64::min), fold(f64::max)) else {
+fn placement(rows: &[Row]) -> String {
+    let probes = || rows.iter().filter_map(|row| row.probes).flatten();
+    let (Some(least), Some(most)) = (probes().reduce(f64::min), probes().reduce(f64::max)) else {
         return "Placement: one core.".to_owned();
     };
-    let kind = match (least >= FAR, most >= FAR) {
-        (false, false) => "near",
-        (true, true) => "far",
-        _ => "now near, now far: compare nothing across rows",
-    };
+    let far = probes().filter(|&probe| probe >= FAR).count();
     format!(
-        "Placement: a bare round trip through a shared cache line between the two outer cores, looked at before \
-         and after each bench, took {least:.0} to {most:.0} ns ({kind})."
+        "Placement: a bare round trip through a shared cache line between the first and the last core, looked at \
+         before and after each row, took {least:.0} to {most:.0} ns; {far} of {} were far ({FAR:.0} ns or more).",
+        probes().count()
     )
 }

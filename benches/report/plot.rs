@@ -1,127 +1,254 @@
-//! The plot: time per operation of libc and sockshim side by side, and below it the price of a short life.
+//! The plots: a line per way over what a group's rows vary, and bars for programs.
 
-use super::table::sections;
-use crate::common::results::{Results, Row};
 use plotters::coord::ranged1d::{IntoSegmentedCoord as _, SegmentValue};
 use plotters::prelude::*;
+use sockshim_bench::results::{Entrant, Measure, Row};
 use std::path::Path;
 
-const LIBC: RGBColor = RGBColor(150, 150, 150);
-const SOCKSHIM: RGBColor = RGBColor(30, 110, 190);
-const LINES: [RGBColor; 9] = [
-    RGBColor(30, 110, 190),
-    RGBColor(0, 0, 0),
-    RGBColor(200, 60, 50),
-    RGBColor(230, 140, 30),
-    RGBColor(200, 180, 20),
-    RGBColor(110, 170, 50),
-    RGBColor(40, 150, 130),
-    RGBColor(130, 90, 180),
-    RGBColor(200, 90, 160),
-];
-
-type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
-type Outcome = Result<(), Box<dyn std::error::Error>>;
-
-pub(crate) fn draw(results: &Results, file: &Path) {
-    let sections = sections(results);
-    let (many, few): (Vec<_>, Vec<_>) = sections.iter().partition(|(_, rows)| rows[0].entrants.len() > 6);
-    let bars: Vec<(String, &Row)> = few
-        .iter()
-        .flat_map(|(title, rows)| rows.iter().map(move |row| (format!("{title}: {}", row.row), *row)))
-        .collect();
-    let height = 110 + 24 * bars.len() as u32;
-    let root = SVGBackend::new(file, (1000, height + 400 * many.len() as u32)).into_drawing_area();
-    root.fill(&WHITE).unwrap();
-    let (upper, mut lower) = root.split_vertically(height);
-    times(&upper, &bars).unwrap();
-    for (title, rows) in many {
-        let (part, rest) = lower.split_vertically(400);
-        lives(&part, title, rows).unwrap();
-        lower = rest;
-    }
-    root.present().unwrap();
+/// A drawn plot.
+pub(crate) struct Plot {
+    pub(crate) group: &'static str,
+    pub(crate) title: &'static str,
+    pub(crate) file: String,
 }
 
-/// Two bars per question, on a logarithmic axis.
-fn times(area: &Area<'_>, bars: &[(String, &Row)]) -> Outcome {
-    if bars.is_empty() {
-        return Ok(());
+/// Draws what there are rows for into files of `folder`.
+pub(crate) fn draw(rows: &[Row], folder: &Path) -> Result<Vec<Plot>, String> {
+    std::fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    let mut plots = Vec::new();
+    for curve in &CURVES {
+        let points: Vec<(f64, &Row)> = rows
+            .iter()
+            .filter(|row| row.group == curve.group)
+            .filter_map(|row| Some((number(&row.row)?, row)))
+            .collect();
+        if points.len() > 1 {
+            let file = format!("{}.svg", curve.group);
+            curve.draw(&points, &folder.join(&file)).map_err(|error| format!("{file}: {error}"))?;
+            plots.push(Plot { group: curve.group, title: curve.title, file });
+        }
     }
-    let all = || bars.iter().flat_map(|(_, row)| row.entrants[..2].iter().map(|entrant| entrant.ns.median));
-    let least = 10_f64.powf((all().fold(f64::MAX, f64::min) / 1.5).log10().floor());
-    let most = all().fold(0.0, f64::max) * 1.5;
-    let count = bars.len() as i32;
-    let mut chart = ChartBuilder::on(area)
-        .caption("Time per operation, shorter is better", ("sans-serif", 20))
+    let programs: Vec<_> = rows.iter().filter(|row| PROGRAMS.contains(&row.group.as_str())).collect();
+    if let Some(first) = programs.first() {
+        let group = PROGRAMS.into_iter().find(|&name| name == first.group).unwrap_or(PROGRAMS[0]);
+        let file = "programs.svg".to_owned();
+        bars(&programs, &folder.join(&file)).map_err(|error| format!("{file}: {error}"))?;
+        plots.push(Plot { group, title: "Programs, times libc", file });
+    }
+    Ok(plots)
+}
+
+/// Programs that others wrote, in one plot.
+const PROGRAMS: [&str; 8] =
+    ["redis", "nginx", "memcached", "postgres", "sockperf", "iperf3", "python", "ssh"];
+
+type Outcome = Result<(), Box<dyn std::error::Error>>;
+
+/// A plot with a line per way.
+struct Curve {
+    group: &'static str,
+    title: &'static str,
+    x: &'static str,
+    y: &'static str,
+    of: fn(&Row, &Entrant) -> f64,
+}
+
+const CURVES: [Curve; 7] = [
+    Curve {
+        group: "pingpong",
+        title: "There and back, two cores",
+        x: "bytes in the message (logarithmic)",
+        y: "microseconds per round trip (logarithmic)",
+        of: |_, entrant| entrant.figure.median / 1e3,
+    },
+    Curve {
+        group: "messages",
+        title: "Messages one way, two cores",
+        x: "bytes in the message (logarithmic)",
+        y: "million messages per second (logarithmic)",
+        of: |_, entrant| 1e3 / entrant.figure.median,
+    },
+    Curve {
+        group: "stream",
+        title: "Writes one way, two cores",
+        x: "bytes in the write (logarithmic)",
+        y: "GB per second (logarithmic)",
+        of: |row, entrant| bytes(row) / entrant.figure.median,
+    },
+    Curve {
+        group: "connections",
+        title: "Requests of 64 B, epoll at both ends, two cores",
+        x: "connections (logarithmic)",
+        y: "thousand requests per second (logarithmic)",
+        of: |_, entrant| 1e6 / entrant.figure.median,
+    },
+    Curve {
+        group: "epoll",
+        title: "64 B there and back, server in epoll_wait, two cores",
+        x: "idle connections in the set (logarithmic)",
+        y: "microseconds per round trip (logarithmic)",
+        of: |_, entrant| entrant.figure.median / 1e3,
+    },
+    Curve {
+        group: "upgrade",
+        title: "Time per connection; lines by SOCKSHIM_UPGRADE_AFTER",
+        x: "round trips of 64 bytes in the connection (logarithmic)",
+        y: "times libc's time (logarithmic)",
+        of: |_, entrant| 1.0 / entrant.to_libc.median,
+    },
+    Curve {
+        group: "upgrade-two-cores",
+        title: "Time per connection on two cores; lines by SOCKSHIM_UPGRADE_AFTER",
+        x: "round trips of 64 bytes in the connection (logarithmic)",
+        y: "times libc's time (logarithmic)",
+        of: |_, entrant| 1.0 / entrant.to_libc.median,
+    },
+];
+
+impl Curve {
+    fn draw(&self, points: &[(f64, &Row)], file: &Path) -> Outcome {
+        let root = SVGBackend::new(file, (WIDTH, 420)).into_drawing_area();
+        root.fill(&WHITE)?;
+        let series = self.series(points);
+        let values = || series.iter().flat_map(|(_, line)| line.iter().map(|point| point.1));
+        let (least, most) = (values().fold(f64::MAX, f64::min), values().fold(0.0, f64::max));
+        let xs = || points.iter().map(|point| point.0);
+        let (first, last) = (xs().fold(f64::MAX, f64::min), xs().fold(0.0, f64::max));
+        let mut chart = ChartBuilder::on(&root)
+            .caption(self.title, ("sans-serif", 18))
+            .margin(MARGIN)
+            .margin_right(LEGEND)
+            .x_label_area_size(45)
+            .y_label_area_size(LABELS)
+            .build_cartesian_2d((first..last).log_scale().base(2.0), (least / 1.3..most * 1.3).log_scale())?;
+        chart
+            .configure_mesh()
+            .max_light_lines(0)
+            .x_desc(self.x)
+            .y_desc(self.y)
+            .x_label_formatter(&|x| format!("{x:.0}"))
+            .y_label_formatter(&|y| short(*y))
+            .label_style(("sans-serif", 12))
+            .axis_desc_style(("sans-serif", 14))
+            .draw()?;
+        for (index, (name, line)) in series.iter().enumerate() {
+            let color = COLORS[index % COLORS.len()];
+            chart
+                .draw_series(LineSeries::new(line.iter().copied(), color.stroke_width(2)))?
+                .label(name)
+                .legend(move |(x, y)| PathElement::new([(x, y), (x + 15, y)], color.stroke_width(2)));
+            chart.draw_series(line.iter().map(|&point| Circle::new(point, 3, color.filled())))?;
+        }
+        // Beside the lines, not on them.
+        let beside = WIDTH.saturating_sub(MARGIN + LABELS + LEGEND).cast_signed() + 10;
+        chart.configure_series_labels().position(SeriesLabelPosition::Coordinate(beside, 10)).draw()?;
+        root.present()?;
+        Ok(())
+    }
+
+    /// By name, the best of the raw rings as one.
+    fn series(&self, points: &[(f64, &Row)]) -> Vec<(String, Vec<(f64, f64)>)> {
+        let names =
+            points[0].1.entrants.iter().filter(|entrant| !entrant.is_ring()).map(|entrant| &entrant.name);
+        let mut series: Vec<_> = names
+            .map(|name| {
+                let line =
+                    points.iter().filter_map(|&(x, row)| Some((x, (self.of)(row, row.entrant(name)?))));
+                (name.clone(), line.collect())
+            })
+            .collect();
+        let limit: Vec<_> =
+            points.iter().filter_map(|&(x, row)| Some((x, (self.of)(row, row.ring()?)))).collect();
+        if !limit.is_empty() {
+            series.push(("raw ring".to_owned(), limit));
+        }
+        series
+    }
+}
+
+/// How many times as good as libc, a bar per program.
+fn bars(rows: &[&Row], file: &Path) -> Outcome {
+    let ratio = |row: &Row| row.entrant("sockshim").map_or(1.0, |entrant| entrant.to_libc.median);
+    let count = rows.len() as i32;
+    let most = rows.iter().map(|row| ratio(row)).fold(1.0, f64::max) * 1.2;
+    let root = SVGBackend::new(file, (900, 110 + 26 * rows.len() as u32)).into_drawing_area();
+    root.fill(&WHITE)?;
+    let mut chart = ChartBuilder::on(&root)
+        .caption("Programs on sockshim, both ends preloaded", ("sans-serif", 18))
         .margin(10)
         .x_label_area_size(45)
-        .y_label_area_size(330)
-        .build_cartesian_2d((least..most).log_scale(), (0..count - 1).into_segmented())?;
+        .y_label_area_size(320)
+        .build_cartesian_2d((0.5..most).log_scale(), (0..count - 1).into_segmented())?;
     let name = |value: &SegmentValue<i32>| match value {
-        SegmentValue::CenterOf(index) => {
-            bars.get((count - 1 - index) as usize).map_or(String::new(), |(name, _)| name.clone())
-        }
+        SegmentValue::CenterOf(index) => rows
+            .get((count - 1 - index) as usize)
+            .map_or(String::new(), |row| format!("{}: {}", row.group, row.row)),
         _ => String::new(),
     };
     chart
         .configure_mesh()
         .disable_y_mesh()
-        .y_labels(bars.len())
-        .x_desc("nanoseconds per operation (logarithmic)")
-        .y_desc("operation")
-        .x_label_formatter(&|ns| format!("{ns:.0}"))
+        .max_light_lines(0)
+        .y_labels(rows.len())
+        .x_desc("times as good as libc (logarithmic)")
+        .y_desc("program")
+        .x_label_formatter(&|x| short(*x))
         .y_label_formatter(&name)
         .label_style(("sans-serif", 12))
         .axis_desc_style(("sans-serif", 14))
         .draw()?;
-    for (which, color, label, margins) in [(0, LIBC, "libc", (3, 12)), (1, SOCKSHIM, "sockshim", (12, 3))] {
-        let series = bars.iter().enumerate().map(|(index, (_, row))| {
-            let place = SegmentValue::Exact(count - 1 - index as i32);
-            let end = SegmentValue::Exact(count - index as i32);
-            let corners = [(least, place), (row.entrants[which].ns.median, end)];
-            let mut bar = Rectangle::new(corners, color.filled());
-            bar.set_margin(margins.0, margins.1, 0, 0);
-            bar
-        });
-        chart
-            .draw_series(series)?
-            .label(label)
-            .legend(move |(x, y)| Rectangle::new([(x, y - 5), (x + 15, y + 5)], color.filled()));
-    }
-    chart.configure_series_labels().background_style(WHITE).border_style(BLACK).draw()?;
+    chart.draw_series(rows.iter().enumerate().map(|(index, row)| {
+        let place = SegmentValue::Exact(count - 1 - index as i32);
+        let end = SegmentValue::Exact(count - index as i32);
+        let mut bar = Rectangle::new([(1.0, place), (ratio(row), end)], COLORS[1].filled());
+        bar.set_margin(4, 4, 0, 0);
+        bar
+    }))?;
+    root.present()?;
     Ok(())
 }
 
-/// Time per connection relative to libc, by its length, a line per threshold.
-fn lives(area: &Area<'_>, title: &str, rows: &[&Row]) -> Outcome {
-    let point =
-        |row: &Row, way: usize| (row.row.parse::<f64>().unwrap_or(1.0), 1.0 / row.entrants[way].speed.median);
-    let ways = rows[0].entrants.len();
-    let most = rows.iter().flat_map(|row| (1..ways).map(|way| point(row, way).1)).fold(1.0, f64::max);
-    let trips = point(rows[0], 0).0..point(rows[rows.len() - 1], 0).0;
-    let mut chart = ChartBuilder::on(area)
-        .caption(format!("{title}; lines by SOCKSHIM_UPGRADE_AFTER"), ("sans-serif", 20))
-        .margin(10)
-        .x_label_area_size(45)
-        .y_label_area_size(60)
-        .build_cartesian_2d(trips.log_scale().base(2.0), 0.0..most * 1.05)?;
-    chart
-        .configure_mesh()
-        .max_light_lines(0)
-        .x_desc("round trips of 64 bytes in the connection (logarithmic)")
-        .y_desc("time, libc = 1")
-        .x_label_formatter(&|trips| format!("{trips:.0}"))
-        .label_style(("sans-serif", 12))
-        .axis_desc_style(("sans-serif", 14))
-        .draw()?;
-    for (way, color) in (1..ways).zip(LINES.into_iter().cycle()) {
-        let line = LineSeries::new(rows.iter().map(|row| point(row, way)), color.stroke_width(2));
-        chart
-            .draw_series(line)?
-            .label(&rows[0].entrants[way].name)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 15, y)], color.stroke_width(2)));
+/// What a row varies, when that is a number and nothing else: `64 KB`, `10 idle`, `16 connections`.
+fn number(row: &str) -> Option<f64> {
+    if row.contains(',') {
+        return None;
     }
-    chart.configure_series_labels().background_style(WHITE).border_style(BLACK).draw()?;
-    Ok(())
+    let (number, unit) = row.split_once(' ').unwrap_or((row, ""));
+    let scale = match unit {
+        "KB" => 1024.0,
+        "MB" => 1048576.0,
+        _ => 1.0,
+    };
+    Some(number.parse::<f64>().ok()? * scale)
 }
+
+/// Bytes of an operation.
+fn bytes(row: &Row) -> f64 {
+    match row.measure {
+        Measure::Throughput(bytes) => bytes as f64,
+        _ => number(&row.row).unwrap_or(0.0),
+    }
+}
+
+fn short(value: f64) -> String {
+    if value >= 1.0 { format!("{value:.0}") } else { format!("{value:.2}") }
+}
+
+const WIDTH: u32 = 900;
+const MARGIN: u32 = 10;
+/// For the names of the lines.
+const LEGEND: u32 = 130;
+/// For the numbers on the vertical axis.
+const LABELS: u32 = 65;
+
+const COLORS: [RGBColor; 9] = [
+    RGBColor(150, 150, 150),
+    RGBColor(30, 110, 190),
+    RGBColor(200, 60, 50),
+    RGBColor(230, 140, 30),
+    RGBColor(0, 0, 0),
+    RGBColor(110, 170, 50),
+    RGBColor(40, 150, 130),
+    RGBColor(130, 90, 180),
+    RGBColor(200, 90, 160),
+];

@@ -1,79 +1,76 @@
 //! The tables.
 
-use crate::common::results::{Entrant, Results, Row};
+use sockshim_bench::questions::GROUPS;
+use sockshim_bench::results::{Entrant, Measure, Row};
+use sockshim_bench::show;
 use std::fmt::Write as _;
 
 /// More ways than this, and a table has a column for each.
 const WIDE: usize = 6;
 
-/// Groups whose connections are expected on a pipe.
-const ON_PIPES: [&str; 3] = ["Round trips", "Messages one way", "64 B round trips, server in epoll_wait"];
-
-/// All tables, in the order of [`sections`].
-pub(crate) fn tables(results: &Results) -> String {
-    let mut text = String::new();
-    for (title, rows) in sections(results) {
-        let _ = writeln!(text, "### {title}\n");
-        text += &if rows[0].entrants.len() > WIDE { matrix(&rows) } else { list(&rows) };
-        text.push('\n');
-    }
-    text
+/// The rows of one group.
+pub(crate) struct Section<'a> {
+    pub(crate) title: String,
+    pub(crate) rows: Vec<&'a Row>,
 }
 
-/// The groups with their rows; groups that are not named here come last.
-pub(crate) fn sections(results: &Results) -> Vec<(&str, Vec<&Row>)> {
-    const ORDER: [&str; 6] = [
-        "Round trips",
-        "Messages one way",
-        "64 B round trips, server in epoll_wait",
-        "Without a pipe",
-        "Short connections",
-        "Calls on other descriptors",
-    ];
-    let mut sections: Vec<(&str, Vec<&Row>)> = Vec::new();
-    for row in &results.rows {
-        match sections.iter_mut().find(|(title, _)| *title == row.group) {
-            Some((_, rows)) => rows.push(row),
-            None => sections.push((&row.group, vec![row])),
-        }
-    }
-    sections.sort_by_key(|(title, _)| ORDER.iter().position(|known| known == title).unwrap_or(ORDER.len()));
-    sections
+/// In the order of the catalogue.
+pub(crate) fn sections(rows: &[Row]) -> Vec<Section<'_>> {
+    let groups = GROUPS.iter().map(|group| {
+        let title = format!("{}: {}", group.name, group.title);
+        Section { title, rows: rows.iter().filter(|row| row.group == group.name).collect() }
+    });
+    groups.filter(|section| !section.rows.is_empty()).collect()
+}
+
+pub(crate) fn of(section: &Section<'_>) -> String {
+    if section.rows[0].entrants.len() > WIDE { matrix(&section.rows) } else { list(&section.rows) }
 }
 
 /// One line per row and way.
 fn list(rows: &[&Row]) -> String {
-    let ways = rows.iter().any(|row| row.entrants.len() > 2);
+    let memory = rows[0].measure == Measure::Memory;
     let mut text = String::new();
-    let how = if ways { "| with " } else { "" };
+    let last = match rows[0].measure {
+        Measure::Call | Measure::Memory => "more than libc",
+        _ => "times libc",
+    };
     let _ = writeln!(
         text,
-        "| {} {how}| libc | sockshim | libc/sockshim (quartiles) | CPU, libc | CPU, sockshim |",
-        if rows[0].bytes.is_some() { "size" } else { "" }
+        "| | libc | CPU | sockshim | CPU | raw ring | CPU | {last} (quartiles) | times the ring | cores |"
     );
-    let _ = writeln!(text, "|---|{}---|---|---|---|---|", if ways { "---|" } else { "" });
+    let _ = writeln!(text, "|---|---|---|---|---|---|---|---|---|---|");
     for row in rows {
         let libc = &row.entrants[0];
-        for other in &row.entrants[1..] {
-            let how = if ways { format!("| {} ", other.name) } else { String::new() };
+        for entrant in row.entrants[1..].iter().filter(|entrant| !entrant.is_ring()) {
+            let name = match entrant.name.as_str() {
+                "sockshim" => row.row.clone(),
+                other => format!("{}, {other}", row.row),
+            };
+            let (ring, ring_cpu) =
+                row.ring().map_or(("-".to_owned(), "-".to_owned()), |ring| figures(row, ring));
+            let (libc_figure, libc_cpu) = figures(row, libc);
+            let (figure, cpu) = figures(row, entrant);
+            let verdict = show::verdict(row.measure, entrant);
+            let to_ring = entrant.to_ring.map_or_else(|| "-".to_owned(), |ratio| show::number(ratio.median));
             let _ = writeln!(
                 text,
-                "| {} {how}| {} | {} | {} | {} | {} |",
-                row.row,
-                pace(row, libc),
-                pace(row, other) + stray(row, other),
-                ratio(other),
-                time(libc.cpu_ns.median),
-                time(other.cpu_ns.median)
+                "| {name} | {libc_figure} | {libc_cpu} | {figure} | {cpu} | {ring} | {ring_cpu} | **{verdict}** | \
+                 {to_ring} | {}{} |",
+                row.placement(),
+                entrant.remark()
             );
         }
     }
-    let _ = writeln!(
-        text,
-        "\nTimes per {}; CPU is user and system time of all processes taking part.",
-        units(rows)
-    );
+    if !memory {
+        let _ = writeln!(text, "\nPer {}.", units(rows));
+    }
     text
+}
+
+fn figures(row: &Row, entrant: &Entrant) -> (String, String) {
+    let figure = show::figure(row.measure, entrant.figure.median);
+    (figure, if row.measure == Measure::Memory { "-".to_owned() } else { show::cpu(entrant) })
 }
 
 /// One line per row, one column per way.
@@ -86,46 +83,15 @@ fn matrix(rows: &[&Row]) -> String {
     text += &"---|".repeat(rows[0].entrants.len());
     text.push('\n');
     for row in rows {
-        let _ = write!(text, "| {} | {} |", row.row, time(row.entrants[0].ns.median));
+        let _ = write!(text, "| {} | {} |", row.row, show::time(row.entrants[0].figure.median));
         for entrant in &row.entrants[1..] {
-            let percent = (1.0 / entrant.speed.median - 1.0) * 100.0;
-            let _ = write!(text, " {} ({percent:+.0} %) |", time(entrant.ns.median));
+            let percent = (1.0 / entrant.to_libc.median - 1.0) * 100.0;
+            let _ = write!(text, " {} ({percent:+.0} %) |", show::time(entrant.figure.median));
         }
         text.push('\n');
     }
     text += "\nTime per connection; in brackets by how much it is longer than with libc in the same round.\n";
     text
-}
-
-/// Says so when a row is not about what it is meant to be about.
-fn stray(row: &Row, entrant: &Entrant) -> &'static str {
-    if !entrant.on_pipe && ON_PIPES.contains(&row.group.as_str()) { " (not on a pipe)" } else { "" }
-}
-
-/// Time per operation, or a rate.
-fn pace(row: &Row, entrant: &Entrant) -> String {
-    let ns = entrant.ns.median;
-    match row.bytes {
-        Some(bytes) if bytes >= 16384 => format!("{:.2} GB/s", bytes as f64 / ns),
-        Some(_) => format!("{:.2} M/s", 1000.0 / ns),
-        None => time(ns),
-    }
-}
-
-fn ratio(entrant: &Entrant) -> String {
-    let digits = if entrant.speed.median < 1.5 { 3 } else { usize::from(entrant.speed.median < 20.0) };
-    let [low, middle, high] = [entrant.speed.quarter, entrant.speed.median, entrant.speed.three_quarters]
-        .map(|value| format!("{value:.digits$}"));
-    format!("**{middle}** ({low} to {high})")
-}
-
-fn time(ns: f64) -> String {
-    match ns {
-        ns if ns < 999.5 => format!("{ns:.0} ns"),
-        ns if ns < 9_995.0 => format!("{:.2} us", ns / 1e3),
-        ns if ns < 999_500.0 => format!("{:.1} us", ns / 1e3),
-        ns => format!("{:.2} ms", ns / 1e6),
-    }
 }
 
 fn units(rows: &[&Row]) -> String {

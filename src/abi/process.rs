@@ -9,11 +9,11 @@ mod guest;
 use super::makers::made;
 use super::quietly;
 use crate::error::{Errno, answer};
-use crate::registry::{fork, lifecycle};
+use crate::registry::{fork, lifecycle, start};
 use crate::sys::{kernel, real};
 use libc::{
-    PR_SET_SECCOMP, c_char, c_int, c_ulong, c_void, pid_t, posix_spawn_file_actions_t, posix_spawnattr_t,
-    termios, winsize,
+    FILE, PR_SET_SECCOMP, c_char, c_int, c_ulong, c_void, pid_t, posix_spawn_file_actions_t,
+    posix_spawnattr_t, termios, winsize,
 };
 use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 
@@ -301,6 +301,77 @@ pub unsafe extern "C-unwind" fn sockshim_posix_spawnp(
     unsafe { guest::invite(envp, |envp| real::posix_spawnp(pid, file, actions, attributes, argv, envp)) }
 }
 
+/// `system(3)`: runs a shell command, which has the standard descriptors.
+///
+/// # Errors
+///
+/// As the manual page.
+///
+/// # Safety
+///
+/// `command` is null or a C string.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sockshim_system(command: *const c_char) -> c_int {
+    if command.is_null() {
+        // SAFETY: asks whether there is a shell.
+        return unsafe { real::system(command) };
+    }
+    quietly(|| lifecycle::before_command(real::single_threaded()));
+    // SAFETY: the caller keeps the contract of system(3).
+    let result = unsafe { real::system(command) };
+    quietly(lifecycle::after_command);
+    result
+}
+
+/// `popen(3)`: starts a shell command with a pipe to it; it has the other standard descriptors.
+///
+/// # Errors
+///
+/// As the manual page.
+///
+/// # Safety
+///
+/// Both are C strings.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sockshim_popen(command: *const c_char, mode: *const c_char) -> *mut FILE {
+    quietly(|| lifecycle::before_command(false));
+    // SAFETY: the caller keeps the contract of popen(3).
+    let stream = unsafe { real::popen(command, mode) };
+    if !stream.is_null() {
+        // SAFETY: just made.
+        made(unsafe { libc::fileno(stream) });
+    }
+    stream
+}
+
+/// `pclose(3)`: waits for a command that `popen` has started.
+///
+/// # Errors
+///
+/// As the manual page.
+///
+/// # Safety
+///
+/// `stream` is one that `popen` has returned.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sockshim_pclose(stream: *mut FILE) -> c_int {
+    // SAFETY: the caller keeps the contract of pclose(3).
+    let result = unsafe { real::pclose(stream) };
+    quietly(lifecycle::after_command);
+    result
+}
+
+/// `_exit(2)`: ends the process at once.
+///
+/// # Safety
+///
+/// As the manual page: nothing relies on what the process would still have done.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sockshim__exit(status: c_int) -> ! {
+    start::finish();
+    kernel::exit(status)
+}
+
 /// `daemon(3)`: goes on in the background, with `/dev/null` as descriptors 0 to 2 unless `noclose`.
 ///
 /// # Errors
@@ -522,12 +593,14 @@ struct FileActions {
 #[derive(Clone, Copy)]
 struct FileAction {
     tag: c_int,
+    /// What follows is a union, aligned for the pointers that other actions have.
+    _gap: c_int,
     fd: c_int,
     new: c_int,
     _rest: [usize; 2],
 }
 
-const _: () = assert!(size_of::<FileAction>() == 32);
+const _: () = assert!(size_of::<FileAction>() == 32 && std::mem::offset_of!(FileAction, fd) == 8);
 
 /// Hands over the sockets that a spawned child is told to duplicate: it will use them on its own.
 ///
@@ -535,13 +608,28 @@ const _: () = assert!(size_of::<FileAction>() == 32);
 ///
 /// `actions` is null or initialised.
 unsafe fn spawning(actions: *const posix_spawn_file_actions_t) {
+    const CLOSE: c_int = 0;
     const DUP2: c_int = 1;
-    lifecycle::before_spawn();
+    const CLOSE_FROM: c_int = 5;
     // SAFETY: upheld by the caller; glibc's object starts with these fields.
-    let Some(actions) = (unsafe { actions.cast::<FileActions>().as_ref() }) else { return };
-    for index in 0..actions.used.clamp(0, actions.allocated) as usize {
-        // SAFETY: glibc has filled `used` of them.
-        let action = unsafe { *actions.actions.add(index) };
+    let actions: &[FileAction] = match unsafe { actions.cast::<FileActions>().as_ref() } {
+        Some(actions) if actions.used > 0 => {
+            // SAFETY: glibc has filled `used` of them.
+            unsafe {
+                std::slice::from_raw_parts(actions.actions, actions.used.min(actions.allocated) as usize)
+            }
+        }
+        _ => &[],
+    };
+    lifecycle::before_spawn(|fd| {
+        let closes = |action: &FileAction| match action.tag {
+            CLOSE => action.fd == fd,
+            CLOSE_FROM => action.fd <= fd,
+            _ => false,
+        };
+        actions.iter().any(closes)
+    });
+    for action in actions {
         if action.tag == DUP2 {
             lifecycle::shared_with_child(action.fd);
         }

@@ -8,7 +8,7 @@ use super::fd::{sockshim_close, sockshim_close_range, sockshim_dup, sockshim_dup
 use super::io_uring;
 use super::makers::{made, made_pair};
 use super::poll::*;
-use super::process::{exec, sockshim_execve, sockshim_prctl};
+use super::process::{exec, sockshim__exit, sockshim_execve, sockshim_prctl};
 use super::quietly;
 use super::recv::*;
 use super::send::*;
@@ -189,6 +189,7 @@ hooks! { |a, b, c, d, e, f|
 
     SYS_execve => sockshim_execve(at(a), at(b), at(c)),
     SYS_execveat => exec(|| plain(libc::SYS_execveat, [a, b, c, d, e, f]) as c_int),
+    SYS_exit_group => sockshim__exit(a as _),
     SYS_prctl => sockshim_prctl(a as _, b as _, c as _, d as _, e as _),
     SYS_io_uring_setup => io_uring::setup(|| plain(libc::SYS_io_uring_setup, [a, b, c, d, e, f])),
     SYS_io_uring_enter => io_uring::using(|| plain(libc::SYS_io_uring_enter, [a, b, c, d, e, f])),
@@ -414,9 +415,12 @@ mod tests {
         "forkpty",
         "freopen",
         "login_tty",
+        "pclose",
+        "popen",
         "posix_spawn",
         "posix_spawnp",
         "syscall",
+        "system",
         "vdprintf",
         // A child is noticed by its process number.
         "fork",
@@ -439,6 +443,7 @@ mod tests {
                 "eventfd" => "eventfd2",
                 "signalfd" => "signalfd4",
                 "fexecve" => "execveat",
+                "exit" | "Exit" => "exit_group",
                 plain => plain,
             };
             if !plain.starts_with("sockshim_") && !NO_NUMBER.contains(&plain) {

@@ -285,8 +285,11 @@ pub unsafe extern "C-unwind" fn sockshim_setsockopt(
         };
     match quietly(|| options::before(fd, socket, level, name, number)) {
         Before::Kept => return 0,
-        Before::Refused(error) => return answer(Err(error)) as c_int,
-        Before::Kernel => {}
+        // The kernel looks at the value first.
+        Before::Refused(error) if length > 0 && buffers::is_good(value, 1, false) => {
+            return answer(Err(error)) as c_int;
+        }
+        Before::Refused(_) | Before::Kernel => {}
     }
     // SAFETY: as above.
     let result = unsafe { real::setsockopt(fd, level, name, value, length) };

@@ -210,7 +210,7 @@ pub(crate) fn become_ready(fd: c_int, pipe: &Pipe) {
     let taken = entry.read_lock.0.take();
     let mut position = None;
     if taken == Taken::Ours && entry.readers.make_ready(pipe.socket.generation) {
-        position = reading_position(fd);
+        position = reading_position(fd, |state| state == kernel::TCP_ESTABLISHED);
         if let Some(position) = position {
             pipe.incoming().reader.kernel_read.store(position, Ordering::Relaxed);
         }
@@ -228,8 +228,9 @@ pub(crate) fn become_ready(fd: c_int, pipe: &Pipe) {
     }
 }
 
-/// Bytes taken from the kernel's stream so far: what arrived less what waits, between two looks that agree.
-fn reading_position(fd: c_int) -> Option<u64> {
+/// Bytes taken from the kernel's stream so far: what arrived less what waits, between two looks that agree; in a
+/// state of the connection that `is_right`.
+pub(super) fn reading_position(fd: c_int, is_right: impl Fn(u8) -> bool) -> Option<u64> {
     // Of what waits, the kernel shows only what comes before an urgent mark.
     if kernel::poll_now(fd, libc::POLLPRI) & libc::POLLPRI != 0 || kernel::at_mark(fd) {
         return None;
@@ -238,11 +239,11 @@ fn reading_position(fd: c_int) -> Option<u64> {
         let before = kernel::tcp_position(fd).ok()?;
         let waiting = kernel::queued(fd).ok()?;
         let after = kernel::tcp_position(fd).ok()?;
-        if before.state != kernel::TCP_ESTABLISHED {
+        if !is_right(before.state) {
             return None;
         }
         if before.received == after.received && after.state == before.state {
-            return before.received.checked_sub(waiting as u64);
+            return before.data_received().checked_sub(waiting as u64);
         }
     }
     None

@@ -4,6 +4,7 @@
 
 use super::{Pipe, pin, read, segment};
 use crate::registry::arena::STATE_PINNED;
+use crate::registry::lock::Taken;
 use crate::registry::{Socket, reason::Reason, start};
 use crate::sys::{folder::Path, kernel};
 use core::ffi::c_int;
@@ -26,9 +27,18 @@ pub(crate) fn is_left() -> bool {
 const READ: usize = 1;
 
 fn path(fd: c_int) -> Option<Path> {
+    named(fd, "")
+}
+
+/// A second name, which only the process that puts the bytes down knows: see [`keep`].
+fn kept_path(fd: c_int) -> Option<Path> {
+    named(fd, "-kept")
+}
+
+fn named(fd: c_int, suffix: &str) -> Option<Path> {
     let cookie = kernel::cookie(fd).ok()?;
     let namespace = kernel::namespace_cookie(fd).ok()?;
-    start::file(|path| write!(path, "left{VERSION}-{namespace:x}-{cookie:x}"))
+    start::file(|path| write!(path, "left{VERSION}-{namespace:x}-{cookie:x}{suffix}"))
 }
 
 /// Puts the unread bytes down; the ring is closed. False when that is impossible.
@@ -103,10 +113,11 @@ fn fill(fd: c_int, file: c_int, pipe: &Pipe) -> bool {
         direction.close();
         // The ring epoch has ended, and every bell is taken: the kernel lane goes on right here.
         let position = from.reader.kernel_read.load(Ordering::Relaxed);
-        direction.switch.kernel_end.store(position, Ordering::Relaxed);
         direction.reader.kernel_read.store(position, Ordering::Relaxed);
         direction.reader.epoch.store(1, Ordering::Relaxed);
-        direction.spill(1, length as u64, position);
+        if direction.open(0, position) {
+            direction.spill(1, length as u64, position);
+        }
         header.version.store(VERSION, Ordering::Relaxed);
         header.ends[1].store(END_LEFT, Ordering::Relaxed);
         header.ends[0].store(END_JOINED, Ordering::Relaxed);
@@ -123,29 +134,49 @@ fn come_to_ring(fd: c_int, pipe: &Pipe, before: usize) -> bool {
         return true;
     }
     let incoming = pipe.incoming();
-    let Ok(count) = kernel::discard(fd, before) else { return false };
-    incoming.reader.kernel_read.fetch_add(count as u64, Ordering::Relaxed);
+    let mask = kernel::block_signals();
+    let count = read::discard(fd, pipe, before);
+    kernel::restore_signals(mask);
+    if count < before {
+        return false;
+    }
     incoming.follow(incoming.reader_epoch());
-    pin::clear_bells(fd, pipe);
+    pin::clear_bells_by(fd, pipe, || Taken::Nested);
     true
 }
 
-/// The successor did not come. True when this process has become its own: it goes on with what it left.
+/// The successor will end before this process goes on: what it does not read is this process's again.
+pub(super) fn keep(fd: c_int, pipe: &Pipe) {
+    if pipe.local.handed_from.load(Ordering::Relaxed) != 0
+        && let (Some(path), Some(kept)) = (path(fd), kept_path(fd))
+    {
+        kernel::unlink(kept.as_c_str());
+        kernel::link(path.as_c_str(), kept.as_c_str());
+    }
+}
+
+/// The successor did not come, or is gone. True when this process has become its own: it goes on with what it left.
 pub(super) fn withdraw(fd: c_int, pipe: &Pipe) -> bool {
     let from = pipe.local.handed_from.swap(0, Ordering::Relaxed);
     let Some(position) = from.checked_sub(1) else { return false };
-    if pipe.local.handed_before.swap(0, Ordering::Relaxed) > 0 {
-        pipe.local.segment.store(core::ptr::null_mut(), Ordering::Release);
-        segment::recycle(pipe.base);
-        take_up(fd, pipe.socket);
-        return true;
-    }
-    if let Some(path) = path(fd) {
+    let (Some(path), Some(kept)) = (path(fd), kept_path(fd)) else { return false };
+    let before = pipe.local.handed_before.swap(0, Ordering::Relaxed);
+    let untouched = kernel::exists_file(path.as_c_str());
+    if untouched && before == 0 {
         kernel::unlink(path.as_c_str());
+        kernel::unlink(kept.as_c_str());
+        // The ring is closed, so nothing has been written over them.
+        pipe.incoming().consumer.head.store(position, Ordering::Release);
+        return false;
     }
-    // The ring is closed, so nothing has been written over them.
-    pipe.incoming().consumer.head.store(position, Ordering::Release);
-    false
+    if !untouched && !kernel::exists_file(kept.as_c_str()) {
+        return false;
+    }
+    pipe.local.segment.store(core::ptr::null_mut(), Ordering::Release);
+    segment::recycle(pipe.base);
+    take_up_from(if untouched { &path } else { &kept }, pipe.socket);
+    kernel::unlink(kept.as_c_str());
+    true
 }
 
 /// Maps what was left, if it is what it should be.
@@ -170,7 +201,12 @@ pub(crate) fn open(file: c_int) -> Option<*mut u8> {
 
 /// A descriptor that was handed to this process: takes up what was left for it.
 pub(super) fn take_up(fd: c_int, socket: Socket) {
-    let Some(path) = path(fd) else { return };
+    if let Some(path) = path(fd) {
+        take_up_from(&path, socket);
+    }
+}
+
+fn take_up_from(path: &Path, socket: Socket) {
     let Ok(file) = kernel::open(path.as_c_str(), libc::O_RDWR | libc::O_NOFOLLOW, 0) else { return };
     let opened = open(file);
     kernel::close(file);

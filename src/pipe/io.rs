@@ -44,6 +44,10 @@ pub(crate) unsafe fn receive(
     kernel: impl FnOnce() -> isize,
 ) -> isize {
     let Some(entry) = socket.entry() else { return kernel() };
+    if flags & libc::MSG_ERRQUEUE != 0 {
+        // What lies in that queue is never the ring's.
+        return kernel();
+    }
     if let Some(pipe) = reading_pipe(socket, entry) {
         cancel::point();
         if let [only] = buffers
@@ -53,8 +57,8 @@ pub(crate) unsafe fn receive(
         {
             return count as isize;
         }
-        if entry.state.load(Ordering::Relaxed) == STATE_PINNED {
-            pin::retire(fd, &pipe);
+        if entry.state.load(Ordering::Relaxed) == STATE_PINNED && pin::retire(fd, &pipe) {
+            return trace::after(fd, entry, kernel());
         }
         // SAFETY: the caller's promise.
         return answer(unsafe { read::receive(fd, &pipe, buffers, flags) });

@@ -2,9 +2,9 @@
 
 use super::{Pipe, attach, heritage, options, read, write};
 use crate::readiness::epoll;
-use crate::registry::arena::{STATE_PINNED, STATE_PIPE, STATE_UNDECIDED, STATE_WAITING};
+use crate::registry::arena::{self, STATE_PINNED, STATE_PIPE, STATE_UNDECIDED, STATE_WAITING};
 use crate::registry::lock::Taken;
-use crate::registry::{Socket, log, reason::Reason, trace};
+use crate::registry::{Socket, fork, log, reason::Reason, trace};
 use crate::sys::kernel;
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
@@ -79,19 +79,29 @@ pub(crate) fn refuse(socket: Socket) {
 /// Before a new process image, or another process, gets this descriptor: no bell may be left in the kernel's
 /// queue, and ring bytes that are unread are put down where a successor that runs on sockshim finds them.
 pub(crate) fn hand_over(fd: c_int, socket: Socket) {
-    let Some(entry) = socket.entry() else { return };
-    if entry.state.load(Ordering::Acquire) < STATE_PIPE {
-        return pin(fd, socket, Reason::HandedOver);
+    if !share(fd, socket)
+        && let Some(entry) = socket.entry()
+        && let Some(pipe) = Pipe::of(socket, entry)
+        && !heritage::leave(fd, &pipe)
+    {
+        entry.reason.store(Reason::UnreadAtHandOver as u32, Ordering::Relaxed);
     }
-    let Some(pipe) = Pipe::of(socket, entry) else { return };
+}
+
+/// The same for a descriptor with which others, who run on sockshim, go on: what is unread in the ring stays theirs.
+/// False when there is something.
+pub(crate) fn share(fd: c_int, socket: Socket) -> bool {
+    let Some(entry) = socket.entry() else { return true };
+    if entry.state.load(Ordering::Acquire) < STATE_PIPE {
+        pin(fd, socket, Reason::HandedOver);
+    }
+    let Some(pipe) = Pipe::of(socket, entry) else { return true };
     if entry.state.load(Ordering::Acquire) == STATE_PIPE {
         mark(&pipe, Reason::HandedOver);
         close_lanes(fd, &pipe);
         restore_options(fd, &pipe);
     }
-    if !clear_bells(fd, &pipe) && !heritage::leave(fd, &pipe) {
-        entry.reason.store(Reason::UnreadAtHandOver as u32, Ordering::Relaxed);
-    }
+    entry.state.load(Ordering::Acquire) != STATE_PINNED || clear_bells(fd, &pipe)
 }
 
 fn restore_options(fd: c_int, pipe: &Pipe) {
@@ -102,15 +112,22 @@ fn restore_options(fd: c_int, pipe: &Pipe) {
 
 /// Takes every bell out of the kernel's queue, so that a reader that does not know about them finds data only.
 /// The ring is closed, so no more are rung. False when ring bytes are still unread.
-pub(super) fn clear_bells(fd: c_int, pipe: &Pipe) -> bool {
+fn clear_bells(fd: c_int, pipe: &Pipe) -> bool {
+    clear_bells_by(fd, pipe, || read::lock_reads(pipe))
+}
+
+/// The same; `lock` gives the read lock, or says that the caller has it.
+pub(super) fn clear_bells_by(fd: c_int, pipe: &Pipe, lock: impl Fn() -> Taken) -> bool {
     let incoming = pipe.incoming();
     for _ in 0..200 {
-        let taken = read::lock_reads(pipe);
+        let taken = lock();
         read::follow(fd, pipe);
         let epoch = incoming.reader_epoch();
         let waiting = if is_ring(epoch) { read::bells_waiting(pipe) } else { 0 };
         if waiting > 0 {
+            let mask = kernel::block_signals();
             read::discard(fd, pipe, waiting as usize);
+            kernel::restore_signals(mask);
         }
         pipe.entry.read_lock.0.release(taken);
         if !is_ring(epoch) || read::bells_waiting(pipe) == 0 {
@@ -124,15 +141,15 @@ pub(super) fn clear_bells(fd: c_int, pipe: &Pipe) -> bool {
 }
 
 /// A pinned connection whose lanes have both come to rest in the kernel needs nothing of ours any more: its
-/// reads are plain calls again, and its registrations the program's own.
-pub(crate) fn retire(fd: c_int, pipe: &Pipe) {
+/// reads are plain calls again, and its registrations the program's own. Whether that is so now.
+pub(crate) fn retire(fd: c_int, pipe: &Pipe) -> bool {
     let incoming = pipe.incoming();
     if pipe.entry.state.load(Ordering::Acquire) != STATE_PINNED
         || incoming.reader.ready.load(Ordering::SeqCst) != 0
         || !pipe.entry.readers.is_ready()
         || pipe.entry.pending_error.load(Ordering::Relaxed) != 0
     {
-        return;
+        return false;
     }
     let taken = read::lock_reads(pipe);
     read::follow(fd, pipe);
@@ -143,9 +160,11 @@ pub(crate) fn retire(fd: c_int, pipe: &Pipe) {
         && ((!is_ring(epoch) && incoming.epoch() == epoch)
             || (is_ring(epoch) && incoming.is_closed() && read::bells_waiting(pipe) == 0));
     pipe.entry.read_lock.0.release(taken);
-    if taken == Taken::Ours && at_rest && epoll::downgrade(pipe) {
+    let retired = taken == Taken::Ours && at_rest && epoll::downgrade(pipe);
+    if retired {
         pipe.entry.readers.unready();
     }
+    retired
 }
 
 /// The new process image did not come: the lanes may open again.
@@ -162,6 +181,20 @@ pub(crate) fn take_back(fd: c_int, socket: Socket) {
     resume(socket);
 }
 
+/// What a child does not read of the bytes that have just been put down for it is this process's again: see [`reclaim`].
+pub(crate) fn keep(fd: c_int, socket: Socket) {
+    if let Some(pipe) = socket.entry().and_then(|entry| Pipe::of(socket, entry)) {
+        heritage::keep(fd, &pipe);
+    }
+}
+
+/// A child that got the descriptor has ended, and this process goes on with it.
+pub(crate) fn reclaim(fd: c_int, socket: Socket) {
+    if let Some(pipe) = socket.entry().and_then(|entry| Pipe::of(socket, entry)) {
+        heritage::withdraw(fd, &pipe);
+    }
+}
+
 /// What pinned the connection is over.
 pub(crate) fn resume(socket: Socket) {
     let Some(entry) = socket.entry() else { return };
@@ -173,6 +206,21 @@ pub(crate) fn resume(socket: Socket) {
     entry.state.store(STATE_PIPE, Ordering::Release);
     if entry.readers.is_ready() {
         pipe.incoming().reader.ready.store(1, Ordering::SeqCst);
+    }
+}
+
+/// The process ends with the socket open, and nobody else has it: the kernel closes it. A bell that lies unread in its
+/// queue would make a reset of that, and throw away what is still under way to the other end.
+pub(crate) fn part(fd: c_int, socket: Socket) {
+    let Some(entry) = socket.entry() else { return };
+    if kernel::is_restricted() {
+        return;
+    }
+    if let Some(pipe) = super::io::reading_pipe(socket, entry)
+        && arena::get().is_some_and(|arena| fork::is_sole(arena, &entry.holders))
+    {
+        close_incoming(&pipe);
+        clear_bells(fd, &pipe);
     }
 }
 

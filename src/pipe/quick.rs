@@ -9,7 +9,7 @@
 use super::write;
 use super::{Pipe, buffers, note_cpu};
 use crate::error::Errno;
-use crate::registry::arena;
+use crate::registry::{arena, lock};
 use crate::sys::thread;
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
@@ -34,7 +34,7 @@ pub(crate) unsafe fn write(
     length: usize,
 ) -> Option<Result<(), Errno>> {
     let lock = &pipe.entry.write_lock.0;
-    let me = thread::number();
+    let me = lock::thread();
     if length.wrapping_sub(1) >= MOST || !lock.take_free(me) {
         return None;
     }
@@ -86,7 +86,7 @@ unsafe fn write_locked(fd: c_int, pipe: &Pipe, from: *const u8, length: usize) -
 #[inline]
 pub(crate) unsafe fn read(pipe: &Pipe, to: *mut u8, length: usize) -> Option<usize> {
     let lock = &pipe.entry.read_lock.0;
-    let me = thread::number();
+    let me = lock::thread();
     if !buffers::is_in_reach(to, length) || !lock.take_free(me) {
         return None;
     }

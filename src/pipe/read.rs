@@ -1,15 +1,16 @@
 //! Reading: following the writer's lanes, and waiting.
 
 use super::buffers::{self, Rest};
-use super::{Pipe, end, events, note_cpu, options, quick, spin};
+use super::{Pipe, attach, end, events, note_cpu, options, quick, spin};
 use crate::error::Errno;
 use crate::readiness::{Deadline, epoll};
 use crate::registry::arena::{self, FLAG_NONBLOCK, FLAG_TIMED};
 use crate::registry::lock::{self, Taken};
-use crate::registry::trace;
+use crate::registry::{reason::Reason, trace};
+use crate::sys::restartable::Call;
 use crate::sys::{kernel, real};
 use core::ffi::c_int;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::Ordering;
 use libc::iovec;
 use sockshim_ring::lane::is_ring;
 
@@ -47,9 +48,6 @@ pub(crate) unsafe fn receive(
     let wanted = if drop { buffers::length(buffers) } else { buffers::total(buffers)? };
     if flags & libc::MSG_OOB != 0 {
         return receive_urgent(fd, buffers, flags);
-    }
-    if flags & libc::MSG_ERRQUEUE != 0 {
-        return Err(Errno(libc::EAGAIN));
     }
     let all = flags & libc::MSG_WAITALL != 0;
     let peek = flags & libc::MSG_PEEK != 0;
@@ -172,21 +170,68 @@ pub(crate) unsafe fn take(
     look
 }
 
-/// The read lock. An owner that is stopped in the middle of a copy is stepped around: bytes are consumed by
-/// compare-and-swap, so they go to one of the two.
+/// The read lock. An owner that is stopped is stepped around: bytes of the ring are consumed by compare-and-swap, so they
+/// go to one of the two, and both directions stay in the kernel lane from then on.
 #[inline]
 pub(crate) fn lock_reads(pipe: &Pipe) -> Taken {
     loop {
-        match pipe.entry.read_lock.0.take() {
+        // Somebody who died, or jumped away, may have taken bytes from the kernel that he has not counted.
+        match pipe.entry.read_lock.0.take_after(|| recount(pipe)) {
             Taken::Not => {
-                if pipe.entry.read_lock.0.step_around(|| true) {
+                if step_around(pipe) {
                     return Taken::Ours;
                 }
-                kernel::nap(1000);
             }
             taken => return taken,
         }
     }
+}
+
+/// Goes on without the lock's owner if it is stopped, wherever that is: with the gate shut no byte can become a bell that
+/// it still takes for data, and where bells lie before data it takes none of both, because the lock is not its own. A
+/// wish for a bell that it takes back is not missed: the writer finds the ring closed and goes to the kernel.
+#[cold]
+fn step_around(pipe: &Pipe) -> bool {
+    let lock = &pipe.entry.read_lock.0;
+    if let Some(owner) = lock.stopped_owner() {
+        let incoming = pipe.incoming();
+        // First the promise, then the ring: see `write::open`.
+        incoming.reader.ready.store(0, Ordering::SeqCst);
+        incoming.close();
+        incoming.shut();
+        super::pin::mark(pipe, Reason::Stopped);
+        if lock.step_around(owner).is_some() {
+            recount(pipe);
+            return true;
+        }
+    }
+    kernel::nap(1000);
+    false
+}
+
+/// What the kernel says of how far its stream has been read.
+fn recount(pipe: &Pipe) {
+    let number = pipe.entry.number.load(Ordering::Relaxed) as c_int - 1;
+    let position = pipe
+        .descriptor(number)
+        .and_then(|fd| attach::reading_position(fd, |state| state != kernel::TCP_CLOSE));
+    if let Some(position) = position {
+        pipe.incoming().reader.kernel_read.store(position, Ordering::Relaxed);
+    }
+}
+
+/// Takes bytes from the kernel, or throws them away, and counts them; where bells and data must be told apart. Under the
+/// read lock, with signals blocked. `None`, and nothing is taken: somebody has stepped around us.
+fn take_counted(pipe: &Pipe, call: &Call) -> Option<Result<usize, Errno>> {
+    let position = &pipe.incoming().reader.kernel_read;
+    let before = position.load(Ordering::Relaxed);
+    let taken = pipe.entry.read_lock.0.call(call)?;
+    if let Ok(count) = taken {
+        // Compared: whoever has stepped around us since has asked the kernel, which knows of these, too.
+        let after = before.wrapping_add(count as u64);
+        let _ = position.compare_exchange(before, after, Ordering::Relaxed, Ordering::Relaxed);
+    }
+    Some(taken)
 }
 
 unsafe fn take_locked(
@@ -297,15 +342,14 @@ unsafe fn take_locked(
             }
             let left = kernel_end.saturating_sub(incoming.reader.kernel_read.load(Ordering::Relaxed));
             let look = match wanted.min(left as usize) {
-                0 if wanted > 0 => Look::Bytes(0),
-                room => kernel_bytes(fd, buffers, skip, room, flags),
+                0 if wanted > 0 => Some(Look::Bytes(0)),
+                room => bytes_before_ring(fd, pipe, buffers, skip, room, flags),
             };
-            if let Look::Bytes(count) = look
-                && !peek
-            {
-                advance(pipe, count);
-            }
             kernel::restore_signals(mask);
+            let Some(look) = look else {
+                relock(pipe);
+                continue;
+            };
             if matches!(look, Look::Bytes(0)) && wanted > 0 {
                 continue;
             }
@@ -373,7 +417,9 @@ pub(crate) fn drain_bells(fd: c_int, pipe: &Pipe) {
         } else {
             incoming.switch.resume.load(Ordering::Relaxed)
         };
-        let _ = drain_quietly(fd, &incoming.reader.kernel_read, end);
+        let mask = kernel::block_signals();
+        let _ = drain_quietly(fd, pipe, end);
+        kernel::restore_signals(mask);
     }
 }
 
@@ -408,6 +454,10 @@ pub(crate) fn follow(fd: c_int, pipe: &Pipe) {
 fn advance(pipe: &Pipe, count: usize) {
     // A locked addition: a signal handler that reads from this socket may come in between.
     pipe.incoming().reader.kernel_read.fetch_add(count as u64, Ordering::Relaxed);
+    note_received(pipe, count);
+}
+
+fn note_received(pipe: &Pipe, count: usize) {
     arena::add(&pipe.entry.counters.kernel_received, count as u64);
     trace::note(-1, pipe.entry);
 }
@@ -416,8 +466,34 @@ fn advance(pipe: &Pipe, count: usize) {
 fn kernel_bytes(fd: c_int, buffers: &[iovec], skip: usize, wanted: usize, flags: c_int) -> Look {
     let mut rest = Rest::after(buffers, skip, wanted);
     let mut message = rest.message();
-    let kept = libc::MSG_PEEK | libc::MSG_TRUNC;
-    match kernel::recvmsg(fd, &mut message, (flags & kept) | libc::MSG_DONTWAIT) {
+    look_of(kernel::recvmsg(fd, &mut message, (flags & KEPT) | libc::MSG_DONTWAIT), wanted)
+}
+
+/// The same where the ring's bells follow. Under the read lock, with signals blocked; `None`: it is somebody else's.
+fn bytes_before_ring(
+    fd: c_int,
+    pipe: &Pipe,
+    buffers: &[iovec],
+    skip: usize,
+    wanted: usize,
+    flags: c_int,
+) -> Option<Look> {
+    let mut rest = Rest::after(buffers, skip, wanted);
+    let mut message = rest.message();
+    let call = Call::receive(fd, &mut message, flags & KEPT);
+    if flags & libc::MSG_PEEK != 0 {
+        return pipe.entry.read_lock.0.call(&call).map(|result| look_of(result, wanted));
+    }
+    let result = take_counted(pipe, &call)?;
+    note_received(pipe, result.unwrap_or(0));
+    Some(look_of(result, wanted))
+}
+
+/// Flags of the program's that are the kernel's to know.
+const KEPT: c_int = libc::MSG_PEEK | libc::MSG_TRUNC;
+
+fn look_of(result: Result<usize, Errno>, wanted: usize) -> Look {
+    match result {
         Ok(0) if wanted > 0 => Look::End,
         Ok(count) => Look::Bytes(count),
         Err(Errno(libc::EAGAIN)) => Look::Empty { epoch: 0 },
@@ -435,7 +511,7 @@ enum Drained {
     Failed(Errno),
     /// The position lies behind us: impossible.
     Beyond,
-    /// A signal handler of this thread has followed the writer already.
+    /// A signal handler of this thread has followed the writer already, or whoever has stepped around us.
     Moved,
 }
 
@@ -445,32 +521,49 @@ fn drain_to(fd: c_int, pipe: &Pipe, epoch: u32) -> Drained {
     // A signal handler that reads from this socket must not take what is counted here.
     let mask = kernel::block_signals();
     let drained = if incoming.reader_epoch() == epoch {
-        let resume = incoming.switch.resume.load(Ordering::Relaxed);
-        drain_quietly(fd, &incoming.reader.kernel_read, resume)
+        drain_quietly(fd, pipe, incoming.switch.resume.load(Ordering::Relaxed))
     } else {
-        Drained::Moved
+        Some(Drained::Moved)
     };
     kernel::restore_signals(mask);
-    if matches!(drained, Drained::Done) {
-        // Whoever relied on one of those bells wants another.
-        pipe.incoming().want_bell();
+    match drained {
+        None => {
+            relock(pipe);
+            Drained::Moved
+        }
+        Some(drained) => {
+            if matches!(drained, Drained::Done) {
+                // Whoever relied on one of those bells wants another.
+                incoming.want_bell();
+            }
+            drained
+        }
     }
-    drained
 }
 
-fn drain_quietly(fd: c_int, position: &AtomicU64, to: u64) -> Drained {
+/// `None`: the read lock is somebody else's.
+fn drain_quietly(fd: c_int, pipe: &Pipe, to: u64) -> Option<Drained> {
+    let position = &pipe.incoming().reader.kernel_read;
     loop {
-        let Some(left) = to.checked_sub(position.load(Ordering::Relaxed)) else { return Drained::Beyond };
+        let Some(left) = to.checked_sub(position.load(Ordering::Relaxed)) else {
+            return Some(Drained::Beyond);
+        };
         if left == 0 {
-            return Drained::Done;
+            return Some(Drained::Done);
         }
-        match kernel::discard(fd, left.min(1 << 20) as usize) {
-            Ok(0) => return Drained::End,
-            Ok(count) => drop(position.fetch_add(count as u64, Ordering::Relaxed)),
-            Err(Errno(libc::EAGAIN)) => return Drained::NotYet,
-            Err(error) => return Drained::Failed(error),
+        match take_counted(pipe, &Call::discard(fd, left.min(1 << 20) as usize))? {
+            Ok(0) => return Some(Drained::End),
+            Ok(_) => {}
+            Err(Errno(libc::EAGAIN)) => return Some(Drained::NotYet),
+            Err(error) => return Some(Drained::Failed(error)),
         }
     }
+}
+
+/// After somebody has stepped around us. The caller's release is for this lock, too.
+#[cold]
+fn relock(pipe: &Pipe) {
+    let _ = lock_reads(pipe);
 }
 
 /// Tells the writer which ring suits the receive buffer. One that is too large is closed: it opens again smaller.
@@ -545,12 +638,16 @@ pub(crate) fn settle(fd: c_int, pipe: &Pipe) {
     pipe.entry.read_lock.0.release(taken);
 }
 
-/// Throws bells away. The kernel reports an error once: it is kept for the call that may tell it.
-pub(crate) fn discard(fd: c_int, pipe: &Pipe, count: usize) {
-    match kernel::discard(fd, count) {
-        Ok(count) => drop(pipe.incoming().reader.kernel_read.fetch_add(count as u64, Ordering::Relaxed)),
-        Err(Errno(libc::EAGAIN)) => {}
-        Err(error) => pipe.entry.pending_error.store(error.0, Ordering::Release),
+/// Throws bytes of the kernel's away; under the read lock, with signals blocked. Says how many. The kernel reports an
+/// error once: it is kept for the call that may tell it.
+pub(crate) fn discard(fd: c_int, pipe: &Pipe, count: usize) -> usize {
+    match take_counted(pipe, &Call::discard(fd, count)) {
+        Some(Ok(count)) => count,
+        None | Some(Err(Errno(libc::EAGAIN))) => 0,
+        Some(Err(error)) => {
+            pipe.entry.pending_error.store(error.0, Ordering::Release);
+            0
+        }
     }
 }
 

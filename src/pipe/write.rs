@@ -4,11 +4,12 @@
 //! blocking, EAGAIN, EPOLLOUT, time-outs and 4 MB of buffering are the kernel's.
 
 use super::buffers::{self, Rest};
-use super::{Pipe, bulk, note_cpu, options};
+use super::{Pipe, bulk, note_cpu, options, read};
 use crate::error::{Errno, answer};
 use crate::registry::arena::{self, FLAG_NO_SPACE, FLAG_NONBLOCK, FLAG_SENT_IN_VAIN, FLAG_SHUT_WRITE};
 use crate::registry::lock::Taken;
 use crate::registry::{Socket, config, reason::Reason, trace};
+use crate::sys::restartable::Call;
 use crate::sys::{kernel, real, thread};
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
@@ -58,7 +59,7 @@ pub(crate) unsafe fn send(
     let taken = lock_writes(fd, pipe);
     if total == 0 || !enter_ring(fd, pipe, taken) {
         // Counted, so that no lane opens meanwhile; and not locked, because it may sleep.
-        let sent = through_kernel(pipe, taken, total, kernel);
+        let sent = through_kernel(fd, pipe, taken, total, kernel);
         if flags & libc::MSG_MORE != 0 && sent > 0 {
             options::push(fd, pipe.entry);
         }
@@ -87,7 +88,7 @@ pub(crate) unsafe fn send(
         }
         Pushed::Spilled(done) => {
             // SAFETY: the caller's promise.
-            let sent = through_kernel(pipe, taken, total - done, || unsafe {
+            let sent = through_kernel(fd, pipe, taken, total - done, || unsafe {
                 send_rest(fd, buffers, total, done, flags)
             });
             match sent {
@@ -130,32 +131,44 @@ unsafe fn send_rest(fd: c_int, buffers: &[iovec], total: usize, done: usize, fla
     }
 }
 
-/// The write lock. An owner that is stopped in the middle of a copy is stepped around: its publication will
-/// fail, because the ring is closed, and the direction stays in the kernel lane from then on.
+/// The write lock. An owner that is stopped is stepped around: the direction stays in the kernel lane from then on.
 #[inline]
 pub(crate) fn lock_writes(fd: c_int, pipe: &Pipe) -> Taken {
     loop {
         // A bell that somebody owed when he died: the next publication rings.
         match pipe.entry.write_lock.0.take_after(|| pipe.outgoing().want_bell()) {
             Taken::Not => {
-                pipe.outgoing().close();
-                if pipe.entry.write_lock.0.step_around(|| is_bell_out(fd, pipe)) {
-                    super::pin::mark(pipe, Reason::Stopped);
+                if step_around(fd, pipe) {
                     return Taken::Ours;
                 }
-                kernel::nap(1000);
             }
             taken => return taken,
         }
     }
 }
 
-/// Whether every bell that was counted has really been sent. One that was not would come later, as data.
-fn is_bell_out(fd: c_int, pipe: &Pipe) -> bool {
-    let switch = &pipe.outgoing().switch;
-    let counted =
-        switch.kernel_end.load(Ordering::Relaxed).wrapping_add(switch.bells.load(Ordering::Acquire));
-    kernel::tcp_position(fd).is_ok_and(|position| position.written == counted)
+/// Goes on without the lock's owner if it is stopped, wherever that is: its publication fails, because the ring is closed;
+/// it opens no ring any more, because the gate is shut; it rings no bell, because the lock is not its own; and if it
+/// leaves the ring, it says what we say.
+#[cold]
+fn step_around(fd: c_int, pipe: &Pipe) -> bool {
+    let lock = &pipe.entry.write_lock.0;
+    if let Some(owner) = lock.stopped_owner() {
+        let outgoing = pipe.outgoing();
+        outgoing.close();
+        outgoing.shut();
+        super::pin::mark(pipe, Reason::Stopped);
+        if let Some(owes) = lock.step_around(owner) {
+            // What it has published may be news to a sleeper.
+            if owes && is_ring(outgoing.epoch()) {
+                outgoing.want_bell();
+                let _ = ring_bell(fd, pipe);
+            }
+            return true;
+        }
+    }
+    kernel::nap(1000);
+    false
 }
 
 /// What became of a write into the ring.
@@ -233,35 +246,54 @@ unsafe fn push(fd: c_int, pipe: &Pipe, buffers: &[iovec], total: usize, nonblock
 
 /// Wakes whoever sleeps at the other end, once: one byte. Under the write lock.
 pub(super) fn ring_bell(fd: c_int, pipe: &Pipe) -> Result<(), Errno> {
-    let outgoing = pipe.outgoing();
-    let bells = &outgoing.switch.bells;
-    let count = || {
-        // A signal handler that has spilled since the publication has woken the reader by the kernel lane.
-        let due = is_ring(outgoing.epoch()) && outgoing.bell_due();
-        if due {
-            // Counted before it is sent: a bell that arrives is always accounted for.
-            bells.fetch_add(1, Ordering::Release);
-        }
-        due
-    };
-    let send = || kernel::send(fd, &[0], libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL);
     // No signal handler may spill between the look and the bell, which would become data.
     let mask = kernel::block_signals();
-    let rung = pipe.entry.write_lock.0.ringing(count, send);
+    let rung = if pipe.entry.write_lock.0.ringing() { ring_quietly(fd, pipe) } else { Rung::Lost };
+    let lost = matches!(rung, Rung::Lost) || !pipe.entry.write_lock.0.rung();
     kernel::restore_signals(mask);
+    if lost {
+        // Somebody has stepped around us and rings in our place. Only after that may we go on, in the kernel's lane. The
+        // caller's release is for this lock, too.
+        let _ = lock_writes(fd, pipe);
+    }
     match rung {
-        // Answered already; or stepped around: the ring is closed, and who did it has told the reader.
-        None => Ok(()),
-        Some(Ok(_)) => {
+        Rung::Sent => {
             arena::add(&pipe.entry.counters.doorbells, 1);
             Ok(())
         }
-        Some(Err(error)) => {
-            bells.fetch_sub(1, Ordering::Release);
-            // EAGAIN: the queue is full of what the sleeper has not taken: that wakes it.
-            if error.0 == libc::EAGAIN { Ok(()) } else { Err(error) }
-        }
+        Rung::Failed(error) => Err(error),
+        Rung::Answered | Rung::Lost => Ok(()),
     }
+}
+
+/// What became of a bell.
+enum Rung {
+    Sent,
+    Failed(Errno),
+    /// Nobody wants one.
+    Answered,
+    /// The write lock is somebody else's.
+    Lost,
+}
+
+fn ring_quietly(fd: c_int, pipe: &Pipe) -> Rung {
+    let outgoing = pipe.outgoing();
+    let bells = &outgoing.switch.bells;
+    // A signal handler that has spilled since the publication has woken the reader by the kernel lane.
+    if !is_ring(outgoing.epoch()) || !outgoing.bell_due() {
+        return Rung::Answered;
+    }
+    // Counted before it is sent: a bell that arrives is always accounted for.
+    bells.fetch_add(1, Ordering::Release);
+    let rung = match pipe.entry.write_lock.0.call(&Call::send(fd, &[0], libc::MSG_NOSIGNAL)) {
+        Some(Ok(_)) => return Rung::Sent,
+        // The queue is full of what the sleeper has not taken: that wakes it.
+        Some(Err(Errno(libc::EAGAIN))) => Rung::Answered,
+        Some(Err(error)) => Rung::Failed(error),
+        None => Rung::Lost,
+    };
+    bells.fetch_sub(1, Ordering::Release);
+    rung
 }
 
 /// Whether this write goes into the ring; opens it if it can. Under the write lock.
@@ -320,6 +352,7 @@ fn look_at_reader(fd: c_int, pipe: &Pipe) -> bool {
 fn may_open(pipe: &Pipe, epoch: u32) -> bool {
     let outgoing = pipe.outgoing();
     pipe.is_open()
+        && !outgoing.is_shut()
         && outgoing.reader.ready.load(Ordering::Acquire) == 1
         && outgoing.reader_epoch() == epoch
         && pipe.entry.writers.is_empty()
@@ -338,7 +371,7 @@ fn open(fd: c_int, pipe: &Pipe, epoch: u32) -> bool {
     }
     // A signal handler that writes to this socket must not find it between two lanes.
     let mask = kernel::block_signals();
-    let opened = pipe.entry.write_lock.0.firmly(|| open_quietly(fd, pipe, epoch)) == Some(true);
+    let opened = open_quietly(fd, pipe, epoch);
     kernel::restore_signals(mask);
     if opened {
         arena::add(&pipe.entry.counters.upgrades, 1);
@@ -347,6 +380,7 @@ fn open(fd: c_int, pipe: &Pipe, epoch: u32) -> bool {
     opened
 }
 
+/// Somebody may step around us anywhere in here, and write into the kernel's lane: then the gate is shut.
 fn open_quietly(fd: c_int, pipe: &Pipe, epoch: u32) -> bool {
     let outgoing = pipe.outgoing();
     let Ok(position) = kernel::tcp_position(fd) else { return false };
@@ -360,26 +394,21 @@ fn open_quietly(fd: c_int, pipe: &Pipe, epoch: u32) -> bool {
     outgoing.reader.ready.load(Ordering::SeqCst) == 1 && outgoing.open(epoch, position.written)
 }
 
-/// From the ring to the kernel lane; needs nothing from the reader. Under the write lock.
+/// From the ring to the kernel lane; needs nothing from the reader. Under the write lock, or after a publication that
+/// failed because the ring is closed: nobody rings any more then, and whoever has stepped around us spills as we do.
 #[cold]
 pub(crate) fn spill(fd: c_int, pipe: &Pipe) {
-    while is_ring(pipe.outgoing().epoch()) {
-        let mask = kernel::block_signals();
-        let done = pipe.entry.write_lock.0.firmly(|| spill_quietly(fd, pipe));
-        kernel::restore_signals(mask);
-        if done.is_none() {
-            // Somebody has stepped around us and may not have left the ring yet: what we write into the kernel's
-            // lane before that would be taken for a bell. The caller's release is for this lock, too.
-            let _ = lock_writes(fd, pipe);
-        }
-    }
+    let mask = kernel::block_signals();
+    spill_quietly(fd, pipe);
+    kernel::restore_signals(mask);
     arena::add(&pipe.entry.counters.spills, 1);
 }
 
 fn spill_quietly(fd: c_int, pipe: &Pipe) {
     let outgoing = pipe.outgoing();
-    if !is_ring(outgoing.epoch()) {
-        // A signal handler has spilled between our look and this.
+    let epoch = outgoing.epoch();
+    if !is_ring(epoch) {
+        // A signal handler has spilled between our look and this, or whoever has stepped around us.
         return;
     }
     // A publication of an interrupted call of this thread must fail from here on.
@@ -395,7 +424,7 @@ fn spill_quietly(fd: c_int, pipe: &Pipe) {
         kernel::TCP_ESTABLISHED => position.written,
         _ => counted,
     });
-    outgoing.spill(outgoing.epoch(), tail, resume);
+    outgoing.spill(epoch, tail, resume);
 }
 
 /// Makes the ring larger when a write found it too small and it is empty. Under the write lock.
@@ -578,7 +607,7 @@ pub(crate) fn in_kernel_lane(fd: c_int, pipe: &Pipe, kernel: impl FnOnce() -> is
     if pipe.is_mapped() && is_ring(pipe.outgoing().epoch()) {
         spill(fd, pipe);
     }
-    through_kernel(pipe, taken, usize::MAX >> 1, kernel)
+    through_kernel(fd, pipe, taken, usize::MAX >> 1, kernel)
 }
 
 /// After a kernel send: an end that has left answers with a reset, and that one is real.
@@ -589,9 +618,20 @@ pub(crate) fn note_vain(pipe: &Pipe) {
 }
 
 /// Makes a kernel call as a counted writer; the write lock is released before.
-fn through_kernel(pipe: &Pipe, taken: Taken, wanted: usize, kernel: impl FnOnce() -> isize) -> isize {
+fn through_kernel(
+    fd: c_int,
+    pipe: &Pipe,
+    taken: Taken,
+    wanted: usize,
+    kernel: impl FnOnce() -> isize,
+) -> isize {
     let counted = pipe.entry.writers.enter(pipe.socket.generation);
     pipe.entry.write_lock.0.release(taken);
+    // Should this process be killed with a bell unread, the kernel would make a reset of it, and throw away what it has
+    // not delivered yet.
+    if pipe.entry.readers.is_ready() {
+        read::settle(fd, pipe);
+    }
     let sent = kernel();
     let errno = Errno::last();
     if counted {

@@ -65,11 +65,11 @@ impl<'a> Iterator for Names<'a> {
 /// Seconds that a successor has to pick up what was left for it.
 const INHERITED_WITHIN: i64 = 60;
 
-/// `table<version>-<process>`, `pipe<version>-...` or `left<version>-...`, of whatever version.
+/// `table<version>-<process>[.<instance>]`, `pipe<version>-...` or `left<version>-...`, of whatever version.
 fn may_be_left_over(name: &str, care: Care) -> bool {
     let versioned = |rest: &str| rest.starts_with(|first: char| first.is_ascii_digit());
     if let Some(rest) = name.strip_prefix("table").filter(|rest| versioned(rest)) {
-        let number = rest.split_once('-').and_then(|(_, number)| number.parse().ok());
+        let number = rest.split_once('-').and_then(|(_, number)| number.split('.').next()?.parse().ok());
         return number.is_some_and(|number| care.distrusts_numbers || !kernel::exists(number));
     }
     ["pipe", "left"].iter().any(|kind| name.strip_prefix(kind).is_some_and(versioned))
@@ -77,17 +77,25 @@ fn may_be_left_over(name: &str, care: Care) -> bool {
 
 fn look_at(folder: &Path, name: &str) {
     let mut path = *folder;
-    if write!(path, "/{name}").is_err() {
-        return;
+    if write!(path, "/{name}").is_ok() {
+        // What is left for a successor has no writer while the successor starts.
+        let left = name.starts_with("left");
+        remove_unless(&path, |fd| left && kernel::age(fd).is_none_or(|age| age < INHERITED_WITHIN));
     }
+}
+
+/// Removes a file if no process has it; true when it is gone.
+pub(crate) fn remove_unused(path: &Path) -> bool {
+    remove_unless(path, |_| false)
+}
+
+fn remove_unless(path: &Path, keeps: impl Fn(c_int) -> bool) -> bool {
     let flags = libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK;
-    let Ok(fd): Result<c_int, _> = kernel::open(path.as_c_str(), flags, 0) else { return };
-    // What is left for a successor has no writer while the successor starts.
-    let too_young = name.starts_with("left") && kernel::age(fd).is_none_or(|age| age < INHERITED_WITHIN);
-    if !too_young && kernel::is_file(fd) && kernel::has_no_writer(fd) {
-        kernel::unlink(path.as_c_str());
-    }
+    let Ok(fd): Result<c_int, _> = kernel::open(path.as_c_str(), flags, 0) else { return false };
+    let unused = !keeps(fd) && kernel::is_file(fd) && kernel::has_no_writer(fd);
+    let gone = unused && kernel::unlink(path.as_c_str());
     kernel::close(fd);
+    gone
 }
 
 /// For `fuzzing`.
@@ -105,7 +113,9 @@ mod tests {
 
     #[test]
     fn only_our_own_kinds_of_files_are_looked_at() {
-        for name in ["table1-4194999", "table7-4194999", "pipe1-1-2-3", "pipe2-x", "left1-3-4"] {
+        for name in
+            ["table1-4194999", "table1-4194999.1", "table7-4194999", "pipe1-1-2-3", "pipe2-x", "left1-3-4"]
+        {
             assert!(may_be_left_over(name, ALL), "{name}");
         }
         for name in [

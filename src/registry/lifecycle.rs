@@ -3,12 +3,12 @@
 //! A descriptor's word is taken away *before* the kernel closes it: afterwards another thread may have got
 //! the number already.
 
-use super::arena::{self, Entry, FLAG_ACCEPTED, FLAG_CONNECTED, FLAG_LISTENER, FLAG_NONBLOCK};
+use super::arena::{self, FLAG_ACCEPTED, FLAG_CONNECTED, FLAG_LISTENER, FLAG_NONBLOCK};
 use super::reason::Reason;
 use super::table::{self, Descriptor, Set};
 use super::{Socket, config, fork, log, socket, start, trace};
 use crate::pipe::{attach, end, options, pin as pinning};
-use crate::readiness::epoll;
+use crate::readiness::{Deadline, epoll};
 use crate::sys::kernel;
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
@@ -197,28 +197,58 @@ pub(crate) fn pin(fd: c_int, reason: Reason) {
     }
 }
 
-/// Before `exec`: every descriptor that survives it goes back to the kernel lane.
+/// Before `exec`: every connection that survives it goes back to the kernel lane.
 pub(crate) fn before_exec() {
     if !start::is_ready() {
         return;
     }
-    // In a vfork child the table is the parent's: what the child duplicated was handed over then.
+    // In a vfork child the table is the parent's, and the parent goes on.
     if !fork::is_own_process() {
-        return before_spawn();
+        return before_spawn(|_| false);
     }
     let Some(arena) = arena::get() else { return };
     look_at_standard();
-    for fd in 0..arena::highest() as c_int {
-        // A descriptor that another process of the family uses too was most likely inherited by oversight,
-        // unless it is one of the standard ones.
-        if let Descriptor::Socket(socket) = table::peek(fd)
-            && !kernel::close_on_exec(fd)
-            && let Some(entry) = socket.entry()
-            && (fd <= 2 || fork::is_sole(arena, &entry.holders))
-        {
-            pinning::hand_over(fd, socket);
+    let wait = Deadline::after(Some(OTHERS_LET_GO));
+    loop {
+        let mut unread = false;
+        for (fd, socket) in surviving() {
+            // What is unread is the new program's, unless another process goes on with the connection. Under a
+            // standard number the program will use it.
+            if fd <= 2 || socket.entry().is_some_and(|entry| fork::is_sole(arena, &entry.holders)) {
+                pinning::hand_over(fd, socket);
+            } else {
+                unread |= !pinning::share(fd, socket);
+            }
         }
+        // The parent that made this child for the connection may be about to close it.
+        if !unread || wait.left() == Some(0) {
+            return;
+        }
+        kernel::nap(1000);
     }
+}
+
+/// Nanoseconds that other processes have to close a connection with bytes unread, or to read them.
+const OTHERS_LET_GO: u64 = 50_000_000;
+
+/// The connections that a program which is executed now gets.
+fn surviving() -> impl Iterator<Item = (c_int, Socket)> {
+    (0..arena::highest() as c_int).filter_map(|fd| match table::peek(fd) {
+        Descriptor::Socket(socket) if kernel::survives_exec(fd) && is_the_same(fd, socket) => {
+            Some((fd, socket))
+        }
+        _ => None,
+    })
+}
+
+/// Whether `fd` is what the table says: in a vfork child it may be something else.
+fn is_the_same(fd: c_int, socket: Socket) -> bool {
+    fork::is_own_process()
+        || socket.entry().is_some_and(|entry| match entry.cookie.load(Ordering::Relaxed) {
+            // Not on a pipe: nothing is done with the descriptor.
+            0 => true,
+            cookie => kernel::cookie(fd) == Ok(cookie),
+        })
 }
 
 /// A standard descriptor may have been inherited with bytes that nobody has asked for yet.
@@ -228,11 +258,37 @@ pub(crate) fn look_at_standard() {
     }
 }
 
-/// Before a child is made that starts a program: it has the standard descriptors.
-pub(crate) fn before_spawn() {
+/// Before a child is made that starts a program, while this process goes on. `closes` knows what the child closes.
+pub(crate) fn before_spawn(closes: impl Fn(c_int) -> bool) {
+    if !start::is_ready() {
+        return;
+    }
     look_at_standard();
     for fd in 0..=2 {
         shared_with_child(fd);
+    }
+    for (fd, socket) in surviving().filter(|(fd, _)| *fd > 2 && !closes(*fd)) {
+        pinning::share(fd, socket);
+    }
+}
+
+/// Before a command is started, for which this process will wait. `alone`: until then nobody here uses a connection.
+pub(crate) fn before_command(alone: bool) {
+    before_spawn(|_| false);
+    let Some(arena) = arena::get() else { return };
+    for (fd, socket) in surviving() {
+        let Some(entry) = socket.entry() else { continue };
+        if alone && fork::is_sole(arena, &entry.holders) {
+            pinning::hand_over(fd, socket);
+        }
+        pinning::keep(fd, socket);
+    }
+}
+
+/// After it: what it left unread is this process's again.
+pub(crate) fn after_command() {
+    for (fd, socket) in surviving() {
+        pinning::reclaim(fd, socket);
     }
 }
 
@@ -349,7 +405,7 @@ fn release(fd: c_int, descriptor: Descriptor) {
         Descriptor::Socket(socket) => {
             let Some(entry) = socket.entry() else { return };
             let leaves = socket.unrefer();
-            let last = leaves && is_last_holder(entry);
+            let last = leaves && fork::unhold(arena, &entry.holders);
             if !last {
                 epoll::forget_number(arena, entry, fd);
             }
@@ -371,14 +427,9 @@ fn release(fd: c_int, descriptor: Descriptor) {
         Descriptor::Set(set) => {
             let entry = arena.set(set.slot);
             let current = entry.generation.load(Ordering::Acquire) == set.generation;
-            if current && socket::unrefer_set(set.slot) && fork::unhold(&entry.holders) {
+            if current && socket::unrefer_set(set.slot) && fork::unhold(arena, &entry.holders) {
                 epoll::free_set(arena, set.slot, set.generation);
             }
         }
     }
-}
-
-/// Takes this process's mark away; true when no living process of the family holds the socket.
-fn is_last_holder(entry: &Entry) -> bool {
-    fork::unhold(&entry.holders)
 }

@@ -38,6 +38,18 @@ pub(crate) fn getpid() -> u32 {
     call!(SYS_getpid).unwrap_or(0) as u32
 }
 
+/// Ends the process, with all its threads.
+pub(crate) fn exit(status: c_int) -> ! {
+    loop {
+        let _ = call!(SYS_exit_group, status);
+    }
+}
+
+/// 0: the parent is in another process namespace.
+pub(crate) fn getppid() -> u32 {
+    call!(SYS_getppid).unwrap_or(0) as u32
+}
+
 pub(crate) fn gettid() -> u32 {
     call!(SYS_gettid).unwrap_or(0) as u32
 }
@@ -148,11 +160,6 @@ fn clock_ns(clock: libc::clockid_t) -> u64 {
 /// Receives into one buffer.
 pub(crate) fn recv(fd: c_int, buffer: *mut u8, length: usize, flags: c_int) -> Result<usize, Errno> {
     call!(SYS_recvfrom, fd, buffer, length, flags, 0, 0)
-}
-
-/// Throws `length` received bytes away without copying them (tcp(7), MSG_TRUNC); how many there were.
-pub(crate) fn discard(fd: c_int, length: usize) -> Result<usize, Errno> {
-    call!(SYS_recvfrom, fd, 0, length, libc::MSG_TRUNC | libc::MSG_DONTWAIT, 0, 0)
 }
 
 pub(crate) fn recvmsg(fd: c_int, message: &mut libc::msghdr, flags: c_int) -> Result<usize, Errno> {
@@ -324,8 +331,9 @@ pub(crate) fn is_nonblocking(fd: c_int) -> bool {
     matches!(call!(SYS_fcntl, fd, libc::F_GETFL), Ok(flags) if flags as c_int & libc::O_NONBLOCK != 0)
 }
 
-pub(crate) fn close_on_exec(fd: c_int) -> bool {
-    matches!(call!(SYS_fcntl, fd, libc::F_GETFD), Ok(flags) if flags as c_int & libc::FD_CLOEXEC != 0)
+/// Whether a program that is executed will have this descriptor.
+pub(crate) fn survives_exec(fd: c_int) -> bool {
+    matches!(call!(SYS_fcntl, fd, libc::F_GETFD), Ok(flags) if flags as c_int & libc::FD_CLOEXEC == 0)
 }
 
 /// A socket address as the kernel gives it.
@@ -400,8 +408,36 @@ pub(crate) fn write(fd: c_int, bytes: &[u8]) -> Result<usize, Errno> {
     call!(SYS_write, fd, bytes.as_ptr(), bytes.len())
 }
 
-pub(crate) fn unlink(path: &CStr) {
-    let _ = call!(SYS_unlinkat, libc::AT_FDCWD, path.as_ptr(), 0);
+/// Where the stack is now.
+#[inline]
+pub(crate) fn stack_pointer() -> u64 {
+    let here: u64;
+    // SAFETY: reads a register.
+    unsafe { core::arch::asm!("mov {}, rsp", out(reg) here, options(nomem, nostack, preserves_flags)) };
+    here
+}
+
+/// The stack that this thread has for its signal handlers, and whether it is on it.
+pub(crate) fn alternate_stack() -> Option<(core::ops::Range<u64>, bool)> {
+    let mut stack = libc::stack_t { ss_sp: core::ptr::null_mut(), ss_flags: 0, ss_size: 0 };
+    call!(SYS_sigaltstack, 0, &raw mut stack).ok()?;
+    let start = stack.ss_sp.addr() as u64;
+    let range = start..start.saturating_add(stack.ss_size as u64);
+    (stack.ss_flags & libc::SS_DISABLE == 0).then_some((range, stack.ss_flags & libc::SS_ONSTACK != 0))
+}
+
+/// Gives a file a second name.
+pub(crate) fn link(path: &CStr, new: &CStr) {
+    let _ = call!(SYS_linkat, libc::AT_FDCWD, path.as_ptr(), libc::AT_FDCWD, new.as_ptr(), 0);
+}
+
+pub(crate) fn exists_file(path: &CStr) -> bool {
+    call!(SYS_faccessat, libc::AT_FDCWD, path.as_ptr(), libc::F_OK).is_ok()
+}
+
+/// Whether there was such a file.
+pub(crate) fn unlink(path: &CStr) -> bool {
+    call!(SYS_unlinkat, libc::AT_FDCWD, path.as_ptr(), 0).is_ok()
 }
 
 pub(crate) fn mkdir(path: &CStr, mode: u32) -> Result<(), Errno> {

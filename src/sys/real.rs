@@ -377,6 +377,9 @@ table! {
     ) -> c_int {
         resolve
     }
+    libc fn system(command: *const c_char) -> c_int { resolve }
+    libc fn popen(command: *const c_char, mode: *const c_char) -> *mut FILE { resolve }
+    libc fn pclose(stream: *mut FILE) -> c_int { resolve }
     libc fn daemon(nochdir: c_int, noclose: c_int) -> c_int { resolve }
     libc fn login_tty(fd: c_int) -> c_int { resolve }
     libc fn forkpty(

@@ -7,20 +7,17 @@
 //! # Safety
 //! The assembly reads and writes four bytes of this thread's own storage, which lives as long as the thread.
 
-use super::kernel;
-
-/// This thread's number, as the kernel knows it.
+/// This thread's number; `ask` tells it, once.
 #[inline]
-pub(crate) fn number() -> u32 {
+pub(crate) fn number(ask: impl FnOnce() -> u32) -> u32 {
     match storage::load() {
-        0 => ask(),
+        0 => keep(ask()),
         number => number,
     }
 }
 
 #[cold]
-fn ask() -> u32 {
-    let number = kernel::gettid();
+fn keep(number: u32) -> u32 {
     storage::store(number);
     number
 }
@@ -106,7 +103,12 @@ pub(crate) fn cpu() -> u32 {
     }
 }
 
-/// Finds out what [`cpu`] needs. Called once, while the process starts.
+/// This thread's `struct rseq`, if the C library has registered one.
+pub(crate) fn restartable_area() -> Option<*mut u8> {
+    area::own()
+}
+
+/// Finds out what [`cpu`] and [`restartable_area`] need. Called once, while the process starts.
 pub(crate) fn find_area() {
     area::find();
 }
@@ -118,7 +120,7 @@ mod area {
     use core::sync::atomic::{AtomicIsize, Ordering};
     use std::arch::asm;
 
-    /// Distance of `cpu_id` from the thread pointer; 0: there is no area.
+    /// Distance of `cpu_id` (linux/rseq.h) from the thread pointer; 0: there is no area.
     static PLACE: AtomicIsize = AtomicIsize::new(0);
     /// Offset of `cpu_id` in `struct rseq`.
     const CPU_ID: isize = 4;
@@ -157,6 +159,14 @@ mod area {
         // Negative: not registered for this thread.
         (cpu as i32 >= 0).then_some(cpu)
     }
+
+    pub(super) fn own() -> Option<*mut u8> {
+        cpu()?;
+        let pointer: *mut u8;
+        // SAFETY: on x86-64 the first word of the thread's own block is its address.
+        unsafe { asm!("mov {}, fs:0", out(reg) pointer, options(nostack, readonly, preserves_flags)) };
+        Some(pointer.wrapping_offset(PLACE.load(Ordering::Relaxed) - CPU_ID))
+    }
 }
 
 #[cfg(not(target_arch = "x86_64"))]
@@ -165,6 +175,10 @@ mod area {
 
     #[inline]
     pub(super) fn cpu() -> Option<u32> {
+        None
+    }
+
+    pub(super) fn own() -> Option<*mut u8> {
         None
     }
 }
@@ -184,22 +198,25 @@ pub(crate) fn will_write(place: *const u8) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::kernel;
     use super::*;
 
     #[test]
     fn every_thread_has_its_own_number() {
-        assert_eq!(number(), kernel::gettid());
+        let own = || number(kernel::gettid);
+        assert_eq!(own(), kernel::gettid());
         let other =
-            std::thread::spawn(|| (number(), kernel::gettid())).join().expect("it only tells its number");
+            std::thread::spawn(move || (own(), kernel::gettid())).join().expect("it only tells its number");
         assert_eq!(other.0, other.1);
-        assert_ne!(other.0, number());
+        assert_ne!(other.0, own());
     }
 
     #[test]
     fn a_forgotten_number_is_asked_again() {
-        let known = number();
+        let known = number(kernel::gettid);
         forget_number();
-        assert_eq!(number(), known);
+        assert_eq!(number(kernel::gettid), known);
+        assert_eq!(number(|| unreachable!("it is known")), known);
     }
 
     #[test]

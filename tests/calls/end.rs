@@ -3,9 +3,9 @@
 use std::thread;
 
 use crate::data::Flow;
-use crate::harness::{Case, End, assert_on_pipe, case, dialogue};
+use crate::harness::{Case, Child, End, assert_on_pipe, case, dialogue};
 use crate::signals::{count_signals, signals};
-use crate::sys::{self, Errno, call, events, fails, wait};
+use crate::sys::{self, Ended, Errno, call, events, fails, wait};
 
 pub(crate) const CASES: &[Case] = &[
     dialogue(
@@ -332,6 +332,28 @@ pub(crate) const CASES: &[Case] = &[
         },
     )
     .between_processes(),
+    case("what_was_written_before_a_close_arrives_after_a_child_has_died", || {
+        ends_with_much_under_way(|fd| {
+            // Whoever has ended holds nothing any more.
+            Child::run(|| {}).join();
+            sys::close(fd).expect("close");
+            // SAFETY: always allowed.
+            unsafe { libc::_exit(0) }
+        });
+    }),
+    case("what_was_written_before_a_kill_arrives", || {
+        ends_with_much_under_way(|_| {
+            let _ = sys::kill(sys::getpid(), libc::SIGKILL);
+        });
+    }),
+    case("what_was_written_before_exit_arrives", || {
+        // SAFETY: this thread is the process's only one.
+        ends_with_much_under_way(|_| unsafe { libc::exit(0) });
+    }),
+    case("what_was_written_before_an_exit_without_handlers_arrives", || {
+        // SAFETY: always allowed.
+        ends_with_much_under_way(|_| unsafe { libc::_exit(0) });
+    }),
     case("error_is_told_once_by_whoever_asks_first", || {
         let (a, b) = sys::pair();
         sys::linger_zero(b);
@@ -426,4 +448,33 @@ fn by_epoll(fd: i32) -> bool {
     assert_eq!(ready.len(), 1);
     assert_eq!(ready[0].0 & (libc::EPOLLIN | libc::EPOLLRDHUP), libc::EPOLLIN | libc::EPOLLRDHUP);
     false
+}
+
+/// A process writes more than the other end's queue takes, and is gone before it is read. On a pipe it has been woken
+/// just before: by a bell, which lies in its queue, as a byte that it has not read.
+fn ends_with_much_under_way(leave: fn(i32)) {
+    let (listener, port) = sys::listener(libc::AF_INET);
+    let (told, tell) = sys::pipe();
+    let child = Child::run(|| {
+        let fd = sys::connected(libc::AF_INET, port);
+        sys::close(listener).expect("close");
+        for _ in 0..3 {
+            sys::write_all(fd, b"to and fro");
+            sys::read_exact(fd, 10);
+        }
+        sys::read_exact(fd, 1);
+        let count = Flow::new(1).fill_up(fd);
+        sys::write_all(tell, &count.to_ne_bytes());
+        leave(fd);
+    });
+    let fd = sys::accept(listener).expect("accept");
+    for _ in 0..3 {
+        sys::read_exact(fd, 10);
+        sys::write_all(fd, b"to and fro");
+    }
+    sys::let_sleep(child.0, child.0);
+    sys::write_all(fd, b"!");
+    let count = usize::from_ne_bytes(sys::read_exact(told, 8).try_into().expect("eight bytes"));
+    assert!(matches!(sys::wait(child.0), Ended::Exited(0) | Ended::Killed(libc::SIGKILL)));
+    assert_eq!(Flow::new(1).read_to_end(fd, 7777), count);
 }

@@ -64,7 +64,7 @@ fn sweep(level: i32, family: i32, when: When) {
     let mut known = BTreeSet::new();
     for name in 0..=HIGHEST {
         for value in &values {
-            if skipped(level, name, value) {
+            if skipped(level, name) {
                 continue;
             }
             let [library, past] = BOTH.map(|way| look(way, level, name, value, family, when));
@@ -175,13 +175,9 @@ fn is_fact(level: i32, name: i32) -> bool {
     }
 }
 
-/// What would change more than its own socket, and what is answered on purpose in another way.
-fn skipped(level: i32, name: i32, value: &[u8]) -> bool {
-    // The name of a module, or a pointer to one.
-    let is_name = level == libc::IPPROTO_TCP && matches!(name, libc::TCP_ULP | libc::TCP_CONGESTION);
-    // Packets with a routing header are dropped on the way: connect waits for ever.
-    let is_lost = level == libc::IPPROTO_IPV6 && (54..60).contains(&name);
-    is_name && value.is_empty() || is_lost
+/// Packets with a routing header are dropped on the way: connect waits for ever.
+fn skipped(level: i32, name: i32) -> bool {
+    level == libc::IPPROTO_IPV6 && (54..60).contains(&name)
 }
 
 fn pin_host(fd: i32) {

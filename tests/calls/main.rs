@@ -38,10 +38,12 @@ mod pointers;
 mod poll;
 mod signals;
 mod standard;
+mod stops;
 mod stream;
 mod successors;
 mod threads;
 mod wakes;
+mod watchdog;
 
 use std::process::ExitCode;
 
@@ -81,4 +83,5 @@ const AREAS: &[(&str, &[Case])] = &[
     ("masks", masks::CASES),
     ("standard", standard::CASES),
     ("bulk", bulk::CASES),
+    ("stops", stops::CASES),
 ];

@@ -2,6 +2,7 @@
 
 use std::ffi::CStr;
 use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::data::Flow;
 use crate::harness::{Case, Child, case};
@@ -80,6 +81,143 @@ pub(crate) const CASES: &[Case] = &[
         assert_eq!(lines, [&b"LD_BIND_NOW=1"[..], b"ONE=1", b"TWO=2"]);
         child.join();
     }),
+    case("a_shell_command_takes_what_it_reads_and_leaves_the_rest", || {
+        let commands: [fn(&CStr) -> i32; 2] = [
+            // SAFETY: C strings.
+            |command| unsafe { libc::system(command.as_ptr()) },
+            |command| unsafe {
+                let stream = libc::popen(command.as_ptr(), c"r".as_ptr());
+                assert_eq!(libc::fgetc(stream), libc::EOF);
+                libc::pclose(stream)
+            },
+        ];
+        for command in commands {
+            for before in [0, 10_000] {
+                let (a, b) = used_pair(before);
+                sys::write_all(a, b"first\nsecond\nthird\n");
+                sys::until(|| sys::readable(b) == 19);
+                sys::dup2(b, 0).expect("dup2");
+                sys::close(b).expect("close");
+                assert_eq!(command(c"true"), 0);
+                assert_eq!(command(c"read line; test \"$line\" = first"), 0);
+                assert_eq!(command(c"read line; test \"$line\" = second"), 0);
+                assert_eq!(sys::read_exact(0, 6), b"third\n");
+                sys::write_all(a, b"fourth\nfifth\n");
+                assert_eq!(command(c"read line; test \"$line\" = fourth"), 0);
+                assert_eq!(sys::read_exact(0, 6), b"fifth\n");
+                sys::close(a).expect("close");
+                assert_eq!(sys::read(0, &mut [0]), Ok(0));
+            }
+        }
+    }),
+    case("a_shell_command_is_told_a_number", || {
+        for before in [0, 10_000] {
+            let (a, b) = at_seven(before);
+            sys::write_all(a, b"first\nsecond\n");
+            sys::until(|| sys::readable(b) == 13);
+            let command = c"read line <&7; echo \"$line and more\" >&7";
+            // SAFETY: a C string.
+            assert_eq!(unsafe { libc::system(command.as_ptr()) }, 0);
+            assert_eq!(sys::read_exact(a, 15), b"first and more\n");
+            assert_eq!(sys::read_exact(b, 7), b"second\n");
+            Flow::new(2).write(a, 50_000, 500);
+            Flow::new(2).read(b, 50_000, 500);
+        }
+    }),
+    case("a_program_is_told_a_number_that_its_parent_closes_a_little_later", || {
+        for before in [0, 10_000] {
+            for unread in [0, 5000] {
+                let (a, b) = at_seven(before);
+                let mut flow = Flow::new(2);
+                flow.write(a, unread, 500);
+                let child = Child::run(|| {
+                    sys::close(a).expect("close");
+                    sys::execute(c"/bin/sh", &[c"-c", c"exec cat <&7 >&7"], &sys::environment_with(&[]));
+                });
+                // The child may have come to its exec by now.
+                std::thread::yield_now();
+                sys::close(b).expect("close");
+                let mut back = Flow::new(2);
+                back.read(a, unread, 500);
+                flow.write(a, 50_000, 500);
+                back.read(a, 50_000, 500);
+                sys::shutdown(a, libc::SHUT_WR).expect("shutdown");
+                assert_eq!(sys::read(a, &mut [0]), Ok(0));
+                sys::close(a).expect("close");
+                child.join();
+            }
+        }
+    }),
+    case("a_program_and_its_parent_use_one_number", || {
+        // By fork, by vfork and by posix_spawn: no bell is data for either of them.
+        for (way, start) in [by_fork, by_vfork, by_spawn].into_iter().enumerate() {
+            for before in [0, 10_000] {
+                let (a, b) = at_seven(before);
+                for round in 0..5 {
+                    let pid = start();
+                    assert_eq!(sys::read_exact(a, 6), b"ready\n", "way {way}, round {round}");
+                    sys::write_all(a, b"for the child\n");
+                    assert_eq!(sys::read_exact(a, 14), b"for the child\n", "way {way}, round {round}");
+                    assert_eq!(sys::wait(pid), sys::Ended::Exited(0));
+                    let mut flow = Flow::new(round);
+                    flow.write(a, 3000, 100);
+                    Flow::new(round).read(b, 3000, 100);
+                    Flow::new(round).write(b, 3000, 100);
+                    Flow::new(round).read(a, 3000, 100);
+                }
+                sys::close(a).expect("close");
+                assert_eq!(sys::read(b, &mut [0]), Ok(0));
+                sys::close(b).expect("close");
+            }
+        }
+    }),
+    case("unread_bytes_reach_a_program_that_is_spawned_with_file_actions", || {
+        for before in [0, 10_000] {
+            let (a, b) = at_seven(before);
+            sys::write_all(a, b"unread");
+            sys::until(|| sys::readable(b) == 6);
+            let pid = spawn_cat(b, a);
+            sys::close(b).expect("close");
+            assert_eq!(sys::read_exact(a, 6), b"unread");
+            let (mut out, mut back) = (Flow::new(2), Flow::new(2));
+            out.write(a, 50_000, 500);
+            back.read(a, 50_000, 500);
+            sys::shutdown(a, libc::SHUT_WR).expect("shutdown");
+            assert_eq!(sys::read(a, &mut [0]), Ok(0));
+            assert_eq!(sys::wait(pid), sys::Ended::Exited(0));
+        }
+    }),
+    case("threads_go_on_while_commands_run", || {
+        let (a, b) = at_seven(10_000);
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let sum = scope.spawn(|| {
+                let (mut there, mut back) = (Flow::new(2), Flow::new(3));
+                while !stop.load(Ordering::SeqCst) {
+                    there.write(a, 5000, 1234);
+                    back.read(a, 5000, 777);
+                }
+                sys::shutdown(a, libc::SHUT_WR).expect("shutdown");
+            });
+            scope.spawn(|| {
+                let (mut there, mut back) = (Flow::new(2), Flow::new(3));
+                let mut buffer = [0; 3000];
+                while let Ok(count @ 1..) = sys::read(b, &mut buffer) {
+                    there.check(&buffer[..count]);
+                    back.write(b, count, 500);
+                }
+            });
+            for round in 0..20 {
+                // SAFETY: a C string.
+                match round % 2 {
+                    0 => assert_eq!(unsafe { libc::system(c"true".as_ptr()) }, 0),
+                    _ => assert_eq!(sys::wait(sys::spawn(c"/bin/true", &[], &[])), sys::Ended::Exited(0)),
+                }
+            }
+            stop.store(true, Ordering::SeqCst);
+            sum.join().expect("the stream");
+        });
+    }),
     case("a_failed_exec_without_an_environment_changes_nothing", || {
         let (a, b) = sys::pair();
         Flow::new(1).write(a, 10_000, 500);
@@ -134,6 +272,92 @@ const STARTS: [fn(Environment); 6] = [
     },
     |envp| end_of(vfork_and_execute(envp)),
 ];
+
+/// A pair that has carried some bytes.
+fn used_pair(before: usize) -> (i32, i32) {
+    let (a, b) = sys::pair();
+    Flow::new(1).write(a, before, 500);
+    Flow::new(1).read(b, before, 500);
+    (a, b)
+}
+
+/// The same; the second end is number 7, and open to programs that are executed.
+fn at_seven(before: usize) -> (i32, i32) {
+    let (a, b) = used_pair(before);
+    let (a, low) = if a == 7 { (sys::dup(a), b) } else { (a, b) };
+    sys::dup2(low, 7).expect("dup2");
+    if low != 7 {
+        sys::close(low).expect("close");
+    }
+    sys::set_cloexec(a, true);
+    sys::set_cloexec(7, false);
+    (a, 7)
+}
+
+const SHELL: &CStr = c"/bin/sh";
+/// Answers one line on descriptor 7.
+const ANSWERS: [Pointer; 4] = [
+    Pointer(c"sh".as_ptr()),
+    Pointer(c"-c".as_ptr()),
+    Pointer(c"echo ready >&7; read line <&7; echo \"$line\" >&7".as_ptr()),
+    Pointer(ptr::null()),
+];
+
+/// Spawns `cat` with `fd` as its input and output, and every kind of action that there is around it.
+fn spawn_cat(fd: i32, other: i32) -> libc::pid_t {
+    let mut actions = std::mem::MaybeUninit::uninit();
+    let variables = sys::environment_with(&[]);
+    let envp: Vec<_> =
+        variables.iter().map(|each| each.as_ptr().cast_mut()).chain([ptr::null_mut()]).collect();
+    let mut pid = 0;
+    // SAFETY: the actions are initialised first; both arrays end with a null pointer.
+    unsafe {
+        let at = actions.as_mut_ptr();
+        libc::posix_spawn_file_actions_init(at);
+        libc::posix_spawn_file_actions_addopen(at, 60, c"/dev/null".as_ptr(), libc::O_RDONLY, 0);
+        libc::posix_spawn_file_actions_addclose(at, other);
+        libc::posix_spawn_file_actions_adddup2(at, fd, 0);
+        libc::posix_spawn_file_actions_adddup2(at, fd, 1);
+        posix_spawn_file_actions_addclosefrom_np(at, 3);
+        let (arguments, envp) = (ARGUMENTS.as_ptr().cast(), envp.as_ptr());
+        assert_eq!(libc::posix_spawn(&mut pid, CAT.as_ptr(), at, ptr::null(), arguments, envp), 0);
+        libc::posix_spawn_file_actions_destroy(at);
+    }
+    pid
+}
+
+fn by_fork() -> libc::pid_t {
+    // SAFETY: C strings, and arrays that end with a null.
+    Child::run(|| unsafe { _ = libc::execv(SHELL.as_ptr(), ANSWERS.as_ptr().cast()) }).0
+}
+
+#[inline(never)]
+fn by_vfork() -> libc::pid_t {
+    // SAFETY: the child only executes a program, or leaves.
+    #[expect(deprecated, reason = "vfork is the subject")]
+    let pid = unsafe { libc::vfork() };
+    if pid == 0 {
+        // SAFETY: as above.
+        unsafe {
+            libc::execv(SHELL.as_ptr(), ANSWERS.as_ptr().cast());
+            libc::_exit(127)
+        }
+    }
+    pid
+}
+
+fn by_spawn() -> libc::pid_t {
+    let variables = sys::environment_with(&[]);
+    let envp: Vec<_> =
+        variables.iter().map(|each| each.as_ptr().cast_mut()).chain([ptr::null_mut()]).collect();
+    let (arguments, mut pid) = (ANSWERS.as_ptr().cast(), 0);
+    let start = libc::posix_spawn;
+    // SAFETY: C strings, and arrays that end with a null.
+    let failed =
+        unsafe { start(&mut pid, SHELL.as_ptr(), ptr::null(), ptr::null(), arguments, envp.as_ptr()) };
+    assert_eq!(failed, 0);
+    pid
+}
 
 /// In a function of its own: a vfork child runs on its parent's stack.
 #[inline(never)]
@@ -195,5 +419,9 @@ fn hand_on(start: impl Fn(i32)) {
 }
 
 unsafe extern "C" {
+    fn posix_spawn_file_actions_addclosefrom_np(
+        actions: *mut libc::posix_spawn_file_actions_t,
+        lowest: i32,
+    ) -> i32;
     fn clearenv() -> i32;
 }

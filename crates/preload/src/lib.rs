@@ -152,6 +152,11 @@ forward! {
     fn fexecve(fd: c_int, argv: *const *mut c_char, envp: *const *mut c_char) -> c_int = sockshim_fexecve;
     fn posix_spawn(pid: *mut pid_t, path: *const c_char, actions: *const posix_spawn_file_actions_t, attributes: *const posix_spawnattr_t, argv: *const *mut c_char, envp: *const *mut c_char) -> c_int = sockshim_posix_spawn;
     fn posix_spawnp(pid: *mut pid_t, file: *const c_char, actions: *const posix_spawn_file_actions_t, attributes: *const posix_spawnattr_t, argv: *const *mut c_char, envp: *const *mut c_char) -> c_int = sockshim_posix_spawnp;
+    fn system(command: *const c_char) -> c_int = sockshim_system;
+    fn popen(command: *const c_char, mode: *const c_char) -> *mut FILE = sockshim_popen;
+    fn pclose(stream: *mut FILE) -> c_int = sockshim_pclose;
+    fn _exit(status: c_int) -> ! = sockshim__exit;
+    fn _Exit(status: c_int) -> ! = sockshim__exit;
     fn daemon(nochdir: c_int, noclose: c_int) -> c_int = sockshim_daemon;
     fn login_tty(fd: c_int) -> c_int = sockshim_login_tty;
     fn forkpty(terminal: *mut c_int, name: *mut c_char, settings: *const termios, size: *const winsize) -> pid_t = sockshim_forkpty;

@@ -6,13 +6,18 @@
 //!
 //! | step | by | written first | then |
 //! |---|---|---|---|
-//! | kernel -> ring | writer | `kernel_end` = X, `bells` = 0 | gate `e` -> `e+1`, only if no reader is BUSY and the reader's epoch is `e` |
-//! | ring -> kernel | writer | `ring_end`, `resume` = P | gate `e` -> `e+1`, at any time |
+//! | kernel -> ring | writer | `kernel_end` = X, `bells` = 0, `resume` open | gate `e` -> `e+1`, only if it is not SHUT, no reader is BUSY and the reader's epoch is `e` |
+//! | ring -> kernel | writer | CLOSED in `tail`; then `ring_end`, and `resume` = P if it is open | gate `e` -> `e+1`, at any time |
 //! | follow | reader | took kernel bytes up to X, or ring bytes up to `ring_end` and bells up to P | own epoch `e` -> `e+1` |
 //!
 //! So a writer is at most two epochs ahead, and one record of (X, ring_end, P) is enough. BUSY is set by a
 //! reader while it takes bytes from the kernel as *data* in an even epoch: it keeps the writer from opening
 //! the ring (and ringing bells into the stream) meanwhile.
+//!
+//! SHUT is set by whoever goes on without the holder of a lock, who is stopped anywhere in a step: no ring epoch begins
+//! any more. So what that holder still does when it goes on changes nothing: it cannot open the ring; and when it
+//! spills, the ring's end cannot move any more, the first to say where the kernel lane goes on has said it, and the
+//! gate has moved.
 
 use crate::layout::Direction;
 use crate::ring::Damaged;
@@ -21,6 +26,13 @@ use crate::sync::Ordering;
 /// Bit 0 of the gate: a reader is inside the kernel's `recv`.
 pub const BUSY: u32 = 1;
 
+/// Bit 31 of the gate: no ring epoch begins any more.
+pub const SHUT: u32 = 1 << 31;
+/// Number of epochs; they wrap around.
+const EPOCHS: u32 = SHUT >> 1;
+/// `resume` while nobody has said where the kernel lane goes on.
+const OPEN: u64 = u64::MAX;
+
 /// Whether an epoch runs through the ring.
 #[inline]
 #[must_use]
@@ -28,9 +40,14 @@ pub const fn is_ring(epoch: u32) -> bool {
     epoch & 1 == 1
 }
 
-/// The epoch after `epoch`; the gate has room for 31 bits.
+/// The epoch after `epoch`; the gate has room for 30 bits.
 const fn after(epoch: u32) -> u32 {
-    epoch.wrapping_add(1) & (u32::MAX >> 1)
+    epoch.wrapping_add(1) & (EPOCHS - 1)
+}
+
+/// The epoch that a gate says.
+const fn epoch_of(gate: u32) -> u32 {
+    (gate & !SHUT) >> 1
 }
 
 impl Direction {
@@ -39,7 +56,7 @@ impl Direction {
     #[must_use]
     pub fn epoch(&self) -> u32 {
         // pairs with: open, spill
-        self.switch.gate.load(Ordering::Acquire) >> 1
+        epoch_of(self.switch.gate.load(Ordering::Acquire))
     }
 
     /// How many epochs the writer is ahead of a reader in `epoch`.
@@ -48,7 +65,7 @@ impl Direction {
     /// [`Damaged`] when it is more than a writer ever is.
     #[inline]
     pub fn lead(&self, epoch: u32) -> Result<u32, Damaged> {
-        let lead = self.epoch().wrapping_sub(epoch) & (u32::MAX >> 1);
+        let lead = self.epoch().wrapping_sub(epoch) & (EPOCHS - 1);
         if lead <= 2 { Ok(lead) } else { Err(Damaged) }
     }
 
@@ -61,35 +78,52 @@ impl Direction {
     }
 
     /// Writer: from the kernel lane to the ring, at kernel position `kernel_end`. False when a reader is busy
-    /// in the kernel; then nothing has happened.
+    /// in the kernel, or the gate is shut; then nothing has happened.
     #[must_use]
     pub fn open(&self, epoch: u32, kernel_end: u64) -> bool {
         self.switch.kernel_end.store(kernel_end, Ordering::Relaxed);
         self.switch.bells.store(0, Ordering::Relaxed);
+        self.switch.resume.store(OPEN, Ordering::Relaxed);
         let next = after(epoch) << 1;
         self.switch.gate.compare_exchange(epoch << 1, next, Ordering::SeqCst, Ordering::Relaxed).is_ok()
     }
 
-    /// Writer: from the ring to the kernel lane, which goes on at kernel position `resume`.
+    /// Writer: from the ring to the kernel lane, which goes on at kernel position `resume`. The ring is closed, so
+    /// `ring_end` stays true, and no bell is under way. Somebody else may do the same.
     pub fn spill(&self, epoch: u32, ring_end: u64, resume: u64) {
         self.switch.ring_end.store(ring_end, Ordering::Relaxed);
-        self.switch.resume.store(resume, Ordering::Relaxed);
-        self.switch.gate.store(after(epoch) << 1, Ordering::SeqCst);
+        // Compared: whoever comes late has counted bytes of the kernel lane.
+        let _ = self.switch.resume.compare_exchange(OPEN, resume, Ordering::AcqRel, Ordering::Relaxed);
+        let next = |gate: u32| (epoch_of(gate) == epoch).then_some(after(epoch) << 1 | gate & SHUT);
+        let _ = self.switch.gate.fetch_update(Ordering::SeqCst, Ordering::Relaxed, next);
+    }
+
+    /// Either side: no ring epoch begins any more.
+    pub fn shut(&self) {
+        self.switch.gate.fetch_or(SHUT, Ordering::SeqCst);
+    }
+
+    /// Whether no ring epoch begins any more.
+    #[inline]
+    #[must_use]
+    pub fn is_shut(&self) -> bool {
+        self.switch.gate.load(Ordering::Relaxed) & SHUT != 0
     }
 
     /// Reader: marks that it takes kernel bytes as data in `epoch`; false when the writer has moved on (or
-    /// somebody is busy already).
+    /// somebody is busy already). When the gate is shut no mark is needed: all kernel bytes are data from here on.
     #[inline]
     #[must_use]
     pub fn enter_kernel(&self, epoch: u32) -> bool {
-        if epoch > u32::MAX >> 1 {
+        if epoch >= EPOCHS {
             // More bits than the gate has: damaged, and shifted it could look like another epoch.
             return false;
         }
-        self.switch
-            .gate
-            .compare_exchange(epoch << 1, (epoch << 1) | BUSY, Ordering::SeqCst, Ordering::Relaxed)
-            .is_ok()
+        let busy = (epoch << 1) | BUSY;
+        match self.switch.gate.compare_exchange(epoch << 1, busy, Ordering::SeqCst, Ordering::Relaxed) {
+            Ok(_) => true,
+            Err(gate) => gate & SHUT != 0 && epoch_of(gate) == epoch,
+        }
     }
 
     /// Reader: the end of [`Direction::enter_kernel`].

@@ -119,8 +119,8 @@ pub struct Sleep {
 #[repr(C, align(128))]
 #[derive(Debug)]
 pub struct Switch {
-    /// Epoch of the writer's lane in the upper 31 bits (even: kernel, odd: ring), [`crate::lane::BUSY`] in
-    /// bit 0.
+    /// Epoch of the writer's lane in bits 1 to 30 (even: kernel, odd: ring), [`crate::lane::BUSY`] in bit 0,
+    /// [`crate::lane::SHUT`] in bit 31.
     pub gate: AtomicU32,
     /// Bells rung in the current ring epoch. Written by the writer, before each bell.
     pub bells: AtomicU64,

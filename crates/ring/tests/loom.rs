@@ -23,8 +23,9 @@
 //! | the end becomes ready although a plain read is inside | `a_plain_read_meets_no_bell` |
 //! | the ring opens although a plain write is inside | `a_plain_write_keeps_its_place` |
 //! | who robs a dead writer does not renew the wish | `a_bell_that_the_dead_owed_is_rung` |
-//! | a writer that was stepped around writes before the other has left the ring | `a_stopped_writer_sends_no_bell_into_the_data` |
-//! | a writer is stepped around with its bell not yet sent | `a_stopped_writer_sends_no_bell_into_the_data` |
+//! | a bell is sent without a look at the lock | `a_writer_stopped_on_the_ring_sends_no_bell_into_the_data` |
+//! | the gate is not shut | `a_writer_stopped_while_it_opens_the_ring_changes_nothing` |
+//! | `spill` stores `resume` without a look at what is there | `a_writer_stopped_while_it_spills_changes_nothing` |
 //! | a wish without the read lock | `a_waiter_takes_no_wish_from_a_sleeper` |
 
 #![cfg(loom)]
@@ -36,6 +37,7 @@ use loom::thread;
 use model::{Direct, End};
 use sockshim_ring::ring::Seen;
 use sockshim_ring::sync::{AtomicU32, Ordering};
+use std::sync::Arc;
 
 #[test]
 fn bytes_arrive_once_and_in_order() {
@@ -333,21 +335,43 @@ fn a_bell_that_the_dead_owed_is_rung() {
 }
 
 /// A writer is stopped after any of its steps, stepped around, and goes on.
+fn stepped_around(end: &Arc<End>) {
+    end.lock_writes(1);
+    let stopped = end.clone();
+    let writing = thread::spawn(move || stopped.write_in_steps(1, b'a'));
+    end.write_around(2, b'b');
+    writing.join().unwrap();
+    let mut got = Vec::new();
+    end.receive(2, &mut got);
+    got.sort_unstable();
+    assert_eq!(got, b"ab");
+    end.assert_only_bells_left();
+}
+
 #[test]
-fn a_stopped_writer_sends_no_bell_into_the_data() {
+fn a_writer_stopped_on_the_ring_sends_no_bell_into_the_data() {
     loom::model(|| {
         let end = End::on_ring();
         end.direction.want_bell();
-        end.lock_writes(1);
-        let stopped = end.clone();
-        let writing = thread::spawn(move || stopped.write_in_steps(1, b'a'));
-        let wrote = end.write_around(2, b'b');
-        writing.join().unwrap();
-        let (mut got, count) = (Vec::new(), 1 + usize::from(wrote));
-        end.receive(count, &mut got);
-        got.sort_unstable();
-        assert_eq!(got, b"ab"[..count]);
-        end.assert_only_bells_left();
+        stepped_around(&end);
+    });
+}
+
+#[test]
+fn a_writer_stopped_while_it_opens_the_ring_changes_nothing() {
+    loom::model(|| stepped_around(&End::on_kernel()));
+}
+
+#[test]
+fn a_writer_stopped_while_it_spills_changes_nothing() {
+    loom::model(|| {
+        let end = End::on_ring();
+        // A bell is in the stream, so that where the kernel's lane goes on is not where it began.
+        end.direction.want_bell();
+        end.write(b'0');
+        end.receive(1, &mut Vec::new());
+        end.direction.close();
+        stepped_around(&end);
     });
 }
 

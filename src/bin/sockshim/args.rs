@@ -2,8 +2,10 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::LazyLock;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use sockshim_bench::questions::GROUPS;
 
 /// Runs same-machine TCP connections over shared-memory pipes, under unmodified programs.
 #[derive(Debug, Parser)]
@@ -18,6 +20,7 @@ pub(crate) enum Command {
     Run(Run),
     Ss(Ss),
     Demo(Demo),
+    Bench(Bench),
 }
 
 /// Runs a program with its sockets on sockshim.
@@ -112,10 +115,51 @@ pub(crate) struct Demo {
     pub(crate) no_measure: bool,
 }
 
+/// Measures this machine: libc sockets, the same program on sockshim, and a bare ring in shared memory.
+///
+/// The three work by turns, so that what drifts on the machine falls on all of them. Each line says what an
+/// operation takes, in brackets the user and system time of both ends together; then how many times as good as
+/// libc sockshim is, with the quartiles, and how many times what the bare ring takes, which is the limit of the
+/// machine. `near` and `far` say how quickly a cache line moved between the two cores before and after: compare no
+/// figures across them.
+#[derive(Debug, clap::Args)]
+#[command(after_help = QUESTIONS.as_str())]
+pub(crate) struct Bench {
+    /// A rough idea within two minutes
+    #[arg(long)]
+    pub(crate) quick: bool,
+
+    /// Print one JSON array with an object per line instead of the table (docs/bench.md)
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// The libsockshim.so to use instead of the one that belongs to this command
+    #[arg(long, value_name = "FILE")]
+    pub(crate) library: Option<PathBuf>,
+
+    /// What to ask; everything that is marked with a star if nothing is named
+    #[arg(value_name = "QUESTION")]
+    pub(crate) questions: Vec<String>,
+}
+
 const JSON_FIELDS: &str = "\
 Fields of --json (docs/ss.md explains them):
   pids, program, fd, local, peer, accepted, path, state, reason, reason_text, sent, received, kernel_sent,
   kernel_received, doorbells, sleeps, upgrades, spills, ring_recv_q, ring_send_q";
+
+/// The groups of questions with what they are about.
+static QUESTIONS: LazyLock<String> = LazyLock::new(|| {
+    let lines = GROUPS.iter().map(|group| {
+        let star = if group.usual { '*' } else { ' ' };
+        format!("\n {star} {:18} {}", group.name, group.title)
+    });
+    format!(
+        "Questions:{}\n   {:18} the programs from redis on\n   {:18} everything",
+        lines.collect::<String>(),
+        "programs",
+        "all"
+    )
+});
 
 const EXIT_CODES: &str = "\
 Exit codes:

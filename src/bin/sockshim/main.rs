@@ -4,6 +4,7 @@
 //! print errors: they return a [`Failure`], which is printed here.
 
 mod args;
+mod bench;
 mod demo;
 mod program;
 mod run;
@@ -18,11 +19,15 @@ use args::Command;
 use clap::Parser as _;
 
 fn main() -> ExitCode {
+    if sockshim_bench::work_if_asked() {
+        return ExitCode::SUCCESS;
+    }
     let args = args::Args::parse();
     let outcome = match args.command {
         Command::Run(args) => run::run(&args),
         Command::Ss(args) => ss::run(&args),
         Command::Demo(args) => demo::run(&args),
+        Command::Bench(args) => bench::run(&args),
     };
     match outcome {
         Ok(code) => code,
@@ -52,6 +57,12 @@ impl Failure {
 impl Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
+    }
+}
+
+impl From<sockshim_bench::Trouble> for Failure {
+    fn from(trouble: sockshim_bench::Trouble) -> Self {
+        Self::new(1, trouble.0)
     }
 }
 

@@ -51,13 +51,7 @@ pub(crate) fn run(args: &Run) -> Result<ExitCode, Failure> {
 
 /// The variables to set, in the order in which they are shown.
 fn environment(args: &Run) -> Result<Vec<(&'static str, OsString)>, Failure> {
-    let library = match &args.library {
-        Some(file) if file.is_file() => std::path::absolute(file)?,
-        Some(file) => {
-            return Err(Failure::new(CANNOT_PREPARE, format!("{}: there is no such file", file.display())));
-        }
-        None => find_library()?,
-    };
+    let library = library(args.library.as_deref())?;
     let mut environment = vec![("LD_PRELOAD", preload(&library, env::var_os("LD_PRELOAD"))?)];
     if let Some(path) = args.path {
         environment.push(("SOCKSHIM_PATH", path.as_str().into()));
@@ -91,6 +85,15 @@ fn preload(library: &Path, existing: Option<OsString>) -> Result<OsString, Failu
         value.push(existing);
     }
     Ok(value)
+}
+
+/// The shared object to preload: the one that was asked for, or the one that belongs to this command.
+pub(crate) fn library(wanted: Option<&Path>) -> Result<PathBuf, Failure> {
+    match wanted {
+        Some(file) if file.is_file() => Ok(std::path::absolute(file)?),
+        Some(file) => Err(Failure::new(CANNOT_PREPARE, format!("{}: there is no such file", file.display()))),
+        None => find_library(),
+    }
 }
 
 /// The shared object that belongs to this command: as built by Cargo, in the same folder, or installed.

@@ -8,7 +8,7 @@ use loom::thread;
 use sockshim_ring::inside::Inside;
 use sockshim_ring::lane::is_ring;
 use sockshim_ring::layout::{CLOSED, Direction};
-use sockshim_ring::lock::{OWNER, RINGING, Word};
+use sockshim_ring::lock::{OWNER, Word};
 use sockshim_ring::ring::{NotPublished, Seen};
 use sockshim_ring::sync::{AtomicU32, Ordering};
 use std::collections::VecDeque;
@@ -233,33 +233,25 @@ impl End {
         self.write_lock.take(me).expect("nobody has it");
         let mut seen_head = 0;
         assert!(matches!(self.push(&mut seen_head, &[byte]), Direct::Published(1)));
-        let counted = || {
-            let due = self.direction.bell_due();
-            self.direction.switch.bells.fetch_add(u64::from(due), Ordering::Release);
-            due
-        };
-        // The mark of a bell under way stays in the word, as a dead owner leaves it.
-        let rings = std::cell::Cell::new(false);
-        self.write_lock.firmly(me, || rings.set(counted()));
-        if rings.get() {
-            assert_eq!(self.write_lock.rob(me, me | RINGING), Some(false));
-        }
+        assert!(self.write_lock.ringing(me));
+        let due = self.direction.bell_due();
+        self.direction.switch.bells.fetch_add(u64::from(due), Ordering::Release);
     }
 
     /// Takes the lock from the dead, and writes: as `lock_writes` in src/pipe/write.rs.
     pub(crate) fn write_after_the_dead(&self, me: u32, byte: u8) {
         let owner = self.write_lock.content();
         assert_ne!(owner & OWNER, 0);
-        if self.write_lock.rob(owner, me).expect("nobody else takes it") {
-            self.direction.want_bell();
-        }
+        assert_eq!(self.write_lock.take_from(owner, me), Some(true));
+        self.direction.want_bell();
         let mut seen_head = self.direction.room.released.load(Ordering::Acquire);
         assert!(matches!(self.push(&mut seen_head, &[byte]), Direct::Published(1)));
         self.ring_if_wanted();
         self.write_lock.release(me);
     }
 
-    /// A writer that has the lock, and may be stopped after each of its steps.
+    /// A writer that has the lock, and may be stopped after each of its steps: as `push`, `open_quietly`, `ring_bell` and
+    /// `spill_quietly` in src/pipe/write.rs.
     pub(crate) fn write_in_steps(&self, me: u32, byte: u8) {
         let mut runs = Some(self.running.lock().unwrap());
         let mut step = || {
@@ -267,55 +259,105 @@ impl End {
             runs = Some(self.running.lock().unwrap());
         };
         step();
-        let mut seen_head = self.direction.room.released.load(Ordering::Acquire);
-        let published = is_ring(self.direction.epoch())
-            && matches!(self.push(&mut seen_head, &[byte]), Direct::Published(1));
-        step();
-        if published {
-            let count = || {
-                let due = is_ring(self.direction.epoch()) && self.direction.bell_due();
-                self.direction.switch.bells.fetch_add(u64::from(due), Ordering::Release);
-                due
-            };
-            let send = || {
-                step();
-                self.kernel.send(Item::Bell);
-                step();
-            };
-            self.write_lock.ringing(me, count, send);
-        } else {
-            while is_ring(self.direction.epoch()) {
-                if self.write_lock.firmly(me, || self.go_to_kernel()).is_none() {
-                    step();
-                    thread::yield_now();
-                }
-            }
-            self.write_in_kernel(byte);
+        let mut published = false;
+        if is_ring(self.direction.epoch()) || self.open_in_steps(&mut step) {
+            let mut seen_head = self.direction.room.released.load(Ordering::Acquire);
+            published = matches!(self.push(&mut seen_head, &[byte]), Direct::Published(1));
+            step();
         }
+        if published {
+            if self.ring_in_steps(me, &mut step) {
+                self.write_lock.release(me);
+            }
+            return;
+        }
+        self.spill_in_steps(&mut step);
+        self.write_in_kernel(byte);
         self.write_lock.release(me);
     }
 
-    /// Another writer of the same end, which may find the first one stopped: as `lock_writes` in src/pipe/write.rs. False
-    /// when it would have to wait.
-    pub(crate) fn write_around(&self, me: u32, byte: u8) -> bool {
+    /// False: somebody has stepped around us, and rings in our place. A writer with more to write would take the lock
+    /// again.
+    fn ring_in_steps(&self, me: u32, step: &mut impl FnMut()) -> bool {
+        if !self.write_lock.ringing(me) {
+            return false;
+        }
+        step();
+        if is_ring(self.direction.epoch()) && self.direction.bell_due() {
+            step();
+            self.direction.switch.bells.fetch_add(1, Ordering::Release);
+            step();
+            // The look at the word and the call are one step: a thread that is stopped between the two looks again.
+            let send = |word: &AtomicU32, value| {
+                (word.load(Ordering::Relaxed) == value).then(|| self.kernel.send(Item::Bell))
+            };
+            let sent = self.write_lock.owning(me, send);
+            step();
+            if sent.is_none() {
+                self.direction.switch.bells.fetch_sub(1, Ordering::Release);
+            }
+        }
+        step();
+        self.write_lock.rung(me)
+    }
+
+    fn open_in_steps(&self, step: &mut impl FnMut()) -> bool {
+        let direction = &self.direction;
+        let epoch = direction.epoch();
+        if direction.is_shut()
+            || direction.reader.ready.load(Ordering::Acquire) != 1
+            || direction.reader_epoch() != epoch
+        {
+            return false;
+        }
+        let written = self.kernel.written();
+        step();
+        direction.reopen();
+        step();
+        let ready = direction.reader.ready.load(Ordering::SeqCst) == 1;
+        step();
+        let opened = ready && direction.open(epoch, written);
+        step();
+        opened
+    }
+
+    fn spill_in_steps(&self, step: &mut impl FnMut()) {
+        let direction = &self.direction;
+        let epoch = direction.epoch();
+        if !is_ring(epoch) {
+            return;
+        }
+        step();
+        direction.close();
+        let tail = self.tail();
+        step();
+        let resume = self.kernel.written();
+        step();
+        direction.spill(epoch, tail, resume);
+        step();
+    }
+
+    /// Another writer of the same end, which may find the first one stopped: as `step_around` in src/pipe/write.rs.
+    pub(crate) fn write_around(&self, me: u32, byte: u8) {
         let direction = &self.direction;
         if self.write_lock.take(me).is_err() {
             let _stopped = self.running.lock().unwrap();
             direction.close();
+            direction.shut();
             let owner = self.write_lock.content();
-            let bell_is_out = || {
-                let counted = direction.switch.kernel_end.load(Ordering::Relaxed)
-                    + direction.switch.bells.load(Ordering::Acquire);
-                self.kernel.written() == counted
+            let owes = match owner {
+                0 => self.write_lock.take(me).is_err(),
+                owner => self.write_lock.take_from(owner, me).expect("it is stopped"),
             };
-            if !self.write_lock.step_around(owner, me, bell_is_out) {
-                return false;
+            assert_eq!(self.write_lock.caller(), 0, "the look and the call are one step");
+            if owes && is_ring(direction.epoch()) {
+                direction.want_bell();
+                self.ring_if_wanted();
             }
         }
-        self.write_lock.firmly(me, || self.go_to_kernel());
+        self.go_to_kernel();
         self.write_in_kernel(byte);
         self.write_lock.release(me);
-        true
     }
 
     /// The lock of the end's writers, for its first owner.
@@ -339,12 +381,13 @@ impl End {
         direction.reader.ready.load(Ordering::SeqCst) == 1 && direction.open(epoch, written)
     }
 
-    /// As `spill` in src/pipe/write.rs.
+    /// As `spill_quietly` in src/pipe/write.rs.
     pub(crate) fn go_to_kernel(&self) {
         let direction = &self.direction;
-        if is_ring(direction.epoch()) {
+        let epoch = direction.epoch();
+        if is_ring(epoch) {
             direction.close();
-            direction.spill(direction.epoch(), self.tail(), self.kernel.written());
+            direction.spill(epoch, self.tail(), self.kernel.written());
         }
     }
 }

@@ -142,20 +142,71 @@ pub(crate) fn processors() -> Vec<usize> {
 }
 
 pub(crate) fn pin(cpu: usize) {
+    check(isize::from(pin_task(0, cpu)) - 1, "sched_setaffinity");
+}
+
+/// Moves a thread, or the calling one if that is 0; false when it is gone. Safe between fork and exec.
+pub(crate) fn pin_task(task: libc::pid_t, cpu: usize) -> bool {
     // SAFETY: all zeroes is a valid cpu_set_t.
     let mut set: libc::cpu_set_t = unsafe { zeroed() };
     // SAFETY: `processors` returned the number, which is below the size of the set.
     unsafe { libc::CPU_SET(cpu, &mut set) };
     // SAFETY: `set` has the size that is passed.
-    let result = unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) };
-    check(result as isize, "sched_setaffinity");
+    unsafe { libc::sched_setaffinity(task, size_of::<libc::cpu_set_t>(), &raw const set) == 0 }
 }
 
-/// User and system time of this process, in nanoseconds: what getrusage tells in microseconds.
-pub(crate) fn cpu_time() -> u64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `time` has room for the answer.
-    let result = unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut time) };
-    check(result as isize, "clock_gettime");
-    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+/// User and system time of this process and all its threads, in nanoseconds.
+pub(crate) fn cpu_time() -> [u64; 2] {
+    // SAFETY: all zeroes is a valid rusage.
+    let mut usage: libc::rusage = unsafe { zeroed() };
+    // SAFETY: `usage` has room for the answer.
+    check(unsafe { libc::getrusage(libc::RUSAGE_SELF, &raw mut usage) } as isize, "getrusage");
+    times(&usage)
+}
+
+/// User and system time in nanoseconds.
+pub(crate) fn times(usage: &libc::rusage) -> [u64; 2] {
+    [usage.ru_utime, usage.ru_stime]
+        .map(|time| time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_usec.unsigned_abs() * 1_000)
+}
+
+pub(crate) fn set_nonblocking(fd: c_int) {
+    // SAFETY: no pointers.
+    check(unsafe { libc::fcntl(fd, libc::F_SETFL, libc::O_NONBLOCK) } as isize, "fcntl");
+}
+
+/// Waits for one of `events` on `fd`.
+pub(crate) fn wait_for(fd: c_int, events: libc::c_short) {
+    let mut wanted = libc::pollfd { fd, events, revents: 0 };
+    // SAFETY: one pollfd is passed.
+    check(unsafe { libc::poll(&raw mut wanted, 1, -1) } as isize, "poll");
+}
+
+/// An epoll set.
+#[derive(Debug)]
+pub(crate) struct Epoll(c_int);
+
+impl Epoll {
+    pub(crate) fn new() -> Self {
+        // SAFETY: no pointers.
+        Self(check(unsafe { libc::epoll_create1(0) } as isize, "epoll_create1") as c_int)
+    }
+
+    /// Reports on `fd`, level-triggered, when there is something to read.
+    pub(crate) fn add(&self, fd: c_int) {
+        let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: fd as u64 };
+        // SAFETY: an initialised event.
+        let result = unsafe { libc::epoll_ctl(self.0, libc::EPOLL_CTL_ADD, fd, &raw mut event) };
+        check(result as isize, "epoll_ctl");
+    }
+
+    /// Calls `ready` for each descriptor that is ready now or, if there is none, in a while.
+    pub(crate) fn wait(&self, mut ready: impl FnMut(c_int)) {
+        let mut events = [libc::epoll_event { events: 0, u64: 0 }; 64];
+        // SAFETY: room for that many events.
+        let count = unsafe { libc::epoll_wait(self.0, events.as_mut_ptr(), events.len() as c_int, -1) };
+        for event in &events[..check(count as isize, "epoll_wait")] {
+            ready(event.u64 as c_int);
+        }
+    }
 }

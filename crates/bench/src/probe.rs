@@ -1,21 +1,26 @@
 //! How near the processors are: virtual machines move, and every figure moves with them.
 
-use super::net;
-use super::worker::Job;
+use crate::{Trouble, crew, net};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// One round trip between two spinning processes on the first and the last processor.
-pub(crate) type Nanoseconds = f64;
+pub type Nanoseconds = f64;
 
 /// Slower than this is "far": another cache, or another socket.
-pub(crate) const FAR: Nanoseconds = 170.0;
+pub const FAR: Nanoseconds = 170.0;
 
-const TRIPS: u64 = 200;
+/// Few, so that some batch is not interrupted by others who use the processors.
+const TRIPS: u64 = 20;
 
 /// Measures in a process of its own; `None` with a single processor.
-pub(crate) fn placement() -> Option<Nanoseconds> {
-    (net::processors().len() > 1).then(|| Job::output("probe").trim().parse().ok()).flatten()
+pub fn placement() -> Result<Option<Nanoseconds>, Trouble> {
+    if net::processors().len() < 2 {
+        return Ok(None);
+    }
+    let text = crew::output("probe")?;
+    let figure = text.trim().parse();
+    figure.map(Some).map_err(|_| Trouble(format!("the placement probe said {text:?}")))
 }
 
 /// A worker's part: prints the figure.
@@ -47,7 +52,7 @@ pub(crate) fn measure() {
     net::pin(cpus[0]);
     let start = Instant::now();
     let mut batches = Vec::new();
-    while start.elapsed() < Duration::from_millis(150) {
+    while start.elapsed() < Duration::from_millis(40) {
         let batch = Instant::now();
         for _ in 0..TRIPS {
             let value = turn.fetch_add(1, Ordering::AcqRel) + 2;

@@ -1,0 +1,59 @@
+//! Measures libc sockets, sockshim and a raw ring in shared memory, by turns, in one run.
+//!
+//! ```text
+//! questions  what can be asked: the catalogue, made of `question::Question`s
+//! contest    one question put to several `way::Way`s by turns, and the answer, a `results::Row`
+//! crew, job  the processes that are measured: who asks them, and what they see of it
+//! work       what they do: plain calls of the C library, or the same over the raw `ring`
+//! programs   the same for programs that others wrote: redis, nginx ...
+//! probe      how near the processors are to each other just now
+//! run        what a run shares, and what must not outlive it
+//! ```
+//!
+//! An executable that asks calls [`work_if_asked`] first: it starts itself again as the processes that are
+//! measured, with `LD_PRELOAD=libsockshim.so` and without. These are the same program, so the figures differ by
+//! what is under it.
+
+pub mod contest;
+mod crew;
+mod job;
+mod link;
+mod net;
+pub mod probe;
+mod programs;
+pub mod question;
+pub mod questions;
+pub mod results;
+mod ring;
+pub mod run;
+pub mod show;
+pub mod way;
+mod work;
+
+use std::fmt::{self, Display};
+
+/// Does a worker's work when this process was started as one: then true, and there is nothing else to do.
+#[must_use]
+pub fn work_if_asked() -> bool {
+    let Some(job) = job::Job::of_this_process() else { return false };
+    work::work(&job);
+    true
+}
+
+/// Why a question has no answer.
+#[derive(Debug)]
+pub struct Trouble(pub String);
+
+impl Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Trouble {}
+
+impl From<std::io::Error> for Trouble {
+    fn from(error: std::io::Error) -> Self {
+        Self(error.to_string())
+    }
+}

@@ -1,0 +1,151 @@
+//! A question, before it is asked.
+
+use crate::crew::{Placement, Plan};
+use crate::results::{Measure, Row};
+use crate::run::Run;
+use crate::way::Way;
+use crate::{Trouble, contest, net};
+
+/// What is measured, how, and by which ways of running it.
+#[derive(Clone, Debug)]
+pub struct Question {
+    /// The table it belongs to.
+    pub group: &'static str,
+    /// Its row there.
+    pub row: String,
+    /// What one operation is.
+    pub unit: &'static str,
+    /// What the figures are.
+    pub measure: Measure,
+    /// libc first.
+    pub ways: Vec<Way>,
+    pub(crate) plan: Plan,
+    pub(crate) effort: Effort,
+    /// Operations after which every connection has found its path.
+    pub(crate) settled_after: u64,
+    /// Whether a rough idea can do without it.
+    pub(crate) thorough: bool,
+}
+
+/// How much is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Effort {
+    /// Operations of up to a millisecond.
+    Usual,
+    /// Differences of nanoseconds: many short turns.
+    Fine,
+    /// Operations that wait most of the time.
+    Long,
+    /// What does not change from one round to the next.
+    Once,
+}
+
+impl Effort {
+    /// The number of rounds, and nanoseconds of each way in a round.
+    pub(crate) fn rounds(self, quick: bool) -> (usize, f64) {
+        match (self, quick) {
+            (Self::Usual, true) => (5, 12e6),
+            (Self::Usual, false) => (21, 40e6),
+            (Self::Fine, true) => (51, 2e6),
+            (Self::Fine, false) => (401, 2e6),
+            (Self::Long, true) => (5, 60e6),
+            (Self::Long, false) => (15, 150e6),
+            (Self::Once, _) => (1, 1.0),
+        }
+    }
+}
+
+impl Question {
+    /// Between two processes, each on a processor of its own: libc, sockshim and the raw ring.
+    pub(crate) fn new(group: &'static str, row: impl Into<String>, words: &[&str]) -> Self {
+        Self {
+            group,
+            row: row.into(),
+            unit: "round trip",
+            measure: Measure::Time,
+            plan: Plan {
+                words: words.iter().map(|&word| word.to_owned()).collect(),
+                placement: Placement::TwoCores,
+                with_server: true,
+                pairs: 1,
+                both_figures: false,
+            },
+            ways: vec![Way::LIBC, Way::SOCKSHIM, Way::RING],
+            effort: Effort::Usual,
+            settled_after: 5_000,
+            thorough: false,
+        }
+    }
+
+    pub(crate) fn unit(mut self, unit: &'static str) -> Self {
+        self.unit = unit;
+        self
+    }
+
+    pub(crate) fn measure(mut self, measure: Measure) -> Self {
+        self.measure = measure;
+        self.plan.both_figures = measure == Measure::Memory;
+        self
+    }
+
+    pub(crate) fn placed(mut self, placement: Placement) -> Self {
+        self.plan.placement = placement;
+        self
+    }
+
+    /// Both on one processor, where who waits must give way.
+    pub(crate) fn on_one_core(self) -> Self {
+        self.placed(Placement::OneCore).ways(&[Way::LIBC, Way::SOCKSHIM, Way::YIELDING_RING])
+    }
+
+    pub(crate) fn alone(mut self) -> Self {
+        self.plan.with_server = false;
+        self
+    }
+
+    pub(crate) fn pairs(mut self, pairs: usize) -> Self {
+        self.plan.pairs = pairs;
+        self
+    }
+
+    pub(crate) fn ways(mut self, ways: &[Way]) -> Self {
+        self.ways = ways.to_vec();
+        self
+    }
+
+    pub(crate) fn effort(mut self, effort: Effort) -> Self {
+        self.effort = effort;
+        self
+    }
+
+    /// As it is where there are two cores. On one, a ring that spins makes no sense.
+    pub(crate) fn where_there_are_cores(mut self) -> Self {
+        if net::processors().len() < 2 {
+            self.plan.placement = Placement::OneCore;
+            self.ways.retain(|way| !way.is_ring());
+        }
+        self
+    }
+
+    /// Puts it, with as many rounds as it needs.
+    pub fn ask(&self, run: &Run) -> Result<Row, Trouble> {
+        contest::ask(run, self)
+    }
+
+    /// Not part of a rough idea.
+    pub(crate) fn thorough(mut self) -> Self {
+        self.thorough = true;
+        self
+    }
+
+    pub(crate) fn settled_after(mut self, operations: u64) -> Self {
+        self.settled_after = operations;
+        self
+    }
+
+    /// Where connections are short, or their path is not looked for: nothing to settle.
+    pub(crate) fn settled(mut self) -> Self {
+        self.settled_after = 1;
+        self
+    }
+}

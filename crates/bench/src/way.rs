@@ -1,0 +1,81 @@
+//! Ways to run the processes of a contest.
+
+/// One way to run both ends.
+#[derive(Clone, Copy, Debug)]
+pub struct Way {
+    /// Its column.
+    pub name: &'static str,
+    pub(crate) server: Under,
+    pub(crate) client: Under,
+}
+
+/// What a process runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Under {
+    /// The C library alone.
+    Libc,
+    /// sockshim preloaded, with these variables set.
+    Sockshim(&'static [(&'static str, &'static str)]),
+    /// No sockets: a ring in shared memory per direction, which is the limit of the machine.
+    Ring(Copying, Waiting),
+}
+
+/// How bytes get into the raw ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Copying {
+    /// By `memcpy`; published with each message.
+    Plain,
+    /// By `memcpy`; a large message is published in pieces, so that the reader copies beside the writer.
+    Pieces,
+    /// In pieces, past the caches.
+    NonTemporal,
+}
+
+/// How an end of the raw ring waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waiting {
+    /// Looks again and again.
+    Spin,
+    /// Gives the processor to somebody else between looks.
+    Yield,
+    /// Sleeps in the kernel at once.
+    Futex,
+}
+
+impl Way {
+    /// The C library alone; the first way of every contest, and what the others are compared with.
+    pub const LIBC: Self = Self::both("libc", Under::Libc);
+    /// Both ends preloaded, nothing else set.
+    pub const SOCKSHIM: Self = Self::both("sockshim", Under::Sockshim(&[]));
+    /// Both ends preloaded, and told not to spin.
+    pub const ASLEEP: Self = Self::both("sockshim", Under::Sockshim(&[("SOCKSHIM_PROFILE", "safe")]));
+    /// Both ends preloaded, and told to leave every connection with the kernel.
+    pub const HOST: Self = Self::both("path=host", Under::Sockshim(&[("SOCKSHIM_PATH", "host")]));
+    /// The server preloaded.
+    pub const SERVER_ONLY: Self =
+        Self { name: "server only", server: Under::Sockshim(&[]), client: Under::Libc };
+    /// The client preloaded.
+    pub const CLIENT_ONLY: Self =
+        Self { name: "client only", server: Under::Libc, client: Under::Sockshim(&[]) };
+    /// The limit with both ends awake on two cores.
+    pub const RING: Self = Self::both("raw ring", Under::Ring(Copying::Plain, Waiting::Spin));
+    /// The limit for bulk on two cores: these and [`Way::RING`], whichever is best where the machine is now.
+    pub const BULK: [Self; 2] = [
+        Self::both("raw ring, in pieces", Under::Ring(Copying::Pieces, Waiting::Spin)),
+        Self::both("raw ring, non-temporal", Under::Ring(Copying::NonTemporal, Waiting::Spin)),
+    ];
+    /// The limit where the ends share cores.
+    pub const YIELDING_RING: Self = Self::both("raw ring", Under::Ring(Copying::Plain, Waiting::Yield));
+    /// The limit without spinning.
+    pub const SLEEPING_RING: Self = Self::both("raw ring", Under::Ring(Copying::Plain, Waiting::Futex));
+
+    pub(crate) fn is_ring(&self) -> bool {
+        matches!(self.client, Under::Ring(..))
+    }
+
+    /// The same for both ends.
+    #[must_use]
+    pub const fn both(name: &'static str, under: Under) -> Self {
+        Self { name, server: under, client: under }
+    }
+}
