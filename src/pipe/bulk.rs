@@ -45,7 +45,7 @@ pub(super) fn learn(bulk: &Bulk, length: usize, ticks: u64) {
         bulk.ticks.store(ticks, Ordering::Relaxed);
         return;
     }
-    let price = ticks * 1024 / (bytes - SETTLING);
+    let price = (ticks << 20) / (bytes - SETTLING);
     let next = match phase {
         TRY_CACHE => {
             bulk.price.store(price, Ordering::Relaxed);

@@ -48,7 +48,7 @@ pub(crate) struct Bulk {
     /// Bytes and ticks since the phase began.
     pub(crate) bytes: AtomicU64,
     pub(crate) ticks: AtomicU64,
-    /// Ticks for a KB through the cache, as last tried.
+    /// Ticks for a MB through the cache, as last tried.
     pub(crate) price: AtomicU64,
 }
 
