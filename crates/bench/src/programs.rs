@@ -90,26 +90,18 @@ impl Program {
         self.needs.iter().copied().find(|name| find(name).is_none())
     }
 
-    pub(crate) fn rows(&self, quick: bool) -> impl Iterator<Item = &'static str> {
-        let matches = if quick { &self.matches[..1] } else { self.matches };
-        matches.iter().map(|each| each.row)
-    }
-
-    /// Asks all questions about it; `each` takes the answers as they come.
+    /// Asks all questions about it, or one for a rough idea; `each` takes the answers as they come.
     pub(crate) fn ask(
         &self,
         run: &Run,
         group: &'static str,
         mut each: impl FnMut(&str, Result<Row, Trouble>),
     ) -> Result<(), Trouble> {
-        let stages = [Way::LIBC, Way::SOCKSHIM].map(|way| Stage::new(run, way, group, self.user));
-        let [libc, sockshim] = stages;
-        let stages = [libc?, sockshim?];
+        let stage = |way| Stage::new(run, way, group, self.user);
+        let stages = [stage(Way::LIBC)?, stage(Way::SOCKSHIM)?];
         let servers = [(self.start)(&stages[0])?, (self.start)(&stages[1])?];
-        for name in self.rows(run.quick) {
-            if let Some(question) = self.matches.iter().find(|question| question.row == name) {
-                each(name, question.ask(group, &stages, &servers));
-            }
+        for question in self.matches.iter().take(if run.quick { 1 } else { self.matches.len() }) {
+            each(question.row, question.ask(group, &stages, &servers));
         }
         Ok(())
     }

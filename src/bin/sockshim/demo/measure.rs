@@ -10,7 +10,6 @@ use crate::{Failure, run};
 /// Prints the table.
 pub(super) fn compare() -> Result<(), Failure> {
     let run = Run::new(&run::library(None)?, false)?;
-    run.clean_up_when_interrupted();
     let mut out = io::stdout().lock();
     writeln!(out, "The same program, with libc alone and with sockshim (medians, taken in turn)\n")?;
     writeln!(
