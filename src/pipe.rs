@@ -1,16 +1,19 @@
 //! One connection over shared memory.
 //!
-//! [`attach`] (meeting the other end) -> [`io`] (which way a call goes) -> [`read`], [`write`] (the lanes) ->
+//! [`attach`] (meeting the other end) -> [`io`] (which way a call goes) -> [`quick`] (the usual call), [`read`],
+//! [`write`] (the lanes) ->
 //! [`end`] (end of stream, reset, close) -> [`pin`] (back to the kernel). [`events`] says what is ready.
 
 pub(crate) mod attach;
 pub(crate) mod buffers;
+pub(crate) mod bulk;
 pub(crate) mod end;
 pub(crate) mod events;
 pub(crate) mod heritage;
 pub(crate) mod io;
 pub(crate) mod options;
 pub(crate) mod pin;
+pub(crate) mod quick;
 pub(crate) mod read;
 pub(crate) mod segment;
 pub(crate) mod spin;
@@ -20,9 +23,20 @@ use crate::registry::Socket;
 use crate::registry::arena::{self, Entry};
 use crate::registry::socket::Local;
 use crate::registry::table::{self, Descriptor};
+use crate::sys::thread;
 use core::ffi::c_int;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU32, Ordering};
 use sockshim_ring::layout::{self, Direction, Header};
+
+/// Says in a direction's word on which processor this end runs. The word is mostly right already, and the other
+/// end reads its line: so it is looked at first.
+#[inline]
+pub(crate) fn note_cpu(word: &AtomicU32) {
+    let own = thread::cpu() + 1;
+    if word.load(Ordering::Relaxed) != own {
+        word.store(own, Ordering::Relaxed);
+    }
+}
 
 /// A connection whose segment this process has mapped.
 #[derive(Clone, Copy)]

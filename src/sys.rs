@@ -8,3 +8,4 @@ pub(crate) mod kernel;
 pub(crate) mod raw;
 pub(crate) mod real;
 pub(crate) mod restartable;
+pub(crate) mod thread;

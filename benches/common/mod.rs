@@ -16,7 +16,6 @@ pub(crate) fn ask(groups: &[&str]) {
         return;
     }
     let run = Run::new(&library(), quick()).unwrap_or_else(|trouble| panic!("{trouble}"));
-    run.clean_up_when_interrupted();
     let mut criterion = config().configure_from_args();
     for group in GROUPS.iter().filter(|group| groups.contains(&group.name)) {
         for question in group.questions(run.quick) {

@@ -20,9 +20,9 @@ pub(crate) fn describe(rows: &[Row]) -> String {
     let mut text = String::new();
     let _ = writeln!(text, "Command: `{}make bench`.", if quick { "BENCH_QUICK=1 " } else { "" });
     let _ = writeln!(text, "Machine: {model}, {cores} cores{virtual_machine}, Linux {}.", kernel.trim());
-    let settings: Vec<_> = std::env::vars()
-        .filter(|(name, _)| name.starts_with("SOCKSHIM_"))
-        .map(|(name, value)| format!("`{name}={value}`"))
+    let settings: Vec<_> = std::env::vars_os()
+        .map(|(name, value)| format!("`{}={}`", name.display(), value.display()))
+        .filter(|setting| setting.starts_with("`SOCKSHIM_"))
         .collect();
     if !settings.is_empty() {
         let _ = writeln!(text, "Settings: {}.", settings.join(", "));

@@ -107,7 +107,7 @@ const CURVES: [Curve; 7] = [
 
 impl Curve {
     fn draw(&self, points: &[(f64, &Row)], file: &Path) -> Outcome {
-        let root = SVGBackend::new(file, (900, 420)).into_drawing_area();
+        let root = SVGBackend::new(file, (WIDTH, 420)).into_drawing_area();
         root.fill(&WHITE)?;
         let series = self.series(points);
         let values = || series.iter().flat_map(|(_, line)| line.iter().map(|point| point.1));
@@ -116,9 +116,10 @@ impl Curve {
         let (first, last) = (xs().fold(f64::MAX, f64::min), xs().fold(0.0, f64::max));
         let mut chart = ChartBuilder::on(&root)
             .caption(self.title, ("sans-serif", 18))
-            .margin(10)
+            .margin(MARGIN)
+            .margin_right(LEGEND)
             .x_label_area_size(45)
-            .y_label_area_size(65)
+            .y_label_area_size(LABELS)
             .build_cartesian_2d((first..last).log_scale().base(2.0), (least / 1.3..most * 1.3).log_scale())?;
         chart
             .configure_mesh()
@@ -138,7 +139,9 @@ impl Curve {
                 .legend(move |(x, y)| PathElement::new([(x, y), (x + 15, y)], color.stroke_width(2)));
             chart.draw_series(line.iter().map(|&point| Circle::new(point, 3, color.filled())))?;
         }
-        chart.configure_series_labels().background_style(WHITE.mix(0.8)).border_style(BLACK).draw()?;
+        // Beside the lines, not on them.
+        let beside = WIDTH.saturating_sub(MARGIN + LABELS + LEGEND).cast_signed() + 10;
+        chart.configure_series_labels().position(SeriesLabelPosition::Coordinate(beside, 10)).draw()?;
         root.present()?;
         Ok(())
     }
@@ -185,6 +188,7 @@ fn bars(rows: &[&Row], file: &Path) -> Outcome {
     chart
         .configure_mesh()
         .disable_y_mesh()
+        .max_light_lines(0)
         .y_labels(rows.len())
         .x_desc("times as good as libc (logarithmic)")
         .y_desc("program")
@@ -229,6 +233,13 @@ fn bytes(row: &Row) -> f64 {
 fn short(value: f64) -> String {
     if value >= 1.0 { format!("{value:.0}") } else { format!("{value:.2}") }
 }
+
+const WIDTH: u32 = 900;
+const MARGIN: u32 = 10;
+/// For the names of the lines.
+const LEGEND: u32 = 130;
+/// For the numbers on the vertical axis.
+const LABELS: u32 = 65;
 
 const COLORS: [RGBColor; 9] = [
     RGBColor(150, 150, 150),

@@ -52,7 +52,7 @@ pub(crate) fn table(rows: &[Row]) -> String {
 
 impl Target {
     fn is_about(&self, row: &Row) -> bool {
-        row.group == self.group && (self.row.is_empty() || row.row == self.row)
+        row.group == self.group && row.row == self.row
     }
 
     /// The figure in words, and whether it is enough.
@@ -125,7 +125,7 @@ const TARGETS: [Target; 34] = [
     target(8, "`read` from something else", "passthrough", "read, /dev/zero", Bound::Over(5.0)),
     target(8, "`poll` of something else", "passthrough", "poll, eventfd", Bound::Over(5.0)),
     target(8, "`epoll_wait` for something else", "passthrough", "epoll_wait, eventfd", Bound::Over(5.0)),
-    target(8, "memory of an idle connection", "memory", "", Bound::Over(16384.0)),
+    target(8, "memory of an idle connection", "memory", "in all", Bound::Over(16384.0)),
     target(9, "redis GET, 1 connection", "redis", "GET, 1 connection", Bound::Libc(30.0)),
     target(9, "redis GET, 1 connection, one core", "redis", "GET, 1 connection, one core", Bound::Libc(4.0)),
     target(9, "redis GET, 50 connections", "redis", "GET, 50 connections", Bound::Libc(12.0)),

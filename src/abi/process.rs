@@ -593,12 +593,14 @@ struct FileActions {
 #[derive(Clone, Copy)]
 struct FileAction {
     tag: c_int,
+    /// What follows is a union, aligned for the pointers that other actions have.
+    _gap: c_int,
     fd: c_int,
     new: c_int,
     _rest: [usize; 2],
 }
 
-const _: () = assert!(size_of::<FileAction>() == 32);
+const _: () = assert!(size_of::<FileAction>() == 32 && std::mem::offset_of!(FileAction, fd) == 8);
 
 /// Hands over the sockets that a spawned child is told to duplicate: it will use them on its own.
 ///

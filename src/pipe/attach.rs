@@ -1,7 +1,7 @@
 //! Meeting: when a connection is worth a pipe, and finding the other end.
 
 use super::segment::{self, Identity, Unmet};
-use super::{Pipe, options, pin};
+use super::{Pipe, note_cpu, options, pin};
 use crate::readiness::epoll;
 use crate::registry::arena::{
     self, Arena, Entry, FLAG_CONNECTED, FLAG_LOW_WATER, STATE_PIPE, STATE_UNDECIDED, STATE_WAITING,
@@ -99,6 +99,8 @@ fn begin(fd: c_int, socket: Socket, entry: &'static Entry) {
             let local = socket.local();
             local.end.store(identity.end() as u32, Ordering::Relaxed);
             local.seen_head.store(0, Ordering::Relaxed);
+            local.seen_capacity.store(0, Ordering::Relaxed);
+            local.stalls.store(0, Ordering::Relaxed);
             local.watched_tail.store(0, Ordering::Relaxed);
             local.watched_since.store(kernel::ticks(), Ordering::Relaxed);
             local.segment.store(met.base, Ordering::SeqCst);
@@ -217,7 +219,7 @@ pub(crate) fn become_ready(fd: c_int, pipe: &Pipe) {
     // Not under the read lock: a wait takes it after the lock of its set.
     if position.is_some() && epoll::upgrade(pipe) {
         // Until this end first writes, the other one learns from here whether both share a processor.
-        pipe.outgoing().producer.cpu.store(kernel::cpu() + 1, Ordering::Relaxed);
+        note_cpu(&pipe.outgoing().producer.cpu);
         // The writer looks at it when it opens the ring.
         pipe.incoming().reader.room.store(options::room(fd, libc::SO_RCVBUF), Ordering::Relaxed);
         // A thread may wait for this socket in an epoll set already.

@@ -5,6 +5,7 @@
 //! [`good`]), and a fault that comes all the same happens before anything was published, as if the program
 //! had touched the buffer itself (docs/compatibility.md).
 
+use super::bulk;
 use crate::error::Errno;
 use crate::sys::kernel;
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -28,12 +29,18 @@ pub(crate) fn total(buffers: &[iovec]) -> Result<usize, Errno> {
         if buffer.iov_len > isize::MAX as usize {
             return Err(Errno(libc::EINVAL));
         }
-        if (buffer.iov_base as usize).saturating_add(buffer.iov_len) > USER_END {
+        if !is_in_reach(buffer.iov_base.cast(), buffer.iov_len) {
             return Err(Errno(libc::EFAULT));
         }
         sum = sum.saturating_add(buffer.iov_len);
     }
     Ok(sum.min(MOST))
+}
+
+/// Whether a program can own `length` bytes at `start`.
+#[inline]
+pub(crate) fn is_in_reach(start: *const u8, length: usize) -> bool {
+    (start as usize).saturating_add(length) <= USER_END
 }
 
 /// How many bytes from the start of the buffers can be copied without a fault.
@@ -129,19 +136,27 @@ pub(crate) unsafe fn scatter(ring: *const u8, span: Span, buffers: &[iovec], ski
     });
 }
 
-/// Copies `count` bytes of the buffers, after `skip` bytes, into `span` of the ring at `ring`.
+/// Copies `count` bytes of the buffers, after `skip` bytes, into `span` of the ring at `ring`; `past` the cache.
 ///
 /// # Safety
 /// `ring` has at least `span.capacity` bytes; the buffers are the program's.
 #[inline]
-pub(crate) unsafe fn gather(ring: *mut u8, span: Span, buffers: &[iovec], skip: usize, count: usize) {
+pub(crate) unsafe fn gather(
+    ring: *mut u8,
+    span: Span,
+    buffers: &[iovec],
+    skip: usize,
+    count: usize,
+    past: bool,
+) {
     pieces(buffers, skip, count, |from, length, done| {
         let [first, second] = span.pieces(done, length);
+        let copy = if past { bulk::copy_past } else { bulk::copy };
         // SAFETY: `Span::pieces` stays within the capacity; the other side is the program's buffer.
         unsafe {
-            core::ptr::copy_nonoverlapping(from, ring.add(first.0), first.1);
+            copy(from, ring.add(first.0), first.1);
             if second.1 > 0 {
-                core::ptr::copy_nonoverlapping(from.add(first.1), ring.add(second.0), second.1);
+                copy(from.add(first.1), ring.add(second.0), second.1);
             }
         }
     });

@@ -4,6 +4,7 @@
 
 use super::{Pipe, pin, read, segment};
 use crate::registry::arena::STATE_PINNED;
+use crate::registry::lock::Taken;
 use crate::registry::{Socket, reason::Reason, start};
 use crate::sys::{folder::Path, kernel};
 use core::ffi::c_int;
@@ -58,7 +59,7 @@ pub(super) fn leave(fd: c_int, pipe: &Pipe) -> bool {
     // Taken, as far as the other end is concerned; but this process may have to go on after all.
     if let Ok(span) = pipe.incoming().readable() {
         pipe.local.handed_from.store(span.position.wrapping_add(1), Ordering::Relaxed);
-        return pipe.incoming().consume(span.position, span.length);
+        return pipe.incoming().consume(&span, span.length);
     }
     true
 }
@@ -140,7 +141,7 @@ fn come_to_ring(fd: c_int, pipe: &Pipe, before: usize) -> bool {
         return false;
     }
     incoming.follow(incoming.reader_epoch());
-    pin::clear_bells(fd, pipe);
+    pin::clear_bells_by(fd, pipe, || Taken::Nested);
     true
 }
 
@@ -213,6 +214,7 @@ fn take_up_from(path: &Path, socket: Socket) {
     let (Some(base), Some(entry)) = (opened, socket.entry()) else { return };
     let local = socket.local();
     local.end.store(0, Ordering::Relaxed);
+    local.seen_capacity.store(0, Ordering::Relaxed);
     local.segment.store(base, Ordering::Release);
     entry.reason.store(Reason::Inherited as u32, Ordering::Relaxed);
     let _ = entry.readers.make_ready(socket.generation);

@@ -4,7 +4,7 @@
 //! reader could not tell a bell from data, a writer's bytes would have no place in the order. The counts are
 //! undone by hand, not by a guard: a thread cancelled inside the kernel unwinds through here.
 
-use super::{Pipe, attach, pin, read, write};
+use super::{Pipe, attach, pin, quick, read, write};
 use crate::error::{Errno, answer};
 use crate::registry::arena::{self, Entry, FLAG_CONNECTED, STATE_HOST, STATE_PINNED, STATE_PIPE};
 use crate::registry::{Socket, reason::Reason, trace};
@@ -50,6 +50,13 @@ pub(crate) unsafe fn receive(
     }
     if let Some(pipe) = reading_pipe(socket, entry) {
         cancel::point();
+        if let [only] = buffers
+            && flags & !libc::MSG_DONTWAIT == 0
+            // SAFETY: the caller's promise.
+            && let Some(count) = unsafe { quick::read(&pipe, only.iov_base.cast(), only.iov_len) }
+        {
+            return count as isize;
+        }
         if entry.state.load(Ordering::Relaxed) == STATE_PINNED && pin::retire(fd, &pipe) {
             return trace::after(fd, entry, kernel());
         }
@@ -115,6 +122,15 @@ pub(crate) unsafe fn send(
     }
     if let Some(pipe) = writing_pipe(socket, entry) {
         cancel::point();
+        if let [only] = buffers
+            // SAFETY: the caller's promise.
+            && let Some(written) = unsafe { quick::write(fd, &pipe, only.iov_base.cast(), only.iov_len) }
+        {
+            return match written {
+                Ok(()) => only.iov_len as isize,
+                Err(error) => write::after_death(flags, error),
+            };
+        }
         // SAFETY: the caller's promise.
         return unsafe { write::send(fd, &pipe, buffers, flags, kernel) };
     }

@@ -112,10 +112,15 @@ fn restore_options(fd: c_int, pipe: &Pipe) {
 
 /// Takes every bell out of the kernel's queue, so that a reader that does not know about them finds data only.
 /// The ring is closed, so no more are rung. False when ring bytes are still unread.
-pub(super) fn clear_bells(fd: c_int, pipe: &Pipe) -> bool {
+fn clear_bells(fd: c_int, pipe: &Pipe) -> bool {
+    clear_bells_by(fd, pipe, || read::lock_reads(pipe))
+}
+
+/// The same; `lock` gives the read lock, or says that the caller has it.
+pub(super) fn clear_bells_by(fd: c_int, pipe: &Pipe, lock: impl Fn() -> Taken) -> bool {
     let incoming = pipe.incoming();
     for _ in 0..200 {
-        let taken = read::lock_reads(pipe);
+        let taken = lock();
         read::follow(fd, pipe);
         let epoch = incoming.reader_epoch();
         let waiting = if is_ring(epoch) { read::bells_waiting(pipe) } else { 0 };

@@ -1,7 +1,7 @@
 //! Reading: following the writer's lanes, and waiting.
 
 use super::buffers::{self, Rest};
-use super::{Pipe, attach, end, events, options, spin};
+use super::{Pipe, attach, end, events, note_cpu, options, quick, spin};
 use crate::error::Errno;
 use crate::readiness::{Deadline, epoll};
 use crate::registry::arena::{self, FLAG_NONBLOCK, FLAG_TIMED};
@@ -91,7 +91,18 @@ pub(crate) unsafe fn receive(
             Look::Broken => return end::after_damage(pipe),
         };
         match outcome {
-            Ok(None) => fd = pipe.descriptor(fd).ok_or(Errno(libc::EBADF))?,
+            Ok(None) => {
+                // What was waited for is mostly the usual case.
+                if let [only] = buffers
+                    && flags == 0
+                    && done == 0
+                    // SAFETY: the caller's promise.
+                    && let Some(count) = unsafe { quick::read(pipe, only.iov_base.cast(), only.iov_len) }
+                {
+                    return Ok(count);
+                }
+                fd = pipe.descriptor(fd).ok_or(Errno(libc::EBADF))?;
+            }
             Ok(Some(())) if end::is_drained(pipe) => return Ok(done),
             Ok(Some(())) => {
                 // The ring has bytes yet. Words that promise them for ever cannot be true.
@@ -164,7 +175,7 @@ pub(crate) unsafe fn take(
 #[inline]
 pub(crate) fn lock_reads(pipe: &Pipe) -> Taken {
     loop {
-        // Somebody who died may have taken bytes from the kernel that he has not counted.
+        // Somebody who died, or jumped away, may have taken bytes from the kernel that he has not counted.
         match pipe.entry.read_lock.0.take_after(|| recount(pipe)) {
             Taken::Not => {
                 if step_around(pipe) {
@@ -257,10 +268,11 @@ unsafe fn take_locked(
                         count + peek_beyond(fd, pipe, epoch, buffers, skip + count, wanted - count, drop),
                     );
                 }
-                if !incoming.consume(span.position, count) {
+                if !incoming.consume(&span, count) {
                     continue;
                 }
-                incoming.consumer.cpu.store(kernel::cpu() + 1, Ordering::Relaxed);
+                note_cpu(&incoming.consumer.cpu);
+                pipe.local.unwatched.store(0, Ordering::Relaxed);
                 arena::add(&pipe.entry.counters.received, count as u64);
                 return Look::Bytes(count);
             }

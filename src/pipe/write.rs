@@ -4,13 +4,13 @@
 //! blocking, EAGAIN, EPOLLOUT, time-outs and 4 MB of buffering are the kernel's.
 
 use super::buffers::{self, Rest};
-use super::{Pipe, options};
+use super::{Pipe, bulk, note_cpu, options, read};
 use crate::error::{Errno, answer};
 use crate::registry::arena::{self, FLAG_NO_SPACE, FLAG_NONBLOCK, FLAG_SENT_IN_VAIN, FLAG_SHUT_WRITE};
 use crate::registry::lock::Taken;
 use crate::registry::{Socket, config, reason::Reason, trace};
 use crate::sys::restartable::Call;
-use crate::sys::{kernel, real};
+use crate::sys::{kernel, real, thread};
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
 use libc::iovec;
@@ -24,11 +24,19 @@ const PUBLISH_EVERY: usize = 16 * 1024;
 const FIRST_CAPACITY: u32 = 32 * 1024;
 /// Kernel bytes that the reader may still have before it when the ring opens again.
 const OPEN_BACKLOG: u64 = 256 * 1024;
+/// Writes, with nothing read in between, after which the clock is looked at: the look costs as much as half of a
+/// small write.
+const WATCH_EVERY: u32 = 4;
 /// Ticks (about 1 ms) after which a publication that nobody consumed is a reason to ask the kernel.
 const SUSPICION: u64 = 2_500_000;
 /// Ticks without progress of the reader after which a full ring spills: about 200 and 20 us.
 const PATIENCE: u64 = 500_000;
 const PATIENCE_NONBLOCK: u64 = 50_000;
+
+/// Times that a ring is full before it is made larger.
+const STALLS: u32 = 8;
+/// Looks for room between two times of giving way; none at all with the reader on the same processor.
+const LOOKS_FOR_ROOM: u32 = 16;
 
 /// Flags that the ring cannot serve: the kernel does, and the connection stays with it.
 pub(crate) const KERNEL_FLAGS: c_int = libc::MSG_OOB | libc::MSG_ZEROCOPY | libc::MSG_FASTOPEN;
@@ -51,7 +59,7 @@ pub(crate) unsafe fn send(
     let taken = lock_writes(fd, pipe);
     if total == 0 || !enter_ring(fd, pipe, taken) {
         // Counted, so that no lane opens meanwhile; and not locked, because it may sleep.
-        let sent = through_kernel(pipe, taken, total, kernel);
+        let sent = through_kernel(fd, pipe, taken, total, kernel);
         if flags & libc::MSG_MORE != 0 && sent > 0 {
             options::push(fd, pipe.entry);
         }
@@ -59,10 +67,14 @@ pub(crate) unsafe fn send(
     }
     let nonblocking =
         flags & libc::MSG_DONTWAIT != 0 || pipe.entry.flags.load(Ordering::Relaxed) & FLAG_NONBLOCK != 0;
+    let since = if total >= bulk::LONG { kernel::ticks() } else { 0 };
     // SAFETY: the caller's promise.
     let pushed = unsafe { push(fd, pipe, buffers, total, nonblocking) };
     match pushed {
         Pushed::All => {
+            if total >= bulk::LONG {
+                bulk::learn(&pipe.local.bulk, total, kernel::ticks().wrapping_sub(since));
+            }
             pipe.entry.write_lock.0.release(taken);
             total as isize
         }
@@ -72,14 +84,11 @@ pub(crate) unsafe fn send(
         }
         Pushed::Dead(error) => {
             pipe.entry.write_lock.0.release(taken);
-            if flags & libc::MSG_NOSIGNAL == 0 && error.0 == libc::EPIPE {
-                kernel::raise_sigpipe();
-            }
-            answer(Err(error))
+            after_death(flags, error)
         }
         Pushed::Spilled(done) => {
             // SAFETY: the caller's promise.
-            let sent = through_kernel(pipe, taken, total - done, || unsafe {
+            let sent = through_kernel(fd, pipe, taken, total - done, || unsafe {
                 send_rest(fd, buffers, total, done, flags)
             });
             match sent {
@@ -90,6 +99,15 @@ pub(crate) unsafe fn send(
             }
         }
     }
+}
+
+/// What a write tells whose bell has found the connection dead. Not under a lock: a signal handler may not return.
+#[cold]
+pub(super) fn after_death(flags: c_int, error: Errno) -> isize {
+    if flags & libc::MSG_NOSIGNAL == 0 && error.0 == libc::EPIPE {
+        kernel::raise_sigpipe();
+    }
+    answer(Err(error))
 }
 
 /// The rest of a write, by the kernel, which may sleep: libc's call, a cancellation point.
@@ -171,6 +189,9 @@ enum Pushed {
 unsafe fn push(fd: c_int, pipe: &Pipe, buffers: &[iovec], total: usize, nonblocking: bool) -> Pushed {
     let outgoing = pipe.outgoing();
     let local = pipe.local;
+    // Before the publication: afterwards the reader has the line.
+    note_cpu(&outgoing.producer.cpu);
+    let past = bulk::goes_past(pipe, total);
     let mut done = 0;
     loop {
         let mut seen = local.seen_head.load(Ordering::Relaxed);
@@ -198,7 +219,7 @@ unsafe fn push(fd: c_int, pipe: &Pipe, buffers: &[iovec], total: usize, nonblock
             return Pushed::Faulted(done);
         }
         // SAFETY: the ring is as long as any checked capacity; the caller's promise.
-        unsafe { buffers::gather(pipe.outgoing_ring(), span, buffers, done, room) };
+        unsafe { buffers::gather(pipe.outgoing_ring(), span, buffers, done, room, past) };
         match outgoing.publish(span.position, room) {
             Ok(()) => {}
             Err(NotPublished::Moved) => continue,
@@ -218,14 +239,13 @@ unsafe fn push(fd: c_int, pipe: &Pipe, buffers: &[iovec], total: usize, nonblock
             return Pushed::Dead(error);
         }
         if done == total {
-            outgoing.producer.cpu.store(kernel::cpu() + 1, Ordering::Relaxed);
             return Pushed::All;
         }
     }
 }
 
 /// Wakes whoever sleeps at the other end, once: one byte. Under the write lock.
-fn ring_bell(fd: c_int, pipe: &Pipe) -> Result<(), Errno> {
+pub(super) fn ring_bell(fd: c_int, pipe: &Pipe) -> Result<(), Errno> {
     // No signal handler may spill between the look and the bell, which would become data.
     let mask = kernel::block_signals();
     let rung = if pipe.entry.write_lock.0.ringing() { ring_quietly(fd, pipe) } else { Rung::Lost };
@@ -302,7 +322,16 @@ fn enter_ring(fd: c_int, pipe: &Pipe, taken: Taken) -> bool {
 
 /// A reader killed while awake would let us write into its ring for ever. False when the kernel has news.
 #[inline]
-fn reader_lives(fd: c_int, pipe: &Pipe) -> bool {
+pub(super) fn reader_lives(fd: c_int, pipe: &Pipe) -> bool {
+    // Whoever sends us bytes lives: then this is 0 again.
+    let writes = pipe.local.unwatched.load(Ordering::Relaxed).wrapping_add(1);
+    // Not 0: that says that nothing was written since.
+    pipe.local.unwatched.store(if writes < WATCH_EVERY { writes } else { 1 }, Ordering::Relaxed);
+    writes < WATCH_EVERY || look_at_reader(fd, pipe)
+}
+
+#[inline(never)]
+fn look_at_reader(fd: c_int, pipe: &Pipe) -> bool {
     let local = pipe.local;
     let now = kernel::ticks();
     if now.wrapping_sub(local.watched_since.load(Ordering::Relaxed)) < SUSPICION {
@@ -403,10 +432,22 @@ fn spill_quietly(fd: c_int, pipe: &Pipe) {
 fn grow(pipe: &Pipe) -> bool {
     let outgoing = pipe.outgoing();
     let capacity = outgoing.producer.capacity.load(Ordering::Relaxed);
-    let most = pipe.entry.room.load(Ordering::Relaxed).min(config::ring_max());
-    let empty = outgoing.consumer.head.load(Ordering::Acquire)
-        == outgoing.producer.tail.load(Ordering::Relaxed) & !sockshim_ring::layout::CLOSED;
-    empty && capacity < most && resize(pipe, capacity.saturating_mul(4).min(most))
+    let most = most(pipe);
+    capacity < most && !outgoing.has_bytes() && resize(pipe, capacity.saturating_mul(4).min(most))
+}
+
+/// How large the ring may become.
+fn most(pipe: &Pipe) -> u32 {
+    pipe.entry.room.load(Ordering::Relaxed).min(config::ring_max())
+}
+
+/// Whether the ring was full so often that a larger one is worth waiting for, until this one is empty. It is asked once
+/// for each time that it is full.
+fn is_too_small(pipe: &Pipe) -> bool {
+    let stalls = pipe.local.stalls.load(Ordering::Relaxed) + 1;
+    let often = stalls >= STALLS && pipe.outgoing().producer.capacity.load(Ordering::Relaxed) < most(pipe);
+    pipe.local.stalls.store(if often { 0 } else { stalls.min(STALLS) }, Ordering::Relaxed);
+    often
 }
 
 /// Finds out how large the ring may become: neither end's buffer size forbids it. Under the write lock.
@@ -441,6 +482,7 @@ fn resize(pipe: &Pipe, capacity: u32) -> bool {
         return false;
     }
     pipe.outgoing().producer.capacity.store(capacity, Ordering::Release);
+    bulk::start_again(&pipe.local.bulk);
     true
 }
 
@@ -449,16 +491,22 @@ fn resize(pipe: &Pipe, capacity: u32) -> bool {
 fn wait_for_room(pipe: &Pipe, seen_head: u64, nonblocking: bool) -> bool {
     let outgoing = pipe.outgoing();
     let patience = if nonblocking { PATIENCE_NONBLOCK } else { PATIENCE };
+    let until_empty = is_too_small(pipe);
+    let is_over = || outgoing.has_moved_on(seen_head) && !(until_empty && outgoing.has_bytes());
     let mut since = kernel::ticks();
     let mut kernel_read = outgoing.reader.kernel_read.load(Ordering::Relaxed);
     loop {
-        for _ in 0..16 {
-            if outgoing.has_moved_on(seen_head) {
+        let shares_cpu = outgoing.consumer.cpu.load(Ordering::Relaxed) == thread::cpu() + 1;
+        for _ in 0..if shares_cpu { 0 } else { LOOKS_FOR_ROOM } {
+            if is_over() {
                 return true;
             }
-            core::hint::spin_loop();
+            (0..4).for_each(|_| core::hint::spin_loop());
         }
         kernel::sched_yield();
+        if is_over() {
+            return true;
+        }
         let now = kernel::ticks();
         // Before it comes to the ring the reader may still be taking kernel bytes: that is progress.
         let read = outgoing.reader.kernel_read.load(Ordering::Relaxed);
@@ -467,7 +515,7 @@ fn wait_for_room(pipe: &Pipe, seen_head: u64, nonblocking: bool) -> bool {
             since = now;
         }
         if now.wrapping_sub(since) > patience || outgoing.is_closed() {
-            return false;
+            return outgoing.has_moved_on(seen_head);
         }
     }
 }
@@ -559,7 +607,7 @@ pub(crate) fn in_kernel_lane(fd: c_int, pipe: &Pipe, kernel: impl FnOnce() -> is
     if pipe.is_mapped() && is_ring(pipe.outgoing().epoch()) {
         spill(fd, pipe);
     }
-    through_kernel(pipe, taken, usize::MAX >> 1, kernel)
+    through_kernel(fd, pipe, taken, usize::MAX >> 1, kernel)
 }
 
 /// After a kernel send: an end that has left answers with a reset, and that one is real.
@@ -570,9 +618,20 @@ pub(crate) fn note_vain(pipe: &Pipe) {
 }
 
 /// Makes a kernel call as a counted writer; the write lock is released before.
-fn through_kernel(pipe: &Pipe, taken: Taken, wanted: usize, kernel: impl FnOnce() -> isize) -> isize {
+fn through_kernel(
+    fd: c_int,
+    pipe: &Pipe,
+    taken: Taken,
+    wanted: usize,
+    kernel: impl FnOnce() -> isize,
+) -> isize {
     let counted = pipe.entry.writers.enter(pipe.socket.generation);
     pipe.entry.write_lock.0.release(taken);
+    // Should this process be killed with a bell unread, the kernel would make a reset of it, and throw away what it has
+    // not delivered yet.
+    if pipe.entry.readers.is_ready() {
+        read::settle(fd, pipe);
+    }
     let sent = kernel();
     let errno = Errno::last();
     if counted {

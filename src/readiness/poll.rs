@@ -6,7 +6,7 @@ use crate::pipe::{Pipe, attach, events, io, read, spin};
 use crate::registry::arena::{self, Arena, Entry, STATE_UNDECIDED, STATE_WAITING};
 use crate::registry::table::{self, Descriptor};
 use crate::registry::{Socket, lock};
-use crate::sys::{cancel, kernel, real};
+use crate::sys::{cancel, kernel, real, thread};
 use core::ffi::c_int;
 use core::sync::atomic::{AtomicU32, Ordering};
 use libc::{pollfd, sigset_t};
@@ -309,7 +309,7 @@ fn spin_for(entries: &[pollfd]) -> bool {
     if count == 0 || !spin::is_worth(&SPIN) {
         return false;
     }
-    let own = kernel::cpu() + 1;
+    let own = thread::cpu() + 1;
     let paid = spin::until(
         || {
             pipes[..count].iter().flatten().any(|pipe| {

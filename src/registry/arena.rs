@@ -12,7 +12,7 @@ use sockshim_ring::inside::Inside;
 
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"sockshmT");
 /// Version of everything in this file; also part of the file's name.
-pub(crate) const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 3;
 
 pub(crate) const SOCKETS: usize = 16 * 1024;
 pub(crate) const SETS: usize = 1024;
@@ -40,6 +40,8 @@ pub(crate) struct Arena {
     pub(crate) processes: [AtomicU32; PROCESSES],
     /// Which of them are inside their last moments, by slot.
     pub(crate) leaving: [AtomicU64; PROCESSES / 64],
+    /// Numbers given to threads in other process namespaces; see [`super::fork`].
+    pub(crate) alien_threads: AtomicU32,
     pub(crate) sockets: [Entry; SOCKETS],
     pub(crate) sets: [SetEntry; SETS],
     pub(crate) registrations: [Registration; REGISTRATIONS],
@@ -464,7 +466,7 @@ pub(crate) fn others_asleep(sleepers: &[AtomicU32; SLEEPERS], me: u32, reap: boo
         if thread == 0 || thread == me {
             continue;
         }
-        if reap && !kernel::exists(thread) {
+        if reap && lock::is_gone(thread) {
             let _ = slot.compare_exchange(thread, 0, Ordering::SeqCst, Ordering::Relaxed);
         } else {
             found = true;

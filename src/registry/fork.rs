@@ -1,13 +1,20 @@
 //! What fork does to the tables: parent and child go on with the same sockets, so each counts as a holder.
+//!
+//! The family's numbers are those of the namespace in which it began (pid_namespaces(7)). A child that is born into
+//! another one, an *alien*, has numbers that mean somebody else here, and sees nobody of the family by its number. So it
+//! is known by its slot, where its parent has noted what it is called here, and it takes nobody for dead.
 
 use super::arena::{self, Arena, CLAIMED, PROCESSES};
-use super::{lock, socket};
-use crate::sys::kernel;
+use super::socket;
+use crate::sys::{kernel, thread};
 use core::cell::Cell;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use sockshim_ring::lock::OWNER;
 
 /// This process's number, to tell a vfork child from it.
 static PROCESS: AtomicU32 = AtomicU32::new(0);
+/// Whether this process is an alien.
+static ALIEN: AtomicBool = AtomicBool::new(false);
 /// This process's slot in the arena.
 static SLOT: AtomicU32 = AtomicU32::new(OVERFLOW);
 
@@ -62,7 +69,7 @@ pub(crate) fn is_sole(arena: &Arena, holders: &Holders) -> bool {
                 continue;
             }
             let number = arena.processes[process].load(Ordering::Acquire);
-            if process == OVERFLOW as usize || number & CLAIMED != 0 || kernel::lives(number) {
+            if process == OVERFLOW as usize || !has_ended(number) {
                 return false;
             }
         }
@@ -93,13 +100,12 @@ pub(crate) fn leave(arena: &Arena) -> bool {
     if slot != OVERFLOW {
         arena.leaving[slot as usize / 64].fetch_or(1 << (slot % 64), Ordering::SeqCst);
     }
-    let own = PROCESS.load(Ordering::Relaxed);
-    arena.processes.iter().enumerate().all(|(slot, word)| {
+    arena.processes.iter().enumerate().all(|(other, word)| {
         let number = word.load(Ordering::SeqCst);
         number == 0
-            || number == own
-            || arena.leaving[slot / 64].load(Ordering::SeqCst) & 1 << (slot % 64) != 0
-            || (number & CLAIMED == 0 && !kernel::lives(number))
+            || other == slot as usize
+            || arena.leaving[other / 64].load(Ordering::SeqCst) & 1 << (other % 64) != 0
+            || has_ended(number)
     })
 }
 
@@ -114,10 +120,10 @@ pub(crate) fn resign(arena: &Arena) {
 
 /// Frees what dead processes of the family held.
 pub(crate) fn reap(arena: &Arena) {
-    let own = PROCESS.load(Ordering::Relaxed);
+    let own = SLOT.load(Ordering::Acquire) as usize;
     for (slot, word) in arena.processes.iter().enumerate() {
         let number = word.load(Ordering::Acquire);
-        if number == 0 || number == own || number & CLAIMED != 0 || kernel::lives(number) {
+        if number == 0 || slot == own || !has_ended(number) {
             continue;
         }
         if word.compare_exchange(number, CLAIMED, Ordering::AcqRel, Ordering::Relaxed).is_err() {
@@ -159,6 +165,7 @@ pub(crate) fn made(child: u32) {
     let slot = CHILD_SLOT.replace(OVERFLOW);
     if let Some(arena) = arena::get()
         && slot != OVERFLOW
+        && !ALIEN.load(Ordering::Relaxed)
     {
         let word = &arena.processes[slot as usize % PROCESSES];
         let _ = word.compare_exchange(CLAIMED, child, Ordering::AcqRel, Ordering::Relaxed);
@@ -192,15 +199,68 @@ extern "C" fn prepare() {
 extern "C" fn parent() {}
 
 extern "C" fn child() {
-    lock::forget_thread();
+    thread::forget_number();
+    // A parent in the same namespace has a number in it, and so has whoever has adopted its children.
+    if kernel::getppid() == 0 {
+        ALIEN.store(true, Ordering::Relaxed);
+    }
     PROCESS.store(kernel::getpid(), Ordering::Release);
     let Some(arena) = arena::get() else { return };
     let slot = CHILD_SLOT.get();
     SLOT.store(slot, Ordering::Release);
-    if slot != OVERFLOW {
+    if slot != OVERFLOW && !ALIEN.load(Ordering::Relaxed) {
         arena.processes[slot as usize % PROCESSES].store(kernel::getpid(), Ordering::Release);
     }
 }
+
+/// Whether a process of the family has ended, by what its slot says. False when that cannot be told.
+fn has_ended(number: u32) -> bool {
+    number & CLAIMED == 0 && !ALIEN.load(Ordering::Relaxed) && !kernel::lives(number)
+}
+
+/// A number for a thread of this process, if it is an alien: no two threads of the family's aliens have the same.
+pub(crate) fn alien_thread() -> Option<u32> {
+    if !ALIEN.load(Ordering::Relaxed) {
+        return None;
+    }
+    let serial = arena::get()?.alien_threads.fetch_add(1, Ordering::Relaxed);
+    Some(ALIEN_THREAD | SLOT.load(Ordering::Acquire) << SERIAL_BITS | serial & ((1 << SERIAL_BITS) - 1))
+}
+
+/// What a thread's number says of it.
+pub(crate) enum Known {
+    /// A thread of the namespace in which the family began, as seen from there.
+    Here(u32),
+    /// One of an alien whose first thread has this number, as seen from there.
+    Alien(u32),
+    /// An alien of which nothing is left.
+    Gone,
+    /// Nothing that this process can know.
+    Nothing,
+}
+
+pub(crate) fn known(thread: u32) -> Known {
+    if ALIEN.load(Ordering::Relaxed) {
+        return Known::Nothing;
+    }
+    if thread & ALIEN_THREAD == 0 {
+        return Known::Here(thread);
+    }
+    let slot = (thread & !ALIEN_THREAD) >> SERIAL_BITS;
+    match arena::get().and_then(|arena| arena.processes.get(slot as usize)) {
+        Some(word) if slot != OVERFLOW => match word.load(Ordering::Acquire) {
+            0 => Known::Gone,
+            number if number & CLAIMED != 0 => Known::Nothing,
+            number => Known::Alien(number),
+        },
+        _ => Known::Nothing,
+    }
+}
+
+/// Mark of an alien's threads: beyond all thread numbers (there are 2^22 at most), and no mark of a lock.
+const ALIEN_THREAD: u32 = 1 << 29;
+const SERIAL_BITS: u32 = 21;
+const _: () = assert!((PROCESSES as u32) << SERIAL_BITS <= ALIEN_THREAD && ALIEN_THREAD & OWNER != 0);
 
 fn used(count: &AtomicU32) -> usize {
     count.load(Ordering::Acquire) as usize

@@ -2,45 +2,55 @@
 //!
 //! Held for a copy or a change of lanes, never asleep. Recursive per thread, because a signal handler may
 //! use the socket that it interrupted; what the handler does is complete before the interrupted copy tries
-//! to publish, and publication notices (see `sockshim_ring::ring`). Recovered when its owner is dead. A taker
-//! waits a bounded time for an owner that is alive but does not run, and then goes on without it if it is stopped.
+//! to publish, and publication notices (see `sockshim_ring::ring`). Recovered when its owner is dead, and when its
+//! owner has jumped out of the call that took it (`siglongjmp` in a handler). A taker waits a bounded time for an
+//! owner that is alive but does not run, and then goes on without it if it is stopped.
 
-use super::{arena, fork};
+use super::arena;
+use super::fork::{self, Known};
 use crate::error::Errno;
-use crate::sys::kernel;
 use crate::sys::restartable::{Area, Call};
-use core::cell::Cell;
+use crate::sys::{kernel, thread};
+use core::sync::atomic::{AtomicU64, Ordering};
 use sockshim_ring::lock::{FIRM, OWNER, Word};
 
-thread_local! {
-    /// This thread's number; 0: not asked yet. No destructor, so it works until the thread's very end.
-    static THREAD: Cell<u32> = const { Cell::new(0) };
-}
-
-/// This thread's number, as the kernel knows it.
+/// This thread's number, as the family's namespace knows it.
 #[inline]
 pub(crate) fn thread() -> u32 {
-    THREAD.with(|cell| match cell.get() {
-        0 => {
-            let number = kernel::gettid();
-            cell.set(number);
-            number
-        }
-        number => number,
-    })
-}
-
-/// After fork the child's only thread has another number.
-pub(crate) fn forget_thread() {
-    THREAD.with(|cell| cell.set(0));
+    thread::number(|| fork::alien_thread().unwrap_or_else(kernel::gettid))
 }
 
 /// Whether a thread that is named in shared memory has ended. Its number may be a stranger's by now.
 #[cold]
 pub(crate) fn is_dead(thread: u32) -> bool {
-    thread == 0
-        || kernel::has_ended(thread)
-        || arena::get().is_some_and(|arena| !fork::may_be_member(arena, thread))
+    match fork::known(thread) {
+        _ if thread == 0 => true,
+        Known::Here(thread) => {
+            kernel::has_ended(thread) || arena::get().is_some_and(|arena| !fork::may_be_member(arena, thread))
+        }
+        Known::Alien(process) => !kernel::lives(process),
+        Known::Gone => true,
+        Known::Nothing => false,
+    }
+}
+
+/// Whether no thread has the number any more; for those that are asked for often.
+pub(crate) fn is_gone(thread: u32) -> bool {
+    match fork::known(thread) {
+        Known::Here(thread) => !kernel::exists(thread),
+        Known::Alien(process) => !kernel::exists(process),
+        Known::Gone => true,
+        Known::Nothing => false,
+    }
+}
+
+/// Whether a thread lives but does not run: a signal has stopped it.
+fn is_stopped(thread: u32) -> bool {
+    match fork::known(thread) {
+        Known::Here(thread) => kernel::is_stopped(thread),
+        // What its process's first thread does says nothing of this one.
+        Known::Alien(_) | Known::Gone | Known::Nothing => false,
+    }
 }
 
 /// How a lock was got.
@@ -56,9 +66,19 @@ pub(crate) enum Taken {
 }
 
 /// See the module.
-#[repr(transparent)]
+#[repr(C)]
 #[derive(Debug)]
-pub(crate) struct Lock(Word);
+pub(crate) struct Lock {
+    word: Word,
+    /// Where the owner's stack was when it took the lock; 0: not noted, which is what a handler sees that comes between
+    /// the taking and the note. It means something to the owner alone, and is never followed.
+    frame: AtomicU64,
+}
+
+/// A signal handler's frame lies further than this below the frame that it interrupted: the red zone and the kernel's
+/// record of the registers (`struct rt_sigframe`, with 512 bytes for fxsave alone) come in between. The next call after a
+/// jump mostly lies less far below the one that was left.
+const HANDLER_BELOW: u64 = 512;
 
 /// Ticks for which a taker waits for a live owner; about 50 ms.
 const PATIENCE: u64 = 125_000_000;
@@ -69,29 +89,66 @@ impl Lock {
         self.take_after(|| {})
     }
 
-    /// The same; `interrupted` is called when it is taken from an owner that died, in the middle of whatever it was.
+    /// The same; `interrupted` is called when it is taken from an owner that died, or jumped away, in the middle of
+    /// whatever it was.
     #[inline]
     pub(crate) fn take_after(&self, interrupted: impl FnOnce()) -> Taken {
-        let me = thread();
-        match self.0.take(me) {
+        let (me, here) = (thread(), kernel::stack_pointer());
+        let taken = match self.word.take(me) {
             Ok(()) => Taken::Ours,
-            Err(owner) if owner & OWNER == me => Taken::Nested,
+            Err(seen) if seen & OWNER == me => self.nested(seen, here, interrupted),
             Err(_) => self.wait(me, interrupted),
+        };
+        if taken == Taken::Ours {
+            self.frame.store(here, Ordering::Relaxed);
         }
+        taken
+    }
+
+    /// This thread has the lock already: in a call that a signal interrupted, or in one that is no more. Nothing takes a
+    /// lock twice without a signal in between.
+    #[cold]
+    fn nested(&self, seen: u32, here: u64, interrupted: impl FnOnce()) -> Taken {
+        if !is_jumped_over(self.frame.load(Ordering::Relaxed), here) {
+            return Taken::Nested;
+        }
+        // With whatever mark the call had made.
+        if self.word.take_from(seen, seen & OWNER).is_none() {
+            return self.wait(seen & OWNER, interrupted);
+        }
+        interrupted();
+        Taken::Ours
+    }
+
+    /// Takes it for this thread, whose number is `me`, if it is free.
+    #[inline(always)]
+    pub(crate) fn take_free(&self, me: u32) -> bool {
+        let taken = self.word.take(me).is_ok();
+        if taken {
+            self.frame.store(kernel::stack_pointer(), Ordering::Relaxed);
+        }
+        taken
+    }
+
+    /// The end of [`Lock::take_free`].
+    #[inline(always)]
+    pub(crate) fn release_by(&self, me: u32) {
+        self.frame.store(0, Ordering::Relaxed);
+        self.word.release(me);
     }
 
     #[inline]
     pub(crate) fn release(&self, taken: Taken) {
         if taken == Taken::Ours {
-            self.0.release(thread());
+            self.release_by(thread());
         }
     }
 
-    /// What is in the word, if its owner lives but does not run: it is stopped by a signal or a debugger.
+    /// What is in the word, if its owner lives but does not run: it is stopped by a signal.
     #[cold]
     pub(crate) fn stopped_owner(&self) -> Option<u32> {
-        let seen = self.0.content();
-        (seen & OWNER != 0 && seen & FIRM == 0 && kernel::is_stopped(seen & OWNER)).then_some(seen)
+        let seen = self.word.content();
+        (seen & OWNER != 0 && seen & FIRM == 0 && is_stopped(seen & OWNER)).then_some(seen)
     }
 
     /// Takes the lock from a stopped owner; `seen` is what was in the word. Only for a caller that has made sure that
@@ -99,10 +156,10 @@ impl Lock {
     /// it has let go.
     #[cold]
     pub(crate) fn step_around(&self, seen: u32) -> Option<bool> {
-        let owes = self.0.take_from(seen, thread())?;
+        let owes = self.take_from(seen, thread())?;
         // It may have gone on between the look and this, and be inside a call. Stopped again, it is not.
         let owner = seen & OWNER;
-        while self.0.caller() == owner && !kernel::is_stopped(owner) && !is_dead(owner) {
+        while self.word.caller() == owner && !is_stopped(owner) && !is_dead(owner) {
             kernel::nap(50);
         }
         Some(owes)
@@ -112,36 +169,36 @@ impl Lock {
     /// around us.
     pub(crate) fn call(&self, call: &Call) -> Option<Result<usize, Errno>> {
         match Area::own() {
-            Some(area) => self.0.owning(thread(), |word, value| call.make_while(area, word, value)),
-            None => self.0.firmly(thread(), || call.make()),
+            Some(area) => self.word.owning(thread(), |word, value| call.make_while(area, word, value)),
+            None => self.word.firmly(thread(), || call.make()),
         }
     }
 
     /// See [`Word::ringing`].
     pub(crate) fn ringing(&self) -> bool {
-        self.0.ringing(thread())
+        self.word.ringing(thread())
     }
 
     /// See [`Word::rung`].
     pub(crate) fn rung(&self) -> bool {
-        self.0.rung(thread())
+        self.word.rung(thread())
     }
 
     #[cold]
     fn wait(&self, me: u32, interrupted: impl FnOnce()) -> Taken {
         for _ in 0..64 {
             core::hint::spin_loop();
-            if self.0.take(me).is_ok() {
+            if self.word.take(me).is_ok() {
                 return Taken::Ours;
             }
         }
         let start = kernel::ticks();
         loop {
             kernel::sched_yield();
-            match self.0.take(me) {
+            match self.word.take(me) {
                 Ok(()) => return Taken::Ours,
                 Err(owner) if kernel::ticks().wrapping_sub(start) > PATIENCE => {
-                    let robbed = if is_dead(owner & OWNER) { self.0.take_from(owner, me) } else { None };
+                    let robbed = if is_dead(owner & OWNER) { self.take_from(owner, me) } else { None };
                     if robbed.is_none() {
                         return Taken::Not;
                     }
@@ -153,9 +210,34 @@ impl Lock {
         }
     }
 
+    /// See [`Word::take_from`]. The owner's frame is forgotten before: a signal handler of ours must not see it.
+    fn take_from(&self, seen: u32, me: u32) -> Option<bool> {
+        self.frame.store(0, Ordering::Relaxed);
+        self.word.take_from(seen, me)
+    }
+
     /// A fresh entry's lock.
     pub(crate) fn reset(&self) {
-        self.0.reset();
+        self.frame.store(0, Ordering::Relaxed);
+        self.word.reset();
+    }
+}
+
+/// Whether a call of this thread whose frame was at `frame` is no more, now that the stack is at `here`.
+fn is_jumped_over(frame: u64, here: u64) -> bool {
+    if frame == 0 {
+        return false;
+    }
+    let is_above = here.saturating_add(HANDLER_BELOW) > frame;
+    match kernel::alternate_stack() {
+        None => is_above,
+        Some((stack, on_it)) => match (on_it, stack.contains(&frame)) {
+            // A handler on its own stack, inside a call on the thread's.
+            (true, false) => false,
+            // The handler has been left.
+            (false, true) => true,
+            _ => is_above,
+        },
     }
 }
 
@@ -165,6 +247,10 @@ mod tests {
     use core::sync::atomic::{AtomicU32, Ordering};
     use sockshim_ring::lock::RINGING;
     use std::sync::mpsc;
+
+    fn lock(content: u32) -> Lock {
+        Lock { word: Word::new(content), frame: AtomicU64::new(0) }
+    }
 
     /// The number of a thread that has ended.
     fn dead_thread() -> u32 {
@@ -176,21 +262,48 @@ mod tests {
     }
 
     #[test]
-    fn the_owner_takes_it_again() {
-        let lock = Lock(Word::new(0));
-        let outer = lock.take();
+    fn the_owner_takes_it_again_in_a_handler() {
+        static LOCK: Lock = Lock { word: Word::new(0), frame: AtomicU64::new(0) };
+        extern "C" fn handler(_signal: i32) {
+            let inner = LOCK.take();
+            assert_eq!(inner, Taken::Nested);
+            LOCK.release(inner);
+        }
+        let outer = LOCK.take();
         assert_eq!(outer, Taken::Ours);
-        let inner = lock.take();
-        assert_eq!(inner, Taken::Nested);
-        lock.release(inner);
-        assert_eq!(lock.0.content(), thread());
-        lock.release(outer);
-        assert_eq!(lock.0.content(), 0);
+        // SAFETY: the handler makes no call that it may not make.
+        unsafe {
+            libc::signal(libc::SIGURG, handler as extern "C" fn(i32) as usize);
+            libc::raise(libc::SIGURG);
+        }
+        assert_eq!(LOCK.word.content(), thread());
+        LOCK.release(outer);
+        assert_eq!(LOCK.word.content(), 0);
+    }
+
+    #[test]
+    fn a_call_that_was_jumped_over_has_no_lock() {
+        let lock = lock(0);
+        assert_eq!(lock.take(), Taken::Ours);
+        let mut interrupted = false;
+        // As in the next call after a jump: nothing lies between the two on the stack.
+        let taken = lock.take_after(|| interrupted = true);
+        assert_eq!((taken, interrupted), (Taken::Ours, true));
+        lock.release(taken);
+        assert_eq!(lock.word.content(), 0);
+    }
+
+    #[test]
+    fn frames_on_other_stacks_are_told_apart() {
+        let here = kernel::stack_pointer();
+        assert!(is_jumped_over(here, here) && is_jumped_over(here - 4096, here));
+        assert!(!is_jumped_over(here + 4096, here));
+        assert!(!is_jumped_over(0, here));
     }
 
     #[test]
     fn a_dead_owner_is_robbed() {
-        let lock = Lock(Word::new(dead_thread()));
+        let lock = lock(dead_thread());
         let taken = lock.take();
         assert_eq!(taken, Taken::Ours);
         lock.release(taken);
@@ -203,7 +316,7 @@ mod tests {
             std::thread::yield_now();
         }
         assert!(kernel::exists(child.id()));
-        let lock = Lock(Word::new(child.id()));
+        let lock = lock(child.id());
         assert_eq!(lock.take(), Taken::Ours);
         child.wait().expect("it has ended");
     }
@@ -212,22 +325,22 @@ mod tests {
     fn who_robs_the_dead_hears_of_it() {
         let dead = dead_thread();
         for mark in [0, FIRM, RINGING] {
-            let lock = Lock(Word::new(dead | mark));
+            let lock = lock(dead | mark);
             let mut interrupted = false;
             assert_eq!(lock.take_after(|| interrupted = true), Taken::Ours);
             assert!(interrupted);
-            assert_eq!(lock.0.content(), thread());
+            assert_eq!(lock.word.content(), thread());
         }
         // A word that no owner can have written.
-        assert_eq!(Lock(Word::new(FIRM | RINGING)).take(), Taken::Ours);
+        assert_eq!(lock(FIRM | RINGING).take(), Taken::Ours);
     }
 
     #[test]
     fn only_the_owner_makes_its_calls() {
         let (one, other) = std::os::unix::net::UnixStream::pair().expect("a pair");
         let send = Call::send(std::os::fd::AsRawFd::as_raw_fd(&one), b"x", 0);
-        crate::sys::restartable::start();
-        let lock = Lock(Word::new(0));
+        thread::find_area();
+        let lock = lock(0);
         assert_eq!(lock.call(&send), None);
         let taken = lock.take();
         assert_eq!(lock.call(&send), Some(Ok(1)));
@@ -235,13 +348,13 @@ mod tests {
         assert_eq!(lock.call(&send), Some(Ok(1)));
         assert!(lock.rung() && !lock.rung());
         lock.release(taken);
-        assert_eq!((lock.0.content(), lock.0.caller()), (0, 0));
+        assert_eq!((lock.word.content(), lock.word.caller()), (0, 0));
         drop(other);
     }
 
     #[test]
     fn a_live_owner_is_waited_for_and_then_left_alone() {
-        let lock = Lock(Word::new(0));
+        let lock = lock(0);
         let (held, hold) = mpsc::channel();
         let (done, end) = mpsc::channel::<()>();
         std::thread::scope(|scope| {
@@ -256,7 +369,7 @@ mod tests {
             let taken = lock.take();
             assert_eq!(taken, Taken::Not);
             lock.release(taken);
-            assert_eq!(lock.0.content(), owner);
+            assert_eq!(lock.word.content(), owner);
             done.send(()).expect("the owner waits");
         });
         assert_eq!(lock.take(), Taken::Ours);
@@ -264,7 +377,7 @@ mod tests {
 
     #[test]
     fn one_thread_at_a_time() {
-        let lock = Lock(Word::new(0));
+        let lock = lock(0);
         let count = AtomicU32::new(0);
         std::thread::scope(|scope| {
             for _ in 0..4 {
@@ -285,12 +398,5 @@ mod tests {
             }
         });
         assert_eq!(count.load(Ordering::Relaxed), 8000);
-    }
-
-    #[test]
-    fn a_forgotten_number_is_asked_again() {
-        let number = thread();
-        forget_thread();
-        assert_eq!(thread(), number);
     }
 }

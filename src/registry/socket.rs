@@ -22,9 +22,17 @@ pub(crate) struct Local {
     pub(crate) segment: AtomicPtr<u8>,
     /// Copy of the other side's reading position; under the write lock.
     pub(crate) seen_head: AtomicU64,
+    /// Copy of what the other side has published; under the read lock.
+    pub(crate) seen_tail: AtomicU64,
+    pub(crate) seen_capacity: AtomicU32,
     /// Tail and time of the last look whether the reader lives; under the write lock.
     pub(crate) watched_tail: AtomicU64,
     pub(crate) watched_since: AtomicU64,
+    /// Writes since then, and since something was read.
+    pub(crate) unwatched: AtomicU32,
+    /// How often the ring was full since it last grew; under the write lock.
+    pub(crate) stalls: AtomicU32,
+    pub(crate) bulk: Bulk,
     /// How well spinning paid lately; see `pipe::spin`.
     pub(crate) spin: AtomicU32,
     /// Reading position before unread bytes were put down for a successor, plus one; see `pipe::heritage`.
@@ -33,14 +41,41 @@ pub(crate) struct Local {
     pub(crate) handed_before: AtomicU64,
 }
 
+/// What was learned about long writes; see `pipe::bulk`. Under the write lock.
+#[derive(Debug)]
+pub(crate) struct Bulk {
+    pub(crate) phase: AtomicU32,
+    /// Bytes and ticks since the phase began.
+    pub(crate) bytes: AtomicU64,
+    pub(crate) ticks: AtomicU64,
+    /// Ticks for a MB through the cache, as last tried.
+    pub(crate) price: AtomicU64,
+}
+
+impl Bulk {
+    pub(crate) const fn new() -> Self {
+        Self {
+            phase: AtomicU32::new(0),
+            bytes: AtomicU64::new(0),
+            ticks: AtomicU64::new(0),
+            price: AtomicU64::new(0),
+        }
+    }
+}
+
 static LOCALS: [Local; SOCKETS] = [const {
     Local {
         refs: AtomicU32::new(0),
         end: AtomicU32::new(0),
         segment: AtomicPtr::new(core::ptr::null_mut()),
         seen_head: AtomicU64::new(0),
+        seen_tail: AtomicU64::new(0),
+        seen_capacity: AtomicU32::new(0),
         watched_tail: AtomicU64::new(0),
         watched_since: AtomicU64::new(0),
+        unwatched: AtomicU32::new(0),
+        stalls: AtomicU32::new(0),
+        bulk: Bulk::new(),
         spin: AtomicU32::new(0),
         handed_from: AtomicU64::new(0),
         handed_before: AtomicU64::new(0),

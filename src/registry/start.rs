@@ -4,7 +4,7 @@ use super::table::{self, Descriptor};
 use super::{arena, config, fork, janitor, log, socket, trace};
 use crate::pipe::{attach, pin};
 use crate::sys::folder::{self, Path};
-use crate::sys::{kernel, real, restartable};
+use crate::sys::{kernel, real, thread};
 use core::ffi::c_int;
 use core::fmt::Write;
 use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
@@ -36,7 +36,7 @@ pub(crate) fn start() {
         return;
     }
     real::resolve();
-    restartable::start();
+    thread::find_area();
     config::read_environment();
     log::start();
     trace::start();

@@ -45,6 +45,11 @@ pub(crate) fn exit(status: c_int) -> ! {
     }
 }
 
+/// 0: the parent is in another process namespace.
+pub(crate) fn getppid() -> u32 {
+    call!(SYS_getppid).unwrap_or(0) as u32
+}
+
 pub(crate) fn gettid() -> u32 {
     call!(SYS_gettid).unwrap_or(0) as u32
 }
@@ -71,10 +76,11 @@ pub(crate) fn exists(task: u32) -> bool {
     is_restricted() || call!(SYS_kill, task, 0) != Err(Errno(libc::ESRCH))
 }
 
-/// Whether a thread is stopped by a signal or a debugger, rather than only waiting for a processor.
+/// Whether a thread is stopped by a signal, rather than only waiting for a processor; then it is inside no system call.
+/// A debugger may stop it inside one, at its beginning.
 #[cold]
 pub(crate) fn is_stopped(thread: u32) -> bool {
-    matches!(state(thread), Some(b'T' | b't'))
+    state(thread) == Some(b'T')
 }
 
 /// Whether a thread has ended: it is gone, or a zombie for which nobody has waited yet.
@@ -403,6 +409,24 @@ pub(crate) fn write(fd: c_int, bytes: &[u8]) -> Result<usize, Errno> {
     call!(SYS_write, fd, bytes.as_ptr(), bytes.len())
 }
 
+/// Where the stack is now.
+#[inline]
+pub(crate) fn stack_pointer() -> u64 {
+    let here: u64;
+    // SAFETY: reads a register.
+    unsafe { core::arch::asm!("mov {}, rsp", out(reg) here, options(nomem, nostack, preserves_flags)) };
+    here
+}
+
+/// The stack that this thread has for its signal handlers, and whether it is on it.
+pub(crate) fn alternate_stack() -> Option<(core::ops::Range<u64>, bool)> {
+    let mut stack = libc::stack_t { ss_sp: core::ptr::null_mut(), ss_flags: 0, ss_size: 0 };
+    call!(SYS_sigaltstack, 0, &raw mut stack).ok()?;
+    let start = stack.ss_sp.addr() as u64;
+    let range = start..start.saturating_add(stack.ss_size as u64);
+    (stack.ss_flags & libc::SS_DISABLE == 0).then_some((range, stack.ss_flags & libc::SS_ONSTACK != 0))
+}
+
 /// Gives a file a second name.
 pub(crate) fn link(path: &CStr, new: &CStr) {
     let _ = call!(SYS_linkat, libc::AT_FDCWD, path.as_ptr(), libc::AT_FDCWD, new.as_ptr(), 0);
@@ -567,13 +591,6 @@ pub(crate) fn ticks() -> u64 {
     }
     #[cfg(not(target_arch = "x86_64"))]
     monotonic_ns()
-}
-
-/// The processor that this thread runs on (rseq, so it costs a load).
-#[inline]
-pub(crate) fn cpu() -> u32 {
-    // SAFETY: takes no arguments; not one of our exports.
-    unsafe { libc::sched_getcpu() as u32 }
 }
 
 /// Reads from a file at `offset`, or at its own position.

@@ -39,13 +39,6 @@ pub(crate) fn single_threaded() -> bool {
     !flag.is_null() && unsafe { flag.cast::<c_char>().read_volatile() } != 0
 }
 
-/// Where glibc has put each thread's `struct rseq`, from the thread pointer (2.35 and later).
-pub(crate) fn rseq_offset() -> Option<isize> {
-    let offset = next(c"__rseq_offset");
-    // SAFETY: glibc defines the name as one ptrdiff_t that lives as long as the process.
-    (!offset.is_null()).then(|| unsafe { offset.cast::<isize>().read() })
-}
-
 /// The definition of `name` that follows ours in the order of the loaded objects.
 fn next(name: &CStr) -> *mut c_void {
     // SAFETY: `name` is a C string; the result is only stored or checked.

@@ -10,23 +10,11 @@
 //! As for [`super::kernel`]: the kernel checks the pointers that it gets. The area is the thread's own, and lives as
 //! long as the thread.
 
-use super::{raw, real};
+use super::{raw, thread};
 use crate::error::Errno;
 use core::arch::asm;
 use core::ffi::c_int;
-use core::sync::atomic::{AtomicI32, AtomicIsize, AtomicU32, Ordering};
-
-/// Where a thread's `struct rseq` lies, from its thread pointer; [`NOWHERE`]: this C library does not say.
-static OFFSET: AtomicIsize = AtomicIsize::new(NOWHERE);
-const NOWHERE: isize = isize::MIN;
-
-/// linux/rseq.h: places in `struct rseq`.
-const CPU_ID: usize = 4;
-
-/// Looks whether the C library has registered areas.
-pub(crate) fn start() {
-    OFFSET.store(real::rseq_offset().unwrap_or(NOWHERE), Ordering::Relaxed);
-}
+use core::sync::atomic::AtomicU32;
 
 /// This thread's area, if the kernel knows it.
 #[derive(Clone, Copy, Debug)]
@@ -34,18 +22,7 @@ pub(crate) struct Area(*mut u8);
 
 impl Area {
     pub(crate) fn own() -> Option<Self> {
-        let offset = OFFSET.load(Ordering::Relaxed);
-        if offset == NOWHERE {
-            return None;
-        }
-        let pointer: *mut u8;
-        // SAFETY: on x86-64 the first word of the thread's own block is its address.
-        unsafe { asm!("mov {}, fs:0", out(reg) pointer, options(nostack, readonly, preserves_flags)) };
-        let area = pointer.wrapping_offset(offset);
-        // SAFETY: glibc has put the area there, for as long as the thread lives.
-        let cpu = unsafe { &*area.add(CPU_ID).cast::<AtomicI32>() };
-        // Negative: not registered.
-        (cpu.load(Ordering::Relaxed) >= 0).then_some(Self(area))
+        thread::restartable_area().map(Self)
     }
 }
 
@@ -144,12 +121,13 @@ impl Call {
 mod tests {
     use super::*;
     use core::ffi::c_void;
+    use core::sync::atomic::Ordering;
     use std::cell::Cell;
     use std::net::{TcpListener, TcpStream};
     use std::os::fd::AsRawFd;
 
     fn area() -> Option<Area> {
-        start();
+        thread::find_area();
         Area::own()
     }
 

@@ -122,17 +122,24 @@ impl Flow {
     /// Writes on a non-blocking descriptor until it takes no more; returns how much it took.
     #[track_caller]
     pub(crate) fn fill(&mut self, fd: i32, piece: usize) -> usize {
+        self.fill_in(fd, piece, usize::MAX)
+    }
+
+    /// The same, with so many writes at most.
+    #[track_caller]
+    fn fill_in(&mut self, fd: i32, piece: usize, writes: usize) -> usize {
         let before = self.position;
-        loop {
+        for _ in 0..writes {
             let bytes = self.bytes(piece);
             match sys::send(fd, &bytes, libc::MSG_DONTWAIT) {
                 Ok(written) => self.position += written,
                 Err(error) => {
                     assert_eq!(error.0, libc::EAGAIN, "a full pipe says EAGAIN");
-                    return self.position - before;
+                    break;
                 }
             }
         }
+        self.position - before
     }
 
     /// Writes until it takes no more, and still takes none after the kernel had time to move bytes on.
@@ -141,7 +148,9 @@ impl Flow {
         let mut total = self.fill(fd, 10_000);
         loop {
             thread::sleep(Duration::from_millis(20));
-            match self.fill(fd, 10_000) + self.fill(fd, 1) {
+            // Bytes one by one only for what is left: on a busy machine the kernel says that it is full when it is about
+            // to move megabytes on.
+            match self.fill(fd, 10_000) + self.fill_in(fd, 1, 10_000) {
                 0 => return total,
                 more => total += more,
             }

@@ -130,6 +130,35 @@ pub(crate) const CASES: &[Case] = &[
         }
         fails(call!(libc::close_range(200, 100, 0)), libc::EINVAL);
     }),
+    case("closing_every_number_and_going_on", || {
+        // As daemons do: by a loop, in a child that was forked with connections, and in this process itself.
+        let close_all = || {
+            for fd in 3..1024 {
+                let _ = sys::close(fd);
+            }
+        };
+        let use_some = || {
+            let (a, b) = sys::pair();
+            Flow::new(2).write(a, 10_000, 500);
+            Flow::new(2).read(b, 10_000, 500);
+            (a, b)
+        };
+        let (a, b) = use_some();
+        sys::write_all(a, b"unread");
+        Child::run(|| {
+            close_all();
+            assert_eq!(use_some(), (4, 5));
+        })
+        .join();
+        assert_eq!(sys::read_exact(b, 6), b"unread");
+        for _ in 0..3 {
+            close_all();
+            let (a, b) = use_some();
+            assert_eq!((a, b), (4, 5));
+            sys::write_all(a, b"unread");
+            assert_on_pipe(a);
+        }
+    }),
     case("close_in_a_vfork_child_does_not_disturb_the_parent", || {
         let (a, b) = sys::pair();
         sys::plug_below(b);

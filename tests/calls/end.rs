@@ -5,7 +5,7 @@ use std::thread;
 use crate::data::Flow;
 use crate::harness::{Case, Child, End, assert_on_pipe, case, dialogue};
 use crate::signals::{count_signals, signals};
-use crate::sys::{self, Errno, call, events, fails, wait};
+use crate::sys::{self, Ended, Errno, call, events, fails, wait};
 
 pub(crate) const CASES: &[Case] = &[
     dialogue(
@@ -337,6 +337,13 @@ pub(crate) const CASES: &[Case] = &[
             // Whoever has ended holds nothing any more.
             Child::run(|| {}).join();
             sys::close(fd).expect("close");
+            // SAFETY: always allowed.
+            unsafe { libc::_exit(0) }
+        });
+    }),
+    case("what_was_written_before_a_kill_arrives", || {
+        ends_with_much_under_way(|_| {
+            let _ = sys::kill(sys::getpid(), libc::SIGKILL);
         });
     }),
     case("what_was_written_before_exit_arrives", || {
@@ -468,6 +475,6 @@ fn ends_with_much_under_way(leave: fn(i32)) {
     sys::let_sleep(child.0, child.0);
     sys::write_all(fd, b"!");
     let count = usize::from_ne_bytes(sys::read_exact(told, 8).try_into().expect("eight bytes"));
-    child.join();
+    assert!(matches!(sys::wait(child.0), Ended::Exited(0) | Ended::Killed(libc::SIGKILL)));
     assert_eq!(Flow::new(1).read_to_end(fd, 7777), count);
 }

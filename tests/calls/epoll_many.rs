@@ -115,6 +115,35 @@ pub(crate) const CASES: &[Case] = &[
             assert_eq!(sys::read_exact(b, 1), b"y");
         }
     }),
+    case("changes_by_another_thread_lose_no_edge", || {
+        let (a, b) = sys::pair();
+        Flow::new(1).write(a, 10_000, 500);
+        Flow::new(1).read(b, 10_000, 500);
+        let set = epoll();
+        add(set, b, EPOLLIN | EPOLLET);
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.load(Ordering::SeqCst) {
+                    modify(set, b, EPOLLIN | EPOLLET);
+                    crate::sys::wait::delete(set, b);
+                    add(set, b, EPOLLIN | EPOLLET);
+                }
+            });
+            for round in 0..2000 {
+                sys::write_all(a, &[round as u8]);
+                // Each addition is an edge: one that comes with nothing to read is followed by others.
+                loop {
+                    assert_eq!(ready(set, -1), [(EPOLLIN, b as u64)]);
+                    match sys::recv(b, &mut [0], libc::MSG_DONTWAIT) {
+                        Ok(count) => break assert_eq!(count, 1),
+                        Err(error) => assert_eq!(error, Errno(libc::EAGAIN)),
+                    }
+                }
+            }
+            stop.store(true, Ordering::SeqCst);
+        });
+    }),
     case("a_set_shared_over_fork_reports_an_edge_once", || {
         let (a, b) = sys::pair();
         Flow::new(1).write(a, 10_000, 500);

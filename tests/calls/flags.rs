@@ -291,6 +291,26 @@ pub(crate) const CASES: &[Case] = &[
         flow.write(a, 50_000, 5000);
         back.read(b, 50_000, 5000);
     }),
+    case("a_time_stamp_comes_for_what_was_sent", || {
+        for before in [0, 10_000] {
+            let (a, b) = sys::pair();
+            Flow::new(1).write(a, before, 500);
+            Flow::new(1).read(b, before, 500);
+            let wanted = libc::SOF_TIMESTAMPING_TX_SOFTWARE | libc::SOF_TIMESTAMPING_SOFTWARE;
+            sys::setsockopt(a, libc::SOL_SOCKET, libc::SO_TIMESTAMPING, wanted as i32).expect("set");
+            sys::setsockopt(a, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1).expect("set");
+            sys::write_all(a, b"stamped");
+            assert_eq!(sys::read_exact(b, 7), b"stamped");
+            let mut control = [0_u64; 64];
+            sys::until(|| {
+                let mut message = sys::message(&mut []);
+                message.msg_control = control.as_mut_ptr().cast();
+                message.msg_controllen = size_of_val(&control);
+                let answer = call!(libc::recvmsg(a, &mut message, libc::MSG_ERRQUEUE));
+                answer.is_ok() && message.msg_controllen > 0
+            });
+        }
+    }),
     case("addresses_are_ignored_on_a_connected_socket", || {
         let (a, b) = sys::pair();
         let to = sys::Address::loopback(libc::AF_INET, 9);

@@ -6,7 +6,7 @@ use std::thread;
 
 use libc::{EPOLLIN, POLLIN};
 
-use crate::data::Flow;
+use crate::data::{Flow, Random};
 use crate::harness::{Case, case};
 use crate::signals::{count_signals, interrupting_until, signals};
 use crate::sys::raw::zeroed;
@@ -170,6 +170,47 @@ pub(crate) const CASES: &[Case] = &[
         fails(interrupting_until(libc::SIGUSR1, || sys::read(b, &mut [0])), libc::EINTR);
         sys::timeout(b, libc::SO_RCVTIMEO, 20);
         fails(sys::read(b, &mut [0]), libc::EAGAIN);
+    }),
+    case("jumping_out_of_the_middle_of_a_copy", || {
+        // What the next call of this thread finds of it holds up no other thread.
+        for reads in [true, false] {
+            let (a, b) = used_pair(10_000);
+            let (own, other) = if reads { (b, a) } else { (a, b) };
+            let quiet = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
+            let stop = AtomicBool::new(false);
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    let mut room = [0; 20_000];
+                    while !stop.load(Ordering::SeqCst) {
+                        let _ = match reads {
+                            true => sys::send(other, &room, quiet),
+                            false => sys::recv(other, &mut room, quiet),
+                        };
+                    }
+                });
+                let mut random = Random::new(1);
+                for round in 0..200 {
+                    jump_out_of_any_place(
+                        own,
+                        if reads { take_for_ever } else { give_for_ever },
+                        &mut random,
+                    );
+                    let mut byte = [0];
+                    let _ =
+                        if reads { sys::recv(own, &mut byte, quiet) } else { sys::send(own, &byte, quiet) };
+                    let answer = thread::scope(|inner| {
+                        let call = move || match reads {
+                            true => sys::recv(own, &mut [0; 100], 0),
+                            false => sys::send(own, &[0; 100], libc::MSG_NOSIGNAL),
+                        };
+                        inner.spawn(call).join().expect("a call")
+                    });
+                    assert!(matches!(answer, Ok(1..)), "round {round}: {answer:?}");
+                }
+                stop.store(true, Ordering::SeqCst);
+            });
+            still_works("recv", a, b);
+        }
     }),
     case("handlers_on_a_small_stack", || {
         // As small as programs make it: SIGSTKSZ, of which the kernel's frame takes a part.
@@ -414,6 +455,37 @@ fn jump_out_of(fd: i32, blocked: Blocked) {
         unsafe { catching(&Jump { fd, blocked }) };
         jumped.store(true, Ordering::SeqCst);
     });
+}
+
+/// The same with a call that need not sleep, after a random while.
+fn jump_out_of_any_place(fd: i32, call: Blocked, random: &mut Random) {
+    sys::on_signal(libc::SIGUSR1, jump, libc::SA_RESTART);
+    let (caller, pause) = (sys::gettid(), random.within(0, 20_000));
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            sys::until(|| ARMED.load(Ordering::SeqCst));
+            for _ in 0..pause {
+                std::hint::spin_loop();
+            }
+            sys::tgkill(caller, libc::SIGUSR1);
+        });
+        // SAFETY: as above.
+        unsafe { catching(&Jump { fd, blocked: call }) };
+    });
+}
+
+fn take_for_ever(fd: i32) -> Answer {
+    let mut room = [0; 60_000];
+    loop {
+        sys::recv(fd, &mut room, 0)?;
+    }
+}
+
+fn give_for_ever(fd: i32) -> Answer {
+    let room = [0; 60_000];
+    loop {
+        sys::send(fd, &room, libc::MSG_NOSIGNAL)?;
+    }
 }
 
 /// A call to jump out of.

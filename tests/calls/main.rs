@@ -43,6 +43,7 @@ mod stream;
 mod successors;
 mod threads;
 mod wakes;
+mod watchdog;
 
 use std::process::ExitCode;
 

@@ -271,8 +271,10 @@ impl Connection {
 
 /// poll with all events and with none, each set of select, and a new epoll set.
 fn look(way: Way, fd: i32) -> Vec<u32> {
-    let mut seen: Vec<u32> =
-        [ALL, libc::POLLIN, libc::POLLOUT, 0].map(|events| way.poll(fd, events, 0) as u16 as u32).to_vec();
+    let (input, output, end) = (libc::POLLIN, libc::POLLOUT, libc::POLLRDHUP);
+    let mut seen: Vec<u32> = [ALL, input, output, end, input | end, output | end, 0]
+        .map(|events| way.poll(fd, events, 0) as u16 as u32)
+        .to_vec();
     for place in 0..3 {
         let mut bits = [0_u64; 16];
         bits[fd as usize / 64] |= 1 << (fd % 64);

@@ -194,6 +194,23 @@ pub(crate) const CASES: &[Case] = &[
         fails(sys::setsockopt(a, libc::SOL_SOCKET, libc::SO_TYPE, 1), libc::ENOPROTOOPT);
         fails(sys::getsockopt(a, 9999, 1), libc::EOPNOTSUPP);
     }),
+    case("modules_that_this_kernel_lacks", || {
+        let (a, b) = sys::pair();
+        Flow::new(1).write(a, 10_000, 500);
+        Flow::new(1).read(b, 10_000, 500);
+        for (name, value, errno) in [
+            (libc::TCP_ULP, &b"nothing"[..], libc::ENOENT),
+            (libc::TCP_ULP, b"", libc::EINVAL),
+            (libc::TCP_CONGESTION, b"nothing", libc::ENOENT),
+            (libc::TCP_CONGESTION, b"", libc::EINVAL),
+        ] {
+            let (at, length) = (value.as_ptr().cast(), value.len() as u32);
+            fails(call!(libc::setsockopt(a, libc::IPPROTO_TCP, name, at, length)), errno);
+        }
+        Flow::new(2).write(a, 10_000, 500);
+        Flow::new(2).read(b, 10_000, 500);
+        assert_on_pipe(a);
+    }),
     case("facts_about_a_socket", || {
         let (listener, _) = sys::listener(libc::AF_INET6);
         let (a, b) = sys::pair_over(libc::AF_INET6);

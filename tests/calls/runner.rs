@@ -12,6 +12,7 @@ use std::{env, process, thread};
 use libtest_mimic::{Arguments, Failed, Trial};
 
 use crate::harness::{Body, Case, Environment, Place, SKIPPED};
+use crate::watchdog;
 
 pub(crate) fn run(areas: &'static [(&'static str, &'static [Case])]) -> ExitCode {
     let (environments, arguments) = chosen_environments(env::args());
@@ -99,10 +100,10 @@ fn attempt(name: &str, case: &Case, environment: Environment, nocapture: bool) -
         command.stdout(File::create(&output)?).stderr(File::options().append(true).open(&output)?);
     }
     let mut group = Group(command.process_group(0).spawn()?);
-    let status = group.wait(Duration::from_secs(case.seconds))?;
+    let (status, state) = group.wait(Duration::from_secs(case.seconds), &folder.0.join("meet"))?;
     let text = fs::read_to_string(&output).unwrap_or_default();
     match status {
-        None => Err(format!("still running after {} s\n{text}", case.seconds).into()),
+        None => Err(format!("still running after {} s\n{text}{state}", case.seconds).into()),
         Some(status) if status.success() => Ok(()),
         Some(status) if status.code() == Some(i32::from(SKIPPED)) => {
             eprintln!("{}::{name}: {}", environment.name(), text.trim());
@@ -130,8 +131,8 @@ fn libsockshim() -> Result<PathBuf, Failed> {
 struct Group(Child);
 
 impl Group {
-    /// `None` when the watchdog had to bite.
-    fn wait(&mut self, limit: Duration) -> std::io::Result<Option<ExitStatus>> {
+    /// `None`, and what it was doing, when the watchdog had to bite.
+    fn wait(&mut self, limit: Duration, meet: &Path) -> std::io::Result<(Option<ExitStatus>, String)> {
         let deadline = Instant::now() + limit;
         let mut pause = Duration::from_millis(1);
         while !self.has_ended() && Instant::now() < deadline {
@@ -139,9 +140,10 @@ impl Group {
             pause = (pause * 2).min(Duration::from_millis(50));
         }
         let in_time = self.has_ended();
+        let state = if in_time { String::new() } else { watchdog::report(self.0.id(), meet) };
         self.kill();
         let status = self.0.wait()?;
-        Ok(in_time.then_some(status))
+        Ok((in_time.then_some(status), state))
     }
 
     /// Leaves the child a zombie, so that its number still names its group.

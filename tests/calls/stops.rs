@@ -4,12 +4,13 @@
 //! A stop is most likely to fall where a system call returns, so that is where most of these hit. Once one of them has
 //! been stepped around the connection keeps to the kernel's lane; so each round has a connection of its own.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use crate::data::Random;
-use crate::harness::{Case, Child, case};
-use crate::sys;
+use crate::harness::{Case, Child, case, fork, skip};
+use crate::sys::{self, Ended, call};
 
 pub(crate) const CASES: &[Case] = &[
     case("a_writer_stopped_anywhere_does_not_hold_up_the_other", || {
@@ -24,9 +25,20 @@ pub(crate) const CASES: &[Case] = &[
         }
     })
     .within_seconds(240),
+    case("a_process_in_another_pid_namespace_is_not_taken_for_dead", || {
+        // The first child that is born there is 1 in it, and nobody else of us is anybody.
+        if sys::wait(fork(enter_pid_namespace)) != Ended::Exited(0) {
+            skip("no process namespaces here");
+        }
+        for round in 0..ROUNDS_ACROSS {
+            Child::run(|| write_across_namespaces(round)).join();
+        }
+    })
+    .within_seconds(240),
 ];
 
 const ROUNDS: u64 = 40;
+const ROUNDS_ACROSS: u64 = 10;
 /// Times that the other process is stopped in each round.
 const STOPS: usize = 4;
 
@@ -89,6 +101,47 @@ fn write_beside_a_stopped_writer(round: u64) {
     expected[usize::from(b'p')] = STOPS as u64 * 5 * 50;
     assert!(counts == expected, "round {round}: {:?}", differences(&counts, &expected));
     sys::close(other).expect("close");
+}
+
+/// The next children are born into a namespace of their own.
+fn enter_pid_namespace() {
+    call!(libc::unshare(libc::CLONE_NEWPID)).expect("unshare");
+}
+
+/// Two writers that see nothing of each other. While one is stopped, perhaps in the middle of a copy, the other waits or
+/// goes on; what it must not do is to write in its place.
+fn write_across_namespaces(round: u64) {
+    let mut random = Random::new(round);
+    let (end, other) = on_pipe();
+    let shared: &[AtomicU64; 3] = sys::shared();
+    let [enough, counts @ ..] = shared;
+    let write = |byte: u8, count: &AtomicU64| {
+        sys::close(other).expect("close");
+        while enough.load(Ordering::Relaxed) == 0 {
+            sys::write_all(end, &[byte; 3000]);
+            count.fetch_add(3000, Ordering::Relaxed);
+        }
+    };
+    let here = Child::run(|| write(b'h', &counts[0]));
+    // A process whose children are born elsewhere makes no threads.
+    let reading = thread::spawn(move || read_to_end(other, &mut Random::new(round + 1000)));
+    enter_pid_namespace();
+    let there = Child::run(|| write(b't', &counts[1]));
+    for _ in 0..STOPS {
+        for process in [here.0, there.0] {
+            while_stopped(process, &mut random, || thread::sleep(Duration::from_millis(70)));
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+    enough.store(1, Ordering::Relaxed);
+    here.join();
+    there.join();
+    sys::close(end).expect("close");
+    let found = reading.join().expect("a reader that counts");
+    let mut expected = [0; 256];
+    expected[usize::from(b'h')] = counts[0].load(Ordering::Relaxed);
+    expected[usize::from(b't')] = counts[1].load(Ordering::Relaxed);
+    assert!(found == expected, "round {round}: {:?}", differences(&found, &expected));
 }
 
 fn read_beside_a_stopped_reader(round: u64) {

@@ -171,6 +171,22 @@ pub(crate) const CASES: &[Case] = &[
             }
         }
     }),
+    case("unread_bytes_reach_a_program_that_is_spawned_with_file_actions", || {
+        for before in [0, 10_000] {
+            let (a, b) = at_seven(before);
+            sys::write_all(a, b"unread");
+            sys::until(|| sys::readable(b) == 6);
+            let pid = spawn_cat(b, a);
+            sys::close(b).expect("close");
+            assert_eq!(sys::read_exact(a, 6), b"unread");
+            let (mut out, mut back) = (Flow::new(2), Flow::new(2));
+            out.write(a, 50_000, 500);
+            back.read(a, 50_000, 500);
+            sys::shutdown(a, libc::SHUT_WR).expect("shutdown");
+            assert_eq!(sys::read(a, &mut [0]), Ok(0));
+            assert_eq!(sys::wait(pid), sys::Ended::Exited(0));
+        }
+    }),
     case("threads_go_on_while_commands_run", || {
         let (a, b) = at_seven(10_000);
         let stop = AtomicBool::new(false);
@@ -287,6 +303,29 @@ const ANSWERS: [Pointer; 4] = [
     Pointer(ptr::null()),
 ];
 
+/// Spawns `cat` with `fd` as its input and output, and every kind of action that there is around it.
+fn spawn_cat(fd: i32, other: i32) -> libc::pid_t {
+    let mut actions = std::mem::MaybeUninit::uninit();
+    let variables = sys::environment_with(&[]);
+    let envp: Vec<_> =
+        variables.iter().map(|each| each.as_ptr().cast_mut()).chain([ptr::null_mut()]).collect();
+    let mut pid = 0;
+    // SAFETY: the actions are initialised first; both arrays end with a null pointer.
+    unsafe {
+        let at = actions.as_mut_ptr();
+        libc::posix_spawn_file_actions_init(at);
+        libc::posix_spawn_file_actions_addopen(at, 60, c"/dev/null".as_ptr(), libc::O_RDONLY, 0);
+        libc::posix_spawn_file_actions_addclose(at, other);
+        libc::posix_spawn_file_actions_adddup2(at, fd, 0);
+        libc::posix_spawn_file_actions_adddup2(at, fd, 1);
+        posix_spawn_file_actions_addclosefrom_np(at, 3);
+        let (arguments, envp) = (ARGUMENTS.as_ptr().cast(), envp.as_ptr());
+        assert_eq!(libc::posix_spawn(&mut pid, CAT.as_ptr(), at, ptr::null(), arguments, envp), 0);
+        libc::posix_spawn_file_actions_destroy(at);
+    }
+    pid
+}
+
 fn by_fork() -> libc::pid_t {
     // SAFETY: C strings, and arrays that end with a null.
     Child::run(|| unsafe { _ = libc::execv(SHELL.as_ptr(), ANSWERS.as_ptr().cast()) }).0
@@ -380,5 +419,9 @@ fn hand_on(start: impl Fn(i32)) {
 }
 
 unsafe extern "C" {
+    fn posix_spawn_file_actions_addclosefrom_np(
+        actions: *mut libc::posix_spawn_file_actions_t,
+        lowest: i32,
+    ) -> i32;
     fn clearenv() -> i32;
 }

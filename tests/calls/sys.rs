@@ -8,6 +8,7 @@ use std::ffi::{CStr, CString};
 use std::fmt;
 use std::mem::{self, MaybeUninit};
 use std::os::unix::ffi::OsStrExt;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 use std::{env, fs, ptr, thread};
 
@@ -524,6 +525,17 @@ pub(crate) fn let_sleep(pid: libc::pid_t, tid: libc::pid_t) {
         }
         thread::sleep(Duration::from_millis(1));
     }
+}
+
+/// Zeroed memory that forked children share.
+pub(crate) fn shared() -> &'static [AtomicU64; 3] {
+    let access = libc::PROT_READ | libc::PROT_WRITE;
+    let kind = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
+    // SAFETY: a new mapping.
+    let place = unsafe { libc::mmap(ptr::null_mut(), size_of::<[AtomicU64; 3]>(), access, kind, -1, 0) };
+    assert_ne!(place, libc::MAP_FAILED);
+    // SAFETY: of that size, zeroed, and never unmapped.
+    unsafe { &*place.cast() }
 }
 
 /// Waits until `condition` holds; the watchdog is the limit.

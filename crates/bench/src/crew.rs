@@ -12,6 +12,9 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Instant;
 
+/// This program, even when a newer one has taken its place meanwhile.
+const SELF: &str = "/proc/self/exe";
+
 /// An answer later than this is a hang.
 const PATIENCE_MS: c_int = 60_000;
 
@@ -157,7 +160,7 @@ impl Worker {
             (Under::Ring(copying, waiting), Some(file)) => Some((file.as_raw_fd(), copying, waiting)),
             _ => None,
         };
-        let mut command = run.command(under, std::env::current_exe()?);
+        let mut command = run.command(under, SELF);
         command.args(Job::arguments(role, port, cpu, ring)).args(&plan.words);
         if let Some((fd, ..)) = ring {
             let hand_on = move || {
@@ -209,7 +212,7 @@ impl Drop for Worker {
 
 /// Starts a worker that answers by what it prints.
 pub(crate) fn output(word: &str) -> Result<String, Trouble> {
-    let mut command = Command::new(std::env::current_exe()?);
+    let mut command = Command::new(SELF);
     command.args(Job::arguments(CLIENT, 0, None, None)).arg(word).env_remove("LD_PRELOAD");
     Ok(String::from_utf8_lossy(&command.output()?.stdout).into_owned())
 }

@@ -90,26 +90,18 @@ impl Program {
         self.needs.iter().copied().find(|name| find(name).is_none())
     }
 
-    pub(crate) fn rows(&self, quick: bool) -> impl Iterator<Item = &'static str> {
-        let matches = if quick { &self.matches[..1] } else { self.matches };
-        matches.iter().map(|each| each.row)
-    }
-
-    /// Asks all questions about it; `each` takes the answers as they come.
+    /// Asks all questions about it, or one for a rough idea; `each` takes the answers as they come.
     pub(crate) fn ask(
         &self,
         run: &Run,
         group: &'static str,
         mut each: impl FnMut(&str, Result<Row, Trouble>),
     ) -> Result<(), Trouble> {
-        let stages = [Way::LIBC, Way::SOCKSHIM].map(|way| Stage::new(run, way, group, self.user));
-        let [libc, sockshim] = stages;
-        let stages = [libc?, sockshim?];
+        let stage = |way| Stage::new(run, way, group, self.user);
+        let stages = [stage(Way::LIBC)?, stage(Way::SOCKSHIM)?];
         let servers = [(self.start)(&stages[0])?, (self.start)(&stages[1])?];
-        for name in self.rows(run.quick) {
-            if let Some(question) = self.matches.iter().find(|question| question.row == name) {
-                each(name, question.ask(group, &stages, &servers));
-            }
+        for question in self.matches.iter().take(if run.quick { 1 } else { self.matches.len() }) {
+            each(question.row, question.ask(group, &stages, &servers));
         }
         Ok(())
     }
@@ -280,7 +272,7 @@ impl Server {
         sums.map(|ticks| ticks * 1_000_000_000 / per_second)
     }
 
-    /// The processes of its group and of its session: some servers give their children groups of their own.
+    /// The child and its descendants: some servers give theirs groups of their own.
     fn processes(&self) -> Vec<Process> {
         let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
         let all: Vec<Process> =
@@ -304,19 +296,22 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
+        let family = self.processes();
         // SAFETY: no pointers; a child that nobody has waited for.
         unsafe { libc::kill(self.child.id().cast_signed(), libc::SIGTERM) };
         let start = Instant::now();
         while self.child.try_wait().is_ok_and(|status| status.is_none()) {
             if start.elapsed() > PATIENCE {
-                for process in self.processes() {
-                    // SAFETY: no pointers; the child, which has not been waited for, and what it started.
-                    unsafe { libc::kill(process.pid.cast_signed(), libc::SIGKILL) };
-                }
-                let _ = self.child.wait();
-                return;
+                let _ = self.child.kill();
             }
             std::thread::sleep(Duration::from_millis(5));
+        }
+        // Who did not end with it.
+        for process in family {
+            if Process::of(process.pid).is_some_and(|now| now.started == process.started) {
+                // SAFETY: no pointers; the number still is that process's.
+                unsafe { libc::kill(process.pid.cast_signed(), libc::SIGKILL) };
+            }
         }
     }
 }
@@ -324,6 +319,7 @@ impl Drop for Server {
 struct Process {
     pid: u32,
     parent: u32,
+    started: u64,
     ticks: [u64; 2],
 }
 
@@ -335,7 +331,8 @@ impl Process {
         let fields: Vec<&str> = rest.split_whitespace().collect();
         let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
         let parent = u32::try_from(number(4)?).ok()?;
-        Some(Self { pid, parent, ticks: [number(14)? + number(16)?, number(15)? + number(17)?] })
+        let ticks = [number(14)? + number(16)?, number(15)? + number(17)?];
+        Some(Self { pid, parent, started: number(22)?, ticks })
     }
 }
 
@@ -393,3 +390,42 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const ROUNDS: usize = 3;
 /// What a run of a counted client should take.
 const RUN_NS: f64 = 1e9;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_installed_is_named() {
+        assert_eq!(Program { needs: &["sh", "no-such-program"], ..REDIS }.lacks(), Some("no-such-program"));
+        assert_eq!(Program { needs: &["sh"], ..REDIS }.lacks(), None);
+    }
+
+    #[test]
+    fn a_server_is_placed_counted_and_ended_with_its_children() {
+        let child = Command::new("sh").args(["-c", "sleep 60 & wait"]).spawn().unwrap();
+        let server = Server { child, port: 0 };
+        let start = Instant::now();
+        while server.processes().len() < 2 {
+            assert!(start.elapsed() < Duration::from_secs(60), "no second process");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        server.place(Placement::OneCore);
+        let pids: Vec<u32> = server.processes().iter().map(|process| process.pid).collect();
+        for pid in &pids {
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+            let allowed = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:\t"));
+            assert_eq!(allowed, Some(net::processors()[0].to_string().as_str()));
+        }
+        let processes = server.processes();
+        drop(server);
+        for process in processes {
+            // A signal takes a moment, and nobody may have waited for the child's child yet.
+            let file = format!("/proc/{}/stat", process.pid);
+            while std::fs::read_to_string(&file).is_ok_and(|state| !state.contains(") Z ")) {
+                assert!(start.elapsed() < Duration::from_secs(60), "still there");
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+    }
+}

@@ -1,8 +1,10 @@
 //! A question, before it is asked.
 
 use crate::crew::{Placement, Plan};
-use crate::results::Measure;
+use crate::results::{Measure, Row};
+use crate::run::Run;
 use crate::way::Way;
+use crate::{Trouble, contest, net};
 
 /// What is measured, how, and by which ways of running it.
 #[derive(Clone, Debug)]
@@ -43,7 +45,7 @@ impl Effort {
     pub(crate) fn rounds(self, quick: bool) -> (usize, f64) {
         match (self, quick) {
             (Self::Usual, true) => (5, 12e6),
-            (Self::Usual, false) => (15, 40e6),
+            (Self::Usual, false) => (21, 40e6),
             (Self::Fine, true) => (51, 2e6),
             (Self::Fine, false) => (401, 2e6),
             (Self::Long, true) => (5, 60e6),
@@ -114,6 +116,20 @@ impl Question {
     pub(crate) fn effort(mut self, effort: Effort) -> Self {
         self.effort = effort;
         self
+    }
+
+    /// As it is where there are two cores. On one, a ring that spins makes no sense.
+    pub(crate) fn where_there_are_cores(mut self) -> Self {
+        if net::processors().len() < 2 {
+            self.plan.placement = Placement::OneCore;
+            self.ways.retain(|way| !way.is_ring());
+        }
+        self
+    }
+
+    /// Puts it, with as many rounds as it needs.
+    pub fn ask(&self, run: &Run) -> Result<Row, Trouble> {
+        contest::ask(run, self)
     }
 
     /// Not part of a rough idea.

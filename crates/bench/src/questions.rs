@@ -6,7 +6,7 @@ use crate::question::{Effort, Question};
 use crate::results::{Measure, Row};
 use crate::run::Run;
 use crate::way::{Under, Way};
-use crate::{Trouble, contest, net};
+use crate::{Trouble, net};
 
 /// Questions that belong together.
 #[derive(Clone, Copy, Debug)]
@@ -93,7 +93,7 @@ impl Group {
         match &self.asks {
             Asks::Workers(_) => {
                 for question in self.questions(run.quick) {
-                    each(&question.row, contest::ask(run, &question));
+                    each(&question.row, question.ask(run));
                 }
             }
             Asks::Program(program) => {
@@ -110,15 +110,21 @@ impl Group {
         let Asks::Workers(make) = self.asks else { return Vec::new() };
         let mut questions = make();
         questions.retain(|question| !(quick && question.thorough));
-        if net::processors().len() < 2 {
-            // There are no two cores; and a ring that spins on one makes no sense.
-            for question in &mut questions {
-                question.plan.placement = Placement::OneCore;
-                question.ways.retain(|way| !way.is_ring());
-            }
-        }
-        questions
+        questions.into_iter().map(Question::where_there_are_cores).collect()
     }
+}
+
+/// The questions that say most, in words.
+#[must_use]
+pub fn that_say_most() -> [(&'static str, Question); 3] {
+    let ask =
+        |group: &'static str, size: &str| Question::new(group, size, &["stream", size, "come"]).unit("write");
+    let questions = [
+        ("ping-pong, 64 bytes", Question::new("pingpong", "64", &["pingpong", "64", "0"])),
+        ("messages one way, 64 bytes", ask("stream", "64").measure(Measure::Rate)),
+        ("stream, writes of 64 KB", ask("stream", "65536").measure(Measure::Throughput(65536))),
+    ];
+    questions.map(|(title, question)| (title, question.where_there_are_cores()))
 }
 
 fn pingpong() -> Vec<Question> {
@@ -319,12 +325,18 @@ fn passthrough() -> Vec<Question> {
 
 fn memory() -> Vec<Question> {
     let count = net::raise_descriptor_limit().saturating_sub(64).min(500).to_string();
-    vec![
-        Question::new("memory", format!("of {count}"), &["memory", &count])
+    let ask = |row: &str, part: &str| {
+        Question::new("memory", row, &["memory", &count, part])
             .unit("connection")
             .measure(Measure::Memory)
             .ways(&[Way::LIBC, Way::SOCKSHIM])
-            .effort(Effort::Once),
+            .effort(Effort::Once)
+    };
+    vec![
+        ask("in all", "all"),
+        ask("private pages of both ends", "private").thorough(),
+        ask("page tables of both ends", "tables").thorough(),
+        ask("shared pages", "shared").thorough(),
     ]
 }
 

@@ -28,11 +28,13 @@ pub struct Run {
 }
 
 impl Run {
-    /// With this `libsockshim.so` under test.
+    /// With this `libsockshim.so` under test. An interrupt ends the process with all that it started, and removes
+    /// its files. Call it while there is one thread: the signals are blocked in those that come later.
     pub fn new(library: &Path, quick: bool) -> Result<Self, Trouble> {
         if !library.is_file() {
             return Err(Trouble(format!("{}: there is no such file", library.display())));
         }
+        let signals = block_signals();
         let memory = Path::new("/dev/shm");
         let base = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
         let name = format!("sockshim-bench-{}", std::process::id());
@@ -44,39 +46,8 @@ impl Run {
         // Others may pass through to a folder of their own.
         let scratch = make(std::env::temp_dir().join(name + "-files"), 0o711);
         let scratch = scratch.inspect_err(|_| drop(std::fs::remove_dir(&folder)))?;
+        clean_up_when_interrupted(signals, [folder.clone(), scratch.clone()]);
         Ok(Self { library: library.to_owned(), folder, scratch, quick })
-    }
-
-    /// Removes the folder and ends the process when the user interrupts it. Call it first, while there is one
-    /// thread: the signals are blocked in all that come later.
-    pub fn clean_up_when_interrupted(&self) {
-        let mut signals = MaybeUninit::uninit();
-        // SAFETY: `signals` is valid for writing.
-        unsafe { libc::sigemptyset(signals.as_mut_ptr()) };
-        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
-            // SAFETY: initialised above.
-            unsafe { libc::sigaddset(signals.as_mut_ptr(), signal) };
-        }
-        // SAFETY: initialised above.
-        let signals = unsafe { signals.assume_init() };
-        // SAFETY: a valid set, and a null old one.
-        unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const signals, ptr::null_mut()) };
-        let folders = [self.folder.clone(), self.scratch.clone()];
-        std::thread::spawn(move || {
-            let mut signal = 0;
-            // SAFETY: both pointers are those of local values.
-            unsafe { libc::sigwait(&raw const signals, &raw mut signal) };
-            INTERRUPTED.store(true, Ordering::SeqCst);
-            end_children();
-            remove(&folders);
-            // By the signal, as if there had been nothing to do; shells look at it.
-            // SAFETY: no pointers.
-            unsafe { libc::signal(signal, libc::SIG_DFL) };
-            // SAFETY: a valid set, and a null old one.
-            unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const signals, ptr::null_mut()) };
-            // SAFETY: no pointers.
-            unsafe { libc::raise(signal) };
-        });
     }
 
     /// Never returns when the run is being interrupted: what fails then is no failure.
@@ -121,6 +92,40 @@ impl Run {
         unsafe { command.pre_exec(prepare) };
         command
     }
+}
+
+/// From now on only [`clean_up_when_interrupted`] hears of them.
+fn block_signals() -> libc::sigset_t {
+    let mut signals = MaybeUninit::uninit();
+    // SAFETY: `signals` is valid for writing.
+    unsafe { libc::sigemptyset(signals.as_mut_ptr()) };
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+        // SAFETY: initialised above.
+        unsafe { libc::sigaddset(signals.as_mut_ptr(), signal) };
+    }
+    // SAFETY: initialised above.
+    let signals = unsafe { signals.assume_init() };
+    // SAFETY: a valid set, and a null old one.
+    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const signals, ptr::null_mut()) };
+    signals
+}
+
+fn clean_up_when_interrupted(signals: libc::sigset_t, folders: [PathBuf; 2]) {
+    std::thread::spawn(move || {
+        let mut signal = 0;
+        // SAFETY: both pointers are those of local values.
+        unsafe { libc::sigwait(&raw const signals, &raw mut signal) };
+        INTERRUPTED.store(true, Ordering::SeqCst);
+        end_children();
+        remove(&folders);
+        // By the signal, as if there had been nothing to do; shells look at it.
+        // SAFETY: no pointers.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // SAFETY: a valid set, and a null old one.
+        unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const signals, ptr::null_mut()) };
+        // SAFETY: no pointers.
+        unsafe { libc::raise(signal) };
+    });
 }
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);

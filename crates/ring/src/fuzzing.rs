@@ -3,18 +3,19 @@
 
 use crate::lane::is_ring;
 use crate::layout::{Direction, MAX_CAPACITY};
-use crate::ring::Span;
+use crate::ring::{Seen, Span};
 use crate::sync::Ordering;
 
 /// Changes the fields of a direction and calls its functions, as the bytes say.
 pub fn direction_words(bytes: &[u8]) {
     let direction = Direction::new(64);
     let mut seen_head = 0;
+    let mut seen = Seen::default();
     for step in bytes.chunks_exact(9) {
         let value = u64::from_le_bytes([1, 2, 3, 4, 5, 6, 7, 8].map(|at: usize| step[at]));
         let (length, half) = (value as u16 as usize, value as u32);
-        let Direction { producer, consumer, sleep, switch, reader } = &direction;
-        match step[0] % 24 {
+        let Direction { producer, consumer, sleep, switch, reader, room } = &direction;
+        match step[0] % 26 {
             0 => producer.tail.store(value, Ordering::Relaxed),
             1 => producer.capacity.store(half, Ordering::Relaxed),
             2 => consumer.head.store(value, Ordering::Relaxed),
@@ -40,7 +41,7 @@ pub fn direction_words(bytes: &[u8]) {
                 Ok(span) => {
                     check(span, length);
                     assert_eq!(span.length > 0, direction.has_bytes());
-                    let _ = direction.consume(span.position, length.min(span.length));
+                    let _ = direction.consume(&span, length.min(span.length));
                 }
                 Err(_) => assert!(
                     direction.has_bytes()
@@ -60,6 +61,13 @@ pub fn direction_words(bytes: &[u8]) {
             20 => drop((direction.bell_due(), is_ring(direction.epoch()))),
             21 => direction.want_bell(),
             22 => direction.close(),
+            23 => room.released.store(value, Ordering::Relaxed),
+            24 => {
+                if let Ok(span) = direction.readable_from(&mut seen, length) {
+                    check(span, length);
+                    let _ = direction.consume(&span, length.min(span.length));
+                }
+            }
             _ => direction.reopen(),
         }
     }

@@ -132,8 +132,12 @@ impl Direction {
         self.switch.gate.fetch_and(!BUSY, Ordering::SeqCst);
     }
 
-    /// Reader: goes on to the next epoch.
+    /// Reader: goes on to the next epoch. Of a ring everything is released: it may open again smaller.
     pub fn follow(&self, epoch: u32) {
+        if is_ring(epoch) {
+            let released = self.room.released.load(Ordering::Relaxed);
+            self.release(released, self.consumer.head.load(Ordering::Relaxed));
+        }
         // Compared: a signal handler that reads from this socket may have followed already.
         let moved =
             self.reader.epoch.compare_exchange(epoch, after(epoch), Ordering::Release, Ordering::Relaxed);

@@ -17,7 +17,7 @@ use crate::sync::{AtomicU32, AtomicU64};
 /// "sockshim" in ASCII, little endian; stored last by the maker.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"sockshim");
 /// Version of everything in this file; also part of a segment's file name.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Bytes of address space for each direction's ring; a ring's capacity never passes it.
 pub const MAX_CAPACITY: u32 = 1 << 20;
 /// Bytes before the first ring.
@@ -58,7 +58,7 @@ pub const END_RESET: u32 = 3;
 pub struct Direction {
     /// Moved by the writer with each publication.
     pub producer: Producer,
-    /// Moved by the reader with each consumption.
+    /// Moved by the reader with each consumption; the writer seldom looks.
     pub consumer: Consumer,
     /// Whether a bell is wanted.
     pub sleep: Sleep,
@@ -66,6 +66,8 @@ pub struct Direction {
     pub switch: Switch,
     /// What the reader promised and how far it is in the kernel's stream.
     pub reader: Reader,
+    /// Up to where the writer may fill the ring again.
+    pub room: Room,
 }
 
 /// The writer's position.
@@ -93,6 +95,15 @@ pub struct Consumer {
     pub head: AtomicU64,
     /// The processor that consumed last, plus one.
     pub cpu: AtomicU32,
+}
+
+/// The reader's position as it tells the writer: seldom, since a writer that waits for room polls it.
+#[repr(C, align(128))]
+#[derive(Debug)]
+pub struct Room {
+    /// At most a quarter of the ring behind [`Consumer::head`], and level with it once the reader has found the
+    /// ring empty. Written by the reader.
+    pub released: AtomicU64,
 }
 
 /// See [`crate::sleep`].
@@ -152,6 +163,7 @@ const _: () = {
     assert!(offset_of!(Direction, sleep) == 256);
     assert!(offset_of!(Direction, switch) == 384);
     assert!(offset_of!(Direction, reader) == 512);
+    assert!(offset_of!(Direction, room) == 640);
     assert!(MAX_CAPACITY.is_power_of_two());
 };
 
@@ -194,6 +206,7 @@ impl Direction {
                 bells_past: AtomicU64::new(0),
                 room: AtomicU32::new(0),
             },
+            room: Room { released: AtomicU64::new(0) },
         }
     }
 }

@@ -44,6 +44,18 @@ impl Span {
     }
 }
 
+/// A reader's own copy of what the writer has published.
+///
+/// The writer changes the capacity only while the ring is empty: so it is right for as long as there is anything before
+/// the copied tail.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Bytes published.
+    pub tail: u64,
+    /// Capacity then.
+    pub capacity: u32,
+}
+
 /// Bytes from one position to a later one; positions wrap around at 2^63.
 #[inline]
 const fn distance(from: u64, to: u64) -> u64 {
@@ -62,8 +74,8 @@ impl Direction {
         }
     }
 
-    /// What a writer may fill. `seen_head` is its copy of the reader's position, looked up again only when
-    /// the copy says that the ring has less than `wanted` bytes of room.
+    /// What a writer may fill. `seen_head` is its copy of the position that the reader has released, looked up again
+    /// only when the copy says that the ring has less than `wanted` bytes of room.
     ///
     /// # Errors
     /// [`Damaged`] when the indices cannot be true.
@@ -74,7 +86,7 @@ impl Direction {
         let mut used = distance(*seen_head, tail);
         if used > u64::from(capacity) || (u64::from(capacity) - used) < wanted as u64 {
             // pairs with: consume
-            *seen_head = self.consumer.head.load(Ordering::Acquire);
+            *seen_head = self.room.released.load(Ordering::Acquire);
             used = distance(*seen_head, tail);
             if used > u64::from(capacity) {
                 return Err(Damaged);
@@ -83,11 +95,11 @@ impl Direction {
         Ok(Span { position: tail, length: (u64::from(capacity) - used) as usize, capacity })
     }
 
-    /// Whether the reader has consumed anything since its position was `seen_head`.
+    /// Whether the reader has released anything since that position was `seen_head`.
     #[inline]
     #[must_use]
     pub fn has_moved_on(&self, seen_head: u64) -> bool {
-        distance(seen_head, self.consumer.head.load(Ordering::Acquire)) != 0
+        distance(seen_head, self.room.released.load(Ordering::Acquire)) != 0
     }
 
     /// Makes `count` bytes after `position` visible to the reader. A full barrier: a following look at
@@ -112,20 +124,38 @@ impl Direction {
         }
     }
 
-    /// What a reader may take.
+    /// What a reader may take. When that is nothing, everything before is released.
     ///
     /// # Errors
     /// [`Damaged`] when the indices cannot be true.
     #[inline]
     pub fn readable(&self) -> Result<Span, Damaged> {
+        self.readable_from(&mut Seen::default(), usize::MAX)
+    }
+
+    /// The same. `seen` is the reader's copy of what was published, looked up again only when the copy says that there
+    /// are less than `wanted` bytes.
+    ///
+    /// # Errors
+    /// [`Damaged`] when the indices cannot be true.
+    #[inline]
+    pub fn readable_from(&self, seen: &mut Seen, wanted: usize) -> Result<Span, Damaged> {
         loop {
+            // Before the position: see `release`.
+            let released = self.room.released.load(Ordering::Relaxed);
             let head = self.consumer.head.load(Ordering::Relaxed);
-            // pairs with: publish
-            let tail = self.producer.tail.load(Ordering::Acquire) & !CLOSED;
-            let used = distance(head, tail);
-            let capacity = self.checked_capacity()?;
-            if used <= u64::from(capacity) {
-                return Ok(Span { position: head, length: used as usize, capacity });
+            let mut used = distance(head, seen.tail);
+            if used > u64::from(seen.capacity) || used < wanted as u64 {
+                // pairs with: publish
+                seen.tail = self.producer.tail.load(Ordering::Acquire) & !CLOSED;
+                seen.capacity = self.checked_capacity()?;
+                used = distance(head, seen.tail);
+            }
+            if used <= u64::from(seen.capacity) {
+                if used == 0 {
+                    self.release(released, head);
+                }
+                return Ok(Span { position: head, length: used as usize, capacity: seen.capacity });
             }
             // A signal handler of this thread may have read between the two looks, and the writer have gone on.
             if self.consumer.head.load(Ordering::Relaxed) == head {
@@ -142,14 +172,31 @@ impl Direction {
         distance(self.consumer.head.load(Ordering::Relaxed), tail) != 0
     }
 
-    /// Gives `count` bytes from `position` back to the writer; false when somebody else (a signal handler of
-    /// this thread) consumed first: then copy again, at the new position.
+    /// Takes the first `count` bytes of `span`; false when somebody else (a signal handler of this thread) took them
+    /// first: then copy again, at the new position.
     #[inline]
     #[must_use]
-    pub fn consume(&self, position: u64, count: usize) -> bool {
-        // pairs with: writable
-        let next = position.wrapping_add(count as u64) & !CLOSED;
-        self.consumer.head.compare_exchange(position, next, Ordering::Release, Ordering::Relaxed).is_ok()
+    pub fn consume(&self, span: &Span, count: usize) -> bool {
+        let released = self.room.released.load(Ordering::Relaxed);
+        let next = span.position.wrapping_add(count as u64) & !CLOSED;
+        let head = &self.consumer.head;
+        if head.compare_exchange(span.position, next, Ordering::Release, Ordering::Relaxed).is_err() {
+            return false;
+        }
+        if distance(released, next) >= u64::from(span.capacity / 4) {
+            self.release(released, next);
+        }
+        true
+    }
+
+    /// Gives everything before `head` back to the writer. `released` was looked at before `head`: so whoever comes in
+    /// between is further, and is not taken back.
+    #[inline]
+    pub(crate) fn release(&self, released: u64, head: u64) {
+        if released != head {
+            // pairs with: writable
+            let _ = self.room.released.compare_exchange(released, head, Ordering::Release, Ordering::Relaxed);
+        }
     }
 
     /// Closes the ring from the reader's side: no publication succeeds from now on.

@@ -11,6 +11,7 @@
 //! |---|---|
 //! | `publish` without its full barrier, or `want_bell` without its own | `a_sleeper_is_woken` |
 //! | `publish` or `consume` with a relaxed compare-and-swap | `bytes_arrive_once_and_in_order` |
+//! | `release` with a relaxed compare-and-swap | `room_comes_back_by_the_quarter` |
 //! | no second look before sleeping | `a_sleeper_is_woken` |
 //! | bells younger than the look are thrown away, too | `a_look_takes_no_bell_from_a_sleeper` |
 //! | the wish of a sleeper is not given back with the bell | `a_look_takes_no_bell_from_a_sleeper` |
@@ -34,6 +35,7 @@ mod model;
 use loom::model::Builder;
 use loom::thread;
 use model::{Direct, End};
+use sockshim_ring::ring::Seen;
 use sockshim_ring::sync::{AtomicU32, Ordering};
 use std::sync::Arc;
 
@@ -66,6 +68,38 @@ fn bytes_arrive_once_and_in_order() {
         assert_eq!(got, b"abcde");
         writing.join().unwrap();
         assert!(!end.direction.has_bytes());
+    });
+}
+
+/// A quarter of this ring is two bytes: room comes back later than the bytes are taken.
+#[test]
+fn room_comes_back_by_the_quarter() {
+    loom::model(|| {
+        let end = End::on_ring_of(8);
+        let writer = end.clone();
+        let writing = thread::spawn(move || {
+            let mut seen_head = 0;
+            let bytes: Vec<u8> = (0..11).collect();
+            let mut done = 0;
+            while done < bytes.len() {
+                match writer.push(&mut seen_head, &bytes[done..]) {
+                    Direct::Published(count) => done += count,
+                    Direct::Full => thread::yield_now(),
+                    Direct::Closed => unreachable!("nobody closes this ring"),
+                }
+            }
+        });
+        let mut got = Vec::new();
+        let mut seen = Seen::default();
+        while got.len() < 11 {
+            let before = got.len();
+            end.pull_from(&mut seen, &mut got, 3);
+            if got.len() == before {
+                thread::yield_now();
+            }
+        }
+        assert_eq!(got, (0..11).collect::<Vec<u8>>());
+        writing.join().unwrap();
     });
 }
 

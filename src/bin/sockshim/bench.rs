@@ -15,7 +15,6 @@ pub(crate) fn run(args: &Bench) -> Result<ExitCode, Failure> {
     let groups = chosen(&args.questions)?;
     let library = run::library(args.library.as_deref())?;
     let run = Run::new(&library, args.quick)?;
-    run.clean_up_when_interrupted();
     ask(&run, &groups, args.json)
 }
 
@@ -24,6 +23,11 @@ fn ask(run: &Run, groups: &[&Group], json: bool) -> Result<ExitCode, Failure> {
     let mut out = io::stdout().lock();
     let (mut rows, mut failed) = (Vec::new(), 0);
     if !json {
+        for (name, value) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("SOCKSHIM_") {
+                writeln!(out, "with {}={}", name.display(), value.display())?;
+            }
+        }
         write!(out, "{}", table::header())?;
     }
     for group in groups {

@@ -29,6 +29,7 @@ proptest! {
         position in any::<u64>(),
         skips in (0..50usize, 0..50usize),
         count in 0..300usize,
+        past in any::<bool>(),
     ) {
         let capacity = 1u32 << shift;
         let span = Span { position, length: capacity as usize, capacity };
@@ -38,7 +39,7 @@ proptest! {
         let mut ring = vec![0; capacity as usize];
 
         // SAFETY: the ring has `capacity` bytes, the buffers live.
-        unsafe { gather(ring.as_mut_ptr(), span, &describe(&mut from), skip_from, count) };
+        unsafe { gather(ring.as_mut_ptr(), span, &describe(&mut from), skip_from, count, past) };
         for (index, byte) in sent[skip_from..][..count].iter().enumerate() {
             let offset = position.wrapping_add(index as u64) % u64::from(capacity);
             prop_assert_eq!(ring[offset as usize], *byte);

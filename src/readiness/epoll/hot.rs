@@ -10,7 +10,7 @@ use crate::registry::arena::{
 };
 use crate::registry::table::{self, Descriptor};
 use crate::registry::{Socket, lock};
-use crate::sys::kernel;
+use crate::sys::{kernel, thread};
 use core::sync::atomic::Ordering;
 use libc::{EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLONESHOT, EPOLLOUT, EPOLLRDHUP, epoll_event};
 use sockshim_ring::lane::is_ring;
@@ -480,7 +480,7 @@ pub(super) fn any_bytes(arena: &Arena, set: &SetEntry) -> bool {
 
 /// Whether the producer of any hot pipe last ran on this processor.
 pub(super) fn shares_cpu(arena: &Arena, set: &SetEntry) -> bool {
-    let own = kernel::cpu() + 1;
+    let own = thread::cpu() + 1;
     let mut next = set.hot.load(Ordering::Acquire);
     for _ in 0..4 {
         let Some(index) = next.checked_sub(1) else { return false };

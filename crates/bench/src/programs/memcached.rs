@@ -55,3 +55,16 @@ fn outcome(output: &str, _: Duration, count: u64) -> Option<Outcome> {
     let seconds = number_behind(line, "threads:")?;
     Some(Outcome { ns_per_operation: seconds * 1e9 / count as f64, operations: 2.0 * count as f64 })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clients_report_is_understood() {
+        const REPORT: &str = "Time to set            5000 keys:                     0.154 seconds.\nTime to get            5000 keys by    1 threads:     0.125 seconds.\n";
+        let said = outcome(REPORT, Duration::ZERO, 5_000).unwrap();
+        assert_eq!((said.ns_per_operation, said.operations), (25_000.0, 10_000.0));
+        assert!(outcome("", Duration::ZERO, 1).is_none());
+    }
+}

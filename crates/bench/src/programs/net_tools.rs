@@ -71,3 +71,22 @@ fn megabytes(output: &str, _: Duration, _: u64) -> Option<Outcome> {
     let per_second = before.split_whitespace().last()?.parse::<f64>().ok()? / 8.0;
     Some(Outcome::of_rate(per_second, per_second))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clients_reports_are_understood() {
+        let sockperf = "[Total Run] RunTime=1.000 sec; SentMessages=57130; ReceivedMessages=57129\n\
+                        sockperf: Summary: Latency is 8.500 usec\n";
+        let said = round_trip(sockperf, Duration::ZERO, 1).unwrap();
+        assert_eq!((said.ns_per_operation, said.operations), (17_000.0, 57_129.0));
+
+        let iperf3 = "[  5]   0.00-1.00   sec  3.00 GBytes  25000 Mbits/sec    1             sender\n\
+                      [  5]   0.00-1.00   sec  2.98 GBytes  24000 Mbits/sec                  receiver\n";
+        let said = megabytes(iperf3, Duration::ZERO, 1).unwrap();
+        assert!((said.ns_per_operation - 1e9 / 3000.0).abs() < 1.0, "{}", said.ns_per_operation);
+        assert!(megabytes("", Duration::ZERO, 1).is_none() && round_trip("", Duration::ZERO, 1).is_none());
+    }
+}

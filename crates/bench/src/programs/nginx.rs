@@ -84,3 +84,17 @@ http {
     }
 }
 ";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clients_report_is_understood() {
+        const REPORT: &str =
+            "  8192 requests in 1.00s, 1.25MB read\nRequests/sec:   8000.00\nTransfer/sec:      1.22MB\n";
+        let said = outcome(REPORT, Duration::ZERO, 1).unwrap();
+        assert_eq!((said.ns_per_operation, said.operations), (125_000.0, 8_192.0));
+        assert!(outcome("", Duration::ZERO, 1).is_none());
+    }
+}

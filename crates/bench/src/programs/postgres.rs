@@ -62,3 +62,16 @@ fn outcome(output: &str, _: Duration, _: u64) -> Option<Outcome> {
     let operations = number_behind(output, "actually processed:")?;
     Some(Outcome::of_rate(number_behind(output, "tps =")?, operations))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clients_report_is_understood() {
+        const REPORT: &str = "number of transactions actually processed: 4000\ninitial connection time = 3.2 ms\ntps = 4000.000000 (without initial connection time)\n";
+        let said = outcome(REPORT, Duration::ZERO, 1).unwrap();
+        assert_eq!((said.ns_per_operation, said.operations), (250_000.0, 4_000.0));
+        assert!(outcome("", Duration::ZERO, 1).is_none());
+    }
+}

@@ -42,3 +42,16 @@ fn outcome(output: &str, _: Duration, _: u64) -> Option<Outcome> {
     (size == "100000000").then_some(())?;
     Some(Outcome { ns_per_operation: seconds.parse::<f64>().ok()? * 1e9, operations: 1.0 })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clients_report_is_understood() {
+        const REPORT: &str = "100000000 0.250000";
+        let said = outcome(REPORT, Duration::ZERO, 1).unwrap();
+        assert_eq!((said.ns_per_operation, said.operations), (250_000_000.0, 1.0));
+        assert!(outcome("", Duration::ZERO, 1).is_none());
+    }
+}

@@ -62,3 +62,16 @@ fn outcome(output: &str, _: Duration, count: u64) -> Option<Outcome> {
     let line = output.lines().find(|line| line.starts_with("\"GET\""))?;
     Some(Outcome::of_rate(line.split('"').nth(3)?.parse().ok()?, count as f64))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clients_report_is_understood() {
+        const REPORT: &str = "\"test\",\"rps\",\"avg_latency_ms\"\n\"GET\",\"12500.00\",\"0.055\"\n";
+        let said = outcome(REPORT, Duration::ZERO, 5_000).unwrap();
+        assert_eq!((said.ns_per_operation, said.operations), (80_000.0, 5_000.0));
+        assert!(outcome("", Duration::ZERO, 1).is_none());
+    }
+}

@@ -1,6 +1,6 @@
-//! What a connection that has been used and is idle now costs in memory of the two processes; word: how many
-//! there are. The figure is bytes, of the pages that they alone use: private ones of both ends, shared ones once,
-//! and page tables. What the kernel's socket costs is the same for all ways, and not in it.
+//! What a connection that has been used and is idle now costs in memory of the two processes; words: how many there
+//! are, and which part is told: `private` pages and page `tables` of both ends, `shared` pages once, or `all` of these.
+//! The figure is bytes. What the kernel's socket costs is the same for all ways, and not in it.
 
 use crate::job::Job;
 use crate::link::{Link as _, Socket};
@@ -47,18 +47,39 @@ fn use_it(job: &Job, mut socket: Socket) {
 
 /// Bytes of this process. What both ends map is counted at the client.
 fn footprint(job: &Job) -> u64 {
-    let field = |text: &str, name: &str| -> u64 {
-        let line = text.lines().find_map(|line| line.strip_prefix(name));
-        let number =
-            line.and_then(|line| line.trim_start_matches(':').split_whitespace().next()?.parse::<u64>().ok());
-        number.unwrap_or_else(|| panic!("the kernel does not tell {name}")) * 1024
+    let parts: &[fn(&Job) -> u64] = match job.word(2) {
+        "private" => &[private],
+        "tables" => &[tables],
+        "shared" => &[shared],
+        _ => &[private, tables, shared],
     };
-    let sums = fs::read_to_string("/proc/self/smaps_rollup").expect("the kernel tells what memory is used");
-    let status = fs::read_to_string("/proc/self/status").expect("every process has a status");
-    let maps = fs::read_to_string("/proc/self/maps").expect("every process has maps");
+    parts.iter().map(|part| part(job)).sum()
+}
+
+fn private(_: &Job) -> u64 {
+    let sums = read("/proc/self/smaps_rollup");
+    kilobytes(&sums, "Pss_Anon") + kilobytes(&sums, "Pss_File")
+}
+
+fn tables(_: &Job) -> u64 {
+    kilobytes(&read("/proc/self/status"), "VmPTE")
+}
+
+fn shared(job: &Job) -> u64 {
     let meeting_place = std::env::var("SOCKSHIM_DIR").unwrap_or_default();
-    let shared: u64 = maps.lines().filter_map(|line| resident(line, &meeting_place, job.is_server())).sum();
-    field(&sums, "Pss_Anon") + field(&sums, "Pss_File") + field(&status, "VmPTE") + shared
+    let maps = read("/proc/self/maps");
+    maps.lines().filter_map(|line| resident(line, &meeting_place, job.is_server())).sum()
+}
+
+fn read(file: &str) -> String {
+    fs::read_to_string(file).unwrap_or_else(|error| panic!("{file}: {error}"))
+}
+
+/// A line of proc(5), in bytes.
+fn kilobytes(text: &str, name: &str) -> u64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    let number = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    number.unwrap_or_else(|| panic!("the kernel does not tell {name}")) * 1024
 }
 
 /// Bytes in memory of a shared mapping, whether this process has touched them or not.

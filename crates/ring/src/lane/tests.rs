@@ -33,7 +33,7 @@ fn the_writer_leads_and_the_reader_follows() {
 #[test]
 fn epochs_wrap_around_together() {
     let direction = Direction::new(64);
-    let last = (u32::MAX >> 1) - 1;
+    let last = (u32::MAX >> 2) - 1;
     direction.switch.gate.store(last << 1, Ordering::Relaxed);
     direction.reader.epoch.store(last, Ordering::Relaxed);
     for epoch in [last, last + 1, 0] {

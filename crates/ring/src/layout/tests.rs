@@ -1,6 +1,7 @@
 use super::{
     CLOSED, Consumer, Direction, END_ABSENT, END_JOINED, END_LEFT, END_RESET, HEADER_SIZE, Header, MAGIC,
-    MAX_CAPACITY, Producer, Reader, SEGMENT_SIZE, Sleep, Switch, VERSION, direction_offset, ring_offset,
+    MAX_CAPACITY, Producer, Reader, Room, SEGMENT_SIZE, Sleep, Switch, VERSION, direction_offset,
+    ring_offset,
 };
 use std::collections::BTreeMap;
 use std::mem::{offset_of, size_of};
@@ -57,6 +58,7 @@ fn the_documented_direction_is_the_real_one() {
         .chain(fields!(
             offset_of!(Direction, reader), Reader, "reader.": ready 4, epoch 4, kernel_read 8, bells_past 8, room 4
         ))
+        .chain(fields!(offset_of!(Direction, room), Room, "room.": released 8))
         .collect();
     assert_eq!(table("direction"), real);
 }
@@ -86,6 +88,7 @@ fn what_two_processors_write_lies_on_different_lines() {
         offset_of!(Direction, sleep),
         offset_of!(Direction, switch),
         offset_of!(Direction, reader),
+        offset_of!(Direction, room),
     ];
     assert!(lines.windows(2).all(|pair| pair[1] - pair[0] == 128));
     assert_eq!(align_of::<Direction>(), size_of::<Direction>());

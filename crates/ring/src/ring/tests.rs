@@ -1,4 +1,4 @@
-use super::{CLOSED, Damaged, MAX_CAPACITY, NotPublished, Span};
+use super::{CLOSED, Damaged, MAX_CAPACITY, NotPublished, Seen, Span};
 use crate::layout::Direction;
 use crate::sync::Ordering;
 use proptest::prelude::*;
@@ -9,6 +9,7 @@ struct Model {
     direction: Direction,
     ring: Vec<u8>,
     seen_head: u64,
+    seen: Seen,
     expected: VecDeque<u8>,
     next: u8,
 }
@@ -19,10 +20,12 @@ impl Model {
         let direction = Direction::new(capacity);
         direction.producer.tail.store(position, Ordering::Relaxed);
         direction.consumer.head.store(position, Ordering::Relaxed);
+        direction.room.released.store(position, Ordering::Relaxed);
         Self {
             direction,
             ring: vec![0; MAX_CAPACITY as usize],
             seen_head: position,
+            seen: Seen::default(),
             expected: VecDeque::new(),
             next: 0,
         }
@@ -57,8 +60,13 @@ impl Model {
 
     fn read(&mut self, count: usize, split: usize) {
         let (span, bytes) = self.look(count, split);
+        let from_copy = self.direction.readable_from(&mut self.seen, count).expect("a true ring");
+        assert_eq!(from_copy.length.min(count), bytes.len());
+        if !bytes.is_empty() {
+            assert_eq!((from_copy.position, from_copy.capacity), (span.position, span.capacity));
+        }
         assert_eq!(bytes, self.expected.drain(..bytes.len()).collect::<Vec<_>>());
-        assert!(self.direction.consume(span.position, bytes.len()));
+        assert!(self.direction.consume(&span, bytes.len()));
     }
 
     fn peek(&self, count: usize, split: usize) {
@@ -99,7 +107,9 @@ fn run(mut model: Model, steps: &[Step]) {
         match *step {
             Step::Write(count) => {
                 let capacity = model.direction.producer.capacity.load(Ordering::Relaxed) as usize;
-                assert_eq!(model.write(count), count.min(capacity - before));
+                let written = model.write(count);
+                assert!(written <= count.min(capacity - before));
+                assert!(written >= count.min((capacity - before).saturating_sub(capacity / 4)));
             }
             Step::Read(count, split) => model.read(count, split),
             Step::Peek(count, split) => model.peek(count, split),
@@ -156,6 +166,8 @@ proptest! {
         tail in words(),
         head in words(),
         seen_head in words(),
+        released in words(),
+        shift in 0..22u32,
         capacity in capacities(),
         wanted in any::<usize>(),
         skip in any::<usize>(),
@@ -164,14 +176,22 @@ proptest! {
         let direction = Direction::new(capacity);
         direction.producer.tail.store(tail, Ordering::Relaxed);
         direction.consumer.head.store(head, Ordering::Relaxed);
+        direction.room.released.store(released, Ordering::Relaxed);
         let mut seen_head = seen_head;
-        for span in [direction.writable(&mut seen_head, wanted), direction.readable()].into_iter().flatten() {
+        // A private copy: its capacity has been checked.
+        let mut seen = Seen { tail: seen_head, capacity: 1 << shift };
+        let looks = [
+            direction.writable(&mut seen_head, wanted),
+            direction.readable_from(&mut seen, wanted),
+            direction.readable(),
+        ];
+        for span in looks.into_iter().flatten() {
             prop_assert!(span.capacity <= MAX_CAPACITY);
             prop_assert!(span.length <= span.capacity as usize);
             assert_inside(span, skip, count);
             assert_inside(span, 0, span.length);
             let _ = direction.publish(span.position, count);
-            let _ = direction.consume(span.position, count);
+            let _ = direction.consume(&span, count);
         }
         let _ = direction.has_bytes();
         direction.close();
@@ -234,6 +254,52 @@ fn the_copy_of_head_is_renewed_only_when_it_matters() {
 }
 
 #[test]
+fn the_copy_of_tail_is_renewed_only_when_it_matters() {
+    let mut model = Model::new(64, 0);
+    let mut seen = Seen::default();
+    model.write(10);
+    assert_eq!(model.direction.readable_from(&mut seen, 4).map(|span| span.length), Ok(10));
+    model.write(10);
+    assert_eq!(model.direction.readable_from(&mut seen, 10).map(|span| span.length), Ok(10));
+    assert_eq!(model.direction.readable_from(&mut seen, 11).map(|span| span.length), Ok(20));
+    model.read(20, 0);
+    model.grow();
+    model.write(100);
+    assert_eq!(model.direction.readable_from(&mut seen, 1).map(|span| span.capacity), Ok(128));
+}
+
+#[test]
+fn room_is_released_by_the_quarter_and_when_the_ring_is_empty() {
+    let mut model = Model::new(64, 0);
+    let released = |model: &Model| model.direction.room.released.load(Ordering::Relaxed);
+    model.write(40);
+    model.read(15, 0);
+    assert_eq!(released(&model), 0);
+    model.read(1, 0);
+    assert_eq!(released(&model), 16);
+    model.read(15, 0);
+    assert_eq!(released(&model), 16);
+    model.read(9, 0);
+    assert_eq!(released(&model), 40);
+    model.write(3);
+    model.read(3, 0);
+    assert_eq!(released(&model), 40);
+    assert_eq!(model.direction.readable().map(|span| span.length), Ok(0));
+    assert_eq!(released(&model), 43);
+}
+
+#[test]
+fn who_comes_late_takes_no_released_room_back() {
+    let mut model = Model::new(64, 0);
+    model.write(64);
+    // A signal handler reads everything between a look and what comes of it.
+    let late = model.direction.room.released.load(Ordering::Relaxed);
+    model.read(64, 0);
+    model.direction.release(late, 16);
+    assert_eq!(model.direction.room.released.load(Ordering::Relaxed), 64);
+}
+
+#[test]
 fn a_closed_ring_takes_nothing_and_gives_what_it_has() {
     let mut model = Model::new(64, 0);
     model.write(10);
@@ -254,8 +320,8 @@ fn whoever_was_overtaken_notices() {
     direction.publish(span.position, 3).unwrap();
     assert_eq!(direction.publish(span.position, 10), Err(NotPublished::Moved));
     let span = direction.readable().unwrap();
-    assert!(direction.consume(span.position, 1));
-    assert!(!direction.consume(span.position, 3));
+    assert!(direction.consume(&span, 1));
+    assert!(!direction.consume(&span, 3));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use sockshim_ring::inside::Inside;
 use sockshim_ring::lane::is_ring;
 use sockshim_ring::layout::{CLOSED, Direction};
 use sockshim_ring::lock::{OWNER, Word};
-use sockshim_ring::ring::NotPublished;
+use sockshim_ring::ring::{NotPublished, Seen};
 use sockshim_ring::sync::{AtomicU32, Ordering};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -87,7 +87,7 @@ pub(crate) enum Direct {
 /// A direction with everything around it.
 pub(crate) struct End {
     pub(crate) direction: Direction,
-    ring: [UnsafeCell<u8>; CAPACITY],
+    ring: Vec<UnsafeCell<u8>>,
     kernel: Kernel,
     read_lock: Mutex<()>,
     write_lock: Word,
@@ -111,9 +111,13 @@ impl End {
 
     /// In the kernel's lane, with a reader that has not said yet whether it knows about bells.
     pub(crate) fn plain() -> Arc<Self> {
+        Self::with_capacity(CAPACITY)
+    }
+
+    fn with_capacity(capacity: usize) -> Arc<Self> {
         Arc::new(Self {
-            direction: Direction::new(CAPACITY as u32),
-            ring: [UnsafeCell::new(0), UnsafeCell::new(0)],
+            direction: Direction::new(capacity as u32),
+            ring: (0..capacity).map(|_| UnsafeCell::new(0)).collect(),
             kernel: Kernel { stream: Mutex::default(), arrived: Condvar::new() },
             read_lock: Mutex::new(()),
             write_lock: Word::new(0),
@@ -139,7 +143,12 @@ impl End {
 
     /// In a ring epoch that both sides are in.
     pub(crate) fn on_ring() -> Arc<Self> {
-        let end = Self::on_kernel();
+        Self::on_ring_of(CAPACITY)
+    }
+
+    pub(crate) fn on_ring_of(capacity: usize) -> Arc<Self> {
+        let end = Self::with_capacity(capacity);
+        assert!(end.become_ready());
         assert!(end.direction.open(0, 0));
         end.direction.follow(0);
         end.direction.unwant_bell();
@@ -182,7 +191,7 @@ impl End {
     /// Writes a byte by whichever lane takes it; true: through the ring.
     pub(crate) fn write(&self, byte: u8) -> bool {
         if is_ring(self.direction.epoch()) || self.open() {
-            let mut seen_head = self.direction.consumer.head.load(Ordering::Acquire);
+            let mut seen_head = self.direction.room.released.load(Ordering::Acquire);
             if let Direct::Published(_) = self.push(&mut seen_head, &[byte]) {
                 if self.direction.bell_due() {
                     let bells = &self.direction.switch.bells;
@@ -235,7 +244,7 @@ impl End {
         assert_ne!(owner & OWNER, 0);
         assert_eq!(self.write_lock.take_from(owner, me), Some(true));
         self.direction.want_bell();
-        let mut seen_head = self.direction.consumer.head.load(Ordering::Acquire);
+        let mut seen_head = self.direction.room.released.load(Ordering::Acquire);
         assert!(matches!(self.push(&mut seen_head, &[byte]), Direct::Published(1)));
         self.ring_if_wanted();
         self.write_lock.release(me);
@@ -252,7 +261,7 @@ impl End {
         step();
         let mut published = false;
         if is_ring(self.direction.epoch()) || self.open_in_steps(&mut step) {
-            let mut seen_head = self.direction.consumer.head.load(Ordering::Acquire);
+            let mut seen_head = self.direction.room.released.load(Ordering::Acquire);
             published = matches!(self.push(&mut seen_head, &[byte]), Direct::Published(1));
             step();
         }
@@ -387,7 +396,11 @@ impl End {
 impl End {
     /// Takes what the ring has, at most `most` bytes.
     pub(crate) fn pull(&self, got: &mut Vec<u8>, most: usize) {
-        let span = self.direction.readable().expect("a true ring");
+        self.pull_from(&mut Seen::default(), got, most);
+    }
+
+    pub(crate) fn pull_from(&self, seen: &mut Seen, got: &mut Vec<u8>, most: usize) {
+        let span = self.direction.readable_from(seen, most).expect("a true ring");
         let count = span.length.min(most);
         for (offset, length) in span.pieces(0, count) {
             for cell in self.ring[offset..].iter().take(length) {
@@ -396,7 +409,7 @@ impl End {
             }
         }
         if count > 0 {
-            assert!(self.direction.consume(span.position, count));
+            assert!(self.direction.consume(&span, count));
         }
     }
 

@@ -1,0 +1,136 @@
+//! The usual read and write: one buffer, both ends in the ring, and what is asked for is there at once.
+//!
+//! What programs do a million times a second, in as few instructions as can be. Each function does the whole call,
+//! by the rules of [`super::read`] and [`super::write`], or it does nothing and says so; then those do it.
+//!
+//! # Safety
+//! As [`super::buffers`]: the buffer is looked at before it is used.
+
+use super::write;
+use super::{Pipe, buffers, note_cpu};
+use crate::error::Errno;
+use crate::registry::{arena, lock};
+use crate::sys::thread;
+use core::ffi::c_int;
+use core::sync::atomic::Ordering;
+use sockshim_ring::lane::is_ring;
+use sockshim_ring::layout::{CLOSED, END_JOINED};
+use sockshim_ring::ring::Seen;
+
+/// Longer writes are not the usual ones.
+const MOST: usize = 4096;
+/// Distance of the line that a write asks for in advance: a few small messages.
+const AHEAD: usize = 512;
+
+/// Writes `length` bytes into the ring. `None`: nothing has happened.
+///
+/// # Safety
+/// The buffer is the program's.
+#[inline]
+pub(crate) unsafe fn write(
+    fd: c_int,
+    pipe: &Pipe,
+    from: *const u8,
+    length: usize,
+) -> Option<Result<(), Errno>> {
+    let lock = &pipe.entry.write_lock.0;
+    let me = lock::thread();
+    if length.wrapping_sub(1) >= MOST || !lock.take_free(me) {
+        return None;
+    }
+    // SAFETY: the caller's promise.
+    let written = unsafe { write_locked(fd, pipe, from, length) };
+    lock.release_by(me);
+    written
+}
+
+#[inline(always)]
+unsafe fn write_locked(fd: c_int, pipe: &Pipe, from: *const u8, length: usize) -> Option<Result<(), Errno>> {
+    let outgoing = pipe.outgoing();
+    if !pipe.is_mapped()
+        || !is_ring(outgoing.epoch())
+        || outgoing.producer.tail.load(Ordering::Relaxed) & CLOSED != 0
+        || pipe.other_end() != END_JOINED
+        || !write::reader_lives(fd, pipe)
+    {
+        return None;
+    }
+    let mut seen = pipe.local.seen_head.load(Ordering::Relaxed);
+    let span = outgoing.writable(&mut seen, length).ok()?;
+    pipe.local.seen_head.store(seen, Ordering::Relaxed);
+    if span.length < length || !buffers::is_good(from, length, false) {
+        return None;
+    }
+    let [first, second] = span.pieces(0, length);
+    let ring = pipe.outgoing_ring();
+    // SAFETY: `pieces` stays within the capacity, which the ring has; the buffer is the program's.
+    unsafe {
+        core::ptr::copy_nonoverlapping(from, ring.add(first.0), first.1);
+        if second.1 > 0 {
+            core::ptr::copy_nonoverlapping(from.add(first.1), ring.add(second.0), second.1);
+        }
+    }
+    // Before the publication: afterwards the reader has the line.
+    note_cpu(&outgoing.producer.cpu);
+    outgoing.publish(span.position, length).ok()?;
+    arena::add(&pipe.entry.counters.sent, length as u64);
+    // The reader still has the lines that the next writes fill; a publication would wait for them to come.
+    thread::will_write(ring.wrapping_add(span.pieces(length + AHEAD, 1)[0].0));
+    Some(if outgoing.is_bell_wanted() { write::ring_bell(fd, pipe) } else { Ok(()) })
+}
+
+/// Reads what the ring has, up to `length` bytes. `None`: nothing has happened.
+///
+/// # Safety
+/// The buffer is the program's.
+#[inline]
+pub(crate) unsafe fn read(pipe: &Pipe, to: *mut u8, length: usize) -> Option<usize> {
+    let lock = &pipe.entry.read_lock.0;
+    let me = lock::thread();
+    if !buffers::is_in_reach(to, length) || !lock.take_free(me) {
+        return None;
+    }
+    // SAFETY: the caller's promise.
+    let read = unsafe { read_locked(pipe, to, length) };
+    lock.release_by(me);
+    read
+}
+
+#[inline(always)]
+unsafe fn read_locked(pipe: &Pipe, to: *mut u8, length: usize) -> Option<usize> {
+    let incoming = pipe.incoming();
+    let epoch = incoming.reader_epoch();
+    // With the writer in another lane there may be more to come than the ring has.
+    if !pipe.is_mapped() || !is_ring(epoch) || incoming.epoch() != epoch {
+        return None;
+    }
+    let local = pipe.local;
+    let (tail, capacity) = (&local.seen_tail, &local.seen_capacity);
+    let mut seen = Seen { tail: tail.load(Ordering::Relaxed), capacity: capacity.load(Ordering::Relaxed) };
+    let before = seen;
+    let span = incoming.readable_from(&mut seen, length).ok()?;
+    if seen != before {
+        tail.store(seen.tail, Ordering::Relaxed);
+        capacity.store(seen.capacity, Ordering::Relaxed);
+    }
+    let count = span.length.min(length);
+    if count == 0 || !buffers::is_good(to, count, true) {
+        return None;
+    }
+    let [first, second] = span.pieces(0, count);
+    let ring = pipe.incoming_ring();
+    // SAFETY: `pieces` stays within the capacity, which the ring has; the buffer is the program's.
+    unsafe {
+        core::ptr::copy_nonoverlapping(ring.add(first.0), to, first.1);
+        if second.1 > 0 {
+            core::ptr::copy_nonoverlapping(ring.add(second.0), to.add(first.1), second.1);
+        }
+    }
+    if !incoming.consume(&span, count) {
+        return None;
+    }
+    note_cpu(&incoming.consumer.cpu);
+    local.unwatched.store(0, Ordering::Relaxed);
+    arena::add(&pipe.entry.counters.received, count as u64);
+    Some(count)
+}

@@ -1,0 +1,236 @@
+//! What a thread knows of itself and tells its processor: its number and where it runs, each for the price of a load.
+//!
+//! In a shared object Rust's `thread_local!` calls `__tls_get_addr`, and every call that a program makes on a
+//! socket needs the number. So it lies in initial-exec storage (ELF Handling for Thread-Local Storage, 4.1.2),
+//! which a library may have that is there when the program starts; a few bytes may come later, too.
+//!
+//! # Safety
+//! The assembly reads and writes four bytes of this thread's own storage, which lives as long as the thread.
+
+/// This thread's number; `ask` tells it, once.
+#[inline]
+pub(crate) fn number(ask: impl FnOnce() -> u32) -> u32 {
+    match storage::load() {
+        0 => keep(ask()),
+        number => number,
+    }
+}
+
+#[cold]
+fn keep(number: u32) -> u32 {
+    storage::store(number);
+    number
+}
+
+/// After fork the child's only thread has another number.
+pub(crate) fn forget_number() {
+    storage::store(0);
+}
+
+#[cfg(target_arch = "x86_64")]
+mod storage {
+    use std::arch::{asm, global_asm};
+
+    // Zeroed for each new thread: not asked yet. Hidden: this object's alone.
+    global_asm!(
+        ".pushsection .tbss.sockshim_thread, \"awT\", @nobits",
+        ".hidden sockshim_thread",
+        ".globl sockshim_thread",
+        ".type sockshim_thread, @object",
+        ".size sockshim_thread, 4",
+        ".balign 4",
+        "sockshim_thread:",
+        ".zero 4",
+        ".popsection",
+    );
+
+    #[inline(always)]
+    pub(super) fn load() -> u32 {
+        let number;
+        // SAFETY: see the module.
+        unsafe {
+            asm!(
+                "mov {place}, qword ptr [rip + sockshim_thread@GOTTPOFF]",
+                "mov {number:e}, dword ptr fs:[{place}]",
+                place = out(reg) _,
+                number = lateout(reg) number,
+                options(nostack, readonly, preserves_flags),
+            );
+        }
+        number
+    }
+
+    pub(super) fn store(number: u32) {
+        // SAFETY: see the module.
+        unsafe {
+            asm!(
+                "mov {place}, qword ptr [rip + sockshim_thread@GOTTPOFF]",
+                "mov dword ptr fs:[{place}], {number:e}",
+                place = out(reg) _,
+                number = in(reg) number,
+                options(nostack, preserves_flags),
+            );
+        }
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+mod storage {
+    use core::cell::Cell;
+
+    std::thread_local! {
+        /// No destructor, so it works until the thread's very end.
+        static NUMBER: Cell<u32> = const { Cell::new(0) };
+    }
+
+    #[inline]
+    pub(super) fn load() -> u32 {
+        NUMBER.with(Cell::get)
+    }
+
+    pub(super) fn store(number: u32) {
+        NUMBER.with(|cell| cell.set(number));
+    }
+}
+
+/// The processor that this thread runs on, or ran on a moment ago.
+#[inline]
+pub(crate) fn cpu() -> u32 {
+    match area::cpu() {
+        Some(cpu) => cpu,
+        // SAFETY: takes no arguments; not one of our exports.
+        None => unsafe { libc::sched_getcpu() as u32 },
+    }
+}
+
+/// This thread's `struct rseq`, if the C library has registered one.
+pub(crate) fn restartable_area() -> Option<*mut u8> {
+    area::own()
+}
+
+/// Finds out what [`cpu`] and [`restartable_area`] need. Called once, while the process starts.
+pub(crate) fn find_area() {
+    area::find();
+}
+
+/// The area that the C library has registered for restartable sequences (rseq(2)): the kernel keeps the
+/// processor's number there.
+#[cfg(target_arch = "x86_64")]
+mod area {
+    use core::sync::atomic::{AtomicIsize, Ordering};
+    use std::arch::asm;
+
+    /// Distance of `cpu_id` (linux/rseq.h) from the thread pointer; 0: there is no area.
+    static PLACE: AtomicIsize = AtomicIsize::new(0);
+    /// Offset of `cpu_id` in `struct rseq`.
+    const CPU_ID: isize = 4;
+
+    pub(super) fn find() {
+        // SAFETY: the names are C strings; nothing is called.
+        let symbol = |name: &core::ffi::CStr| unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
+        let (size, offset) = (symbol(c"__rseq_size"), symbol(c"__rseq_offset"));
+        if size.is_null() || offset.is_null() {
+            return;
+        }
+        // SAFETY: glibc (2.35 and later) defines them as an unsigned int and a ptrdiff_t.
+        let (size, offset) = unsafe { (size.cast::<u32>().read(), offset.cast::<isize>().read()) };
+        // A size of 0 says that the kernel, or the user, does not want it.
+        if size > 0 {
+            PLACE.store(offset + CPU_ID, Ordering::Relaxed);
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn cpu() -> Option<u32> {
+        let place = PLACE.load(Ordering::Relaxed);
+        if place == 0 {
+            return None;
+        }
+        let cpu: u32;
+        // SAFETY: every thread has the area at that distance from its thread pointer.
+        unsafe {
+            asm!(
+                "mov {cpu:e}, dword ptr fs:[{place}]",
+                place = in(reg) place,
+                cpu = lateout(reg) cpu,
+                options(nostack, readonly, preserves_flags),
+            );
+        }
+        // Negative: not registered for this thread.
+        (cpu as i32 >= 0).then_some(cpu)
+    }
+
+    pub(super) fn own() -> Option<*mut u8> {
+        cpu()?;
+        let pointer: *mut u8;
+        // SAFETY: on x86-64 the first word of the thread's own block is its address.
+        unsafe { asm!("mov {}, fs:0", out(reg) pointer, options(nostack, readonly, preserves_flags)) };
+        Some(pointer.wrapping_offset(PLACE.load(Ordering::Relaxed) - CPU_ID))
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+mod area {
+    pub(super) fn find() {}
+
+    #[inline]
+    pub(super) fn cpu() -> Option<u32> {
+        None
+    }
+
+    pub(super) fn own() -> Option<*mut u8> {
+        None
+    }
+}
+
+/// Asks this processor to get the line at `place` for writing. Whatever the address is, nothing happens but that.
+#[inline(always)]
+pub(crate) fn will_write(place: *const u8) {
+    // A processor that does not know the instruction takes it for a NOP.
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint; it neither faults nor changes anything that a program can see.
+    unsafe {
+        std::arch::asm!("prefetchw [{place}]", place = in(reg) place, options(nostack, readonly, preserves_flags));
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = place;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::kernel;
+    use super::*;
+
+    #[test]
+    fn every_thread_has_its_own_number() {
+        let own = || number(kernel::gettid);
+        assert_eq!(own(), kernel::gettid());
+        let other =
+            std::thread::spawn(move || (own(), kernel::gettid())).join().expect("it only tells its number");
+        assert_eq!(other.0, other.1);
+        assert_ne!(other.0, own());
+    }
+
+    #[test]
+    fn a_forgotten_number_is_asked_again() {
+        let known = number(kernel::gettid);
+        forget_number();
+        assert_eq!(number(kernel::gettid), known);
+        assert_eq!(number(|| unreachable!("it is known")), known);
+    }
+
+    #[test]
+    fn the_processor_is_the_one_that_the_kernel_names() {
+        // SAFETY: an all-zero set is a valid value.
+        let mut one: libc::cpu_set_t = unsafe { core::mem::zeroed() };
+        let here = cpu();
+        // SAFETY: `one` is a set, and this thread is pinned.
+        unsafe {
+            libc::CPU_SET(here as usize, &mut one);
+            assert_eq!(libc::sched_setaffinity(0, size_of_val(&one), &raw const one), 0);
+        }
+        find_area();
+        assert_eq!(area::cpu().unwrap_or(here), here);
+        assert_eq!(cpu(), here);
+    }
+}
