@@ -29,4 +29,9 @@ pub mod layout;
 pub mod lock;
 pub mod ring;
 pub mod sleep;
+#[cfg(all(test, not(loom)))]
+mod stress;
 pub mod sync;
+
+#[cfg(all(test, not(loom)))]
+extern crate self as sockshim_ring;

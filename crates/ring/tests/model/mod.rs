@@ -2,9 +2,11 @@
 //! and a kernel whose stream says of each byte whether it is data or a bell. Reading and writing follow
 //! src/pipe/read.rs and src/pipe/write.rs step by step.
 
-use loom::cell::UnsafeCell;
-use loom::sync::{Condvar, Mutex};
-use loom::thread;
+#[cfg(not(loom))]
+mod cell;
+
+#[cfg(loom)]
+use loom::{cell::UnsafeCell, sync::Condvar, sync::Mutex, thread};
 use sockshim_ring::inside::Inside;
 use sockshim_ring::lane::is_ring;
 use sockshim_ring::layout::{CLOSED, Direction};
@@ -13,6 +15,8 @@ use sockshim_ring::ring::{NotPublished, Seen};
 use sockshim_ring::sync::{AtomicU32, Ordering};
 use std::collections::VecDeque;
 use std::sync::Arc;
+#[cfg(not(loom))]
+use {cell::UnsafeCell, std::sync::Condvar, std::sync::Mutex, std::thread};
 
 /// Small, so that every model fills the ring and wraps around.
 const CAPACITY: usize = 2;
