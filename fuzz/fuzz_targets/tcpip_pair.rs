@@ -1,0 +1,258 @@
+//! Two stacks, and the fuzzer is the link between them: it drops, delays, doubles, swaps and damages packets, and makes
+//! the programs read, write and close when it likes. Nothing panics, invariants hold after each step, what arrives is
+//! what was sent, and when the link is left alone nothing stays behind.
+
+#![no_main]
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use libfuzzer_sys::arbitrary::{self, Arbitrary};
+use libfuzzer_sys::fuzz_target;
+use sockshim_tcpip::buffer::VecMemory;
+use sockshim_tcpip::net::{Capabilities, Medium};
+use sockshim_tcpip::sim::{Frame, Host};
+use sockshim_tcpip::stack::{Config, ConnectOptions, ListenerId, SocketId, Stack};
+use sockshim_tcpip::tcp::How;
+use sockshim_tcpip::time::Instant;
+
+#[derive(Debug, Arbitrary)]
+enum Step {
+    /// The oldest packet to that side arrives.
+    Deliver(bool),
+    /// The newest one does.
+    DeliverLast(bool),
+    Drop(bool),
+    Double(bool),
+    /// One byte of the oldest packet becomes another; checksums are made right again or not.
+    Damage { side: bool, at: u16, with: u8, repair: bool },
+    /// Time passes.
+    Wait(u16),
+    /// Until the next timer.
+    Timeout(bool),
+    Write { side: bool, len: u16 },
+    Read { side: bool, len: u16 },
+    Shutdown(bool),
+    Close(bool),
+}
+
+#[derive(Debug, Arbitrary)]
+struct Input {
+    sack: bool,
+    timestamps: bool,
+    window_scaling: bool,
+    small: bool,
+    gso: bool,
+    steps: Vec<Step>,
+}
+
+struct Side {
+    stack: Stack<VecMemory>,
+    socket: Option<SocketId>,
+    /// Packets on the way to this side.
+    wire: Vec<Frame>,
+    written: u64,
+    read: u64,
+}
+
+fuzz_target!(|input: Input| {
+    let mut world = World::new(&input);
+    for step in input.steps.iter().take(400) {
+        world.step(step);
+        world.check();
+    }
+    world.settle();
+});
+
+struct World {
+    sides: [Side; 2],
+    listener: ListenerId,
+    now: Instant,
+    /// A packet was changed and its checksum made right: the streams may be anything, but nothing may break.
+    forged: bool,
+}
+
+impl World {
+    fn new(input: &Input) -> Self {
+        let mut config = Config::default();
+        config.tcp.sack = input.sack;
+        config.tcp.timestamps = input.timestamps;
+        config.tcp.window_scaling = input.window_scaling;
+        if input.small {
+            config.tcp.send_buffer = (4000, 4000);
+            config.tcp.receive_buffer = (4000, 4000);
+        }
+        let side = |n: u8| {
+            let mut stack = Stack::new(config.clone(), VecMemory::default(), [1, 2, 3, u64::from(n)]);
+            let gso_max = if input.gso { 65_535 } else { 0 };
+            let link = Capabilities { medium: Medium::Ip, mtu: 1500, tx_checksum: false, gso_max };
+            let link = stack.net().add_interface(link);
+            stack.net().add_address(link, address(n).ip(), 24);
+            Side { stack, socket: None, wire: Vec::new(), written: 0, read: 0 }
+        };
+        let mut sides = [side(0), side(1)];
+        let listener = sides[1].stack.listen(address(1), 4, None).expect("the port is free");
+        let options = ConnectOptions { local: Some(address(0)), socket: None };
+        sides[0].socket = Some(sides[0].stack.connect(Instant::ZERO, address(1), options).expect("a route"));
+        let mut world = Self { sides, listener, now: Instant::ZERO, forged: false };
+        world.pump();
+        world
+    }
+
+    fn step(&mut self, step: &Step) {
+        match *step {
+            Step::Deliver(side) => self.deliver(side.into(), 0),
+            Step::DeliverLast(side) => self.deliver(side.into(), usize::MAX),
+            Step::Drop(side) => drop(take(&mut self.sides[usize::from(side)].wire, 0)),
+            Step::Double(side) => {
+                let wire = &mut self.sides[usize::from(side)].wire;
+                wire.extend(wire.first().cloned());
+            }
+            Step::Damage { side, at, with, repair } => {
+                if let Some(frame) = self.sides[usize::from(side)].wire.first_mut() {
+                    let at = usize::from(at) % frame.bytes.len();
+                    let unchanged = frame.bytes[at] == with;
+                    frame.bytes[at] = with;
+                    // A super-segment carries no checksum that the other side looks at.
+                    if !unchanged && (repair || frame.gso_size != 0) {
+                        self.forged = true;
+                        if let Some(layout) = frame.tcp() {
+                            frame.complete_checksum(layout.tcp, 16);
+                        }
+                    }
+                }
+            }
+            Step::Wait(ms) => {
+                self.now += Duration::from_millis(ms.into());
+                self.timeouts();
+            }
+            Step::Timeout(side) => self.next_timer(&[usize::from(side)]),
+            Step::Write { side, len } => self.write(side.into(), len.into()),
+            Step::Read { side, len } => self.read(side.into(), len.into()),
+            Step::Shutdown(side) => {
+                let side = &mut self.sides[usize::from(side)];
+                if let Some(socket) = side.socket {
+                    let _ = side.stack.shutdown(self.now, socket, How::Write);
+                }
+            }
+            Step::Close(side) => {
+                let side = &mut self.sides[usize::from(side)];
+                if let Some(socket) = side.socket.take() {
+                    side.stack.close(self.now, socket);
+                }
+            }
+        }
+        self.pump();
+    }
+
+    fn deliver(&mut self, to: usize, which: usize) {
+        if let Some(frame) = take(&mut self.sides[to].wire, which) {
+            Host::handle_packet(&mut self.sides[to].stack, self.now, &frame);
+        }
+    }
+
+    fn write(&mut self, side: usize, len: usize) {
+        let Side { stack, socket, written, .. } = &mut self.sides[side];
+        let Some(socket) = *socket else { return };
+        let data: Vec<u8> = (*written..).take(len).map(|at| byte(side, at)).collect();
+        if let Ok(count) = stack.send(self.now, socket, &data) {
+            *written += count as u64;
+        }
+    }
+
+    fn read(&mut self, side: usize, len: usize) {
+        let mut data = vec![0; len];
+        let sent = self.sides[1 - side].written;
+        let Side { stack, socket, read, .. } = &mut self.sides[side];
+        let Some(socket) = *socket else { return };
+        let Ok(count) = stack.recv(self.now, socket, &mut data) else { return };
+        if !self.forged {
+            assert!(*read + count as u64 <= sent, "more arrives than was sent");
+            for (at, &got) in (*read..).zip(&data[..count]) {
+                assert_eq!(got, byte(1 - side, at), "byte {at}");
+            }
+        }
+        *read += count as u64;
+    }
+
+    fn pump(&mut self) {
+        for side in 0..2 {
+            while self.sides[side].stack.poll_event().is_some() {}
+            while let Some(frame) = Host::poll_transmit(&mut self.sides[side].stack, self.now) {
+                let wire = &mut self.sides[1 - side].wire;
+                if wire.len() < 1000 {
+                    wire.push(frame);
+                }
+            }
+        }
+        let Side { stack, socket, .. } = &mut self.sides[1];
+        if let Ok((accepted, _)) = stack.accept(self.now, self.listener) {
+            match socket {
+                None => *socket = Some(accepted),
+                Some(_) => stack.close(self.now, accepted),
+            }
+        }
+    }
+
+    fn timeouts(&mut self) {
+        for side in &mut self.sides {
+            side.stack.handle_timeout(self.now);
+        }
+    }
+
+    fn next_timer(&mut self, sides: &[usize]) {
+        let next = sides.iter().filter_map(|&side| self.sides[side].stack.poll_timeout()).min();
+        if let Some(at) = next {
+            self.now = self.now.max(at);
+            self.timeouts();
+        }
+    }
+
+    fn check(&self) {
+        for side in &self.sides {
+            side.stack.check_invariants();
+        }
+    }
+
+    /// The programs close, the link works, time passes: nothing is left.
+    fn settle(&mut self) {
+        for round in 0..20_000 {
+            for side in 0..2 {
+                while !self.sides[side].wire.is_empty() {
+                    self.deliver(side, 0);
+                    self.pump();
+                }
+                if let Some(socket) = self.sides[side].socket.take() {
+                    self.sides[side].stack.close(self.now, socket);
+                }
+            }
+            self.pump();
+            self.check();
+            let quiet = self.sides.iter().all(|side| side.wire.is_empty() && side.stack.poll_timeout().is_none());
+            if quiet {
+                break;
+            }
+            assert!(round < 19_999, "the stacks never come to rest");
+            self.next_timer(&[0, 1]);
+            self.pump();
+        }
+        for side in &self.sides {
+            let stack = &side.stack;
+            let left = (stack.connection_count(), stack.handshake_count(), stack.time_wait_count());
+            assert_eq!(left, (0, 0, 0), "connections, handshakes and TIME-WAIT are left");
+        }
+    }
+}
+
+fn take(wire: &mut Vec<Frame>, which: usize) -> Option<Frame> {
+    let last = wire.len().checked_sub(1)?;
+    Some(wire.remove(which.min(last)))
+}
+
+fn byte(side: usize, at: u64) -> u8 {
+    (at.wrapping_mul(0x9e37_79b1) >> 13) as u8 ^ side as u8
+}
+
+fn address(side: u8) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, side + 1)), 1000 + u16::from(side))
+}
