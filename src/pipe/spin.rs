@@ -83,15 +83,13 @@ pub(crate) fn for_reader(pipe: &Pipe, seen_epoch: u32) -> bool {
         return false;
     }
     let incoming = pipe.incoming();
-    if pipe.local.unwatched.load(Ordering::Relaxed) == 0 {
+    let shares_cpu = || incoming.producer.cpu.load(Ordering::Relaxed) == thread::cpu() + 1;
+    if pipe.local.unwatched.load(Ordering::Relaxed) == 0 && !shares_cpu() {
         // Nothing was answered: bytes come by themselves, and more of them at once to who waits a little. A look for
         // each message costs both sides the transfer of a line.
         (0..UNHURRIED).for_each(|_| core::hint::spin_loop());
     }
-    let paid = until(
-        || incoming.has_bytes() || incoming.epoch() != seen_epoch,
-        || incoming.producer.cpu.load(Ordering::Relaxed) == thread::cpu() + 1,
-    );
+    let paid = until(|| incoming.has_bytes() || incoming.epoch() != seen_epoch, shares_cpu);
     learn(score, paid);
     paid
 }
