@@ -118,11 +118,8 @@ fn after_a_time_out_one_segment_is_sent_and_the_wait_doubles() {
 
 #[test]
 fn a_time_out_that_was_none_is_undone_by_the_original_data() {
-    let mut host = Host::with(|config| config.tcp.tail_loss_probe = false);
-    let (mut host, id) = {
-        host.now = host.now;
-        in_flight_of(host.accept_with(crate::util::syn_options()), 5)
-    };
+    let host = Host::with(|config| config.tcp.tail_loss_probe = false);
+    let (mut host, id) = in_flight_of(host.accept_with(crate::util::syn_options()), 5);
     let before = info(&mut host, id).snd_cwnd;
     host.wait_ms(255);
     host.expect_data(1001, 1000);
@@ -177,10 +174,7 @@ fn reordering_by_less_than_a_quarter_round_trip_is_no_loss_once_seen() {
 #[test]
 fn a_peer_that_forgets_what_it_sacked_gets_it_again() {
     let mut host = Host::with(|config| config.tcp.tail_loss_probe = false);
-    let (mut host, _) = {
-        host.now = host.now;
-        in_flight_of(host.accept_with(crate::util::syn_options()), 5)
-    };
+    let (mut host, _) = { in_flight_of(host.accept_with(crate::util::syn_options()), 5) };
     host.wait_ms(10);
     let segment = ack(1, 1001).sack(&host, &[(2001, 6001)]);
     host.receive(segment);
