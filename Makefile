@@ -16,7 +16,8 @@ help:
 	@echo 'make test      run all tests; the last line is the count'
 	@echo 'make test-slow the tests that take minutes; the last line is the count'
 	@echo 'make loom      model-check the ring, the sleepers and the lanes; two minutes'
-	@echo 'make fuzz     fuzz each parser for a minute; needs a nightly toolchain and cargo-fuzz'
+	@echo 'make tsan      the ring under ThreadSanitizer; make miri under miri; both need a nightly toolchain'
+	@echo 'make fuzz      fuzz each parser for a minute; needs a nightly toolchain and cargo-fuzz'
 	@echo 'make check     formatting, lints and documentation, as reviewers see them'
 	@echo 'make bench     measure everything, and write docs/benchmarks.md; BENCH_QUICK=1 for a rough idea'
 	@echo 'make criterion whether a change made a difference, with the same questions'
@@ -44,6 +45,13 @@ test-slow:
 loom:
 	RUSTFLAGS='--cfg loom' LOOM_MAX_PREEMPTIONS=3 $(CARGO) test -p sockshim-ring --test loom --release \
 	    --target-dir $(TARGET)/loom
+
+tsan:
+	RUSTFLAGS=-Zsanitizer=thread $(CARGO) +nightly test -Zbuild-std --target x86_64-unknown-linux-gnu \
+	    -p sockshim-ring --lib --target-dir $(TARGET)/tsan
+
+miri:
+	MIRIFLAGS=-Zmiri-disable-isolation PROPTEST_CASES=4 $(CARGO) +nightly miri test -p sockshim-ring --lib --target-dir $(TARGET)/miri
 
 FUZZ_SECONDS ?= 60
 
@@ -91,4 +99,4 @@ install: build
 	    -e 's|@VERSION@|$(VERSION)|' sockshim.pc.in > $(DESTDIR)$(LIBDIR)/pkgconfig/sockshim.pc
 	chmod 644 $(DESTDIR)$(LIBDIR)/pkgconfig/sockshim.pc
 
-.PHONY: fuzz help build demo test test-slow loom check bench criterion programs header install
+.PHONY: fuzz tsan miri help build demo test test-slow loom check bench criterion programs header install

@@ -128,7 +128,8 @@ fn link(r: &mut Random, rate: u64) -> LinkConfig {
     let loss = match r.below(6) {
         0 | 1 => Loss::None,
         2 => Loss::Random(r.pick(&[0.001, 0.01, 0.05, 0.15])),
-        3 => Loss::Burst { enter: 0.01, leave: r.pick(&[0.1, 0.5]), loss: r.pick(&[0.5, 1.0]) },
+        // Left within sixty packets: so many retransmissions there are.
+        3 => Loss::Burst { enter: 0.01, leave: r.pick(&[0.2, 0.5]), loss: r.pick(&[0.5, 1.0]) },
         4 => Loss::Every(r.between(5, 100)),
         _ => Loss::Numbers((0..r.between(1, 8)).map(|_| r.below(40)).collect()),
     };

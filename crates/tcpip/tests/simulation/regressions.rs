@@ -311,7 +311,6 @@ fn a_router_with_a_small_mtu_is_listened_to() {
         world.open(0, 1, address, [Side::sends(200_000), Side::sends(200_000)]);
         world.run(Duration::from_secs(60));
         world.assert_complete();
-        assert!(world.network.now() < Instant::from_secs(700), "{:?}", world.network.now());
     }
 }
 
