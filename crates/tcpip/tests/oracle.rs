@@ -59,7 +59,7 @@ fn valid(which: u8, word: u32, payload: &[u8]) -> Vec<u8> {
                 .emit(&mut bytes);
         }
         5 => {
-            let message = if word % 2 == 0 {
+            let message = if word.is_multiple_of(2) {
                 nd::Message::Solicitation { target: DESTINATION6, source: Some(station) }
             } else {
                 let (router, overrides) = (word & 4 != 0, word & 8 != 0);
@@ -70,7 +70,7 @@ fn valid(which: u8, word: u32, payload: &[u8]) -> Vec<u8> {
         }
         6 => {
             bytes.resize(arp::Packet::LEN, 0);
-            let operation = if word % 2 == 0 { arp::Operation::Request } else { arp::Operation::Reply };
+            let operation = if word.is_multiple_of(2) { arp::Operation::Request } else { arp::Operation::Reply };
             let packet = arp::Packet { operation, sender: (SOURCE, station), target: (DESTINATION, station) };
             packet.emit(&mut bytes);
         }

@@ -86,7 +86,7 @@ fn ipv4_packet(bytes: &[u8]) {
                 (header.source.octets(), header.destination.octets()),
                 (third.source, third.destination)
             );
-            assert_eq!(header.fragment_offset, third.fragment_offset.byte_offset() as u16);
+            assert_eq!(header.fragment_offset, third.fragment_offset.byte_offset());
             assert_eq!(usize::from(third.total_len), payload.len() + third.header_len());
         }
         Err(DropReason::Ipv4Options) => assert!(other.is_some()),

@@ -173,7 +173,7 @@ fn reordering_by_less_than_a_quarter_round_trip_is_no_loss_once_seen() {
 
 #[test]
 fn a_peer_that_forgets_what_it_sacked_gets_it_again() {
-    let mut host = Host::with(|config| config.tcp.tail_loss_probe = false);
+    let host = Host::with(|config| config.tcp.tail_loss_probe = false);
     let (mut host, _) = { in_flight_of(host.accept_with(crate::util::syn_options()), 5) };
     host.wait_ms(10);
     let segment = ack(1, 1001).sack(&host, &[(2001, 6001)]);

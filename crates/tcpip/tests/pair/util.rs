@@ -136,7 +136,7 @@ impl Pair {
             let host = &mut self.hosts[from];
             while let Some(transmit) = host.stack.poll_transmit(self.now, &mut frame) {
                 self.frames += 1;
-                if self.lose_each == 0 || self.frames % self.lose_each != 0 {
+                if self.lose_each == 0 || !self.frames.is_multiple_of(self.lose_each) {
                     self.wire.push_back((self.now + DELAY, 1 - from, frame.clone(), transmit.gso_size));
                 }
             }
