@@ -10,7 +10,7 @@
 
 use crate::sync::{AtomicU64, Ordering};
 
-/// Generation in the upper half, [`READY`], number of calls below it.
+/// Generation in the upper half, `READY`, number of calls below it.
 #[repr(transparent)]
 #[derive(Debug)]
 pub struct Inside(AtomicU64);
