@@ -67,9 +67,17 @@ pub struct Entrant {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct Summary {
+    #[serde(deserialize_with = "number")]
     pub quarter: f64,
+    #[serde(deserialize_with = "number")]
     pub median: f64,
+    #[serde(deserialize_with = "number")]
     pub three_quarters: f64,
+}
+
+/// JSON has no word for what is no number, such as the ratio of nothing to nothing: it is written as null.
+fn number<'a, D: serde::Deserializer<'a>>(from: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or(f64::NAN))
 }
 
 impl Summary {

@@ -70,7 +70,8 @@ fn valid(which: u8, word: u32, payload: &[u8]) -> Vec<u8> {
         }
         6 => {
             bytes.resize(arp::Packet::LEN, 0);
-            let operation = if word.is_multiple_of(2) { arp::Operation::Request } else { arp::Operation::Reply };
+            let operation =
+                if word.is_multiple_of(2) { arp::Operation::Request } else { arp::Operation::Reply };
             let packet = arp::Packet { operation, sender: (SOURCE, station), target: (DESTINATION, station) };
             packet.emit(&mut bytes);
         }
