@@ -188,7 +188,7 @@ fn bars(rows: &[&Row], file: &Path) -> Outcome {
     chart
         .configure_mesh()
         .disable_y_mesh()
-        .max_light_lines(0)
+        .x_max_light_lines(0)
         .y_labels(rows.len())
         .x_desc("times as good as libc (logarithmic)")
         .y_desc("program")
