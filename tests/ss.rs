@@ -245,7 +245,7 @@ fn damaged_tables_are_passed_over() {
     let test = Test::new();
     let mut program = test.start(Mode::AtOnce, &["say", "ready", "await", "go"]);
     says_ready(&mut program);
-    let table = test.rendezvous.join(format!("table3-{}", program.pid()));
+    let table = test.rendezvous.join(format!("table4-{}", program.pid()));
     let size = fs::metadata(&table).unwrap().len();
     // As long as a writer has them open they are not taken for left-overs.
     let damaged: Vec<fs::File> =
@@ -253,23 +253,23 @@ fn damaged_tables_are_passed_over() {
             .iter()
             .enumerate()
             .map(|(number, bytes)| {
-                let path = test.rendezvous.join(format!("table3-{number}"));
+                let path = test.rendezvous.join(format!("table4-{number}"));
                 fs::write(&path, bytes).unwrap();
                 let file = fs::File::options().write(true).open(&path).unwrap();
                 file.set_len(if number == 1 { 100 } else { size }).unwrap();
                 file
             })
             .collect();
-    std::os::unix::fs::symlink(&table, test.rendezvous.join("table3-9")).unwrap();
-    fs::create_dir(test.rendezvous.join("table3-8")).unwrap();
+    std::os::unix::fs::symlink(&table, test.rendezvous.join("table4-9")).unwrap();
+    fs::create_dir(test.rendezvous.join("table4-8")).unwrap();
     assert_eq!(test.ss(&["--json"]), "[]\n");
     drop(damaged);
     test.go();
     program.success();
     assert_eq!(test.ss(&["--json"]), "[]\n");
-    assert_eq!(test.left(), ["table3-8", "table3-9"]);
-    fs::remove_dir(test.rendezvous.join("table3-8")).unwrap();
-    fs::remove_file(test.rendezvous.join("table3-9")).unwrap();
+    assert_eq!(test.left(), ["table4-8", "table4-9"]);
+    fs::remove_dir(test.rendezvous.join("table4-8")).unwrap();
+    fs::remove_file(test.rendezvous.join("table4-9")).unwrap();
 }
 
 #[test]

@@ -12,7 +12,7 @@ use sockshim_ring::inside::Inside;
 
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"sockshmT");
 /// Version of everything in this file; also part of the file's name.
-pub(crate) const VERSION: u32 = 3;
+pub(crate) const VERSION: u32 = 4;
 
 pub(crate) const SOCKETS: usize = 16 * 1024;
 pub(crate) const SETS: usize = 1024;

@@ -11,8 +11,7 @@ use super::fork::{self, Known};
 use crate::error::Errno;
 use crate::sys::restartable::{Area, Call};
 use crate::sys::{kernel, thread};
-use core::sync::atomic::{AtomicU64, Ordering};
-use sockshim_ring::lock::{FIRM, OWNER, Word};
+use sockshim_ring::lock::{Content, FIRM, Frame, Word};
 
 /// This thread's number, as the family's namespace knows it.
 #[inline]
@@ -70,15 +69,12 @@ pub(crate) enum Taken {
 #[derive(Debug)]
 pub(crate) struct Lock {
     word: Word,
-    /// Where the owner's stack was when it took the lock; 0: not noted, which is what a handler sees that comes between
-    /// the taking and the note. It means something to the owner alone, and is never followed.
-    frame: AtomicU64,
 }
 
 /// A signal handler's frame lies further than this below the frame that it interrupted: the red zone and the kernel's
 /// record of the registers (`struct rt_sigframe`, with 512 bytes for fxsave alone) come in between. The next call after a
 /// jump mostly lies less far below the one that was left.
-const HANDLER_BELOW: u64 = 512;
+const HANDLER_BELOW: i64 = 512;
 
 /// Ticks for which a taker waits for a live owner; about 50 ms.
 const PATIENCE: u64 = 125_000_000;
@@ -94,27 +90,23 @@ impl Lock {
     #[inline]
     pub(crate) fn take_after(&self, interrupted: impl FnOnce()) -> Taken {
         let (me, here) = (thread(), kernel::stack_pointer());
-        let taken = match self.word.take(me) {
+        match self.word.take(me, Frame::at(here)) {
             Ok(()) => Taken::Ours,
-            Err(seen) if seen & OWNER == me => self.nested(seen, here, interrupted),
-            Err(_) => self.wait(me, interrupted),
-        };
-        if taken == Taken::Ours {
-            self.frame.store(here, Ordering::Relaxed);
+            Err(seen) if seen.owner() == me => self.nested(seen, here, interrupted),
+            Err(_) => self.wait(me, here, interrupted),
         }
-        taken
     }
 
     /// This thread has the lock already: in a call that a signal interrupted, or in one that is no more. Nothing takes a
     /// lock twice without a signal in between.
     #[cold]
-    fn nested(&self, seen: u32, here: u64, interrupted: impl FnOnce()) -> Taken {
-        if !is_jumped_over(self.frame.load(Ordering::Relaxed), here) {
+    fn nested(&self, seen: Content, here: u64, interrupted: impl FnOnce()) -> Taken {
+        if !is_jumped_over(seen.frame(), here) {
             return Taken::Nested;
         }
         // With whatever mark the call had made.
-        if self.word.take_from(seen, seen & OWNER).is_none() {
-            return self.wait(seen & OWNER, interrupted);
+        if self.word.take_from(seen, seen.owner(), Frame::at(here)).is_none() {
+            return self.wait(seen.owner(), here, interrupted);
         }
         interrupted();
         Taken::Ours
@@ -123,17 +115,12 @@ impl Lock {
     /// Takes it for this thread, whose number is `me`, if it is free.
     #[inline(always)]
     pub(crate) fn take_free(&self, me: u32) -> bool {
-        let taken = self.word.take(me).is_ok();
-        if taken {
-            self.frame.store(kernel::stack_pointer(), Ordering::Relaxed);
-        }
-        taken
+        self.word.take(me, Frame::at(kernel::stack_pointer())).is_ok()
     }
 
     /// The end of [`Lock::take_free`].
     #[inline(always)]
     pub(crate) fn release_by(&self, me: u32) {
-        self.frame.store(0, Ordering::Relaxed);
         self.word.release(me);
     }
 
@@ -146,19 +133,19 @@ impl Lock {
 
     /// What is in the word, if its owner lives but does not run: it is stopped by a signal.
     #[cold]
-    pub(crate) fn stopped_owner(&self) -> Option<u32> {
+    pub(crate) fn stopped_owner(&self) -> Option<Content> {
         let seen = self.word.content();
-        (seen & OWNER != 0 && seen & FIRM == 0 && is_stopped(seen & OWNER)).then_some(seen)
+        (seen.owner() != 0 && seen.marked() & FIRM == 0 && is_stopped(seen.owner())).then_some(seen)
     }
 
     /// Takes the lock from a stopped owner; `seen` is what was in the word. Only for a caller that has made sure that
     /// what the owner was doing changes nothing when it goes on. Says whether the owner may owe somebody a bell. `None`:
     /// it has let go.
     #[cold]
-    pub(crate) fn step_around(&self, seen: u32) -> Option<bool> {
-        let owes = self.take_from(seen, thread())?;
+    pub(crate) fn step_around(&self, seen: Content) -> Option<bool> {
+        let owes = self.word.take_from(seen, thread(), Frame::at(kernel::stack_pointer()))?;
         // It may have gone on between the look and this, and be inside a call. Stopped again, it is not.
-        let owner = seen & OWNER;
+        let owner = seen.owner();
         while self.word.caller() == owner && !is_stopped(owner) && !is_dead(owner) {
             kernel::nap(50);
         }
@@ -185,20 +172,22 @@ impl Lock {
     }
 
     #[cold]
-    fn wait(&self, me: u32, interrupted: impl FnOnce()) -> Taken {
+    fn wait(&self, me: u32, here: u64, interrupted: impl FnOnce()) -> Taken {
+        let frame = Frame::at(here);
         for _ in 0..64 {
             core::hint::spin_loop();
-            if self.word.take(me).is_ok() {
+            if self.word.take(me, frame).is_ok() {
                 return Taken::Ours;
             }
         }
         let start = kernel::ticks();
         loop {
             kernel::sched_yield();
-            match self.word.take(me) {
+            match self.word.take(me, frame) {
                 Ok(()) => return Taken::Ours,
-                Err(owner) if kernel::ticks().wrapping_sub(start) > PATIENCE => {
-                    let robbed = if is_dead(owner & OWNER) { self.take_from(owner, me) } else { None };
+                Err(seen) if kernel::ticks().wrapping_sub(start) > PATIENCE => {
+                    let robbed =
+                        if is_dead(seen.owner()) { self.word.take_from(seen, me, frame) } else { None };
                     if robbed.is_none() {
                         return Taken::Not;
                     }
@@ -210,34 +199,27 @@ impl Lock {
         }
     }
 
-    /// See [`Word::take_from`]. The owner's frame is forgotten before: a signal handler of ours must not see it.
-    fn take_from(&self, seen: u32, me: u32) -> Option<bool> {
-        self.frame.store(0, Ordering::Relaxed);
-        self.word.take_from(seen, me)
-    }
-
     /// A fresh entry's lock.
     pub(crate) fn reset(&self) {
-        self.frame.store(0, Ordering::Relaxed);
         self.word.reset();
     }
 }
 
-/// Whether a call of this thread whose frame was at `frame` is no more, now that the stack is at `here`.
-fn is_jumped_over(frame: u64, here: u64) -> bool {
-    if frame == 0 {
-        return false;
-    }
-    let is_above = here.saturating_add(HANDLER_BELOW) > frame;
+/// Whether a call of this thread that took the lock at `frame` is no more, now that the stack is at `here`.
+fn is_jumped_over(frame: Frame, here: u64) -> bool {
+    let is_above = frame.below(here) > -HANDLER_BELOW;
     match kernel::alternate_stack() {
         None => is_above,
-        Some((stack, on_it)) => match (on_it, stack.contains(&frame)) {
-            // A handler on its own stack, inside a call on the thread's.
-            (true, false) => false,
-            // The handler has been left.
-            (false, true) => true,
-            _ => is_above,
-        },
+        Some((stack, on_it)) => {
+            let length = (stack.end - stack.start).cast_signed();
+            match (on_it, (0..=length).contains(&frame.below(stack.end))) {
+                // A handler on its own stack, inside a call on the thread's.
+                (true, false) => false,
+                // The handler has been left.
+                (false, true) => true,
+                _ => is_above,
+            }
+        }
     }
 }
 
@@ -249,7 +231,7 @@ mod tests {
     use std::sync::mpsc;
 
     fn lock(content: u32) -> Lock {
-        Lock { word: Word::new(content), frame: AtomicU64::new(0) }
+        Lock { word: Word::new(content.into()) }
     }
 
     /// The number of a thread that has ended.
@@ -263,7 +245,7 @@ mod tests {
 
     #[test]
     fn the_owner_takes_it_again_in_a_handler() {
-        static LOCK: Lock = Lock { word: Word::new(0), frame: AtomicU64::new(0) };
+        static LOCK: Lock = Lock { word: Word::new(0) };
         extern "C" fn handler(_signal: i32) {
             let inner = LOCK.take();
             assert_eq!(inner, Taken::Nested);
@@ -276,9 +258,9 @@ mod tests {
             libc::signal(libc::SIGURG, handler as extern "C" fn(i32) as usize);
             libc::raise(libc::SIGURG);
         }
-        assert_eq!(LOCK.word.content(), thread());
+        assert_eq!(LOCK.word.content().marked(), thread());
         LOCK.release(outer);
-        assert_eq!(LOCK.word.content(), 0);
+        assert_eq!(LOCK.word.content().marked(), 0);
     }
 
     #[test]
@@ -290,15 +272,14 @@ mod tests {
         let taken = lock.take_after(|| interrupted = true);
         assert_eq!((taken, interrupted), (Taken::Ours, true));
         lock.release(taken);
-        assert_eq!(lock.word.content(), 0);
+        assert_eq!(lock.word.content().marked(), 0);
     }
 
     #[test]
     fn frames_on_other_stacks_are_told_apart() {
         let here = kernel::stack_pointer();
-        assert!(is_jumped_over(here, here) && is_jumped_over(here - 4096, here));
-        assert!(!is_jumped_over(here + 4096, here));
-        assert!(!is_jumped_over(0, here));
+        assert!(is_jumped_over(Frame::at(here), here) && is_jumped_over(Frame::at(here - 4096), here));
+        assert!(!is_jumped_over(Frame::at(here + 4096), here));
     }
 
     #[test]
@@ -329,7 +310,7 @@ mod tests {
             let mut interrupted = false;
             assert_eq!(lock.take_after(|| interrupted = true), Taken::Ours);
             assert!(interrupted);
-            assert_eq!(lock.word.content(), thread());
+            assert_eq!(lock.word.content().marked(), thread());
         }
         // A word that no owner can have written.
         assert_eq!(lock(FIRM | RINGING).take(), Taken::Ours);
@@ -348,7 +329,7 @@ mod tests {
         assert_eq!(lock.call(&send), Some(Ok(1)));
         assert!(lock.rung() && !lock.rung());
         lock.release(taken);
-        assert_eq!((lock.word.content(), lock.word.caller()), (0, 0));
+        assert_eq!((lock.word.content().marked(), lock.word.caller()), (0, 0));
         drop(other);
     }
 
@@ -369,7 +350,7 @@ mod tests {
             let taken = lock.take();
             assert_eq!(taken, Taken::Not);
             lock.release(taken);
-            assert_eq!(lock.word.content(), owner);
+            assert_eq!(lock.word.content().marked(), owner);
             done.send(()).expect("the owner waits");
         });
         assert_eq!(lock.take(), Taken::Ours);

@@ -14,7 +14,7 @@ use super::{raw, thread};
 use crate::error::Errno;
 use core::arch::asm;
 use core::ffi::c_int;
-use core::sync::atomic::AtomicU32;
+use core::sync::atomic::AtomicU64;
 
 /// This thread's area, if the kernel knows it.
 #[derive(Clone, Copy, Debug)]
@@ -65,8 +65,8 @@ impl Call {
     pub(crate) fn make_while(
         &self,
         area: Area,
-        word: &AtomicU32,
-        value: u32,
+        word: &AtomicU64,
+        value: u64,
     ) -> Option<Result<usize, Errno>> {
         let [a, b, c, d, e, f] = self.arguments;
         let (result, made): (isize, usize);
@@ -86,7 +86,7 @@ impl Call {
                 "lea rcx, [rip + 22b]",
                 "mov qword ptr [{area} + 8], rcx",
                 "44:",
-                "cmp dword ptr [{word}], {value:e}",
+                "cmp qword ptr [{word}], {value}",
                 "jne 77f",
                 "syscall",
                 "55:",
@@ -137,7 +137,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
         let one = TcpStream::connect(listener.local_addr().expect("its address")).expect("a connection");
         let other = listener.accept().expect("the same").0;
-        let word = AtomicU32::new(7);
+        let word = AtomicU64::new(7);
         let send = Call::send(one.as_raw_fd(), b"xyz", 0);
         assert_eq!(send.make_while(area, &word, 7), Some(Ok(3)));
         assert_eq!(send.make_while(area, &word, 8), None);
@@ -149,8 +149,8 @@ mod tests {
     thread_local! {
         /// What the single steps of this thread have come to: addresses, and how often.
         static SEEN: Cell<[(i64, u32); 256]> = const { Cell::new([(0, 0); 256]) };
-        static WORD: AtomicU32 = const { AtomicU32::new(1) };
-        static NEXT: Cell<u32> = const { Cell::new(1) };
+        static WORD: AtomicU64 = const { AtomicU64::new(1) };
+        static NEXT: Cell<u64> = const { Cell::new(1) };
     }
 
     /// The trap flag: an interrupt after each instruction.

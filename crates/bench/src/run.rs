@@ -143,8 +143,8 @@ fn remove(folders: &[PathBuf]) {
     }
 }
 
-/// Ends every child with its process group, so that nobody makes the folder anew. Servers get a moment to put their
-/// things away.
+/// Ends every child with its process group, so that nobody makes the folder anew; all at once, so that nobody sees another
+/// one gone. Servers get a moment to put their things away.
 fn end_children() {
     let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
     let lists = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
@@ -157,7 +157,9 @@ fn end_children() {
             unsafe { libc::kill(-pid, signal) };
         }
     };
-    signal(&children, libc::SIGTERM);
+    for each in [libc::SIGSTOP, libc::SIGTERM, libc::SIGCONT] {
+        signal(&children, each);
+    }
     let start = Instant::now();
     while !children.is_empty() {
         if start.elapsed() > PATIENCE {

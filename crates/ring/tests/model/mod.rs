@@ -10,9 +10,9 @@ use loom::{cell::UnsafeCell, sync::Condvar, sync::Mutex, thread};
 use sockshim_ring::inside::Inside;
 use sockshim_ring::lane::is_ring;
 use sockshim_ring::layout::{CLOSED, Direction};
-use sockshim_ring::lock::{OWNER, Word};
+use sockshim_ring::lock::{Frame, Word};
 use sockshim_ring::ring::{NotPublished, Seen};
-use sockshim_ring::sync::{AtomicU32, Ordering};
+use sockshim_ring::sync::{AtomicU32, AtomicU64, Ordering};
 use std::collections::VecDeque;
 use std::sync::Arc;
 #[cfg(not(loom))]
@@ -20,6 +20,8 @@ use {cell::UnsafeCell, std::sync::Condvar, std::sync::Mutex, std::thread};
 
 /// Small, so that every model fills the ring and wraps around.
 const CAPACITY: usize = 2;
+/// No handlers here.
+const FRAME: Frame = Frame::at(0);
 
 /// A byte of the kernel's stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -234,7 +236,7 @@ impl End {
 
     /// Publishes a byte, and is killed when it is about to send the bell.
     pub(crate) fn write_and_die_ringing(&self, me: u32, byte: u8) {
-        self.write_lock.take(me).expect("nobody has it");
+        self.write_lock.take(me, FRAME).expect("nobody has it");
         let mut seen_head = 0;
         assert!(matches!(self.push(&mut seen_head, &[byte]), Direct::Published(1)));
         assert!(self.write_lock.ringing(me));
@@ -245,8 +247,8 @@ impl End {
     /// Takes the lock from the dead, and writes: as `lock_writes` in src/pipe/write.rs.
     pub(crate) fn write_after_the_dead(&self, me: u32, byte: u8) {
         let owner = self.write_lock.content();
-        assert_ne!(owner & OWNER, 0);
-        assert_eq!(self.write_lock.take_from(owner, me), Some(true));
+        assert_ne!(owner.owner(), 0);
+        assert_eq!(self.write_lock.take_from(owner, me, FRAME), Some(true));
         self.direction.want_bell();
         let mut seen_head = self.direction.room.released.load(Ordering::Acquire);
         assert!(matches!(self.push(&mut seen_head, &[byte]), Direct::Published(1)));
@@ -292,7 +294,7 @@ impl End {
             self.direction.switch.bells.fetch_add(1, Ordering::Release);
             step();
             // The look at the word and the call are one step: a thread that is stopped between the two looks again.
-            let send = |word: &AtomicU32, value| {
+            let send = |word: &AtomicU64, value| {
                 (word.load(Ordering::Relaxed) == value).then(|| self.kernel.send(Item::Bell))
             };
             let sent = self.write_lock.owning(me, send);
@@ -344,14 +346,14 @@ impl End {
     /// Another writer of the same end, which may find the first one stopped: as `step_around` in src/pipe/write.rs.
     pub(crate) fn write_around(&self, me: u32, byte: u8) {
         let direction = &self.direction;
-        if self.write_lock.take(me).is_err() {
+        if self.write_lock.take(me, FRAME).is_err() {
             let _stopped = self.running.lock().unwrap();
             direction.close();
             direction.shut();
             let owner = self.write_lock.content();
-            let owes = match owner {
-                0 => self.write_lock.take(me).is_err(),
-                owner => self.write_lock.take_from(owner, me).expect("it is stopped"),
+            let owes = match owner.owner() {
+                0 => self.write_lock.take(me, FRAME).is_err(),
+                _ => self.write_lock.take_from(owner, me, FRAME).expect("it is stopped"),
             };
             assert_eq!(self.write_lock.caller(), 0, "the look and the call are one step");
             if owes && is_ring(direction.epoch()) {
@@ -366,7 +368,7 @@ impl End {
 
     /// The lock of the end's writers, for its first owner.
     pub(crate) fn lock_writes(&self, me: u32) {
-        self.write_lock.take(me).expect("nobody has it");
+        self.write_lock.take(me, FRAME).expect("nobody has it");
     }
 
     pub(crate) fn write_in_kernel(&self, byte: u8) {
