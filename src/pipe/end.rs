@@ -42,19 +42,36 @@ pub(crate) fn at_end(fd: c_int, pipe: &Pipe) -> Result<(), Errno> {
     if pending != 0 {
         return Err(Errno(pending));
     }
+    if was_killed(fd, pipe) {
+        // As after a reset: the kernel lane takes nothing any more, and poll(2) says so.
+        kernel::shutdown(fd);
+        return Err(tell_reset(pipe));
+    }
+    Ok(())
+}
+
+/// The kernel reports the end of the stream to a poll. If the end should be a reset, the next read, and `poll` before it,
+/// tells so. Says whether there is more to see now.
+pub(crate) fn found_by_poll(fd: c_int, pipe: &Pipe) -> bool {
+    let killed = is_drained(pipe) && was_killed(fd, pipe);
+    if killed {
+        pipe.entry.pending_error.store(tell_reset(pipe).0, Ordering::Release);
+        kernel::shutdown(fd);
+    }
+    killed
+}
+
+/// Whether the FIN that came is a dead end's that has not read all of our ring bytes, and so should have been a reset.
+fn was_killed(fd: c_int, pipe: &Pipe) -> bool {
     // After both FINs the kernel has no connection left that could be reset, nor a peer to be found; after a
     // reset that followed the FIN it has said itself what was to be said.
     let flags = pipe.entry.flags.load(Ordering::Relaxed);
     let told = flags & (FLAG_RESET_TOLD | FLAG_SHUT_WRITE) != 0;
-    if !told
+    !told
         && unread_by_other(pipe)
         && pipe.other_end() == END_JOINED
         && kernel::tcp_position(fd).is_ok_and(|position| position.state != kernel::TCP_CLOSE)
         && other_is_dead(fd, pipe)
-    {
-        return Err(tell_reset(pipe));
-    }
-    Ok(())
 }
 
 /// The kernel reports an error on the connection. `Ok`: it is really the end of the stream, or the ring has
@@ -123,13 +140,24 @@ fn unread_by_other(pipe: &Pipe) -> bool {
     pipe.outgoing().has_bytes()
 }
 
-/// Whether nobody holds the other end's socket any more.
+/// Looks, 100 us apart, for an end that is about to die: the kernel sends its FIN a moment before nobody holds it.
+const LOOKS_AT_DYING: u32 = 20;
+
+/// Whether nobody holds the other end's socket any more. It has sent its FIN.
 fn other_is_dead(fd: c_int, pipe: &Pipe) -> bool {
     let (Ok(local), Ok(peer)) = (kernel::local_address(fd), kernel::peer_address(fd)) else { return true };
-    match diag::find_peer(&local, &peer) {
-        Some(other) => !other.held || other.cookie != pipe.entry.peer_cookie.load(Ordering::Relaxed),
-        None => true,
+    // Who shuts its direction down leaves the ring before; who dies does not.
+    let looks = if is_ring(pipe.incoming().epoch()) { LOOKS_AT_DYING } else { 1 };
+    for look in 0..looks {
+        if look > 0 {
+            kernel::nap(100);
+        }
+        match diag::find_peer(&local, &peer) {
+            Some(other) if other.held && other.cookie == pipe.entry.peer_cookie.load(Ordering::Relaxed) => {}
+            _ => return true,
+        }
     }
+    false
 }
 
 /// The indices of a ring cannot be true: the connection is reset, nothing else is touched.

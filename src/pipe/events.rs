@@ -75,6 +75,9 @@ pub(crate) fn now(fd: c_int, pipe: &Pipe, interest: i16) -> i16 {
         if said & libc::POLLNVAL != 0 {
             return said;
         }
+        if said & (POLLRDHUP | POLLHUP | POLLERR) == POLLRDHUP && end::found_by_poll(fd, pipe) {
+            continue;
+        }
         let ended = said & (POLLHUP | POLLERR | POLLRDHUP) != 0;
         let mut ready = said;
         if readable {

@@ -271,6 +271,16 @@ pub(crate) const CASES: &[Case] = &[
         .between_processes(),
     dialogue("a_killed_end_with_unread_bytes_is_seen_by_epoll", |end| killed(end, 100, by_epoll), victim)
         .between_processes(),
+    dialogue("a_killed_end_that_never_slept_is_seen_by_read", |end| killed_awake(end, by_read), awake_victim)
+        .between_processes(),
+    dialogue("a_killed_end_that_never_slept_is_seen_by_poll", |end| killed_awake(end, by_poll), awake_victim)
+        .between_processes(),
+    dialogue(
+        "a_killed_end_that_never_slept_is_seen_by_epoll",
+        |end| killed_awake(end, by_epoll),
+        awake_victim,
+    )
+    .between_processes(),
     dialogue(
         "what_a_killed_end_wrote_is_still_read",
         |end| {
@@ -402,11 +412,37 @@ fn wait_for_ever() -> ! {
 }
 
 /// Kills the victim, with so many bytes unread at its end, while this end sleeps in `wait`.
+/// One that has never waited for bytes.
+fn awake_victim(end: &End) {
+    end.hear();
+    let mut bytes = 0;
+    while bytes < 20_000 {
+        bytes += sys::recv(end.fd, &mut [0; 20_000], libc::MSG_DONTWAIT).unwrap_or(0);
+    }
+    fails(sys::recv(end.fd, &mut [0], libc::MSG_DONTWAIT), libc::EAGAIN);
+    Flow::new(2).write(end.fd, 20_000, 1000);
+    end.tell();
+    wait_for_ever();
+}
+
 fn killed(end: &End, unread: usize, wait: fn(i32) -> bool) {
     Flow::new(1).write(end.fd, 20_000, 1000);
     Flow::new(2).read(end.fd, 20_000, 1000);
     end.hear();
     Flow::new(3).write(end.fd, unread, 10);
+    kill_and_see(end, unread, wait);
+}
+
+fn killed_awake(end: &End, wait: fn(i32) -> bool) {
+    Flow::new(1).write(end.fd, 20_000, 1000);
+    end.tell();
+    Flow::new(2).read(end.fd, 20_000, 1000);
+    end.hear();
+    Flow::new(3).write(end.fd, 100, 10);
+    kill_and_see(end, 100, wait);
+}
+
+fn kill_and_see(end: &End, unread: usize, wait: fn(i32) -> bool) {
     let (waiter, pid, target, fd) = (sys::gettid(), sys::getpid(), end.other, end.fd);
     let reset_was_told = thread::scope(|scope| {
         scope.spawn(move || {

@@ -2,7 +2,7 @@
 
 use crate::Trouble;
 use crate::job::{self, CLIENT, Job, SERVER};
-use crate::run::Run;
+use crate::run::{self, Run};
 use crate::way::{Under, Way};
 use crate::{net, ring};
 use libc::c_int;
@@ -171,7 +171,7 @@ impl Worker {
             // SAFETY: `hand_on` makes one system call, allocates nothing and takes no lock.
             unsafe { command.pre_exec(hand_on) };
         }
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let mut child = run::spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()))?;
         let answers = child.stdout.take().expect("piped");
         Ok(Self { child, answers, label })
     }

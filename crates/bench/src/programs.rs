@@ -13,7 +13,7 @@ use crate::contest::answer;
 use crate::crew::{Lap, Placement};
 use crate::question::Question;
 use crate::results::{Measure, Row};
-use crate::run::Run;
+use crate::run::{self, Run};
 use crate::way::Way;
 use crate::{net, probe};
 use std::io::Read as _;
@@ -152,7 +152,8 @@ impl Match {
         }
         let server_before = server.cpu_time();
         let start = Instant::now();
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        let mut child =
+            run::spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()))?;
         let mut output = String::new();
         // Nothing here says more on standard error than fits into a pipe.
         child.stdout.take().expect("piped").read_to_string(&mut output)?;
@@ -219,7 +220,7 @@ impl<'a> Stage<'a> {
     /// Starts a server, and waits until it accepts.
     fn serve(&self, mut command: Command, port: u16) -> Result<Server, Trouble> {
         let log = std::fs::File::create(self.folder.join("log"))?;
-        let child = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;
+        let child = run::spawn(command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log))?;
         let mut server = Server { child, port };
         let start = Instant::now();
         while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {

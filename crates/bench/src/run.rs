@@ -11,9 +11,10 @@ use std::mem::MaybeUninit;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A private folder for the ends to meet in, gone with the value.
@@ -116,6 +117,7 @@ fn clean_up_when_interrupted(signals: libc::sigset_t, folders: [PathBuf; 2]) {
         // SAFETY: both pointers are those of local values.
         unsafe { libc::sigwait(&raw const signals, &raw mut signal) };
         INTERRUPTED.store(true, Ordering::SeqCst);
+        let _for_ever = MAKING.lock();
         end_children();
         remove(&folders);
         // By the signal, as if there had been nothing to do; shells look at it.
@@ -129,6 +131,15 @@ fn clean_up_when_interrupted(signals: libc::sigset_t, folders: [PathBuf; 2]) {
 }
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// Held while a child is made, and for good by who ends the children: so it knows all of them.
+static MAKING: Mutex<()> = Mutex::new(());
+
+/// Starts a program of the run.
+pub(crate) fn spawn(command: &mut Command) -> io::Result<Child> {
+    let _making = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
+    command.spawn()
+}
 
 impl Drop for Run {
     fn drop(&mut self) {
