@@ -21,6 +21,14 @@ pub struct Sum {
 /// The sum of `bytes`.
 #[inline]
 pub fn sum(bytes: &[u8]) -> Sum {
+    if bytes.len() >= BLOCK {
+        return long_sum(bytes);
+    }
+    Sum { sum: fold(tail_sum(bytes)), odd: bytes.len() % 2 == 1 }
+}
+
+#[inline(never)]
+fn long_sum(bytes: &[u8]) -> Sum {
     let mut blocks = bytes.chunks_exact(BLOCK);
     let sum: u128 = (&mut blocks).map(block_sum).sum();
     Sum { sum: fold(sum + tail_sum(blocks.remainder())), odd: bytes.len() % 2 == 1 }
@@ -32,11 +40,16 @@ pub fn sum(bytes: &[u8]) -> Sum {
 #[inline]
 pub fn pseudo(source: IpAddr, destination: IpAddr, protocol: u8, len: u32) -> Sum {
     let addresses = match (source, destination) {
-        (IpAddr::V4(source), IpAddr::V4(destination)) => sum(&source.octets()) + sum(&destination.octets()),
-        (IpAddr::V6(source), IpAddr::V6(destination)) => sum(&source.octets()) + sum(&destination.octets()),
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            u128::from(source.to_bits()) + u128::from(destination.to_bits())
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            let halves = |address: u128| (address >> 64) + u128::from(address as u64);
+            halves(source.to_bits()) + halves(destination.to_bits())
+        }
         _ => unreachable!("a packet has addresses of one version"),
     };
-    addresses + Sum::word((len >> 16) as u16) + Sum::word(len as u16) + Sum::word(u16::from(protocol))
+    Sum { sum: reduce(addresses + u128::from(len) + u128::from(protocol)), odd: false }
 }
 
 /// The checksum of a sum: what belongs into the field.
@@ -138,6 +151,11 @@ fn tail_sum(bytes: &[u8]) -> u128 {
 
 /// From the machine's byte order to 16 bits in network order.
 const fn fold(sum: u128) -> u16 {
+    u16::from_be(reduce(sum))
+}
+
+/// To 16 bits: the carries come round.
+const fn reduce(sum: u128) -> u16 {
     let sum = (sum as u64 as u128) + (sum >> 64);
     let (sum, carry) = (sum as u64).overflowing_add((sum >> 64) as u64);
     let sum = sum + carry as u64;
@@ -145,7 +163,7 @@ const fn fold(sum: u128) -> u16 {
     let sum = (sum & 0xffff_ffff) + (sum >> 32);
     let sum = (sum & 0xffff) + (sum >> 16);
     let sum = (sum & 0xffff) + (sum >> 16);
-    u16::from_be(sum as u16)
+    sum as u16
 }
 
 /// One's complement addition: the carry comes round.
