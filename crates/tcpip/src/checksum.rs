@@ -34,6 +34,12 @@ fn long_sum(bytes: &[u8]) -> Sum {
     Sum { sum: fold(sum + tail_sum(blocks.remainder())), odd: bytes.len() % 2 == 1 }
 }
 
+/// The sum of words that go out in network order.
+#[inline]
+pub fn sum_words(words: &[u32]) -> Sum {
+    Sum { sum: reduce(words.iter().map(|&word| u128::from(word)).sum()), odd: false }
+}
+
 /// The sum of the pseudo-header in front of `len` bytes of `protocol` (RFC 9293 §3.1, RFC 768; RFC 8200 §8.1).
 ///
 /// For a device that is to finish the checksum, this sum ([`Sum::value`]) is what the checksum field holds.
