@@ -107,7 +107,8 @@ impl Addresses {
             IpAddr::V4(address) if address.is_multicast() => address == ALL_SYSTEMS,
             IpAddr::V4(address) => self.is_subnet_broadcast(interface, address),
             IpAddr::V6(address) if address.is_multicast() => {
-                address == ALL_NODES || self.assigned.iter().any(|assigned| is_solicited_node(assigned, address))
+                address == ALL_NODES
+                    || self.assigned.iter().any(|assigned| is_solicited_node(assigned, address))
             }
             IpAddr::V6(_) => false,
         };
