@@ -1,8 +1,8 @@
 //! The Internet checksum (RFC 1071), its incremental update (RFC 1624), and the pseudo-headers.
 //!
 //! A one's complement sum does not care about byte order as long as all of it uses the same one (RFC 1071 §2 B), so
-//! words are added as the machine loads them and the result is swapped once. Lanes of 32 bits in accumulators of 64
-//! cannot overflow below 2^32 words and leave the loop to the vectoriser.
+//! words are added as the machine loads them and the result is swapped once. A sum modulo 2^64 - 1 is one modulo 2^16 - 1
+//! as well, so words are as wide as registers: two instructions for eight bytes, the second of which counts carries.
 
 use core::net::IpAddr;
 use core::ops::Add;
@@ -21,9 +21,23 @@ pub struct Sum {
 /// The sum of `bytes`.
 #[inline]
 pub fn sum(bytes: &[u8]) -> Sum {
+    if bytes.len() >= BLOCK {
+        return long_sum(bytes);
+    }
+    Sum { sum: fold(tail_sum(bytes)), odd: bytes.len() % 2 == 1 }
+}
+
+#[inline(never)]
+fn long_sum(bytes: &[u8]) -> Sum {
     let mut blocks = bytes.chunks_exact(BLOCK);
-    let sum: u64 = (&mut blocks).map(block_sum).sum();
+    let sum: u128 = (&mut blocks).map(block_sum).sum();
     Sum { sum: fold(sum + tail_sum(blocks.remainder())), odd: bytes.len() % 2 == 1 }
+}
+
+/// The sum of words that go out in network order.
+#[inline]
+pub fn sum_words(words: &[u32]) -> Sum {
+    Sum { sum: reduce(words.iter().map(|&word| u128::from(word)).sum()), odd: false }
 }
 
 /// The sum of the pseudo-header in front of `len` bytes of `protocol` (RFC 9293 §3.1, RFC 768; RFC 8200 §8.1).
@@ -32,11 +46,16 @@ pub fn sum(bytes: &[u8]) -> Sum {
 #[inline]
 pub fn pseudo(source: IpAddr, destination: IpAddr, protocol: u8, len: u32) -> Sum {
     let addresses = match (source, destination) {
-        (IpAddr::V4(source), IpAddr::V4(destination)) => sum(&source.octets()) + sum(&destination.octets()),
-        (IpAddr::V6(source), IpAddr::V6(destination)) => sum(&source.octets()) + sum(&destination.octets()),
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            u128::from(source.to_bits()) + u128::from(destination.to_bits())
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            let halves = |address: u128| (address >> 64) + u128::from(address as u64);
+            halves(source.to_bits()) + halves(destination.to_bits())
+        }
         _ => unreachable!("a packet has addresses of one version"),
     };
-    addresses + Sum::word((len >> 16) as u16) + Sum::word(len as u16) + Sum::word(u16::from(protocol))
+    Sum { sum: reduce(addresses + u128::from(len) + u128::from(protocol)), odd: false }
 }
 
 /// The checksum of a sum: what belongs into the field.
@@ -90,7 +109,7 @@ pub const fn update_u32(checksum: u16, old: u32, new: u32) -> u16 {
 /// When the lengths differ.
 pub fn copy_and_sum(to: &mut [u8], from: &[u8]) -> Sum {
     assert_eq!(to.len(), from.len(), "a copy has the length of its source");
-    let mut sum = 0u64;
+    let mut sum = 0u128;
     let mut targets = to.chunks_exact_mut(BLOCK);
     let mut blocks = from.chunks_exact(BLOCK);
     for (target, block) in (&mut targets).zip(&mut blocks) {
@@ -104,35 +123,53 @@ pub fn copy_and_sum(to: &mut [u8], from: &[u8]) -> Sum {
 /// Bytes that the inner loop takes at once.
 const BLOCK: usize = 64;
 
+/// Two sums, which a processor forms side by side.
 #[inline]
-fn block_sum(block: &[u8]) -> u64 {
-    let mut lanes = [0u64; 4];
-    for quad in block.chunks_exact(16) {
-        for (lane, word) in lanes.iter_mut().zip(quad.chunks_exact(4)) {
-            *lane += u64::from(u32::from_ne_bytes([word[0], word[1], word[2], word[3]]));
-        }
+fn block_sum(block: &[u8]) -> u128 {
+    let (first, second) = block.split_at(BLOCK / 2);
+    words(first) + words(second)
+}
+
+/// Of whole words of eight bytes.
+#[inline]
+fn words(bytes: &[u8]) -> u128 {
+    bytes.as_chunks().0.iter().map(|word| u128::from(u64::from_ne_bytes(*word))).sum()
+}
+
+/// Without loop and call for what is behind the last whole word: headers are short.
+#[inline]
+fn tail_sum(bytes: &[u8]) -> u128 {
+    let (_, mut rest) = bytes.as_chunks::<8>();
+    let mut last = 0;
+    if let Some((word, more)) = rest.split_first_chunk() {
+        last += u64::from(u32::from_ne_bytes(*word));
+        rest = more;
     }
-    lanes.iter().sum()
+    if let Some((word, more)) = rest.split_first_chunk() {
+        last += u64::from(u16::from_ne_bytes(*word));
+        rest = more;
+    }
+    if let [byte] = rest {
+        last += u64::from(u16::from_ne_bytes([*byte, 0]));
+    }
+    words(bytes) + u128::from(last)
 }
 
-#[inline]
-fn tail_sum(bytes: &[u8]) -> u64 {
-    let mut words = bytes.chunks_exact(4);
-    let mut sum: u64 =
-        (&mut words).map(|word| u64::from(u32::from_ne_bytes([word[0], word[1], word[2], word[3]]))).sum();
-    let mut last = [0; 4];
-    last[..words.remainder().len()].copy_from_slice(words.remainder());
-    sum += u64::from(u32::from_ne_bytes(last));
-    sum
+/// From the machine's byte order to 16 bits in network order.
+const fn fold(sum: u128) -> u16 {
+    u16::from_be(reduce(sum))
 }
 
-/// From lanes in the machine's byte order to 16 bits in network order.
-const fn fold(sum: u64) -> u16 {
+/// To 16 bits: the carries come round.
+const fn reduce(sum: u128) -> u16 {
+    let sum = (sum as u64 as u128) + (sum >> 64);
+    let (sum, carry) = (sum as u64).overflowing_add((sum >> 64) as u64);
+    let sum = sum + carry as u64;
     let sum = (sum & 0xffff_ffff) + (sum >> 32);
     let sum = (sum & 0xffff_ffff) + (sum >> 32);
     let sum = (sum & 0xffff) + (sum >> 16);
     let sum = (sum & 0xffff) + (sum >> 16);
-    u16::from_be(sum as u16)
+    sum as u16
 }
 
 /// One's complement addition: the carry comes round.

@@ -81,6 +81,16 @@ impl ReadyList {
         Some(index)
     }
 
+    /// Moves the one that came first to the end.
+    #[inline]
+    pub fn rotate(&mut self) {
+        if self.head != self.tail
+            && let Some(index) = self.pop()
+        {
+            self.push(index);
+        }
+    }
+
     /// Takes `index` out, wherever it is; `false` when it was not in.
     #[inline]
     pub fn remove(&mut self, index: u32) -> bool {
@@ -123,7 +133,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn behaves_as_a_queue_without_doubles(steps in prop::collection::vec((0..4u8, 0u32..12), 0..200)) {
+        fn behaves_as_a_queue_without_doubles(steps in prop::collection::vec((0..5u8, 0u32..12), 0..200)) {
             let mut list = ReadyList::new();
             let mut model: VecDeque<u32> = VecDeque::new();
             for (step, index) in steps {
@@ -137,6 +147,10 @@ mod tests {
                         }
                     }
                     2 => prop_assert_eq!(list.pop(), model.pop_front()),
+                    3 => {
+                        list.rotate();
+                        model.rotate_left(usize::from(!model.is_empty()));
+                    }
                     _ => {
                         prop_assert_eq!(list.remove(index), known);
                         model.retain(|other| *other != index);

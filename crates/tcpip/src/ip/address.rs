@@ -18,16 +18,22 @@ pub struct Assigned {
 }
 
 impl Assigned {
-    /// Whether `address` is the broadcast address of its network. Links of two stations have none (RFC 3021).
-    fn has_broadcast(&self, address: Ipv4Addr) -> bool {
-        let IpAddr::V4(ours) = self.address else { return false };
-        self.prefix_len < 31 && address.to_bits() == ours.to_bits() | u32::MAX >> self.prefix_len
+    /// The broadcast address of its network. Links of two stations have none (RFC 3021).
+    fn broadcast(&self) -> Option<u32> {
+        let IpAddr::V4(ours) = self.address else { return None };
+        (self.prefix_len < 31).then(|| ours.to_bits() | u32::MAX >> self.prefix_len)
     }
 }
 
-/// The addresses of a stack: a handful.
+/// The addresses of a stack: a handful, or some thousands.
 #[derive(Clone, Debug, Default)]
-pub struct Addresses(Vec<Assigned>);
+pub struct Addresses {
+    /// In the order in which they were added, which decides between equals.
+    assigned: Vec<Assigned>,
+    /// What each packet of IPv4 asks for, sorted: our addresses, and the broadcast addresses of our networks.
+    local_v4: Vec<u32>,
+    broadcasts: Vec<(u32, InterfaceId)>,
+}
 
 /// Whom a packet is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,31 +49,51 @@ pub enum Audience {
 impl Addresses {
     /// None.
     pub const fn new() -> Self {
-        Self(Vec::new())
+        Self { assigned: Vec::new(), local_v4: Vec::new(), broadcasts: Vec::new() }
     }
 
     /// Adds one, or changes its prefix.
     pub fn add(&mut self, assigned: Assigned) {
         self.remove(assigned.address);
-        self.0.push(assigned);
+        self.assigned.push(assigned);
+        self.sort();
     }
 
     /// Removes one.
     pub fn remove(&mut self, address: IpAddr) -> Option<Assigned> {
-        let place = self.0.iter().position(|assigned| assigned.address == address)?;
-        Some(self.0.remove(place))
+        let place = self.assigned.iter().position(|assigned| assigned.address == address)?;
+        let removed = self.assigned.remove(place);
+        self.sort();
+        Some(removed)
+    }
+
+    fn sort(&mut self) {
+        let v4 = |assigned: &Assigned| match assigned.address {
+            IpAddr::V4(address) => Some(address.to_bits()),
+            IpAddr::V6(_) => None,
+        };
+        self.local_v4 = self.assigned.iter().filter_map(v4).collect();
+        self.local_v4.sort_unstable();
+        let broadcast = |assigned: &Assigned| Some((assigned.broadcast()?, assigned.interface));
+        self.broadcasts = self.assigned.iter().filter_map(broadcast).collect();
+        self.broadcasts.sort_unstable();
+        self.broadcasts.dedup();
     }
 
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = &Assigned> {
-        self.0.iter()
+        self.assigned.iter()
     }
 
     /// Whether an address is ours, on whichever link: a host answers for all of its addresses on each of its links (the
     /// weak model of RFC 1122 §3.3.4.2, and Linux's). All of 127.0.0.0/8 is.
     #[inline]
     pub fn is_local(&self, address: IpAddr) -> bool {
-        self.0.iter().any(|assigned| assigned.address == address) || address.is_loopback()
+        let assigned = match address {
+            IpAddr::V4(address) => self.local_v4.binary_search(&address.to_bits()).is_ok(),
+            IpAddr::V6(_) => self.assigned.iter().any(|assigned| assigned.address == address),
+        };
+        assigned || address.is_loopback()
     }
 
     /// Whom a packet is for that came from `interface`.
@@ -81,7 +107,8 @@ impl Addresses {
             IpAddr::V4(address) if address.is_multicast() => address == ALL_SYSTEMS,
             IpAddr::V4(address) => self.is_subnet_broadcast(interface, address),
             IpAddr::V6(address) if address.is_multicast() => {
-                address == ALL_NODES || self.0.iter().any(|assigned| is_solicited_node(assigned, address))
+                address == ALL_NODES
+                    || self.assigned.iter().any(|assigned| is_solicited_node(assigned, address))
             }
             IpAddr::V6(_) => false,
         };
@@ -89,13 +116,14 @@ impl Addresses {
     }
 
     /// Whether IPv4 packets for `address` go to all stations of a link.
+    #[inline]
     pub fn is_subnet_broadcast(&self, interface: InterfaceId, address: Ipv4Addr) -> bool {
-        self.0.iter().any(|assigned| assigned.interface == interface && assigned.has_broadcast(address))
+        self.broadcasts.binary_search(&(address.to_bits(), interface)).is_ok()
     }
 
     /// The same of whichever link.
     pub fn is_broadcast(&self, address: Ipv4Addr) -> bool {
-        self.0.iter().any(|assigned| assigned.has_broadcast(address))
+        self.broadcasts.binary_search_by_key(&address.to_bits(), |(broadcast, _)| *broadcast).is_ok()
     }
 
     /// The address with which packets for `destination` leave by `interface`, when the next hop is `next_hop`.
@@ -112,8 +140,8 @@ impl Addresses {
             IpAddr::V6(destination) => best_v6(candidates, destination),
         };
         // Other links' addresses serve when this one has none (RFC 6724 rule 5 prefers its own).
-        best(&mut self.0.iter().filter(version).filter(here))
-            .or_else(|| best(&mut self.0.iter().filter(version).filter(not_loopback)))
+        best(&mut self.assigned.iter().filter(version).filter(here))
+            .or_else(|| best(&mut self.assigned.iter().filter(version).filter(not_loopback)))
     }
 }
 

@@ -75,19 +75,29 @@ impl Flows {
 impl<M: Memory> Stack<M> {
     /// The flow of a segment.
     pub(super) fn find_flow(&self, local: SocketAddr, remote: SocketAddr) -> Option<Flow> {
-        let Self { flows, connections, handshakes, time_waits, .. } = self;
+        let Self { flows, connections, .. } = self;
         let found = flows.flows.find(flows.hash(local, remote), |index| match Flow::from_index(index) {
             Flow::Connection(index) => {
                 connections.at(index).is_some_and(|c| c.remote == remote && c.local == local)
             }
-            Flow::Handshake(index) => {
-                handshakes.at(index).is_some_and(|h| h.remote == remote.into() && h.local == local.into())
-            }
-            Flow::TimeWait(index) => {
-                time_waits.at(index).is_some_and(|t| t.remote == remote.into() && t.local == local.into())
-            }
+            flow => self.is_between(flow, local, remote),
         });
         found.map(Flow::from_index)
+    }
+
+    /// Whether a flow that is no connection has these ends. Apart, so that what every segment runs through stays short.
+    #[inline(never)]
+    fn is_between(&self, flow: Flow, local: SocketAddr, remote: SocketAddr) -> bool {
+        let (local, remote) = (local.into(), remote.into());
+        match flow {
+            Flow::Connection(_) => false,
+            Flow::Handshake(index) => {
+                self.handshakes.at(index).is_some_and(|h| h.remote == remote && h.local == local)
+            }
+            Flow::TimeWait(index) => {
+                self.time_waits.at(index).is_some_and(|t| t.remote == remote && t.local == local)
+            }
+        }
     }
 
     /// The listener for a local address: of that address, or else of any.

@@ -38,9 +38,6 @@ impl<M: Memory> Stack<M> {
                 return;
             }
         };
-        if self.net.is_group(ip.dst) || self.net.is_group(ip.src) {
-            return; // RFC 9293 section 3.9.2.3 (MUST-57)
-        }
         let (local, remote) =
             (SocketAddr::new(ip.dst, header.dst_port), SocketAddr::new(ip.src, header.src_port));
         let segment = Segment { header: &header, payload: &bytes[data_offset..], gso_size };
@@ -58,6 +55,8 @@ impl<M: Memory> Stack<M> {
             }
             Some(Flow::Handshake(index)) => self.continue_handshake(now, index, &segment),
             Some(Flow::TimeWait(index)) => self.receive_in_time_wait(now, index, (local, remote), &segment),
+            // RFC 9293 section 3.9.2.3 (MUST-57). Nothing that has a flow has an end that stands for many.
+            None if self.net.is_group(ip.dst) || self.net.is_group(ip.src) => {}
             None => self.receive_unknown(now, (local, remote), &segment, None),
         }
     }

@@ -11,6 +11,7 @@ use crate::tcp::conn::Events;
 use crate::tcp::state::State;
 use crate::tcp::timewait::TimeWait;
 use crate::time::Instant;
+use crate::wheel::Wheel;
 
 impl<M: Memory> Stack<M> {
     /// Something happened to a connection: puts it where it belongs now.
@@ -28,11 +29,7 @@ impl<M: Memory> Stack<M> {
         if !connection.events.is_empty() && !connection.orphaned && connection.listener.is_none() {
             self.eventful.push(index);
         }
-        if let Some(at) = connection.deadline()
-            && self.timers.deadline(index).is_none_or(|set| at < set)
-        {
-            self.timers.schedule(index, at);
-        }
+        schedule(&mut self.timers, index, connection.deadline());
         self.ready.push(index);
     }
 
@@ -131,6 +128,16 @@ impl<M: Memory> Stack<M> {
         if !self.replies.push(crate::tcp::context::Reply { local, remote, header }) {
             self.counters.replies_dropped += 1;
         }
+    }
+}
+
+/// Makes sure that the wheel wakes a connection by its deadline. One that moved away is left where it was: most do so
+/// again and again, and to be woken once for nothing is cheaper.
+pub(super) fn schedule(timers: &mut Wheel, index: u32, deadline: Option<Instant>) {
+    if let Some(at) = deadline
+        && timers.deadline(index).is_none_or(|set| at < set)
+    {
+        timers.schedule(index, at);
     }
 }
 

@@ -4,11 +4,12 @@ use alloc::vec::Vec;
 use core::net::SocketAddr;
 
 use super::Stack;
+use super::lifecycle::schedule;
 use crate::buffer::{Memory, SendBuffer};
 use crate::checksum::{self, finish, pseudo};
 use crate::net::{LinkHeader, Path, Transmit};
 use crate::slab::Key;
-use crate::tcp::context::Reply;
+use crate::tcp::context::{Context, Reply};
 use crate::time::Instant;
 use crate::wire::{eth, ip, tcp};
 
@@ -62,43 +63,25 @@ impl<M: Memory> Stack<M> {
     fn emit_connection(&mut self, now: Instant, key: Key, frame: &mut Vec<u8>) -> Option<Transmit> {
         let index = key.index();
         self.refresh_path(now, key);
-        let outgoing = match self.connection(now, key) {
-            Some((connection, mut cx)) => connection.transmit(&mut cx),
-            None => None,
-        };
-        self.ready.remove(index);
+        let Self { connections, config, replies, challenges, counters, timers, ready, net, .. } = self;
+        let connection = connections.get_mut(key)?;
+        let mut cx = Context { now, config: &config.tcp, replies, challenges, counters };
+        let outgoing = connection.transmit(&mut cx);
         // Sending, and finding nothing to send, sets timers.
+        schedule(timers, index, connection.deadline());
         let Some(outgoing) = outgoing else {
-            self.reschedule(key);
+            ready.remove(index);
             return None;
         };
-        let connection = self.connections.get(key)?;
-        let pieces = connection.tx.peek(outgoing.offset, outgoing.len);
-        let written = write_segment(
-            now,
-            &mut self.net,
-            connection.path.path(),
-            (connection.local, connection.remote),
-            &Segment {
-                header: &outgoing.header,
-                pieces,
-                gso_size: outgoing.gso_size,
-                hop_limit: self.config.tcp.hop_limit,
-            },
-            frame,
-        );
-        self.reschedule(key);
-        self.ready.push(index);
-        written
-    }
-
-    fn reschedule(&mut self, key: Key) {
-        let Some(connection) = self.connections.get(key) else { return };
-        if let Some(at) = connection.deadline()
-            && self.timers.deadline(key.index()).is_none_or(|set| at < set)
-        {
-            self.timers.schedule(key.index(), at);
-        }
+        ready.rotate();
+        let segment = Segment {
+            header: &outgoing.header,
+            pieces: connection.tx.peek(outgoing.offset, outgoing.len),
+            gso_size: outgoing.gso_size,
+            hop_limit: config.tcp.hop_limit,
+        };
+        let flow = (connection.local, connection.remote);
+        write_segment(now, net, connection.path.path(), flow, &segment, frame)
     }
 
     fn emit_reply(&mut self, now: Instant, reply: &Reply, frame: &mut Vec<u8>) -> Option<Transmit> {
@@ -156,14 +139,15 @@ fn write_segment(
     let tcp_at = at + ip_len;
     segment.header.emit(&mut headers[tcp_at..]);
     let end = tcp_at + tcp_len;
-    let mut sum = pseudo(local.ip(), remote.ip(), TCP, ip.payload_len as u32);
+    let sum = pseudo(local.ip(), remote.ip(), TCP, ip.payload_len as u32);
     let field = tcp_at + usize::from(tcp::CHECKSUM_OFFSET);
     let offload = link_len.is_some() && net.capabilities(path.iface).tx_checksum;
     let value = if offload {
         sum.value()
     } else {
-        sum = sum + checksum::sum(&headers[tcp_at..end]) + checksum::sum(first) + checksum::sum(second);
-        finish(sum)
+        // The payload first: by then what was written of the header can be loaded again.
+        let payload = checksum::sum(first) + checksum::sum(second);
+        finish(sum + checksum::sum(&headers[tcp_at..end]) + payload)
     };
     headers[field..field + 2].copy_from_slice(&value.to_be_bytes());
     frame.reserve(end + first.len() + second.len());

@@ -458,11 +458,18 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
 
     /// When something is to be done next.
     pub(crate) fn deadline(&self) -> Option<Instant> {
+        let mut first = Instant::MAX;
         let paced = self.paced.then(|| self.sender.pacer.next_send());
-        [self.sender.timer.deadline(), self.receiver.ack.deadline, self.keepalive_at, self.linger_at, paced]
-            .into_iter()
-            .flatten()
-            .min()
+        for at in [
+            self.sender.timer.deadline(),
+            self.receiver.ack.deadline,
+            self.keepalive_at,
+            self.linger_at,
+            paced,
+        ] {
+            first = first.min(at.unwrap_or(Instant::MAX));
+        }
+        (first < Instant::MAX).then_some(first)
     }
 }
 

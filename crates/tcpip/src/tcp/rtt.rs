@@ -29,9 +29,10 @@ pub struct RttEstimator {
     rttvar: u32,
     /// The round trip ends when this is acknowledged.
     round_end: SeqNumber,
-    initial: Duration,
-    min: Duration,
-    max: Duration,
+    /// The time-out, which is asked for more often than it changes, and its limits, in us.
+    rto: u32,
+    min: u32,
+    max: u32,
 }
 
 impl Default for RttEstimator {
@@ -49,17 +50,23 @@ impl RttEstimator {
             mdev_max: 0,
             rttvar: 0,
             round_end: SeqNumber::new(0),
-            initial: INITIAL_RTO,
-            min,
-            max,
+            rto: 0,
+            min: micros(min.min(max)),
+            max: micros(max),
         }
+        .with_rto(INITIAL_RTO)
+    }
+
+    fn with_rto(mut self, rto: Duration) -> Self {
+        self.rto = micros(rto).clamp(self.min, self.max);
+        self
     }
 
     /// Takes a sample (RFC 6298 section 2.2 and 2.3). Never one of a segment that was sent twice without a time stamp
     /// to tell which copy arrived (section 3, Karn's algorithm): the caller sees to that.
     pub fn on_sample(&mut self, rtt: Duration, snd_una: SeqNumber, snd_nxt: SeqNumber) {
         let rtt = u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX).clamp(1, MAX_SAMPLE);
-        let floor = self.floor();
+        let floor = self.min;
         if self.srtt == 0 {
             self.srtt = rtt * 8;
             self.mdev = rtt * 2;
@@ -78,21 +85,19 @@ impl RttEstimator {
                 self.mdev_max = floor;
             }
         }
+        self.rto = (self.srtt / 8).saturating_add(self.rttvar).clamp(self.min, self.max);
     }
 
     /// The time-out. Doubling it when it runs out (RFC 6298 section 5.5) is the timer's business.
+    #[inline]
     pub fn rto(&self) -> Duration {
-        let rto = match self.srtt {
-            0 => self.initial,
-            srtt => Duration::from_micros(u64::from(srtt / 8) + u64::from(self.rttvar)),
-        };
-        rto.clamp(self.min.min(self.max), self.max)
+        Duration::from_micros(u64::from(self.rto))
     }
 
     /// The handshake's time-out ran out and nothing was measured (RFC 6298 section 5.7).
     pub fn on_handshake_timeout(&mut self) {
         if self.srtt == 0 {
-            self.initial = FALLBACK_RTO;
+            self.rto = micros(FALLBACK_RTO).clamp(self.min, self.max);
         }
     }
 
@@ -122,10 +127,11 @@ impl RttEstimator {
         }
         self.mdev = u32::try_from(i64::from(self.mdev) + deviation).unwrap_or(0);
     }
+}
 
-    fn floor(&self) -> u32 {
-        u32::try_from(self.min.as_micros()).unwrap_or(u32::MAX)
-    }
+/// More than an hour is an hour.
+fn micros(time: Duration) -> u32 {
+    u32::try_from(time.as_micros()).unwrap_or(u32::MAX)
 }
 
 /// Linux's `tcp_min_rtt_wlen`.

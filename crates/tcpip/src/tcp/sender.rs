@@ -167,6 +167,9 @@ impl Sender {
     /// The time-out with its backoff (RFC 6298 section 5.5).
     pub(crate) fn rto(&self, config: &Config) -> Duration {
         let rto = self.rtt.rto();
+        if self.backoff == 0 {
+            return rto;
+        }
         rto.checked_mul(1 << self.backoff.min(20)).unwrap_or(config.max_rto).min(config.max_rto)
     }
 

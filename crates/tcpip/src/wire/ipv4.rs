@@ -1,7 +1,7 @@
 //! IPv4 headers (RFC 791).
 
 use super::{DropReason, read_array, read_u16};
-use crate::checksum::{finish, sum};
+use crate::checksum::{finish, sum, sum_words};
 use core::net::Ipv4Addr;
 
 /// The header of a packet. Options are not kept: nothing here obeys one.
@@ -133,17 +133,19 @@ impl Header {
         if self.more_fragments {
             fragment |= MORE_FRAGMENTS;
         }
-        head[0] = 0x45;
-        head[1] = self.traffic_class;
-        head[2..4].copy_from_slice(&total_len.to_be_bytes());
-        head[4..6].copy_from_slice(&self.ident.to_be_bytes());
-        head[6..8].copy_from_slice(&fragment.to_be_bytes());
-        head[8] = self.ttl;
-        head[9] = self.protocol;
-        head[10..12].fill(0);
-        head[12..16].copy_from_slice(&self.source.octets());
-        head[16..20].copy_from_slice(&self.destination.octets());
-        let checksum = finish(sum(head));
+        // As numbers, and not from the bytes that were just written: a load of several stores waits for all of them.
+        let (source, destination) = (self.source.to_bits(), self.destination.to_bits());
+        let words = [
+            u32::from_be_bytes([0x45, self.traffic_class, 0, 0]) | u32::from(total_len),
+            u32::from(self.ident) << 16 | u32::from(fragment),
+            u32::from_be_bytes([self.ttl, self.protocol, 0, 0]),
+            source,
+            destination,
+        ];
+        let checksum = finish(sum_words(&words));
+        for (bytes, word) in head.as_chunks_mut::<4>().0.iter_mut().zip(words) {
+            *bytes = word.to_be_bytes();
+        }
         head[10..12].copy_from_slice(&checksum.to_be_bytes());
     }
 }
