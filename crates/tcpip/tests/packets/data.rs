@@ -1,6 +1,6 @@
 //! Data goes in both directions.
 
-use crate::util::{Host, MSS, ack, seg};
+use crate::util::{Host, MSS, ack, seg, syn_options};
 use sockshim_tcpip::stack::Event;
 use sockshim_tcpip::wire::tcp::Flags;
 
@@ -84,6 +84,25 @@ fn later_data_waits_for_earlier_and_is_reported() {
     assert!(host.expect_ack(4001).options.sack.is_empty());
     let data = host.read(id);
     assert!((2001..4001).zip(&data).all(|(seq, &byte)| byte == seq as u8));
+}
+
+#[test]
+fn ranges_out_of_order_are_as_many_as_the_cap_says_and_the_farthest_give_way() {
+    let (mut host, id) = Host::with(|config| config.tcp.max_out_of_order = 8).accept_with(syn_options());
+    for i in 1..=20 {
+        host.receive(ack(1 + i * 200, 1).data(100));
+    }
+    assert_eq!(host.stack.counters().tcp_ofo_drop, 12, "beyond the eighth nothing is kept");
+    host.receive(ack(101, 1).data(50));
+    // It took the place of the eighth, so what is kept ends there.
+    host.receive(ack(1, 1).data(100));
+    assert_eq!(host.read(id).len(), 150);
+    for i in 0..9 {
+        host.receive(ack(1 + i * 200, 1).data(200));
+    }
+    let data = host.read(id);
+    assert!((151..1801).zip(&data).all(|(seq, &byte)| byte == seq as u8));
+    assert_eq!(data.len(), 1650);
 }
 
 #[test]
