@@ -176,13 +176,13 @@ fn cubic_gives_way_when_the_window_shrinks() {
 #[test]
 fn cubic_is_as_fast_as_reno_where_reno_is_faster() {
     // With 10 ms and 20 segments the cubic function takes K = cbrt(6 / 0.4) = 2.5 s to get back; Reno with RFC 9438's
-    // alpha needs 6 / 0.53 = 12 round trips = 0.12 s, and then gains a segment each round trip.
+    // alpha needs 6 / 0.53 = 12 round trips = 0.12 s, and goes on like that.
     let mut flow = Flow::after_loss_at(Algorithm::Cubic, 20, 10);
     assert_eq!(flow.controller.cwnd(), 14);
     let back = flow.rounds_for(120);
     assert!((19..=20).contains(&back), "{back}");
     let on = flow.rounds_for(100);
-    assert!((on - back).abs_diff(10) <= 1, "{on}");
+    assert!((on - back).abs_diff(5) <= 1, "{on}");
 }
 
 #[test]
