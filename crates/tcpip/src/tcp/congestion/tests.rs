@@ -236,6 +236,23 @@ fn hystart_leaves_slow_start_after_five_rounds_of_delay() {
 }
 
 #[test]
+fn hystart_leaves_slow_start_as_soon_as_the_delay_grows_on() {
+    let mut flow = Flow::new(Algorithm::Cubic, 100);
+    flow.round();
+    flow.round();
+    flow.rtt = 120;
+    flow.round();
+    flow.round();
+    assert_eq!(flow.controller.snapshot().phase, Phase::ConservativeSlowStart);
+    let before = flow.controller.cwnd();
+    flow.rtt = 140; // 120 / 8 ms and more
+    flow.round();
+    flow.round();
+    assert_eq!(flow.controller.snapshot().phase, Phase::Avoidance);
+    assert!(flow.controller.ssthresh() < before * 2, "{}", flow.controller.ssthresh());
+}
+
+#[test]
 fn hystart_goes_on_with_slow_start_when_the_delay_was_jitter() {
     let mut flow = Flow::new(Algorithm::Cubic, 100);
     flow.round();
