@@ -167,6 +167,8 @@ pub struct SocketOptions {
     pub unsent_low_water: Option<u32>,
     /// SO_MAX_PACING_RATE, bytes a second.
     pub max_pacing_rate: Option<u64>,
+    /// IP_TOS and IPV6_TCLASS (RFC 9293 section 3.9.2, MUST-48). The two bits of ECN are not the application's.
+    pub traffic_class: u8,
     /// The send buffer now (SO_SNDBUF as autotuning has it).
     pub(crate) send_limit: u32,
 }
@@ -195,6 +197,7 @@ impl SocketOptions {
             syn_retries: None,
             unsent_low_water: None,
             max_pacing_rate: None,
+            traffic_class: 0,
             send_limit: config.send_buffer.0,
         }
     }
