@@ -241,11 +241,57 @@ fn a_segment_without_ack_is_dropped() {
 }
 
 #[test]
-fn out_of_order_ranges_are_capped() {
-    let (mut host, _) = Host::established();
-    for i in 0..20_000 {
-        host.receive(ack(3 + 2 * i, 1).data(1));
+fn a_window_that_the_other_end_shrinks_is_kept_and_what_is_beyond_it_is_not_given_up() {
+    let (mut host, id) = Host::with_window(5000);
+    host.send(id, 8000);
+    assert_eq!(host.drain().len(), 5);
+    host.receive(ack(1, 1001).window(1000));
+    assert_eq!(host.stack.unacknowledged(id), 7000);
+    host.expect_nothing(); // SHLD-15: nothing new
+    host.receive(ack(1, 2001).window(0));
+    host.expect_nothing();
+    // MUST-34, SHLD-16: what is behind the new edge comes again when its time is over, and probes the window.
+    host.wait_ms(2000);
+    let again = host.drain();
+    assert!(!again.is_empty());
+    assert!(again.iter().all(|segment| segment.seq + segment.data.len() as u32 <= 3001));
+    // SHLD-17: the other end answers without taking anything. That is no reason to end the connection.
+    for _ in 0..60 {
+        host.wait_ms(120_000);
+        host.drain();
+        host.receive(ack(1, 2001).window(0));
     }
+    host.expect_state(id, sockshim_tcpip::tcp::State::Established);
     host.drain();
-    assert!(host.stack.counters().tcp_ofo_drop > 10_000);
+    host.receive(ack(1, 2001).window(6000));
+    host.wait_ms(1000);
+    host.receive(ack(1, 5001).window(6000));
+    host.wait_ms(200);
+    host.drain();
+    host.receive(ack(1, 8001).window(6000));
+    assert_eq!(host.stack.unacknowledged(id), 0);
+}
+
+#[test]
+fn the_other_ends_push_is_not_waited_for() {
+    let (mut host, id) = Host::established();
+    for seq in [1, 11] {
+        host.receive(ack(seq, 1).data(10)); // MAY-17: what is there can be read
+        assert_eq!(host.read(id).len(), 10);
+    }
+}
+
+#[test]
+fn writes_that_wait_are_put_together_and_pushed_once() {
+    let (mut host, id) = Host::established();
+    host.send(id, 10);
+    host.expect_data(1, 10);
+    for _ in 0..30 {
+        host.send(id, 50); // Nagle holds these back
+    }
+    host.receive(ack(1, 11));
+    let sent = host.drain();
+    let shapes: Vec<_> =
+        sent.iter().map(|segment| (segment.data.len(), segment.flags.contains(Flags::PSH))).collect();
+    assert_eq!(shapes, [(1000, true), (500, true)], "SHLD-27, MUST-60 and 61: each ends a write");
 }
