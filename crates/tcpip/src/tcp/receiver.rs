@@ -56,7 +56,7 @@ pub(crate) struct AckPolicy {
     pub(crate) interactive: bool,
     /// The delay; zero before the first data.
     pub(crate) delay: Duration,
-    /// TCP_QUICKACK off and on again are remembered so.
+    /// When data arrived last.
     pub(crate) received_at: Instant,
     /// The size of the other end's segments.
     pub(crate) mss: u16,

@@ -155,6 +155,23 @@ fn an_acknowledgement_is_delayed_by_forty_milliseconds_once_the_start_is_over() 
 }
 
 #[test]
+fn quick_acknowledgement_sends_what_waits_and_without_it_an_answer_is_waited_for() {
+    let (mut host, id) = Host::established();
+    host.call(|stack, now| stack.set_quick_ack(now, id, false)).unwrap();
+    host.receive(ack(1, 1).data(10));
+    host.expect_nothing();
+    host.call(|stack, now| stack.set_quick_ack(now, id, true)).unwrap();
+    host.expect_ack(11);
+    host.receive(ack(11, 1).data(10));
+    host.expect_ack(21);
+    host.call(|stack, now| stack.set_quick_ack(now, id, false)).unwrap();
+    host.receive(ack(21, 1).data(10));
+    host.send(id, 5);
+    assert_eq!(host.expect_data(1, 5).ack, 31, "it travels with the answer");
+    host.expect_nothing();
+}
+
+#[test]
 fn the_second_full_segment_is_acknowledged_at_once() {
     let (mut host, id) = Host::established();
     let mut seq = 1;
