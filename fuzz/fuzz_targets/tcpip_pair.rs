@@ -14,7 +14,9 @@ use sockshim_tcpip::net::{Capabilities, Medium};
 use sockshim_tcpip::sim::{Frame, Host};
 use sockshim_tcpip::stack::{Config, ConnectOptions, ListenerId, SocketId, Stack};
 use sockshim_tcpip::tcp::How;
+use sockshim_tcpip::tcp::congestion::Algorithm;
 use sockshim_tcpip::time::Instant;
+use sockshim_tcpip::wire::{icmp4, ipv4};
 
 #[derive(Debug, Arbitrary)]
 enum Step {
@@ -25,15 +27,41 @@ enum Step {
     Drop(bool),
     Double(bool),
     /// One byte of the oldest packet becomes another; checksums are made right again or not.
-    Damage { side: bool, at: u16, with: u8, repair: bool },
+    Damage {
+        side: bool,
+        at: u16,
+        with: u8,
+        repair: bool,
+    },
     /// Time passes.
     Wait(u16),
     /// Until the next timer.
     Timeout(bool),
-    Write { side: bool, len: u16 },
-    Read { side: bool, len: u16 },
+    Write {
+        side: bool,
+        len: u16,
+    },
+    Read {
+        side: bool,
+        len: u16,
+    },
     Shutdown(bool),
     Close(bool),
+    Abort(bool),
+    /// The program sets options; each bit is one.
+    Set {
+        side: bool,
+        bits: u8,
+    },
+    /// Two packets become one super-segment, or one becomes several, as boxes on the way do.
+    Merge(bool),
+    Split(bool),
+    /// A router says that the oldest packet, which it drops, is too big or cannot be delivered.
+    Complain {
+        side: bool,
+        code: u8,
+        mtu: u16,
+    },
 }
 
 #[derive(Debug, Arbitrary)]
@@ -43,6 +71,10 @@ struct Input {
     window_scaling: bool,
     small: bool,
     gso: bool,
+    paced: bool,
+    /// No handshake is remembered: cookies.
+    cookies: bool,
+    reno: bool,
     steps: Vec<Step>,
 }
 
@@ -78,6 +110,14 @@ impl World {
         config.tcp.sack = input.sack;
         config.tcp.timestamps = input.timestamps;
         config.tcp.window_scaling = input.window_scaling;
+        config.tcp.pacing = input.paced;
+        config.tcp.max_out_of_order = 8;
+        if input.cookies {
+            config.tcp.max_syn_backlog = 0;
+        }
+        if input.reno {
+            config.tcp.algorithm = Algorithm::NewReno;
+        }
         if input.small {
             config.tcp.send_buffer = (4000, 4000);
             config.tcp.receive_buffer = (4000, 4000);
@@ -141,8 +181,63 @@ impl World {
                     side.stack.close(self.now, socket);
                 }
             }
+            Step::Abort(side) => {
+                let side = &mut self.sides[usize::from(side)];
+                if let Some(socket) = side.socket.take() {
+                    side.stack.abort(self.now, socket);
+                }
+            }
+            Step::Set { side, bits } => self.set(side.into(), bits),
+            Step::Merge(side) => {
+                let wire = &mut self.sides[usize::from(side)].wire;
+                if let [first, second, ..] = &mut wire[..]
+                    && (first.gso_size != 0 || first.is_intact())
+                    && second.is_intact()
+                    && first.merge(second, 65_535)
+                {
+                    wire.remove(1);
+                }
+            }
+            Step::Split(side) => {
+                let wire = &mut self.sides[usize::from(side)].wire;
+                if let Some(first) = take(wire, 0) {
+                    let rest = std::mem::take(wire);
+                    *wire = first.split().into_iter().chain(rest).collect();
+                }
+            }
+            Step::Complain { side, code, mtu } => self.complain(side.into(), code, mtu),
         }
         self.pump();
+    }
+
+    fn set(&mut self, side: usize, bits: u8) {
+        let Side { stack, socket, .. } = &mut self.sides[side];
+        let Some(socket) = *socket else { return };
+        let bit = |n: u8| bits >> n & 1 == 1;
+        let set = stack.set_options(self.now, socket, |options| {
+            options.nodelay = bit(0);
+            options.cork = bit(1);
+            options.keepalive = bit(2);
+            options.user_timeout = bit(3).then_some(Duration::from_secs(5));
+            options.receive_buffer = bit(4).then_some(3000);
+            options.max_pacing_rate = bit(5).then_some(100_000);
+            options.max_segment = bit(6).then_some(100);
+        });
+        assert_eq!(set, Ok(()));
+        assert_eq!(stack.set_quick_ack(self.now, socket, bit(7)), Ok(()));
+    }
+
+    fn complain(&mut self, to: usize, code: u8, mtu: u16) {
+        let Some(lost) = take(&mut self.sides[to].wire, 0) else { return };
+        let original = &lost.bytes[..lost.bytes.len().min(60)];
+        let mut error = Vec::new();
+        icmp4::Message::Unreachable { code, mtu, original }.emit(&mut error);
+        let sender = &mut self.sides[1 - to];
+        let mut frame = vec![0; ipv4::Header::LEN];
+        let IpAddr::V4(sender_address) = address(1 - to as u8).ip() else { return };
+        ipv4::Header::new(Ipv4Addr::new(10, 0, 0, 254), sender_address, 1).emit(error.len(), &mut frame);
+        frame.extend(error);
+        Host::handle_packet(&mut sender.stack, self.now, &Frame::new(frame));
     }
 
     fn deliver(&mut self, to: usize, which: usize) {
@@ -228,7 +323,8 @@ impl World {
             }
             self.pump();
             self.check();
-            let quiet = self.sides.iter().all(|side| side.wire.is_empty() && side.stack.poll_timeout().is_none());
+            let quiet =
+                self.sides.iter().all(|side| side.wire.is_empty() && side.stack.poll_timeout().is_none());
             if quiet {
                 break;
             }

@@ -106,6 +106,7 @@ fn change(level: c_int, name: c_int, value: &[u8]) -> Answer<impl Fn(&mut Socket
     Ok(move |options: &mut SocketOptions| match (level, name) {
         (libc::SOL_TCP, libc::TCP_NODELAY) => options.nodelay = number != 0,
         (libc::SOL_TCP, libc::TCP_CORK) => options.cork = number != 0,
+        (libc::SOL_IP, libc::IP_TOS) => options.traffic_class = number as u8,
         (libc::SOL_SOCKET, libc::SO_KEEPALIVE) => options.keepalive = number != 0,
         (libc::SOL_TCP, libc::TCP_MAXSEG) => options.max_segment = (number != 0).then_some(number as u16),
         (libc::SOL_TCP, libc::TCP_USER_TIMEOUT) => {

@@ -333,4 +333,15 @@ impl<M: Memory> Stack<M> {
         self.settle(now, id.0);
         Ok(())
     }
+    /// TCP_QUICKACK: no acknowledgement waits (until the application answers something), or each waits for an answer.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotASocket`].
+    pub fn set_quick_ack(&mut self, now: Instant, id: SocketId, on: bool) -> Result<(), Error> {
+        let (connection, _) = self.connection(now, id.0).ok_or(Error::NotASocket)?;
+        connection.set_quick_ack(on);
+        self.settle(now, id.0);
+        Ok(())
+    }
 }

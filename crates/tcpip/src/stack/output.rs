@@ -4,6 +4,7 @@ use alloc::vec::Vec;
 use core::net::SocketAddr;
 
 use super::Stack;
+use super::demux::Flow;
 use super::lifecycle::schedule;
 use crate::buffer::{Memory, SendBuffer};
 use crate::checksum::{self, finish, pseudo};
@@ -79,6 +80,7 @@ impl<M: Memory> Stack<M> {
             pieces: connection.tx.peek(outgoing.offset, outgoing.len),
             gso_size: outgoing.gso_size,
             hop_limit: config.tcp.hop_limit,
+            traffic_class: connection.options.traffic_class,
         };
         let flow = (connection.local, connection.remote);
         write_segment(now, net, connection.path.path(), flow, &segment, frame)
@@ -91,9 +93,23 @@ impl<M: Memory> Stack<M> {
             pieces: [&[], &[]],
             gso_size: 0,
             hop_limit: self.config.tcp.hop_limit,
+            traffic_class: self.traffic_class_of(reply.local, reply.remote),
         };
         self.counters.out_segs += 1;
         write_segment(now, &mut self.net, path, (reply.local, reply.remote), &segment, frame)
+    }
+
+    /// That of the socket to which a reply belongs: a connection, or the listener before there is one.
+    fn traffic_class_of(&self, local: SocketAddr, remote: SocketAddr) -> u8 {
+        let connection = match self.find_flow(local, remote) {
+            Some(Flow::Connection(index)) => self.connections.at(index),
+            _ => None,
+        };
+        let listener = || self.listeners.get(self.find_listener(local)?);
+        connection
+            .map(|connection| connection.options.traffic_class)
+            .or_else(|| listener().map(|listener| listener.options.traffic_class))
+            .unwrap_or(0)
     }
 }
 
@@ -102,7 +118,11 @@ struct Segment<'a> {
     pieces: [&'a [u8]; 2],
     gso_size: u16,
     hop_limit: u8,
+    traffic_class: u8,
 }
+
+/// The bits of the traffic class that are ECN's (RFC 3168 section 5).
+const ECN: u8 = 3;
 
 /// Writes a frame; nothing when the neighbour's address must be asked for first, and the segment is parked meanwhile.
 fn write_segment(
@@ -130,7 +150,7 @@ fn write_segment(
         dst: remote.ip(),
         protocol: TCP,
         hop_limit: segment.hop_limit,
-        traffic_class: 0,
+        traffic_class: segment.traffic_class & !ECN,
         id: 0,
         dont_fragment: true,
         payload_len: tcp_len + first.len() + second.len(),

@@ -157,6 +157,14 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         self.state = next;
     }
 
+    /// TCP_QUICKACK. On: what waits is acknowledged at once, and what arrives is not held back for an answer. Off: the
+    /// application is going to answer, and acknowledgements travel with that (Linux's pingpong mode).
+    pub(crate) fn set_quick_ack(&mut self, on: bool) {
+        let ack = &mut self.receiver.ack;
+        ack.interactive = !on;
+        ack.now |= on && ack.scheduled;
+    }
+
     /// CLOSE: the application lets go of the socket.
     pub(crate) fn close(&mut self, cx: &mut Context<'_>) {
         if self.orphaned {

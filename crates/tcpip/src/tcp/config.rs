@@ -129,7 +129,7 @@ impl Default for Config {
             send_buffer: (87_380, 16 << 20),
             receive_buffer: (65_536, 16 << 20),
             moderate_receive_buffer: true,
-            max_out_of_order: 128,
+            max_out_of_order: 1024,
             min_mss: 48,
             ports: 32_768..=60_999,
             unsent_low_water: u32::MAX,

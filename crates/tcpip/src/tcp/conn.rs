@@ -115,15 +115,23 @@ impl Clock {
 
     /// RFC 7323 section 5.3, R1: an old duplicate.
     pub(crate) fn is_old(&self, now: Instant, value: u32) -> bool {
-        (value.wrapping_sub(self.recent) as i32) < 0 && now - self.recent_at < PAWS_EXPIRES
+        before(value, self.recent) && now - self.recent_at < PAWS_EXPIRES
     }
 
-    pub(crate) fn update(&mut self, now: Instant, value: u32) {
-        if (value.wrapping_sub(self.recent) as i32) >= 0 || now - self.recent_at >= PAWS_EXPIRES {
+    /// A segment at the left edge of the window. Answers whether TS.Recent is its timestamp now.
+    pub(crate) fn update(&mut self, now: Instant, value: u32) -> bool {
+        let newer = !before(value, self.recent) || now - self.recent_at >= PAWS_EXPIRES;
+        if newer {
             self.recent = value;
             self.recent_at = now;
         }
+        newer
     }
+}
+
+/// RFC 7323 section 5.2: timestamps are compared as sequence numbers are.
+pub(crate) fn before(a: u32, b: u32) -> bool {
+    (a.wrapping_sub(b) as i32) < 0
 }
 
 /// What an application can set on a socket.
@@ -159,6 +167,8 @@ pub struct SocketOptions {
     pub unsent_low_water: Option<u32>,
     /// SO_MAX_PACING_RATE, bytes a second.
     pub max_pacing_rate: Option<u64>,
+    /// IP_TOS and IPV6_TCLASS (RFC 9293 section 3.9.2, MUST-48). The two bits of ECN are not the application's.
+    pub traffic_class: u8,
     /// The send buffer now (SO_SNDBUF as autotuning has it).
     pub(crate) send_limit: u32,
 }
@@ -187,6 +197,7 @@ impl SocketOptions {
             syn_retries: None,
             unsent_low_water: None,
             max_pacing_rate: None,
+            traffic_class: 0,
             send_limit: config.send_buffer.0,
         }
     }
@@ -320,6 +331,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             (Some(stamps), Some(clock)) => {
                 clock.recent = stamps.value;
                 clock.recent_at = now;
+                self.receiver.whole = (self.receiver.nxt, stamps.value);
             }
             _ => self.clock = None,
         }

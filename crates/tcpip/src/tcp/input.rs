@@ -64,6 +64,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         let reset = header.flags.contains(Flags::RST);
         if let (Some(clock), Some(stamps)) = (&self.clock, header.options.timestamps)
             && clock.is_old(cx.now, stamps.value)
+            && !self.receiver.is_late(stamps.value)
             && !self.is_disordered_ack(cx, segment)
             && !reset
         {
@@ -214,7 +215,10 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         if let (Some(clock), Some(stamps)) = (&mut self.clock, header.options.timestamps)
             && header.seq.at_or_before(self.receiver.wup)
         {
-            clock.update(cx.now, stamps.value); // RFC 7323 section 4.3
+            // RFC 7323 section 4.3
+            if clock.update(cx.now, stamps.value) && self.receiver.ahead.is_empty() {
+                self.receiver.whole = (self.receiver.nxt, stamps.value);
+            }
         }
         if header.ack.at_or_after(self.sender.una) {
             self.take_ack(cx, segment);

@@ -131,6 +131,10 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             outgoing
         } else {
             let name = self.sender.board.last_name()?;
+            if self.is_beyond_window(name) {
+                self.sender.timer = Timer::Retransmit(cx.now + self.sender.rto(cx.config));
+                return None;
+            }
             let outgoing = self.send_again(cx, name, 1);
             self.sender.recovery.tail_probe = Some(TailProbe { end: self.sender.nxt, retransmission: true });
             outgoing
@@ -169,13 +173,18 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             self.paced = true;
             return None;
         }
-        let start = sender.board.get(name)?.start;
-        // The other end took its promise back: only the first segment probes that.
-        if start != sender.una && start.at_or_after(sender.window_end()) {
+        if self.is_beyond_window(name) {
             return None;
         }
         let most = quota.min(self.burst(cx.config));
         Some(self.send_again(cx, name, most))
+    }
+
+    /// The other end took its promise back (RFC 9293 section 3.8.6): only the first segment probes that, as in Linux.
+    fn is_beyond_window(&self, name: u64) -> bool {
+        let sender = &self.sender;
+        let start = sender.board.get(name).map_or(sender.una, |record| record.start);
+        start != sender.una && start.at_or_after(sender.window_end())
     }
 
     /// Segments that may leave in one go.

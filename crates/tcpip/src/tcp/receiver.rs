@@ -25,6 +25,8 @@ pub(crate) struct Receiver {
     pub(crate) limit: u32,
     /// What has arrived beyond `nxt`.
     pub(crate) ahead: RangeSet,
+    /// `nxt` and TS.Recent when there was nothing in `ahead` last.
+    pub(crate) whole: (SeqNumber, u32),
     /// Where the stream ends, once that is known.
     pub(crate) fin: Option<SeqNumber>,
     /// RFC 2018 section 4: the blocks reported last, the most recent one first.
@@ -54,13 +56,16 @@ pub(crate) struct AckPolicy {
     pub(crate) interactive: bool,
     /// The delay; zero before the first data.
     pub(crate) delay: Duration,
-    /// TCP_QUICKACK off and on again are remembered so.
+    /// When data arrived last.
     pub(crate) received_at: Instant,
     /// The size of the other end's segments.
     pub(crate) mss: u16,
     /// A segment smaller than that with PSH.
     pub(crate) pushed: bool,
 }
+
+/// As much as this, with a window (of 2^30 bytes at most) before and behind it, is less than all sequence numbers.
+const UNWRAPPED: u32 = 1 << 30;
 
 /// Linux's TCP_ATO_MIN and TCP_DELACK_MIN. RFC 9293 section 3.8.6.3 allows up to half a second.
 pub(crate) const MIN_DELAY: Duration = Duration::from_millis(40);
@@ -79,6 +84,7 @@ impl Receiver {
             advertised_mss: super::DEFAULT_MSS,
             limit,
             ahead: RangeSet::default(),
+            whole: (SeqNumber::new(0), 0),
             fin: None,
             blocks: SackBlocks::default(),
             duplicate: None,
@@ -107,6 +113,15 @@ impl Receiver {
     /// what the other end sends again for the loss of one is still looked at.
     pub(crate) fn is_acceptable(&self, seq: SeqNumber, end: SeqNumber) -> bool {
         end.at_or_after(self.wup) && seq.at_or_before(self.nxt + self.window())
+    }
+
+    /// Whether a segment with a timestamp from before TS.Recent is late and not old, where RFC 7323 section 5.3 (R1) and
+    /// Linux refuse it. A retransmission that fills a hole raises TS.Recent, and what was sent before it may still be on
+    /// its way: to drop that would make each loss on a path that reorders the cause of the next. What was sent after the
+    /// last moment without a hole has numbers from behind there, and those are unique while little has arrived since.
+    pub(crate) fn is_late(&self, stamp: u32) -> bool {
+        let (nxt, recent) = self.whole;
+        !super::conn::before(stamp, recent) && self.nxt.since(nxt) < UNWRAPPED
     }
 
     /// Stores data that is in the window, in or out of order, and answers how much has become readable.

@@ -65,8 +65,12 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         if self.has_timed_out(cx) {
             return self.give_up(cx);
         }
-        // A receiver that closed its window over data in flight answers probes; RFC 9293 section 3.8.6 wants patience.
-        let shrunk = self.sender.wnd == 0 && cx.now - self.heard_at < cx.config.max_rto;
+        // A receiver that closed its window over data in flight answers probes; RFC 9293 section 3.8.6 wants patience,
+        // except from an application that has set its own limit, or that is gone (Linux's `tcp_rtx_probe0_timed_out`).
+        let shrunk = self.sender.wnd == 0
+            && cx.now - self.heard_at <= cx.config.max_rto * 2
+            && self.options.user_timeout.is_none()
+            && !self.orphaned;
         self.sender.enter_loss(cx.config, cx.now);
         self.sender.pacer.set_rate(0);
         self.sender.update_pacing();

@@ -1,6 +1,6 @@
 //! Data goes in both directions.
 
-use crate::util::{Host, MSS, ack, seg};
+use crate::util::{Host, MSS, ack, seg, syn_options};
 use sockshim_tcpip::stack::Event;
 use sockshim_tcpip::wire::tcp::Flags;
 
@@ -87,6 +87,25 @@ fn later_data_waits_for_earlier_and_is_reported() {
 }
 
 #[test]
+fn ranges_out_of_order_are_as_many_as_the_cap_says_and_the_farthest_give_way() {
+    let (mut host, id) = Host::with(|config| config.tcp.max_out_of_order = 8).accept_with(syn_options());
+    for i in 1..=20 {
+        host.receive(ack(1 + i * 200, 1).data(100));
+    }
+    assert_eq!(host.stack.counters().tcp_ofo_drop, 12, "beyond the eighth nothing is kept");
+    host.receive(ack(101, 1).data(50));
+    // It took the place of the eighth, so what is kept ends there.
+    host.receive(ack(1, 1).data(100));
+    assert_eq!(host.read(id).len(), 150);
+    for i in 0..9 {
+        host.receive(ack(1 + i * 200, 1).data(200));
+    }
+    let data = host.read(id);
+    assert!((151..1801).zip(&data).all(|(seq, &byte)| byte == seq as u8));
+    assert_eq!(data.len(), 1650);
+}
+
+#[test]
 fn the_newest_block_is_reported_first() {
     let (mut host, _) = Host::established();
     for seq in [2001, 6001, 4001] {
@@ -133,6 +152,23 @@ fn an_acknowledgement_is_delayed_by_forty_milliseconds_once_the_start_is_over() 
     host.expect_nothing();
     host.wait_ms(162);
     host.expect_ack(seq + 1000);
+}
+
+#[test]
+fn quick_acknowledgement_sends_what_waits_and_without_it_an_answer_is_waited_for() {
+    let (mut host, id) = Host::established();
+    host.call(|stack, now| stack.set_quick_ack(now, id, false)).unwrap();
+    host.receive(ack(1, 1).data(10));
+    host.expect_nothing();
+    host.call(|stack, now| stack.set_quick_ack(now, id, true)).unwrap();
+    host.expect_ack(11);
+    host.receive(ack(11, 1).data(10));
+    host.expect_ack(21);
+    host.call(|stack, now| stack.set_quick_ack(now, id, false)).unwrap();
+    host.receive(ack(21, 1).data(10));
+    host.send(id, 5);
+    assert_eq!(host.expect_data(1, 5).ack, 31, "it travels with the answer");
+    host.expect_nothing();
 }
 
 #[test]
@@ -222,11 +258,57 @@ fn a_segment_without_ack_is_dropped() {
 }
 
 #[test]
-fn out_of_order_ranges_are_capped() {
-    let (mut host, _) = Host::established();
-    for i in 0..20_000 {
-        host.receive(ack(3 + 2 * i, 1).data(1));
+fn a_window_that_the_other_end_shrinks_is_kept_and_what_is_beyond_it_is_not_given_up() {
+    let (mut host, id) = Host::with_window(5000);
+    host.send(id, 8000);
+    assert_eq!(host.drain().len(), 5);
+    host.receive(ack(1, 1001).window(1000));
+    assert_eq!(host.stack.unacknowledged(id), 7000);
+    host.expect_nothing(); // SHLD-15: nothing new
+    host.receive(ack(1, 2001).window(0));
+    host.expect_nothing();
+    // MUST-34, SHLD-16: what is behind the new edge comes again when its time is over, and probes the window.
+    host.wait_ms(2000);
+    let again = host.drain();
+    assert!(!again.is_empty());
+    assert!(again.iter().all(|segment| segment.seq + segment.data.len() as u32 <= 3001));
+    // SHLD-17: the other end answers without taking anything. That is no reason to end the connection.
+    for _ in 0..60 {
+        host.wait_ms(120_000);
+        host.drain();
+        host.receive(ack(1, 2001).window(0));
     }
+    host.expect_state(id, sockshim_tcpip::tcp::State::Established);
     host.drain();
-    assert!(host.stack.counters().tcp_ofo_drop > 10_000);
+    host.receive(ack(1, 2001).window(6000));
+    host.wait_ms(1000);
+    host.receive(ack(1, 5001).window(6000));
+    host.wait_ms(200);
+    host.drain();
+    host.receive(ack(1, 8001).window(6000));
+    assert_eq!(host.stack.unacknowledged(id), 0);
+}
+
+#[test]
+fn the_other_ends_push_is_not_waited_for() {
+    let (mut host, id) = Host::established();
+    for seq in [1, 11] {
+        host.receive(ack(seq, 1).data(10)); // MAY-17: what is there can be read
+        assert_eq!(host.read(id).len(), 10);
+    }
+}
+
+#[test]
+fn writes_that_wait_are_put_together_and_pushed_once() {
+    let (mut host, id) = Host::established();
+    host.send(id, 10);
+    host.expect_data(1, 10);
+    for _ in 0..30 {
+        host.send(id, 50); // Nagle holds these back
+    }
+    host.receive(ack(1, 11));
+    let sent = host.drain();
+    let shapes: Vec<_> =
+        sent.iter().map(|segment| (segment.data.len(), segment.flags.contains(Flags::PSH))).collect();
+    assert_eq!(shapes, [(1000, true), (500, true)], "SHLD-27, MUST-60 and 61: each ends a write");
 }

@@ -21,6 +21,40 @@ fn a_reset_counts_only_at_the_next_number() {
 }
 
 #[test]
+fn a_reset_may_carry_data() {
+    let (mut host, id) = Host::established();
+    // SHLD-2: ASCII that says why, for people; nobody reads it here.
+    host.receive(seg(Flags::RST, 1, 0).data(20));
+    host.expect_state(id, State::Closed);
+    assert_eq!(host.failure(id), Some(104));
+    assert!(host.read(id).is_empty());
+    host.expect_nothing();
+}
+
+#[test]
+fn a_reset_counts_in_a_closed_window_as_well() {
+    let (mut host, id) = Host::established();
+    let mut seq = 1;
+    let edge = loop {
+        host.receive(ack(seq, 1).data(1000));
+        seq += 1000;
+        let last = host.drain().pop();
+        if let Some(last) = last.filter(|last| last.window == 0) {
+            break last.ack;
+        }
+        host.wait_ms(1);
+    };
+    // MUST-66; data is not taken, but its acknowledgement counts (RFC 9293 section 3.10.7.4).
+    host.send(id, 10);
+    host.expect_data(1, 10);
+    host.receive(ack(edge, 11).data(100));
+    assert_eq!(host.expect_ack(edge).window, 0);
+    assert_eq!(host.stack.unacknowledged(id), 0);
+    host.receive(seg(Flags::RST, edge, 0));
+    host.expect_state(id, State::Closed);
+}
+
+#[test]
 fn a_syn_in_a_connection_is_challenged() {
     let (mut host, id) = Host::established();
     host.receive(seg(Flags::SYN, 77, 0));

@@ -3,6 +3,7 @@
 mod closing;
 mod data;
 mod forged;
+mod interfaces;
 mod listening;
 mod losses;
 mod opening;

@@ -49,6 +49,26 @@ fn an_old_timestamp_is_an_old_duplicate() {
 }
 
 #[test]
+fn what_was_sent_before_the_retransmission_that_fills_a_hole_is_late_and_not_old() {
+    let (mut host, id) = Host::new().accept_with(with_stamps(1000));
+    host.receive(ack(1, 1).data(10).stamps(1000, 0));
+    host.receive(ack(31, 1).data(10).stamps(1003, 0));
+    // 11..21 was lost and is sent again; 21..31 was sent before that, and arrives after it.
+    host.receive(ack(11, 1).data(10).stamps(1050, 0));
+    host.receive(ack(21, 1).data(10).stamps(1002, 0));
+    assert_eq!(host.read(id).len(), 40);
+    assert_eq!(host.stack.counters().paws_estab_rejected, 0);
+    // An old duplicate is one all the same, also beyond a hole.
+    host.receive(ack(51, 1).data(10).stamps(998, 0));
+    assert_eq!(host.stack.counters().paws_estab_rejected, 1);
+    // As soon as something has arrived in order that was sent later, nothing from before it can be new.
+    host.receive(ack(41, 1).data(10).stamps(1060, 0));
+    host.receive(ack(51, 1).data(10).stamps(1055, 0));
+    assert_eq!(host.read(id).len(), 10);
+    assert_eq!(host.stack.counters().paws_estab_rejected, 2);
+}
+
+#[test]
 fn a_reset_needs_no_timestamp_that_is_new() {
     let (mut host, id) = Host::new().accept_with(with_stamps(1000));
     host.receive(seg(Flags::RST, 1, 0).stamps(900, 0));

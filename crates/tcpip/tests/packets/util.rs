@@ -12,10 +12,11 @@ use sockshim_tcpip::stack::{Config, ConnectOptions, Event, ListenerId, SocketId,
 use sockshim_tcpip::tcp::State;
 use sockshim_tcpip::time::Instant;
 use sockshim_tcpip::wire::tcp::{Flags, Header, Options, SackBlocks, Timestamps};
-use sockshim_tcpip::wire::{ip, ipv4};
+use sockshim_tcpip::wire::{icmp4, ip, ipv4};
 
 pub(crate) const US: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 pub(crate) const THEM: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 7));
+const ROUTER: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 9));
 pub(crate) const PORT: u16 = 80;
 pub(crate) const THEIR_PORT: u16 = 40_000;
 /// The other end's first number.
@@ -78,6 +79,8 @@ pub(crate) struct Host {
     pub(crate) window: u16,
     /// By how much our windows are shifted.
     pub(crate) shift: u8,
+    /// The IP header of the last segment.
+    pub(crate) ip: Option<ipv4::Header>,
     out: VecDeque<Seg>,
 }
 
@@ -109,6 +112,7 @@ impl Host {
             events: Vec::new(),
             window: 60_000,
             shift: 0,
+            ip: None,
             out: VecDeque::new(),
         }
     }
@@ -162,15 +166,20 @@ impl Host {
 
     /// The other end sends a segment.
     pub(crate) fn receive(&mut self, segment: Seg) {
-        self.receive_raw(segment, 0);
+        self.receive_raw((self.remote.ip(), US), segment, 0);
+    }
+
+    /// A segment with other addresses arrives.
+    pub(crate) fn receive_between(&mut self, src: IpAddr, dst: IpAddr, segment: Seg) {
+        self.receive_raw((src, dst), segment, 0);
     }
 
     /// Several of its segments, which a link put together.
     pub(crate) fn receive_super(&mut self, segment: Seg, gso_size: u16) {
-        self.receive_raw(segment, gso_size);
+        self.receive_raw((self.remote.ip(), US), segment, gso_size);
     }
 
-    fn receive_raw(&mut self, segment: Seg, gso_size: u16) {
+    fn receive_raw(&mut self, (src, dst): (IpAddr, IpAddr), segment: Seg, gso_size: u16) {
         let header = Header {
             src_port: self.remote.port(),
             dst_port: self.local_port,
@@ -181,8 +190,31 @@ impl Host {
             urgent: 0,
             options: segment.options,
         };
-        let packet = packet(self.remote.ip(), US, &header, &segment.data);
+        let packet = packet(src, dst, &header, &segment.data);
         self.stack.handle_packet(self.now, self.link, &packet, RxMeta { checksum_ok: false, gso_size });
+        self.collect();
+    }
+
+    /// A router sends an ICMP error about a segment of ours with that number.
+    pub(crate) fn receive_icmp(&mut self, code: u8, mtu: u16, seq: u32) {
+        let header = Header {
+            src_port: self.local_port,
+            dst_port: self.remote.port(),
+            seq: self.iss + seq,
+            ack: SeqNumber::new(0),
+            flags: Flags::ACK,
+            window: 0,
+            urgent: 0,
+            options: Options::default(),
+        };
+        let original = packet(US, self.remote.ip(), &header, &[]);
+        let mut error = Vec::new();
+        icmp4::Message::Unreachable { code, mtu, original: &original }.emit(&mut error);
+        let mut frame = vec![0; ipv4::Header::LEN];
+        let (IpAddr::V4(router), IpAddr::V4(us)) = (ROUTER, US) else { unreachable!("both are IPv4") };
+        ipv4::Header::new(router, us, 1).emit(error.len(), &mut frame);
+        frame.extend(error);
+        self.stack.handle_packet(self.now, self.link, &frame, RxMeta::default());
         self.collect();
     }
 
@@ -215,8 +247,9 @@ impl Host {
             if ip.protocol != 6 {
                 continue;
             }
-            let sum =
-                checksum::pseudo(US, self.remote.ip(), 6, payload.len() as u32) + checksum::sum(payload);
+            let (src, dst) = (ip.source.into(), ip.destination.into());
+            let sum = checksum::pseudo(src, dst, 6, payload.len() as u32) + checksum::sum(payload);
+            self.ip = Some(ip);
             assert!(sum.is_intact(), "the checksum is right");
             let (header, offset) = sockshim_tcpip::wire::tcp::parse(payload).expect("a TCP segment");
             if header.flags.contains(Flags::SYN) {

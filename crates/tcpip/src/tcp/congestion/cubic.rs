@@ -46,9 +46,8 @@ struct Epoch {
     /// When the function reaches its plateau, and how high that is.
     k: u64,
     plateau: u64,
-    /// Reno's window by now, and where it may go over to Reno's own slope.
+    /// Reno's window by now.
     w_est: u64,
-    prior: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -181,13 +180,10 @@ impl Cubic {
         let cwnd = u64::from(window.cwnd) * ONE;
         let delivered = u64::from(delivered) * ONE;
         let w_max = u64::from(self.w_max) * ONE;
-        let prior = u64::from(window.prior()) * ONE;
-        let epoch = self.epoch.get_or_insert_with(|| Epoch::new(now, cwnd, w_max, prior));
+        let epoch = self.epoch.get_or_insert_with(|| Epoch::new(now, cwnd, w_max));
 
-        epoch.w_est += match epoch.w_est < epoch.prior {
-            true => delivered * ALPHA.0 / ALPHA.1 * ONE / cwnd,
-            false => delivered * ONE / cwnd,
-        };
+        // RFC 9438 section 4.3 goes over to one segment a round trip at the window before the reduction; Linux does not.
+        epoch.w_est += delivered * ALPHA.0 / ALPHA.1 * ONE / cwnd;
         let t = millis(now.saturating_duration_since(epoch.start));
         let mut growth = if epoch.at(t) < epoch.w_est {
             // RFC 9438 section 4.3: where Reno would be faster, be Reno.
@@ -206,10 +202,10 @@ impl Cubic {
 }
 
 impl Epoch {
-    fn new(start: Instant, cwnd: u64, w_max: u64, prior: u64) -> Self {
+    fn new(start: Instant, cwnd: u64, w_max: u64) -> Self {
         // RFC 9438 equation 2: K = cbrt((W_max - cwnd) / C) seconds, with C = 0.4.
         let k = cube_root(w_max.saturating_sub(cwnd) / ONE * 2_500_000_000);
-        Self { start, k, plateau: w_max.max(cwnd), w_est: cwnd, prior }
+        Self { start, k, plateau: w_max.max(cwnd), w_est: cwnd }
     }
 
     /// RFC 9438 equation 1: the window `t` milliseconds after the start.

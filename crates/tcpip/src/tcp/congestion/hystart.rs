@@ -32,6 +32,8 @@ pub(super) struct HyStart {
 struct Conservative {
     baseline: Duration,
     rounds: u32,
+    /// The delay grew once more.
+    sure: bool,
     /// Delivered segments that have not yet counted towards growth.
     pending: u32,
 }
@@ -58,15 +60,17 @@ impl HyStart {
             return;
         }
         let Some(current) = self.current_round_min else { return };
-        if let Some(css) = &self.css {
+        let threshold = |rtt: Duration| (rtt / MIN_RTT_DIVISOR).clamp(MIN_RTT_THRESH, MAX_RTT_THRESH);
+        if let Some(css) = &mut self.css {
             if current < css.baseline {
                 self.css = None; // it was jitter: slow start goes on
+            } else {
+                css.sure |= current >= css.baseline + threshold(css.baseline);
             }
-        } else if let Some(last) = self.last_round_min {
-            let threshold = (last / MIN_RTT_DIVISOR).clamp(MIN_RTT_THRESH, MAX_RTT_THRESH);
-            if current >= last + threshold {
-                self.css = Some(Conservative { baseline: current, rounds: 0, pending: 0 });
-            }
+        } else if let Some(last) = self.last_round_min
+            && current >= last + threshold(last)
+        {
+            self.css = Some(Conservative { baseline: current, rounds: 0, sure: false, pending: 0 });
         }
     }
 
@@ -82,6 +86,11 @@ impl HyStart {
                     return Growth::Leave;
                 }
             }
+        }
+        // Delay that grows with the window is a queue, not jitter. Five rounds would double what is in it, and each of them
+        // is longer than the last; Linux's HyStart does not even wait for this second rise.
+        if self.css.as_ref().is_some_and(|css| css.sure) {
+            return Growth::Leave;
         }
         match &mut self.css {
             None => Growth::By(ack.delivered),
