@@ -427,7 +427,10 @@ fn wait_for_room(pipe: &Pipe, seen_head: u64, nonblocking: bool) -> bool {
     let outgoing = pipe.outgoing();
     let patience = if nonblocking { PATIENCE_NONBLOCK } else { PATIENCE };
     let until_empty = grow::is_due(pipe);
-    let is_over = || outgoing.has_moved_on(seen_head) && !(until_empty && outgoing.has_bytes());
+    let is_over = || {
+        // When the memory for more is not there, the ring does as it is.
+        outgoing.has_moved_on(seen_head) && (!until_empty || grow::by_use(pipe) || !outgoing.has_bytes())
+    };
     let mut since = kernel::ticks();
     let mut kernel_read = outgoing.reader.kernel_read.load(Ordering::Relaxed);
     loop {
