@@ -6,7 +6,7 @@
 #![expect(clippy::disallowed_types, reason = "here std's sockets are the kernel's: nothing is interposed")]
 #![allow(clippy::missing_panics_doc, reason = "a panic is what is looked for")]
 
-use crate::pipe::segment::{self, Identity};
+use crate::pipe::segment::{self, Identity, Segment};
 use crate::pipe::{Pipe, attach, end, events, heritage, pin, read, write};
 use crate::registry::arena::{self, Arena, FLAG_CONNECTED, FLAG_NONBLOCK, STATE_PIPE};
 use crate::registry::{Socket, config, fork, janitor, table};
@@ -14,7 +14,7 @@ use crate::sys::{diag, kernel};
 use core::ffi::CStr;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use libc::iovec;
-use sockshim_ring::layout::{HEADER_SIZE, SEGMENT_SIZE};
+use sockshim_ring::layout::{FRONT_SIZE, HEADER_SIZE, SEGMENT_SIZE};
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -84,14 +84,14 @@ pub fn segment_join(bytes: &[u8]) {
     let file = file(&header, size);
     if let Ok(joined) = segment::join(file.as_raw_fd(), &identity) {
         assert!(joined.joined && size == SEGMENT_SIZE);
-        segment::recycle(joined.base);
+        joined.segment.recycle();
     }
 }
 
 /// Any words in a segment's header, changed between calls on both lanes.
 pub fn pipe_calls(bytes: &[u8]) {
-    let base = kernel::map_anonymous(SEGMENT_SIZE, core::ptr::null_mut(), true).expect("address space");
-    talk_over(base, bytes, true);
+    let front = kernel::map_anonymous(SEGMENT_SIZE, core::ptr::null_mut(), true).expect("address space");
+    talk_over(Segment { front, rings: front.wrapping_add(FRONT_SIZE) }, bytes, true);
 }
 
 /// What a predecessor may have left.
@@ -99,14 +99,14 @@ pub fn inheritance(bytes: &[u8]) {
     let header = &bytes[..bytes.len().min(HEADER_SIZE)];
     let size = if bytes.first().is_none_or(|first| first & 1 == 0) { SEGMENT_SIZE } else { bytes.len() };
     let file = file(header, size.max(header.len()));
-    if let Some(base) = heritage::open(file.as_raw_fd()) {
+    if let Some(segment) = heritage::open(file.as_raw_fd()) {
         assert_eq!(size.max(header.len()), SEGMENT_SIZE);
-        talk_over(base, bytes, false);
+        talk_over(segment, bytes, false);
     }
 }
 
-/// Calls of a socket whose segment is at `base`, and changes to its header page, as the input says.
-fn talk_over(base: *mut u8, bytes: &[u8], begins_well: bool) {
+/// Calls of a socket that has `segment`, and changes to its header page, as the input says.
+fn talk_over(segment: Segment, bytes: &[u8], begins_well: bool) {
     arena();
     let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
     let mut other = TcpStream::connect(listener.local_addr().expect("its address")).expect("connect");
@@ -118,7 +118,7 @@ fn talk_over(base: *mut u8, bytes: &[u8], begins_well: bool) {
     table::set_socket(fd, socket);
     own.set_nonblocking(true).expect("non-blocking");
     // SAFETY: the mapping is a whole segment, shared memory that only atomics use.
-    let words = unsafe { core::slice::from_raw_parts(base.cast::<AtomicU32>(), HEADER_SIZE / 4) };
+    let words = unsafe { core::slice::from_raw_parts(segment.front.cast::<AtomicU32>(), HEADER_SIZE / 4) };
     if begins_well {
         let identity = Identity { namespace: 1, own: 2, peer: 3 };
         for (word, bytes) in words.iter().zip(segment::header_of(&identity).chunks_exact(4)) {
@@ -128,7 +128,7 @@ fn talk_over(base: *mut u8, bytes: &[u8], begins_well: bool) {
     let local = socket.local();
     local.end.store(0, Ordering::Relaxed);
     local.seen_head.store(0, Ordering::Relaxed);
-    local.segment.store(base, Ordering::Release);
+    local.have(segment);
     entry.state.store(STATE_PIPE, Ordering::Release);
     let pipe = Pipe::of(socket, entry).expect("it has a segment");
     if begins_well {
@@ -279,7 +279,7 @@ mod tests {
             let mut header = segment::header_of(&identity);
             let whole = file(&header, SEGMENT_SIZE);
             let joined = segment::join(whole.as_raw_fd(), &identity);
-            let joined = joined.ok().filter(|joined| joined.joined).map(|joined| segment::recycle(joined.base));
+            let joined = joined.ok().filter(|joined| joined.joined).map(|joined| joined.segment.recycle());
             prop_assert!(joined.is_some());
             header[at] ^= change;
             prop_assert!(segment::join(file(&header, SEGMENT_SIZE).as_raw_fd(), &identity).is_err());

@@ -9,6 +9,7 @@ pub(crate) mod buffers;
 pub(crate) mod bulk;
 pub(crate) mod end;
 pub(crate) mod events;
+pub(crate) mod grow;
 pub(crate) mod heritage;
 pub(crate) mod io;
 pub(crate) mod options;
@@ -26,7 +27,8 @@ use crate::registry::table::{self, Descriptor};
 use crate::sys::thread;
 use core::ffi::c_int;
 use core::sync::atomic::{AtomicU32, Ordering};
-use sockshim_ring::layout::{self, Direction, Header};
+use segment::Segment;
+use sockshim_ring::layout::{self, Direction, FRONT_SIZE, Header, SMALL_CAPACITY};
 
 /// Says in a direction's word on which processor this end runs. The word is mostly right already, and the other
 /// end reads its line: so it is looked at first.
@@ -68,7 +70,7 @@ impl Pipe {
     }
 
     pub(crate) fn header(&self) -> &Header {
-        // SAFETY: `base` is a mapping of SEGMENT_SIZE bytes, page-aligned, and holds only atomics here.
+        // SAFETY: `base` is a mapping of FRONT_SIZE bytes, page-aligned, and holds only atomics here.
         unsafe { &*self.base.cast::<Header>() }
     }
 
@@ -89,18 +91,33 @@ impl Pipe {
         self.direction(self.end)
     }
 
-    /// First byte of the ring that this end reads: MAX_CAPACITY bytes.
+    /// First byte of the ring that this end reads, at the time when it has `capacity` bytes.
     #[inline]
-    fn incoming_ring(&self) -> *mut u8 {
-        // SAFETY: within the mapping.
-        unsafe { self.base.add(layout::ring_offset(1 - self.end)) }
+    fn incoming_ring(&self, capacity: u32) -> *mut u8 {
+        self.ring(1 - self.end, capacity)
     }
 
-    /// First byte of the ring that this end writes: MAX_CAPACITY bytes.
+    /// First byte of the ring that this end writes, at the time when it has `capacity` bytes.
     #[inline]
-    fn outgoing_ring(&self) -> *mut u8 {
-        // SAFETY: within the mapping.
-        unsafe { self.base.add(layout::ring_offset(self.end)) }
+    fn outgoing_ring(&self, capacity: u32) -> *mut u8 {
+        self.ring(self.end, capacity)
+    }
+
+    /// `capacity` bytes, if that is a checked capacity; by the capacity alone, so that who looked at it before a signal
+    /// handler went on stays inside the ring that he saw.
+    #[inline]
+    fn ring(&self, direction: usize, capacity: u32) -> *mut u8 {
+        if capacity <= SMALL_CAPACITY {
+            self.base.wrapping_add(layout::small_ring_offset(direction))
+        } else {
+            let rings = self.local.rings.load(Ordering::Relaxed);
+            rings.wrapping_add(layout::ring_offset(direction) - FRONT_SIZE)
+        }
+    }
+
+    /// Lets go of the segment.
+    fn recycle(&self) {
+        Segment { front: self.base, rings: self.local.rings.load(Ordering::Relaxed) }.recycle();
     }
 
     /// State of the other end, `END_*`.

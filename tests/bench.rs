@@ -44,6 +44,16 @@ fn every_group_has_answers() {
     }
 }
 
+/// Pages and page tables repeat, so this figure is a promise.
+#[test]
+fn an_idle_connection_takes_at_most_16_kb() {
+    let rows = answers(&["memory"]);
+    let sockshim = &entrants(&rows[0])[1];
+    assert_eq!(sockshim["on_pipe"], true);
+    let more = sockshim["over_libc"]["median"].as_f64().unwrap();
+    assert!(more > 0.0 && more <= 16.0 * 1024.0, "{sockshim}");
+}
+
 #[test]
 fn the_table_has_a_line_per_row() {
     let output = bench(&["--quick", "asleep"]).output().unwrap();

@@ -103,7 +103,7 @@ fn begin(fd: c_int, socket: Socket, entry: &'static Entry) {
             local.stalls.store(0, Ordering::Relaxed);
             local.watched_tail.store(0, Ordering::Relaxed);
             local.watched_since.store(kernel::ticks(), Ordering::Relaxed);
-            local.segment.store(met.base, Ordering::SeqCst);
+            local.have(met.segment);
             // A child that another thread forked meanwhile has no mapping. It is marked as a holder before it is
             // made: either it is seen here, or it has got what was just stored.
             fence(Ordering::SeqCst);
@@ -190,7 +190,7 @@ pub(crate) fn abandon(pipe: &Pipe, reason: Reason) {
     withdraw(pipe);
     pipe.set_own_end(sockshim_ring::layout::END_LEFT);
     pipe.local.segment.store(core::ptr::null_mut(), Ordering::Release);
-    segment::recycle(pipe.base);
+    pipe.recycle();
     Socket::stay_host(pipe.entry, reason);
 }
 

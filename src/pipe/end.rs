@@ -5,7 +5,7 @@
 //! alike. So the surviving end decides between end and reset by whether the dead end had unread ring bytes.
 
 use super::read::{self, Look};
-use super::{Pipe, attach, events, segment, write};
+use super::{Pipe, attach, events, write};
 use crate::error::Errno;
 use crate::registry::arena::{
     FLAG_LINGER_RESET, FLAG_RESET_TOLD, FLAG_SENT_IN_VAIN, FLAG_SHUT_WRITE, STATE_WAITING,
@@ -196,7 +196,7 @@ pub(crate) fn leave(fd: c_int, socket: Socket, last: bool) {
                 say_goodbye(fd, &pipe);
             }
             pipe.local.segment.store(core::ptr::null_mut(), Ordering::Release);
-            segment::recycle(pipe.base);
+            pipe.recycle();
         }
     }
     release(&pipe, reading, writing);

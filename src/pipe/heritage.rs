@@ -2,7 +2,8 @@
 //! (SCM_RIGHTS). They lie in a file named by the socket's cookie, in the layout of a segment, so the successor
 //! reads them by the very rules of a pipe: first the ring, then the kernel lane.
 
-use super::{Pipe, pin, read, segment};
+use super::segment::Segment;
+use super::{Pipe, pin, read};
 use crate::registry::arena::STATE_PINNED;
 use crate::registry::lock::Taken;
 use crate::registry::{Socket, reason::Reason, start};
@@ -12,8 +13,8 @@ use core::fmt::Write;
 use core::sync::atomic::{AtomicBool, Ordering};
 use sockshim_ring::lane::is_ring;
 use sockshim_ring::layout::{
-    Direction, END_JOINED, END_LEFT, HEADER_SIZE, Header, MAGIC, MAX_CAPACITY, SEGMENT_SIZE, VERSION,
-    direction_offset, ring_offset,
+    Direction, END_JOINED, END_LEFT, FRONT_SIZE, HEADER_SIZE, Header, MAGIC, MAX_CAPACITY, SEGMENT_SIZE,
+    SMALL_CAPACITY, VERSION, direction_offset, ring_offset, small_ring_offset,
 };
 
 /// Whether this process has put bytes down for a program that is about to start.
@@ -85,14 +86,14 @@ fn fill(fd: c_int, file: c_int, pipe: &Pipe) -> bool {
         return false;
     }
     let capacity = length.next_power_of_two().max(4096);
-    let ring = ring_offset(READ);
+    let ring = if capacity <= SMALL_CAPACITY as usize { small_ring_offset(READ) } else { ring_offset(READ) };
     if kernel::truncate(file, SEGMENT_SIZE).is_err()
         || kernel::allocate(file, 0, HEADER_SIZE).is_err()
         || kernel::allocate(file, ring, capacity).is_err()
     {
         return false;
     }
-    let Ok(base) = kernel::map_shared(file, SEGMENT_SIZE, core::ptr::null_mut()) else { return false };
+    let Ok(base) = kernel::map_shared(file, SEGMENT_SIZE) else { return false };
     // The kernel checks this pointer; `length` bytes of the ring exist.
     let peek = libc::MSG_PEEK | libc::MSG_DONTWAIT;
     let peeked = before == 0 || kernel::recv(fd, base.wrapping_add(ring), before, peek) == Ok(before);
@@ -101,7 +102,7 @@ fn fill(fd: c_int, file: c_int, pipe: &Pipe) -> bool {
         let [first, second] = span.pieces(0, span.length);
         // SAFETY: the file's mapping has `length` bytes there, and `pieces` stays within the pipe's ring.
         unsafe {
-            let (to, from) = (base.add(ring + before), pipe.incoming_ring());
+            let (to, from) = (base.add(ring + before), pipe.incoming_ring(span.capacity));
             core::ptr::copy_nonoverlapping(from.add(first.0), to, first.1);
             core::ptr::copy_nonoverlapping(from.add(second.0), to.add(first.1), second.1);
         }
@@ -173,30 +174,30 @@ pub(super) fn withdraw(fd: c_int, pipe: &Pipe) -> bool {
         return false;
     }
     pipe.local.segment.store(core::ptr::null_mut(), Ordering::Release);
-    segment::recycle(pipe.base);
+    pipe.recycle();
     take_up_from(if untouched { &path } else { &kept }, pipe.socket);
     kernel::unlink(kept.as_c_str());
     true
 }
 
 /// Maps what was left, if it is what it should be.
-pub(crate) fn open(file: c_int) -> Option<*mut u8> {
+pub(crate) fn open(file: c_int) -> Option<Segment> {
     let facts = kernel::file_facts(file);
     let ours = matches!(facts, Ok((mode, owner, SEGMENT_SIZE))
         if mode & libc::S_IFMT == libc::S_IFREG && owner == kernel::geteuid());
     let backed = ours
-        && kernel::allocate(file, 0, HEADER_SIZE).is_ok()
+        && kernel::allocate(file, 0, FRONT_SIZE).is_ok()
         && kernel::allocate(file, ring_offset(READ), MAX_CAPACITY as usize).is_ok();
     if !backed {
         return None;
     }
-    let base = kernel::map_shared(file, SEGMENT_SIZE, core::ptr::null_mut()).ok()?;
-    // SAFETY: a mapping of that size whose pages exist.
-    if unsafe { &*base.cast::<Header>() }.magic.load(Ordering::Acquire) != MAGIC {
-        segment::recycle(base);
+    let segment = Segment::map(file).ok()?;
+    // SAFETY: a mapping of a front whose pages exist.
+    if unsafe { &*segment.front.cast::<Header>() }.magic.load(Ordering::Acquire) != MAGIC {
+        segment.recycle();
         return None;
     }
-    Some(base)
+    Some(segment)
 }
 
 /// A descriptor that was handed to this process: takes up what was left for it.
@@ -211,11 +212,11 @@ fn take_up_from(path: &Path, socket: Socket) {
     let opened = open(file);
     kernel::close(file);
     kernel::unlink(path.as_c_str());
-    let (Some(base), Some(entry)) = (opened, socket.entry()) else { return };
+    let (Some(segment), Some(entry)) = (opened, socket.entry()) else { return };
     let local = socket.local();
     local.end.store(0, Ordering::Relaxed);
     local.seen_capacity.store(0, Ordering::Relaxed);
-    local.segment.store(base, Ordering::Release);
+    local.have(segment);
     entry.reason.store(Reason::Inherited as u32, Ordering::Relaxed);
     let _ = entry.readers.make_ready(socket.generation);
     entry.state.store(STATE_PINNED, Ordering::Release);

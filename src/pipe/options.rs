@@ -3,7 +3,7 @@
 //! A bell must leave at once: with Nagle's algorithm or a cork it would be 40 to 200 ms late. So the kernel
 //! socket runs with TCP_NODELAY on and TCP_CORK off; what the program set is kept here and told to it.
 
-use super::{Pipe, read, write};
+use super::{Pipe, grow, read};
 use crate::error::Errno;
 use crate::registry::arena::{
     Entry, FLAG_CONNECTED, FLAG_KERNEL_OPTION, FLAG_LINGER_RESET, FLAG_LOW_WATER, FLAG_OPTIONS_KEPT,
@@ -165,7 +165,7 @@ pub(crate) fn before(fd: c_int, socket: Socket, level: c_int, name: c_int, value
 pub(crate) fn resized(fd: c_int, socket: Socket) {
     let Some(entry) = socket.entry() else { return };
     if let Some(pipe) = super::io::writing_pipe(socket, entry) {
-        write::fit(fd, &pipe);
+        grow::fit(fd, &pipe);
     }
     if let Some(pipe) = super::io::reading_pipe(socket, entry) {
         read::fit(fd, &pipe);

@@ -62,7 +62,7 @@ unsafe fn write_locked(fd: c_int, pipe: &Pipe, from: *const u8, length: usize) -
         return None;
     }
     let [first, second] = span.pieces(0, length);
-    let ring = pipe.outgoing_ring();
+    let ring = pipe.outgoing_ring(span.capacity);
     // SAFETY: `pieces` stays within the capacity, which the ring has; the buffer is the program's.
     unsafe {
         core::ptr::copy_nonoverlapping(from, ring.add(first.0), first.1);
@@ -118,7 +118,7 @@ unsafe fn read_locked(pipe: &Pipe, to: *mut u8, length: usize) -> Option<usize> 
         return None;
     }
     let [first, second] = span.pieces(0, count);
-    let ring = pipe.incoming_ring();
+    let ring = pipe.incoming_ring(span.capacity);
     // SAFETY: `pieces` stays within the capacity, which the ring has; the buffer is the program's.
     unsafe {
         core::ptr::copy_nonoverlapping(ring.add(first.0), to, first.1);

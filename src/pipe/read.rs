@@ -261,7 +261,9 @@ unsafe fn take_locked(
                         return Look::Failed(Errno(libc::EFAULT));
                     }
                     // SAFETY: the ring is as long as any checked capacity; the caller's promise.
-                    unsafe { buffers::scatter(pipe.incoming_ring(), span, buffers, skip, count) };
+                    unsafe {
+                        buffers::scatter(pipe.incoming_ring(span.capacity), span, buffers, skip, count)
+                    };
                 }
                 if peek {
                     return Look::Bytes(
@@ -399,7 +401,7 @@ fn peek_ring(pipe: &Pipe, buffers: &[iovec], skip: usize, wanted: usize, drop: b
         Ok(span) if wanted > 0 && !drop => {
             let count = buffers::good(buffers, skip, span.length.min(wanted), true);
             // SAFETY: the ring is as long as any checked capacity; the buffers are the program's.
-            unsafe { buffers::scatter(pipe.incoming_ring(), span, buffers, skip, count) };
+            unsafe { buffers::scatter(pipe.incoming_ring(span.capacity), span, buffers, skip, count) };
             count
         }
         _ => 0,

@@ -5,7 +5,9 @@ use crate::registry::{reason::Reason, start};
 use crate::sys::{folder::Path, kernel};
 use core::fmt::Write;
 use core::sync::atomic::{AtomicPtr, Ordering};
-use sockshim_ring::layout::{END_ABSENT, END_JOINED, HEADER_SIZE, Header, MAGIC, SEGMENT_SIZE, VERSION};
+use sockshim_ring::layout::{
+    END_ABSENT, END_JOINED, FRONT_SIZE, HEADER_SIZE, Header, MAGIC, RINGS_SIZE, SEGMENT_SIZE, VERSION,
+};
 
 /// The identity of a connection: nothing that could be stale, reused or rewritten on the way.
 #[derive(Clone, Copy, Debug)]
@@ -27,9 +29,16 @@ impl Identity {
     }
 }
 
-/// A mapped segment.
+/// A mapped segment: its front, and the large rings.
+#[derive(Clone, Copy)]
 pub(crate) struct Segment {
-    pub(crate) base: *mut u8,
+    pub(crate) front: *mut u8,
+    pub(crate) rings: *mut u8,
+}
+
+/// A segment that this end has.
+pub(crate) struct Met {
+    pub(crate) segment: Segment,
     /// Whether the other end has it too.
     pub(crate) joined: bool,
 }
@@ -43,7 +52,7 @@ pub(crate) enum Unmet {
 }
 
 /// Makes the segment of a connection, or joins it.
-pub(crate) fn meet(identity: &Identity) -> Result<Segment, Unmet> {
+pub(crate) fn meet(identity: &Identity) -> Result<Met, Unmet> {
     let path = identity.path().ok_or(Unmet::Never(Reason::NoFolder))?;
     let flags = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
     match kernel::open(path.as_c_str(), flags, 0o600) {
@@ -86,12 +95,12 @@ pub(crate) fn withdraw(identity: &Identity) {
     }
 }
 
-fn make(fd: i32, identity: &Identity) -> Result<Segment, Errno> {
+fn make(fd: i32, identity: &Identity) -> Result<Met, Errno> {
     kernel::truncate(fd, SEGMENT_SIZE)?;
     kernel::allocate(fd, 0, HEADER_SIZE)?;
-    let base = kernel::map_shared(fd, SEGMENT_SIZE, range())?;
+    let segment = Segment::map(fd)?;
     // SAFETY: a fresh mapping, whose first page exists.
-    let header = unsafe { &*base.cast::<Header>() };
+    let header = unsafe { &*segment.front.cast::<Header>() };
     header.version.store(VERSION, Ordering::Relaxed);
     header.size.store(SEGMENT_SIZE as u32, Ordering::Relaxed);
     header.cookies[identity.end()].store(identity.own, Ordering::Relaxed);
@@ -100,10 +109,10 @@ fn make(fd: i32, identity: &Identity) -> Result<Segment, Errno> {
     header.ends[identity.end()].store(END_JOINED, Ordering::Relaxed);
     // pairs with: join
     header.magic.store(MAGIC, Ordering::Release);
-    Ok(Segment { base, joined: false })
+    Ok(Met { segment, joined: false })
 }
 
-pub(crate) fn join(fd: i32, identity: &Identity) -> Result<Segment, Unmet> {
+pub(crate) fn join(fd: i32, identity: &Identity) -> Result<Met, Unmet> {
     let bad = || Unmet::Never(Reason::BadSegment);
     let (mode, owner, size) = kernel::file_facts(fd).map_err(|_| bad())?;
     if mode & libc::S_IFMT != libc::S_IFREG || owner != kernel::geteuid() {
@@ -119,9 +128,9 @@ pub(crate) fn join(fd: i32, identity: &Identity) -> Result<Segment, Unmet> {
     if kernel::allocate(fd, 0, HEADER_SIZE).is_err() {
         return Err(Unmet::Never(Reason::NoMemory));
     }
-    let base = kernel::map_shared(fd, SEGMENT_SIZE, range()).map_err(|_| Unmet::Never(Reason::NoMemory))?;
+    let segment = Segment::map(fd).map_err(|_| Unmet::Never(Reason::NoMemory))?;
     // SAFETY: a mapping of that size whose first page exists.
-    let header = unsafe { &*base.cast::<Header>() };
+    let header = unsafe { &*segment.front.cast::<Header>() };
     let end = identity.end();
     // pairs with: make
     let magic = header.magic.load(Ordering::Acquire);
@@ -136,9 +145,9 @@ pub(crate) fn join(fd: i32, identity: &Identity) -> Result<Segment, Unmet> {
             .compare_exchange(END_ABSENT, END_JOINED, Ordering::AcqRel, Ordering::Relaxed)
             .is_ok();
     if right {
-        return Ok(Segment { base, joined: true });
+        return Ok(Met { segment, joined: true });
     }
-    recycle(base);
+    segment.recycle();
     Err(if magic == 0 { Unmet::NotReady } else { bad() })
 }
 
@@ -152,30 +161,79 @@ pub(crate) fn header_of(identity: &Identity) -> Vec<u8> {
     [&MAGIC.to_ne_bytes(), &words[..], &cookies, &ends.map(u32::to_ne_bytes).concat()].concat()
 }
 
-/// Address ranges of segments that are gone, for the next ones.
-static RANGES: [AtomicPtr<u8>; 128] = [const { AtomicPtr::new(core::ptr::null_mut()) }; 128];
+impl Segment {
+    /// Maps a file of [`SEGMENT_SIZE`] bytes.
+    pub(crate) fn map(fd: i32) -> Result<Self, Errno> {
+        let place = FRONTS.take().unwrap_or_else(new_front);
+        let front = kernel::map_shared_part(fd, 0, FRONT_SIZE, place)?;
+        let place = RINGS.take().unwrap_or(core::ptr::null_mut());
+        match kernel::map_shared_part(fd, FRONT_SIZE, RINGS_SIZE, place) {
+            Ok(rings) => Ok(Self { front, rings }),
+            Err(error) => {
+                FRONTS.recycle(front);
+                Err(error)
+            }
+        }
+    }
 
-/// A range to map over, or null for a new one.
-fn range() -> *mut u8 {
-    RANGES
-        .iter()
-        .filter(|place| !place.load(Ordering::Relaxed).is_null())
-        .map(|place| place.swap(core::ptr::null_mut(), Ordering::AcqRel))
-        .find(|range| !range.is_null())
-        .unwrap_or(core::ptr::null_mut())
+    /// Lets go of a segment. Its addresses stay readable (as empty memory) and are used for the next segment: a
+    /// thread that looked at a ring without a lock while another one closed the socket must not fault.
+    pub(crate) fn recycle(self) {
+        FRONTS.recycle(self.front);
+        RINGS.recycle(self.rings);
+    }
 }
 
-/// Lets go of a segment. Its addresses stay readable (as empty memory) and are used for the next segment: a
-/// thread that looked at a ring without a lock while another one closed the socket must not fault.
-pub(crate) fn recycle(base: *mut u8) {
-    if kernel::map_anonymous(SEGMENT_SIZE, base, false).is_err() {
-        return;
+/// Address ranges of segments that are gone, for the next ones.
+struct Ranges {
+    size: usize,
+    places: [AtomicPtr<u8>; 128],
+}
+
+static FRONTS: Ranges = Ranges::new(FRONT_SIZE);
+static RINGS: Ranges = Ranges::new(RINGS_SIZE);
+
+impl Ranges {
+    const fn new(size: usize) -> Self {
+        Self { size, places: [const { AtomicPtr::new(core::ptr::null_mut()) }; 128] }
     }
-    let null = core::ptr::null_mut();
-    let kept = RANGES
-        .iter()
-        .any(|place| place.compare_exchange(null, base, Ordering::AcqRel, Ordering::Relaxed).is_ok());
-    if !kept {
-        kernel::unmap(base, SEGMENT_SIZE);
+
+    /// A range to map over.
+    fn take(&self) -> Option<*mut u8> {
+        self.places
+            .iter()
+            .filter(|place| !place.load(Ordering::Relaxed).is_null())
+            .map(|place| place.swap(core::ptr::null_mut(), Ordering::AcqRel))
+            .find(|range| !range.is_null())
     }
+
+    fn recycle(&self, range: *mut u8) {
+        if kernel::map_anonymous(self.size, range, false).is_ok() {
+            self.keep(range);
+        }
+    }
+
+    /// Keeps a range of empty memory, if there is a place for it.
+    fn keep(&self, range: *mut u8) {
+        let null = core::ptr::null_mut();
+        let kept = self
+            .places
+            .iter()
+            .any(|place| place.compare_exchange(null, range, Ordering::AcqRel, Ordering::Relaxed).is_ok());
+        if !kept {
+            kernel::unmap(range, self.size);
+        }
+    }
+}
+
+/// Fronts whose address ranges are taken at once, so that they share page tables.
+const TOGETHER: usize = 64;
+
+/// A range for one more front, or null.
+fn new_front() -> *mut u8 {
+    let Ok(first) = kernel::map_anonymous(TOGETHER * FRONT_SIZE, core::ptr::null_mut(), false) else {
+        return core::ptr::null_mut();
+    };
+    (1..TOGETHER).for_each(|number| FRONTS.keep(first.wrapping_add(number * FRONT_SIZE)));
+    first
 }

@@ -4,11 +4,11 @@
 //! blocking, EAGAIN, EPOLLOUT, time-outs and 4 MB of buffering are the kernel's.
 
 use super::buffers::{self, Rest};
-use super::{Pipe, bulk, note_cpu, options, read};
+use super::{Pipe, bulk, grow, note_cpu, options, read};
 use crate::error::{Errno, answer};
 use crate::registry::arena::{self, FLAG_NO_SPACE, FLAG_NONBLOCK, FLAG_SENT_IN_VAIN, FLAG_SHUT_WRITE};
 use crate::registry::lock::Taken;
-use crate::registry::{Socket, config, reason::Reason, trace};
+use crate::registry::{Socket, reason::Reason, trace};
 use crate::sys::restartable::Call;
 use crate::sys::{kernel, real, thread};
 use core::ffi::c_int;
@@ -20,8 +20,6 @@ use sockshim_ring::ring::NotPublished;
 
 /// Bytes between two publications of one long write: the reader starts while the writer copies.
 const PUBLISH_EVERY: usize = 16 * 1024;
-/// Capacity of a new ring; it grows by use.
-const FIRST_CAPACITY: u32 = 32 * 1024;
 /// Kernel bytes that the reader may still have before it when the ring opens again.
 const OPEN_BACKLOG: u64 = 256 * 1024;
 /// Writes, with nothing read in between, after which the clock is looked at: the look costs as much as half of a
@@ -33,8 +31,6 @@ const SUSPICION: u64 = 2_500_000;
 const PATIENCE: u64 = 500_000;
 const PATIENCE_NONBLOCK: u64 = 50_000;
 
-/// Times that a ring is full before it is made larger.
-const STALLS: u32 = 8;
 /// Looks for room between two times of giving way; none at all with the reader on the same processor.
 const LOOKS_FOR_ROOM: u32 = 16;
 
@@ -203,12 +199,12 @@ unsafe fn push(fd: c_int, pipe: &Pipe, buffers: &[iovec], total: usize, nonblock
             return Pushed::Spilled(done);
         };
         local.seen_head.store(seen, Ordering::Relaxed);
-        if total - done > span.capacity as usize && grow(pipe) {
+        if total - done > span.capacity as usize && grow::by_use(pipe) {
             continue;
         }
         let room = span.length.min(chunk);
         if room == 0 {
-            if grow(pipe) || wait_for_room(pipe, seen, nonblocking) {
+            if grow::by_use(pipe) || wait_for_room(pipe, seen, nonblocking) {
                 continue;
             }
             spill(fd, pipe);
@@ -219,7 +215,7 @@ unsafe fn push(fd: c_int, pipe: &Pipe, buffers: &[iovec], total: usize, nonblock
             return Pushed::Faulted(done);
         }
         // SAFETY: the ring is as long as any checked capacity; the caller's promise.
-        unsafe { buffers::gather(pipe.outgoing_ring(), span, buffers, done, room, past) };
+        unsafe { buffers::gather(pipe.outgoing_ring(span.capacity), span, buffers, done, room, past) };
         match outgoing.publish(span.position, room) {
             Ok(()) => {}
             Err(NotPublished::Moved) => continue,
@@ -363,9 +359,7 @@ fn may_open(pipe: &Pipe, epoch: u32) -> bool {
 /// From the kernel lane to the ring. Under the write lock.
 #[cold]
 fn open(fd: c_int, pipe: &Pipe, epoch: u32) -> bool {
-    let outgoing = pipe.outgoing();
-    let (capacity, room) = (outgoing.producer.capacity.load(Ordering::Relaxed), room(fd, pipe));
-    if (capacity == 0 || capacity > room) && !resize(pipe, FIRST_CAPACITY.min(room)) {
+    if !grow::prepare(fd, pipe) {
         super::pin::mark(pipe, Reason::NoMemory);
         return false;
     }
@@ -427,72 +421,16 @@ fn spill_quietly(fd: c_int, pipe: &Pipe) {
     outgoing.spill(epoch, tail, resume);
 }
 
-/// Makes the ring larger when a write found it too small and it is empty. Under the write lock.
-#[inline]
-fn grow(pipe: &Pipe) -> bool {
-    let outgoing = pipe.outgoing();
-    let capacity = outgoing.producer.capacity.load(Ordering::Relaxed);
-    let most = most(pipe);
-    capacity < most && !outgoing.has_bytes() && resize(pipe, capacity.saturating_mul(4).min(most))
-}
-
-/// How large the ring may become.
-fn most(pipe: &Pipe) -> u32 {
-    pipe.entry.room.load(Ordering::Relaxed).min(config::ring_max())
-}
-
-/// Whether the ring was full so often that a larger one is worth waiting for, until this one is empty. It is asked once
-/// for each time that it is full.
-fn is_too_small(pipe: &Pipe) -> bool {
-    let stalls = pipe.local.stalls.load(Ordering::Relaxed) + 1;
-    let often = stalls >= STALLS && pipe.outgoing().producer.capacity.load(Ordering::Relaxed) < most(pipe);
-    pipe.local.stalls.store(if often { 0 } else { stalls.min(STALLS) }, Ordering::Relaxed);
-    often
-}
-
-/// Finds out how large the ring may become: neither end's buffer size forbids it. Under the write lock.
-fn room(fd: c_int, pipe: &Pipe) -> u32 {
-    let own = options::room(fd, libc::SO_SNDBUF);
-    let room = match pipe.outgoing().reader.room.load(Ordering::Relaxed) {
-        0 => own,
-        other => own.min(1 << other.ilog2()),
-    };
-    pipe.entry.room.store(room, Ordering::Relaxed);
-    room
-}
-
-/// Leaves a ring that is too large for the send buffer: it opens again smaller.
-pub(crate) fn fit(fd: c_int, pipe: &Pipe) {
-    let taken = lock_writes(fd, pipe);
-    if pipe.is_mapped() {
-        let outgoing = pipe.outgoing();
-        let too_large = outgoing.producer.capacity.load(Ordering::Relaxed) > room(fd, pipe);
-        if too_large && is_ring(outgoing.epoch()) {
-            spill(fd, pipe);
-        }
-    }
-    pipe.entry.write_lock.0.release(taken);
-}
-
-/// Gives pages to the ring, then its capacity. The ring is empty.
-#[cold]
-fn resize(pipe: &Pipe, capacity: u32) -> bool {
-    let capacity = capacity.next_power_of_two().clamp(4096, sockshim_ring::layout::MAX_CAPACITY);
-    if kernel::populate(pipe.outgoing_ring(), capacity as usize).is_err() {
-        return false;
-    }
-    pipe.outgoing().producer.capacity.store(capacity, Ordering::Release);
-    bulk::start_again(&pipe.local.bulk);
-    true
-}
-
 /// Waits a bounded time for a reader that makes progress, spinning and giving way; false: spill.
 #[cold]
 fn wait_for_room(pipe: &Pipe, seen_head: u64, nonblocking: bool) -> bool {
     let outgoing = pipe.outgoing();
     let patience = if nonblocking { PATIENCE_NONBLOCK } else { PATIENCE };
-    let until_empty = is_too_small(pipe);
-    let is_over = || outgoing.has_moved_on(seen_head) && !(until_empty && outgoing.has_bytes());
+    let until_empty = grow::is_due(pipe);
+    let is_over = || {
+        // When the memory for more is not there, the ring does as it is.
+        outgoing.has_moved_on(seen_head) && (!until_empty || grow::by_use(pipe) || !outgoing.has_bytes())
+    };
     let mut since = kernel::ticks();
     let mut kernel_read = outgoing.reader.kernel_read.load(Ordering::Relaxed);
     loop {
@@ -515,7 +453,11 @@ fn wait_for_room(pipe: &Pipe, seen_head: u64, nonblocking: bool) -> bool {
             since = now;
         }
         if now.wrapping_sub(since) > patience || outgoing.is_closed() {
-            return outgoing.has_moved_on(seen_head);
+            let moved = outgoing.has_moved_on(seen_head);
+            if !moved {
+                grow::keep_in_mind(pipe);
+            }
+            return moved;
         }
     }
 }
@@ -540,19 +482,19 @@ pub(crate) fn send_file(
         let chunk = (count - done).min(4 * PUBLISH_EVERY);
         let Ok(span) = outgoing.writable(&mut seen, chunk) else { break None };
         pipe.local.seen_head.store(seen, Ordering::Relaxed);
-        if count - done > span.capacity as usize && grow(pipe) {
+        if count - done > span.capacity as usize && grow::by_use(pipe) {
             continue;
         }
         let room = span.length.min(chunk);
         if room == 0 {
-            if grow(pipe) || wait_for_room(pipe, seen, false) {
+            if grow::by_use(pipe) || wait_for_room(pipe, seen, false) {
                 continue;
             }
             break None;
         }
         let [(start, length), _] = span.pieces(0, room);
         // The ring's memory is checked to lie within the mapping by `pieces`; the kernel copies into it.
-        let place = pipe.outgoing_ring().wrapping_add(start);
+        let place = pipe.outgoing_ring(span.capacity).wrapping_add(start);
         let read = kernel::read_file(file, place, length, offset.map(|offset| offset + done as u64));
         match read {
             Ok(0) => break Some(Ok(done)),

@@ -254,7 +254,7 @@ pub(crate) fn get() -> Option<&'static Arena> {
 pub(crate) fn install(file: Option<i32>) -> bool {
     let size = size_of::<Arena>();
     let place = match file {
-        Some(fd) => kernel::map_shared(fd, size, core::ptr::null_mut()),
+        Some(fd) => kernel::map_shared(fd, size),
         None => kernel::map_anonymous(size, core::ptr::null_mut(), true),
     };
     let Ok(place) = place else { return false };

@@ -2,6 +2,7 @@
 
 use super::arena::{self, Arena, Entry, SETS, SOCKETS};
 use super::{fork, log, reason::Reason};
+use crate::pipe::segment::Segment;
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 /// A slot of the socket table with the generation that it had: a stale handle finds nothing.
@@ -18,8 +19,10 @@ pub(crate) struct Local {
     refs: AtomicU32,
     /// Which end of the segment we are: 0 or 1.
     pub(crate) end: AtomicU32,
-    /// The mapped segment, or null.
+    /// The mapped segment's front, or null.
     pub(crate) segment: AtomicPtr<u8>,
+    /// Its large rings; see `pipe::segment`.
+    pub(crate) rings: AtomicPtr<u8>,
     /// Copy of the other side's reading position; under the write lock.
     pub(crate) seen_head: AtomicU64,
     /// Copy of what the other side has published; under the read lock.
@@ -68,6 +71,7 @@ static LOCALS: [Local; SOCKETS] = [const {
         refs: AtomicU32::new(0),
         end: AtomicU32::new(0),
         segment: AtomicPtr::new(core::ptr::null_mut()),
+        rings: AtomicPtr::new(core::ptr::null_mut()),
         seen_head: AtomicU64::new(0),
         seen_tail: AtomicU64::new(0),
         seen_capacity: AtomicU32::new(0),
@@ -129,6 +133,14 @@ impl Socket {
         entry.reason.store(reason as u32, Ordering::Relaxed);
         entry.state.store(arena::STATE_HOST, Ordering::Release);
         log::stays_host(entry);
+    }
+}
+
+impl Local {
+    /// The socket has a segment from now on.
+    pub(crate) fn have(&self, segment: Segment) {
+        self.rings.store(segment.rings, Ordering::Relaxed);
+        self.segment.store(segment.front, Ordering::SeqCst);
     }
 }
 

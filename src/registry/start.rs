@@ -105,7 +105,7 @@ fn resign(path: &Path) {
     let size = size_of::<arena::Arena>();
     let is_table = matches!(kernel::file_facts(fd), Ok((mode, owner, length))
         if mode & libc::S_IFMT == libc::S_IFREG && owner == kernel::geteuid() && length == size);
-    if is_table && let Ok(place) = kernel::map_shared(fd, size, core::ptr::null_mut()) {
+    if is_table && let Ok(place) = kernel::map_shared(fd, size) {
         // SAFETY: a mapping of that size, which holds only atomics.
         fork::resign(unsafe { &*place.cast::<arena::Arena>() });
         kernel::unmap(place, size);

@@ -514,11 +514,21 @@ pub(crate) fn is_accessible(page: usize, write: bool) -> bool {
     }
 }
 
-/// A shared mapping of a file, over `place` if that is not null.
-pub(crate) fn map_shared(fd: c_int, size: usize, place: *mut u8) -> Result<*mut u8, Errno> {
+/// A shared mapping of a file.
+pub(crate) fn map_shared(fd: c_int, size: usize) -> Result<*mut u8, Errno> {
+    map_shared_part(fd, 0, size, core::ptr::null_mut())
+}
+
+/// A shared mapping of a part of a file, over `place` if that is not null.
+pub(crate) fn map_shared_part(
+    fd: c_int,
+    offset: usize,
+    size: usize,
+    place: *mut u8,
+) -> Result<*mut u8, Errno> {
     let fixed = if place.is_null() { 0 } else { libc::MAP_FIXED };
     let flags = libc::MAP_SHARED | libc::MAP_NORESERVE | fixed;
-    call!(SYS_mmap, place, size, libc::PROT_READ | libc::PROT_WRITE, flags, fd, 0)
+    call!(SYS_mmap, place, size, libc::PROT_READ | libc::PROT_WRITE, flags, fd, offset)
         .map(|address| address as *mut u8)
 }
 

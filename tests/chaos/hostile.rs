@@ -64,10 +64,10 @@ fn visit(port: u16, random: &mut Random) -> Option<()> {
     Some(())
 }
 
-/// Where the segments of this process are mapped.
+/// Where the fronts of segments are mapped in this process.
 fn segments() -> Vec<usize> {
     let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
-    let ours = maps.lines().filter(|line| line.contains("/pipe"));
+    let ours = maps.lines().filter(|line| line.contains("/pipe") && line.contains(" 00000000 "));
     ours.filter_map(|line| usize::from_str_radix(line.split_once('-')?.0, 16).ok()).collect()
 }
 

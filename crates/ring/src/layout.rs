@@ -4,9 +4,14 @@
 //! 0        Header                  magic, version, size, who, both ends' state
 //! 1024     Direction 0             written by end 0, read by end 1
 //! 2048     Direction 1             written by end 1, read by end 0
-//! 4096     ring of direction 0     MAX_CAPACITY bytes of address space, pages given as they are used
-//! 4096+M   ring of direction 1
+//! 4096     small ring 0            SMALL_CAPACITY bytes: where a ring lies while it is no larger
+//! 8192     small ring 1
+//! 12288    ring 0                  MAX_CAPACITY bytes of address space, pages given as they are used
+//! 12288+M  ring 1
 //! ```
+//!
+//! What lies before the first large ring is the *front*. It is mapped by itself: the fronts of many connections lie next to
+//! each other and share page tables, of which a mapping that is larger than two megabytes takes one for itself.
 //!
 //! Fields are fixed-width; there is no pointer, no `usize`, no enum. A field that one end writes and the
 //! other one polls has a 128-byte line of its own (two 64-byte lines: the adjacent-line prefetcher pairs
@@ -17,13 +22,19 @@ use crate::sync::{AtomicU32, AtomicU64};
 /// "sockshim" in ASCII, little endian; stored last by the maker.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"sockshim");
 /// Version of everything in this file; also part of a segment's file name.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// Bytes of address space for each direction's ring; a ring's capacity never passes it.
 pub const MAX_CAPACITY: u32 = 1 << 20;
+/// Rings up to this size lie in the front.
+pub const SMALL_CAPACITY: u32 = 4096;
 /// Bytes before the first ring.
 pub const HEADER_SIZE: usize = 4096;
+/// Bytes before the first large ring.
+pub const FRONT_SIZE: usize = HEADER_SIZE + 2 * SMALL_CAPACITY as usize;
+/// Bytes of the two large rings.
+pub const RINGS_SIZE: usize = 2 * MAX_CAPACITY as usize;
 /// Bytes of a whole segment (sparse: only touched pages exist).
-pub const SEGMENT_SIZE: usize = HEADER_SIZE + 2 * MAX_CAPACITY as usize;
+pub const SEGMENT_SIZE: usize = FRONT_SIZE + RINGS_SIZE;
 
 /// The first page of a segment.
 #[repr(C, align(1024))]
@@ -173,10 +184,16 @@ pub const fn direction_offset(direction: usize) -> usize {
     1024 * (1 + (direction & 1))
 }
 
-/// Byte offset of a direction's ring.
+/// Byte offset of a direction's ring while it is small.
+#[must_use]
+pub const fn small_ring_offset(direction: usize) -> usize {
+    HEADER_SIZE + (direction & 1) * SMALL_CAPACITY as usize
+}
+
+/// Byte offset of a direction's ring while it is larger than [`SMALL_CAPACITY`].
 #[must_use]
 pub const fn ring_offset(direction: usize) -> usize {
-    HEADER_SIZE + (direction & 1) * MAX_CAPACITY as usize
+    FRONT_SIZE + (direction & 1) * MAX_CAPACITY as usize
 }
 
 #[cfg(any(loom, test, fuzzing))]

@@ -1,0 +1,98 @@
+//! How large a ring is: a page at first, and more by use.
+//!
+//! A ring changes its size only while it is empty, and gets its memory before its capacity says so. A ring of a page lies in
+//! the segment's front and grows as soon as it is too small for anything; larger ones, which take memory, more
+//! reluctantly. All of it happens under the write lock.
+
+use super::{Pipe, bulk, options, write};
+use crate::registry::config;
+use crate::sys::kernel;
+use core::ffi::c_int;
+use core::sync::atomic::Ordering;
+use sockshim_ring::lane::is_ring;
+use sockshim_ring::layout::{MAX_CAPACITY, SMALL_CAPACITY};
+
+/// Capacity of a ring that has been too small once.
+const WORKING_CAPACITY: u32 = 32 * 1024;
+/// Times that such a ring is full before it is made larger.
+const STALLS: u32 = 8;
+
+/// Before the ring opens: it gets its first page; or it has become too large for the buffers; or it was full when it was
+/// left. False: there is no memory.
+pub(super) fn prepare(fd: c_int, pipe: &Pipe) -> bool {
+    let (capacity, room) = (capacity(pipe), room(fd, pipe));
+    if capacity == 0 || capacity > room {
+        return resize(pipe, SMALL_CAPACITY.min(room));
+    }
+    if capacity < WORKING_CAPACITY && pipe.local.stalls.load(Ordering::Relaxed) >= STALLS {
+        // If there is no memory, the old size does as well.
+        by_use(pipe);
+    }
+    true
+}
+
+/// Makes the ring larger when a write found it too small and it is empty.
+#[inline]
+pub(super) fn by_use(pipe: &Pipe) -> bool {
+    let (capacity, most) = (capacity(pipe), most(pipe));
+    let larger = capacity.saturating_mul(4).max(WORKING_CAPACITY);
+    capacity < most && !pipe.outgoing().has_bytes() && resize(pipe, larger.min(most))
+}
+
+/// Whether the ring was full so often that a larger one is worth waiting for, until this one is empty. It is asked once
+/// for each time that it is full.
+pub(super) fn is_due(pipe: &Pipe) -> bool {
+    let capacity = capacity(pipe);
+    let enough = if capacity < WORKING_CAPACITY { 1 } else { STALLS };
+    let stalls = pipe.local.stalls.load(Ordering::Relaxed) + 1;
+    let often = stalls >= enough && capacity < most(pipe);
+    pipe.local.stalls.store(if often { 0 } else { stalls.min(STALLS) }, Ordering::Relaxed);
+    often
+}
+
+/// The ring is left because it is full: see [`prepare`].
+pub(super) fn keep_in_mind(pipe: &Pipe) {
+    pipe.local.stalls.store(STALLS, Ordering::Relaxed);
+}
+
+/// Leaves a ring that is too large for the send buffer: it opens again smaller.
+pub(super) fn fit(fd: c_int, pipe: &Pipe) {
+    let taken = write::lock_writes(fd, pipe);
+    if pipe.is_mapped() && capacity(pipe) > room(fd, pipe) && is_ring(pipe.outgoing().epoch()) {
+        write::spill(fd, pipe);
+    }
+    pipe.entry.write_lock.0.release(taken);
+}
+
+fn capacity(pipe: &Pipe) -> u32 {
+    pipe.outgoing().producer.capacity.load(Ordering::Relaxed)
+}
+
+/// How large the ring may become.
+fn most(pipe: &Pipe) -> u32 {
+    pipe.entry.room.load(Ordering::Relaxed).min(config::ring_max())
+}
+
+/// Finds out how large the ring may become: neither end's buffer size forbids it.
+fn room(fd: c_int, pipe: &Pipe) -> u32 {
+    let own = options::room(fd, libc::SO_SNDBUF);
+    let room = match pipe.outgoing().reader.room.load(Ordering::Relaxed) {
+        0 => own,
+        other => own.min(1 << other.ilog2()),
+    };
+    pipe.entry.room.store(room, Ordering::Relaxed);
+    room
+}
+
+/// Gives pages to the ring, then its capacity. The ring is empty.
+#[cold]
+fn resize(pipe: &Pipe, capacity: u32) -> bool {
+    let capacity = capacity.next_power_of_two().clamp(SMALL_CAPACITY, MAX_CAPACITY);
+    if kernel::populate(pipe.outgoing_ring(capacity), capacity as usize).is_err() {
+        return false;
+    }
+    pipe.outgoing().producer.capacity.store(capacity, Ordering::Release);
+    pipe.local.stalls.store(0, Ordering::Relaxed);
+    bulk::start_again(&pipe.local.bulk);
+    true
+}
