@@ -11,6 +11,7 @@ pub(crate) mod end;
 pub(crate) mod events;
 pub(crate) mod heritage;
 pub(crate) mod io;
+mod nap;
 pub(crate) mod options;
 pub(crate) mod pin;
 pub(crate) mod quick;

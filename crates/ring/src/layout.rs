@@ -17,7 +17,7 @@ use crate::sync::{AtomicU32, AtomicU64};
 /// "sockshim" in ASCII, little endian; stored last by the maker.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"sockshim");
 /// Version of everything in this file; also part of a segment's file name.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// Bytes of address space for each direction's ring; a ring's capacity never passes it.
 pub const MAX_CAPACITY: u32 = 1 << 20;
 /// Bytes before the first ring.
@@ -110,8 +110,8 @@ pub struct Room {
 #[repr(C, align(128))]
 #[derive(Debug)]
 pub struct Sleep {
-    /// 1: somebody sleeps in the kernel and wants a bell. Set by readers, cleared by the writer alone (or by
-    /// a reader that knows that nobody else sleeps).
+    /// How those wait who wait: [`crate::sleep::BELL`], [`crate::sleep::CALL`]. Set by readers, cleared by the writer
+    /// alone (or by a reader that knows that nobody else sleeps).
     pub asleep: AtomicU32,
 }
 
