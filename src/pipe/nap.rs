@@ -17,7 +17,6 @@ use crate::sys::{futex, kernel};
 use core::sync::atomic::{AtomicBool, Ordering};
 use sockshim_ring::lane::is_ring;
 use sockshim_ring::layout::Direction;
-use sockshim_ring::sleep::CALL;
 
 /// Nanoseconds: how late a killed peer may be noticed.
 const LONGEST: u64 = 5_000_000;
@@ -67,9 +66,10 @@ pub(super) fn for_reader(pipe: &Pipe, epoch: u32) -> Result<bool, Errno> {
     }
 }
 
-/// Calls those who nap on a direction; true when there may be some. A stale wish is answered in vain, once.
+/// Calls those who nap on a direction, after its ring was closed, or their wish was seen; true when there may be some.
+/// A stale wish is answered in vain, once.
 pub(super) fn end(direction: &Direction) -> bool {
-    let due = direction.wishes() & CALL != 0 && direction.call_due();
+    let due = direction.call_due();
     if due {
         futex::wake(&direction.sleep.asleep);
     }

@@ -17,7 +17,7 @@ use libc::iovec;
 use sockshim_ring::lane::is_ring;
 use sockshim_ring::layout::{END_JOINED, END_LEFT, END_RESET};
 use sockshim_ring::ring::NotPublished;
-use sockshim_ring::sleep::BELL;
+use sockshim_ring::sleep::{BELL, CALL};
 
 /// Bytes between two publications of one long write: the reader starts while the writer copies.
 const PUBLISH_EVERY: usize = 16 * 1024;
@@ -247,10 +247,11 @@ unsafe fn push(fd: c_int, pipe: &Pipe, buffers: &[iovec], total: usize, nonblock
 
 /// Wakes whoever waits at the other end, once. Under the write lock.
 pub(super) fn wake(fd: c_int, pipe: &Pipe) -> Result<(), Errno> {
-    if nap::end(pipe.outgoing()) {
+    let wishes = pipe.outgoing().wishes();
+    if wishes & CALL != 0 && nap::end(pipe.outgoing()) {
         arena::add(&pipe.entry.counters.doorbells, 1);
     }
-    if pipe.outgoing().wishes() & BELL != 0 { ring_bell(fd, pipe) } else { Ok(()) }
+    if wishes & BELL != 0 { ring_bell(fd, pipe) } else { Ok(()) }
 }
 
 /// Wakes whoever sleeps at the other end, once: one byte. Under the write lock.

@@ -61,7 +61,8 @@ impl Direction {
         self.take(BELL)
     }
 
-    /// Whether the caller must call now. One wish is answered once, for all who have it.
+    /// Whether the caller must call now. One wish is answered once, for all who have it. For who has closed the ring no
+    /// look at [`Direction::wishes`] does instead: it could come before the close.
     #[inline]
     #[must_use]
     pub fn call_due(&self) -> bool {

@@ -35,13 +35,15 @@ impl Futex {
 
 impl End {
     pub(super) fn end_naps(&self) {
-        self.answer(self.direction.wishes() & CALL);
+        if self.direction.call_due() {
+            self.futex.wake();
+        }
     }
 
     /// What is done for those who wait.
     pub(super) fn answer(&self, wishes: u32) {
-        if wishes & CALL != 0 && self.direction.call_due() {
-            self.futex.wake();
+        if wishes & CALL != 0 {
+            self.end_naps();
         }
         if wishes & BELL != 0 {
             self.ring_if_wanted();
