@@ -12,6 +12,7 @@ pub(crate) mod events;
 pub(crate) mod grow;
 pub(crate) mod heritage;
 pub(crate) mod io;
+mod nap;
 pub(crate) mod options;
 pub(crate) mod pin;
 pub(crate) mod quick;

@@ -4,6 +4,7 @@ pub(crate) mod alarm;
 pub(crate) mod cancel;
 pub(crate) mod diag;
 pub(crate) mod folder;
+pub(crate) mod futex;
 pub(crate) mod kernel;
 pub(crate) mod raw;
 pub(crate) mod real;

@@ -6,10 +6,12 @@
 #include <arpa/inet.h>
 #include <dlfcn.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -30,6 +32,7 @@ static void check(int result, const char *what)
 __attribute__((noinline)) void measured(char call)
 {
     struct epoll_event event;
+    struct pollfd wanted = {.fd = other, .events = POLLOUT};
     for (int i = 0; i < CALLS; i++) {
         ssize_t n = 1;
         switch (call) {
@@ -39,6 +42,8 @@ __attribute__((noinline)) void measured(char call)
         case 'e': n = epoll_wait(set, &event, 1, -1); break;
         case 'W': n = write(other, buffer, 1); break;
         case 'R': n = read(other, buffer, 1); break;
+        case 'E': n = epoll_wait(set, &event, 1, 0); break;
+        case 'P': n = poll(&wanted, 1, 0); break;
         }
         if (n <= 0)
             abort();
@@ -75,6 +80,10 @@ int main(int argc, char **argv)
     connect_both_ends();
     check(other = open(call == 'R' ? "/dev/zero" : "/dev/null", O_RDWR), "open");
     check(set = epoll_create1(0), "epoll_create1");
+    if (call == 'E') {
+        struct epoll_event event = {.events = EPOLLIN};
+        check(epoll_ctl(set, EPOLL_CTL_ADD, eventfd(1, 0), &event), "epoll_ctl");
+    }
     if (call == 'e') {
         struct epoll_event event = {.events = EPOLLIN};
         check(epoll_ctl(set, EPOLL_CTL_ADD, reader, &event), "epoll_ctl");

@@ -61,13 +61,15 @@ struct Call {
     letter: &'static str,
 }
 
-const CALLS: [Call; 6] = [
+const CALLS: [Call; 8] = [
     Call { name: "write 64 B", letter: "w" },
     Call { name: "read 64 B", letter: "r" },
     Call { name: "write and read 64 B in turn", letter: "t" },
     Call { name: "epoll_wait, one ready", letter: "e" },
     Call { name: "write, not ours", letter: "W" },
     Call { name: "read, not ours", letter: "R" },
+    Call { name: "epoll_wait, nothing of ours", letter: "E" },
+    Call { name: "poll, not ours", letter: "P" },
 ];
 
 /// Of 16 calls each.

@@ -6,6 +6,7 @@ use crate::pipe::buffers;
 use crate::readiness::select::{self, Sets};
 use crate::readiness::{Deadline, epoll, poll};
 use crate::registry::reason::Reason;
+use crate::registry::table::Set;
 use crate::registry::{lifecycle, table};
 use crate::sys::real;
 use libc::{c_int, epoll_event, fd_set, nfds_t, pollfd, sigset_t, size_t, timespec, timeval};
@@ -269,6 +270,31 @@ pub unsafe extern "C-unwind" fn sockshim_epoll_wait(
     // SAFETY: the caller keeps the contract of epoll_wait(2).
     let kernel = || unsafe { real::epoll_wait(epfd, events, maxevents, timeout) };
     let Some(set) = table::set(epfd) else { return kernel() };
+    if timeout == 0
+        // SAFETY: as above.
+        && let Some(told) = unsafe { epoll::wait::look(epfd, set, events, maxevents) }
+    {
+        return told;
+    }
+    // SAFETY: as above.
+    unsafe { wait_longer(epfd, set, events, maxevents, timeout) }
+}
+
+/// [`sockshim_epoll_wait`] on a set that may hold a socket of ours, or that may have to wait.
+///
+/// # Safety
+///
+/// As there.
+#[inline(never)]
+unsafe fn wait_longer(
+    epfd: c_int,
+    set: Set,
+    events: *mut epoll_event,
+    maxevents: c_int,
+    timeout: c_int,
+) -> c_int {
+    // SAFETY: upheld by the caller.
+    let kernel = || unsafe { real::epoll_wait(epfd, events, maxevents, timeout) };
     let limit = u64::try_from(timeout).ok().map(|milliseconds| milliseconds * 1_000_000);
     // SAFETY: as above.
     unsafe { epoll::wait::wait(epfd, set, events, maxevents, limit, ptr::null(), kernel) }

@@ -66,17 +66,28 @@ pub(crate) fn good(buffers: &[iovec], skip: usize, count: usize, write: bool) ->
 /// Whether the program's `length` bytes at `start` can be read, or written; see [`good`].
 #[inline]
 pub(crate) fn is_good<T>(start: *const T, length: usize, write: bool) -> bool {
-    let start = start as usize;
+    // The usual case: all in a page that was seen good, and so is in reach.
+    let mark = mark(start as usize >> 12, write);
+    let known = GOOD_PAGES[mark % GOOD_PAGES.len()].load(Ordering::Relaxed) == mark;
+    (known && length <= 4096 - start as usize % 4096) || is_good_after_all(start as usize, length, write)
+}
+
+#[inline(never)]
+fn is_good_after_all(start: usize, length: usize, write: bool) -> bool {
     start.checked_add(length).is_some_and(|end| end <= USER_END)
         && (length == 0 || good_piece(start, length, write) == length)
 }
 
+/// What is remembered of a good page. Never 0, which is an empty place.
 #[inline]
+fn mark(page: usize, write: bool) -> usize {
+    (page << 1 | usize::from(write)) + 1
+}
+
 fn good_piece(start: usize, length: usize, write: bool) -> usize {
     let (mut page, last) = (start >> 12, (start + length - 1) >> 12);
     loop {
-        // Never 0, which is an empty place.
-        let mark = (page << 1 | usize::from(write)) + 1;
+        let mark = mark(page, write);
         let place = &GOOD_PAGES[mark % GOOD_PAGES.len()];
         if place.load(Ordering::Relaxed) != mark {
             if !kernel::is_accessible(page << 12, write) {

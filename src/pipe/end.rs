@@ -5,7 +5,7 @@
 //! alike. So the surviving end decides between end and reset by whether the dead end had unread ring bytes.
 
 use super::read::{self, Look};
-use super::{Pipe, attach, events, write};
+use super::{Pipe, attach, events, nap, write};
 use crate::error::Errno;
 use crate::registry::arena::{
     FLAG_LINGER_RESET, FLAG_RESET_TOLD, FLAG_SENT_IN_VAIN, FLAG_SHUT_WRITE, STATE_WAITING,
@@ -231,6 +231,13 @@ fn say_goodbye(fd: c_int, pipe: &Pipe) {
         let _ = kernel::set_sockopt(fd, libc::SOL_SOCKET, libc::SO_LINGER, &linger);
     }
     pipe.set_own_end(if reset { END_RESET } else { END_LEFT });
+    stop_naps(pipe);
+}
+
+/// This end writes no more into the ring: only the kernel can tell what comes now.
+pub(super) fn stop_naps(pipe: &Pipe) {
+    pipe.outgoing().close();
+    nap::end(pipe.outgoing());
 }
 
 /// What SO_ERROR tells: the kernel's `error`, or the one that a bell found.

@@ -1,6 +1,6 @@
 //! Back to the kernel: for good, or for a new process image.
 
-use super::{Pipe, attach, heritage, options, read, write};
+use super::{Pipe, attach, end, heritage, nap, options, read, write};
 use crate::readiness::epoll;
 use crate::registry::arena::{self, STATE_PINNED, STATE_PIPE, STATE_UNDECIDED, STATE_WAITING};
 use crate::registry::lock::Taken;
@@ -65,6 +65,7 @@ fn close_incoming(pipe: &Pipe) {
         // First the promise, then the ring: see `write::open`.
         incoming.reader.ready.store(0, Ordering::SeqCst);
         incoming.close();
+        nap::end(incoming);
     }
     pipe.entry.read_lock.0.release(taken);
 }
@@ -72,6 +73,7 @@ fn close_incoming(pipe: &Pipe) {
 /// Before shutdown(SHUT_RD): what becomes of bytes that come afterwards is the kernel's to say.
 pub(crate) fn refuse(socket: Socket) {
     if let Some(pipe) = socket.entry().and_then(|entry| super::io::writing_pipe(socket, entry)) {
+        socket.refuse();
         close_incoming(&pipe);
     }
 }
@@ -220,6 +222,7 @@ pub(crate) fn part(fd: c_int, socket: Socket) {
         && arena::get().is_some_and(|arena| fork::is_sole(arena, &entry.holders))
     {
         close_incoming(&pipe);
+        end::stop_naps(&pipe);
         clear_bells(fd, &pipe);
     }
 }

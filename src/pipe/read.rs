@@ -1,7 +1,7 @@
 //! Reading: following the writer's lanes, and waiting.
 
 use super::buffers::{self, Rest};
-use super::{Pipe, attach, end, events, note_cpu, options, quick, spin};
+use super::{Pipe, attach, end, events, nap, note_cpu, options, quick, spin};
 use crate::error::Errno;
 use crate::readiness::{Deadline, epoll};
 use crate::registry::arena::{self, FLAG_NONBLOCK, FLAG_TIMED};
@@ -101,7 +101,12 @@ pub(crate) unsafe fn receive(
                 {
                     return Ok(count);
                 }
-                fd = pipe.descriptor(fd).ok_or(Errno(libc::EBADF))?;
+                fd = match pipe.descriptor(fd) {
+                    Some(fd) => fd,
+                    // Shut down and closed, before this thread was in the kernel to hear of it.
+                    None if pipe.socket.is_refused() => return Ok(done),
+                    None => return Err(Errno(libc::EBADF)),
+                };
             }
             Ok(Some(())) if end::is_drained(pipe) => return Ok(done),
             Ok(Some(())) => {
@@ -248,7 +253,7 @@ unsafe fn take_locked(
     loop {
         if !pipe.is_mapped() {
             // Another thread is closing the socket's last descriptor.
-            return Look::Failed(Errno(libc::EBADF));
+            return if pipe.socket.is_refused() { Look::End } else { Look::Failed(Errno(libc::EBADF)) };
         }
         let epoch = incoming.reader_epoch();
         if is_ring(epoch) {
@@ -681,6 +686,9 @@ fn wait(fd: c_int, pipe: &Pipe, flags: c_int, epoch: u32) -> Result<Option<()>, 
         pipe.entry.flags.fetch_and(!FLAG_NONBLOCK, Ordering::Relaxed);
     }
     if spin::for_reader(pipe, epoch) {
+        return Ok(None);
+    }
+    if nap::for_reader(pipe, epoch)? {
         return Ok(None);
     }
     sleep(fd, pipe, epoch)

@@ -25,16 +25,18 @@ const RETRY: u32 = 32;
 /// How well spinning paid lately: the number of spins in a row that ended in a sleep (low half), and waits
 /// since spinning stopped (high half). Lost updates do no harm.
 pub(crate) fn is_worth(score: &AtomicU32) -> bool {
-    if kernel::is_restricted() {
-        return false;
-    }
+    !kernel::is_restricted() && config::spin_us() > 0 && pays(score)
+}
+
+/// Whether that which has this score paid lately, or is to be tried again.
+pub(crate) fn pays(score: &AtomicU32) -> bool {
     let seen = score.load(Ordering::Relaxed);
     if seen & 0xffff < GIVE_UP {
-        return config::spin_us() > 0;
+        return true;
     }
     let waits = (seen >> 16) + 1;
     score.store((waits % RETRY) << 16 | (seen & 0xffff), Ordering::Relaxed);
-    waits.is_multiple_of(RETRY) && config::spin_us() > 0
+    waits.is_multiple_of(RETRY)
 }
 
 /// Learns from a spin.

@@ -4,7 +4,7 @@
 //! blocking, EAGAIN, EPOLLOUT, time-outs and 4 MB of buffering are the kernel's.
 
 use super::buffers::{self, Rest};
-use super::{Pipe, bulk, grow, note_cpu, options, read};
+use super::{Pipe, bulk, grow, nap, note_cpu, options, read};
 use crate::error::{Errno, answer};
 use crate::registry::arena::{self, FLAG_NO_SPACE, FLAG_NONBLOCK, FLAG_SENT_IN_VAIN, FLAG_SHUT_WRITE};
 use crate::registry::lock::Taken;
@@ -17,6 +17,7 @@ use libc::iovec;
 use sockshim_ring::lane::is_ring;
 use sockshim_ring::layout::{END_JOINED, END_LEFT, END_RESET};
 use sockshim_ring::ring::NotPublished;
+use sockshim_ring::sleep::{BELL, CALL};
 
 /// Bytes between two publications of one long write: the reader starts while the writer copies.
 const PUBLISH_EVERY: usize = 16 * 1024;
@@ -228,8 +229,8 @@ unsafe fn push(fd: c_int, pipe: &Pipe, buffers: &[iovec], total: usize, nonblock
         }
         done += room;
         arena::add(&pipe.entry.counters.sent, room as u64);
-        if outgoing.is_bell_wanted()
-            && let Err(error) = ring_bell(fd, pipe)
+        if outgoing.wishes() != 0
+            && let Err(error) = wake(fd, pipe)
             && done == room
         {
             return Pushed::Dead(error);
@@ -240,8 +241,17 @@ unsafe fn push(fd: c_int, pipe: &Pipe, buffers: &[iovec], total: usize, nonblock
     }
 }
 
+/// Wakes whoever waits at the other end, once. Under the write lock.
+pub(super) fn wake(fd: c_int, pipe: &Pipe) -> Result<(), Errno> {
+    let wishes = pipe.outgoing().wishes();
+    if wishes & CALL != 0 && nap::end(pipe.outgoing()) {
+        arena::add(&pipe.entry.counters.doorbells, 1);
+    }
+    if wishes & BELL != 0 { ring_bell(fd, pipe) } else { Ok(()) }
+}
+
 /// Wakes whoever sleeps at the other end, once: one byte. Under the write lock.
-pub(super) fn ring_bell(fd: c_int, pipe: &Pipe) -> Result<(), Errno> {
+fn ring_bell(fd: c_int, pipe: &Pipe) -> Result<(), Errno> {
     // No signal handler may spill between the look and the bell, which would become data.
     let mask = kernel::block_signals();
     let rung = if pipe.entry.write_lock.0.ringing() { ring_quietly(fd, pipe) } else { Rung::Lost };
@@ -395,6 +405,7 @@ pub(crate) fn spill(fd: c_int, pipe: &Pipe) {
     let mask = kernel::block_signals();
     spill_quietly(fd, pipe);
     kernel::restore_signals(mask);
+    nap::end(pipe.outgoing());
     arena::add(&pipe.entry.counters.spills, 1);
 }
 
@@ -510,7 +521,7 @@ pub(crate) fn send_file(
                 }
                 done += read;
                 arena::add(&pipe.entry.counters.sent, read as u64);
-                if outgoing.is_bell_wanted() && ring_bell(fd, pipe).is_err() {
+                if outgoing.wishes() != 0 && wake(fd, pipe).is_err() {
                     break Some(Ok(done));
                 }
             }

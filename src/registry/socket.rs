@@ -38,6 +38,10 @@ pub(crate) struct Local {
     pub(crate) bulk: Bulk,
     /// How well spinning paid lately; see `pipe::spin`.
     pub(crate) spin: AtomicU32,
+    /// The same for naps; see `pipe::nap`.
+    pub(crate) nap: AtomicU32,
+    /// Generation of the socket that this process has last shut down for reading, plus one.
+    refused: AtomicU32,
     /// Reading position before unread bytes were put down for a successor, plus one; see `pipe::heritage`.
     pub(crate) handed_from: AtomicU64,
     /// Kernel bytes that were put down in front of those.
@@ -81,6 +85,8 @@ static LOCALS: [Local; SOCKETS] = [const {
         stalls: AtomicU32::new(0),
         bulk: Bulk::new(),
         spin: AtomicU32::new(0),
+        nap: AtomicU32::new(0),
+        refused: AtomicU32::new(0),
         handed_from: AtomicU64::new(0),
         handed_before: AtomicU64::new(0),
     }
@@ -115,7 +121,18 @@ impl Socket {
         let local = socket.local();
         local.refs.store(1, Ordering::Relaxed);
         local.spin.store(0, Ordering::Relaxed);
+        local.nap.store(0, Ordering::Relaxed);
         Some(socket)
+    }
+
+    /// This process shuts it down for reading.
+    pub(crate) fn refuse(self) {
+        self.local().refused.store(self.generation.wrapping_add(1), Ordering::Release);
+    }
+
+    /// Whether this process has shut it down for reading; also after it was closed.
+    pub(crate) fn is_refused(self) -> bool {
+        self.local().refused.load(Ordering::Acquire) == self.generation.wrapping_add(1)
     }
 
     /// One more descriptor of this process.

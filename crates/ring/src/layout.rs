@@ -121,8 +121,8 @@ pub struct Room {
 #[repr(C, align(128))]
 #[derive(Debug)]
 pub struct Sleep {
-    /// 1: somebody sleeps in the kernel and wants a bell. Set by readers, cleared by the writer alone (or by
-    /// a reader that knows that nobody else sleeps).
+    /// How those wait who wait: [`crate::sleep::BELL`], [`crate::sleep::CALL`]. Set by readers, cleared by the writer
+    /// alone (or by a reader that knows that nobody else sleeps).
     pub asleep: AtomicU32,
 }
 

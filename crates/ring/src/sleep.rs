@@ -1,43 +1,75 @@
 //! Sleeping and waking.
 //!
-//! A reader that found nothing says that it sleeps, looks again, and sleeps in the kernel. A writer publishes
-//! and then looks whether somebody sleeps. Both put a full barrier between their store and their look, so at
-//! least one of them sees the other (Dekker). The bell itself is a byte on the kernel's connection: it stays
-//! in the queue until a reader takes it, so it cannot be missed by somebody who is on the way to sleep. A
-//! stale bell is harmless.
+//! A reader that found nothing says how it waits, looks again, and waits in the kernel. A writer publishes
+//! and then looks whether somebody waits. Both put a full barrier between their store and their look, so at
+//! least one of them sees the other (Dekker).
+//!
+//! There are two wishes. A *bell* is a byte on the kernel's connection: it stays in the queue until a reader takes
+//! it, so it cannot be missed by somebody who is on the way to sleep. A *call* wakes who naps on the word itself
+//! (futex(2)): the kernel lets nobody nap whose wish has been answered. A stale bell or call is harmless.
 
 use crate::layout::Direction;
 use crate::sync::{Ordering, fence_after_rmw};
+
+/// Somebody wants a bell.
+pub const BELL: u32 = 1;
+/// Somebody naps, and wants a call.
+pub const CALL: u32 = 2;
 
 impl Direction {
     /// Says that a bell is wanted. The caller must look at the ring and the gate again before it sleeps.
     #[inline]
     pub fn want_bell(&self) {
-        // A swap, not a store: its place among the writer's swaps is certain, and on x86 it is the barrier too.
-        self.sleep.asleep.swap(1, Ordering::SeqCst);
-        // pairs with: the barrier in publish
-        fence_after_rmw();
+        let _ = self.want(BELL);
     }
 
-    /// Takes the wish back; only for a reader that knows that nobody else sleeps on this direction.
+    /// Says that a call is wanted; what is in the word now. The caller must look at the ring and the gate again before
+    /// it naps, and naps only while the word is the same.
+    #[inline]
+    #[must_use]
+    pub fn want_call(&self) -> u32 {
+        self.want(CALL)
+    }
+
+    fn want(&self, wish: u32) -> u32 {
+        // A read-modify-write, not a store: its place among the writer's is certain, and on x86 it is the barrier too.
+        let before = self.sleep.asleep.fetch_or(wish, Ordering::SeqCst);
+        // pairs with: the barrier in publish
+        fence_after_rmw();
+        before | wish
+    }
+
+    /// Takes the wish for a bell back; only for a reader that knows that nobody else sleeps on this direction.
     #[inline]
     pub fn unwant_bell(&self) {
-        if self.sleep.asleep.load(Ordering::Relaxed) != 0 {
-            self.sleep.asleep.store(0, Ordering::Relaxed);
+        if self.wishes() & BELL != 0 {
+            self.sleep.asleep.fetch_and(!BELL, Ordering::Relaxed);
         }
     }
 
-    /// After a publication: whether there is a wish.
+    /// After a publication: what is wished; 0: nobody waits.
     #[inline]
     #[must_use]
-    pub fn is_bell_wanted(&self) -> bool {
-        self.sleep.asleep.load(Ordering::Relaxed) != 0
+    pub fn wishes(&self) -> u32 {
+        self.sleep.asleep.load(Ordering::Relaxed)
     }
 
     /// Whether the caller must ring now. One wish is answered once.
     #[inline]
     #[must_use]
     pub fn bell_due(&self) -> bool {
-        self.is_bell_wanted() && self.sleep.asleep.swap(0, Ordering::SeqCst) != 0
+        self.take(BELL)
+    }
+
+    /// Whether the caller must call now. One wish is answered once, for all who have it. For who has closed the ring no
+    /// look at [`Direction::wishes`] does instead: it could come before the close.
+    #[inline]
+    #[must_use]
+    pub fn call_due(&self) -> bool {
+        self.take(CALL)
+    }
+
+    fn take(&self, wish: u32) -> bool {
+        self.sleep.asleep.fetch_and(!wish, Ordering::SeqCst) & wish != 0
     }
 }

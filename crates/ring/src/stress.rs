@@ -61,8 +61,12 @@ fn a_long_stream_keeps_its_order_over_changing_lanes() {
             let mut steps = Steps(!seed);
             let mut got = Vec::new();
             while got.len() < LENGTH {
-                let piece = 1 + steps.next() as usize % 4;
-                end.receive((got.len() + piece).min(LENGTH), &mut got);
+                let until = (got.len() + 1 + steps.next() as usize % 4).min(LENGTH);
+                if steps.next().is_multiple_of(2) {
+                    end.receive(until, &mut got);
+                } else {
+                    end.receive_napping(until, &mut got);
+                }
             }
             writing.join().expect("it only writes");
             assert!(got.iter().enumerate().all(|(position, byte)| *byte == position as u8));
@@ -75,11 +79,11 @@ fn a_long_stream_keeps_its_order_over_changing_lanes() {
 fn sleepers_that_share_an_end_are_woken_over_changing_lanes() {
     watched(|| {
         let end = End::on_kernel();
-        let readers = [(); 3].map(|()| {
+        let readers = [End::receive, End::receive, End::receive_napping].map(|receive| {
             let end = end.clone();
             thread::spawn(move || {
                 let mut got = Vec::new();
-                end.receive(LENGTH / 3, &mut got);
+                receive(&end, LENGTH / 3, &mut got);
                 got.iter().map(|byte| u64::from(*byte)).sum::<u64>()
             })
         });

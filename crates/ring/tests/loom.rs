@@ -27,6 +27,8 @@
 //! | the gate is not shut | `a_writer_stopped_while_it_opens_the_ring_changes_nothing` |
 //! | `spill` stores `resume` without a look at what is there | `a_writer_stopped_while_it_spills_changes_nothing` |
 //! | a wish without the read lock | `a_waiter_takes_no_wish_from_a_sleeper` |
+//! | a bell takes the wish for a call with it | `a_napper_and_a_sleeper_share_an_end` |
+//! | `spill`, or who closes the ring, ends no nap | `nobody_naps_on_when_the_ring_is_left`, `nobody_naps_on_a_closed_ring` |
 
 #![cfg(loom)]
 
@@ -117,6 +119,68 @@ fn a_sleeper_is_woken() {
         end.receive(2, &mut got);
         assert_eq!(got, b"ab");
         writing.join().unwrap();
+    });
+}
+
+#[test]
+fn a_napper_is_woken() {
+    loom::model(|| {
+        let end = End::on_ring();
+        let writer = end.clone();
+        let writing = thread::spawn(move || {
+            for byte in b"ab" {
+                writer.write(*byte);
+            }
+        });
+        let mut got = Vec::new();
+        end.receive_napping(2, &mut got);
+        assert_eq!(got, b"ab");
+        writing.join().unwrap();
+    });
+}
+
+#[test]
+fn a_napper_and_a_sleeper_share_an_end() {
+    model_of_three(|| {
+        let end = End::on_ring();
+        let napper = end.clone();
+        let napping = thread::spawn(move || napper.receive_napping(1, &mut Vec::new()));
+        let sleeper = end.clone();
+        let sleeping = thread::spawn(move || sleeper.receive(1, &mut Vec::new()));
+        for byte in b"ab" {
+            end.write(*byte);
+        }
+        napping.join().unwrap();
+        sleeping.join().unwrap();
+    });
+}
+
+/// What comes by the kernel lane is no concern of a futex.
+#[test]
+fn nobody_naps_on_when_the_ring_is_left() {
+    loom::model(|| {
+        let end = End::on_ring();
+        let writer = end.clone();
+        let writing = thread::spawn(move || {
+            writer.go_to_kernel();
+            writer.write_in_kernel(b'a');
+        });
+        let mut got = Vec::new();
+        end.receive_napping(1, &mut got);
+        assert_eq!(got, b"a");
+        writing.join().unwrap();
+    });
+}
+
+#[test]
+fn nobody_naps_on_a_closed_ring() {
+    loom::model(|| {
+        let end = End::on_ring();
+        let closer = end.clone();
+        let closing = thread::spawn(move || closer.close());
+        // Returns when the reader is to go to sleep in the kernel.
+        end.nap_until_closed();
+        closing.join().unwrap();
     });
 }
 

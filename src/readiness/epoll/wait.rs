@@ -18,6 +18,42 @@ const LOOK_EVERY: u64 = 500_000;
 /// How well spinning paid lately in waits, for all sets of the process.
 static SPIN: AtomicU32 = AtomicU32::new(0);
 
+/// epoll_wait(2) that does not wait, on a set that holds no socket of ours; in as few instructions as can be. `None`: it
+/// holds one, and nothing has happened.
+///
+/// Not by libc's function: after a system call a processor mostly guesses wrong where a function returns to, and that
+/// would be one function more.
+///
+/// # Safety
+/// As for [`wait`].
+#[inline(always)]
+pub(crate) unsafe fn look(fd: c_int, set: Set, events: *mut epoll_event, most: c_int) -> Option<c_int> {
+    let arena = arena::get()?;
+    let entry = arena.set(set.slot);
+    if entry.first.load(Ordering::Acquire) != 0 {
+        return None;
+    }
+    cancel::point();
+    let told = answer(kernel::epoll_look(fd, events, most)) as c_int;
+    for place in 0..told.max(0) as usize {
+        // SAFETY: the kernel has just filled that many.
+        let event = unsafe { events.add(place).read() };
+        if is_tag(entry, event.u64) {
+            // SAFETY: as before.
+            let out = unsafe { core::slice::from_raw_parts_mut(events, told as usize) };
+            return Some(translate(fd, arena, entry, out) as c_int);
+        }
+    }
+    Some(told)
+}
+
+/// What the kernel has told, with a socket of ours among it that came into the set meanwhile; how many stay in `out`.
+#[cold]
+fn translate(fd: c_int, arena: &Arena, entry: &SetEntry, out: &mut [epoll_event]) -> usize {
+    let kept = absorb(arena, entry, out, 0, out.len());
+    kept + look_at_pipes(arena, fd, entry, &mut out[kept..])
+}
+
 /// epoll_pwait2(2) on a set that we saw made. `limit` is in nanoseconds, `None` for ever; `kernel` makes the
 /// call that the program made.
 ///
@@ -60,8 +96,7 @@ pub(crate) unsafe fn wait(
     if !out.iter().any(|event| is_tag(entry, event.u64)) {
         return told;
     }
-    let kept = absorb(arena, entry, out, 0, told as usize);
-    let count = kept + look_at_pipes(arena, fd, entry, &mut out[kept..]);
+    let count = translate(fd, arena, entry, out);
     if count > 0 || limit == Some(0) {
         return count as c_int;
     }

@@ -4,6 +4,7 @@
 
 #[cfg(not(loom))]
 mod cell;
+mod nap;
 
 #[cfg(loom)]
 use loom::{cell::UnsafeCell, sync::Condvar, sync::Mutex, thread};
@@ -95,6 +96,7 @@ pub(crate) struct End {
     pub(crate) direction: Direction,
     ring: Vec<UnsafeCell<u8>>,
     kernel: Kernel,
+    futex: nap::Futex,
     read_lock: Mutex<()>,
     write_lock: Word,
     /// Held by a writer while it runs, and let go between its steps: whoever takes it has stopped the writer.
@@ -125,6 +127,7 @@ impl End {
             direction: Direction::new(capacity as u32),
             ring: (0..capacity).map(|_| UnsafeCell::new(0)).collect(),
             kernel: Kernel { stream: Mutex::default(), arrived: Condvar::new() },
+            futex: nap::Futex::new(),
             read_lock: Mutex::new(()),
             write_lock: Word::new(0),
             running: Mutex::new(()),
@@ -199,11 +202,7 @@ impl End {
         if is_ring(self.direction.epoch()) || self.open() {
             let mut seen_head = self.direction.room.released.load(Ordering::Acquire);
             if let Direct::Published(_) = self.push(&mut seen_head, &[byte]) {
-                if self.direction.bell_due() {
-                    let bells = &self.direction.switch.bells;
-                    bells.store(bells.load(Ordering::Relaxed) + 1, Ordering::Release);
-                    self.kernel.send(Item::Bell);
-                }
+                self.answer(self.direction.wishes());
                 return true;
             }
             self.go_to_kernel();
@@ -218,7 +217,7 @@ impl End {
         if into_ring && self.writers.is_empty() && self.open() {
             let mut seen_head = 0;
             assert!(matches!(self.push(&mut seen_head, &[byte]), Direct::Published(1)));
-            return self.ring_if_wanted();
+            return self.answer(self.direction.wishes());
         }
         self.go_to_kernel();
         assert!(self.writers.enter(0));
@@ -394,6 +393,7 @@ impl End {
         if is_ring(epoch) {
             direction.close();
             direction.spill(epoch, self.tail(), self.kernel.written());
+            self.end_naps();
         }
     }
 }
@@ -595,5 +595,6 @@ impl End {
         let _lock = self.read_lock.lock().unwrap();
         self.direction.reader.ready.store(0, Ordering::SeqCst);
         self.direction.close();
+        self.end_naps();
     }
 }

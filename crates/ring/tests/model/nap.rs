@@ -1,0 +1,86 @@
+//! Naps, as src/pipe/nap.rs; but a nap that nobody ends never ends, so that loom notices it.
+
+use super::{End, Look};
+#[cfg(loom)]
+use loom::{sync::Condvar, sync::Mutex, thread};
+use sockshim_ring::lane::is_ring;
+use sockshim_ring::sleep::{BELL, CALL};
+use sockshim_ring::sync::{AtomicU32, Ordering};
+#[cfg(not(loom))]
+use {std::sync::Condvar, std::sync::Mutex, std::thread};
+
+/// The kernel's queue of those who wait for one word (futex(2)): it looks at the word under its lock.
+pub(super) struct Futex {
+    queue: Mutex<()>,
+    woken: Condvar,
+}
+
+impl Futex {
+    pub(super) fn new() -> Self {
+        Self { queue: Mutex::new(()), woken: Condvar::new() }
+    }
+
+    fn wait(&self, word: &AtomicU32, value: u32) {
+        let queue = self.queue.lock().unwrap();
+        if word.load(Ordering::SeqCst) == value {
+            drop(self.woken.wait(queue).unwrap());
+        }
+    }
+
+    fn wake(&self) {
+        drop(self.queue.lock().unwrap());
+        self.woken.notify_all();
+    }
+}
+
+impl End {
+    pub(super) fn end_naps(&self) {
+        if self.direction.call_due() {
+            self.futex.wake();
+        }
+    }
+
+    /// What is done for those who wait.
+    pub(super) fn answer(&self, wishes: u32) {
+        if wishes & CALL != 0 {
+            self.end_naps();
+        }
+        if wishes & BELL != 0 {
+            self.ring_if_wanted();
+        }
+    }
+
+    /// True when it is worth looking again.
+    fn nap(&self, epoch: u32) -> bool {
+        let direction = &self.direction;
+        if !is_ring(epoch) {
+            return false;
+        }
+        let wish = direction.want_call();
+        if direction.has_bytes() || direction.epoch() != epoch {
+            // Everything else that this thread could wait for needs the others to run.
+            thread::yield_now();
+            return true;
+        }
+        if direction.is_closed() {
+            return false;
+        }
+        self.futex.wait(&direction.sleep.asleep, wish);
+        true
+    }
+
+    pub(crate) fn nap_until_closed(&self) {
+        while self.nap(self.direction.epoch()) {}
+    }
+
+    /// A blocking read that naps where it can.
+    pub(crate) fn receive_napping(&self, count: usize, got: &mut Vec<u8>) {
+        while got.len() < count {
+            match self.take(1) {
+                Look::Bytes(bytes) => got.extend(bytes),
+                Look::Empty { epoch } if self.nap(epoch) => {}
+                Look::Empty { epoch } => self.sleep(epoch),
+            }
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! Naps: short sleeps on the wish itself, a word of the segment.
+//!
+//! A bell goes through all of TCP; a call by the word (futex(2)) does not, needs no lock, and leaves nothing behind that
+//! somebody would have to take away. But it knows nothing of the connection: of the kernel lane, of the end, of a process that was
+//! killed. So
+//!
+//! * nobody naps on a closed ring, and whoever closes one calls those who do: they go to sleep in the kernel's recv;
+//! * a nap is short. What nobody calls for (a peer that was killed, a byte of a stranger) is found when it is over.
+//!
+//! Naps are for waits that are short, too: after some that were in vain a reader goes to sleep at once.
+
+use super::{Pipe, spin};
+use crate::error::Errno;
+use crate::registry::arena::{self, FLAG_TIMED};
+use crate::registry::trace;
+use crate::sys::{futex, kernel};
+use core::sync::atomic::{AtomicBool, Ordering};
+use sockshim_ring::lane::is_ring;
+use sockshim_ring::layout::Direction;
+
+/// Nanoseconds: how late a killed peer may be noticed.
+const LONGEST: u64 = 5_000_000;
+
+/// The kernel, or a filter before it, does not know the call.
+static IS_REFUSED: AtomicBool = AtomicBool::new(false);
+
+/// Naps until there is something to look at. False: there was nothing for so long, or it cannot be done here.
+///
+/// # Errors
+/// EINTR, as recv(2).
+pub(super) fn for_reader(pipe: &Pipe, epoch: u32) -> Result<bool, Errno> {
+    // With a time-out of its own recv does not go on after a handler (signal(7)).
+    let may_nap = is_ring(epoch)
+        && pipe.entry.flags.load(Ordering::Relaxed) & FLAG_TIMED == 0
+        && !IS_REFUSED.load(Ordering::Relaxed)
+        && !kernel::is_restricted();
+    if !may_nap || !spin::pays(&pipe.local.nap) {
+        return Ok(false);
+    }
+    let incoming = pipe.incoming();
+    let wish = incoming.want_call();
+    if incoming.has_bytes() || incoming.epoch() != epoch || !pipe.is_mapped() {
+        return Ok(true);
+    }
+    if incoming.is_closed() {
+        return Ok(false);
+    }
+    arena::add(&pipe.entry.counters.sleeps, 1);
+    trace::note(-1, pipe.entry);
+    let told = futex::wait(&incoming.sleep.asleep, wish, LONGEST);
+    match told {
+        Ok(()) | Err(Errno(libc::EAGAIN)) => {
+            spin::learn(&pipe.local.nap, true);
+            Ok(true)
+        }
+        Err(Errno(libc::EINTR)) if incoming.has_bytes() => Ok(true),
+        Err(Errno(libc::EINTR)) => Err(Errno(libc::EINTR)),
+        Err(Errno(libc::ETIMEDOUT)) => {
+            spin::learn(&pipe.local.nap, false);
+            Ok(false)
+        }
+        Err(_) => {
+            IS_REFUSED.store(true, Ordering::Relaxed);
+            Ok(false)
+        }
+    }
+}
+
+/// Calls those who nap on a direction, after its ring was closed, or their wish was seen; true when there may be some.
+/// A stale wish is answered in vain, once.
+pub(super) fn end(direction: &Direction) -> bool {
+    let due = direction.call_due();
+    if due {
+        futex::wake(&direction.sleep.asleep);
+    }
+    due
+}

@@ -1,0 +1,86 @@
+//! Waiting for a word of shared memory, and waking who does (futex(2)).
+//!
+//! # Safety
+//! The kernel checks the pointers that it gets, and writes nothing through them.
+
+use super::raw::{self, Word};
+use super::{kernel, raw::outcome};
+use crate::error::Errno;
+use core::ffi::c_int;
+use core::sync::atomic::AtomicU32;
+
+/// `struct futex_waitv` of linux/futex.h.
+#[repr(C)]
+struct Waiter {
+    value: u64,
+    address: u64,
+    flags: u32,
+    reserved: u32,
+}
+
+/// The word has 32 bits, and may be another process's too.
+const FUTEX_32: u32 = 2;
+
+/// Waits while `word` is `value`, for so many nanoseconds at most. By futex_waitv(2), because it goes on after a signal
+/// handler with SA_RESTART, as recv(2) does; the older call with a time-out does not.
+///
+/// # Errors
+/// EAGAIN: it has another value. EINTR, ETIMEDOUT. ENOSYS before Linux 5.16.
+pub(crate) fn wait(word: &AtomicU32, value: u32, nanoseconds: u64) -> Result<(), Errno> {
+    let end = kernel::monotonic_ns().saturating_add(nanoseconds);
+    let end = libc::timespec { tv_sec: (end / 1_000_000_000) as i64, tv_nsec: (end % 1_000_000_000) as i64 };
+    let address = core::ptr::from_ref(word).expose_provenance() as u64;
+    let waiter = Waiter { value: value.into(), address, flags: FUTEX_32, reserved: 0 };
+    let arguments = [(&raw const waiter).word(), 1, 0, (&raw const end).word(), libc::CLOCK_MONOTONIC.word()];
+    let [a, b, c, d, e] = arguments;
+    // SAFETY: see the module; both live across the call.
+    outcome(unsafe { raw::syscall5(libc::SYS_futex_waitv, a, b, c, d, e) }).map(drop)
+}
+
+/// Wakes all who wait for `word`, in every process.
+pub(crate) fn wake(word: &AtomicU32) {
+    let place = core::ptr::from_ref(word).word();
+    // SAFETY: see the module.
+    let _ = unsafe { raw::syscall3(libc::SYS_futex, place, libc::FUTEX_WAKE.word(), c_int::MAX.word()) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::sync::atomic::Ordering;
+
+    #[test]
+    fn who_waits_is_woken() {
+        let word = AtomicU32::new(1);
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| {
+                while word.load(Ordering::SeqCst) == 1 {
+                    match wait(&word, 1, u64::MAX >> 1) {
+                        Ok(()) | Err(Errno(libc::EAGAIN)) => {}
+                        Err(Errno(libc::ENOSYS)) => return eprintln!("SKIPPED: no futex_waitv here"),
+                        Err(error) => panic!("{error:?}"),
+                    }
+                }
+            });
+            word.store(2, Ordering::SeqCst);
+            while !waiting.is_finished() {
+                wake(&word);
+                std::thread::yield_now();
+            }
+        });
+    }
+
+    #[test]
+    fn another_value_is_not_waited_for() {
+        let word = AtomicU32::new(1);
+        let told = wait(&word, 2, 0);
+        assert!(matches!(told, Err(Errno(libc::EAGAIN | libc::ENOSYS))), "{told:?}");
+    }
+
+    #[test]
+    fn time_is_over_sooner_or_later() {
+        let word = AtomicU32::new(1);
+        let told = wait(&word, 1, 1000);
+        assert!(matches!(told, Err(Errno(libc::ETIMEDOUT | libc::ENOSYS))), "{told:?}");
+    }
+}
