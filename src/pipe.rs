@@ -2,9 +2,10 @@
 //!
 //! [`attach`] (meeting the other end) -> [`io`] (which way a call goes) -> [`quick`] (the usual call), [`read`],
 //! [`write`] (the lanes) ->
-//! [`end`] (end of stream, reset, close) -> [`pin`] (back to the kernel). [`events`] says what is ready.
+//! [`end`] (end of stream, reset, close) -> [`pin`] (back to the kernel), [`heritage`] and [`back`] (bytes unread then). [`events`] says what is ready.
 
 pub(crate) mod attach;
+pub(crate) mod back;
 pub(crate) mod buffers;
 pub(crate) mod bulk;
 pub(crate) mod end;
