@@ -2,9 +2,10 @@
 //!
 //! [`attach`] (meeting the other end) -> [`io`] (which way a call goes) -> [`quick`] (the usual call), [`read`],
 //! [`write`] (the lanes) ->
-//! [`end`] (end of stream, reset, close) -> [`pin`] (back to the kernel). [`events`] says what is ready.
+//! [`end`] (end of stream, reset, close) -> [`pin`] (back to the kernel), [`heritage`] and [`back`] (bytes unread then). [`events`] says what is ready.
 
 pub(crate) mod attach;
+pub(crate) mod back;
 pub(crate) mod buffers;
 pub(crate) mod bulk;
 pub(crate) mod end;
@@ -29,7 +30,7 @@ use crate::sys::thread;
 use core::ffi::c_int;
 use core::sync::atomic::{AtomicU32, Ordering};
 use segment::Segment;
-use sockshim_ring::layout::{self, Direction, FRONT_SIZE, Header, SMALL_CAPACITY};
+use sockshim_ring::layout::{self, Direction, Header};
 
 /// Says in a direction's word on which processor this end runs. The word is mostly right already, and the other
 /// end reads its line: so it is looked at first.
@@ -104,21 +105,19 @@ impl Pipe {
         self.ring(self.end, capacity)
     }
 
-    /// `capacity` bytes, if that is a checked capacity; by the capacity alone, so that who looked at it before a signal
-    /// handler went on stays inside the ring that he saw.
     #[inline]
     fn ring(&self, direction: usize, capacity: u32) -> *mut u8 {
-        if capacity <= SMALL_CAPACITY {
-            self.base.wrapping_add(layout::small_ring_offset(direction))
-        } else {
-            let rings = self.local.rings.load(Ordering::Relaxed);
-            rings.wrapping_add(layout::ring_offset(direction) - FRONT_SIZE)
-        }
+        self.segment().ring(direction, capacity)
     }
 
     /// Lets go of the segment.
     fn recycle(&self) {
-        Segment { front: self.base, rings: self.local.rings.load(Ordering::Relaxed) }.recycle();
+        self.segment().recycle();
+    }
+
+    #[inline]
+    fn segment(&self) -> Segment {
+        Segment { front: self.base, rings: self.local.rings.load(Ordering::Relaxed) }
     }
 
     /// State of the other end, `END_*`.

@@ -5,7 +5,7 @@
 //! alike. So the surviving end decides between end and reset by whether the dead end had unread ring bytes.
 
 use super::read::{self, Look};
-use super::{Pipe, attach, events, nap, write};
+use super::{Pipe, attach, back, events, nap, write};
 use crate::error::Errno;
 use crate::registry::arena::{
     FLAG_LINGER_RESET, FLAG_RESET_TOLD, FLAG_SENT_IN_VAIN, FLAG_SHUT_WRITE, STATE_WAITING,
@@ -185,6 +185,9 @@ pub(crate) fn intruded(fd: c_int, pipe: &Pipe) -> Result<(), Errno> {
 pub(crate) fn leave(fd: c_int, socket: Socket, last: bool) {
     let Some(entry) = socket.entry() else { return };
     let Some(pipe) = Pipe::of(socket, entry) else { return };
+    if last {
+        back::before_end(fd, &pipe);
+    }
     let reading = read::lock_reads(&pipe);
     let writing = write::lock_writes(fd, &pipe);
     if pipe.is_mapped() {
@@ -216,6 +219,10 @@ fn say_goodbye(fd: c_int, pipe: &Pipe) {
     if kernel::is_restricted() {
         // Nobody may be asked: as after SIGKILL, the other end decides.
         return;
+    }
+    if fd >= 0 {
+        // A bell that announced nothing but itself lies before the kernel lane that goes on.
+        read::follow(fd, pipe);
     }
     let in_ring = incoming.has_bytes();
     // The kernel resets by itself for data in its own queue; an urgent byte counts, read or not.

@@ -4,40 +4,48 @@
 
 use super::segment::Segment;
 use super::{Pipe, pin, read};
+use crate::error::Errno;
 use crate::registry::arena::STATE_PINNED;
 use crate::registry::lock::Taken;
 use crate::registry::{Socket, reason::Reason, start};
 use crate::sys::{folder::Path, kernel};
 use core::ffi::c_int;
 use core::fmt::Write;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicU32, Ordering};
 use sockshim_ring::lane::is_ring;
 use sockshim_ring::layout::{
-    Direction, END_JOINED, END_LEFT, FRONT_SIZE, HEADER_SIZE, Header, MAGIC, MAX_CAPACITY, SEGMENT_SIZE,
-    SMALL_CAPACITY, VERSION, direction_offset, ring_offset, small_ring_offset,
+    Direction, END_JOINED, END_LEFT, FRONT_SIZE, HANDED_NOT, HEADER_SIZE, Header, MAGIC, MAX_CAPACITY,
+    SEGMENT_SIZE, SMALL_CAPACITY, VERSION, direction_offset, ring_offset, small_ring_offset,
 };
 
-/// Whether this process has put bytes down for a program that is about to start.
-static LEFT: AtomicBool = AtomicBool::new(false);
+/// Files that this process has put down for programs that are about to start.
+static LEFT: AtomicU32 = AtomicU32::new(0);
 
 pub(crate) fn is_left() -> bool {
-    LEFT.load(Ordering::Relaxed)
+    LEFT.load(Ordering::Relaxed) != 0
+}
+
+/// The writer may have sent them again: then this file is of no use any more.
+pub(super) fn note_answer(pipe: &Pipe) {
+    if pipe.incoming().reader.handed.load(Ordering::Relaxed) == HANDED_NOT {
+        let _ = LEFT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+    }
 }
 
 /// In a heritage the successor is end 0 and reads direction 1.
 const READ: usize = 1;
 
 fn path(fd: c_int) -> Option<Path> {
-    named(fd, "")
+    named(fd, kernel::cookie(fd).ok()?, "")
 }
 
 /// A second name, which only the process that puts the bytes down knows: see [`keep`].
 fn kept_path(fd: c_int) -> Option<Path> {
-    named(fd, "-kept")
+    named(fd, kernel::cookie(fd).ok()?, "-kept")
 }
 
-fn named(fd: c_int, suffix: &str) -> Option<Path> {
-    let cookie = kernel::cookie(fd).ok()?;
+/// Of what is left for the socket with that cookie, in the namespace of `fd`.
+fn named(fd: c_int, cookie: u64, suffix: &str) -> Option<Path> {
     let namespace = kernel::namespace_cookie(fd).ok()?;
     start::file(|path| write!(path, "left{VERSION}-{namespace:x}-{cookie:x}{suffix}"))
 }
@@ -49,21 +57,52 @@ pub(super) fn leave(fd: c_int, pipe: &Pipe) -> bool {
     let flags = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
     let Ok(file) = kernel::open(path.as_c_str(), flags, 0o600) else { return false };
     let taken = read::lock_reads(pipe);
-    let filled = fill(fd, file, pipe);
+    let filled = fill(fd, file, pipe).is_some();
     pipe.entry.read_lock.0.release(taken);
     kernel::close(file);
     if !filled {
         kernel::unlink(path.as_c_str());
         return false;
     }
-    LEFT.store(true, Ordering::Relaxed);
-    // Taken, as far as the other end is concerned; but this process may have to go on after all.
-    if let Ok(span) = pipe.incoming().readable() {
-        pipe.local.handed_from.store(span.position.wrapping_add(1), Ordering::Relaxed);
-        return pipe.incoming().consume(&span, span.length);
-    }
+    LEFT.fetch_add(1, Ordering::Relaxed);
     true
 }
+
+/// Takes the kernel bytes that came after those of the ring, which is empty by now: as many as come and there is room for. A
+/// writer that has said more than the kernel takes at once goes on as they go, and then waits for what is put down.
+fn take_behind(fd: c_int, pipe: &Pipe, place: *mut u8, room: usize) -> usize {
+    let incoming = pipe.incoming();
+    let epoch = incoming.reader_epoch();
+    let position = &incoming.reader.kernel_read;
+    let resume = incoming.switch.resume.load(Ordering::Relaxed);
+    if !is_ring(epoch) || incoming.epoch() == epoch || position.load(Ordering::Relaxed) != resume {
+        return 0;
+    }
+    incoming.follow(epoch);
+    let (mut done, mut pauses) = (0, 0);
+    while done < room && pauses < PAUSES {
+        match kernel::recv(fd, place.wrapping_add(done), room - done, libc::MSG_DONTWAIT) {
+            Ok(count @ 1..) => {
+                position.fetch_add(count as u64, Ordering::Relaxed);
+                done += count;
+            }
+            Err(Errno(libc::EAGAIN)) => {
+                pauses += 1;
+                kernel::nap(500);
+            }
+            Ok(_) => break,
+            Err(error) => {
+                // The kernel reports it once.
+                pipe.entry.pending_error.store(error.0, Ordering::Release);
+                break;
+            }
+        }
+    }
+    done
+}
+
+/// Half milliseconds without a byte after which no more is under way.
+const PAUSES: u32 = 6;
 
 /// Kernel bytes that come before those in the ring, with the bells behind them.
 fn before_ring(pipe: &Pipe) -> usize {
@@ -76,36 +115,44 @@ fn before_ring(pipe: &Pipe) -> usize {
     end.saturating_sub(incoming.reader.kernel_read.load(Ordering::Relaxed)) as usize
 }
 
-/// Under the read lock.
-fn fill(fd: c_int, file: c_int, pipe: &Pipe) -> bool {
+/// Under the read lock. `None`: it is impossible.
+fn fill(fd: c_int, file: c_int, pipe: &Pipe) -> Option<()> {
     let from = pipe.incoming();
-    let Ok(span) = from.readable() else { return false };
+    let span = from.readable().ok()?;
     let before = before_ring(pipe);
-    let length = before.saturating_add(span.length);
-    if length > MAX_CAPACITY as usize {
-        return false;
-    }
-    let capacity = length.next_power_of_two().max(4096);
+    let least = before.saturating_add(span.length);
+    // With what lies behind the ring, as far as there is room for that, too.
+    let is_left = !is_ring(from.epoch());
+    let capacity = if is_left { MAX_CAPACITY as usize } else { least.next_power_of_two().max(4096) };
     let ring = if capacity <= SMALL_CAPACITY as usize { small_ring_offset(READ) } else { ring_offset(READ) };
-    if kernel::truncate(file, SEGMENT_SIZE).is_err()
+    if least > capacity.min(MAX_CAPACITY as usize)
+        || kernel::truncate(file, SEGMENT_SIZE).is_err()
         || kernel::allocate(file, 0, HEADER_SIZE).is_err()
         || kernel::allocate(file, ring, capacity).is_err()
     {
-        return false;
+        return None;
     }
-    let Ok(base) = kernel::map_shared(file, SEGMENT_SIZE) else { return false };
-    // The kernel checks this pointer; `length` bytes of the ring exist.
+    let base = kernel::map_shared(file, SEGMENT_SIZE).ok()?;
+    // The kernel checks this pointer; `capacity` bytes of the ring exist.
     let peek = libc::MSG_PEEK | libc::MSG_DONTWAIT;
     let peeked = before == 0 || kernel::recv(fd, base.wrapping_add(ring), before, peek) == Ok(before);
-    let came_on = peeked && come_to_ring(fd, pipe, before);
-    if came_on {
+    let mut filled = peeked && come_to_ring(fd, pipe, before);
+    if filled {
         let [first, second] = span.pieces(0, span.length);
-        // SAFETY: the file's mapping has `length` bytes there, and `pieces` stays within the pipe's ring.
+        // SAFETY: the file's mapping has `least` bytes there, and `pieces` stays within the pipe's ring.
         unsafe {
             let (to, from) = (base.add(ring + before), pipe.incoming_ring(span.capacity));
             core::ptr::copy_nonoverlapping(from.add(first.0), to, first.1);
             core::ptr::copy_nonoverlapping(from.add(second.0), to.add(first.1), second.1);
         }
+        // Taken, as far as the other end is concerned; but this process may have to go on after all.
+        pipe.local.handed_from.store(span.position.wrapping_add(1), Ordering::Relaxed);
+        filled = from.consume(&span, span.length);
+    }
+    if filled {
+        let epoch = from.reader_epoch();
+        let behind = take_behind(fd, pipe, base.wrapping_add(ring + least), capacity - least);
+        let length = least + behind;
         // SAFETY: a fresh mapping whose first page exists.
         let (header, direction) =
             unsafe { (&*base.cast::<Header>(), &*base.add(direction_offset(READ)).cast::<Direction>()) };
@@ -123,10 +170,11 @@ fn fill(fd: c_int, file: c_int, pipe: &Pipe) -> bool {
         header.ends[1].store(END_LEFT, Ordering::Relaxed);
         header.ends[0].store(END_JOINED, Ordering::Relaxed);
         header.magic.store(MAGIC, Ordering::Release);
-        pipe.local.handed_before.store(before as u64, Ordering::Relaxed);
+        let has_moved = before > 0 || from.reader_epoch() != epoch;
+        pipe.local.handed_past.store(u32::from(has_moved), Ordering::Relaxed);
     }
     kernel::unmap(base, SEGMENT_SIZE);
-    came_on
+    filled.then_some(())
 }
 
 /// Takes the `before` kernel bytes that have been put down, and the bells behind them.
@@ -161,13 +209,16 @@ pub(super) fn withdraw(fd: c_int, pipe: &Pipe) -> bool {
     let from = pipe.local.handed_from.swap(0, Ordering::Relaxed);
     let Some(position) = from.checked_sub(1) else { return false };
     let (Some(path), Some(kept)) = (path(fd), kept_path(fd)) else { return false };
-    let before = pipe.local.handed_before.swap(0, Ordering::Relaxed);
+    let has_moved = pipe.local.handed_past.swap(0, Ordering::Relaxed) != 0;
+    pipe.incoming().reader.handed.store(HANDED_NOT, Ordering::SeqCst);
     let untouched = kernel::exists_file(path.as_c_str());
-    if untouched && before == 0 {
-        kernel::unlink(path.as_c_str());
+    if untouched && !has_moved {
+        if let Claimed::All(segment, ..) = claim(&path, None) {
+            // The ring is closed, so nothing has been written over them.
+            pipe.incoming().consumer.head.store(position, Ordering::Release);
+            segment.recycle();
+        }
         kernel::unlink(kept.as_c_str());
-        // The ring is closed, so nothing has been written over them.
-        pipe.incoming().consumer.head.store(position, Ordering::Release);
         return false;
     }
     if !untouched && !kernel::exists_file(kept.as_c_str()) {
@@ -198,6 +249,62 @@ pub(crate) fn open(file: c_int) -> Option<Segment> {
         return None;
     }
     Some(segment)
+}
+
+/// The other end handed its socket on: `send` gets what is unread, if nothing that comes after it is in the kernel's
+/// stream. False when there is no file. Under the write lock, with signals blocked.
+pub(super) fn reclaim_for(fd: c_int, pipe: &Pipe, send: impl FnOnce(&[u8])) -> bool {
+    let cookie = pipe.entry.peer_cookie.load(Ordering::Relaxed);
+    let Some(path) = named(fd, cookie, "") else { return false };
+    let written = kernel::tcp_position(fd).ok().and_then(|position| match position.state {
+        kernel::TCP_ESTABLISHED | kernel::TCP_CLOSE_WAIT => Some(position.written),
+        _ => None,
+    });
+    let Some(written) = written else { return true };
+    match claim(&path, Some(written)) {
+        Claimed::Nothing => false,
+        Claimed::NotMine => true,
+        Claimed::All(segment, bytes, length) => {
+            // SAFETY: `claim` has checked that the mapping has them, and nobody writes there.
+            send(unsafe { core::slice::from_raw_parts(bytes, length) });
+            segment.recycle();
+            true
+        }
+    }
+}
+
+/// What became of a claim.
+enum Claimed {
+    /// There is no file.
+    Nothing,
+    NotMine,
+    /// So many bytes at this place in the mapping, which nobody else has.
+    All(Segment, *const u8, usize),
+}
+
+/// Takes all that is unread in a file, by one compare-and-swap; with a `position` only if the kernel's stream goes on there.
+fn claim(path: &Path, position: Option<u64>) -> Claimed {
+    let Ok(file) = kernel::open(path.as_c_str(), libc::O_RDWR | libc::O_NOFOLLOW, 0) else {
+        return Claimed::Nothing;
+    };
+    let opened = open(file);
+    kernel::close(file);
+    let Some(segment) = opened else { return Claimed::NotMine };
+    // SAFETY: a mapping of a front whose pages exist.
+    let direction = unsafe { &*segment.front.add(direction_offset(READ)).cast::<Direction>() };
+    let goes_on =
+        position.is_none_or(|position| direction.reader.kernel_read.load(Ordering::Relaxed) == position);
+    let span = direction.readable().ok().filter(|span| goes_on && span.length > 0);
+    if let Some(span) = span
+        && direction.consume(&span, span.length)
+    {
+        kernel::unlink(path.as_c_str());
+        // Put down from the start of the ring: in one piece.
+        let [(start, length), _] = span.pieces(0, span.length);
+        return Claimed::All(segment, segment.ring(READ, span.capacity).wrapping_add(start), length);
+    }
+    segment.recycle();
+    Claimed::NotMine
 }
 
 /// A descriptor that was handed to this process: takes up what was left for it.

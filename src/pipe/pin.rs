@@ -1,7 +1,7 @@
 //! Back to the kernel: for good, or for a new process image.
 
-use super::{Pipe, attach, end, heritage, nap, options, read, write};
-use crate::readiness::epoll;
+use super::{Pipe, attach, back, end, heritage, nap, options, read, write};
+use crate::readiness::{Deadline, epoll};
 use crate::registry::arena::{self, STATE_PINNED, STATE_PIPE, STATE_UNDECIDED, STATE_WAITING};
 use crate::registry::lock::Taken;
 use crate::registry::{Socket, fork, log, reason::Reason, trace};
@@ -9,6 +9,7 @@ use crate::sys::kernel;
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
 use sockshim_ring::lane::is_ring;
+use sockshim_ring::layout::HANDED_NOT;
 
 /// The connection uses the kernel lane only from now on, in both directions. What is in the ring already is
 /// still read from there.
@@ -31,6 +32,10 @@ pub(crate) fn pin(fd: c_int, socket: Socket, reason: Reason) {
         STATE_PIPE => {
             let Some(pipe) = Pipe::of(socket, entry) else { return };
             mark(&pipe, reason);
+            if pipe.incoming().has_bytes() {
+                // The other end may have to be woken later, for these bytes: it comes along to the kernel's lane.
+                back::wake(fd, &pipe);
+            }
             close_lanes(fd, &pipe);
             restore_options(fd, &pipe);
             clear_bells(fd, &pipe);
@@ -50,12 +55,16 @@ pub(crate) fn mark(pipe: &Pipe, reason: Reason) {
 
 /// Closes both rings: ours by spilling, the other end's by its close mark.
 fn close_lanes(fd: c_int, pipe: &Pipe) {
+    leave_ring(fd, pipe);
+    close_incoming(pipe);
+}
+
+fn leave_ring(fd: c_int, pipe: &Pipe) {
     let taken = write::lock_writes(fd, pipe);
     if pipe.is_mapped() && is_ring(pipe.outgoing().epoch()) {
         write::spill(fd, pipe);
     }
     pipe.entry.write_lock.0.release(taken);
-    close_incoming(pipe);
 }
 
 fn close_incoming(pipe: &Pipe) {
@@ -79,14 +88,38 @@ pub(crate) fn refuse(socket: Socket) {
 }
 
 /// Before a new process image, or another process, gets this descriptor: no bell may be left in the kernel's
-/// queue, and ring bytes that are unread are put down where a successor that runs on sockshim finds them.
+/// queue, and ring bytes that are unread are put down where a successor that runs on sockshim finds them, and the writer,
+/// who sends them again for one that does not.
 pub(crate) fn hand_over(fd: c_int, socket: Socket) {
-    if !share(fd, socket)
-        && let Some(entry) = socket.entry()
-        && let Some(pipe) = Pipe::of(socket, entry)
-        && !heritage::leave(fd, &pipe)
-    {
-        entry.reason.store(Reason::UnreadAtHandOver as u32, Ordering::Relaxed);
+    let pipe = socket.entry().and_then(|entry| Pipe::of(socket, entry));
+    let Some(pipe) = pipe.filter(|pipe| pipe.local.handed_from.load(Ordering::Relaxed) == 0) else {
+        share(fd, socket);
+        return;
+    };
+    // What the writer does from now on it does after it has looked here.
+    back::announce(&pipe);
+    let mut left = false;
+    if !share(fd, socket) {
+        left = heritage::leave(fd, &pipe);
+        if !left {
+            pipe.entry.reason.store(Reason::UnreadAtHandOver as u32, Ordering::Relaxed);
+        }
+    }
+    let declared = back::declare(&pipe, left);
+    if left && declared && back::wake_from_kernel_lane(fd, &pipe) {
+        pipe.local.asked.store(1, Ordering::Relaxed);
+    }
+    // A bell may have opened the ring once more.
+    leave_ring(fd, &pipe);
+    restore_options(fd, &pipe);
+}
+
+/// Gives a writer who slept a moment to send again what was left: then the successor finds it at once, whatever it is.
+pub(crate) fn wait_for_answer(socket: Socket, until: Deadline) {
+    let Some(pipe) = socket.entry().and_then(|entry| Pipe::of(socket, entry)) else { return };
+    if pipe.local.asked.swap(0, Ordering::Relaxed) != 0 {
+        back::wait_for_answer(&pipe, until);
+        heritage::note_answer(&pipe);
     }
 }
 
@@ -100,8 +133,13 @@ pub(crate) fn share(fd: c_int, socket: Socket) -> bool {
     let Some(pipe) = Pipe::of(socket, entry) else { return true };
     if entry.state.load(Ordering::Acquire) == STATE_PIPE {
         mark(&pipe, Reason::HandedOver);
-        close_lanes(fd, &pipe);
+        close_incoming(&pipe);
+        // A bell for the other end may be due yet, if bytes are unread: see `hand_over`.
+        if pipe.incoming().reader.handed.load(Ordering::Relaxed) == HANDED_NOT {
+            leave_ring(fd, &pipe);
+        }
         restore_options(fd, &pipe);
+        back::before_end(fd, &pipe);
     }
     entry.state.load(Ordering::Acquire) != STATE_PINNED || clear_bells(fd, &pipe)
 }
@@ -121,9 +159,18 @@ fn clear_bells(fd: c_int, pipe: &Pipe) -> bool {
 /// The same; `lock` gives the read lock, or says that the caller has it.
 pub(super) fn clear_bells_by(fd: c_int, pipe: &Pipe, lock: impl Fn() -> Taken) -> bool {
     let incoming = pipe.incoming();
+    let take_wish_back = || {
+        if !read::is_relied_on(pipe) {
+            // From now on a bell that is rung has been counted: see `write::ring_quietly`.
+            let _ = incoming.bell_due();
+        }
+    };
+    take_wish_back();
     for _ in 0..200 {
         let taken = lock();
         read::follow(fd, pipe);
+        // Following renews it.
+        take_wish_back();
         let epoch = incoming.reader_epoch();
         let waiting = if is_ring(epoch) { read::bells_waiting(pipe) } else { 0 };
         if waiting > 0 {
@@ -172,15 +219,10 @@ pub(crate) fn retire(fd: c_int, pipe: &Pipe) -> bool {
 /// The new process image did not come: the lanes may open again.
 pub(crate) fn take_back(fd: c_int, socket: Socket) {
     let Some(entry) = socket.entry() else { return };
-    if entry.reason.load(Ordering::Relaxed) != Reason::HandedOver as u32 {
-        return;
+    let own = Pipe::of(socket, entry).is_some_and(|pipe| heritage::withdraw(fd, &pipe));
+    if !own && entry.reason.load(Ordering::Relaxed) == Reason::HandedOver as u32 {
+        resume(socket);
     }
-    if let Some(pipe) = Pipe::of(socket, entry)
-        && heritage::withdraw(fd, &pipe)
-    {
-        return;
-    }
-    resume(socket);
 }
 
 /// What a child does not read of the bytes that have just been put down for it is this process's again: see [`reclaim`].
@@ -224,6 +266,7 @@ pub(crate) fn part(fd: c_int, socket: Socket) {
         close_incoming(&pipe);
         end::stop_naps(&pipe);
         clear_bells(fd, &pipe);
+        back::before_end(fd, &pipe);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Reading: following the writer's lanes, and waiting.
 
 use super::buffers::{self, Rest};
-use super::{Pipe, attach, end, events, nap, note_cpu, options, quick, spin};
+use super::{Pipe, attach, back, end, events, nap, note_cpu, options, quick, spin};
 use crate::error::Errno;
 use crate::readiness::{Deadline, epoll};
 use crate::registry::arena::{self, FLAG_NONBLOCK, FLAG_TIMED};
@@ -625,6 +625,7 @@ fn is_intruded(fd: c_int, pipe: &Pipe) -> bool {
 /// event the kernel drops with the byte. So the wish for a bell is renewed first; then only as many bells are
 /// taken as there were before it, and a young one stays.
 pub(crate) fn settle(fd: c_int, pipe: &Pipe) {
+    back::look(fd, pipe);
     if bells_waiting(pipe) == 0 {
         return;
     }
@@ -666,7 +667,7 @@ pub(crate) fn want_bell(pipe: &Pipe) {
 }
 
 /// Whether somebody other than this thread waits for a bell of this pipe.
-fn is_relied_on(pipe: &Pipe) -> bool {
+pub(super) fn is_relied_on(pipe: &Pipe) -> bool {
     arena::others_asleep(&pipe.entry.sleepers, lock::thread(), true) || epoll::relies_on_bells(pipe)
 }
 
@@ -729,7 +730,7 @@ fn sleep(fd: c_int, pipe: &Pipe, epoch: u32) -> Result<Option<()>, Errno> {
     let me = lock::thread();
     let place = arena::enroll(&entry.sleepers, me);
     want_bell(pipe);
-    let changed = incoming.epoch() != epoch || (is_ring(epoch) && incoming.has_bytes());
+    let changed = incoming.epoch() != epoch || (is_ring(epoch) && incoming.has_bytes()) || back::is_due(pipe);
     if changed || !pipe.is_mapped() {
         arena::leave(&entry.sleepers, place, me);
         return Ok(None);

@@ -6,7 +6,8 @@ use crate::sys::{folder::Path, kernel};
 use core::fmt::Write;
 use core::sync::atomic::{AtomicPtr, Ordering};
 use sockshim_ring::layout::{
-    END_ABSENT, END_JOINED, FRONT_SIZE, HEADER_SIZE, Header, MAGIC, RINGS_SIZE, SEGMENT_SIZE, VERSION,
+    END_ABSENT, END_JOINED, FRONT_SIZE, HEADER_SIZE, Header, MAGIC, RINGS_SIZE, SEGMENT_SIZE, SMALL_CAPACITY,
+    VERSION, ring_offset, small_ring_offset,
 };
 
 /// The identity of a connection: nothing that could be stale, reused or rewritten on the way.
@@ -173,6 +174,17 @@ impl Segment {
                 FRONTS.recycle(front);
                 Err(error)
             }
+        }
+    }
+
+    /// First byte of a direction's ring at the time when it has `capacity` bytes, if that is a checked capacity; by the
+    /// capacity alone, so that who looked at it before a signal handler went on stays inside the ring that he saw.
+    #[inline]
+    pub(crate) fn ring(&self, direction: usize, capacity: u32) -> *mut u8 {
+        if capacity <= SMALL_CAPACITY {
+            self.front.wrapping_add(small_ring_offset(direction))
+        } else {
+            self.rings.wrapping_add(ring_offset(direction) - FRONT_SIZE)
         }
     }
 

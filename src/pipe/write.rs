@@ -4,7 +4,7 @@
 //! blocking, EAGAIN, EPOLLOUT, time-outs and 4 MB of buffering are the kernel's.
 
 use super::buffers::{self, Rest};
-use super::{Pipe, bulk, grow, nap, note_cpu, options, read};
+use super::{Pipe, back, bulk, grow, nap, note_cpu, options, read};
 use crate::error::{Errno, answer};
 use crate::registry::arena::{self, FLAG_NO_SPACE, FLAG_NONBLOCK, FLAG_SENT_IN_VAIN, FLAG_SHUT_WRITE};
 use crate::registry::lock::Taken;
@@ -286,11 +286,16 @@ fn ring_quietly(fd: c_int, pipe: &Pipe) -> Rung {
     let outgoing = pipe.outgoing();
     let bells = &outgoing.switch.bells;
     // A signal handler that has spilled since the publication has woken the reader by the kernel lane.
-    if !is_ring(outgoing.epoch()) || !outgoing.bell_due() {
+    if !is_ring(outgoing.epoch()) {
         return Rung::Answered;
     }
-    // Counted before it is sent: a bell that arrives is always accounted for.
-    bells.fetch_add(1, Ordering::Release);
+    // Counted before it is sent: a bell that arrives is always accounted for. And before the wish is taken: a reader that
+    // takes it back, because its socket goes to somebody who knows of no bells, sees that one is under way.
+    bells.fetch_add(1, Ordering::SeqCst);
+    if !outgoing.bell_due() {
+        bells.fetch_sub(1, Ordering::Release);
+        return Rung::Answered;
+    }
     let rung = match pipe.entry.write_lock.0.call(&Call::send(fd, &[0], libc::MSG_NOSIGNAL)) {
         Some(Ok(_)) => return Rung::Sent,
         // The queue is full of what the sleeper has not taken: that wakes it.
@@ -353,12 +358,23 @@ fn look_at_reader(fd: c_int, pipe: &Pipe) -> bool {
     !stuck || kernel::poll_now(fd, libc::POLLRDHUP) == 0
 }
 
+/// Opens the ring although the connection is pinned, for a bell. Under the write lock; the caller spills.
+#[cold]
+pub(super) fn reopen(fd: c_int, pipe: &Pipe) -> bool {
+    let epoch = pipe.outgoing().epoch();
+    is_ready_for_ring(pipe, epoch) && open(fd, pipe, epoch)
+}
+
 /// The cheap conditions for going from the kernel lane to the ring.
 #[inline]
 fn may_open(pipe: &Pipe, epoch: u32) -> bool {
+    pipe.is_open() && is_ready_for_ring(pipe, epoch)
+}
+
+#[inline]
+fn is_ready_for_ring(pipe: &Pipe, epoch: u32) -> bool {
     let outgoing = pipe.outgoing();
-    pipe.is_open()
-        && !outgoing.is_shut()
+    !outgoing.is_shut()
         && outgoing.reader.ready.load(Ordering::Acquire) == 1
         && outgoing.reader_epoch() == epoch
         && pipe.entry.writers.is_empty()
@@ -551,6 +567,7 @@ pub(crate) fn finish(fd: c_int, socket: Socket) {
             spill(fd, &pipe);
         }
         entry.write_lock.0.release(taken);
+        back::before_end(fd, &pipe);
     }
 }
 
@@ -578,6 +595,9 @@ fn through_kernel(
     wanted: usize,
     kernel: impl FnOnce() -> isize,
 ) -> isize {
+    if back::is_asked(pipe) {
+        back::give(fd, pipe, true);
+    }
     let counted = pipe.entry.writers.enter(pipe.socket.generation);
     pipe.entry.write_lock.0.release(taken);
     // Should this process be killed with a bell unread, the kernel would make a reset of it, and throw away what it has

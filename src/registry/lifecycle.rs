@@ -222,9 +222,18 @@ pub(crate) fn before_exec() {
         }
         // The parent that made this child for the connection may be about to close it.
         if !unread || wait.left() == Some(0) {
-            return;
+            break;
         }
         kernel::nap(1000);
+    }
+    wait_for_answers();
+}
+
+/// Writers that slept send again what was unread, before a program that cannot read rings looks for it.
+fn wait_for_answers() {
+    let until = Deadline::after(Some(OTHERS_LET_GO));
+    for (_, socket) in surviving() {
+        pinning::wait_for_answer(socket, until);
     }
 }
 
@@ -270,6 +279,7 @@ pub(crate) fn before_spawn(closes: impl Fn(c_int) -> bool) {
     for (fd, socket) in surviving().filter(|(fd, _)| *fd > 2 && !closes(*fd)) {
         pinning::share(fd, socket);
     }
+    wait_for_answers();
 }
 
 /// Before a command is started, for which this process will wait. `alone`: until then nobody here uses a connection.
@@ -283,6 +293,7 @@ pub(crate) fn before_command(alone: bool) {
         }
         pinning::keep(fd, socket);
     }
+    wait_for_answers();
 }
 
 /// After it: what it left unread is this process's again.
@@ -308,6 +319,7 @@ pub(crate) fn exec_failed() {
 pub(crate) fn shared_with_child(fd: c_int) {
     if let Descriptor::Socket(socket) = table::peek(fd) {
         pinning::hand_over(fd, socket);
+        pinning::wait_for_answer(socket, Deadline::after(Some(OTHERS_LET_GO)));
     }
 }
 
@@ -332,6 +344,7 @@ pub(crate) fn sent_away(fd: c_int) {
     if let Descriptor::Socket(socket) = table::find(fd) {
         pinning::hand_over(fd, socket);
         pinning::pin(fd, socket, Reason::HandedOver);
+        pinning::wait_for_answer(socket, Deadline::after(Some(OTHERS_LET_GO)));
     }
 }
 

@@ -44,8 +44,12 @@ pub(crate) struct Local {
     refused: AtomicU32,
     /// Reading position before unread bytes were put down for a successor, plus one; see `pipe::heritage`.
     pub(crate) handed_from: AtomicU64,
-    /// Kernel bytes that were put down in front of those.
-    pub(crate) handed_before: AtomicU64,
+    /// Whether the reader went through other lanes for them, and cannot go back.
+    pub(crate) handed_past: AtomicU32,
+    /// The writer was woken for them, and has not been waited for.
+    pub(crate) asked: AtomicU32,
+    /// The other end has not put down what it announced.
+    pub(crate) in_vain: AtomicU32,
 }
 
 /// What was learned about long writes; see `pipe::bulk`. Under the write lock.
@@ -88,7 +92,9 @@ static LOCALS: [Local; SOCKETS] = [const {
         nap: AtomicU32::new(0),
         refused: AtomicU32::new(0),
         handed_from: AtomicU64::new(0),
-        handed_before: AtomicU64::new(0),
+        handed_past: AtomicU32::new(0),
+        asked: AtomicU32::new(0),
+        in_vain: AtomicU32::new(0),
     }
 }; SOCKETS];
 
@@ -122,6 +128,10 @@ impl Socket {
         local.refs.store(1, Ordering::Relaxed);
         local.spin.store(0, Ordering::Relaxed);
         local.nap.store(0, Ordering::Relaxed);
+        local.handed_from.store(0, Ordering::Relaxed);
+        for word in [&local.handed_past, &local.asked, &local.in_vain] {
+            word.store(0, Ordering::Relaxed);
+        }
         Some(socket)
     }
 

@@ -274,6 +274,7 @@ impl TcpPosition {
 
 pub(crate) const TCP_ESTABLISHED: u8 = 1;
 pub(crate) const TCP_CLOSE: u8 = 7;
+pub(crate) const TCP_CLOSE_WAIT: u8 = 8;
 
 /// One TCP_INFO: two would race with each other.
 pub(crate) fn tcp_position(fd: c_int) -> Result<TcpPosition, Errno> {

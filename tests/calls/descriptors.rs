@@ -367,7 +367,7 @@ fn spawn_writing_to(fd: i32, text: &[u8]) -> sys::Ended {
     sys::wait(pid)
 }
 
-fn send_descriptor(over: i32, fd: i32) {
+pub(crate) fn send_descriptor(over: i32, fd: i32) {
     let mut control = [0_u64; 4];
     let mut pieces = vec![b"!".to_vec()];
     let mut vectors = sys::iovecs(&mut pieces);
@@ -385,7 +385,7 @@ fn send_descriptor(over: i32, fd: i32) {
     assert_eq!(call!(libc::sendmsg(over, &message, 0)), Ok(1));
 }
 
-fn receive_descriptor(over: i32) -> i32 {
+pub(crate) fn receive_descriptor(over: i32) -> i32 {
     let mut control = [0_u64; 4];
     let mut pieces = vec![vec![0]];
     let mut vectors = sys::iovecs(&mut pieces);

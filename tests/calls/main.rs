@@ -34,6 +34,7 @@ mod io_uring;
 mod lanes;
 mod masks;
 mod options;
+mod plain;
 mod pointers;
 mod poll;
 mod signals;
@@ -80,6 +81,7 @@ const AREAS: &[(&str, &[Case])] = &[
     ("wakes", wakes::CASES),
     ("interrupts", interrupts::CASES),
     ("successors", successors::CASES),
+    ("plain", plain::CASES),
     ("masks", masks::CASES),
     ("standard", standard::CASES),
     ("bulk", bulk::CASES),

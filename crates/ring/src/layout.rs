@@ -157,7 +157,18 @@ pub struct Reader {
     pub bells_past: AtomicU64,
     /// Largest ring that suits the buffer size which the reader's program has set; 0: any.
     pub room: AtomicU32,
+    /// `HANDED_*`: whether the reader's process hands the socket on with bytes unread.
+    pub handed: AtomicU32,
 }
+
+/// The socket stays where it is.
+pub const HANDED_NOT: u32 = 0;
+/// It is being handed on: a writer that changes to the kernel lane waits for a moment.
+pub const HANDED_SOON: u32 = 1;
+/// The unread bytes lie in a file: the writer sends them again, by the kernel.
+pub const HANDED_ON: u32 = 2;
+/// A successor has taken the file up; there may be another one later.
+pub const HANDED_AWAY: u32 = 3;
 
 #[cfg(not(loom))]
 const _: () = {
@@ -222,6 +233,7 @@ impl Direction {
                 kernel_read: AtomicU64::new(0),
                 bells_past: AtomicU64::new(0),
                 room: AtomicU32::new(0),
+                handed: AtomicU32::new(HANDED_NOT),
             },
             room: Room { released: AtomicU64::new(0) },
         }

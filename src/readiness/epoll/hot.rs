@@ -4,7 +4,7 @@ use super::{
     ARMED, ASKS_ROOM, DISABLED, ENDING, FOREIGN, FRESH, HOT, IDLE_ONE, NESTED, PARKED, ask_kernel, list,
     pipe_of,
 };
-use crate::pipe::{Pipe, events};
+use crate::pipe::{Pipe, back, events};
 use crate::registry::arena::{
     self, Arena, FLAG_NO_SPACE, FLAG_SHUT_WRITE, REGISTRATIONS, Registration, SETS, SetEntry,
 };
@@ -386,7 +386,7 @@ fn arm(set_fd: i32, set: &SetEntry, index: u32, registration: &Registration) -> 
     let epoch = incoming.epoch();
     crate::pipe::read::settle(fd, &pipe);
     crate::pipe::read::want_bell(&pipe);
-    if registration.told.load(Ordering::Relaxed) != 0 || incoming.epoch() != epoch {
+    if registration.told.load(Ordering::Relaxed) != 0 || incoming.epoch() != epoch || back::is_due(&pipe) {
         return false;
     }
     if !incoming.has_bytes() {

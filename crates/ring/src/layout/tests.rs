@@ -1,7 +1,8 @@
 use super::{
-    CLOSED, Consumer, Direction, END_ABSENT, END_JOINED, END_LEFT, END_RESET, FRONT_SIZE, HEADER_SIZE,
-    Header, MAGIC, MAX_CAPACITY, Producer, RINGS_SIZE, Reader, Room, SEGMENT_SIZE, SMALL_CAPACITY, Sleep,
-    Switch, VERSION, direction_offset, ring_offset, small_ring_offset,
+    CLOSED, Consumer, Direction, END_ABSENT, END_JOINED, END_LEFT, END_RESET, FRONT_SIZE, HANDED_AWAY,
+    HANDED_NOT, HANDED_ON, HANDED_SOON, HEADER_SIZE, Header, MAGIC, MAX_CAPACITY, Producer, RINGS_SIZE,
+    Reader, Room, SEGMENT_SIZE, SMALL_CAPACITY, Sleep, Switch, VERSION, direction_offset, ring_offset,
+    small_ring_offset,
 };
 use std::collections::BTreeMap;
 use std::mem::{offset_of, size_of};
@@ -60,7 +61,7 @@ fn the_documented_direction_is_the_real_one() {
             offset_of!(Direction, switch), Switch, "switch.": gate 4, bells 8, kernel_end 8, ring_end 8, resume 8
         ))
         .chain(fields!(
-            offset_of!(Direction, reader), Reader, "reader.": ready 4, epoch 4, kernel_read 8, bells_past 8, room 4
+            offset_of!(Direction, reader), Reader, "reader.": ready 4, epoch 4, kernel_read 8, bells_past 8, room 4, handed 4
         ))
         .chain(fields!(offset_of!(Direction, room), Room, "room.": released 8))
         .collect();
@@ -78,6 +79,10 @@ fn the_documented_constants_are_the_real_ones() {
         ("END_JOINED", u64::from(END_JOINED)),
         ("END_LEFT", u64::from(END_LEFT)),
         ("END_RESET", u64::from(END_RESET)),
+        ("HANDED_NOT", u64::from(HANDED_NOT)),
+        ("HANDED_SOON", u64::from(HANDED_SOON)),
+        ("HANDED_ON", u64::from(HANDED_ON)),
+        ("HANDED_AWAY", u64::from(HANDED_AWAY)),
     ] {
         assert!(DOCUMENT.contains(&format!("| `{name}` | {value} |")), "{name} is {value}");
     }

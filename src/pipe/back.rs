@@ -1,0 +1,152 @@
+//! Giving back: bytes that lie unread in the ring when the other end hands its socket on are sent once more, by the
+//! kernel, where every program finds them.
+//!
+//! The reader puts them down in a file ([`super::heritage`]) and says so in `reader.handed`; the writer looks there before
+//! it goes on in the kernel lane, and whenever it is about to wait. Who takes them is decided by one compare-and-swap on the
+//! reading position in the file: a successor that runs on sockshim and was faster has them already.
+
+use super::{Pipe, heritage, write};
+use crate::readiness::Deadline;
+use crate::sys::kernel;
+use core::ffi::c_int;
+use core::sync::atomic::Ordering;
+use sockshim_ring::lane::is_ring;
+use sockshim_ring::layout::{HANDED_AWAY, HANDED_NOT, HANDED_ON, HANDED_SOON};
+
+/// Nanoseconds that a writer gives the other end for putting its unread bytes down; once, if it does not.
+const PREPARING: u64 = 100_000_000;
+/// Nanoseconds that a reader gives a writer who was woken for following it to the kernel's lane.
+const FOLLOWING: u64 = 5_000_000;
+/// Nanoseconds that a writer waits for room in the kernel's send buffer; the ring is not larger than that, if the reader has
+/// come so far.
+const ROOM: u64 = 1_000_000_000;
+
+/// Whether the other end hands its socket on, or has done so, with bytes unread.
+#[inline]
+pub(super) fn is_asked(pipe: &Pipe) -> bool {
+    pipe.outgoing().reader.handed.load(Ordering::Relaxed) != HANDED_NOT
+}
+
+/// The reader's word, before its ring is closed.
+pub(super) fn announce(pipe: &Pipe) {
+    pipe.incoming().reader.handed.store(HANDED_SOON, Ordering::SeqCst);
+}
+
+/// The reader's word, when all is put down or there is nothing. False: the writer has not waited for it.
+pub(super) fn declare(pipe: &Pipe, left: bool) -> bool {
+    let handed = &pipe.incoming().reader.handed;
+    let now = if left { HANDED_ON } else { HANDED_NOT };
+    handed.compare_exchange(HANDED_SOON, now, Ordering::SeqCst, Ordering::Relaxed).is_ok()
+}
+
+/// Wakes the writer if it sleeps, by a bell in this end's own direction. Whether it slept.
+pub(super) fn wake(fd: c_int, pipe: &Pipe) -> bool {
+    let taken = write::lock_writes(fd, pipe);
+    let outgoing = pipe.outgoing();
+    let in_ring = || is_ring(outgoing.epoch());
+    let woken = pipe.is_mapped() && in_ring() && outgoing.wishes() != 0 && {
+        // Whatever becomes of the bell, a dead writer answers nothing.
+        write::wake(fd, pipe).is_ok()
+    };
+    pipe.entry.write_lock.0.release(taken);
+    woken
+}
+
+/// The same when this end's direction may be in the kernel's lane: the ring opens once more, for the bell.
+pub(super) fn wake_from_kernel_lane(fd: c_int, pipe: &Pipe) -> bool {
+    let outgoing = pipe.outgoing();
+    // Woken a moment ago (`pin::pin`), the writer follows to the kernel's lane.
+    let until = Deadline::after(Some(FOLLOWING));
+    while !is_ring(outgoing.epoch()) && outgoing.reader_epoch() != outgoing.epoch() && until.left() != Some(0)
+    {
+        kernel::nap(50);
+    }
+    let taken = write::lock_writes(fd, pipe);
+    if pipe.is_mapped() && !is_ring(outgoing.epoch()) {
+        write::reopen(fd, pipe);
+    }
+    pipe.entry.write_lock.0.release(taken);
+    wake(fd, pipe)
+}
+
+/// Before this end waits: it may be asked for bytes that it has long written.
+#[inline]
+pub(super) fn look(fd: c_int, pipe: &Pipe) {
+    if is_asked(pipe) {
+        let taken = write::lock_writes(fd, pipe);
+        give(fd, pipe, false);
+        pipe.entry.write_lock.0.release(taken);
+    }
+}
+
+/// Whether a look would do something: whoever has said that it sleeps asks once more.
+#[inline]
+pub(crate) fn is_due(pipe: &Pipe) -> bool {
+    pipe.outgoing().reader.handed.load(Ordering::SeqCst) == HANDED_ON
+        && pipe.entry.writers.is_empty()
+        && !kernel::is_restricted()
+}
+
+/// Sends again what the other end has left unread, if it has. Under the write lock; `last`: this end goes on in the
+/// kernel's lane right after it.
+#[cold]
+pub(super) fn give(fd: c_int, pipe: &Pipe, last: bool) {
+    let handed = &pipe.outgoing().reader.handed;
+    if !pipe.is_mapped() || kernel::is_restricted() || !pipe.entry.writers.is_empty() {
+        return;
+    }
+    let until = Deadline::after(Some(PREPARING));
+    while handed.load(Ordering::SeqCst) == HANDED_SOON {
+        if !last {
+            return;
+        }
+        if until.left() == Some(0) || pipe.local.in_vain.load(Ordering::Relaxed) != 0 {
+            pipe.local.in_vain.store(1, Ordering::Relaxed);
+            let _ = handed.compare_exchange(HANDED_SOON, HANDED_NOT, Ordering::SeqCst, Ordering::Relaxed);
+        }
+        kernel::nap(50);
+    }
+    if handed.load(Ordering::SeqCst) == HANDED_NOT {
+        return;
+    }
+    if is_ring(pipe.outgoing().epoch()) {
+        write::spill(fd, pipe);
+    }
+    let mask = kernel::block_signals();
+    let answered = heritage::reclaim_for(fd, pipe, |bytes| send(fd, bytes));
+    kernel::restore_signals(mask);
+    // A successor that has taken the file up may hand the rest on to another one.
+    handed.store(if answered || last { HANDED_NOT } else { HANDED_AWAY }, Ordering::SeqCst);
+}
+
+/// All of it, if the kernel takes it in time.
+fn send(fd: c_int, bytes: &[u8]) {
+    let until = Deadline::after(Some(ROOM));
+    let mut at = 0;
+    while at < bytes.len() {
+        match kernel::send(fd, &bytes[at..], libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) {
+            Ok(count) => at += count,
+            Err(error) if error.0 == libc::EAGAIN && until.left() != Some(0) => {
+                kernel::nap(500);
+            }
+            Err(_) => return,
+        }
+    }
+}
+
+/// Waits until the writer has answered.
+pub(super) fn wait_for_answer(pipe: &Pipe, until: Deadline) {
+    let handed = &pipe.incoming().reader.handed;
+    while handed.load(Ordering::Acquire) == HANDED_ON && until.left() != Some(0) {
+        kernel::nap(50);
+    }
+}
+
+/// Before this end's direction ends, by shutdown, close or exit.
+pub(super) fn before_end(fd: c_int, pipe: &Pipe) {
+    if fd >= 0 && is_asked(pipe) {
+        let taken = write::lock_writes(fd, pipe);
+        give(fd, pipe, true);
+        pipe.entry.write_lock.0.release(taken);
+    }
+}
