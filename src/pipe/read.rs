@@ -44,6 +44,22 @@ pub(crate) unsafe fn receive(
     buffers: &[iovec],
     flags: c_int,
 ) -> Result<usize, Errno> {
+    // SAFETY: the caller's promise.
+    let received = unsafe { receive_in_turn(fd, pipe, buffers, flags) };
+    // With much of this end's own in the kernel's lane, as in `write::through_kernel`: a bell may not stay behind.
+    if received.is_ok()
+        && !is_ring(pipe.outgoing().epoch())
+        && pipe.is_mapped()
+        && pipe.descriptor(fd) == Some(fd)
+    {
+        settle(fd, pipe);
+    }
+    received
+}
+
+/// # Safety
+/// As for [`receive`].
+unsafe fn receive_in_turn(fd: c_int, pipe: &Pipe, buffers: &[iovec], flags: c_int) -> Result<usize, Errno> {
     let drop = flags & libc::MSG_TRUNC != 0;
     let wanted = if drop { buffers::length(buffers) } else { buffers::total(buffers)? };
     if flags & libc::MSG_OOB != 0 {
