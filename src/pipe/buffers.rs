@@ -208,6 +208,11 @@ impl<'a> Rest<'a> {
         all.iter().fold(0usize, |sum, piece| sum.saturating_add(piece.iov_len))
     }
 
+    /// The first piece that has room.
+    pub(crate) fn first(&self) -> Option<iovec> {
+        self.whole.unwrap_or(&self.pieces[..self.used]).iter().find(|piece| piece.iov_len > 0).copied()
+    }
+
     /// A message of these buffers.
     pub(crate) fn message(&mut self) -> libc::msghdr {
         // SAFETY: an all-zero msghdr is a valid value.

@@ -44,6 +44,22 @@ pub(crate) unsafe fn receive(
     buffers: &[iovec],
     flags: c_int,
 ) -> Result<usize, Errno> {
+    // SAFETY: the caller's promise.
+    let received = unsafe { receive_in_turn(fd, pipe, buffers, flags) };
+    // With much of this end's own in the kernel's lane, as in `write::through_kernel`: a bell may not stay behind.
+    if received.is_ok()
+        && !is_ring(pipe.outgoing().epoch())
+        && pipe.is_mapped()
+        && pipe.descriptor(fd) == Some(fd)
+    {
+        settle(fd, pipe);
+    }
+    received
+}
+
+/// # Safety
+/// As for [`receive`].
+unsafe fn receive_in_turn(fd: c_int, pipe: &Pipe, buffers: &[iovec], flags: c_int) -> Result<usize, Errno> {
     let drop = flags & libc::MSG_TRUNC != 0;
     let wanted = if drop { buffers::length(buffers) } else { buffers::total(buffers)? };
     if flags & libc::MSG_OOB != 0 {
@@ -152,7 +168,8 @@ fn goes_on(fd: c_int, pipe: &Pipe) -> bool {
     let taken = lock_reads(pipe);
     follow(fd, pipe);
     pipe.entry.read_lock.0.release(taken);
-    !kernel::at_mark(fd)
+    // A filter of the program's may not let us ask.
+    !kernel::is_restricted() && !kernel::at_mark(fd)
 }
 
 /// One look at the lanes, under the read lock.
@@ -486,8 +503,12 @@ fn bytes_before_ring(
     flags: c_int,
 ) -> Option<Look> {
     let mut rest = Rest::after(buffers, skip, wanted);
+    let first = rest.first().filter(|_| kernel::is_restricted() && flags & KEPT == 0);
     let mut message = rest.message();
-    let call = Call::receive(fd, &mut message, flags & KEPT);
+    let call = match first {
+        Some(piece) => Call::read(fd, piece.iov_base.cast(), piece.iov_len.min(wanted)),
+        None => Call::receive(fd, &mut message, flags & KEPT),
+    };
     if flags & libc::MSG_PEEK != 0 {
         return pipe.entry.read_lock.0.call(&call).map(|result| look_of(result, wanted));
     }
@@ -525,6 +546,12 @@ enum Drained {
 /// Throws away the bells of ring epoch `epoch`, which the writer has left. Under the read lock.
 fn drain_to(fd: c_int, pipe: &Pipe, epoch: u32) -> Drained {
     let incoming = pipe.incoming();
+    let taken = incoming.reader.kernel_read.load(Ordering::Relaxed);
+    if taken == incoming.switch.resume.load(Ordering::Relaxed) && incoming.reader_epoch() == epoch {
+        // Without a call, which a filter of the program's may forbid.
+        incoming.want_bell();
+        return Drained::Done;
+    }
     // A signal handler that reads from this socket must not take what is counted here.
     let mask = kernel::block_signals();
     let drained = if incoming.reader_epoch() == epoch {

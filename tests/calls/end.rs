@@ -1,5 +1,6 @@
 //! How connections end: half close, close, reset, SIGPIPE, SIGKILL.
 
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::thread;
 
 use crate::data::Flow;
@@ -364,6 +365,41 @@ pub(crate) const CASES: &[Case] = &[
         // SAFETY: always allowed.
         ends_with_much_under_way(|_| unsafe { libc::_exit(0) });
     }),
+    case("what_was_written_before_a_quick_exit_arrives", || {
+        // SAFETY: this thread is the process's only one.
+        ends_with_much_under_way(|_| unsafe { quick_exit(0) });
+    }),
+    case("what_a_handler_of_quick_exit_writes_arrives", || {
+        static LAST: AtomicI32 = AtomicI32::new(-1);
+        extern "C" fn handler() {
+            Flow::new(2).write(LAST.load(Ordering::SeqCst), 5000, 500);
+        }
+        for before in [0, 10_000] {
+            let (a, b) = sys::pair();
+            Flow::new(1).write(a, before, 500);
+            Flow::new(1).read(b, before, 500);
+            let child = Child::run(|| {
+                sys::close(a).expect("close");
+                LAST.store(b, Ordering::SeqCst);
+                // SAFETY: a function that lives as long as the process.
+                assert_eq!(unsafe { at_quick_exit(handler) }, 0);
+                sys::read_exact(b, 1);
+                // SAFETY: the child has one thread.
+                unsafe { quick_exit(0) };
+            });
+            sys::close(b).expect("close");
+            sys::let_sleep(child.0, child.0);
+            sys::write_all(a, b"!");
+            assert_eq!(Flow::new(2).read_to_end(a, 777), 5000);
+            child.join();
+        }
+    }),
+    case("what_was_written_before_a_late_answer_and_a_kill_arrives", || {
+        // The bell of the answer lies in the queue of a process that has much under way.
+        ends_with_much_under_way_and_an_answer(|| {
+            let _ = sys::kill(sys::getpid(), libc::SIGKILL);
+        });
+    }),
     case("error_is_told_once_by_whoever_asks_first", || {
         let (a, b) = sys::pair();
         sys::linger_zero(b);
@@ -488,6 +524,38 @@ fn by_epoll(fd: i32) -> bool {
 
 /// A process writes more than the other end's queue takes, and is gone before it is read. On a pipe it has been woken
 /// just before: by a bell, which lies in its queue, as a byte that it has not read.
+fn ends_with_much_under_way_and_an_answer(leave: fn()) {
+    let (listener, port) = sys::listener(libc::AF_INET);
+    let (told, tell) = sys::pipe();
+    let child = Child::run(|| {
+        let fd = sys::connected(libc::AF_INET, port);
+        sys::close(listener).expect("close");
+        for _ in 0..3 {
+            sys::write_all(fd, b"to and fro");
+            sys::read_exact(fd, 10);
+        }
+        let count = Flow::new(1).fill_up(fd);
+        sys::write_all(tell, &count.to_ne_bytes());
+        sys::read_exact(fd, 1);
+        leave();
+    });
+    let fd = sys::accept(listener).expect("accept");
+    for _ in 0..3 {
+        sys::read_exact(fd, 10);
+        sys::write_all(fd, b"to and fro");
+    }
+    let count = usize::from_ne_bytes(sys::read_exact(told, 8).try_into().expect("eight bytes"));
+    sys::let_sleep(child.0, child.0);
+    sys::write_all(fd, b"!");
+    assert!(matches!(sys::wait(child.0), Ended::Exited(0) | Ended::Killed(libc::SIGKILL)));
+    assert_eq!(Flow::new(1).read_to_end(fd, 7777), count);
+}
+
+unsafe extern "C" {
+    fn quick_exit(status: i32) -> !;
+    fn at_quick_exit(handler: extern "C" fn()) -> i32;
+}
+
 fn ends_with_much_under_way(leave: fn(i32)) {
     let (listener, port) = sys::listener(libc::AF_INET);
     let (told, tell) = sys::pipe();

@@ -7,7 +7,7 @@ use std::thread;
 use libc::{EPOLLIN, POLLIN};
 
 use crate::data::{Flow, Random};
-use crate::harness::{Case, case};
+use crate::harness::{Case, Child, case};
 use crate::signals::{count_signals, interrupting_until, signals};
 use crate::sys::raw::zeroed;
 use crate::sys::wait::{self, Set, entry};
@@ -257,6 +257,27 @@ pub(crate) const CASES: &[Case] = &[
             call!(libc::fcntl(b, libc::F_SETFL, flags)).expect("F_SETFL");
             sys::write_all(a, b"silent");
             assert_eq!(sys::read_exact(twin, 6), b"silent");
+        }
+    }),
+    case("o_async_and_o_nonblock_set_by_a_forked_child", || {
+        for before in [0, 10_000] {
+            let (a, b) = used_pair(before);
+            count_signals(libc::SIGIO, 0);
+            call!(libc::fcntl(b, libc::F_SETOWN, sys::getpid())).expect("F_SETOWN");
+            let flags = call!(libc::fcntl(b, libc::F_GETFL)).expect("F_GETFL") as i32;
+            let new = flags | libc::O_ASYNC | libc::O_NONBLOCK;
+            Child::run(|| _ = call!(libc::fcntl(b, libc::F_SETFL, new)).expect("F_SETFL")).join();
+            assert_eq!(call!(libc::fcntl(b, libc::F_GETFL)), Ok(new as usize));
+            fails(sys::read(b, &mut [0]), libc::EAGAIN);
+            for _ in 0..5 {
+                let seen = signals();
+                sys::write_all(a, b"signal");
+                sys::until(|| signals() > seen);
+                assert_eq!(sys::read_exact(b, 6), b"signal");
+            }
+            Child::run(|| _ = call!(libc::fcntl(b, libc::F_SETFL, flags)).expect("F_SETFL")).join();
+            sys::write_all(a, b"silent");
+            assert_eq!(sys::read_exact(b, 6), b"silent");
         }
     }),
     case("sigurg_comes_with_urgent_data", || {

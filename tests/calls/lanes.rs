@@ -336,6 +336,42 @@ pub(crate) const CASES: &[Case] = &[
         assert_eq!([a, new].map(|fd| sys::read(fd, &mut [0])), [Ok(0), Ok(0)]);
         child.join();
     }),
+    // seccomp(2), SECCOMP_MODE_STRICT: read, write, exit and sigreturn, and nothing else.
+    case("the_strict_filter", || {
+        for before in [0, 10_000] {
+            for unread in [0, 5000] {
+                let (a, b) = sys::pair();
+                Flow::new(1).write(a, before, 500);
+                Flow::new(1).read(b, before, 500);
+                let mut there = Flow::new(2);
+                there.write(a, unread, 500);
+                let child = Child::run(|| {
+                    sys::close(a).expect("close");
+                    let mut back = Flow::new(2);
+                    back.bytes(1);
+                    call!(libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_STRICT)).expect("strict");
+                    let mut buffer = [0; 500];
+                    for _ in 0..(unread + 5000) / 500 {
+                        let mut at = 0;
+                        while at < 500 {
+                            at += sys::read(b, &mut buffer[at..]).expect("read");
+                        }
+                        back.check(&buffer);
+                        assert_eq!(sys::write(b, &buffer), Ok(500));
+                    }
+                    _ = call!(libc::syscall(libc::SYS_exit, 0));
+                });
+                sys::close(b).expect("close");
+                let mut back = Flow::new(2);
+                back.read(a, unread, 300);
+                there.write(a, 5000, 500);
+                back.read(a, 5000, 300);
+                assert_eq!(sys::read(a, &mut [0]), Ok(0));
+                child.join();
+                sys::close(a).expect("close");
+            }
+        }
+    }),
     case("a_child_without_privileges", || {
         if call!(libc::geteuid()) != Ok(0) {
             skip("not root");

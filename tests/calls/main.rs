@@ -37,6 +37,7 @@ mod options;
 mod plain;
 mod pointers;
 mod poll;
+mod replaced;
 mod signals;
 mod standard;
 mod stops;
@@ -82,6 +83,7 @@ const AREAS: &[(&str, &[Case])] = &[
     ("interrupts", interrupts::CASES),
     ("successors", successors::CASES),
     ("plain", plain::CASES),
+    ("replaced", replaced::CASES),
     ("masks", masks::CASES),
     ("standard", standard::CASES),
     ("bulk", bulk::CASES),
