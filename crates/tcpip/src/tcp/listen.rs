@@ -104,7 +104,7 @@ impl Handshake {
             window: setup.window,
             peer_shift: options.window_scale.filter(|_| scaling),
             our_shift: if scaling { setup.shift } else { 0 },
-            capabilities: u8::from(sack) * SACK | u8::from(ecn) * ECN,
+            capabilities: if sack { SACK } else { 0 } | if ecn { ECN } else { 0 },
             retries: 0,
             asked_again: false,
         }
