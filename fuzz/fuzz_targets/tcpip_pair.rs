@@ -15,6 +15,7 @@ use sockshim_tcpip::sim::{Frame, Host};
 use sockshim_tcpip::stack::{Config, ConnectOptions, ListenerId, SocketId, Stack};
 use sockshim_tcpip::tcp::How;
 use sockshim_tcpip::tcp::congestion::Algorithm;
+use sockshim_tcpip::tcp::ecn::Ecn;
 use sockshim_tcpip::time::Instant;
 use sockshim_tcpip::wire::{icmp4, ipv4};
 
@@ -56,6 +57,8 @@ enum Step {
     /// Two packets become one super-segment, or one becomes several, as boxes on the way do.
     Merge(bool),
     Split(bool),
+    /// A router marks the oldest packet.
+    Mark(bool),
     /// A router says that the oldest packet, which it drops, is too big or cannot be delivered.
     Complain {
         side: bool,
@@ -75,6 +78,7 @@ struct Input {
     /// No handshake is remembered: cookies.
     cookies: bool,
     reno: bool,
+    ecn: bool,
     steps: Vec<Step>,
 }
 
@@ -114,6 +118,9 @@ impl World {
         config.tcp.max_out_of_order = 8;
         if input.cookies {
             config.tcp.max_syn_backlog = 0;
+        }
+        if input.ecn {
+            config.tcp.ecn = Ecn::Ask;
         }
         if input.reno {
             config.tcp.algorithm = Algorithm::NewReno;
@@ -203,6 +210,13 @@ impl World {
                 if let Some(first) = take(wire, 0) {
                     let rest = std::mem::take(wire);
                     *wire = first.split().into_iter().chain(rest).collect();
+                }
+            }
+            Step::Mark(side) => {
+                if let Some(frame) = self.sides[usize::from(side)].wire.first_mut()
+                    && frame.is_ecn_capable()
+                {
+                    frame.mark_congestion();
                 }
             }
             Step::Complain { side, code, mtu } => self.complain(side.into(), code, mtu),

@@ -10,6 +10,7 @@ use sockshim_tcpip::buffer::VecMemory;
 use sockshim_tcpip::net::{Capabilities, InterfaceId, Medium};
 use sockshim_tcpip::stack::{Config, Stack};
 use sockshim_tcpip::tcp;
+use sockshim_tcpip::tcp::ecn::Ecn;
 
 /// `--so_flags=name=value,...`
 #[derive(Debug)]
@@ -69,6 +70,7 @@ fn tcp_config() -> tcp::Config {
         ..tcp::Config::default()
     };
     set(&mut config.timestamps, "tcp_timestamps");
+    set(&mut config.ecn, "tcp_ecn");
     set(&mut config.sack, "tcp_sack");
     set(&mut config.dsack, "tcp_dsack");
     set(&mut config.window_scaling, "tcp_window_scaling");
@@ -102,6 +104,17 @@ fn sizes(variable: &str) -> Option<(u32, u32)> {
 /// What a variable's number can be taken for; one that is too large is the largest.
 trait FromNumber {
     fn from_number(number: u64) -> Self;
+}
+
+/// Accurate ECN, which Linux has more numbers for, is not there.
+impl FromNumber for Ecn {
+    fn from_number(number: u64) -> Self {
+        match number {
+            0 => Self::Off,
+            1 => Self::Ask,
+            _ => Self::Answer,
+        }
+    }
 }
 
 impl FromNumber for bool {

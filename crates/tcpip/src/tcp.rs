@@ -11,6 +11,7 @@ pub mod congestion;
 pub(crate) mod conn;
 pub(crate) mod context;
 pub(crate) mod cookies;
+pub mod ecn;
 pub(crate) mod endpoint;
 pub mod info;
 pub(crate) mod input;

@@ -386,6 +386,19 @@ fn a_too_big_makes_datagrams_to_that_host_shorter_and_is_forgotten_in_time() {
 }
 
 #[test]
+fn path_mtus_have_a_cap() {
+    let mut host = host(STATION, 1, 1500);
+    host.add_route(ip("0.0.0.0"), 0, Some(ip("10.0.0.254")), LINK);
+    let far = |n: u32| core::net::IpAddr::from(core::net::Ipv4Addr::from(0xc000_0000 + n));
+    for n in 0..3000 {
+        host.set_path_mtu(Instant::from_secs(100), far(n), 1000);
+    }
+    let remembered = (0..3000).filter(|&n| host.route(None, far(n)).unwrap().mtu == 1000).count();
+    assert_eq!(remembered, 1024);
+    assert_eq!(host.route(None, far(2999)).unwrap().mtu, 1000, "the newest is among them");
+}
+
+#[test]
 fn what_fails_to_find_its_neighbour_is_reported() {
     let mut host = host(STATION, 1, 1500);
     let mut now = Instant::from_secs(100);

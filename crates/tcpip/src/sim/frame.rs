@@ -55,7 +55,9 @@ impl Frame {
             _ => return None,
         };
         let payload = tcp + usize::from(*b.get(tcp + 12)? >> 4) * 4;
-        (protocol == 6 && payload <= b.len()).then_some(TcpLayout { tcp, payload: payload..b.len() })
+        // A header has 20 bytes at least, whatever it says itself.
+        (protocol == 6 && (tcp + 20..=b.len()).contains(&payload))
+            .then_some(TcpLayout { tcp, payload: payload..b.len() })
     }
 
     /// Bytes that it takes on a link, with the headers that each segment of it gets.
@@ -281,6 +283,17 @@ mod tests {
         assert_eq!(payloads, pieces.iter().map(|f| &f.bytes[40..]).collect::<Vec<_>>());
         let flags: Vec<_> = again.iter().map(|f| f.bytes[33]).collect();
         assert_eq!(flags, [ACK, ACK, ACK | PSH]);
+    }
+
+    #[test]
+    fn a_header_that_says_it_is_shorter_than_any_is_none() {
+        let mut damaged = segment(0, ACK, b"data");
+        for words in 0..5 {
+            damaged.bytes[32] = words << 4;
+            assert!(damaged.tcp().is_none());
+            assert!(!damaged.clone().merge(&segment(4, ACK, b"data"), 65535));
+            assert!(!segment(0, ACK, b"data").merge(&damaged, 65535));
+        }
     }
 
     #[test]

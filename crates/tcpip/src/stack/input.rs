@@ -9,6 +9,7 @@ use crate::icmp::{ErrorKind, IcmpError};
 use crate::net::{InterfaceId, RxMeta, Up};
 use crate::tcp::conn::Pending;
 use crate::tcp::context::Reply;
+use crate::tcp::ecn;
 use crate::tcp::input::Segment;
 use crate::tcp::state::State;
 use crate::tcp::timewait::Verdict;
@@ -40,7 +41,8 @@ impl<M: Memory> Stack<M> {
         };
         let (local, remote) =
             (SocketAddr::new(ip.dst, header.dst_port), SocketAddr::new(ip.src, header.src_port));
-        let segment = Segment { header: &header, payload: &bytes[data_offset..], gso_size };
+        let ecn = ip.traffic_class & ecn::CODEPOINT;
+        let segment = Segment { header: &header, payload: &bytes[data_offset..], gso_size, ecn };
         self.counters.in_segs += u64::from(segment.count());
         match self.find_flow(local, remote) {
             Some(Flow::Connection(index)) => {

@@ -10,6 +10,7 @@ use crate::slab::Key;
 use crate::tcp::conn::{Clock, Connection, window_shift};
 use crate::tcp::context::Reply;
 use crate::tcp::cookies::{Remembered, SynCookie, VALID};
+use crate::tcp::ecn;
 use crate::tcp::input::Segment;
 use crate::tcp::listen::{Handshake, Setup};
 use crate::time::Instant;
@@ -63,8 +64,12 @@ impl<M: Memory> Stack<M> {
         let iss = iss.unwrap_or_else(|| self.secrets.initial_sequence(now, local, remote));
         let handshake = Handshake::new(config, (local, remote), listener_key, now, syn, iss, &setup);
         if with_cookie {
-            let remembered =
-                Remembered { mss: handshake.peer_mss, shift: handshake.peer_shift, sack: handshake.sack };
+            let remembered = Remembered {
+                mss: handshake.peer_mss,
+                shift: handshake.peer_shift,
+                sack: handshake.sack(),
+                ecn: handshake.ecn(),
+            };
             listener.cookies_until = now + VALID;
             let cookie = SynCookie::new(&self.secrets, now, (local, remote), syn.seq, remembered);
             self.counters.syncookies_sent += 1;
@@ -214,6 +219,7 @@ impl<M: Memory> Stack<M> {
         self.counters.syncookies_recv += 1;
         let syn = Header {
             seq: irs,
+            flags: if remembered.ecn { Flags::SYN | ecn::ASK } else { Flags::SYN },
             options: Options {
                 mss: Some(remembered.mss),
                 window_scale: remembered.shift,
@@ -279,7 +285,8 @@ impl<S: crate::buffer::SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         self.receiver.wnd = u32::from(handshake.window);
         self.sender.una = handshake.iss + 1;
         self.sender.nxt = self.sender.una;
-        self.sender.sack = handshake.sack;
+        self.sender.sack = handshake.sack();
+        self.sender.ecn.on = handshake.ecn();
         self.sender.wscale = handshake.peer_shift.unwrap_or(0);
         self.sender.wnd = u32::from(ack.window) << self.sender.wscale;
         self.sender.max_wnd = self.sender.wnd;

@@ -11,6 +11,7 @@ use crate::checksum::{self, finish, pseudo};
 use crate::net::{LinkHeader, Path, Transmit};
 use crate::slab::Key;
 use crate::tcp::context::{Context, Reply};
+use crate::tcp::ecn;
 use crate::time::Instant;
 use crate::wire::{eth, ip, tcp};
 
@@ -80,7 +81,7 @@ impl<M: Memory> Stack<M> {
             pieces: connection.tx.peek(outgoing.offset, outgoing.len),
             gso_size: outgoing.gso_size,
             hop_limit: config.tcp.hop_limit,
-            traffic_class: connection.options.traffic_class,
+            traffic_class: connection.options.traffic_class & !ecn::CODEPOINT | outgoing.ecn,
         };
         let flow = (connection.local, connection.remote);
         write_segment(now, net, connection.path.path(), flow, &segment, frame)
@@ -93,7 +94,7 @@ impl<M: Memory> Stack<M> {
             pieces: [&[], &[]],
             gso_size: 0,
             hop_limit: self.config.tcp.hop_limit,
-            traffic_class: self.traffic_class_of(reply.local, reply.remote),
+            traffic_class: self.traffic_class_of(reply.local, reply.remote) & !ecn::CODEPOINT,
         };
         self.counters.out_segs += 1;
         write_segment(now, &mut self.net, path, (reply.local, reply.remote), &segment, frame)
@@ -121,9 +122,6 @@ struct Segment<'a> {
     traffic_class: u8,
 }
 
-/// The bits of the traffic class that are ECN's (RFC 3168 section 5).
-const ECN: u8 = 3;
-
 /// Writes a frame; nothing when the neighbour's address must be asked for first, and the segment is parked meanwhile.
 fn write_segment(
     now: Instant,
@@ -150,7 +148,7 @@ fn write_segment(
         dst: remote.ip(),
         protocol: TCP,
         hop_limit: segment.hop_limit,
-        traffic_class: segment.traffic_class & !ECN,
+        traffic_class: segment.traffic_class,
         id: 0,
         dont_fragment: true,
         payload_len: tcp_len + first.len() + second.len(),

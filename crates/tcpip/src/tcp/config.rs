@@ -4,6 +4,7 @@ use core::ops::RangeInclusive;
 use core::time::Duration;
 
 use super::congestion::{Algorithm, INITIAL_WINDOW};
+use super::ecn::Ecn;
 use super::rtt;
 
 /// Settings of all connections of a stack. A field's name is the sysctl's without `tcp_`, or says what Linux has as a
@@ -44,6 +45,8 @@ pub struct Config {
     pub timestamps: bool,
     /// RFC 7323 section 2.
     pub window_scaling: bool,
+    /// RFC 3168.
+    pub ecn: Ecn,
     /// RFC 5682.
     pub frto: bool,
     /// RFC 8985 section 7, tail loss probes (early_retrans).
@@ -112,6 +115,7 @@ impl Default for Config {
             dsack: true,
             timestamps: true,
             window_scaling: true,
+            ecn: Ecn::default(),
             frto: true,
             tail_loss_probe: true,
             slow_start_after_idle: true,

@@ -355,6 +355,11 @@ impl Controller {
         }
     }
 
+    /// A mark came back: the reduction under way is for something.
+    pub fn forbid_undo(&mut self) {
+        self.prior_ssthresh = None;
+    }
+
     /// Recovery or CWR is over: the window is `ssthresh`, unless the reduction was undone.
     pub fn end_reduction(&mut self) {
         if self.reduction.take().is_some() && self.window.ssthresh < INFINITE_SSTHRESH {

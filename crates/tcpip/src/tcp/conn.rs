@@ -291,6 +291,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         self.receiver.advertised_mss = self.advertised_mss();
         self.sender.mss = self.path_mss;
         self.sender.sack = config.sack;
+        self.sender.ecn.on = config.ecn == super::ecn::Ecn::Ask;
         if config.timestamps {
             self.clock = Some(Clock { offset: clock_offset, recent: 0, recent_at: cx.now });
         }

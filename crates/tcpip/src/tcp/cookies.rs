@@ -23,6 +23,7 @@ pub(crate) struct Remembered {
     pub(crate) mss: u16,
     pub(crate) shift: Option<u8>,
     pub(crate) sack: bool,
+    pub(crate) ecn: bool,
 }
 
 /// Segment sizes that a cookie can tell: Linux's choice of common ones.
@@ -35,7 +36,7 @@ const MAX_AGE: u32 = 2;
 /// How long after the last cookie acknowledgements may be of one.
 pub(crate) const VALID: Duration = Duration::from_secs(PERIOD * (MAX_AGE as u64 + 1));
 
-/// Low bits of the timestamp that hold options: four of window scale (15 for none), one of SACK.
+/// Low bits of the timestamp that hold options: four of window scale (15 for none), one of SACK, one of ECN.
 const OPTION_BITS: u32 = 6;
 const NO_SHIFT: u32 = 0xf;
 
@@ -57,7 +58,8 @@ impl SynCookie {
             .wrapping_add(count << 24)
             .wrapping_add(second.wrapping_add(choice) & 0x00ff_ffff);
         let options = remembered.shift.map_or(NO_SHIFT, |shift| u32::from(shift.min(14)))
-            | u32::from(remembered.sack) << 4;
+            | u32::from(remembered.sack) << 4
+            | u32::from(remembered.ecn) << 5;
         Self { iss: SeqNumber::new(number), options }
     }
 
@@ -92,7 +94,8 @@ impl SynCookie {
         if shift > 14 && shift != NO_SHIFT {
             return None;
         }
-        Some(Remembered { mss, shift: (shift != NO_SHIFT).then_some(shift as u8), sack: options & 0x10 != 0 })
+        let shift = (shift != NO_SHIFT).then_some(shift as u8);
+        Some(Remembered { mss, shift, sack: options & 0x10 != 0, ecn: options & 0x20 != 0 })
     }
 }
 
@@ -116,17 +119,17 @@ mod tests {
     proptest! {
         #[test]
         fn a_cookie_remembers_the_handshake(
-            keys: [u64; 4], irs: u32, clock: u32, at in 0u64..1 << 40, shift in proptest::option::of(0u8..15), sack: bool,
+            keys: [u64; 4], irs: u32, clock: u32, at in 0u64..1 << 40, shift in proptest::option::of(0u8..15), sack: bool, ecn: bool,
             mss in 536u16..9000, wait in 0u64..60,
         ) {
             let secrets = Secrets::new(keys);
             let (irs, now) = (SeqNumber::new(irs), Instant::from_millis(at));
-            let cookie = SynCookie::new(&secrets, now, ends(), irs, Remembered { mss, shift, sack });
+            let cookie = SynCookie::new(&secrets, now, ends(), irs, Remembered { mss, shift, sack, ecn });
             let echo = cookie.stamp(clock);
             prop_assert!(clock.wrapping_sub(echo) < 128, "close behind the clock");
             let later = now + Duration::from_secs(wait);
             let remembered = SynCookie::check(&secrets, later, ends(), irs, cookie.iss, Some(echo)).unwrap();
-            prop_assert_eq!((remembered.shift, remembered.sack), (shift, sack));
+            prop_assert_eq!((remembered.shift, remembered.sack, remembered.ecn), (shift, sack, ecn));
             prop_assert!(remembered.mss <= mss);
         }
     }
@@ -135,13 +138,14 @@ mod tests {
     fn a_cookie_is_good_for_its_addresses_and_for_minutes_only() {
         let secrets = Secrets::new([1, 2, 3, 4]);
         let (irs, now) = (SeqNumber::new(77), Instant::from_secs(1000));
-        let remembered = Remembered { mss: 1460, shift: None, sack: false };
+        let remembered = Remembered { mss: 1460, shift: None, sack: false, ecn: false };
         let cookie = SynCookie::new(&secrets, now, ends(), irs, remembered);
         let check = |ends, irs, iss, now| SynCookie::check(&secrets, now, ends, irs, iss, None);
         assert_eq!(check(ends(), irs, cookie.iss, now), Some(remembered));
         assert_eq!(check(ends(), irs, cookie.iss, now + Duration::from_secs(300)), None);
         let other = ("10.0.0.1:80".parse().unwrap(), "10.0.0.2:5001".parse().unwrap());
         assert_eq!(check(other, irs, cookie.iss, now), None);
+        // The choice of sizes is added to the hashes: a number close by is a cookie of another size, in Linux as well.
         assert_eq!(check(ends(), irs + 100, cookie.iss, now), None);
         assert_eq!(check(ends(), irs, cookie.iss + 4, now), None);
     }

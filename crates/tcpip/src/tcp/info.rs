@@ -200,7 +200,10 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             retransmits: sender.retransmits,
             probes,
             backoff: sender.backoff,
-            options: u8::from(self.clock.is_some()) | u8::from(sender.sack) << 1 | u8::from(scaled) << 2,
+            options: u8::from(self.clock.is_some())
+                | u8::from(sender.sack) << 1
+                | u8::from(scaled) << 2
+                | sender.ecn.info(),
             snd_wscale: sender.wscale,
             rcv_wscale: receiver.wscale,
             delivery_rate_app_limited: rate.is_some_and(|sample| sample.app_limited),

@@ -19,6 +19,8 @@ pub(crate) struct Segment<'a> {
     pub(crate) payload: &'a [u8],
     /// The size of each of several; 0 for one.
     pub(crate) gso_size: u16,
+    /// The IP header's two bits of ECN.
+    pub(crate) ecn: u8,
 }
 
 impl Segment<'_> {
@@ -254,6 +256,9 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
                 (Some(clock), Some(stamps)) => clock.echo(cx.now, stamps.echo),
                 _ => None,
             },
+            marked: self.sender.ecn.on
+                && header.flags.contains(Flags::ECE)
+                && !header.flags.contains(Flags::SYN),
             segments: segment.count(),
         };
         let progress = self.sender.on_ack(cx.config, &acknowledgement);

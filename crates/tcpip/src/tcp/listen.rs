@@ -7,6 +7,7 @@ use core::time::Duration;
 use super::config::Config;
 use super::conn::SocketOptions;
 use super::cookies::SynCookie;
+use super::ecn::{self, Ecn};
 use super::endpoint::Endpoint;
 use crate::seq::SeqNumber;
 use crate::slab::Key;
@@ -59,12 +60,16 @@ pub(crate) struct Handshake {
     pub(crate) window: u16,
     pub(crate) peer_shift: Option<u8>,
     pub(crate) our_shift: u8,
-    pub(crate) sack: bool,
+    /// [`SACK`] and [`ECN`]: what both ends have.
+    capabilities: u8,
     /// How often the timer had it answered again.
     pub(crate) retries: u8,
     /// It was answered again because the other end asked: then an acknowledgement is ambiguous as well.
     pub(crate) asked_again: bool,
 }
+
+const SACK: u8 = 1;
+const ECN: u8 = 2;
 
 /// The first wait for an answer (RFC 6298 section 2.1).
 pub(crate) const FIRST_TIMEOUT: Duration = Duration::from_secs(1);
@@ -82,6 +87,8 @@ impl Handshake {
     ) -> Self {
         let options = &syn.options;
         let default = if remote.is_ipv4() { super::DEFAULT_MSS } else { super::DEFAULT_MSS_V6 };
+        let sack = config.sack && options.sack_permitted;
+        let ecn = config.ecn != Ecn::Off && syn.flags.contains(ecn::ASK);
         let scaling = config.window_scaling && setup.shift > 0 && options.window_scale.is_some();
         Self {
             local: local.into(),
@@ -97,10 +104,18 @@ impl Handshake {
             window: setup.window,
             peer_shift: options.window_scale.filter(|_| scaling),
             our_shift: if scaling { setup.shift } else { 0 },
-            sack: config.sack && options.sack_permitted,
+            capabilities: if sack { SACK } else { 0 } | if ecn { ECN } else { 0 },
             retries: 0,
             asked_again: false,
         }
+    }
+
+    pub(crate) fn sack(&self) -> bool {
+        self.capabilities & SACK != 0
+    }
+
+    pub(crate) fn ecn(&self) -> bool {
+        self.capabilities & ECN != 0
     }
 
     /// The answer to the SYN.
@@ -111,13 +126,13 @@ impl Handshake {
             dst_port: remote.port(),
             seq: self.iss,
             ack: self.irs + 1,
-            flags: Flags::SYN | Flags::ACK,
+            flags: if self.ecn() { Flags::SYN | Flags::ACK | ecn::ACCEPT } else { Flags::SYN | Flags::ACK },
             window: self.window,
             urgent: 0,
             options: Options {
                 mss: Some(self.our_mss),
                 window_scale: self.peer_shift.map(|_| self.our_shift),
-                sack_permitted: self.sack,
+                sack_permitted: self.sack(),
                 timestamps: self.stamps(now),
                 ..Options::default()
             },

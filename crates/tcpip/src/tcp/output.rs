@@ -5,6 +5,7 @@ use super::config::Config;
 use super::congestion::Transmitted;
 use super::conn::{Connection, Pending};
 use super::context::Context;
+use super::ecn;
 use super::pacing::Pacer;
 use super::recovery::TailProbe;
 use super::sender::Timer;
@@ -22,6 +23,8 @@ pub(crate) struct Outgoing {
     pub(crate) len: usize,
     /// The size of each segment of a super-segment; 0 for one segment.
     pub(crate) gso_size: u16,
+    /// The IP header's two bits of ECN.
+    pub(crate) ecn: u8,
 }
 
 impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
@@ -54,7 +57,11 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             return None;
         }
         let answer = self.state == State::SynReceived;
-        let flags = if answer { Flags::SYN | Flags::ACK } else { Flags::SYN };
+        let mut flags = if answer { Flags::SYN | Flags::ACK } else { Flags::SYN };
+        // A SYN that comes again asks no more: a box on the way may have taken offence (RFC 3168 section 6.1.1.1).
+        if self.sender.ecn.on && self.sender.retransmits == 0 {
+            flags |= if answer { ecn::ACCEPT } else { ecn::ASK };
+        }
         // A window in a SYN is not scaled (RFC 7323 section 2.2).
         let window = self.receiver.choose_window(0, self.rx.capacity()).min(u32::from(u16::MAX));
         // Whole segments, as Linux announces.
@@ -74,7 +81,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         if self.sender.retransmits == 0 {
             self.syn_at = cx.now;
         }
-        Some(Outgoing { header, offset: 0, len: 0, gso_size: 0 })
+        Some(Outgoing { header, offset: 0, len: 0, gso_size: 0, ecn: 0 })
     }
 
     fn transmit_probe(&mut self, cx: &mut Context<'_>) -> Option<Outgoing> {
@@ -111,7 +118,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
 
     fn empty_probe(&mut self, cx: &mut Context<'_>) -> Outgoing {
         let seq = self.sender.una - 1;
-        Outgoing { header: self.header(cx, seq, Flags::ACK), offset: 0, len: 0, gso_size: 0 }
+        Outgoing { header: self.header(cx, seq, Flags::ACK), offset: 0, len: 0, gso_size: 0, ecn: 0 }
     }
 
     /// RFC 8985 section 7.3: new data if there is some, else the last segment again.
@@ -225,7 +232,8 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             self.paced = true;
             return None;
         }
-        let segments = quota.min(self.burst(cx.config)).min((self.sender.control.cwnd() / 2).max(1));
+        let burst = if self.sender.ecn.has_news() { 1 } else { self.burst(cx.config) };
+        let segments = quota.min(burst).min((self.sender.control.cwnd() / 2).max(1));
         let record = self.push.record_end().map_or(unsent, |end| end.since(self.sender.nxt).min(unsent));
         let most = segments.saturating_mul(mss).min(record);
         let tail = most % mss;
@@ -300,7 +308,13 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         if pushed || segments > 1 {
             flags |= Flags::PSH;
         }
-        Outgoing { header: self.header(cx, start, flags), offset, len: len as usize, gso_size }
+        // RFC 3168 section 6.1.5 and 6.1.4: new data only, no retransmissions and no bare acknowledgements.
+        let capable = self.sender.ecn.on && len > 0;
+        if capable {
+            flags |= self.sender.ecn.data_flags();
+        }
+        let ecn = if capable { ecn::CAPABLE } else { ecn::NOT_CAPABLE };
+        Outgoing { header: self.header(cx, start, flags), offset, len: len as usize, gso_size, ecn }
     }
 
     /// Sends up to `most` segments again, from `name` on.
@@ -349,7 +363,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         }
         let offset = start.since(self.sender.una) as usize;
         let gso_size = if segments > 1 { mss as u16 } else { 0 };
-        Outgoing { header: self.header(cx, start, flags), offset, len: len as usize, gso_size }
+        Outgoing { header: self.header(cx, start, flags), offset, len: len as usize, gso_size, ecn: 0 }
     }
 
     fn sent(&mut self, cx: &Context<'_>, len: u32, segments: u32) {
@@ -379,7 +393,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         } else {
             self.sender.nxt
         };
-        Some(Outgoing { header: self.header(cx, seq, Flags::ACK), offset: 0, len: 0, gso_size: 0 })
+        Some(Outgoing { header: self.header(cx, seq, Flags::ACK), offset: 0, len: 0, gso_size: 0, ecn: 0 })
     }
 
     /// A header with acknowledgement, window and options; the acknowledgement counts as sent.
@@ -398,7 +412,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             dst_port: self.remote.port(),
             seq,
             ack: self.receiver.nxt,
-            flags,
+            flags: flags | self.sender.ecn.echo_flags(),
             window: (window >> self.receiver.wscale) as u16,
             urgent: 0,
             options,

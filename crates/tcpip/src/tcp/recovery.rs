@@ -132,6 +132,9 @@ impl Sender {
         if self.packets_out() == 0 {
             self.board.emulate_sacked(0);
         }
+        if round.marked {
+            self.control.forbid_undo();
+        }
         if self.has_reneged() {
             self.board.forget_sacked();
             self.enter_loss(config, now);
@@ -193,6 +196,9 @@ impl Sender {
                     self.try_undo_dsack(now);
                 }
                 self.identify_losses(config, now, round);
+                if round.marked && self.board.lost_out() == 0 {
+                    self.enter_cwr(now);
+                }
                 self.consider_recovery(now);
             }
         }
@@ -248,6 +254,7 @@ impl Sender {
         self.begin_undo();
         if self.recovery.state < CongestionState::Cwr || !self.control.is_reducing() {
             self.control.enter_recovery(now);
+            self.ecn.on_reduction();
         }
         self.recovery.high_seq = self.nxt;
         self.recovery.state = CongestionState::Recovery;
@@ -280,6 +287,7 @@ impl Sender {
         }
         let in_flight = self.in_flight();
         self.control.enter_loss(now, in_flight, again);
+        self.ecn.on_reduction();
         if self.recovery.state <= CongestionState::Disorder
             && self.board.sacked_out() >= self.recovery.reordering
         {

@@ -5,6 +5,7 @@ use core::time::Duration;
 use super::chrono::Chrono;
 use super::config::Config;
 use super::congestion::{Ack, Controller};
+use super::ecn::EcnState;
 use super::pacing::Pacer;
 use super::rate::RateEstimator;
 use super::recovery::{Rack, Recovery, Scoreboard};
@@ -34,6 +35,7 @@ pub(crate) struct Sender {
     pub(crate) board: Scoreboard,
     pub(crate) control: Controller,
     pub(crate) recovery: Recovery,
+    pub(crate) ecn: EcnState,
     pub(crate) rack: Rack,
     pub(crate) rtt: RttEstimator,
     pub(crate) min_rtt: MinRtt,
@@ -99,6 +101,8 @@ pub(crate) struct Acknowledgement {
     pub(crate) carries_more: bool,
     /// When the segment that it answers was sent, by its timestamp echo, in milliseconds.
     pub(crate) echoed: Option<Echo>,
+    /// It says that a mark arrived (RFC 3168 section 6.1.3).
+    pub(crate) marked: bool,
     /// Segments that it stands for: several of them arrive as one super-segment.
     pub(crate) segments: u32,
 }
@@ -135,6 +139,7 @@ impl Sender {
             board: Scoreboard::default(),
             control: Controller::new(config.algorithm.build(), config.initial_window),
             recovery: Recovery::new(config, iss),
+            ecn: EcnState::default(),
             rack: Rack::default(),
             rtt: RttEstimator::new(config.min_rto, config.max_rto),
             min_rtt: MinRtt::default(),
@@ -198,10 +203,14 @@ impl Sender {
         self.update_reordering_window();
         self.take_tail_probe(a, &mut round);
         let duplicate = !(round.advanced || a.carries_more);
-        let dubious =
-            duplicate || round.sacked || round.dsacked || self.recovery.state != CongestionState::Open;
+        let dubious = duplicate
+            || round.sacked
+            || round.dsacked
+            || a.marked
+            || self.recovery.state != CongestionState::Open;
         if dubious {
             let duplicates = if duplicate && !round.dsacked { a.segments.max(1) } else { 0 };
+            round.marked = a.marked;
             self.recover(config, a.now, a.echoed, duplicates, &mut round);
         }
         let lost = self.recovery.lost_total.wrapping_sub(round.lost_before);
@@ -353,6 +362,8 @@ pub(crate) struct Round {
     pub(crate) sacked: bool,
     /// A duplicate was reported (RFC 2883).
     pub(crate) dsacked: bool,
+    /// A mark was reported (RFC 3168).
+    pub(crate) marked: bool,
     /// A segment that was never sent again, and was sent before the time-out, was delivered.
     pub(crate) original_acked: bool,
     pub(crate) retransmission_acked: bool,
@@ -380,6 +391,7 @@ impl Round {
             prior_una,
             sacked: false,
             dsacked: false,
+            marked: false,
             original_acked: false,
             retransmission_acked: false,
             acked_packets: 0,

@@ -2,6 +2,7 @@
 
 mod closing;
 mod data;
+mod ecn;
 mod forged;
 mod interfaces;
 mod listening;

@@ -105,9 +105,9 @@ fn the_round_trip_time_is_that_of_the_acknowledged_data() {
 
 #[test]
 fn a_syn_with_ecn_flags_is_answered() {
-    // gVisor reset it (its issue 7075). We do not take the offer, which is what ECN leaves to us.
+    // gVisor reset it (its issue 7075).
     let mut host = Host::new();
     host.listen(1);
     host.receive(Seg { options: syn_options(), ..seg(Flags::SYN | Flags::ECE | Flags::CWR, 0, 0) });
-    host.expect_flags(Flags::SYN | Flags::ACK);
+    host.expect_flags(Flags::SYN | Flags::ACK | Flags::ECE);
 }

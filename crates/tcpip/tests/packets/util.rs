@@ -79,6 +79,8 @@ pub(crate) struct Host {
     pub(crate) window: u16,
     /// By how much our windows are shifted.
     pub(crate) shift: u8,
+    /// The traffic class of what the other end sends.
+    pub(crate) class: u8,
     /// The IP header of the last segment.
     pub(crate) ip: Option<ipv4::Header>,
     out: VecDeque<Seg>,
@@ -112,6 +114,7 @@ impl Host {
             events: Vec::new(),
             window: 60_000,
             shift: 0,
+            class: 0,
             ip: None,
             out: VecDeque::new(),
         }
@@ -190,7 +193,11 @@ impl Host {
             urgent: 0,
             options: segment.options,
         };
-        let packet = packet(src, dst, &header, &segment.data);
+        let mut packet = packet(src, dst, &header, &segment.data);
+        packet[1] = self.class;
+        packet[10..12].fill(0);
+        let sum = checksum::finish(checksum::sum(&packet[..ipv4::Header::LEN]));
+        packet[10..12].copy_from_slice(&sum.to_be_bytes());
         self.stack.handle_packet(self.now, self.link, &packet, RxMeta { checksum_ok: false, gso_size });
         self.collect();
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use sockshim_tcpip::sim::{Clock, LinkConfig, Loss, Queue, Random, Segments};
 use sockshim_tcpip::tcp::Config;
 use sockshim_tcpip::tcp::congestion::Algorithm;
+use sockshim_tcpip::tcp::ecn::Ecn;
 use sockshim_tcpip::time::Instant;
 
 use crate::world::{Interface, Side, World, v4, v6};
@@ -113,6 +114,7 @@ fn config(r: &mut Random) -> Config {
         moderate_receive_buffer: r.chance(0.5),
         send_buffer: r.pick(&[(4096, 4096), (20_000, 100_000), (87_380, 4 << 20)]),
         receive_buffer: r.pick(&[(4096, 4096), (20_000, 100_000), (65_536, 6 << 20)]),
+        ecn: r.pick(&[Ecn::Off, Ecn::Answer, Ecn::Ask]),
         // The network loses much, and a connection must not be given up for that.
         syn_retries: 40,
         synack_retries: 40,
@@ -145,7 +147,7 @@ fn link(r: &mut Random, rate: u64) -> LinkConfig {
         queue: Queue {
             bytes: r.pick(&[0, 20_000, 200_000]),
             packets: r.pick(&[0, 0, 3, 100]),
-            mark_above: None,
+            mark_above: r.pick(&[None, Some(ms(5))]),
         },
         delay: ms(delay),
         jitter: r.pick(&[ms(0), ms(0), ms(1), ms(30)]),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use sockshim_tcpip::error::Error;
 use sockshim_tcpip::sim::{Clock, Frame, LinkConfig, Loss, Mtu, Queue, Segments};
 use sockshim_tcpip::tcp::Config;
+use sockshim_tcpip::tcp::ecn::Ecn;
 use sockshim_tcpip::time::Instant;
 
 use crate::world::{Interface, Side, World, v4, v6};
@@ -200,6 +201,25 @@ fn gvisor_7075_a_syn_that_offers_ecn_is_answered() {
         });
         transfer(&mut world, 10_000);
     }
+}
+
+#[test]
+fn a_queue_that_marks_loses_nothing_when_both_ends_take_part() {
+    let run = |ecn| {
+        let config = Config { ecn, ..Config::default() };
+        // Ten round trips of room, of which a quarter may be used.
+        let queue = Queue { bytes: 500_000, mark_above: Some(ms(5)), ..Queue::default() };
+        let there = LinkConfig { rate: Some(20_000_000), queue, ..link(10) };
+        let mut world = World::pair(1, config, there, link(10));
+        let time = transfer(&mut world, 5_000_000);
+        assert!(time < Duration::from_secs(3), "{time:?}: 2 s at the rate of the link");
+        let marked = world.network.link(world.links[0]).counters().marked;
+        (sent_again(&world, 0, 5_000_000), marked)
+    };
+    let (again, marked) = run(Ecn::Ask);
+    assert_eq!(again, 0);
+    assert!((3..2000).contains(&marked), "{marked} packets are marked, and then no more for a while");
+    assert_eq!(run(Ecn::Answer).1, 0, "nobody asked");
 }
 
 #[test]

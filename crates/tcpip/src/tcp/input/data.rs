@@ -35,6 +35,9 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             return;
         }
         self.receiver.data_segments_in = self.receiver.data_segments_in.wrapping_add(segment.count());
+        if !segment.payload.is_empty() {
+            self.take_mark(header.flags, segment.ecn);
+        }
         let before = self.receiver.nxt;
         let stored = if segment.payload.is_empty() {
             Stored::InOrder

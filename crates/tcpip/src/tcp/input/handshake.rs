@@ -4,6 +4,7 @@ use super::Segment;
 use crate::buffer::{ReceiveBuffer, SendBuffer};
 use crate::tcp::conn::{Connection, Pending};
 use crate::tcp::context::{Context, Reply};
+use crate::tcp::ecn;
 use crate::tcp::sender::Timer;
 use crate::tcp::state::State;
 use crate::wire::tcp::Flags;
@@ -48,6 +49,8 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         self.receiver.begin(header.seq);
         self.take_syn_options(cx.config, cx.now, &header.options);
         self.begin_window(cx.config, u32::from(header.window)); // never scaled in a SYN
+        let wanted = if has_ack { ecn::ACCEPT } else { ecn::ASK };
+        self.sender.ecn.on &= header.flags.bits() & ecn::ASK.bits() == wanted.bits();
         self.sender.wl1 = header.seq;
         if has_ack {
             self.sender.una = header.ack;

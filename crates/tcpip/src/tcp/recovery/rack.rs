@@ -165,10 +165,7 @@ impl Sender {
         } else if a.ack.after(probe.end) {
             // The probe repaired a loss that nobody would have noticed: congestion all the same.
             self.recovery.tail_probe = None;
-            self.control.enter_cwr(a.now);
-            self.recovery.undo_marker = None;
-            self.recovery.state = CongestionState::Cwr;
-            self.recovery.high_seq = self.nxt;
+            self.enter_cwr(a.now);
             self.control.end_reduction();
             self.recovery.state = CongestionState::Open;
         } else if !(round.advanced || a.carries_more || round.sacked) {

@@ -61,7 +61,9 @@ impl Sender {
         if unmark {
             self.board.unmark_lost();
         }
-        self.control.undo();
+        if self.control.undo() {
+            self.ecn.on_undo();
+        }
         self.recovery.undo_marker = None;
         self.rack.window_steps = self.rack.window_steps.max(1);
     }

@@ -1,0 +1,115 @@
+//! Explicit congestion notification (RFC 3168), as Linux has it: routers mark packets instead of dropping them.
+
+use super::conn::Connection;
+use super::sender::Sender;
+use super::state::CongestionState;
+use crate::buffer::{ReceiveBuffer, SendBuffer};
+use crate::time::Instant;
+use crate::wire::tcp::Flags;
+
+/// Whether connections take part (net.ipv4.tcp_ecn).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Ecn {
+    /// Never.
+    Off,
+    /// If the other end asks for it.
+    #[default]
+    Answer,
+    /// We ask for it.
+    Ask,
+}
+
+/// The codepoints of the IP header (RFC 3168 section 5).
+pub(crate) const CODEPOINT: u8 = 3;
+pub(crate) const NOT_CAPABLE: u8 = 0;
+/// ECT(0).
+pub(crate) const CAPABLE: u8 = 2;
+pub(crate) const EXPERIENCED: u8 = 3;
+
+/// What a SYN says that asks for it, and its answer (RFC 3168 section 6.1.1).
+pub(crate) const ASK: Flags = Flags::from_bits(Flags::ECE.bits() | Flags::CWR.bits());
+pub(crate) const ACCEPT: Flags = Flags::ECE;
+
+/// One connection's part in it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct EcnState {
+    /// Both ends take part.
+    pub(crate) on: bool,
+    /// A mark has arrived, and each acknowledgement says so until the other end answers (section 6.1.3).
+    echo: bool,
+    /// Our window went down, and the next new data says so (section 6.1.2).
+    reduced: bool,
+    /// A packet of the other end was capable of being marked.
+    seen: bool,
+}
+
+impl EcnState {
+    /// TCP_INFO's TCPI_OPT_ECN and TCPI_OPT_ECN_SEEN.
+    pub(crate) fn info(self) -> u8 {
+        u8::from(self.on) << 3 | u8::from(self.seen) << 4
+    }
+
+    /// What a segment's flags say of marks that arrived here.
+    pub(crate) fn echo_flags(self) -> Flags {
+        if self.on && self.echo { Flags::ECE } else { Flags::default() }
+    }
+
+    /// For new data: it is capable of being marked, and tells once that the window went down.
+    pub(crate) fn data_flags(&mut self) -> Flags {
+        if core::mem::take(&mut self.reduced) && self.on { Flags::CWR } else { Flags::default() }
+    }
+
+    /// The next new data has something to tell, which is in the first segment of a super-segment only.
+    pub(crate) fn has_news(self) -> bool {
+        self.on && self.reduced
+    }
+
+    /// The window goes down, for whatever reason.
+    pub(crate) fn on_reduction(&mut self) {
+        self.reduced = self.on;
+    }
+
+    /// It went down for nothing.
+    pub(crate) fn on_undo(&mut self) {
+        self.reduced = false;
+    }
+}
+
+impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
+    /// A segment with data arrives. Its answer must not wait when the other end's window may be small (Linux's
+    /// `tcp_ecn_accept_cwr` and `tcp_data_ecn_check`).
+    pub(crate) fn take_mark(&mut self, flags: Flags, codepoint: u8) {
+        let ecn = &mut self.sender.ecn;
+        if !ecn.on {
+            return;
+        }
+        if flags.contains(Flags::CWR) {
+            ecn.echo = false;
+            self.receiver.ack.now = true;
+        }
+        match codepoint {
+            EXPERIENCED => {
+                ecn.seen = true;
+                if !core::mem::replace(&mut ecn.echo, true) {
+                    self.receiver.ack.now = true;
+                }
+            }
+            NOT_CAPABLE if ecn.seen => self.receiver.ack.now = true, // sent again, so something is lost
+            NOT_CAPABLE => {}
+            _ => ecn.seen = true,
+        }
+    }
+}
+
+impl Sender {
+    /// Congestion without loss: a mark came back, or a tail loss probe filled a hole. Nothing can show it to be spurious.
+    pub(crate) fn enter_cwr(&mut self, now: Instant) {
+        self.recovery.undo_marker = None;
+        if self.recovery.state < CongestionState::Cwr {
+            self.control.enter_cwr(now);
+            self.ecn.on_reduction();
+            self.recovery.state = CongestionState::Cwr;
+            self.recovery.high_seq = self.nxt;
+        }
+    }
+}
