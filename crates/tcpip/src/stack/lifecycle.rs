@@ -156,10 +156,10 @@ impl<S: SendBuffer, R: ReceiveBuffer> crate::tcp::conn::Connection<S, R> {
         }
         assert!(self.rx.readable() <= self.rx.capacity(), "no more is stored than fits");
         let receiver = &self.receiver;
-        if let Some((start, _)) = receiver.ahead.first() {
+        if let Some((start, _)) = receiver.ahead().first() {
             assert!(start.after(receiver.nxt), "what is out of order lies beyond RCV.NXT");
         }
-        if let Some((_, end)) = receiver.ahead.last() {
+        if let Some((_, end)) = receiver.ahead().last() {
             assert!(
                 end.since(receiver.nxt) as usize <= self.rx.free(),
                 "what is out of order lies in the buffer"

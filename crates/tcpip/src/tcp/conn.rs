@@ -1,5 +1,6 @@
 //! A connection: its two halves, its state, its timers.
 
+use alloc::sync::Arc;
 use core::net::SocketAddr;
 use core::time::Duration;
 
@@ -26,7 +27,10 @@ pub(crate) struct Connection<S, R> {
     pub(crate) sender: Sender,
     pub(crate) receiver: Receiver,
     pub(crate) clock: Option<Clock>,
-    pub(crate) options: SocketOptions,
+    /// Shared with all connections that have set none.
+    pub(crate) options: Arc<SocketOptions>,
+    /// The send buffer now (SO_SNDBUF as autotuning has it).
+    pub(crate) send_limit: u32,
     /// What leaves before anything else.
     pub(crate) pending: Pending,
     /// The application writes no more: the FIN follows the data.
@@ -159,8 +163,8 @@ pub struct SocketOptions {
     pub unsent_low_water: Option<u32>,
     /// SO_MAX_PACING_RATE, bytes a second.
     pub max_pacing_rate: Option<u64>,
-    /// The send buffer now (SO_SNDBUF as autotuning has it).
-    pub(crate) send_limit: u32,
+    /// The stack's.
+    send_limit: u32,
 }
 
 impl SocketOptions {
@@ -226,7 +230,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         (local, remote): (SocketAddr, SocketAddr),
         (tx, rx): (S, R),
         iss: SeqNumber,
-        options: SocketOptions,
+        options: Arc<SocketOptions>,
     ) -> Self {
         let limit = options.receive_buffer.unwrap_or(config.receive_buffer.0);
         let mut sender = Sender::new(config, iss);
@@ -245,6 +249,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             sender,
             receiver,
             clock: None,
+            send_limit: options.send_limit,
             options,
             pending: Pending::Nothing,
             fin_queued: false,
@@ -409,7 +414,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
     /// Changes options, and what follows from them.
     pub(crate) fn change_options(&mut self, cx: &mut Context<'_>, change: impl FnOnce(&mut SocketOptions)) {
         let before = self.options.clone();
-        change(&mut self.options);
+        change(Arc::make_mut(&mut self.options));
         if self.options.algorithm != before.algorithm
             && let Some(algorithm) = self.options.algorithm
         {
@@ -441,8 +446,8 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         }
         self.state = State::Closed;
         self.sender.timer = Timer::Idle;
-        self.sender.board.clear();
-        self.receiver.ahead.clear();
+        self.sender.give_back();
+        self.receiver.forget_ahead();
         self.receiver.ack.deadline = None;
         self.receiver.ack.now = false;
         self.receiver.ack.duplicates = 0;

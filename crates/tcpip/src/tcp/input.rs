@@ -301,7 +301,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
     fn grow_send_buffer(&mut self, cx: &Context<'_>) {
         if self.options.send_buffer.is_none() {
             let (cwnd, mss) = (self.sender.control.cwnd(), self.sender.mss);
-            self.options.send_limit = super::tune::send_limit(cx.config, self.options.send_limit, cwnd, mss);
+            self.send_limit = super::tune::send_limit(cx.config, self.send_limit, cwnd, mss);
         }
         if self.write_blocked && self.is_writable(cx) {
             self.write_blocked = false;
@@ -317,7 +317,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
     }
 
     pub(crate) fn send_capacity(&self) -> u32 {
-        let limit = self.options.send_buffer.unwrap_or(self.options.send_limit);
+        let limit = self.options.send_buffer.unwrap_or(self.send_limit);
         limit.min(u32::try_from(self.tx.capacity()).unwrap_or(u32::MAX))
     }
 

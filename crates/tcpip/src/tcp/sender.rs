@@ -10,6 +10,7 @@ use super::rate::RateEstimator;
 use super::recovery::{Rack, Recovery, Scoreboard};
 use super::rtt::{MinRtt, RttEstimator};
 use super::state::CongestionState;
+use crate::lazy::Lazy;
 use crate::seq::SeqNumber;
 use crate::time::Instant;
 use crate::wire::tcp::SackBlocks;
@@ -31,10 +32,10 @@ pub(crate) struct Sender {
     pub(crate) mss: u16,
     /// Behind the last partial segment that was sent (Minshall's variant of Nagle's algorithm).
     pub(crate) small: SeqNumber,
-    pub(crate) board: Scoreboard,
+    pub(crate) board: Lazy<Scoreboard>,
     pub(crate) control: Controller,
     pub(crate) recovery: Recovery,
-    pub(crate) rack: Rack,
+    pub(crate) rack: Lazy<Rack>,
     pub(crate) rtt: RttEstimator,
     pub(crate) min_rtt: MinRtt,
     pub(crate) rate: RateEstimator,
@@ -132,10 +133,10 @@ impl Sender {
             sack: false,
             mss: super::DEFAULT_MSS,
             small: iss,
-            board: Scoreboard::default(),
+            board: Lazy::default(),
             control: Controller::new(config.algorithm.build(), config.initial_window),
             recovery: Recovery::new(config, iss),
-            rack: Rack::default(),
+            rack: Lazy::default(),
             rtt: RttEstimator::new(config.min_rto, config.max_rto),
             min_rtt: MinRtt::default(),
             rate: RateEstimator::default(),
@@ -148,6 +149,15 @@ impl Sender {
             sent_at: Instant::ZERO,
             counters: Counters::default(),
             chrono: Chrono::default(),
+        }
+    }
+
+    /// Nothing is in flight: what tells of that needs no memory.
+    pub(crate) fn give_back(&mut self) {
+        self.board.give_back();
+        self.rate.give_back();
+        if self.rack.has_learned_nothing() {
+            self.rack.give_back();
         }
     }
 

@@ -43,11 +43,12 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
     /// in it; so this is when a connection has become idle.
     fn give_memory_back(&mut self) {
         if self.sender.packets_out() == 0 && self.unsent() == 0 && self.state != State::SynSent {
-            self.sender.board.shrink();
+            self.sender.give_back();
             if self.tx.is_empty() {
                 self.tx.shrink();
             }
-            if self.rx.readable() == 0 && self.receiver.ahead.is_empty() {
+            self.receiver.give_back();
+            if self.rx.readable() == 0 && self.receiver.ahead().is_empty() {
                 self.rx.shrink();
             }
         }

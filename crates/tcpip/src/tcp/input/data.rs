@@ -118,7 +118,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
                 let window_moves = receiver.choose_window(readable, self.rx.capacity()) >= receiver.window();
                 (unacknowledged > u32::from(receiver.ack.mss) && window_moves)
                     || receiver.ack.is_quick()
-                    || !receiver.ahead.is_empty()
+                    || !receiver.ahead().is_empty()
             }
             _ => true,
         };
@@ -137,7 +137,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
     /// Eighth step.
     fn on_fin(&mut self, _cx: &mut Context<'_>) {
         self.receiver.nxt += 1;
-        self.receiver.ahead.clear();
+        self.receiver.forget_ahead();
         self.receiver.ack.scheduled = true;
         self.events.raise(Events::READABLE);
         match self.state {
