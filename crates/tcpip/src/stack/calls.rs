@@ -174,7 +174,7 @@ impl<M: Memory> Stack<M> {
             if let Some(connection) = self.connections.get_mut(key) {
                 connection.listener = None;
                 connection.events.raise(crate::tcp::conn::Events::WRITABLE);
-                let remote = connection.remote;
+                let remote = connection.remote.into();
                 self.settle(now, key);
                 return Ok((SocketId(key), remote));
             }
@@ -308,13 +308,14 @@ impl<M: Memory> Stack<M> {
     /// let go of it.
     pub fn sockets(&self) -> impl Iterator<Item = (SocketId, State, SocketAddr, SocketAddr, bool)> {
         self.connections.iter().map(|(key, connection)| {
-            (SocketId(key), connection.state, connection.local, connection.remote, connection.orphaned)
+            let (local, remote) = (connection.local.into(), connection.remote.into());
+            (SocketId(key), connection.state, local, remote, connection.orphaned)
         })
     }
 
     /// getsockname(2) and getpeername(2).
     pub fn addresses(&self, id: SocketId) -> Option<(SocketAddr, SocketAddr)> {
-        self.connections.get(id.0).map(|connection| (connection.local, connection.remote))
+        self.connections.get(id.0).map(|it| (it.local.into(), it.remote.into()))
     }
 
     /// The socket's options.

@@ -1,7 +1,7 @@
 //! Frames leave.
 
 use alloc::vec::Vec;
-use core::net::SocketAddr;
+use core::net::IpAddr;
 
 use super::Stack;
 use super::lifecycle::schedule;
@@ -80,8 +80,8 @@ impl<M: Memory> Stack<M> {
             gso_size: outgoing.gso_size,
             hop_limit: config.tcp.hop_limit,
         };
-        let flow = (connection.local, connection.remote);
-        write_segment(now, net, connection.path.path(), flow, &segment, frame)
+        let ends = (connection.local.ip(), connection.remote.ip());
+        write_segment(now, net, connection.path.path(), ends, &segment, frame)
     }
 
     fn emit_reply(&mut self, now: Instant, reply: &Reply, frame: &mut Vec<u8>) -> Option<Transmit> {
@@ -93,7 +93,7 @@ impl<M: Memory> Stack<M> {
             hop_limit: self.config.tcp.hop_limit,
         };
         self.counters.out_segs += 1;
-        write_segment(now, &mut self.net, path, (reply.local, reply.remote), &segment, frame)
+        write_segment(now, &mut self.net, path, (reply.local.ip(), reply.remote.ip()), &segment, frame)
     }
 }
 
@@ -109,7 +109,7 @@ fn write_segment(
     now: Instant,
     net: &mut crate::net::Network,
     path: Option<Path>,
-    (local, remote): (SocketAddr, SocketAddr),
+    (local, remote): (IpAddr, IpAddr),
     segment: &Segment<'_>,
     frame: &mut Vec<u8>,
 ) -> Option<Transmit> {
@@ -126,8 +126,8 @@ fn write_segment(
     headers[..at].copy_from_slice(&link[..at]);
     let tcp_len = segment.header.len();
     let ip = ip::Header {
-        src: local.ip(),
-        dst: remote.ip(),
+        src: local,
+        dst: remote,
         protocol: TCP,
         hop_limit: segment.hop_limit,
         traffic_class: 0,
@@ -139,7 +139,7 @@ fn write_segment(
     let tcp_at = at + ip_len;
     segment.header.emit(&mut headers[tcp_at..]);
     let end = tcp_at + tcp_len;
-    let sum = pseudo(local.ip(), remote.ip(), TCP, ip.payload_len as u32);
+    let sum = pseudo(local, remote, TCP, ip.payload_len as u32);
     let field = tcp_at + usize::from(tcp::CHECKSUM_OFFSET);
     let offload = link_len.is_some() && net.capabilities(path.iface).tx_checksum;
     let value = if offload {

@@ -21,8 +21,6 @@ pub struct RateEstimator {
     /// Segments delivered, and when the last one was.
     delivered: u32,
     delivered_at: Instant,
-    /// Segments found lost.
-    lost: u32,
     /// When the segment was sent that was delivered last: the start of the sending interval.
     first_sent_at: Instant,
     /// While `delivered` is below it, segments were sent that the application held back. Zero: none were.
@@ -147,7 +145,6 @@ impl RateEstimator {
         if self.app_limited_until != 0 && self.delivered.wrapping_sub(self.app_limited_until) as i32 > 0 {
             self.app_limited_until = 0;
         }
-        self.lost = self.lost.wrapping_add(newly_lost);
         let newly_delivered = core::mem::take(&mut self.newly_delivered);
         self.candidate.0?;
         let (stamp, sending, sent_at) = self.candidate.0.take()?;

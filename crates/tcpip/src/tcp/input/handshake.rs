@@ -15,7 +15,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         if has_ack && (header.ack.at_or_before(self.sender.iss) || header.ack.after(self.sender.nxt)) {
             if !header.flags.contains(Flags::RST) {
                 cx.counters.out_rsts += 1;
-                cx.replies.push(Reply::reset(self.local, self.remote, header, segment.len()));
+                cx.replies.push(Reply::reset(self.local.into(), self.remote.into(), header, segment.len()));
             }
             return;
         }
@@ -28,7 +28,12 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             if stamps.echo.wrapping_sub(sent) > clock.value(cx.now).wrapping_sub(sent) {
                 if !header.flags.contains(Flags::RST) {
                     cx.counters.out_rsts += 1;
-                    cx.replies.push(Reply::reset(self.local, self.remote, header, segment.len()));
+                    cx.replies.push(Reply::reset(
+                        self.local.into(),
+                        self.remote.into(),
+                        header,
+                        segment.len(),
+                    ));
                 }
                 return;
             }
@@ -69,7 +74,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         let header = segment.header;
         if header.ack.at_or_before(self.sender.una) || header.ack.after(self.sender.nxt) {
             cx.counters.out_rsts += 1;
-            cx.replies.push(Reply::reset(self.local, self.remote, header, segment.len()));
+            cx.replies.push(Reply::reset(self.local.into(), self.remote.into(), header, segment.len()));
             return false;
         }
         self.sender.una = self.sender.iss + 1;
