@@ -55,6 +55,8 @@ pub(crate) struct Connection<S, R> {
     /// The largest packet payload that leaves at once; 0 without segmentation offload.
     pub(crate) gso_max: u32,
     pub(crate) keepalive_at: Option<Instant>,
+    /// When to look whether memory can be given back.
+    pub(crate) tidy_at: Option<Instant>,
     /// When FIN-WAIT-2 ends without the other end's FIN.
     pub(crate) linger_at: Option<Instant>,
     /// When the SYN was sent.
@@ -266,6 +268,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             peer_mss: super::DEFAULT_MSS,
             gso_max: 0,
             keepalive_at: None,
+            tidy_at: None,
             linger_at: None,
             syn_at: Instant::ZERO,
             heard_at: Instant::ZERO,
@@ -453,6 +456,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         self.receiver.ack.now = false;
         self.receiver.ack.duplicates = 0;
         self.keepalive_at = None;
+        self.tidy_at = None;
         self.linger_at = None;
         self.pending = Pending::Nothing;
         if let Some(error) = error {
@@ -464,15 +468,10 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
 
     /// When something is to be done next.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        let mut first = Instant::MAX;
         let paced = self.paced.then(|| self.sender.pacer.next_send());
-        for at in [
-            self.sender.timer.deadline(),
-            self.receiver.ack.deadline,
-            self.keepalive_at,
-            self.linger_at,
-            paced,
-        ] {
+        let (timer, ack) = (self.sender.timer.deadline(), self.receiver.ack.deadline);
+        let mut first = Instant::MAX;
+        for at in [timer, ack, self.keepalive_at, self.linger_at, self.tidy_at, paced] {
             first = first.min(at.unwrap_or(Instant::MAX));
         }
         (first < Instant::MAX).then_some(first)

@@ -34,6 +34,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             self.end(Some(Error::ConnectionReset));
             return;
         }
+        self.tidy_later(cx);
         self.receiver.data_segments_in = self.receiver.data_segments_in.wrapping_add(segment.count());
         let before = self.receiver.nxt;
         let stored = if segment.payload.is_empty() {
