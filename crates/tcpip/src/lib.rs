@@ -27,6 +27,7 @@ pub mod error;
 pub mod fuzzing;
 pub mod icmp;
 pub mod ip;
+mod lazy;
 pub mod neighbour;
 pub mod net;
 pub mod pcapng;

@@ -20,6 +20,7 @@ mod output;
 mod timeouts;
 
 use alloc::collections::VecDeque;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -95,6 +96,7 @@ pub struct Config {
 #[derive(Debug)]
 pub struct Stack<M: Memory> {
     config: Config,
+    default_options: Arc<tcp::SocketOptions>,
     memory: M,
     net: Network,
     secrets: Secrets,
@@ -132,6 +134,7 @@ impl<M: Memory> Stack<M> {
         let mut net_config = config.net;
         net_config.hop_limit = config.tcp.hop_limit;
         Self {
+            default_options: Arc::new(tcp::SocketOptions::new(&config.tcp)),
             net: Network::new(net_config, [b ^ c, c, d, a]),
             memory,
             secrets: Secrets::new(secret),

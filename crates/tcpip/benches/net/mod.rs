@@ -151,12 +151,13 @@ impl Net {
         [leaving - begin, arrived - leaving, acknowledged - arrived]
     }
 
-    pub(crate) fn sleep(&mut self) {
-        if let Some(at) = self.stacks.iter().filter_map(Stack::poll_timeout).min() {
-            self.now = self.now.max(at);
-            for stack in &mut self.stacks {
-                stack.handle_timeout(self.now);
-            }
+    /// Lets time pass to the next deadline, if there is one.
+    pub(crate) fn sleep(&mut self) -> bool {
+        let Some(at) = self.stacks.iter().filter_map(Stack::poll_timeout).min() else { return false };
+        self.now = self.now.max(at);
+        for stack in &mut self.stacks {
+            stack.handle_timeout(self.now);
         }
+        true
     }
 }

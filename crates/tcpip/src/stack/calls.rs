@@ -1,5 +1,6 @@
 //! What applications call.
 
+use alloc::sync::Arc;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::demux::Flow;
@@ -24,6 +25,10 @@ impl<M: Memory> Stack<M> {
     /// Options as a new socket has them.
     pub fn socket_options(&self) -> SocketOptions {
         SocketOptions::new(&self.config.tcp)
+    }
+
+    fn share(&self, options: Option<SocketOptions>) -> Arc<SocketOptions> {
+        options.map_or_else(|| Arc::clone(&self.default_options), Arc::new)
     }
 
     /// Begins a connection (connect(2) on a non-blocking socket, for which it is EINPROGRESS).
@@ -70,7 +75,7 @@ impl<M: Memory> Stack<M> {
         let buffers = self.memory.open().ok_or(Error::NoMemory)?;
         let iss = self.secrets.initial_sequence(now, local, remote);
         let clock_offset = self.secrets.clock_offset(local.ip(), remote.ip());
-        let socket = options.socket.unwrap_or_else(|| self.socket_options());
+        let socket = self.share(options.socket);
         let connection = Connection::new(&self.config.tcp, (local, remote), buffers, iss, socket);
         let key = self.connections.insert(connection);
         self.flows.insert(local, remote, Flow::Connection(key.index()));
@@ -145,7 +150,7 @@ impl<M: Memory> Stack<M> {
             queue: Default::default(),
             backlog: backlog.min(self.config.tcp.max_backlog),
             handshakes: 0,
-            options: options.unwrap_or_else(|| self.socket_options()),
+            options: self.share(options),
             cookies_until: Instant::ZERO,
         };
         let key = self.listeners.insert(listener);
@@ -169,7 +174,7 @@ impl<M: Memory> Stack<M> {
             if let Some(connection) = self.connections.get_mut(key) {
                 connection.listener = None;
                 connection.events.raise(crate::tcp::conn::Events::WRITABLE);
-                let remote = connection.remote;
+                let remote = connection.remote.into();
                 self.settle(now, key);
                 return Ok((SocketId(key), remote));
             }
@@ -303,18 +308,19 @@ impl<M: Memory> Stack<M> {
     /// let go of it.
     pub fn sockets(&self) -> impl Iterator<Item = (SocketId, State, SocketAddr, SocketAddr, bool)> {
         self.connections.iter().map(|(key, connection)| {
-            (SocketId(key), connection.state, connection.local, connection.remote, connection.orphaned)
+            let (local, remote) = (connection.local.into(), connection.remote.into());
+            (SocketId(key), connection.state, local, remote, connection.orphaned)
         })
     }
 
     /// getsockname(2) and getpeername(2).
     pub fn addresses(&self, id: SocketId) -> Option<(SocketAddr, SocketAddr)> {
-        self.connections.get(id.0).map(|connection| (connection.local, connection.remote))
+        self.connections.get(id.0).map(|it| (it.local.into(), it.remote.into()))
     }
 
     /// The socket's options.
     pub fn options(&self, id: SocketId) -> Option<&SocketOptions> {
-        self.connections.get(id.0).map(|connection| &connection.options)
+        self.connections.get(id.0).map(|connection| &*connection.options)
     }
 
     /// setsockopt(2): changes options.

@@ -6,6 +6,7 @@ use super::Stack;
 use crate::buffer::Memory;
 use crate::slab::Key;
 use crate::table::{HashKey, Table};
+use crate::tcp::endpoint::Endpoint;
 
 /// What a flow is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,19 +77,17 @@ impl<M: Memory> Stack<M> {
     /// The flow of a segment.
     pub(super) fn find_flow(&self, local: SocketAddr, remote: SocketAddr) -> Option<Flow> {
         let Self { flows, connections, .. } = self;
+        let ends = (Endpoint::from(local), Endpoint::from(remote));
         let found = flows.flows.find(flows.hash(local, remote), |index| match Flow::from_index(index) {
-            Flow::Connection(index) => {
-                connections.at(index).is_some_and(|c| c.remote == remote && c.local == local)
-            }
-            flow => self.is_between(flow, local, remote),
+            Flow::Connection(index) => connections.at(index).is_some_and(|c| (c.local, c.remote) == ends),
+            flow => self.is_between(flow, ends),
         });
         found.map(Flow::from_index)
     }
 
     /// Whether a flow that is no connection has these ends. Apart, so that what every segment runs through stays short.
     #[inline(never)]
-    fn is_between(&self, flow: Flow, local: SocketAddr, remote: SocketAddr) -> bool {
-        let (local, remote) = (local.into(), remote.into());
+    fn is_between(&self, flow: Flow, (local, remote): (Endpoint, Endpoint)) -> bool {
         match flow {
             Flow::Connection(_) => false,
             Flow::Handshake(index) => {

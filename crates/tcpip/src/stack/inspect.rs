@@ -1,5 +1,7 @@
 //! What can be asked of a connection without changing it.
 
+use alloc::sync::Arc;
+
 use super::{ListenerId, SocketId, Stack};
 use crate::buffer::{Memory, ReceiveBuffer, SendBuffer};
 use crate::error::Error;
@@ -85,7 +87,8 @@ impl<M: Memory> Stack<M> {
         id: ListenerId,
         change: impl FnOnce(&mut SocketOptions),
     ) -> Result<(), Error> {
-        change(&mut self.listeners.get_mut(id.0).ok_or(Error::NotASocket)?.options);
+        let listener = self.listeners.get_mut(id.0).ok_or(Error::NotASocket)?;
+        change(Arc::make_mut(&mut listener.options));
         Ok(())
     }
 }

@@ -36,7 +36,7 @@ impl<M: Memory> Stack<M> {
     fn settle_closed(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let index = key.index();
-        let (local, remote) = (connection.local, connection.remote);
+        let (local, remote) = (SocketAddr::from(connection.local), SocketAddr::from(connection.remote));
         let keep = !connection.orphaned;
         if keep && !connection.events.is_empty() && connection.listener.is_none() {
             self.eventful.push(index);
@@ -55,7 +55,7 @@ impl<M: Memory> Stack<M> {
     /// The connection is over but for TIME-WAIT, which a smaller thing looks after; the application may still read.
     fn begin_time_wait(&mut self, now: Instant, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
-        let (local, remote) = (connection.local, connection.remote);
+        let (local, remote) = (SocketAddr::from(connection.local), SocketAddr::from(connection.remote));
         let window = connection.receiver.window() >> connection.receiver.wscale;
         let rest = TimeWait {
             local: local.into(),
@@ -156,10 +156,10 @@ impl<S: SendBuffer, R: ReceiveBuffer> crate::tcp::conn::Connection<S, R> {
         }
         assert!(self.rx.readable() <= self.rx.capacity(), "no more is stored than fits");
         let receiver = &self.receiver;
-        if let Some((start, _)) = receiver.ahead.first() {
+        if let Some((start, _)) = receiver.ahead().first() {
             assert!(start.after(receiver.nxt), "what is out of order lies beyond RCV.NXT");
         }
-        if let Some((_, end)) = receiver.ahead.last() {
+        if let Some((_, end)) = receiver.ahead().last() {
             assert!(
                 end.since(receiver.nxt) as usize <= self.rx.free(),
                 "what is out of order lies in the buffer"

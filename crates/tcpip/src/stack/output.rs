@@ -1,7 +1,7 @@
 //! Frames leave.
 
 use alloc::vec::Vec;
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 
 use super::Stack;
 use super::demux::Flow;
@@ -83,8 +83,8 @@ impl<M: Memory> Stack<M> {
             hop_limit: config.tcp.hop_limit,
             traffic_class: connection.options.traffic_class & !ecn::CODEPOINT | outgoing.ecn,
         };
-        let flow = (connection.local, connection.remote);
-        write_segment(now, net, connection.path.path(), flow, &segment, frame)
+        let ends = (connection.local.ip(), connection.remote.ip());
+        write_segment(now, net, connection.path.path(), ends, &segment, frame)
     }
 
     fn emit_reply(&mut self, now: Instant, reply: &Reply, frame: &mut Vec<u8>) -> Option<Transmit> {
@@ -97,7 +97,7 @@ impl<M: Memory> Stack<M> {
             traffic_class: self.traffic_class_of(reply.local, reply.remote) & !ecn::CODEPOINT,
         };
         self.counters.out_segs += 1;
-        write_segment(now, &mut self.net, path, (reply.local, reply.remote), &segment, frame)
+        write_segment(now, &mut self.net, path, (reply.local.ip(), reply.remote.ip()), &segment, frame)
     }
 
     /// That of the socket to which a reply belongs: a connection, or the listener before there is one.
@@ -127,7 +127,7 @@ fn write_segment(
     now: Instant,
     net: &mut crate::net::Network,
     path: Option<Path>,
-    (local, remote): (SocketAddr, SocketAddr),
+    (local, remote): (IpAddr, IpAddr),
     segment: &Segment<'_>,
     frame: &mut Vec<u8>,
 ) -> Option<Transmit> {
@@ -144,8 +144,8 @@ fn write_segment(
     headers[..at].copy_from_slice(&link[..at]);
     let tcp_len = segment.header.len();
     let ip = ip::Header {
-        src: local.ip(),
-        dst: remote.ip(),
+        src: local,
+        dst: remote,
         protocol: TCP,
         hop_limit: segment.hop_limit,
         traffic_class: segment.traffic_class,
@@ -157,7 +157,7 @@ fn write_segment(
     let tcp_at = at + ip_len;
     segment.header.emit(&mut headers[tcp_at..]);
     let end = tcp_at + tcp_len;
-    let sum = pseudo(local.ip(), remote.ip(), TCP, ip.payload_len as u32);
+    let sum = pseudo(local, remote, TCP, ip.payload_len as u32);
     let field = tcp_at + usize::from(tcp::CHECKSUM_OFFSET);
     let offload = link_len.is_some() && net.capabilities(path.iface).tx_checksum;
     let value = if offload {

@@ -96,6 +96,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
     /// The application has taken data: is the window to be announced (RFC 9293 section 3.8.6.2.2), or the data
     /// acknowledged now? Linux's `tcp_cleanup_rbuf`.
     pub(crate) fn consumed(&mut self, cx: &mut Context<'_>) {
+        self.tidy_later(cx);
         let readable = self.rx.readable();
         let copied = self.receiver.nxt - readable as u32;
         let (limit, mss) = (self.receiver.limit, self.receiver.advertised_mss);

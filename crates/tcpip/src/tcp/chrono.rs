@@ -23,7 +23,8 @@ pub(crate) enum Waiting {
 pub(crate) struct Chrono {
     waiting: Waiting,
     since: Instant,
-    times: Times,
+    /// Busy, window, buffer; in nanoseconds.
+    times: [u64; 3],
 }
 
 /// Times so far.
@@ -39,22 +40,27 @@ impl Chrono {
     /// From now on it waits for this.
     pub(crate) fn set(&mut self, now: Instant, waiting: Waiting) {
         if waiting != self.waiting {
-            self.times = self.read(now);
+            self.times = self.nanos(now);
             self.waiting = waiting;
             self.since = now;
         }
     }
 
     pub(crate) fn read(&self, now: Instant) -> Times {
+        let [busy, window_limited, buffer_limited] = self.nanos(now).map(Duration::from_nanos);
+        Times { busy, window_limited, buffer_limited }
+    }
+
+    fn nanos(&self, now: Instant) -> [u64; 3] {
         let mut times = self.times;
-        let past = now - self.since;
+        let past = now.as_nanos().saturating_sub(self.since.as_nanos());
         match self.waiting {
             Waiting::Idle => return times,
             Waiting::Busy => {}
-            Waiting::Window => times.window_limited += past,
-            Waiting::Buffer => times.buffer_limited += past,
+            Waiting::Window => times[1] += past,
+            Waiting::Buffer => times[2] += past,
         }
-        times.busy += past;
+        times[0] += past;
         times
     }
 }

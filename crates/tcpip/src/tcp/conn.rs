@@ -1,10 +1,12 @@
 //! A connection: its two halves, its state, its timers.
 
+use alloc::sync::Arc;
 use core::net::SocketAddr;
 use core::time::Duration;
 
 use super::config::Config;
 use super::context::Context;
+use super::endpoint::Endpoint;
 use super::push::Push;
 use super::receiver::Receiver;
 use super::sender::{Echo, Sender, Timer};
@@ -19,14 +21,17 @@ use crate::wire::tcp::{Options, Timestamps};
 #[derive(Debug)]
 pub(crate) struct Connection<S, R> {
     pub(crate) state: State,
-    pub(crate) local: SocketAddr,
-    pub(crate) remote: SocketAddr,
+    pub(crate) local: Endpoint,
+    pub(crate) remote: Endpoint,
     pub(crate) tx: S,
     pub(crate) rx: R,
     pub(crate) sender: Sender,
     pub(crate) receiver: Receiver,
     pub(crate) clock: Option<Clock>,
-    pub(crate) options: SocketOptions,
+    /// Shared with all connections that have set none.
+    pub(crate) options: Arc<SocketOptions>,
+    /// The send buffer now (SO_SNDBUF as autotuning has it).
+    pub(crate) send_limit: u32,
     /// What leaves before anything else.
     pub(crate) pending: Pending,
     /// The application writes no more: the FIN follows the data.
@@ -50,6 +55,8 @@ pub(crate) struct Connection<S, R> {
     /// The largest packet payload that leaves at once; 0 without segmentation offload.
     pub(crate) gso_max: u32,
     pub(crate) keepalive_at: Option<Instant>,
+    /// When to look whether memory can be given back.
+    pub(crate) tidy_at: Option<Instant>,
     /// When FIN-WAIT-2 ends without the other end's FIN.
     pub(crate) linger_at: Option<Instant>,
     /// When the SYN was sent.
@@ -169,8 +176,8 @@ pub struct SocketOptions {
     pub max_pacing_rate: Option<u64>,
     /// IP_TOS and IPV6_TCLASS (RFC 9293 section 3.9.2, MUST-48). The two bits of ECN are not the application's.
     pub traffic_class: u8,
-    /// The send buffer now (SO_SNDBUF as autotuning has it).
-    pub(crate) send_limit: u32,
+    /// The stack's.
+    send_limit: u32,
 }
 
 impl SocketOptions {
@@ -237,7 +244,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         (local, remote): (SocketAddr, SocketAddr),
         (tx, rx): (S, R),
         iss: SeqNumber,
-        options: SocketOptions,
+        options: Arc<SocketOptions>,
     ) -> Self {
         let limit = options.receive_buffer.unwrap_or(config.receive_buffer.0);
         let mut sender = Sender::new(config, iss);
@@ -249,13 +256,14 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         }
         Self {
             state: State::Closed,
-            local,
-            remote,
+            local: local.into(),
+            remote: remote.into(),
             tx,
             rx,
             sender,
             receiver,
             clock: None,
+            send_limit: options.send_limit,
             options,
             pending: Pending::Nothing,
             fin_queued: false,
@@ -271,6 +279,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             peer_mss: super::DEFAULT_MSS,
             gso_max: 0,
             keepalive_at: None,
+            tidy_at: None,
             linger_at: None,
             syn_at: Instant::ZERO,
             heard_at: Instant::ZERO,
@@ -337,7 +346,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             _ => self.clock = None,
         }
         // RFC 9293 section 3.7.1 (MUST-15): 536 when nothing is said, or 1220 for IPv6.
-        let default = if self.remote.is_ipv4() { super::DEFAULT_MSS } else { super::DEFAULT_MSS_V6 };
+        let default = if self.remote.ip().is_ipv4() { super::DEFAULT_MSS } else { super::DEFAULT_MSS_V6 };
         self.peer_mss = options.mss.unwrap_or(default).max(config.min_mss);
         self.update_mss(config);
         self.receiver.ack.mss = self.sender.mss.min(super::DEFAULT_MSS.max(88));
@@ -422,7 +431,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
     /// Changes options, and what follows from them.
     pub(crate) fn change_options(&mut self, cx: &mut Context<'_>, change: impl FnOnce(&mut SocketOptions)) {
         let before = self.options.clone();
-        change(&mut self.options);
+        change(Arc::make_mut(&mut self.options));
         if self.options.algorithm != before.algorithm
             && let Some(algorithm) = self.options.algorithm
         {
@@ -454,12 +463,13 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         }
         self.state = State::Closed;
         self.sender.timer = Timer::Idle;
-        self.sender.board.clear();
-        self.receiver.ahead.clear();
+        self.sender.give_back();
+        self.receiver.forget_ahead();
         self.receiver.ack.deadline = None;
         self.receiver.ack.now = false;
         self.receiver.ack.duplicates = 0;
         self.keepalive_at = None;
+        self.tidy_at = None;
         self.linger_at = None;
         self.pending = Pending::Nothing;
         if let Some(error) = error {
@@ -471,15 +481,10 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
 
     /// When something is to be done next.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        let mut first = Instant::MAX;
         let paced = self.paced.then(|| self.sender.pacer.next_send());
-        for at in [
-            self.sender.timer.deadline(),
-            self.receiver.ack.deadline,
-            self.keepalive_at,
-            self.linger_at,
-            paced,
-        ] {
+        let (timer, ack) = (self.sender.timer.deadline(), self.receiver.ack.deadline);
+        let mut first = Instant::MAX;
+        for at in [timer, ack, self.keepalive_at, self.linger_at, self.tidy_at, paced] {
             first = first.min(at.unwrap_or(Instant::MAX));
         }
         (first < Instant::MAX).then_some(first)

@@ -1,4 +1,4 @@
-//! An address and a port, in fewer bytes than `SocketAddr`: the queues of handshakes and TIME-WAIT are long.
+//! An address and a port, in fewer bytes than `SocketAddr`: there are many connections, handshakes and rests in TIME-WAIT.
 
 use core::net::{IpAddr, SocketAddr};
 
@@ -8,13 +8,25 @@ pub(crate) struct Endpoint {
     port: u16,
 }
 
+impl Endpoint {
+    pub(crate) fn ip(self) -> IpAddr {
+        self.ip
+    }
+
+    pub(crate) fn port(self) -> u16 {
+        self.port
+    }
+}
+
 impl From<SocketAddr> for Endpoint {
+    #[inline]
     fn from(address: SocketAddr) -> Self {
         Self { ip: address.ip(), port: address.port() }
     }
 }
 
 impl From<Endpoint> for SocketAddr {
+    #[inline]
     fn from(endpoint: Endpoint) -> Self {
         Self::new(endpoint.ip, endpoint.port)
     }

@@ -197,7 +197,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         if self.state.is_synchronized() || self.state == State::SynReceived {
             cx.counters.out_rsts += 1;
             let header = self.header(cx, self.sender.nxt, Flags::RST | Flags::ACK);
-            cx.replies.push(Reply { local: self.local, remote: self.remote, header });
+            cx.replies.push(Reply { local: self.local.into(), remote: self.remote.into(), header });
         }
         self.end(error);
     }
@@ -218,7 +218,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             && header.seq.at_or_before(self.receiver.wup)
         {
             // RFC 7323 section 4.3
-            if clock.update(cx.now, stamps.value) && self.receiver.ahead.is_empty() {
+            if clock.update(cx.now, stamps.value) && self.receiver.ahead().is_empty() {
                 self.receiver.whole = (self.receiver.nxt, stamps.value);
             }
         }
@@ -310,7 +310,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
     fn grow_send_buffer(&mut self, cx: &Context<'_>) {
         if self.options.send_buffer.is_none() {
             let (cwnd, mss) = (self.sender.control.cwnd(), self.sender.mss);
-            self.options.send_limit = super::tune::send_limit(cx.config, self.options.send_limit, cwnd, mss);
+            self.send_limit = super::tune::send_limit(cx.config, self.send_limit, cwnd, mss);
         }
         if self.write_blocked && self.is_writable(cx) {
             self.write_blocked = false;
@@ -326,7 +326,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
     }
 
     pub(crate) fn send_capacity(&self) -> u32 {
-        let limit = self.options.send_buffer.unwrap_or(self.options.send_limit);
+        let limit = self.options.send_buffer.unwrap_or(self.send_limit);
         limit.min(u32::try_from(self.tx.capacity()).unwrap_or(u32::MAX))
     }
 

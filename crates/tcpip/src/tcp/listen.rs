@@ -1,6 +1,7 @@
 //! Listeners: handshakes that others began (RFC 9293 section 3.10.7.2), and connections that wait to be accepted.
 
 use alloc::collections::VecDeque;
+use alloc::sync::Arc;
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 
@@ -25,7 +26,7 @@ pub(crate) struct Listener {
     pub(crate) backlog: u32,
     /// Handshakes under way.
     pub(crate) handshakes: u32,
-    pub(crate) options: SocketOptions,
+    pub(crate) options: Arc<SocketOptions>,
     /// Until when acknowledgements of cookies are looked for.
     pub(crate) cookies_until: Instant,
 }

@@ -368,6 +368,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
 
     fn sent(&mut self, cx: &Context<'_>, len: u32, segments: u32) {
         self.sent_since = true;
+        self.tidy_later(cx);
         let sender = &mut self.sender;
         sender.sent_at = cx.now;
         sender.counters.bytes_sent += u64::from(len);

@@ -3,6 +3,7 @@
 
 use alloc::collections::VecDeque;
 
+use crate::lazy::{Lazy, blank};
 use crate::seq::SeqNumber;
 
 /// How data is sent (send(2)'s flags).
@@ -25,12 +26,17 @@ pub(crate) struct Push {
     /// (Linux's TCP_NAGLE_PUSH).
     pub(crate) at_once: bool,
     /// Ends of records that were not sent yet.
-    records: VecDeque<SeqNumber>,
+    records: Lazy<Records>,
 }
+
+#[derive(Debug)]
+struct Records(VecDeque<SeqNumber>);
+
+blank!(Records, Records(VecDeque::new()));
 
 impl Push {
     pub(crate) const fn new() -> Self {
-        Self { at_end: true, more: false, at_once: false, records: VecDeque::new() }
+        Self { at_end: true, more: false, at_once: false, records: Lazy::new() }
     }
 
     /// Data was written, up to `end`.
@@ -39,19 +45,19 @@ impl Push {
         self.at_end = !flags.more;
         self.more = flags.more;
         if flags.end_of_record {
-            self.records.push_back(end);
+            self.records.0.push_back(end);
         }
     }
 
     /// The first end of a record behind `nxt`.
     pub(crate) fn record_end(&self) -> Option<SeqNumber> {
-        self.records.front().copied()
+        self.records.0.front().copied()
     }
 
     /// All before `nxt` has been sent.
     pub(crate) fn sent(&mut self, nxt: SeqNumber) {
-        while self.records.front().is_some_and(|end| end.at_or_before(nxt)) {
-            self.records.pop_front();
+        while self.records.0.front().is_some_and(|end| end.at_or_before(nxt)) {
+            self.records.0.pop_front();
         }
     }
 }

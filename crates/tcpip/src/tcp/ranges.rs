@@ -11,6 +11,10 @@ pub(crate) struct RangeSet {
 }
 
 impl RangeSet {
+    pub(crate) const fn new() -> Self {
+        Self { ranges: Vec::new() }
+    }
+
     /// Adds `start..end` and answers the range that it is part of now.
     pub(crate) fn insert(&mut self, start: SeqNumber, end: SeqNumber) -> (SeqNumber, SeqNumber) {
         debug_assert!(start.before(end), "an empty range");

@@ -3,6 +3,7 @@
 
 use core::time::Duration;
 
+use crate::lazy::{Lazy, blank};
 use crate::time::Instant;
 
 /// What the estimator knew when a segment was sent; kept with the segment's record.
@@ -15,21 +16,42 @@ pub struct Stamp {
 }
 
 /// The estimator of one connection.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub struct RateEstimator {
     /// Segments delivered, and when the last one was.
     delivered: u32,
     delivered_at: Instant,
-    /// Segments found lost.
-    lost: u32,
     /// When the segment was sent that was delivered last: the start of the sending interval.
     first_sent_at: Instant,
     /// While `delivered` is below it, segments were sent that the application held back. Zero: none were.
     app_limited_until: u32,
-    /// Of the acknowledgement at hand.
-    candidate: Option<(Stamp, Duration, Instant)>,
     newly_delivered: u32,
-    last: Option<Sample>,
+    /// Of the acknowledgement at hand.
+    candidate: Lazy<Candidate>,
+    last: Option<Rate>,
+}
+
+/// What the sample is made of: stamp, time since the first segment of the flight was sent, time of sending.
+#[derive(Debug)]
+struct Candidate(Option<(Stamp, Duration, Instant)>);
+
+blank!(Candidate, Candidate(None));
+
+/// How fast the network delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    interval: u64,
+    delivered: u32,
+    /// The application held back: the network may be faster.
+    pub app_limited: bool,
+}
+
+impl Rate {
+    /// Bytes a second.
+    pub fn bytes_per_second(&self, mss: u32) -> u64 {
+        let bytes = u128::from(self.delivered) * u128::from(mss);
+        u64::try_from(bytes * 1_000_000_000 / u128::from(self.interval.max(1))).unwrap_or(u64::MAX)
+    }
 }
 
 /// One acknowledgement's sample.
@@ -52,10 +74,10 @@ pub struct Sample {
 }
 
 impl Sample {
-    /// Bytes a second.
-    pub fn bytes_per_second(&self, mss: u32) -> u64 {
-        let bytes = u128::from(self.delivered) * u128::from(mss);
-        u64::try_from(bytes * 1_000_000_000 / self.interval.as_nanos().max(1)).unwrap_or(u64::MAX)
+    /// How fast that is.
+    pub fn rate(&self) -> Rate {
+        let interval = u64::try_from(self.interval.as_nanos()).unwrap_or(u64::MAX);
+        Rate { interval, delivered: self.delivered, app_limited: self.app_limited }
     }
 }
 
@@ -65,8 +87,13 @@ impl RateEstimator {
         self.delivered
     }
 
-    /// The last usable sample: TCP_INFO's `tcpi_delivery_rate`.
-    pub fn last(&self) -> Option<&Sample> {
+    /// Nothing is in flight.
+    pub(crate) fn give_back(&mut self) {
+        self.candidate.give_back();
+    }
+
+    /// Of the last usable sample: TCP_INFO's `tcpi_delivery_rate`.
+    pub fn last(&self) -> Option<&Rate> {
         self.last.as_ref()
     }
 
@@ -96,13 +123,13 @@ impl RateEstimator {
         self.newly_delivered += segments;
         self.delivered_at = now;
         // The segment that was sent last tells about the shortest, most recent time.
-        let newer = self.candidate.is_none_or(|(best, _, at)| {
+        let newer = self.candidate.0.is_none_or(|(best, _, at)| {
             (stamp.delivered.wrapping_sub(best.delivered) as i32 > 0)
                 || (stamp.delivered == best.delivered && sent_at > at)
         });
         if newer {
             let sending = sent_at.saturating_duration_since(stamp.first_sent_at);
-            self.candidate = Some((*stamp, sending, sent_at));
+            self.candidate.0 = Some((*stamp, sending, sent_at));
             self.first_sent_at = sent_at;
         }
     }
@@ -118,9 +145,9 @@ impl RateEstimator {
         if self.app_limited_until != 0 && self.delivered.wrapping_sub(self.app_limited_until) as i32 > 0 {
             self.app_limited_until = 0;
         }
-        self.lost = self.lost.wrapping_add(newly_lost);
         let newly_delivered = core::mem::take(&mut self.newly_delivered);
-        let (stamp, sending, sent_at) = self.candidate.take()?;
+        self.candidate.0?;
+        let (stamp, sending, sent_at) = self.candidate.0.take()?;
         let acknowledging = now.saturating_duration_since(stamp.delivered_at);
         let sample = Sample {
             delivered: self.delivered.wrapping_sub(stamp.delivered),
@@ -135,15 +162,16 @@ impl RateEstimator {
         if min_rtt.is_some_and(|min_rtt| sample.interval < min_rtt) {
             return None;
         }
-        if !sample.app_limited || self.last.is_none_or(|last| faster(&sample, &last)) {
-            self.last = Some(sample);
+        let rate = sample.rate();
+        if !sample.app_limited || self.last.is_none_or(|last| faster(&rate, &last)) {
+            self.last = Some(rate);
         }
         Some(sample)
     }
 }
 
-fn faster(sample: &Sample, than: &Sample) -> bool {
-    sample.bytes_per_second(1) >= than.bytes_per_second(1)
+fn faster(rate: &Rate, than: &Rate) -> bool {
+    rate.bytes_per_second(1) >= than.bytes_per_second(1)
 }
 
 #[cfg(test)]
@@ -173,7 +201,7 @@ mod tests {
         }
         let sample = sample.unwrap();
         assert_eq!(sample.rtt, Duration::from_millis(10));
-        assert_eq!(sample.bytes_per_second(1000), 1_000_000);
+        assert_eq!(sample.rate().bytes_per_second(1000), 1_000_000);
         assert!(!sample.app_limited);
         assert_eq!(rate.delivered(), 90);
     }

@@ -5,6 +5,7 @@ use core::time::Duration;
 use super::config::Config;
 use super::ranges::RangeSet;
 use crate::buffer::ReceiveBuffer;
+use crate::lazy::{Lazy, blank};
 use crate::seq::SeqNumber;
 use crate::time::Instant;
 use crate::wire::tcp::SackBlocks;
@@ -23,22 +24,30 @@ pub(crate) struct Receiver {
     pub(crate) advertised_mss: u16,
     /// Bytes that may lie unread: autotuning and SO_RCVBUF move it.
     pub(crate) limit: u32,
-    /// What has arrived beyond `nxt`.
-    pub(crate) ahead: RangeSet,
-    /// `nxt` and TS.Recent when there was nothing in `ahead` last.
+    disorder: Lazy<Disorder>,
+    /// `nxt` and TS.Recent when nothing had arrived beyond it last.
     pub(crate) whole: (SeqNumber, u32),
     /// Where the stream ends, once that is known.
     pub(crate) fin: Option<SeqNumber>,
-    /// RFC 2018 section 4: the blocks reported last, the most recent one first.
-    blocks: SackBlocks,
-    /// RFC 2883: what arrived twice, until it is reported.
-    duplicate: Option<(SeqNumber, SeqNumber)>,
     pub(crate) ack: AckPolicy,
     pub(crate) tune: super::tune::ReceiveTuning,
     pub(crate) bytes: u64,
     pub(crate) segments_in: u32,
     pub(crate) data_segments_in: u32,
 }
+
+/// What did not arrive in its turn.
+#[derive(Debug)]
+struct Disorder {
+    /// What has arrived beyond `nxt`.
+    ahead: RangeSet,
+    /// RFC 2018 section 4: the blocks reported last, the most recent one first.
+    blocks: SackBlocks,
+    /// RFC 2883: what arrived twice, until it is reported.
+    duplicate: Option<(SeqNumber, SeqNumber)>,
+}
+
+blank!(Disorder, Disorder { ahead: RangeSet::new(), blocks: SackBlocks::new(), duplicate: None });
 
 /// When to acknowledge (RFC 9293 section 3.8.6.3, and Linux's quick acknowledgements at the start of a stream).
 #[derive(Debug)]
@@ -83,11 +92,9 @@ impl Receiver {
             wscale: 0,
             advertised_mss: super::DEFAULT_MSS,
             limit,
-            ahead: RangeSet::default(),
+            disorder: Lazy::default(),
             whole: (SeqNumber::new(0), 0),
             fin: None,
-            blocks: SackBlocks::default(),
-            duplicate: None,
             ack: AckPolicy::new(),
             tune: super::tune::ReceiveTuning::default(),
             bytes: 0,
@@ -102,6 +109,25 @@ impl Receiver {
         self.nxt = irs + 1;
         self.wup = self.nxt;
         self.tune.begin(self.nxt);
+    }
+
+    /// What has arrived beyond `nxt`.
+    pub(crate) fn ahead(&self) -> &RangeSet {
+        &self.disorder.ahead
+    }
+
+    /// What has arrived beyond the end of the stream, or of the connection, is not looked at any more.
+    pub(crate) fn forget_ahead(&mut self) {
+        if !self.disorder.ahead.is_empty() {
+            self.disorder.ahead.clear();
+        }
+    }
+
+    /// Gives memory back when everything has arrived in its turn and was reported.
+    pub(crate) fn give_back(&mut self) {
+        if self.disorder.ahead.is_empty() && self.block_count() == 0 {
+            self.disorder.give_back();
+        }
     }
 
     /// What is left of the advertised window.
@@ -148,26 +174,26 @@ impl Receiver {
         }
         let data = &data[..data.len().min(room)];
         let end = seq + data.len() as u32;
-        if offset == 0 && self.ahead.is_empty() {
+        if offset == 0 && self.disorder.ahead.is_empty() {
             buffer.write_at(0, data);
             self.advance(buffer, end);
             return Stored::InOrder;
         }
-        if offset > 0 && self.ahead.contains(seq, end) {
+        if offset > 0 && self.disorder.ahead.contains(seq, end) {
             return Stored::Again(seq, end);
         }
-        let behind_all = self.ahead.last().is_none_or(|(_, last)| seq.after(last));
-        if offset > 0 && self.ahead.len() >= config.max_out_of_order {
+        let behind_all = self.disorder.ahead.last().is_none_or(|(_, last)| seq.after(last));
+        if offset > 0 && self.disorder.ahead.len() >= config.max_out_of_order {
             // The farthest range is the one that is of use last.
             if behind_all {
                 return Stored::NoRoom;
             }
-            self.ahead.pop_last();
+            self.disorder.ahead.pop_last();
         }
         buffer.write_at(offset, data);
-        let merged = self.ahead.insert(seq, end);
+        let merged = self.disorder.ahead.insert(seq, end);
         if merged.0 == self.nxt {
-            self.ahead.pop_first();
+            self.disorder.ahead.pop_first();
             self.advance(buffer, merged.1);
             Stored::FilledGap
         } else {
@@ -181,7 +207,7 @@ impl Receiver {
         buffer.commit(count as usize);
         self.bytes += u64::from(count);
         self.nxt = to;
-        if !self.blocks.is_empty() {
+        if !self.disorder.blocks.is_empty() {
             self.prune_blocks();
         }
     }
@@ -190,39 +216,42 @@ impl Receiver {
     fn remember_block(&mut self, newest: (SeqNumber, SeqNumber)) {
         let mut blocks = SackBlocks::default();
         blocks.push(newest);
-        for &(start, end) in self.blocks.as_slice() {
+        for &(start, end) in self.disorder.blocks.as_slice() {
             let swallowed = start.at_or_after(newest.0) && end.at_or_before(newest.1);
             if !swallowed {
                 blocks.push((start, end));
             }
         }
-        self.blocks = blocks;
+        self.disorder.blocks = blocks;
     }
 
     fn prune_blocks(&mut self) {
         let mut blocks = SackBlocks::default();
-        for &(start, end) in self.blocks.as_slice() {
-            if start.after(self.nxt) && self.ahead.contains(start, end) {
+        for &(start, end) in self.disorder.blocks.as_slice() {
+            if start.after(self.nxt) && self.disorder.ahead.contains(start, end) {
                 blocks.push((start, end));
             }
         }
-        self.blocks = blocks;
+        self.disorder.blocks = blocks;
     }
 
     /// RFC 2883: `start..end` arrived once more.
     pub(crate) fn note_duplicate(&mut self, config: &Config, start: SeqNumber, end: SeqNumber) {
         if config.dsack && start.before(end) {
-            self.duplicate = Some((start, end));
+            self.disorder.duplicate = Some((start, end));
         }
     }
 
     /// What to report; a duplicate is reported once.
     pub(crate) fn take_blocks(&mut self, max: usize) -> SackBlocks {
         let mut blocks = SackBlocks::default();
-        if let Some(duplicate) = self.duplicate.take() {
+        if self.block_count() == 0 {
+            return blocks;
+        }
+        if let Some(duplicate) = self.disorder.duplicate.take() {
             blocks.push(duplicate);
         }
-        for &(start, end) in self.blocks.as_slice() {
+        for &(start, end) in self.disorder.blocks.as_slice() {
             if blocks.as_slice().len() < max {
                 // The FIN came with the last byte: without it the sender would see only a part of its segment arrive.
                 blocks.push((start, if self.fin == Some(end) { end + 1 } else { end }));
@@ -233,11 +262,11 @@ impl Receiver {
 
     /// How many blocks would be reported.
     pub(crate) fn block_count(&self) -> usize {
-        self.blocks.as_slice().len() + usize::from(self.duplicate.is_some())
+        self.disorder.blocks.as_slice().len() + usize::from(self.disorder.duplicate.is_some())
     }
 
     pub(crate) fn first_blocks(&self) -> &[(SeqNumber, SeqNumber)] {
-        self.blocks.as_slice()
+        self.disorder.blocks.as_slice()
     }
 
     /// The window to advertise, in bytes: RFC 9293 section 3.8.6.2.2 (silly window avoidance), and never less than was

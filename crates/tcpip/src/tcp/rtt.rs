@@ -141,17 +141,19 @@ const MIN_RTT_WINDOW: Duration = Duration::from_secs(300);
 /// third-best sample of ever later parts of the window.
 #[derive(Debug, Clone, Default)]
 pub struct MinRtt {
-    best: [Option<(Instant, Duration)>; 3],
+    /// When, and nanoseconds.
+    best: [Option<(Instant, u64)>; 3],
 }
 
 impl MinRtt {
     /// The minimum, if anything was measured.
     pub fn get(&self) -> Option<Duration> {
-        self.best[0].map(|(_, rtt)| rtt)
+        self.best[0].map(|(_, rtt)| Duration::from_nanos(rtt))
     }
 
     /// Takes a sample.
     pub fn on_sample(&mut self, now: Instant, rtt: Duration) {
+        let rtt = u64::try_from(rtt.as_nanos()).unwrap_or(u64::MAX);
         let sample = Some((now, rtt));
         let (Some(first), Some(second), Some(third)) = (self.best[0], self.best[1], self.best[2]) else {
             self.best = [sample; 3];

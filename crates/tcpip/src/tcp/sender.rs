@@ -11,6 +11,7 @@ use super::rate::RateEstimator;
 use super::recovery::{Rack, Recovery, Scoreboard};
 use super::rtt::{MinRtt, RttEstimator};
 use super::state::CongestionState;
+use crate::lazy::Lazy;
 use crate::seq::SeqNumber;
 use crate::time::Instant;
 use crate::wire::tcp::SackBlocks;
@@ -32,11 +33,11 @@ pub(crate) struct Sender {
     pub(crate) mss: u16,
     /// Behind the last partial segment that was sent (Minshall's variant of Nagle's algorithm).
     pub(crate) small: SeqNumber,
-    pub(crate) board: Scoreboard,
+    pub(crate) board: Lazy<Scoreboard>,
     pub(crate) control: Controller,
     pub(crate) recovery: Recovery,
     pub(crate) ecn: EcnState,
-    pub(crate) rack: Rack,
+    pub(crate) rack: Lazy<Rack>,
     pub(crate) rtt: RttEstimator,
     pub(crate) min_rtt: MinRtt,
     pub(crate) rate: RateEstimator,
@@ -136,11 +137,11 @@ impl Sender {
             sack: false,
             mss: super::DEFAULT_MSS,
             small: iss,
-            board: Scoreboard::default(),
+            board: Lazy::default(),
             control: Controller::new(config.algorithm.build(), config.initial_window),
             recovery: Recovery::new(config, iss),
             ecn: EcnState::default(),
-            rack: Rack::default(),
+            rack: Lazy::default(),
             rtt: RttEstimator::new(config.min_rto, config.max_rto),
             min_rtt: MinRtt::default(),
             rate: RateEstimator::default(),
@@ -153,6 +154,15 @@ impl Sender {
             sent_at: Instant::ZERO,
             counters: Counters::default(),
             chrono: Chrono::default(),
+        }
+    }
+
+    /// Nothing is in flight: what tells of that needs no memory.
+    pub(crate) fn give_back(&mut self) {
+        self.board.give_back();
+        self.rate.give_back();
+        if self.rack.has_learned_nothing() {
+            self.rack.give_back();
         }
     }
 

@@ -10,6 +10,9 @@ use super::state::State;
 use crate::buffer::{ReceiveBuffer, SendBuffer};
 use crate::error::Error;
 
+/// Memory of a connection that was busy just now stays where it is.
+const TIDY_AFTER: Duration = Duration::from_secs(1);
+
 impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
     /// Does what is due. Calls before anything is due are harmless.
     pub(crate) fn handle_timeout(&mut self, cx: &mut Context<'_>) {
@@ -36,18 +39,27 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             self.linger_at = None;
             self.end(None);
         }
-        self.give_memory_back();
+        if self.tidy_at.is_some_and(|at| at <= cx.now) {
+            self.tidy_at = None;
+            self.give_memory_back(cx);
+        }
     }
 
-    /// The timer wheel calls once more after the last thing has happened, because deadlines that move away are not moved
-    /// in it; so this is when a connection has become idle.
-    fn give_memory_back(&mut self) {
-        if self.sender.packets_out() == 0 && self.unsent() == 0 && self.state != State::SynSent {
-            self.sender.board.shrink();
+    /// Data moved, or was read: a while later the connection may be idle.
+    pub(crate) fn tidy_later(&mut self, cx: &Context<'_>) {
+        self.tidy_at.get_or_insert(cx.now + TIDY_AFTER);
+    }
+
+    fn give_memory_back(&mut self, cx: &Context<'_>) {
+        if self.sender.packets_out() > 0 || self.unsent() > 0 {
+            self.tidy_later(cx);
+        } else {
+            self.sender.give_back();
+            self.receiver.give_back();
             if self.tx.is_empty() {
                 self.tx.shrink();
             }
-            if self.rx.readable() == 0 && self.receiver.ahead.is_empty() {
+            if self.rx.readable() == 0 && self.receiver.ahead().is_empty() {
                 self.rx.shrink();
             }
         }

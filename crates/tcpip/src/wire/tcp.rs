@@ -117,6 +117,11 @@ impl SackBlocks {
     /// As many as fit into a header: 40 bytes of options hold four without timestamps, three with them.
     pub const MAX: usize = 4;
 
+    /// None.
+    pub(crate) const fn new() -> Self {
+        Self { blocks: [(SeqNumber::new(0), SeqNumber::new(0)); Self::MAX], len: 0 }
+    }
+
     /// Adds one, unless there are as many as fit.
     pub fn push(&mut self, block: (SeqNumber, SeqNumber)) -> bool {
         let Some(place) = self.blocks.get_mut(usize::from(self.len)) else { return false };

@@ -30,9 +30,9 @@ pub struct Cubic {
     /// The window before the last reduction, less if the flow gives way (W_max); zero before the first.
     w_max: u32,
     /// The current stage of congestion avoidance.
-    epoch: Option<Epoch>,
+    epoch: Option<Box<Epoch>>,
     /// What to return to if the last congestion event was spurious.
-    saved: Option<Saved>,
+    saved: Option<Box<Saved>>,
     hystart: HyStart,
     min_rtt: Duration,
     /// Growth of less than a segment.
@@ -53,7 +53,7 @@ struct Epoch {
 #[derive(Debug, Clone)]
 struct Saved {
     w_max: u32,
-    epoch: Option<Epoch>,
+    epoch: Option<Box<Epoch>>,
 }
 
 /// The variables of RFC 9438 that an inspector shows.
@@ -130,7 +130,7 @@ impl Congestion for Cubic {
     }
 
     fn on_congestion(&mut self, window: &Window, event: Event, _now: Instant) -> u32 {
-        self.saved = Some(Saved { w_max: self.w_max, epoch: self.epoch.take() });
+        self.saved = Some(Box::new(Saved { w_max: self.w_max, epoch: self.epoch.take() }));
         self.pending = 0;
         self.w_max = match event {
             // RFC 9438 section 4.8: after a time-out the function starts at its plateau, wherever slow start ends.
@@ -180,7 +180,7 @@ impl Cubic {
         let cwnd = u64::from(window.cwnd) * ONE;
         let delivered = u64::from(delivered) * ONE;
         let w_max = u64::from(self.w_max) * ONE;
-        let epoch = self.epoch.get_or_insert_with(|| Epoch::new(now, cwnd, w_max));
+        let epoch = self.epoch.get_or_insert_with(|| Box::new(Epoch::new(now, cwnd, w_max)));
 
         // RFC 9438 section 4.3 goes over to one segment a round trip at the window before the reduction; Linux does not.
         epoch.w_est += delivered * ALPHA.0 / ALPHA.1 * ONE / cwnd;

@@ -30,10 +30,11 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             // RFC 2525 section 2.17: nobody will read it, and the other end should know.
             cx.counters.tcp_abort_on_data += 1;
             cx.counters.out_rsts += 1;
-            cx.replies.push(Reply::reset(self.local, self.remote, header, segment.len()));
+            cx.replies.push(Reply::reset(self.local.into(), self.remote.into(), header, segment.len()));
             self.end(Some(Error::ConnectionReset));
             return;
         }
+        self.tidy_later(cx);
         self.receiver.data_segments_in = self.receiver.data_segments_in.wrapping_add(segment.count());
         if !segment.payload.is_empty() {
             self.take_mark(header.flags, segment.ecn);
@@ -121,7 +122,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
                 let window_moves = receiver.choose_window(readable, self.rx.capacity()) >= receiver.window();
                 (unacknowledged > u32::from(receiver.ack.mss) && window_moves)
                     || receiver.ack.is_quick()
-                    || !receiver.ahead.is_empty()
+                    || !receiver.ahead().is_empty()
             }
             _ => true,
         };
@@ -140,7 +141,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
     /// Eighth step.
     fn on_fin(&mut self, _cx: &mut Context<'_>) {
         self.receiver.nxt += 1;
-        self.receiver.ahead.clear();
+        self.receiver.forget_ahead();
         self.receiver.ack.scheduled = true;
         self.events.raise(Events::READABLE);
         match self.state {

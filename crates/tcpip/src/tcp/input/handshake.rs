@@ -16,7 +16,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         if has_ack && (header.ack.at_or_before(self.sender.iss) || header.ack.after(self.sender.nxt)) {
             if !header.flags.contains(Flags::RST) {
                 cx.counters.out_rsts += 1;
-                cx.replies.push(Reply::reset(self.local, self.remote, header, segment.len()));
+                cx.replies.push(Reply::reset(self.local.into(), self.remote.into(), header, segment.len()));
             }
             return;
         }
@@ -29,7 +29,12 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             if stamps.echo.wrapping_sub(sent) > clock.value(cx.now).wrapping_sub(sent) {
                 if !header.flags.contains(Flags::RST) {
                     cx.counters.out_rsts += 1;
-                    cx.replies.push(Reply::reset(self.local, self.remote, header, segment.len()));
+                    cx.replies.push(Reply::reset(
+                        self.local.into(),
+                        self.remote.into(),
+                        header,
+                        segment.len(),
+                    ));
                 }
                 return;
             }
@@ -72,7 +77,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         let header = segment.header;
         if header.ack.at_or_before(self.sender.una) || header.ack.after(self.sender.nxt) {
             cx.counters.out_rsts += 1;
-            cx.replies.push(Reply::reset(self.local, self.remote, header, segment.len()));
+            cx.replies.push(Reply::reset(self.local.into(), self.remote.into(), header, segment.len()));
             return false;
         }
         self.sender.una = self.sender.iss + 1;

@@ -3,6 +3,7 @@
 use core::time::Duration;
 
 use super::Record;
+use crate::lazy::blank;
 use crate::seq::SeqNumber;
 use crate::tcp::config::Config;
 use crate::tcp::sender::{Acknowledgement, Round, Sender, Timer};
@@ -10,7 +11,7 @@ use crate::tcp::state::CongestionState;
 use crate::time::Instant;
 
 /// RFC 8985 section 5.2's variables.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct Rack {
     /// Of the segment sent last among those delivered: when it was sent, where it ended, its round-trip time.
     pub(crate) sent_at: Instant,
@@ -32,7 +33,26 @@ const TAIL_PROBE_WITHOUT_RTT: Duration = Duration::from_secs(1);
 /// Recoveries that the reordering window stays wide (RFC 8985 section 6.2 step 4).
 pub(crate) const PERSIST: u8 = 16;
 
+blank!(
+    Rack,
+    Rack {
+        sent_at: Instant::ZERO,
+        end: SeqNumber::new(0),
+        rtt: Duration::ZERO,
+        advanced: false,
+        window_steps: 0,
+        persist: 0,
+        dsack_seen: false,
+        changed_at: 0,
+    }
+);
+
 impl Rack {
+    /// Whether it tells only of what is in flight, and nothing of the path.
+    pub(crate) fn has_learned_nothing(&self) -> bool {
+        self.window_steps <= 1 && self.persist == 0 && !self.dsack_seen
+    }
+
     /// A segment was delivered (RFC 8985 section 6.2, steps 1 and 2).
     pub(crate) fn advance(&mut self, now: Instant, record: &Record, min_rtt: Option<Duration>) {
         let rtt = now - record.sent_at;

@@ -8,6 +8,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::ops::Range;
 
+use crate::lazy::blank;
 use crate::seq::SeqNumber;
 use crate::tcp::ranges::RangeSet;
 use crate::tcp::rate::Stamp;
@@ -86,22 +87,21 @@ pub(crate) struct Scoreboard {
     newest: u64,
 }
 
-impl Default for Scoreboard {
-    fn default() -> Self {
-        Self {
-            records: VecDeque::new(),
-            base: 0,
-            sacked: RangeSet::default(),
-            sacked_out: 0,
-            lost_out: 0,
-            retransmitted_out: 0,
-            waiting: 0,
-            hint: 0,
-            oldest: NONE,
-            newest: NONE,
-        }
+blank!(
+    Scoreboard,
+    Scoreboard {
+        records: VecDeque::new(),
+        base: 0,
+        sacked: RangeSet::new(),
+        sacked_out: 0,
+        lost_out: 0,
+        retransmitted_out: 0,
+        waiting: 0,
+        hint: 0,
+        oldest: NONE,
+        newest: NONE,
     }
-}
+);
 
 impl Scoreboard {
     /// A segment was sent for the first time.
@@ -400,17 +400,6 @@ impl Scoreboard {
         for at in order {
             self.records[at as usize].flags &= !LISTED;
             self.link(self.base + u64::from(at));
-        }
-    }
-
-    pub(crate) fn clear(&mut self) {
-        *self = Self { base: self.base, ..Self::default() };
-    }
-
-    /// Gives memory back when nothing is in flight.
-    pub(crate) fn shrink(&mut self) {
-        if self.records.is_empty() {
-            self.records = VecDeque::new();
         }
     }
 

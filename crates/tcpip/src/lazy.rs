@@ -1,0 +1,67 @@
+//! Memory that a connection holds only while it is of use: most connections are idle most of the time.
+
+use alloc::boxed::Box;
+use core::ops::{Deref, DerefMut};
+
+/// What a value that nobody has changed looks like.
+pub(crate) trait Blank: Default + 'static {
+    const BLANK: &'static Self;
+}
+
+/// A value that takes memory from when it is changed until it is given back.
+#[derive(Debug)]
+pub(crate) struct Lazy<T>(Option<Box<T>>);
+
+impl<T> Default for Lazy<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<T> Lazy<T> {
+    /// Blank.
+    pub(crate) const fn new() -> Self {
+        Self(None)
+    }
+
+    /// Makes it blank again, without memory.
+    pub(crate) fn give_back(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl<T: Blank> Deref for Lazy<T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        self.0.as_deref().unwrap_or(T::BLANK)
+    }
+}
+
+impl<T: Blank> DerefMut for Lazy<T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut T {
+        self.0.get_or_insert_with(Box::default)
+    }
+}
+
+/// Says that `$make`, a constant, is what `$type` is at first.
+macro_rules! blank {
+    ($type:ty, $make:expr) => {
+        impl $crate::lazy::Blank for $type {
+            const BLANK: &'static Self = {
+                static BLANK: $type = $make;
+                &BLANK
+            };
+        }
+
+        impl Default for $type {
+            fn default() -> Self {
+                $make
+            }
+        }
+    };
+}
+
+pub(crate) use blank;
