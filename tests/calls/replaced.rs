@@ -14,7 +14,7 @@ use crate::sys::{self, Answer, call, fails};
 
 pub(crate) const CASES: &[Case] = &[
     case("a_marker_over_a_sleeper_and_a_signal", || {
-        let sleepers: [(&str, fn(i32) -> Answer); 6] = [
+        let sleepers: [(&str, Sleeper); 6] = [
             ("read", |fd| sys::read(fd, &mut [0; 9])),
             ("recv", |fd| sys::recv(fd, &mut [0; 9], 0)),
             ("waitall", |fd| sys::recv(fd, &mut [0; 9], libc::MSG_WAITALL)),
@@ -99,7 +99,7 @@ pub(crate) const CASES: &[Case] = &[
         }
     }),
     case("every_way_to_another_name", || {
-        let ways: [(&str, fn(i32) -> i32, bool); 5] = [
+        let ways: [(&str, Way, bool); 5] = [
             ("dup", sys::dup, false),
             ("dup2", |fd| call!(libc::dup2(fd, 60)).expect("dup2") as i32, false),
             ("dup3", |fd| call!(libc::dup3(fd, 61, libc::O_CLOEXEC)).expect("dup3") as i32, true),
@@ -159,6 +159,10 @@ pub(crate) const CASES: &[Case] = &[
         }
     }),
 ];
+
+type Sleeper = fn(i32) -> Answer;
+/// A new name of a descriptor.
+type Way = fn(i32) -> i32;
 
 fn used_pair(before: usize) -> (i32, i32) {
     let (a, b) = sys::pair();

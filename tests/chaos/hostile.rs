@@ -73,8 +73,9 @@ fn segments() -> Vec<usize> {
 
 /// A word of the header page; mostly one that means something.
 fn place(random: &mut Random) -> usize {
-    const WORDS: [usize; 20] =
-        [0, 4, 8, 12, 128, 132, 136, 256, 384, 392, 396, 400, 404, 408, 412, 416, 512, 516, 520, 528];
+    const WORDS: [usize; 22] = [
+        0, 4, 8, 12, 128, 132, 136, 256, 384, 392, 396, 400, 404, 408, 412, 416, 512, 516, 520, 528, 536, 540,
+    ];
     match random.below(4) {
         0 => random.below(HEADER_SIZE as u64 / 4) as usize * 4,
         1 => random.below(12) as usize * 4,
