@@ -28,7 +28,7 @@ use crate::sys::thread;
 use core::ffi::c_int;
 use core::sync::atomic::{AtomicU32, Ordering};
 use segment::Segment;
-use sockshim_ring::layout::{self, Direction, FRONT_SIZE, Header, SMALL_CAPACITY};
+use sockshim_ring::layout::{self, Direction, Header, SMALL_CAPACITY};
 
 /// Says in a direction's word on which processor this end runs. The word is mostly right already, and the other
 /// end reads its line: so it is looked at first.
@@ -91,28 +91,18 @@ impl Pipe {
         self.direction(self.end)
     }
 
-    /// First byte of the ring that this end reads, at the time when it has `capacity` bytes.
+    /// First byte of the ring that this end reads, at the time when it has `capacity` bytes: as many, if that is a checked
+    /// capacity. By the capacity alone, so that who looked at it before a signal handler went on stays inside the
+    /// ring that he saw.
     #[inline]
     fn incoming_ring(&self, capacity: u32) -> *mut u8 {
-        self.ring(1 - self.end, capacity)
+        self.local.incoming[usize::from(capacity > SMALL_CAPACITY)].load(Ordering::Relaxed)
     }
 
-    /// First byte of the ring that this end writes, at the time when it has `capacity` bytes.
+    /// The same of the ring that this end writes.
     #[inline]
     fn outgoing_ring(&self, capacity: u32) -> *mut u8 {
-        self.ring(self.end, capacity)
-    }
-
-    /// `capacity` bytes, if that is a checked capacity; by the capacity alone, so that who looked at it before a signal
-    /// handler went on stays inside the ring that he saw.
-    #[inline]
-    fn ring(&self, direction: usize, capacity: u32) -> *mut u8 {
-        if capacity <= SMALL_CAPACITY {
-            self.base.wrapping_add(layout::small_ring_offset(direction))
-        } else {
-            let rings = self.local.rings.load(Ordering::Relaxed);
-            rings.wrapping_add(layout::ring_offset(direction) - FRONT_SIZE)
-        }
+        self.local.outgoing[usize::from(capacity > SMALL_CAPACITY)].load(Ordering::Relaxed)
     }
 
     /// Lets go of the segment.

@@ -214,9 +214,8 @@ fn take_up_from(path: &Path, socket: Socket) {
     kernel::unlink(path.as_c_str());
     let (Some(segment), Some(entry)) = (opened, socket.entry()) else { return };
     let local = socket.local();
-    local.end.store(0, Ordering::Relaxed);
     local.seen_capacity.store(0, Ordering::Relaxed);
-    local.have(segment);
+    local.have(segment, 1 - READ);
     entry.reason.store(Reason::Inherited as u32, Ordering::Relaxed);
     let _ = entry.readers.make_ready(socket.generation);
     entry.state.store(STATE_PINNED, Ordering::Release);

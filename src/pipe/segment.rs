@@ -7,6 +7,7 @@ use core::fmt::Write;
 use core::sync::atomic::{AtomicPtr, Ordering};
 use sockshim_ring::layout::{
     END_ABSENT, END_JOINED, FRONT_SIZE, HEADER_SIZE, Header, MAGIC, RINGS_SIZE, SEGMENT_SIZE, VERSION,
+    ring_offset, small_ring_offset,
 };
 
 /// The identity of a connection: nothing that could be stale, reused or rewritten on the way.
@@ -174,6 +175,14 @@ impl Segment {
                 Err(error)
             }
         }
+    }
+
+    /// Where a direction's ring lies while it is small, and while it is large.
+    pub(crate) fn places(&self, direction: usize) -> [*mut u8; 2] {
+        [
+            self.front.wrapping_add(small_ring_offset(direction)),
+            self.rings.wrapping_add(ring_offset(direction) - FRONT_SIZE),
+        ]
     }
 
     /// Lets go of a segment. Its addresses stay readable (as empty memory) and are used for the next segment: a
