@@ -126,9 +126,8 @@ fn talk_over(segment: Segment, bytes: &[u8], begins_well: bool) {
         }
     }
     let local = socket.local();
-    local.end.store(0, Ordering::Relaxed);
     local.seen_head.store(0, Ordering::Relaxed);
-    local.have(segment);
+    local.have(segment, 0);
     entry.state.store(STATE_PIPE, Ordering::Release);
     let pipe = Pipe::of(socket, entry).expect("it has a segment");
     if begins_well {

@@ -30,7 +30,7 @@ use crate::sys::thread;
 use core::ffi::c_int;
 use core::sync::atomic::{AtomicU32, Ordering};
 use segment::Segment;
-use sockshim_ring::layout::{self, Direction, Header};
+use sockshim_ring::layout::{self, Direction, Header, SMALL_CAPACITY};
 
 /// Says in a direction's word on which processor this end runs. The word is mostly right already, and the other
 /// end reads its line: so it is looked at first.
@@ -93,21 +93,18 @@ impl Pipe {
         self.direction(self.end)
     }
 
-    /// First byte of the ring that this end reads, at the time when it has `capacity` bytes.
+    /// First byte of the ring that this end reads, at the time when it has `capacity` bytes: as many, if that is a checked
+    /// capacity. By the capacity alone, so that who looked at it before a signal handler went on stays inside the
+    /// ring that he saw.
     #[inline]
     fn incoming_ring(&self, capacity: u32) -> *mut u8 {
-        self.ring(1 - self.end, capacity)
+        self.local.incoming[usize::from(capacity > SMALL_CAPACITY)].load(Ordering::Relaxed)
     }
 
-    /// First byte of the ring that this end writes, at the time when it has `capacity` bytes.
+    /// The same of the ring that this end writes.
     #[inline]
     fn outgoing_ring(&self, capacity: u32) -> *mut u8 {
-        self.ring(self.end, capacity)
-    }
-
-    #[inline]
-    fn ring(&self, direction: usize, capacity: u32) -> *mut u8 {
-        self.segment().ring(direction, capacity)
+        self.local.outgoing[usize::from(capacity > SMALL_CAPACITY)].load(Ordering::Relaxed)
     }
 
     /// Lets go of the segment.

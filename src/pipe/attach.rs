@@ -97,13 +97,12 @@ fn begin(fd: c_int, socket: Socket, entry: &'static Entry) {
     match segment::meet(&identity) {
         Ok(met) => {
             let local = socket.local();
-            local.end.store(identity.end() as u32, Ordering::Relaxed);
             local.seen_head.store(0, Ordering::Relaxed);
             local.seen_capacity.store(0, Ordering::Relaxed);
             local.stalls.store(0, Ordering::Relaxed);
             local.watched_tail.store(0, Ordering::Relaxed);
             local.watched_since.store(kernel::ticks(), Ordering::Relaxed);
-            local.have(met.segment);
+            local.have(met.segment, identity.end());
             // A child that another thread forked meanwhile has no mapping. It is marked as a holder before it is
             // made: either it is seen here, or it has got what was just stored.
             fence(Ordering::SeqCst);

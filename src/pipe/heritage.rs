@@ -301,7 +301,11 @@ fn claim(path: &Path, position: Option<u64>) -> Claimed {
         kernel::unlink(path.as_c_str());
         // Put down from the start of the ring: in one piece.
         let [(start, length), _] = span.pieces(0, span.length);
-        return Claimed::All(segment, segment.ring(READ, span.capacity).wrapping_add(start), length);
+        return Claimed::All(
+            segment,
+            segment.places(READ)[usize::from(span.capacity > SMALL_CAPACITY)].wrapping_add(start),
+            length,
+        );
     }
     segment.recycle();
     Claimed::NotMine
@@ -321,9 +325,8 @@ fn take_up_from(path: &Path, socket: Socket) {
     kernel::unlink(path.as_c_str());
     let (Some(segment), Some(entry)) = (opened, socket.entry()) else { return };
     let local = socket.local();
-    local.end.store(0, Ordering::Relaxed);
     local.seen_capacity.store(0, Ordering::Relaxed);
-    local.have(segment);
+    local.have(segment, 1 - READ);
     entry.reason.store(Reason::Inherited as u32, Ordering::Relaxed);
     let _ = entry.readers.make_ready(socket.generation);
     entry.state.store(STATE_PINNED, Ordering::Release);

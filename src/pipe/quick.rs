@@ -6,16 +6,15 @@
 //! # Safety
 //! As [`super::buffers`]: the buffer is looked at before it is used.
 
-use super::write;
-use super::{Pipe, buffers, note_cpu};
+use super::{Pipe, buffers, note_cpu, spin, write};
 use crate::error::Errno;
 use crate::registry::{arena, lock};
 use crate::sys::thread;
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
 use sockshim_ring::lane::is_ring;
-use sockshim_ring::layout::{CLOSED, END_JOINED};
-use sockshim_ring::ring::Seen;
+use sockshim_ring::layout::{CLOSED, Direction, END_JOINED};
+use sockshim_ring::ring::{Seen, Span};
 
 /// Longer writes are not the usual ones.
 const MOST: usize = 4096;
@@ -108,8 +107,11 @@ unsafe fn read_locked(pipe: &Pipe, to: *mut u8, length: usize) -> Option<usize> 
     let (tail, capacity) = (&local.seen_tail, &local.seen_capacity);
     let mut seen = Seen { tail: tail.load(Ordering::Relaxed), capacity: capacity.load(Ordering::Relaxed) };
     let before = seen;
-    let span = incoming.readable_from(&mut seen, length).ok()?;
+    let mut span = incoming.readable_from(&mut seen, length).ok()?;
     if seen != before {
+        if spin::let_more_come(pipe, span.length) {
+            (seen, span) = look_again(incoming, seen)?;
+        }
         tail.store(seen.tail, Ordering::Relaxed);
         capacity.store(seen.capacity, Ordering::Relaxed);
     }
@@ -133,4 +135,11 @@ unsafe fn read_locked(pipe: &Pipe, to: *mut u8, length: usize) -> Option<usize> 
     local.unwatched.store(0, Ordering::Relaxed);
     arena::add(&pipe.entry.counters.received, count as u64);
     Some(count)
+}
+
+/// What there is by now. By value: the hot path keeps its copies in registers.
+#[cold]
+fn look_again(incoming: &Direction, mut seen: Seen) -> Option<(Seen, Span)> {
+    let span = incoming.readable_from(&mut seen, usize::MAX).ok()?;
+    Some((seen, span))
 }

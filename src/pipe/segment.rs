@@ -6,8 +6,8 @@ use crate::sys::{folder::Path, kernel};
 use core::fmt::Write;
 use core::sync::atomic::{AtomicPtr, Ordering};
 use sockshim_ring::layout::{
-    END_ABSENT, END_JOINED, FRONT_SIZE, HEADER_SIZE, Header, MAGIC, RINGS_SIZE, SEGMENT_SIZE, SMALL_CAPACITY,
-    VERSION, ring_offset, small_ring_offset,
+    END_ABSENT, END_JOINED, FRONT_SIZE, HEADER_SIZE, Header, MAGIC, RINGS_SIZE, SEGMENT_SIZE, VERSION,
+    ring_offset, small_ring_offset,
 };
 
 /// The identity of a connection: nothing that could be stale, reused or rewritten on the way.
@@ -177,15 +177,12 @@ impl Segment {
         }
     }
 
-    /// First byte of a direction's ring at the time when it has `capacity` bytes, if that is a checked capacity; by the
-    /// capacity alone, so that who looked at it before a signal handler went on stays inside the ring that he saw.
-    #[inline]
-    pub(crate) fn ring(&self, direction: usize, capacity: u32) -> *mut u8 {
-        if capacity <= SMALL_CAPACITY {
-            self.front.wrapping_add(small_ring_offset(direction))
-        } else {
-            self.rings.wrapping_add(ring_offset(direction) - FRONT_SIZE)
-        }
+    /// Where a direction's ring lies while it is small, and while it is large.
+    pub(crate) fn places(&self, direction: usize) -> [*mut u8; 2] {
+        [
+            self.front.wrapping_add(small_ring_offset(direction)),
+            self.rings.wrapping_add(ring_offset(direction) - FRONT_SIZE),
+        ]
     }
 
     /// Lets go of a segment. Its addresses stay readable (as empty memory) and are used for the next segment: a

@@ -2,6 +2,7 @@
 //! way at once when both ends share a processor.
 
 use super::Pipe;
+use crate::registry::arena::FLAG_NONBLOCK;
 use crate::registry::config;
 use crate::sys::{kernel, thread};
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -16,6 +17,16 @@ const LOOKS: u32 = 8;
 const ALONE: u32 = 4;
 /// Pauses before the first look of a reader to whom bytes come by themselves: some 0.8 us.
 const UNHURRIED: u32 = 32;
+/// The same, some 6 us, for the reader of a stream of small messages; and how many looks make one, if they took less
+/// than so many ticks (about 2 us) each, and the last one found less than so many bytes.
+const LEISURELY: u32 = 256;
+const STREAM: i32 = 16;
+const HASTE: u64 = 5000;
+const LITTLE: usize = 4096;
+/// What [`Looks::left`](crate::registry::socket::Looks) is before the first of those, which count it down by twos, and in
+/// a stream: odd.
+const COUNTED: i32 = 2 * STREAM;
+const IN_STREAM: i32 = 1;
 /// How often a thread gives way to a writer on its own processor before it sleeps.
 const YIELDS: u32 = 4;
 /// Failures in a row after which spinning stops paying, and every how many waits it is tried again.
@@ -62,7 +73,7 @@ pub(crate) fn until(mut found: impl FnMut() -> bool, mut shares_cpu: impl FnMut(
                 if found() {
                     return true;
                 }
-                (0..PAUSES).for_each(|_| core::hint::spin_loop());
+                pause(PAUSES);
             }
             if rounds >= ALONE {
                 kernel::sched_yield();
@@ -78,6 +89,44 @@ pub(crate) fn until(mut found: impl FnMut() -> bool, mut shares_cpu: impl FnMut(
     }
 }
 
+/// After a look that found `count` bytes: whether it is worth another one. Under the read lock.
+///
+/// Who reads a stream of small messages as they come makes each of them wait for a line. So where little was found for
+/// many looks in a row, and nothing was answered, more is waited for.
+#[inline]
+pub(super) fn let_more_come(pipe: &Pipe, count: usize) -> bool {
+    let left = &pipe.local.looks.left;
+    if pipe.local.unwatched.load(Ordering::Relaxed) != 0 {
+        left.store(COUNTED, Ordering::Relaxed);
+        return false;
+    }
+    let now = left.load(Ordering::Relaxed).wrapping_sub(2);
+    left.store(now, Ordering::Relaxed);
+    now <= 0 && wait_for_more(pipe, count, now)
+}
+
+#[cold]
+fn wait_for_more(pipe: &Pipe, count: usize, left: i32) -> bool {
+    let looks = &pipe.local.looks;
+    let now = kernel::ticks();
+    let passed = now.wrapping_sub(looks.since.load(Ordering::Relaxed));
+    let looked = if left == IN_STREAM - 2 { 1 } else { STREAM as u64 };
+    let in_stream = passed < looked * HASTE
+        && count.wrapping_sub(1) < LITTLE
+        && pipe.entry.flags.load(Ordering::Relaxed) & FLAG_NONBLOCK == 0
+        && pipe.incoming().producer.cpu.load(Ordering::Relaxed) != thread::cpu() + 1;
+    looks.left.store(if in_stream { IN_STREAM } else { COUNTED }, Ordering::Relaxed);
+    if in_stream {
+        pause(LEISURELY);
+    }
+    looks.since.store(kernel::ticks(), Ordering::Relaxed);
+    in_stream
+}
+
+fn pause(times: u32) {
+    (0..times).for_each(|_| core::hint::spin_loop());
+}
+
 /// Spins for the reader of `pipe`; true when there is something to look at.
 pub(crate) fn for_reader(pipe: &Pipe, seen_epoch: u32) -> bool {
     let score = &pipe.local.spin;
@@ -89,7 +138,12 @@ pub(crate) fn for_reader(pipe: &Pipe, seen_epoch: u32) -> bool {
     if pipe.local.unwatched.load(Ordering::Relaxed) == 0 && !shares_cpu() {
         // Nothing was answered: bytes come by themselves, and more of them at once to who waits a little. A look for
         // each message costs both sides the transfer of a line.
-        (0..UNHURRIED).for_each(|_| core::hint::spin_loop());
+        let looks = &pipe.local.looks;
+        let in_stream = looks.left.load(Ordering::Relaxed) == IN_STREAM;
+        pause(if in_stream { LEISURELY } else { UNHURRIED });
+        if in_stream && incoming.has_bytes() {
+            looks.since.store(kernel::ticks(), Ordering::Relaxed);
+        }
     }
     let paid = until(|| incoming.has_bytes() || incoming.epoch() != seen_epoch, shares_cpu);
     learn(score, paid);

@@ -3,7 +3,7 @@
 use super::arena::{self, Arena, Entry, SETS, SOCKETS};
 use super::{fork, log, reason::Reason};
 use crate::pipe::segment::Segment;
-use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 /// A slot of the socket table with the generation that it had: a stale handle finds nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +23,9 @@ pub(crate) struct Local {
     pub(crate) segment: AtomicPtr<u8>,
     /// Its large rings; see `pipe::segment`.
     pub(crate) rings: AtomicPtr<u8>,
+    /// Where the ring that this end writes, and the one that it reads, lies while it is small, and while it is large.
+    pub(crate) outgoing: [AtomicPtr<u8>; 2],
+    pub(crate) incoming: [AtomicPtr<u8>; 2],
     /// Copy of the other side's reading position; under the write lock.
     pub(crate) seen_head: AtomicU64,
     /// Copy of what the other side has published; under the read lock.
@@ -36,6 +39,7 @@ pub(crate) struct Local {
     /// How often the ring was full since it last grew; under the write lock.
     pub(crate) stalls: AtomicU32,
     pub(crate) bulk: Bulk,
+    pub(crate) looks: Looks,
     /// How well spinning paid lately; see `pipe::spin`.
     pub(crate) spin: AtomicU32,
     /// The same for naps; see `pipe::nap`.
@@ -63,6 +67,15 @@ pub(crate) struct Bulk {
     pub(crate) price: AtomicU64,
 }
 
+/// Looks of a reader to whom bytes come by themselves; see `pipe::spin`. Under the read lock, or a hint.
+#[derive(Debug)]
+pub(crate) struct Looks {
+    /// When they began to be counted.
+    pub(crate) since: AtomicU64,
+    /// How many more are counted.
+    pub(crate) left: AtomicI32,
+}
+
 impl Bulk {
     pub(crate) const fn new() -> Self {
         Self {
@@ -80,6 +93,8 @@ static LOCALS: [Local; SOCKETS] = [const {
         end: AtomicU32::new(0),
         segment: AtomicPtr::new(core::ptr::null_mut()),
         rings: AtomicPtr::new(core::ptr::null_mut()),
+        outgoing: [const { AtomicPtr::new(core::ptr::null_mut()) }; 2],
+        incoming: [const { AtomicPtr::new(core::ptr::null_mut()) }; 2],
         seen_head: AtomicU64::new(0),
         seen_tail: AtomicU64::new(0),
         seen_capacity: AtomicU32::new(0),
@@ -88,6 +103,7 @@ static LOCALS: [Local; SOCKETS] = [const {
         unwatched: AtomicU32::new(0),
         stalls: AtomicU32::new(0),
         bulk: Bulk::new(),
+        looks: Looks { since: AtomicU64::new(0), left: AtomicI32::new(0) },
         spin: AtomicU32::new(0),
         nap: AtomicU32::new(0),
         refused: AtomicU32::new(0),
@@ -164,9 +180,15 @@ impl Socket {
 }
 
 impl Local {
-    /// The socket has a segment from now on.
-    pub(crate) fn have(&self, segment: Segment) {
+    /// The socket has a segment from now on, and is this end of it.
+    pub(crate) fn have(&self, segment: Segment, end: usize) {
+        self.end.store(end as u32, Ordering::Relaxed);
         self.rings.store(segment.rings, Ordering::Relaxed);
+        for (places, direction) in [(&self.outgoing, end), (&self.incoming, 1 - end)] {
+            for (place, ring) in places.iter().zip(segment.places(direction)) {
+                place.store(ring, Ordering::Relaxed);
+            }
+        }
         self.segment.store(segment.front, Ordering::SeqCst);
     }
 }
