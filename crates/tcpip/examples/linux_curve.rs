@@ -1,7 +1,7 @@
 //! How fast Linux's TCP is over the simulator's link model, in real time: the reference for the bars of `tests/simulation`.
 //!
 //! ```sh
-//! cargo build --release -p sockshim-tcpip --example linux_curve && sudo target/release/examples/linux_curve [cubic] [runs]
+//! cargo build --release -p sockshim-tcpip --example linux_curve && sudo target/release/examples/linux_curve [cubic] [runs] [jitter]
 //! ```
 //!
 //! Two threads have a network namespace with a TUN device each, and a TCP connection between them. What leaves one device
@@ -32,8 +32,12 @@ fn main() {
     let mut arguments = std::env::args().skip(1);
     let algorithm = arguments.next().unwrap_or_else(|| "cubic".into());
     let runs: u64 = arguments.next().map_or(4, |runs| runs.parse().expect("a number of runs"));
-    for loss in [1e-4, 1e-3, 1e-2, 3e-2] {
-        let runs: Vec<(f64, f64)> = (1..=runs).map(|seed| run(&algorithm, loss, seed)).collect();
+    let jitter = Duration::from_millis(arguments.next().map_or(0, |ms| ms.parse().expect("milliseconds")));
+    // With jitter it is that alone that is asked for.
+    let losses: &[f64] = if jitter.is_zero() { &[1e-4, 1e-3, 1e-2, 3e-2] } else { &[0.0] };
+    for &loss in losses {
+        let there = LinkConfig { loss: Loss::Random(loss), jitter, ..LinkConfig::default() };
+        let runs: Vec<(f64, f64)> = (1..=runs).map(|seed| run(&algorithm, &there, seed)).collect();
         let mean = |which: fn(&(f64, f64)) -> f64| runs.iter().map(which).sum::<f64>() / runs.len() as f64;
         let rate = mean(|run| run.0);
         let deviation =
@@ -46,7 +50,7 @@ fn main() {
 }
 
 /// Mbit/s of ten seconds, and the smallest round-trip time in milliseconds.
-fn run(algorithm: &str, loss: f64, seed: u64) -> (f64, f64) {
+fn run(algorithm: &str, there: &LinkConfig, seed: u64) -> (f64, f64) {
     let (devices, device) = mpsc::channel();
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -81,7 +85,7 @@ fn run(algorithm: &str, loss: f64, seed: u64) -> (f64, f64) {
         let forwarder = scope.spawn({
             let done = &done;
             let pair = pair.map(|device| device.try_clone().expect("a descriptor"));
-            move || forward(pair, loss, seed, done)
+            move || forward(pair, there, seed, done)
         });
         let rate = server.join().expect("the server");
         // The server's socket is gone: its reset ends the client.
@@ -93,11 +97,11 @@ fn run(algorithm: &str, loss: f64, seed: u64) -> (f64, f64) {
 }
 
 /// Carries packets between the devices until told to stop.
-fn forward(devices: [File; 2], loss: f64, seed: u64, done: &AtomicBool) {
+fn forward(devices: [File; 2], there: &LinkConfig, seed: u64, done: &AtomicBool) {
     let back = LinkConfig { rate: Some(RATE), delay: DELAY, ..LinkConfig::default() };
     let bytes = (RATE / 8) as usize * 2 * DELAY.as_millis() as usize / 1000;
     let queue = Queue { bytes, ..Queue::default() };
-    let there = LinkConfig { queue, loss: Loss::Random(loss), ..back.clone() };
+    let there = LinkConfig { queue, rate: back.rate, delay: back.delay, ..there.clone() };
     let mut links = [Link::new(there, Random::new(seed)), Link::new(back, Random::new(seed + 1000))];
     let begin = std::time::Instant::now();
     let now = || Instant::from_nanos(begin.elapsed().as_nanos() as u64);
