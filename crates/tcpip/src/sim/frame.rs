@@ -168,8 +168,12 @@ impl Frame {
     pub fn mark_congestion(&mut self) {
         match self.bytes.first().map(|b| b >> 4) {
             Some(4) if self.bytes.len() >= 20 => {
+                // RFC 1624, as routers do it: a checksum that was wrong stays wrong.
+                let before = u64::from(self.bytes[1]);
                 self.bytes[1] |= 3;
-                self.set_length();
+                let checksum = u64::from(!u16::from_be_bytes([self.bytes[10], self.bytes[11]]));
+                let changed = !fold(checksum + (0xffff - before) + u64::from(self.bytes[1]));
+                self.bytes[10..12].copy_from_slice(&changed.to_be_bytes());
             }
             Some(6) if self.bytes.len() >= 2 => self.bytes[1] |= 0x30,
             _ => {}
@@ -293,6 +297,24 @@ mod tests {
             assert!(damaged.tcp().is_none());
             assert!(!damaged.clone().merge(&segment(4, ACK, b"data"), 65535));
             assert!(!segment(0, ACK, b"data").merge(&damaged, 65535));
+        }
+    }
+
+    #[test]
+    fn a_mark_keeps_a_right_checksum_right_and_a_wrong_one_wrong() {
+        for class in [1, 2, 0xb9] {
+            let mut frame = segment(0, ACK, b"data");
+            frame.bytes[1] = class;
+            frame.set_length();
+            assert!(frame.is_ecn_capable() && frame.is_intact());
+            let mut damaged = frame.clone();
+            frame.mark_congestion();
+            assert!(frame.is_intact());
+            assert_eq!(frame.bytes[1], class | 3);
+            damaged.bytes[0] = 0x4f; // a header longer than the packet
+            damaged.mark_congestion();
+            assert!(!damaged.is_intact());
+            assert_eq!(damaged.bytes.len(), 44);
         }
     }
 
