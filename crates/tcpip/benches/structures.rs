@@ -3,6 +3,9 @@
 
 #![allow(missing_docs, unreachable_pub, reason = "criterion's macros make public functions")]
 
+mod cpu;
+
+use cpu::CpuTime;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use sockshim_tcpip::slab::Slab;
 use sockshim_tcpip::table::{HashKey, Table};
@@ -44,7 +47,7 @@ fn ends(index: u32) -> ((IpAddr, u16), (IpAddr, u16)) {
     ((Ipv4Addr::new(10, 255, 0, 1).into(), 80), (remote.into(), (index % 60_000) as u16 + 1024))
 }
 
-fn find(c: &mut Criterion) {
+fn find(c: &mut Criterion<CpuTime>) {
     let mut group = c.benchmark_group("find a connection");
     for count in COUNTS {
         let key = HashKey::new([0x1234_5678_9abc_def0, 0x0fed_cba9_8765_4321]);
@@ -70,7 +73,7 @@ fn find(c: &mut Criterion) {
     group.finish();
 }
 
-fn rearm(c: &mut Criterion) {
+fn rearm(c: &mut Criterion<CpuTime>) {
     let mut group = c.benchmark_group("move a deadline");
     for count in COUNTS {
         let mut wheel = Wheel::new(Duration::from_micros(64));
@@ -109,7 +112,7 @@ fn rearm(c: &mut Criterion) {
 }
 
 /// Deadlines that are reached: scheduling, lowering and expiring, per entry.
-fn expire(c: &mut Criterion) {
+fn expire(c: &mut Criterion<CpuTime>) {
     let mut group = c.benchmark_group("reach a deadline");
     for count in [1_000u32, 100_000] {
         group.throughput(Throughput::Elements(u64::from(count)));
@@ -131,5 +134,9 @@ fn expire(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, find, rearm, expire);
+criterion_group! {
+    name = benches;
+    config = Criterion::default().with_measurement(CpuTime);
+    targets = find, rearm, expire
+}
 criterion_main!(benches);

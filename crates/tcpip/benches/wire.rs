@@ -2,6 +2,9 @@
 
 #![allow(missing_docs, unreachable_pub, reason = "criterion's macros make public functions")]
 
+mod cpu;
+
+use cpu::CpuTime;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire as theirs;
@@ -48,7 +51,7 @@ fn frame(payload: usize) -> Vec<u8> {
     frame
 }
 
-fn checksum(c: &mut Criterion) {
+fn checksum(c: &mut Criterion<CpuTime>) {
     let mut group = c.benchmark_group("checksum");
     for len in [40, 1460, 65_536] {
         let bytes: Vec<u8> = (0..len).map(|n| n as u8).collect();
@@ -77,7 +80,7 @@ fn checksum(c: &mut Criterion) {
     group.finish();
 }
 
-fn parse(c: &mut Criterion) {
+fn parse(c: &mut Criterion<CpuTime>) {
     let mut group = c.benchmark_group("read a segment");
     let bytes = frame(0);
     let ip_packet = &bytes[eth::Header::LEN..];
@@ -117,7 +120,7 @@ fn parse(c: &mut Criterion) {
     group.finish();
 }
 
-fn emit(c: &mut Criterion) {
+fn emit(c: &mut Criterion<CpuTime>) {
     let mut group = c.benchmark_group("write a segment");
     let bytes = frame(0);
     let (header, _) = tcp::parse(&bytes[eth::Header::LEN + ipv4::Header::LEN..]).unwrap();
@@ -141,5 +144,9 @@ fn emit(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, checksum, parse, emit);
+criterion_group! {
+    name = benches;
+    config = Criterion::default().with_measurement(CpuTime);
+    targets = checksum, parse, emit
+}
 criterion_main!(benches);
