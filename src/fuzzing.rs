@@ -7,7 +7,7 @@
 #![allow(clippy::missing_panics_doc, reason = "a panic is what is looked for")]
 
 use crate::pipe::segment::{self, Identity, Segment};
-use crate::pipe::{Pipe, attach, end, events, heritage, pin, read, write};
+use crate::pipe::{Pipe, attach, bells, end, events, heritage, pin, read, write};
 use crate::registry::arena::{self, Arena, FLAG_CONNECTED, FLAG_NONBLOCK, STATE_PIPE};
 use crate::registry::{Socket, config, fork, janitor, table};
 use crate::sys::{diag, kernel};
@@ -172,7 +172,7 @@ fn talk_over(segment: Segment, bytes: &[u8], begins_well: bool) {
             8 => drop(other.read(&mut buffer[..length % 4096])),
             _ if length % 16 == 0 => drop(other.shutdown(Shutdown::Write)),
             _ if length % 16 == 1 => pin::pin(fd, socket, crate::Reason::Option),
-            _ => read::settle(fd, &pipe),
+            _ => bells::settle(fd, &pipe),
         }
     }
     table::set_host(fd);

@@ -6,6 +6,7 @@
 
 pub(crate) mod attach;
 pub(crate) mod back;
+pub(crate) mod bells;
 pub(crate) mod buffers;
 pub(crate) mod bulk;
 pub(crate) mod end;
@@ -20,6 +21,7 @@ pub(crate) mod quick;
 pub(crate) mod read;
 pub(crate) mod segment;
 pub(crate) mod spin;
+pub(crate) mod wait;
 pub(crate) mod write;
 
 use crate::registry::Socket;

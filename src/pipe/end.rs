@@ -5,7 +5,7 @@
 //! alike. So the surviving end decides between end and reset by whether the dead end had unread ring bytes.
 
 use super::read::{self, Look};
-use super::{Pipe, attach, back, events, nap, write};
+use super::{Pipe, attach, back, bells, events, nap, write};
 use crate::error::Errno;
 use crate::registry::arena::{
     FLAG_LINGER_RESET, FLAG_RESET_TOLD, FLAG_SENT_IN_VAIN, FLAG_SHUT_WRITE, STATE_WAITING,
@@ -229,7 +229,7 @@ fn say_goodbye(fd: c_int, pipe: &Pipe) {
     let queued = || events::unread(pipe.socket, kernel::queued(fd).unwrap_or(0) as c_int) > 0;
     let unread = in_ring || fd >= 0 && (queued() || kernel::at_mark(fd));
     if fd >= 0 {
-        read::drain_bells(fd, pipe);
+        bells::drain_bells(fd, pipe);
     }
     let reset = unread || pipe.entry.flags.load(Ordering::Relaxed) & FLAG_LINGER_RESET != 0;
     if fd >= 0 && in_ring {

@@ -1,6 +1,6 @@
 //! What poll(2) would say of a pipe.
 
-use super::{Pipe, end, io, read};
+use super::{Pipe, bells, end, io, read};
 use crate::registry::Socket;
 use crate::registry::arena::FLAG_SHUT_WRITE;
 use crate::sys::kernel;
@@ -111,7 +111,7 @@ fn follow(fd: c_int, pipe: &Pipe) {
         pipe.entry.read_lock.0.release(taken);
     }
     if !has_ring_bytes(pipe) {
-        read::settle(fd, pipe);
+        bells::settle(fd, pipe);
     }
 }
 

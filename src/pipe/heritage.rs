@@ -3,7 +3,7 @@
 //! reads them by the very rules of a pipe: first the ring, then the kernel lane.
 
 use super::segment::Segment;
-use super::{Pipe, pin, read};
+use super::{Pipe, bells, pin, read};
 use crate::error::Errno;
 use crate::registry::arena::STATE_PINNED;
 use crate::registry::lock::Taken;
@@ -184,7 +184,7 @@ fn come_to_ring(fd: c_int, pipe: &Pipe, before: usize) -> bool {
     }
     let incoming = pipe.incoming();
     let mask = kernel::block_signals();
-    let count = read::discard(fd, pipe, before);
+    let count = bells::discard(fd, pipe, before);
     kernel::restore_signals(mask);
     if count < before {
         return false;

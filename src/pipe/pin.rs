@@ -1,6 +1,6 @@
 //! Back to the kernel: for good, or for a new process image.
 
-use super::{Pipe, attach, back, end, heritage, nap, options, read, write};
+use super::{Pipe, attach, back, bells, end, heritage, nap, options, read, write};
 use crate::readiness::{Deadline, epoll};
 use crate::registry::arena::{self, STATE_PINNED, STATE_PIPE, STATE_UNDECIDED, STATE_WAITING};
 use crate::registry::lock::Taken;
@@ -160,7 +160,7 @@ fn clear_bells(fd: c_int, pipe: &Pipe) -> bool {
 pub(super) fn clear_bells_by(fd: c_int, pipe: &Pipe, lock: impl Fn() -> Taken) -> bool {
     let incoming = pipe.incoming();
     let take_wish_back = || {
-        if !read::is_relied_on(pipe) {
+        if !bells::is_relied_on(pipe) {
             // From now on a bell that is rung has been counted: see `write::ring_quietly`.
             let _ = incoming.bell_due();
         }
@@ -172,14 +172,14 @@ pub(super) fn clear_bells_by(fd: c_int, pipe: &Pipe, lock: impl Fn() -> Taken) -
         // Following renews it.
         take_wish_back();
         let epoch = incoming.reader_epoch();
-        let waiting = if is_ring(epoch) { read::bells_waiting(pipe) } else { 0 };
+        let waiting = if is_ring(epoch) { bells::bells_waiting(pipe) } else { 0 };
         if waiting > 0 {
             let mask = kernel::block_signals();
-            read::discard(fd, pipe, waiting as usize);
+            bells::discard(fd, pipe, waiting as usize);
             kernel::restore_signals(mask);
         }
         pipe.entry.read_lock.0.release(taken);
-        if !is_ring(epoch) || read::bells_waiting(pipe) == 0 {
+        if !is_ring(epoch) || bells::bells_waiting(pipe) == 0 {
             break;
         }
         // The last bell may still be on its way.
@@ -207,7 +207,7 @@ pub(crate) fn retire(fd: c_int, pipe: &Pipe) -> bool {
     // takes no more either.
     let at_rest = !incoming.has_bytes()
         && ((!is_ring(epoch) && incoming.epoch() == epoch)
-            || (is_ring(epoch) && incoming.is_closed() && read::bells_waiting(pipe) == 0));
+            || (is_ring(epoch) && incoming.is_closed() && bells::bells_waiting(pipe) == 0));
     pipe.entry.read_lock.0.release(taken);
     let retired = taken == Taken::Ours && at_rest && epoll::downgrade(pipe);
     if retired {

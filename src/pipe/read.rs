@@ -1,14 +1,15 @@
-//! Reading: following the writer's lanes, and waiting.
+//! Reading: following the writer's lanes. Waiting is in [`super::wait`].
 
+use super::bells::{self, Drained};
 use super::buffers::{self, Rest};
-use super::{Pipe, attach, back, end, events, nap, note_cpu, options, quick, spin};
+use super::{Pipe, attach, end, note_cpu, options, quick, wait};
 use crate::error::Errno;
-use crate::readiness::{Deadline, epoll};
-use crate::registry::arena::{self, FLAG_NONBLOCK, FLAG_TIMED};
-use crate::registry::lock::{self, Taken};
+use crate::readiness::Deadline;
+use crate::registry::arena;
+use crate::registry::lock::Taken;
 use crate::registry::{reason::Reason, trace};
+use crate::sys::kernel;
 use crate::sys::restartable::Call;
-use crate::sys::{kernel, real};
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
 use libc::iovec;
@@ -52,7 +53,7 @@ pub(crate) unsafe fn receive(
         && pipe.is_mapped()
         && pipe.descriptor(fd) == Some(fd)
     {
-        settle(fd, pipe);
+        bells::settle(fd, pipe);
     }
     received
 }
@@ -82,7 +83,7 @@ unsafe fn receive_in_turn(fd: c_int, pipe: &Pipe, buffers: &[iovec], flags: c_in
                     return Ok(count);
                 }
                 let until = *patience.get_or_insert_with(|| Deadline::after(kernel::receive_timeout(fd)));
-                if wait_for_more(fd, pipe, count, flags, until) {
+                if wait::wait_for_more(fd, pipe, count, flags, until) {
                     shown = count;
                     continue;
                 }
@@ -97,10 +98,10 @@ unsafe fn receive_in_turn(fd: c_int, pipe: &Pipe, buffers: &[iovec], flags: c_in
                 continue;
             }
             Look::Empty { .. } if done > 0 && !all => return Ok(done),
-            Look::Empty { .. } if is_late(fd, pipe, &mut deadline) => {
+            Look::Empty { .. } if wait::is_late(fd, pipe, &mut deadline) => {
                 return if done > 0 { Ok(done) } else { Err(Errno(libc::EAGAIN)) };
             }
-            Look::Empty { epoch } => wait(fd, pipe, flags, epoch),
+            Look::Empty { epoch } => wait::wait(fd, pipe, flags, epoch),
             Look::End => end::at_end(fd, pipe).map(Some),
             Look::Failed(error) => end::after_error(pipe, error).map(Some),
             Look::Broken if done > 0 => return Ok(done),
@@ -139,21 +140,6 @@ unsafe fn receive_in_turn(fd: c_int, pipe: &Pipe, buffers: &[iovec], flags: c_in
             }
             Err(error) => return Err(error),
         }
-    }
-}
-
-/// Whether the time-out of a read that has slept before is over: it is one for the whole call. False before the
-/// first sleep, which the kernel ends in time.
-fn is_late(fd: c_int, pipe: &Pipe, deadline: &mut Option<Deadline>) -> bool {
-    if pipe.entry.flags.load(Ordering::Relaxed) & FLAG_TIMED == 0 {
-        return false;
-    }
-    match deadline {
-        None => {
-            *deadline = Some(Deadline::after(kernel::receive_timeout(fd)));
-            false
-        }
-        Some(end) => end.left() == Some(0),
     }
 }
 
@@ -242,20 +228,6 @@ fn recount(pipe: &Pipe) {
     }
 }
 
-/// Takes bytes from the kernel, or throws them away, and counts them; where bells and data must be told apart. Under the
-/// read lock, with signals blocked. `None`, and nothing is taken: somebody has stepped around us.
-fn take_counted(pipe: &Pipe, call: &Call) -> Option<Result<usize, Errno>> {
-    let position = &pipe.incoming().reader.kernel_read;
-    let before = position.load(Ordering::Relaxed);
-    let taken = pipe.entry.read_lock.0.call(call)?;
-    if let Ok(count) = taken {
-        // Compared: whoever has stepped around us since has asked the kernel, which knows of these, too.
-        let after = before.wrapping_add(count as u64);
-        let _ = position.compare_exchange(before, after, Ordering::Relaxed, Ordering::Relaxed);
-    }
-    Some(taken)
-}
-
 unsafe fn take_locked(
     fd: c_int,
     pipe: &Pipe,
@@ -310,7 +282,7 @@ unsafe fn take_locked(
             if is_impossible(pipe, epoch) {
                 return end::broken(fd, pipe);
             }
-            match drain_to(fd, pipe, epoch) {
+            match bells::drain_to(fd, pipe, epoch) {
                 Drained::Done => incoming.follow(epoch),
                 Drained::Moved => {}
                 Drained::NotYet => return Look::Empty { epoch: ahead },
@@ -408,7 +380,7 @@ fn peek_beyond(
         return 0;
     }
     // The bells in between are of no use to anybody any more: the epoch is over.
-    match drain_to(fd, pipe, epoch) {
+    match bells::drain_to(fd, pipe, epoch) {
         Drained::Done => match kernel_bytes(fd, buffers, skip, wanted, libc::MSG_PEEK) {
             Look::Bytes(count) => count,
             _ => 0,
@@ -430,23 +402,6 @@ fn peek_ring(pipe: &Pipe, buffers: &[iovec], skip: usize, wanted: usize, drop: b
     }
 }
 
-/// Before the socket is closed: no bell may be left in the kernel's queue. Under the read lock.
-pub(crate) fn drain_bells(fd: c_int, pipe: &Pipe) {
-    let incoming = pipe.incoming();
-    let epoch = incoming.reader_epoch();
-    if is_ring(epoch) {
-        let position = incoming.reader.kernel_read.load(Ordering::Relaxed);
-        let end = if incoming.epoch() == epoch {
-            position.wrapping_add(bells_waiting(pipe))
-        } else {
-            incoming.switch.resume.load(Ordering::Relaxed)
-        };
-        let mask = kernel::block_signals();
-        let _ = drain_quietly(fd, pipe, end);
-        kernel::restore_signals(mask);
-    }
-}
-
 /// Follows the writer over lanes that hold nothing more. Under the read lock.
 pub(crate) fn follow(fd: c_int, pipe: &Pipe) {
     let incoming = pipe.incoming();
@@ -456,7 +411,7 @@ pub(crate) fn follow(fd: c_int, pipe: &Pipe) {
             return;
         }
         if is_ring(epoch) {
-            match drain_to(fd, pipe, epoch) {
+            match bells::drain_to(fd, pipe, epoch) {
                 Drained::Done | Drained::Moved => {}
                 Drained::Failed(error) => {
                     // The kernel reports an error once: keep it for the call that may tell it.
@@ -512,7 +467,7 @@ fn bytes_before_ring(
     if flags & libc::MSG_PEEK != 0 {
         return pipe.entry.read_lock.0.call(&call).map(|result| look_of(result, wanted));
     }
-    let result = take_counted(pipe, &call)?;
+    let result = bells::take_counted(pipe, &call)?;
     note_received(pipe, result.unwrap_or(0));
     Some(look_of(result, wanted))
 }
@@ -529,74 +484,9 @@ fn look_of(result: Result<usize, Errno>, wanted: usize) -> Look {
     }
 }
 
-/// What became of an attempt to throw bells away.
-enum Drained {
-    /// All up to the position.
-    Done,
-    /// Not all have arrived.
-    NotYet,
-    End,
-    Failed(Errno),
-    /// The position lies behind us: impossible.
-    Beyond,
-    /// A signal handler of this thread has followed the writer already, or whoever has stepped around us.
-    Moved,
-}
-
-/// Throws away the bells of ring epoch `epoch`, which the writer has left. Under the read lock.
-fn drain_to(fd: c_int, pipe: &Pipe, epoch: u32) -> Drained {
-    let incoming = pipe.incoming();
-    let taken = incoming.reader.kernel_read.load(Ordering::Relaxed);
-    if taken == incoming.switch.resume.load(Ordering::Relaxed) && incoming.reader_epoch() == epoch {
-        // Without a call, which a filter of the program's may forbid.
-        incoming.want_bell();
-        return Drained::Done;
-    }
-    // A signal handler that reads from this socket must not take what is counted here.
-    let mask = kernel::block_signals();
-    let drained = if incoming.reader_epoch() == epoch {
-        drain_quietly(fd, pipe, incoming.switch.resume.load(Ordering::Relaxed))
-    } else {
-        Some(Drained::Moved)
-    };
-    kernel::restore_signals(mask);
-    match drained {
-        None => {
-            relock(pipe);
-            Drained::Moved
-        }
-        Some(drained) => {
-            if matches!(drained, Drained::Done) {
-                // Whoever relied on one of those bells wants another.
-                incoming.want_bell();
-            }
-            drained
-        }
-    }
-}
-
-/// `None`: the read lock is somebody else's.
-fn drain_quietly(fd: c_int, pipe: &Pipe, to: u64) -> Option<Drained> {
-    let position = &pipe.incoming().reader.kernel_read;
-    loop {
-        let Some(left) = to.checked_sub(position.load(Ordering::Relaxed)) else {
-            return Some(Drained::Beyond);
-        };
-        if left == 0 {
-            return Some(Drained::Done);
-        }
-        match take_counted(pipe, &Call::discard(fd, left.min(1 << 20) as usize))? {
-            Ok(0) => return Some(Drained::End),
-            Ok(_) => {}
-            Err(Errno(libc::EAGAIN)) => return Some(Drained::NotYet),
-            Err(error) => return Some(Drained::Failed(error)),
-        }
-    }
-}
-
 /// After somebody has stepped around us. The caller's release is for this lock, too.
 #[cold]
-fn relock(pipe: &Pipe) {
+pub(super) fn relock(pipe: &Pipe) {
     let _ = lock_reads(pipe);
 }
 
@@ -612,201 +502,6 @@ pub(crate) fn fit(fd: c_int, pipe: &Pipe) {
         }
     }
     pipe.entry.read_lock.0.release(taken);
-}
-
-/// Bells that the writer says it rang in this ring epoch and nobody has taken yet.
-pub(crate) fn bells_waiting(pipe: &Pipe) -> u64 {
-    let incoming = pipe.incoming();
-    let taken = incoming
-        .reader
-        .kernel_read
-        .load(Ordering::Relaxed)
-        .wrapping_sub(incoming.switch.kernel_end.load(Ordering::Relaxed));
-    let waiting = incoming.switch.bells.load(Ordering::Acquire).wrapping_sub(taken);
-    // Only sums that can be true; the writer's word is not to be trusted further than that.
-    if waiting < 1 << 32 { waiting } else { 0 }
-}
-
-/// Whether the kernel's queue holds a byte that no bell accounts for.
-///
-/// The order of the looks makes it certain without a lock: what was taken is read before the queue, and the
-/// bells, which are counted before they are sent, after it. Another reader that takes a bell meanwhile can
-/// only make the count look too high.
-fn is_intruded(fd: c_int, pipe: &Pipe) -> bool {
-    let incoming = pipe.incoming();
-    let epoch = incoming.reader_epoch();
-    let position = incoming.reader.kernel_read.load(Ordering::Acquire);
-    let waits = kernel::queued(fd).unwrap_or(0) > 0;
-    let rung = incoming.switch.bells.load(Ordering::Acquire);
-    let before = incoming.switch.kernel_end.load(Ordering::Relaxed);
-    waits
-        && is_ring(epoch)
-        && incoming.epoch() == epoch
-        && incoming.reader_epoch() == epoch
-        && before.wrapping_add(rung) == position
-}
-
-/// Takes waiting bells out of the kernel's queue once the ring is empty.
-///
-/// Somebody may rely on such a bell without having looked yet: another sleeper, or a cold registration whose
-/// event the kernel drops with the byte. So the wish for a bell is renewed first; then only as many bells are
-/// taken as there were before it, and a young one stays.
-pub(crate) fn settle(fd: c_int, pipe: &Pipe) {
-    back::look(fd, pipe);
-    if bells_waiting(pipe) == 0 {
-        return;
-    }
-    let taken = lock_reads(pipe);
-    let incoming = pipe.incoming();
-    if taken == Taken::Ours && is_quiet(pipe) {
-        let waiting = bells_waiting(pipe);
-        if is_relied_on(pipe) {
-            incoming.want_bell();
-        }
-        // A signal handler that reads from this socket must not take what is counted here.
-        let mask = kernel::block_signals();
-        if is_quiet(pipe) {
-            discard(fd, pipe, waiting.min(bells_waiting(pipe)) as usize);
-        }
-        kernel::restore_signals(mask);
-    }
-    pipe.entry.read_lock.0.release(taken);
-}
-
-/// Throws bytes of the kernel's away; under the read lock, with signals blocked. Says how many. The kernel reports an
-/// error once: it is kept for the call that may tell it.
-pub(crate) fn discard(fd: c_int, pipe: &Pipe, count: usize) -> usize {
-    match take_counted(pipe, &Call::discard(fd, count)) {
-        Some(Ok(count)) => count,
-        None | Some(Err(Errno(libc::EAGAIN))) => 0,
-        Some(Err(error)) => {
-            pipe.entry.pending_error.store(error.0, Ordering::Release);
-            0
-        }
-    }
-}
-
-/// Says that a bell is wanted, under the read lock: so nobody takes the wish back by mistake.
-pub(crate) fn want_bell(pipe: &Pipe) {
-    let taken = lock_reads(pipe);
-    pipe.incoming().want_bell();
-    pipe.entry.read_lock.0.release(taken);
-}
-
-/// Whether somebody other than this thread waits for a bell of this pipe.
-pub(super) fn is_relied_on(pipe: &Pipe) -> bool {
-    arena::others_asleep(&pipe.entry.sleepers, lock::thread(), true) || epoll::relies_on_bells(pipe)
-}
-
-/// Waits until it is worth looking again (`None`), or the kernel has said how it ends.
-fn wait(fd: c_int, pipe: &Pipe, flags: c_int, epoch: u32) -> Result<Option<()>, Errno> {
-    if pipe.entry.pending_error.load(Ordering::Relaxed) != 0 {
-        let error = pipe.entry.pending_error.swap(0, Ordering::AcqRel);
-        return end::after_error(pipe, Errno(error)).map(Some);
-    }
-    if flags & libc::MSG_DONTWAIT != 0 {
-        return look_at_kernel(fd, pipe);
-    }
-    if pipe.entry.flags.load(Ordering::Relaxed) & FLAG_NONBLOCK != 0 {
-        if kernel::is_nonblocking(fd) {
-            return look_at_kernel(fd, pipe);
-        }
-        pipe.entry.flags.fetch_and(!FLAG_NONBLOCK, Ordering::Relaxed);
-    }
-    if spin::for_reader(pipe, epoch) {
-        return Ok(None);
-    }
-    if nap::for_reader(pipe, epoch)? {
-        return Ok(None);
-    }
-    sleep(fd, pipe, epoch)
-}
-
-/// Before EAGAIN is returned, the kernel is asked once: the other end may be dead.
-fn look_at_kernel(fd: c_int, pipe: &Pipe) -> Result<Option<()>, Errno> {
-    settle(fd, pipe);
-    let mut byte = 0u8;
-    match kernel::recv(fd, &raw mut byte, 1, libc::MSG_PEEK | libc::MSG_DONTWAIT) {
-        Ok(0) => end::at_end(fd, pipe).map(Some),
-        // A bell, whose bytes somebody has read.
-        Ok(_) if is_quiet(pipe) => Err(Errno(libc::EAGAIN)),
-        // The ring's bytes, or the kernel lane's.
-        Ok(_) => Ok(None),
-        Err(Errno(libc::EAGAIN))
-            if pipe.incoming().has_bytes() && is_ring(pipe.incoming().reader_epoch()) =>
-        {
-            Ok(None)
-        }
-        Err(Errno(libc::EAGAIN)) => Err(Errno(libc::EAGAIN)),
-        Err(error) => end::after_error(pipe, error).map(Some),
-    }
-}
-
-/// Whether the ring epoch goes on and the ring is empty.
-fn is_quiet(pipe: &Pipe) -> bool {
-    let incoming = pipe.incoming();
-    let epoch = incoming.reader_epoch();
-    is_ring(epoch) && incoming.epoch() == epoch && !incoming.has_bytes()
-}
-
-/// Sleeps in the kernel's own recv: it gives SA_RESTART, SO_RCVTIMEO and cancellation for nothing.
-fn sleep(fd: c_int, pipe: &Pipe, epoch: u32) -> Result<Option<()>, Errno> {
-    let entry = pipe.entry;
-    let incoming = pipe.incoming();
-    settle(fd, pipe);
-    let me = lock::thread();
-    let place = arena::enroll(&entry.sleepers, me);
-    want_bell(pipe);
-    let changed = incoming.epoch() != epoch || (is_ring(epoch) && incoming.has_bytes()) || back::is_due(pipe);
-    if changed || !pipe.is_mapped() {
-        arena::leave(&entry.sleepers, place, me);
-        return Ok(None);
-    }
-    arena::add(&entry.counters.sleeps, 1);
-    trace::note(fd, entry);
-    let mut byte = 0u8;
-    // SAFETY: `byte` is writable. A thread cancelled in here leaves its place among the sleepers, from which
-    // it is reaped; nothing else is held.
-    let received = unsafe { real::recv(fd, (&raw mut byte).cast(), 1, libc::MSG_PEEK) };
-    let errno = Errno::last();
-    arena::leave(&entry.sleepers, place, me);
-    let Some(fd) = pipe.descriptor(fd) else {
-        // Closed meanwhile: only the kernel's call still had the socket.
-        return match received {
-            0 => Ok(Some(())),
-            1.. => Err(Errno(libc::EBADF)),
-            _ => Err(errno),
-        };
-    };
-    match received {
-        1.. if is_intruded(fd, pipe) => end::intruded(fd, pipe).map(Some),
-        1.. => Ok(None),
-        0 => end::at_end(fd, pipe).map(Some),
-        _ if errno.0 == libc::EINTR || errno.0 == libc::EAGAIN => {
-            if incoming.has_bytes() && is_ring(incoming.reader_epoch()) { Ok(None) } else { Err(errno) }
-        }
-        _ => end::after_error(pipe, errno).map(Some),
-    }
-}
-
-/// MSG_PEEK with MSG_WAITALL: until more than `have` bytes are there, or none can come, or a signal does.
-fn wait_for_more(fd: c_int, pipe: &Pipe, have: usize, flags: c_int, until: Deadline) -> bool {
-    let unread = || events::unread(pipe.socket, kernel::queued(fd).unwrap_or(0) as c_int) as usize;
-    let nonblocking = flags & libc::MSG_DONTWAIT != 0 || kernel::is_nonblocking(fd);
-    loop {
-        if unread() > have {
-            return true;
-        }
-        if nonblocking || until.left() == Some(0) {
-            return false;
-        }
-        if kernel::poll_now(fd, libc::POLLRDHUP) != 0 {
-            return unread() > have;
-        }
-        if !kernel::nap(200) {
-            return false;
-        }
-    }
 }
 
 /// Urgent data is the kernel's alone.

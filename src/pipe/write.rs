@@ -4,7 +4,7 @@
 //! blocking, EAGAIN, EPOLLOUT, time-outs and 4 MB of buffering are the kernel's.
 
 use super::buffers::{self, Rest};
-use super::{Pipe, back, bulk, grow, nap, note_cpu, options, read};
+use super::{Pipe, back, bells, bulk, grow, nap, note_cpu, options};
 use crate::error::{Errno, answer};
 use crate::registry::arena::{self, FLAG_NO_SPACE, FLAG_NONBLOCK, FLAG_SENT_IN_VAIN, FLAG_SHUT_WRITE};
 use crate::registry::lock::Taken;
@@ -603,7 +603,7 @@ fn through_kernel(
     // Should this process be killed with a bell unread, the kernel would make a reset of it, and throw away what it has
     // not delivered yet.
     if pipe.entry.readers.is_ready() {
-        read::settle(fd, pipe);
+        bells::settle(fd, pipe);
     }
     let sent = kernel();
     let errno = Errno::last();

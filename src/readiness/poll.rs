@@ -2,7 +2,7 @@
 
 use super::{Deadline, epoll};
 use crate::error::Errno;
-use crate::pipe::{Pipe, attach, back, events, io, read, spin};
+use crate::pipe::{Pipe, attach, back, bells, events, io, spin};
 use crate::registry::arena::{self, Arena, Entry, STATE_UNDECIDED, STATE_WAITING};
 use crate::registry::table::{self, Descriptor};
 use crate::registry::{Socket, lock};
@@ -178,7 +178,7 @@ unsafe fn sleep(entries: &mut [pollfd], deadline: Deadline, mask: *const sigset_
             Kind::Pipe(pipe) => {
                 entry.revents = ENROLLED + arena::enroll(&pipe.entry.sleepers, me) as i16;
                 let incoming = pipe.incoming();
-                read::want_bell(&pipe);
+                bells::want_bell(&pipe);
                 quiet &= !back::is_due(&pipe);
                 let asks = entry.events & events::READABLE != 0;
                 quiet &= !asks || !events::has_ring_bytes(&pipe);

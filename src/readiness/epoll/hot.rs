@@ -312,7 +312,7 @@ fn settle_all(arena: &Arena, set: &SetEntry, depth: usize) {
             && let Some(pipe) = pipe_of(registration)
             && let Some(fd) = live_descriptor(registration)
         {
-            crate::pipe::read::settle(fd, &pipe);
+            crate::pipe::bells::settle(fd, &pipe);
         }
         next = registration.next.load(Ordering::Relaxed);
     }
@@ -384,8 +384,8 @@ fn arm(set_fd: i32, set: &SetEntry, index: u32, registration: &Registration) -> 
     }
     let incoming = pipe.incoming();
     let epoch = incoming.epoch();
-    crate::pipe::read::settle(fd, &pipe);
-    crate::pipe::read::want_bell(&pipe);
+    crate::pipe::bells::settle(fd, &pipe);
+    crate::pipe::bells::want_bell(&pipe);
     if registration.told.load(Ordering::Relaxed) != 0 || incoming.epoch() != epoch || back::is_due(&pipe) {
         return false;
     }

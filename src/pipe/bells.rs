@@ -1,0 +1,202 @@
+//! Bells: bytes in the kernel's queue that wake a reader, and are no data.
+//!
+//! They are counted by who rings them (`bells`) and by who takes them (`kernel_read`), so that each byte of the queue is known
+//! for what it is. All of them are taken before the bytes of the kernel lane behind them are read.
+
+use super::{Pipe, back, read};
+use crate::error::Errno;
+use crate::readiness::epoll;
+use crate::registry::arena;
+use crate::registry::lock::{self, Taken};
+use crate::sys::kernel;
+use crate::sys::restartable::Call;
+use core::ffi::c_int;
+use core::sync::atomic::Ordering;
+use sockshim_ring::lane::is_ring;
+
+/// Takes bytes from the kernel, or throws them away, and counts them; where bells and data must be told apart. Under the
+/// read lock, with signals blocked. `None`, and nothing is taken: somebody has stepped around us.
+pub(super) fn take_counted(pipe: &Pipe, call: &Call) -> Option<Result<usize, Errno>> {
+    let position = &pipe.incoming().reader.kernel_read;
+    let before = position.load(Ordering::Relaxed);
+    let taken = pipe.entry.read_lock.0.call(call)?;
+    if let Ok(count) = taken {
+        // Compared: whoever has stepped around us since has asked the kernel, which knows of these, too.
+        let after = before.wrapping_add(count as u64);
+        let _ = position.compare_exchange(before, after, Ordering::Relaxed, Ordering::Relaxed);
+    }
+    Some(taken)
+}
+
+/// Before the socket is closed: no bell may be left in the kernel's queue. Under the read lock.
+pub(crate) fn drain_bells(fd: c_int, pipe: &Pipe) {
+    let incoming = pipe.incoming();
+    let epoch = incoming.reader_epoch();
+    if is_ring(epoch) {
+        let position = incoming.reader.kernel_read.load(Ordering::Relaxed);
+        let end = if incoming.epoch() == epoch {
+            position.wrapping_add(bells_waiting(pipe))
+        } else {
+            incoming.switch.resume.load(Ordering::Relaxed)
+        };
+        let mask = kernel::block_signals();
+        let _ = drain_quietly(fd, pipe, end);
+        kernel::restore_signals(mask);
+    }
+}
+
+/// What became of an attempt to throw bells away.
+pub(super) enum Drained {
+    /// All up to the position.
+    Done,
+    /// Not all have arrived.
+    NotYet,
+    End,
+    Failed(Errno),
+    /// The position lies behind us: impossible.
+    Beyond,
+    /// A signal handler of this thread has followed the writer already, or whoever has stepped around us.
+    Moved,
+}
+
+/// Throws away the bells of ring epoch `epoch`, which the writer has left. Under the read lock.
+pub(super) fn drain_to(fd: c_int, pipe: &Pipe, epoch: u32) -> Drained {
+    let incoming = pipe.incoming();
+    let taken = incoming.reader.kernel_read.load(Ordering::Relaxed);
+    if taken == incoming.switch.resume.load(Ordering::Relaxed) && incoming.reader_epoch() == epoch {
+        // Without a call, which a filter of the program's may forbid.
+        incoming.want_bell();
+        return Drained::Done;
+    }
+    // A signal handler that reads from this socket must not take what is counted here.
+    let mask = kernel::block_signals();
+    let drained = if incoming.reader_epoch() == epoch {
+        drain_quietly(fd, pipe, incoming.switch.resume.load(Ordering::Relaxed))
+    } else {
+        Some(Drained::Moved)
+    };
+    kernel::restore_signals(mask);
+    match drained {
+        None => {
+            read::relock(pipe);
+            Drained::Moved
+        }
+        Some(drained) => {
+            if matches!(drained, Drained::Done) {
+                // Whoever relied on one of those bells wants another.
+                incoming.want_bell();
+            }
+            drained
+        }
+    }
+}
+
+/// `None`: the read lock is somebody else's.
+fn drain_quietly(fd: c_int, pipe: &Pipe, to: u64) -> Option<Drained> {
+    let position = &pipe.incoming().reader.kernel_read;
+    loop {
+        let Some(left) = to.checked_sub(position.load(Ordering::Relaxed)) else {
+            return Some(Drained::Beyond);
+        };
+        if left == 0 {
+            return Some(Drained::Done);
+        }
+        match take_counted(pipe, &Call::discard(fd, left.min(1 << 20) as usize))? {
+            Ok(0) => return Some(Drained::End),
+            Ok(_) => {}
+            Err(Errno(libc::EAGAIN)) => return Some(Drained::NotYet),
+            Err(error) => return Some(Drained::Failed(error)),
+        }
+    }
+}
+
+/// Bells that the writer says it rang in this ring epoch and nobody has taken yet.
+pub(crate) fn bells_waiting(pipe: &Pipe) -> u64 {
+    let incoming = pipe.incoming();
+    let taken = incoming
+        .reader
+        .kernel_read
+        .load(Ordering::Relaxed)
+        .wrapping_sub(incoming.switch.kernel_end.load(Ordering::Relaxed));
+    let waiting = incoming.switch.bells.load(Ordering::Acquire).wrapping_sub(taken);
+    // Only sums that can be true; the writer's word is not to be trusted further than that.
+    if waiting < 1 << 32 { waiting } else { 0 }
+}
+
+/// Whether the kernel's queue holds a byte that no bell accounts for.
+///
+/// The order of the looks makes it certain without a lock: what was taken is read before the queue, and the
+/// bells, which are counted before they are sent, after it. Another reader that takes a bell meanwhile can
+/// only make the count look too high.
+pub(super) fn is_intruded(fd: c_int, pipe: &Pipe) -> bool {
+    let incoming = pipe.incoming();
+    let epoch = incoming.reader_epoch();
+    let position = incoming.reader.kernel_read.load(Ordering::Acquire);
+    let waits = kernel::queued(fd).unwrap_or(0) > 0;
+    let rung = incoming.switch.bells.load(Ordering::Acquire);
+    let before = incoming.switch.kernel_end.load(Ordering::Relaxed);
+    waits
+        && is_ring(epoch)
+        && incoming.epoch() == epoch
+        && incoming.reader_epoch() == epoch
+        && before.wrapping_add(rung) == position
+}
+
+/// Takes waiting bells out of the kernel's queue once the ring is empty.
+///
+/// Somebody may rely on such a bell without having looked yet: another sleeper, or a cold registration whose
+/// event the kernel drops with the byte. So the wish for a bell is renewed first; then only as many bells are
+/// taken as there were before it, and a young one stays.
+pub(crate) fn settle(fd: c_int, pipe: &Pipe) {
+    back::look(fd, pipe);
+    if bells_waiting(pipe) == 0 {
+        return;
+    }
+    let taken = read::lock_reads(pipe);
+    let incoming = pipe.incoming();
+    if taken == Taken::Ours && is_quiet(pipe) {
+        let waiting = bells_waiting(pipe);
+        if is_relied_on(pipe) {
+            incoming.want_bell();
+        }
+        // A signal handler that reads from this socket must not take what is counted here.
+        let mask = kernel::block_signals();
+        if is_quiet(pipe) {
+            discard(fd, pipe, waiting.min(bells_waiting(pipe)) as usize);
+        }
+        kernel::restore_signals(mask);
+    }
+    pipe.entry.read_lock.0.release(taken);
+}
+
+/// Throws bytes of the kernel's away; under the read lock, with signals blocked. Says how many. The kernel reports an
+/// error once: it is kept for the call that may tell it.
+pub(crate) fn discard(fd: c_int, pipe: &Pipe, count: usize) -> usize {
+    match take_counted(pipe, &Call::discard(fd, count)) {
+        Some(Ok(count)) => count,
+        None | Some(Err(Errno(libc::EAGAIN))) => 0,
+        Some(Err(error)) => {
+            pipe.entry.pending_error.store(error.0, Ordering::Release);
+            0
+        }
+    }
+}
+
+/// Says that a bell is wanted, under the read lock: so nobody takes the wish back by mistake.
+pub(crate) fn want_bell(pipe: &Pipe) {
+    let taken = read::lock_reads(pipe);
+    pipe.incoming().want_bell();
+    pipe.entry.read_lock.0.release(taken);
+}
+
+/// Whether somebody other than this thread waits for a bell of this pipe.
+pub(super) fn is_relied_on(pipe: &Pipe) -> bool {
+    arena::others_asleep(&pipe.entry.sleepers, lock::thread(), true) || epoll::relies_on_bells(pipe)
+}
+
+/// Whether the ring epoch goes on and the ring is empty.
+pub(super) fn is_quiet(pipe: &Pipe) -> bool {
+    let incoming = pipe.incoming();
+    let epoch = incoming.reader_epoch();
+    is_ring(epoch) && incoming.epoch() == epoch && !incoming.has_bytes()
+}

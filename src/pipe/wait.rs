@@ -1,0 +1,130 @@
+//! A reader waits: it spins, naps, sleeps in the kernel.
+
+use super::{Pipe, back, bells, end, events, nap, spin};
+use crate::error::Errno;
+use crate::readiness::Deadline;
+use crate::registry::arena::{self, FLAG_NONBLOCK, FLAG_TIMED};
+use crate::registry::{lock, trace};
+use crate::sys::{kernel, real};
+use core::ffi::c_int;
+use core::sync::atomic::Ordering;
+use sockshim_ring::lane::is_ring;
+
+/// Whether the time-out of a read that has slept before is over: it is one for the whole call. False before the
+/// first sleep, which the kernel ends in time.
+pub(super) fn is_late(fd: c_int, pipe: &Pipe, deadline: &mut Option<Deadline>) -> bool {
+    if pipe.entry.flags.load(Ordering::Relaxed) & FLAG_TIMED == 0 {
+        return false;
+    }
+    match deadline {
+        None => {
+            *deadline = Some(Deadline::after(kernel::receive_timeout(fd)));
+            false
+        }
+        Some(end) => end.left() == Some(0),
+    }
+}
+
+/// Waits until it is worth looking again (`None`), or the kernel has said how it ends.
+pub(super) fn wait(fd: c_int, pipe: &Pipe, flags: c_int, epoch: u32) -> Result<Option<()>, Errno> {
+    if pipe.entry.pending_error.load(Ordering::Relaxed) != 0 {
+        let error = pipe.entry.pending_error.swap(0, Ordering::AcqRel);
+        return end::after_error(pipe, Errno(error)).map(Some);
+    }
+    if flags & libc::MSG_DONTWAIT != 0 {
+        return look_at_kernel(fd, pipe);
+    }
+    if pipe.entry.flags.load(Ordering::Relaxed) & FLAG_NONBLOCK != 0 {
+        if kernel::is_nonblocking(fd) {
+            return look_at_kernel(fd, pipe);
+        }
+        pipe.entry.flags.fetch_and(!FLAG_NONBLOCK, Ordering::Relaxed);
+    }
+    if spin::for_reader(pipe, epoch) {
+        return Ok(None);
+    }
+    if nap::for_reader(pipe, epoch)? {
+        return Ok(None);
+    }
+    sleep(fd, pipe, epoch)
+}
+
+/// Before EAGAIN is returned, the kernel is asked once: the other end may be dead.
+fn look_at_kernel(fd: c_int, pipe: &Pipe) -> Result<Option<()>, Errno> {
+    bells::settle(fd, pipe);
+    let mut byte = 0u8;
+    match kernel::recv(fd, &raw mut byte, 1, libc::MSG_PEEK | libc::MSG_DONTWAIT) {
+        Ok(0) => end::at_end(fd, pipe).map(Some),
+        // A bell, whose bytes somebody has read.
+        Ok(_) if bells::is_quiet(pipe) => Err(Errno(libc::EAGAIN)),
+        // The ring's bytes, or the kernel lane's.
+        Ok(_) => Ok(None),
+        Err(Errno(libc::EAGAIN))
+            if pipe.incoming().has_bytes() && is_ring(pipe.incoming().reader_epoch()) =>
+        {
+            Ok(None)
+        }
+        Err(Errno(libc::EAGAIN)) => Err(Errno(libc::EAGAIN)),
+        Err(error) => end::after_error(pipe, error).map(Some),
+    }
+}
+
+/// Sleeps in the kernel's own recv: it gives SA_RESTART, SO_RCVTIMEO and cancellation for nothing.
+fn sleep(fd: c_int, pipe: &Pipe, epoch: u32) -> Result<Option<()>, Errno> {
+    let entry = pipe.entry;
+    let incoming = pipe.incoming();
+    bells::settle(fd, pipe);
+    let me = lock::thread();
+    let place = arena::enroll(&entry.sleepers, me);
+    bells::want_bell(pipe);
+    let changed = incoming.epoch() != epoch || (is_ring(epoch) && incoming.has_bytes()) || back::is_due(pipe);
+    if changed || !pipe.is_mapped() {
+        arena::leave(&entry.sleepers, place, me);
+        return Ok(None);
+    }
+    arena::add(&entry.counters.sleeps, 1);
+    trace::note(fd, entry);
+    let mut byte = 0u8;
+    // SAFETY: `byte` is writable. A thread cancelled in here leaves its place among the sleepers, from which
+    // it is reaped; nothing else is held.
+    let received = unsafe { real::recv(fd, (&raw mut byte).cast(), 1, libc::MSG_PEEK) };
+    let errno = Errno::last();
+    arena::leave(&entry.sleepers, place, me);
+    let Some(fd) = pipe.descriptor(fd) else {
+        // Closed meanwhile: only the kernel's call still had the socket.
+        return match received {
+            0 => Ok(Some(())),
+            1.. => Err(Errno(libc::EBADF)),
+            _ => Err(errno),
+        };
+    };
+    match received {
+        1.. if bells::is_intruded(fd, pipe) => end::intruded(fd, pipe).map(Some),
+        1.. => Ok(None),
+        0 => end::at_end(fd, pipe).map(Some),
+        _ if errno.0 == libc::EINTR || errno.0 == libc::EAGAIN => {
+            if incoming.has_bytes() && is_ring(incoming.reader_epoch()) { Ok(None) } else { Err(errno) }
+        }
+        _ => end::after_error(pipe, errno).map(Some),
+    }
+}
+
+/// MSG_PEEK with MSG_WAITALL: until more than `have` bytes are there, or none can come, or a signal does.
+pub(super) fn wait_for_more(fd: c_int, pipe: &Pipe, have: usize, flags: c_int, until: Deadline) -> bool {
+    let unread = || events::unread(pipe.socket, kernel::queued(fd).unwrap_or(0) as c_int) as usize;
+    let nonblocking = flags & libc::MSG_DONTWAIT != 0 || kernel::is_nonblocking(fd);
+    loop {
+        if unread() > have {
+            return true;
+        }
+        if nonblocking || until.left() == Some(0) {
+            return false;
+        }
+        if kernel::poll_now(fd, libc::POLLRDHUP) != 0 {
+            return unread() > have;
+        }
+        if !kernel::nap(200) {
+            return false;
+        }
+    }
+}
