@@ -295,21 +295,18 @@ impl Arena {
         let slot = pop(&self.free_sockets, |slot| &self.socket(slot).next_free)
             .or_else(|| extend(&self.sockets_used, &self.sockets))?;
         let entry = self.socket(slot);
-        for word in [&entry.state, &entry.reason, &entry.flags, &entry.calls] {
-            word.store(0, Ordering::Relaxed);
-        }
-        for word in entry.holders.iter().chain([&entry.bytes, &entry.cookie, &entry.peer_cookie]) {
-            word.store(0, Ordering::Relaxed);
-        }
-        for word in entry.counters.all() {
-            word.store(0, Ordering::Relaxed);
-        }
-        for word in entry.sleepers.iter().chain(&entry.registrations).chain(&entry.local).chain(&entry.peer) {
-            word.store(0, Ordering::Relaxed);
-        }
-        for word in [&entry.options, &entry.room, &entry.number, &entry.told] {
-            word.store(0, Ordering::Relaxed);
-        }
+        // Not `for` over the chains, which would look at each step in which of its parts it is.
+        let small = [&entry.state, &entry.reason, &entry.flags, &entry.calls].into_iter();
+        small
+            .chain([&entry.options, &entry.room, &entry.number, &entry.told])
+            .chain(&entry.sleepers)
+            .chain(&entry.registrations)
+            .chain(&entry.local)
+            .chain(&entry.peer)
+            .for_each(|word| word.store(0, Ordering::Relaxed));
+        let large = [&entry.bytes, &entry.cookie, &entry.peer_cookie].into_iter();
+        large.chain(&entry.holders).for_each(|word| word.store(0, Ordering::Relaxed));
+        entry.counters.all().into_iter().for_each(|word| word.store(0, Ordering::Relaxed));
         entry.pending_error.store(0, Ordering::Relaxed);
         entry.read_lock.0.reset();
         entry.write_lock.0.reset();
@@ -326,7 +323,11 @@ impl Arena {
         let next = generation.wrapping_add(1);
         if entry.generation.compare_exchange(generation, next, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
             for (total, own) in self.totals.all().iter().zip(entry.counters.all()) {
-                total.fetch_add(own.load(Ordering::Relaxed), Ordering::Relaxed);
+                let own = own.load(Ordering::Relaxed);
+                // Short connections have counted little, and a locked addition is dear.
+                if own != 0 {
+                    total.fetch_add(own, Ordering::Relaxed);
+                }
             }
             push(&self.free_sockets, slot, &entry.next_free);
         }
