@@ -139,10 +139,10 @@ unsafe fn wait_for_pipes(
                 return Ok(count);
             }
         }
-        if is_hot || deadline.is_now() {
+        if is_hot && overdue || deadline.is_now() {
             // The kernel's own descriptors first: a pipe that is always ready must not starve them.
-            entry.looked.store(now, Ordering::Relaxed);
             let told = kernel::epoll_now(fd, out)?;
+            note_look(entry, now, told);
             let kept = absorb(arena, entry, out, 0, told);
             let count = kept + look_at_pipes(arena, fd, entry, &mut out[kept..]);
             if count > 0 || deadline.is_now() {
@@ -163,6 +163,12 @@ unsafe fn wait_for_pipes(
             return Ok(count);
         }
     }
+}
+
+/// The kernel has told of so many events. While it has something to tell it is asked in each wait; after that not before
+/// a spin is over.
+fn note_look(set: &SetEntry, now: u64, told: usize) {
+    set.looked.store(if told > 0 { 0 } else { now }, Ordering::Relaxed);
 }
 
 /// A set without pipes: the kernel's call. A pipe may come into it meanwhile.
@@ -247,7 +253,7 @@ unsafe fn sleep(
     if told < 0 {
         return Err(errno);
     }
-    set.looked.store(kernel::ticks(), Ordering::Relaxed);
+    note_look(set, kernel::ticks(), told as usize);
     let mut count = absorb(arena, set, out, 0, told as usize);
     count += look_at_pipes(arena, fd, set, &mut out[count..]);
     if count > 0 || told == 0 { Ok(Slept::Ready(count)) } else { Ok(Slept::Look) }
