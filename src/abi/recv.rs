@@ -4,7 +4,7 @@ use super::poll::nanoseconds;
 use super::socket::room;
 use super::{quietly, rights, stream, vectors};
 use crate::error::{Errno, answer};
-use crate::pipe::{buffers, end, io};
+use crate::pipe::{buffers, end, events, io};
 use crate::readiness::Deadline;
 use crate::registry::table;
 use crate::sys::{kernel, real};
@@ -280,7 +280,12 @@ pub unsafe extern "C-unwind" fn sockshim_recvmmsg(
     timeout: *mut timespec,
 ) -> c_int {
     let messages = count.min(1024) as usize * size_of::<mmsghdr>();
-    if table::socket(fd).is_none() || !buffers::is_good(msgs, messages, true) {
+    let (socket, good) = (table::socket(fd), buffers::is_good(msgs, messages, true));
+    if count > 0 && !good && socket.and_then(events::unread_at_hand).is_some_and(|unread| unread > 0) {
+        // The kernel, which sees no bytes, might say EAGAIN before it looks.
+        return answer(Err(Errno(libc::EFAULT))) as c_int;
+    }
+    if socket.is_none() || !good {
         // SAFETY: the caller keeps the contract of recvmmsg(2).
         let received = unsafe { real::recvmmsg(fd, msgs, count, flags, timeout) };
         for index in 0..received.max(0) as usize {

@@ -44,7 +44,13 @@ pub(super) fn wake(fd: c_int, pipe: &Pipe) -> bool {
     let taken = write::lock_writes(fd, pipe);
     let outgoing = pipe.outgoing();
     let in_ring = || is_ring(outgoing.epoch());
-    let woken = pipe.is_mapped() && in_ring() && outgoing.wishes() != 0 && {
+    // With bytes of the kernel's lane before the ring it is not asleep, and a bell behind them, of which no byte in the ring
+    // tells, would stay there when it hands its socket on, too.
+    let has_come = || {
+        let taken = outgoing.reader.kernel_read.load(Ordering::Acquire);
+        taken.wrapping_sub(outgoing.switch.kernel_end.load(Ordering::Relaxed)).cast_signed() >= 0
+    };
+    let woken = pipe.is_mapped() && in_ring() && has_come() && outgoing.wishes() != 0 && {
         // Whatever becomes of the bell, a dead writer answers nothing.
         write::wake(fd, pipe).is_ok()
     };

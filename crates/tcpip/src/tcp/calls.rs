@@ -6,6 +6,7 @@ use super::push::SendFlags;
 use super::state::State;
 use crate::buffer::{ReceiveBuffer, SendBuffer};
 use crate::error::Error;
+use crate::time::Instant;
 
 /// What `shutdown` ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +33,9 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         }
         let capacity = self.send_capacity() as usize;
         let count = self.tx.write(data, capacity);
+        if count > 0 {
+            self.restart(cx);
+        }
         let end = self.data_end();
         if count < data.len() {
             self.write_blocked = true;
@@ -45,6 +49,16 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             self.write_blocked = true;
         }
         if count == 0 { Err(Error::WouldBlock) } else { Ok(count) }
+    }
+
+    /// There is something to send after nothing was sent for a while. Asked when it is written and when the other end's
+    /// window has changed, as in Linux (`tcp_slow_start_after_idle_check`), and not with each probe of a closed one.
+    pub(crate) fn restart(&mut self, cx: &Context<'_>) {
+        let sender = &mut self.sender;
+        if sender.packets_out() == 0 && sender.sent_at > Instant::ZERO {
+            let (last, rto) = (sender.sent_at, sender.rto(cx.config));
+            sender.control.on_restart(last, cx.now, rto, cx.config.slow_start_after_idle);
+        }
     }
 
     /// Whether data can be sent at all.

@@ -304,6 +304,9 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             sender.max_wnd = window;
             self.update_mss(cx.config);
         }
+        if changed && self.unsent() > 0 {
+            self.restart(cx);
+        }
         changed
     }
 

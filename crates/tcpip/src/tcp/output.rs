@@ -214,10 +214,6 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         if unsent == 0 && !fin {
             return None;
         }
-        if self.sender.packets_out() == 0 && self.sender.sent_at > crate::time::Instant::ZERO {
-            let (last, rto) = (self.sender.sent_at, self.sender.rto(cx.config));
-            self.sender.control.on_restart(last, cx.now, rto, cx.config.slow_start_after_idle);
-        }
         let mss = self.current_mss();
         let room = self.sender.window_end().saturating_since(self.sender.nxt);
         let quota = self.sender.control.cwnd().saturating_sub(self.sender.in_flight());

@@ -32,6 +32,29 @@ fn a_closed_window_is_probed_with_growing_intervals_for_as_long_as_it_is_answere
     host.expect_data(1, 100);
 }
 
+/// RFC 5681 section 4.1: a window says little after a pause.
+#[test]
+fn the_window_is_small_again_after_a_pause_and_not_while_the_other_end_keeps_its_own_closed() {
+    for (pause, cwnd) in [(false, 20), (true, 10)] {
+        let (mut host, id) = Host::established();
+        host.send(id, 10_000);
+        host.wait_ms(50);
+        let sent: usize = host.drain().iter().map(|segment| segment.data.len()).sum();
+        assert_eq!(sent, 10_000);
+        host.receive(ack(1, 10_001).window(0));
+        assert_eq!(host.stack.tcp_info(host.now, id).unwrap().snd_cwnd, 20);
+        if pause {
+            host.wait(Duration::from_secs(10));
+        }
+        host.send(id, 1000);
+        host.wait(Duration::from_secs(10));
+        assert!(host.drain().iter().all(|probe| probe.data.is_empty()));
+        assert_eq!(host.stack.tcp_info(host.now, id).unwrap().snd_cwnd, cwnd);
+        host.receive(ack(1, 10_001).window(30_000));
+        assert_eq!(host.stack.tcp_info(host.now, id).unwrap().snd_cwnd, 10);
+    }
+}
+
 #[test]
 fn a_closed_window_that_nobody_answers_for_ends_the_connection() {
     let (mut host, id) = Host::established();
