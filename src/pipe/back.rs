@@ -14,7 +14,7 @@ use sockshim_ring::lane::is_ring;
 use sockshim_ring::layout::{HANDED_AWAY, HANDED_NOT, HANDED_ON, HANDED_SOON};
 
 /// Nanoseconds that a writer gives the other end for putting its unread bytes down; once, if it does not.
-const PREPARING: u64 = 100_000_000;
+const PREPARING: u64 = 1_000_000_000;
 /// Nanoseconds that a reader gives a writer who was woken for following it to the kernel's lane.
 const FOLLOWING: u64 = 5_000_000;
 /// Nanoseconds that a writer waits for room in the kernel's send buffer; the ring is not larger than that, if the reader has

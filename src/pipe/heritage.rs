@@ -3,8 +3,9 @@
 //! reads them by the very rules of a pipe: first the ring, then the kernel lane.
 
 use super::segment::Segment;
-use super::{Pipe, bells, pin, read};
+use super::{Pipe, pin, read};
 use crate::error::Errno;
+use crate::readiness::Deadline;
 use crate::registry::arena::STATE_PINNED;
 use crate::registry::lock::Taken;
 use crate::registry::{Socket, reason::Reason, start};
@@ -134,9 +135,7 @@ fn fill(fd: c_int, file: c_int, pipe: &Pipe) -> Option<()> {
     }
     let base = kernel::map_shared(file, SEGMENT_SIZE).ok()?;
     // The kernel checks this pointer; `capacity` bytes of the ring exist.
-    let peek = libc::MSG_PEEK | libc::MSG_DONTWAIT;
-    let peeked = before == 0 || kernel::recv(fd, base.wrapping_add(ring), before, peek) == Ok(before);
-    let mut filled = peeked && come_to_ring(fd, pipe, before);
+    let mut filled = come_to_ring(fd, pipe, base.wrapping_add(ring), before);
     if filled {
         let [first, second] = span.pieces(0, span.length);
         // SAFETY: the file's mapping has `least` bytes there, and `pieces` stays within the pipe's ring.
@@ -177,17 +176,31 @@ fn fill(fd: c_int, file: c_int, pipe: &Pipe) -> Option<()> {
     filled.then_some(())
 }
 
-/// Takes the `before` kernel bytes that have been put down, and the bells behind them.
-fn come_to_ring(fd: c_int, pipe: &Pipe, before: usize) -> bool {
+/// Nanoseconds for which kernel bytes that have been written may be under way: Nagle's algorithm keeps them until the other
+/// kernel has acknowledged, which that delays (40 ms on Linux).
+const UNDER_WAY: u64 = 80_000_000;
+
+/// Takes the `before` kernel bytes that come before the ring to `place`, and the bells behind them. There may be more of
+/// them than the kernel's queue holds at a time.
+fn come_to_ring(fd: c_int, pipe: &Pipe, place: *mut u8, before: usize) -> bool {
     if before == 0 {
         return true;
     }
     let incoming = pipe.incoming();
-    let mask = kernel::block_signals();
-    let count = bells::discard(fd, pipe, before);
-    kernel::restore_signals(mask);
-    if count < before {
-        return false;
+    let mut done = 0;
+    let mut until = Deadline::after(Some(UNDER_WAY));
+    while done < before {
+        match kernel::recv(fd, place.wrapping_add(done), before - done, libc::MSG_DONTWAIT) {
+            Ok(count @ 1..) => {
+                incoming.reader.kernel_read.fetch_add(count as u64, Ordering::Relaxed);
+                done += count;
+                until = Deadline::after(Some(UNDER_WAY));
+            }
+            Err(Errno(libc::EAGAIN)) if until.left() != Some(0) => {
+                kernel::nap(200);
+            }
+            _ => return false,
+        }
     }
     incoming.follow(incoming.reader_epoch());
     pin::clear_bells_by(fd, pipe, || Taken::Nested);
