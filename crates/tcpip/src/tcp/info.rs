@@ -208,7 +208,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             rcv_wscale: receiver.wscale,
             delivery_rate_app_limited: rate.is_some_and(|sample| sample.app_limited),
             rto: micros(sender.rto(cx.config)),
-            ato: micros(receiver.ack.delay),
+            ato: receiver.ack.delay.get(),
             snd_mss: sender.mss.into(),
             rcv_mss: receiver.ack.mss.into(),
             unacked: sender.packets_out(),

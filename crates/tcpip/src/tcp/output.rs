@@ -379,7 +379,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             sender.pacer.on_sent(cx.now, len, segments);
         }
         // An answer: the other end's next acknowledgement may come with data (Linux's pingpong mode).
-        if cx.now - self.receiver.ack.received_at < self.receiver.ack.delay {
+        if cx.now - self.receiver.ack.received_at < self.receiver.ack.delay.into() {
             self.receiver.ack.interactive = true;
         }
     }

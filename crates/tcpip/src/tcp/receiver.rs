@@ -7,7 +7,7 @@ use super::ranges::RangeSet;
 use crate::buffer::ReceiveBuffer;
 use crate::lazy::{Lazy, blank};
 use crate::seq::SeqNumber;
-use crate::time::Instant;
+use crate::time::{Instant, Micros};
 use crate::wire::tcp::SackBlocks;
 
 /// RFC 9293 section 3.3.1's receive sequence variables, and what else the half needs.
@@ -64,7 +64,7 @@ pub(crate) struct AckPolicy {
     /// The application answers: an acknowledgement can travel with the answer.
     pub(crate) interactive: bool,
     /// The delay; zero before the first data.
-    pub(crate) delay: Duration,
+    pub(crate) delay: Micros,
     /// When data arrived last.
     pub(crate) received_at: Instant,
     /// The size of the other end's segments.
@@ -332,7 +332,7 @@ impl AckPolicy {
             deadline: None,
             quick: 0,
             interactive: false,
-            delay: Duration::ZERO,
+            delay: Micros::ZERO,
             received_at: Instant::ZERO,
             mss: 536,
             pushed: false,
@@ -357,13 +357,14 @@ impl AckPolicy {
             self.pushed |= push;
         }
         let gap = now - self.received_at;
-        if self.delay.is_zero() {
+        let delay = Duration::from(self.delay);
+        if delay.is_zero() {
             self.raise_quick(window, MAX_QUICK);
-            self.delay = MIN_DELAY;
+            self.delay = MIN_DELAY.into();
         } else if gap <= MIN_DELAY / 2 {
-            self.delay = self.delay / 2 + MIN_DELAY / 2;
-        } else if gap < self.delay {
-            self.delay = (self.delay / 2 + gap).min(rto);
+            self.delay = (delay / 2 + MIN_DELAY / 2).into();
+        } else if gap < delay {
+            self.delay = (delay / 2 + gap).min(rto).into();
         } else if gap > rto {
             // A long silence: the sender may be in slow start again.
             self.raise_quick(window, MAX_QUICK);
@@ -380,7 +381,7 @@ impl AckPolicy {
     pub(crate) fn enter_quick(&mut self, window: u32) {
         self.raise_quick(window, MAX_QUICK);
         self.interactive = false;
-        self.delay = MIN_DELAY;
+        self.delay = MIN_DELAY.into();
     }
 
     pub(crate) fn is_quick(&self) -> bool {
@@ -389,7 +390,7 @@ impl AckPolicy {
 
     /// A delayed acknowledgement: RFC 9293 section 3.8.6.3.
     pub(crate) fn delay(&mut self, now: Instant, srtt: Option<Duration>) {
-        let mut delay = self.delay;
+        let mut delay = Duration::from(self.delay);
         // Zero before the first data: a FIN alone, to which nobody is going to answer.
         if !delay.is_zero() && delay < MIN_DELAY {
             delay = MIN_DELAY;
@@ -414,9 +415,9 @@ impl AckPolicy {
         if self.interactive {
             // The application did not answer in time.
             self.interactive = false;
-            self.delay = MIN_DELAY;
+            self.delay = MIN_DELAY.into();
         } else {
-            self.delay = (self.delay * 2).min(rto);
+            self.delay = (Duration::from(self.delay) * 2).min(rto).into();
         }
         self.now = true;
     }
@@ -431,7 +432,7 @@ impl AckPolicy {
         if self.quick > 0 {
             self.quick -= 1;
             if self.quick == 0 {
-                self.delay = MIN_DELAY;
+                self.delay = MIN_DELAY.into();
             }
         }
     }

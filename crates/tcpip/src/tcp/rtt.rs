@@ -7,7 +7,7 @@
 use core::time::Duration;
 
 use crate::seq::SeqNumber;
-use crate::time::Instant;
+use crate::time::{Instant, Micros};
 
 /// Linux's TCP_RTO_MIN.
 pub const MIN_RTO: Duration = Duration::from_millis(200);
@@ -135,53 +135,50 @@ fn micros(time: Duration) -> u32 {
 }
 
 /// Linux's `tcp_min_rtt_wlen`.
-const MIN_RTT_WINDOW: Duration = Duration::from_secs(300);
+const MIN_RTT_WINDOW: u32 = 300_000; // milliseconds
 
 /// The smallest round-trip time of the last five minutes: Nichols' filter, which keeps the best, second-best and
 /// third-best sample of ever later parts of the window.
 #[derive(Debug, Clone, Default)]
 pub struct MinRtt {
-    /// When, and nanoseconds.
-    best: [Option<(Instant, u64)>; 3],
+    /// When, in [`Instant::ticks`], and how long; zero before the first sample.
+    best: [(u32, Micros); 3],
 }
 
 impl MinRtt {
     /// The minimum, if anything was measured.
     pub fn get(&self) -> Option<Duration> {
-        self.best[0].map(|(_, rtt)| Duration::from_nanos(rtt))
+        let [(_, rtt), ..] = self.best;
+        (!rtt.is_zero()).then(|| rtt.into())
     }
 
     /// Takes a sample.
     pub fn on_sample(&mut self, now: Instant, rtt: Duration) {
-        let rtt = u64::try_from(rtt.as_nanos()).unwrap_or(u64::MAX);
-        let sample = Some((now, rtt));
-        let (Some(first), Some(second), Some(third)) = (self.best[0], self.best[1], self.best[2]) else {
-            self.best = [sample; 3];
-            return;
-        };
-        let age = |at: Instant| now.saturating_duration_since(at);
-        if rtt <= first.1 || age(third.0) > MIN_RTT_WINDOW {
+        let now = now.ticks();
+        let rtt = Micros::from(rtt.max(Duration::from_micros(1)));
+        let sample = (now, rtt);
+        let age = |(at, _): (u32, Micros)| now.wrapping_sub(at);
+        let [first, second, third] = self.best;
+        if first.1.is_zero() || rtt <= first.1 || age(third) > MIN_RTT_WINDOW {
             self.best = [sample; 3];
             return;
         }
         if rtt <= second.1 {
-            self.best = [Some(first), sample, sample];
+            self.best = [first, sample, sample];
         } else if rtt <= third.1 {
             self.best[2] = sample;
         }
-        if age(first.0) > MIN_RTT_WINDOW {
+        if age(first) > MIN_RTT_WINDOW {
             // The best one is too old: the next ones move up.
             self.best = [self.best[1], self.best[2], sample];
-            if self.best[0].is_some_and(|(at, _)| age(at) > MIN_RTT_WINDOW) {
+            if age(self.best[0]) > MIN_RTT_WINDOW {
                 self.best = [self.best[1], self.best[2], sample];
             }
-        } else if self.best[1].map(|(at, _)| at) == Some(first.0) && age(first.0) > MIN_RTT_WINDOW / 4 {
+        } else if self.best[1].0 == first.0 && age(first) > MIN_RTT_WINDOW / 4 {
             // A quarter has passed without a second choice.
             self.best[1] = sample;
             self.best[2] = sample;
-        } else if self.best[2].map(|(at, _)| at) == self.best[1].map(|(at, _)| at)
-            && age(first.0) > MIN_RTT_WINDOW / 2
-        {
+        } else if self.best[2].0 == self.best[1].0 && age(first) > MIN_RTT_WINDOW / 2 {
             self.best[2] = sample;
         }
     }
