@@ -9,7 +9,7 @@ pub(crate) trait Blank: Default + 'static {
 }
 
 /// A value that takes memory from when it is changed until it is given back.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Lazy<T>(Option<Box<T>>);
 
 impl<T> Default for Lazy<T> {

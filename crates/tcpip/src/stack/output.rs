@@ -55,6 +55,7 @@ impl<M: Memory> Stack<M> {
         let Some((connection, mut cx)) = self.connection(now, key) else { return };
         connection.path.set(path, generation);
         connection.gso_max = gso_max.min(65_000);
+        connection.path_mtu = path.map_or(0, |path| path.mtu);
         if let Some(path) = path {
             connection.set_path_mtu(&mut cx, path.mtu);
         }
@@ -84,7 +85,7 @@ impl<M: Memory> Stack<M> {
             traffic_class: connection.options.traffic_class & !ecn::CODEPOINT | outgoing.ecn,
         };
         let ends = (connection.local.ip(), connection.remote.ip());
-        write_segment(now, net, connection.path.path(), ends, &segment, frame)
+        write_segment(now, net, connection.path.path().copied(), ends, &segment, frame)
     }
 
     fn emit_reply(&mut self, now: Instant, reply: &Reply, frame: &mut Vec<u8>) -> Option<Transmit> {

@@ -13,6 +13,7 @@ use super::sender::{Echo, Sender, Timer};
 use super::state::State;
 use crate::buffer::{ReceiveBuffer, SendBuffer};
 use crate::error::Error;
+use crate::lazy::{Lazy, blank};
 use crate::seq::SeqNumber;
 use crate::time::Instant;
 use crate::wire::tcp::{Options, Timestamps};
@@ -54,18 +55,12 @@ pub(crate) struct Connection<S, R> {
     pub(crate) peer_mss: u16,
     /// The largest packet payload that leaves at once; 0 without segmentation offload.
     pub(crate) gso_max: u32,
-    pub(crate) keepalive_at: Option<Instant>,
+    pub(crate) seldom: Lazy<Seldom>,
     /// When to look whether memory can be given back.
     pub(crate) tidy_at: Option<Instant>,
-    /// When FIN-WAIT-2 ends without the other end's FIN.
-    pub(crate) linger_at: Option<Instant>,
-    /// When the SYN was sent.
-    pub(crate) syn_at: Instant,
     /// When anything arrived last.
     pub(crate) heard_at: Instant,
     pub(crate) keepalive_probes: u8,
-    /// When a segment out of window may be answered again.
-    pub(crate) next_answer: Instant,
     /// Something was sent since the sender last ran dry.
     pub(crate) sent_since: bool,
     /// Nothing but pacing holds the sender back.
@@ -73,7 +68,26 @@ pub(crate) struct Connection<S, R> {
     /// The listener to whose queue it belongs until it is accepted.
     pub(crate) listener: Option<crate::slab::Key>,
     pub(crate) path: super::route::CachedPath,
+    /// The longest packet that gets through; 0 before the path is known.
+    pub(crate) path_mtu: u32,
 }
+
+/// What few connections need, or only for a while.
+#[derive(Debug)]
+pub(crate) struct Seldom {
+    /// When the SYN was sent; until the handshake is over.
+    pub(crate) syn_at: Instant,
+    pub(crate) keepalive_at: Option<Instant>,
+    /// When FIN-WAIT-2 ends without the other end's FIN.
+    pub(crate) linger_at: Option<Instant>,
+    /// When a segment out of window may be answered again.
+    pub(crate) next_answer: Instant,
+}
+
+blank!(
+    Seldom,
+    Seldom { syn_at: Instant::ZERO, keepalive_at: None, linger_at: None, next_answer: Instant::ZERO }
+);
 
 /// What leaves before anything else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -278,17 +292,15 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             path_mss: super::DEFAULT_MSS,
             peer_mss: super::DEFAULT_MSS,
             gso_max: 0,
-            keepalive_at: None,
+            seldom: Lazy::new(),
             tidy_at: None,
-            linger_at: None,
-            syn_at: Instant::ZERO,
             heard_at: Instant::ZERO,
             keepalive_probes: 0,
-            next_answer: Instant::ZERO,
             sent_since: false,
             paced: false,
             listener: None,
             path: super::route::CachedPath::default(),
+            path_mtu: 0,
         }
     }
 
@@ -306,7 +318,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         }
         self.sender.nxt = self.sender.iss + 1;
         self.pending = Pending::Syn;
-        self.syn_at = cx.now;
+        self.seldom.syn_at = cx.now;
         self.heard_at = cx.now;
         self.sender.timer = Timer::Retransmit(cx.now + self.sender.rto(config));
     }
@@ -394,6 +406,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
     /// The handshake is over.
     pub(crate) fn establish(&mut self, cx: &mut Context<'_>) {
         self.state = State::Established;
+        self.seldom.give_back();
         self.sender.retransmits = 0;
         self.sender.backoff = 0;
         self.sender.timer = Timer::Idle;
@@ -410,7 +423,10 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
     pub(crate) fn start_keepalive(&mut self, cx: &Context<'_>) {
         let on = self.options.keepalive && self.state.is_synchronized();
         let time = self.options.keepalive_time.unwrap_or(cx.config.keepalive_time);
-        self.keepalive_at = on.then(|| self.heard_at.max(cx.now - time) + time);
+        let at = on.then(|| self.heard_at.max(cx.now - time) + time);
+        if at != self.seldom.keepalive_at {
+            self.seldom.keepalive_at = at;
+        }
     }
 
     /// Behind the data that the application has written.
@@ -468,9 +484,9 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         self.receiver.ack.deadline = None;
         self.receiver.ack.now = false;
         self.receiver.ack.duplicates = 0;
-        self.keepalive_at = None;
+        self.seldom.give_back();
+        self.path.give_back();
         self.tidy_at = None;
-        self.linger_at = None;
         self.pending = Pending::Nothing;
         if let Some(error) = error {
             self.error = Some(error);
@@ -483,8 +499,9 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let paced = self.paced.then(|| self.sender.pacer.next_send());
         let (timer, ack) = (self.sender.timer.deadline(), self.receiver.ack.deadline);
+        let Seldom { keepalive_at, linger_at, .. } = *self.seldom;
         let mut first = Instant::MAX;
-        for at in [timer, ack, self.keepalive_at, self.linger_at, self.tidy_at, paced] {
+        for at in [timer, ack, keepalive_at, linger_at, self.tidy_at, paced] {
             first = first.min(at.unwrap_or(Instant::MAX));
         }
         (first < Instant::MAX).then_some(first)

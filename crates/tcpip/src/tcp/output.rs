@@ -79,7 +79,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             options: self.syn_options(cx.now),
         };
         if self.sender.retransmits == 0 {
-            self.syn_at = cx.now;
+            self.seldom.syn_at = cx.now;
         }
         Some(Outgoing { header, offset: 0, len: 0, gso_size: 0, ecn: 0 })
     }

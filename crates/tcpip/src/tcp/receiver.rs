@@ -13,7 +13,6 @@ use crate::wire::tcp::SackBlocks;
 /// RFC 9293 section 3.3.1's receive sequence variables, and what else the half needs.
 #[derive(Debug)]
 pub(crate) struct Receiver {
-    pub(crate) irs: SeqNumber,
     pub(crate) nxt: SeqNumber,
     /// `nxt` when the window was advertised last, and that window.
     pub(crate) wup: SeqNumber,
@@ -85,7 +84,6 @@ const MAX_QUICK: u8 = 16;
 impl Receiver {
     pub(crate) fn new(limit: u32) -> Self {
         Self {
-            irs: SeqNumber::new(0),
             nxt: SeqNumber::new(0),
             wup: SeqNumber::new(0),
             wnd: 0,
@@ -105,7 +103,6 @@ impl Receiver {
 
     /// The other end's SYN.
     pub(crate) fn begin(&mut self, irs: SeqNumber) {
-        self.irs = irs;
         self.nxt = irs + 1;
         self.wup = self.nxt;
         self.tune.begin(self.nxt);
