@@ -79,6 +79,22 @@ pub(crate) struct Micros(u32);
 
 impl Micros {
     pub(crate) const ZERO: Self = Self(0);
+    pub(crate) const LEAST: Self = Self(1);
+
+    pub(crate) const fn from_millis(millis: u32) -> Self {
+        Self(millis.saturating_mul(1_000))
+    }
+
+    /// The time from `earlier` to `now`, or zero if that is later.
+    #[inline]
+    pub(crate) fn between(earlier: Instant, now: Instant) -> Self {
+        Self(u32::try_from(now.0.get().saturating_sub(earlier.0.get()) / 1_000).unwrap_or(u32::MAX))
+    }
+
+    /// Half of it and half of the other one.
+    pub(crate) const fn mean(self, other: Self) -> Self {
+        Self(self.0 / 2 + other.0 / 2)
+    }
 
     pub(crate) const fn is_zero(self) -> bool {
         self.0 == 0

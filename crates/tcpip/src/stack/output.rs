@@ -47,7 +47,7 @@ impl<M: Memory> Stack<M> {
     pub(super) fn refresh_path(&mut self, now: Instant, key: Key) {
         let generation = self.net.generation();
         let Some(connection) = self.connections.get(key) else { return };
-        if connection.path.at(generation).is_some() {
+        if connection.path.is_known(generation) {
             return;
         }
         let path = self.net.route(Some(connection.local.ip()), connection.remote.ip());
@@ -55,7 +55,6 @@ impl<M: Memory> Stack<M> {
         let Some((connection, mut cx)) = self.connection(now, key) else { return };
         connection.path.set(path, generation);
         connection.gso_max = gso_max.min(65_000);
-        connection.path_mtu = path.map_or(0, |path| path.mtu);
         if let Some(path) = path {
             connection.set_path_mtu(&mut cx, path.mtu);
         }
@@ -85,7 +84,8 @@ impl<M: Memory> Stack<M> {
             traffic_class: connection.options.traffic_class & !ecn::CODEPOINT | outgoing.ecn,
         };
         let ends = (connection.local.ip(), connection.remote.ip());
-        write_segment(now, net, connection.path.path().copied(), ends, &segment, frame)
+        let path = connection.path.take_up(|| net.route(Some(ends.0), ends.1));
+        write_segment(now, net, path, ends, &segment, frame)
     }
 
     fn emit_reply(&mut self, now: Instant, reply: &Reply, frame: &mut Vec<u8>) -> Option<Transmit> {

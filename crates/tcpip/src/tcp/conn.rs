@@ -68,8 +68,6 @@ pub(crate) struct Connection<S, R> {
     /// The listener to whose queue it belongs until it is accepted.
     pub(crate) listener: Option<crate::slab::Key>,
     pub(crate) path: super::route::CachedPath,
-    /// The longest packet that gets through; 0 before the path is known.
-    pub(crate) path_mtu: u32,
 }
 
 /// What few connections need, or only for a while.
@@ -300,7 +298,6 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             paced: false,
             listener: None,
             path: super::route::CachedPath::default(),
-            path_mtu: 0,
         }
     }
 

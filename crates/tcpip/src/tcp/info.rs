@@ -220,7 +220,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             last_ack_sent: 0,
             last_data_recv: millis_since(cx.now, receiver.ack.received_at),
             last_ack_recv: millis_since(cx.now, self.heard_at),
-            pmtu: self.path_mtu,
+            pmtu: self.path.mtu(),
             rcv_ssthresh: receiver.limit,
             rtt: sender.rtt.srtt().map_or(0, micros),
             rttvar: micros(sender.rtt.rttvar()),

@@ -12,6 +12,7 @@ use super::sender::Timer;
 use super::state::{CongestionState, State};
 use crate::buffer::{ReceiveBuffer, SendBuffer};
 use crate::seq::SeqNumber;
+use crate::time::Micros;
 use crate::wire::tcp::{Flags, Header, Options};
 
 /// A segment, or a super-segment, that is to leave.
@@ -379,7 +380,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             sender.pacer.on_sent(cx.now, len, segments);
         }
         // An answer: the other end's next acknowledgement may come with data (Linux's pingpong mode).
-        if cx.now - self.receiver.ack.received_at < self.receiver.ack.delay.into() {
+        if Micros::between(self.receiver.ack.received_at, cx.now) < self.receiver.ack.delay {
             self.receiver.ack.interactive = true;
         }
     }

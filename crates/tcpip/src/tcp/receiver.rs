@@ -76,8 +76,8 @@ pub(crate) struct AckPolicy {
 const UNWRAPPED: u32 = 1 << 30;
 
 /// Linux's TCP_ATO_MIN and TCP_DELACK_MIN. RFC 9293 section 3.8.6.3 allows up to half a second.
-pub(crate) const MIN_DELAY: Duration = Duration::from_millis(40);
-const MAX_DELAY: Duration = Duration::from_millis(200);
+pub(crate) const MIN_DELAY: Micros = Micros::from_millis(40);
+const MAX_DELAY: Micros = Micros::from_millis(200);
 /// TCP_MAX_QUICKACKS.
 const MAX_QUICK: u8 = 16;
 
@@ -353,16 +353,15 @@ impl AckPolicy {
         } else {
             self.pushed |= push;
         }
-        let gap = now - self.received_at;
-        let delay = Duration::from(self.delay);
-        if delay.is_zero() {
+        let gap = Micros::between(self.received_at, now);
+        if self.delay.is_zero() {
             self.raise_quick(window, MAX_QUICK);
-            self.delay = MIN_DELAY.into();
-        } else if gap <= MIN_DELAY / 2 {
-            self.delay = (delay / 2 + MIN_DELAY / 2).into();
-        } else if gap < delay {
-            self.delay = (delay / 2 + gap).min(rto).into();
-        } else if gap > rto {
+            self.delay = MIN_DELAY;
+        } else if gap <= Micros::ZERO.mean(MIN_DELAY) {
+            self.delay = self.delay.mean(MIN_DELAY);
+        } else if gap < self.delay {
+            self.delay = (Duration::from(self.delay) / 2 + gap.into()).min(rto).into();
+        } else if gap > rto.into() {
             // A long silence: the sender may be in slow start again.
             self.raise_quick(window, MAX_QUICK);
         }
@@ -378,7 +377,7 @@ impl AckPolicy {
     pub(crate) fn enter_quick(&mut self, window: u32) {
         self.raise_quick(window, MAX_QUICK);
         self.interactive = false;
-        self.delay = MIN_DELAY.into();
+        self.delay = MIN_DELAY;
     }
 
     pub(crate) fn is_quick(&self) -> bool {
@@ -387,19 +386,19 @@ impl AckPolicy {
 
     /// A delayed acknowledgement: RFC 9293 section 3.8.6.3.
     pub(crate) fn delay(&mut self, now: Instant, srtt: Option<Duration>) {
-        let mut delay = Duration::from(self.delay);
+        let mut delay = self.delay;
         // Zero before the first data: a FIN alone, to which nobody is going to answer.
         if !delay.is_zero() && delay < MIN_DELAY {
             delay = MIN_DELAY;
         }
         if delay > MIN_DELAY {
-            let mut most = if self.interactive { MAX_DELAY } else { Duration::from_millis(500) };
+            let mut most = if self.interactive { MAX_DELAY } else { Micros::from_millis(500) };
             if let Some(srtt) = srtt {
-                most = most.min(srtt.max(MIN_DELAY));
+                most = most.min(MIN_DELAY.max(srtt.into()));
             }
             delay = delay.min(most);
         }
-        let at = now + delay.min(MAX_DELAY);
+        let at = now + delay.min(MAX_DELAY).into();
         self.deadline = Some(self.deadline.map_or(at, |old| old.min(at)));
     }
 
@@ -412,7 +411,7 @@ impl AckPolicy {
         if self.interactive {
             // The application did not answer in time.
             self.interactive = false;
-            self.delay = MIN_DELAY.into();
+            self.delay = MIN_DELAY;
         } else {
             self.delay = (Duration::from(self.delay) * 2).min(rto).into();
         }
@@ -429,7 +428,7 @@ impl AckPolicy {
         if self.quick > 0 {
             self.quick -= 1;
             if self.quick == 0 {
-                self.delay = MIN_DELAY.into();
+                self.delay = MIN_DELAY;
             }
         }
     }

@@ -1,29 +1,46 @@
-//! A connection's way out, remembered until routes change or the connection is idle.
+//! A connection's way out, remembered until routes change.
 
 use alloc::boxed::Box;
 
 use crate::net::Path;
 
-/// A path, and when it was looked up.
+/// A path, and when it was looked up. The path itself takes memory only while the connection is busy.
 #[derive(Debug, Default)]
-pub(crate) struct CachedPath(Option<Box<(Path, u32)>>);
+pub(crate) struct CachedPath {
+    path: Option<Box<Path>>,
+    generation: u32,
+    mtu: u32,
+}
 
 impl CachedPath {
-    pub(crate) fn path(&self) -> Option<&Path> {
-        self.0.as_deref().map(|(path, _)| path)
+    /// Whether there is one, if routes are those of `generation`.
+    pub(crate) fn is_known(&self, generation: u32) -> bool {
+        self.mtu > 0 && self.generation == generation
     }
 
-    /// The path, if routes are still those of then.
-    pub(crate) fn at(&self, generation: u32) -> Option<&Path> {
-        self.0.as_deref().filter(|(_, then)| *then == generation).map(|(path, _)| path)
+    /// The longest packet that gets through; 0 without a path.
+    pub(crate) fn mtu(&self) -> u32 {
+        self.mtu
+    }
+
+    /// The path, if packets were sent lately.
+    pub(crate) fn held(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+
+    /// The path, which is looked up again if it was given back.
+    pub(crate) fn take_up(&mut self, look_up: impl FnOnce() -> Option<Path>) -> Option<Path> {
+        if self.path.is_none() && self.mtu > 0 {
+            self.path = look_up().map(Box::new);
+        }
+        self.path.as_deref().copied()
     }
 
     pub(crate) fn set(&mut self, path: Option<Path>, generation: u32) {
-        self.0 = path.map(|path| Box::new((path, generation)));
+        *self = Self { mtu: path.map_or(0, |path| path.mtu), path: path.map(Box::new), generation };
     }
 
-    /// Forgets it, with its memory: it can be looked up again.
     pub(crate) fn give_back(&mut self) {
-        self.0 = None;
+        self.path = None;
     }
 }

@@ -155,7 +155,7 @@ impl MinRtt {
     /// Takes a sample.
     pub fn on_sample(&mut self, now: Instant, rtt: Duration) {
         let now = now.ticks();
-        let rtt = Micros::from(rtt.max(Duration::from_micros(1)));
+        let rtt = Micros::from(rtt).max(Micros::LEAST);
         let sample = (now, rtt);
         let age = |(at, _): (u32, Micros)| now.wrapping_sub(at);
         let [first, second, third] = self.best;
