@@ -30,6 +30,15 @@ impl<T> Lazy<T> {
     }
 }
 
+impl<T: Blank + PartialEq> Lazy<T> {
+    /// Gives the memory back if nothing is in it.
+    pub(crate) fn tidy(&mut self) {
+        if **self == *T::BLANK {
+            self.give_back();
+        }
+    }
+}
+
 impl<T: Blank> Deref for Lazy<T> {
     type Target = T;
 

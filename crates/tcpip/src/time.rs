@@ -88,12 +88,18 @@ impl Micros {
     /// The time from `earlier` to `now`, or zero if that is later.
     #[inline]
     pub(crate) fn between(earlier: Instant, now: Instant) -> Self {
-        Self(u32::try_from(now.0.get().saturating_sub(earlier.0.get()) / 1_000).unwrap_or(u32::MAX))
+        let micros = now.0.get().saturating_sub(earlier.0.get()) / 1_000;
+        Self(micros.min(u64::from(u32::MAX)) as u32)
     }
 
     /// Half of it and half of the other one.
     pub(crate) const fn mean(self, other: Self) -> Self {
         Self(self.0 / 2 + other.0 / 2)
+    }
+
+    /// An eighth of the way to `sample`.
+    pub(crate) const fn smoothed(self, sample: Self) -> Self {
+        Self(((self.0 as u64 * 7 + sample.0 as u64) / 8) as u32)
     }
 
     pub(crate) const fn is_zero(self) -> bool {
@@ -108,7 +114,8 @@ impl Micros {
 impl From<Duration> for Micros {
     #[inline]
     fn from(time: Duration) -> Self {
-        Self(u32::try_from(nanos(time) / 1_000).unwrap_or(u32::MAX))
+        let micros = time.as_secs().saturating_mul(1_000_000) + u64::from(time.subsec_micros());
+        Self(micros.min(u64::from(u32::MAX)) as u32)
     }
 }
 

@@ -237,7 +237,6 @@ pub struct Controller {
     /// `ssthresh` before the last event, while that can still be undone.
     prior_ssthresh: Option<NonZeroU32>,
     usage: Usage,
-    initial: u32,
 }
 
 /// How much of the window the sender used: a window that was not full says nothing about the network (RFC 7661).
@@ -246,6 +245,8 @@ struct Usage {
     limited: bool,
     /// A window was measured.
     begun: bool,
+    /// The window of the beginning, which is always left.
+    initial: u16,
     /// The most segments in flight in the last window.
     peak: u32,
     /// The last window ends when this is acknowledged.
@@ -263,8 +264,7 @@ impl Controller {
             algorithm,
             reduction: None,
             prior_ssthresh: None,
-            usage: Usage::default(),
-            initial: initial.max(1),
+            usage: Usage { initial: u16::try_from(initial.max(1)).unwrap_or(u16::MAX), ..Usage::default() },
         }
     }
 
@@ -305,7 +305,7 @@ impl Controller {
 
     /// The controller of a connection that a listener makes.
     pub fn fresh(&self) -> Self {
-        Self::new(self.algorithm.fresh(), self.initial)
+        Self::new(self.algorithm.fresh(), self.usage.initial.into())
     }
 
     /// TCP_WINDOW_CLAMP and tests.
@@ -428,7 +428,7 @@ impl Controller {
             return;
         }
         self.window.ssthresh = self.current_ssthresh();
-        let floor = self.initial.min(self.window.cwnd);
+        let floor = u32::from(self.usage.initial).min(self.window.cwnd);
         let halvings = u32::try_from((idle.as_nanos() - 1) / rto.as_nanos()).unwrap_or(u32::MAX).min(31);
         self.window.cwnd = (self.window.cwnd >> halvings).max(floor);
         self.usage.used = 0;
@@ -444,7 +444,7 @@ impl Controller {
 
     /// RFC 2861 section 3.1: half-way from the window to what was used of it.
     fn shrink_to_use(&mut self, now: Instant) {
-        let used = self.usage.used.max(self.initial);
+        let used = self.usage.used.max(self.usage.initial.into());
         if used < self.window.cwnd {
             self.window.ssthresh = self.current_ssthresh();
             self.window.cwnd = (self.window.cwnd + used) / 2;

@@ -409,7 +409,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         self.sender.timer = Timer::Idle;
         self.sender.small = self.sender.una;
         self.sender.recovery.high_seq = self.sender.una;
-        self.sender.recovery.retransmitted_at = None;
+        self.sender.recovery.forget_retransmission();
         self.receiver.ack.received_at = cx.now;
         self.pending = Pending::Nothing;
         self.sender.update_pacing();

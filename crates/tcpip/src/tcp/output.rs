@@ -135,7 +135,8 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         let outgoing = if len > 0 && len <= room {
             let fin = self.fin_unsent() && len == unsent && room > len;
             let outgoing = self.send_new(cx, len, 0, fin);
-            self.sender.recovery.tail_probe = Some(TailProbe { end: self.sender.nxt, retransmission: false });
+            self.sender.recovery.losses.tail_probe =
+                Some(TailProbe { end: self.sender.nxt, retransmission: false });
             outgoing
         } else {
             let name = self.sender.board.last_name()?;
@@ -144,7 +145,8 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
                 return None;
             }
             let outgoing = self.send_again(cx, name, 1);
-            self.sender.recovery.tail_probe = Some(TailProbe { end: self.sender.nxt, retransmission: true });
+            self.sender.recovery.losses.tail_probe =
+                Some(TailProbe { end: self.sender.nxt, retransmission: true });
             outgoing
         };
         self.sender.timer = Timer::Retransmit(cx.now + self.sender.rto(cx.config));
@@ -154,14 +156,14 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
     /// RFC 5682 section 2.1 step 2b: after a time-out that may be spurious, new data goes first. If there is none, or no
     /// room for it, it cannot be found out, and the time-out counts.
     fn transmit_instead_of_lost(&mut self, cx: &mut Context<'_>) -> Option<Outgoing> {
-        if !self.sender.recovery.prefer_new {
+        if !self.sender.recovery.losses.prefer_new {
             return None;
         }
         let outgoing = self.transmit_new(cx);
         let sent = self.sender.nxt.after(self.sender.recovery.high_seq);
         if outgoing.is_none() && !sent && !self.paced {
-            self.sender.recovery.prefer_new = false;
-            self.sender.recovery.frto = false;
+            self.sender.recovery.losses.prefer_new = false;
+            self.sender.recovery.losses.frto = false;
         }
         outgoing
     }
@@ -169,7 +171,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
     /// What is lost is sent again before anything new (RFC 6675 section 5, step C).
     fn transmit_lost(&mut self, cx: &mut Context<'_>) -> Option<Outgoing> {
         let sender = &mut self.sender;
-        if sender.recovery.state < CongestionState::Recovery || sender.recovery.prefer_new {
+        if sender.recovery.state < CongestionState::Recovery || sender.recovery.losses.prefer_new {
             return None;
         }
         let name = sender.board.next_waiting()?;
@@ -347,9 +349,9 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         let fin = end.after(data_end);
         let len = end.earlier(data_end).since(start);
         self.sender.note_retransmission(cx.now, segments);
-        self.sender.counters.total_retransmits =
-            self.sender.counters.total_retransmits.wrapping_add(segments);
-        self.sender.counters.bytes_retransmitted += u64::from(len);
+        self.sender.recovery.losses.total_retransmits =
+            self.sender.recovery.losses.total_retransmits.wrapping_add(segments);
+        self.sender.recovery.losses.bytes_retransmitted += u64::from(len);
         cx.counters.retrans_segs += u64::from(segments);
         self.sent(cx, len, segments);
         if name == self.sender.board.first_name() {

@@ -67,8 +67,8 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         self.sender.board.split(mss);
         if self.sender.recovery.state != CongestionState::Loss {
             self.sender.recovery.high_seq = self.sender.nxt;
-            self.sender.recovery.undo_marker = None;
-            self.sender.recovery.frto = false;
+            self.sender.recovery.losses.undo_marker = None;
+            self.sender.recovery.losses.frto = false;
             self.sender.recovery.state = CongestionState::Loss;
         }
     }

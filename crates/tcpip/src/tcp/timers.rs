@@ -120,7 +120,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         if self.sender.retransmits == 0 {
             return false;
         }
-        let since = self.sender.recovery.retransmitted_at.unwrap_or(cx.now);
+        let since = self.sender.recovery.losses.retransmitted_at.unwrap_or(cx.now);
         let limit = match self.options.user_timeout {
             Some(limit) => limit,
             None if self.orphaned => backoff_sum(cx.config, cx.config.orphan_retries),

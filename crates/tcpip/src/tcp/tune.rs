@@ -39,7 +39,7 @@ impl ReceiveTuning {
 
     /// A full segment echoed a timestamp.
     pub(crate) fn on_echo(&mut self, age: Duration) {
-        self.on_rtt(age.max(Duration::from_millis(1)), false);
+        self.on_rtt(Micros::from(age).max(Micros::from_millis(1)), false);
     }
 
     /// Data arrived on a connection without timestamps.
@@ -51,21 +51,19 @@ impl ReceiveTuning {
         };
         if !nxt.before(round.1) {
             let (since, _) = core::mem::replace(&mut **round, next);
-            self.on_rtt((now - since).max(Duration::from_micros(1)), true);
+            self.on_rtt(Micros::between(since, now).max(Micros::LEAST), true);
         }
     }
 
-    fn on_rtt(&mut self, sample: Duration, at_most: bool) {
-        let rtt = self.rtt();
-        self.rtt = if rtt.is_zero() {
+    fn on_rtt(&mut self, sample: Micros, at_most: bool) {
+        self.rtt = if self.rtt.is_zero() {
             sample
         } else if at_most {
             // Only an upper bound: the sender may not have used the window.
-            rtt.min(sample)
+            self.rtt.min(sample)
         } else {
-            (rtt * 7 + sample) / 8
-        }
-        .into();
+            self.rtt.smoothed(sample)
+        };
     }
 
     /// The application took data up to `copied`. Answers the new limit, if it is to grow (Linux's
@@ -84,7 +82,7 @@ impl ReceiveTuning {
             self.space = limit.min(u32::from(mss) * config.initial_window);
             return None;
         }
-        if self.rtt.is_zero() || now - self.since < self.rtt() {
+        if self.rtt.is_zero() || Micros::between(self.since, now) < self.rtt {
             return None;
         }
         let taken = copied.since(self.from);
