@@ -50,7 +50,7 @@ impl<M: Memory> Stack<M> {
         if connection.path.is_known(generation) {
             return;
         }
-        let path = self.net.route(Some(connection.local.ip()), connection.remote.ip());
+        let path = self.net.route(Some(connection.ends.local().ip()), connection.ends.remote().ip());
         let gso_max = path.map_or(0, |path| self.net.capabilities(path.iface).gso_max);
         let Some((connection, mut cx)) = self.connection(now, key) else { return };
         connection.path.set(path, generation);
@@ -83,7 +83,7 @@ impl<M: Memory> Stack<M> {
             hop_limit: config.tcp.hop_limit,
             traffic_class: connection.options.traffic_class & !ecn::CODEPOINT | outgoing.ecn,
         };
-        let ends = (connection.local.ip(), connection.remote.ip());
+        let ends = (connection.ends.local().ip(), connection.ends.remote().ip());
         let path = connection.path.take_up(|| net.route(Some(ends.0), ends.1));
         write_segment(now, net, path, ends, &segment, frame)
     }

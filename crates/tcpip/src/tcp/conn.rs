@@ -6,7 +6,7 @@ use core::time::Duration;
 
 use super::config::Config;
 use super::context::Context;
-use super::endpoint::Endpoint;
+use super::endpoint::Ends;
 use super::push::Push;
 use super::receiver::Receiver;
 use super::sender::{Echo, Sender, Timer};
@@ -22,8 +22,7 @@ use crate::wire::tcp::{Options, Timestamps};
 #[derive(Debug)]
 pub(crate) struct Connection<S, R> {
     pub(crate) state: State,
-    pub(crate) local: Endpoint,
-    pub(crate) remote: Endpoint,
+    pub(crate) ends: Ends,
     pub(crate) tx: S,
     pub(crate) rx: R,
     pub(crate) sender: Sender,
@@ -253,7 +252,7 @@ impl Events {
 impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
     pub(crate) fn new(
         config: &Config,
-        (local, remote): (SocketAddr, SocketAddr),
+        ends: (SocketAddr, SocketAddr),
         (tx, rx): (S, R),
         iss: SeqNumber,
         options: Arc<SocketOptions>,
@@ -268,8 +267,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         }
         Self {
             state: State::Closed,
-            local: local.into(),
-            remote: remote.into(),
+            ends: ends.into(),
             tx,
             rx,
             sender,
@@ -355,7 +353,8 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             _ => self.clock = None,
         }
         // RFC 9293 section 3.7.1 (MUST-15): 536 when nothing is said, or 1220 for IPv6.
-        let default = if self.remote.ip().is_ipv4() { super::DEFAULT_MSS } else { super::DEFAULT_MSS_V6 };
+        let default =
+            if self.ends.remote().ip().is_ipv4() { super::DEFAULT_MSS } else { super::DEFAULT_MSS_V6 };
         self.peer_mss = options.mss.unwrap_or(default).max(config.min_mss);
         self.update_mss(config);
         self.receiver.ack.mss = self.sender.mss.min(super::DEFAULT_MSS.max(88));

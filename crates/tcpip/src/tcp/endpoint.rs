@@ -1,6 +1,7 @@
 //! An address and a port, in fewer bytes than `SocketAddr`: there are many connections, handshakes and rests in TIME-WAIT.
 
-use core::net::{IpAddr, SocketAddr};
+use alloc::boxed::Box;
+use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Endpoint {
@@ -29,5 +30,48 @@ impl From<Endpoint> for SocketAddr {
     #[inline]
     fn from(endpoint: Endpoint) -> Self {
         Self::new(endpoint.ip, endpoint.port)
+    }
+}
+
+/// Both ends of a connection, in 16 bytes where those are of IPv4.
+#[derive(Debug, Clone)]
+pub(crate) enum Ends {
+    V4(Ipv4Addr, u16, Ipv4Addr, u16),
+    V6(Box<(Endpoint, Endpoint)>),
+}
+
+impl Ends {
+    #[inline]
+    pub(crate) fn local(&self) -> Endpoint {
+        match *self {
+            Self::V4(ip, port, ..) => Endpoint { ip: IpAddr::V4(ip), port },
+            Self::V6(ref ends) => ends.0,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn remote(&self) -> Endpoint {
+        match *self {
+            Self::V4(_, _, ip, port) => Endpoint { ip: IpAddr::V4(ip), port },
+            Self::V6(ref ends) => ends.1,
+        }
+    }
+}
+
+impl From<(SocketAddr, SocketAddr)> for Ends {
+    fn from(ends: (SocketAddr, SocketAddr)) -> Self {
+        match ends {
+            (SocketAddr::V4(local), SocketAddr::V4(remote)) => {
+                Self::V4(*local.ip(), local.port(), *remote.ip(), remote.port())
+            }
+            (local, remote) => Self::V6(Box::new((local.into(), remote.into()))),
+        }
+    }
+}
+
+impl PartialEq<(Endpoint, Endpoint)> for Ends {
+    #[inline]
+    fn eq(&self, ends: &(Endpoint, Endpoint)) -> bool {
+        (self.local(), self.remote()) == *ends
     }
 }

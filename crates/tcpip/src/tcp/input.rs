@@ -197,7 +197,11 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         if self.state.is_synchronized() || self.state == State::SynReceived {
             cx.counters.out_rsts += 1;
             let header = self.header(cx, self.sender.nxt, Flags::RST | Flags::ACK);
-            cx.replies.push(Reply { local: self.local.into(), remote: self.remote.into(), header });
+            cx.replies.push(Reply {
+                local: self.ends.local().into(),
+                remote: self.ends.remote().into(),
+                header,
+            });
         }
         self.end(error);
     }

@@ -70,8 +70,8 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         let window = if window > mss { window / mss * mss } else { window };
         self.receiver.advertised(window);
         let header = Header {
-            src_port: self.local.port(),
-            dst_port: self.remote.port(),
+            src_port: self.ends.local().port(),
+            dst_port: self.ends.remote().port(),
             seq: self.sender.iss,
             ack: if answer { self.receiver.nxt } else { SeqNumber::new(0) },
             flags,
@@ -412,8 +412,8 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             options.sack = self.receiver.take_blocks(self.max_blocks());
         }
         Header {
-            src_port: self.local.port(),
-            dst_port: self.remote.port(),
+            src_port: self.ends.local().port(),
+            dst_port: self.ends.remote().port(),
             seq,
             ack: self.receiver.nxt,
             flags: flags | self.sender.ecn.echo_flags(),

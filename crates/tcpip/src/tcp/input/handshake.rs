@@ -16,7 +16,12 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         if has_ack && (header.ack.at_or_before(self.sender.iss) || header.ack.after(self.sender.nxt)) {
             if !header.flags.contains(Flags::RST) {
                 cx.counters.out_rsts += 1;
-                cx.replies.push(Reply::reset(self.local.into(), self.remote.into(), header, segment.len()));
+                cx.replies.push(Reply::reset(
+                    self.ends.local().into(),
+                    self.ends.remote().into(),
+                    header,
+                    segment.len(),
+                ));
             }
             return;
         }
@@ -30,8 +35,8 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
                 if !header.flags.contains(Flags::RST) {
                     cx.counters.out_rsts += 1;
                     cx.replies.push(Reply::reset(
-                        self.local.into(),
-                        self.remote.into(),
+                        self.ends.local().into(),
+                        self.ends.remote().into(),
                         header,
                         segment.len(),
                     ));
@@ -77,7 +82,12 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         let header = segment.header;
         if header.ack.at_or_before(self.sender.una) || header.ack.after(self.sender.nxt) {
             cx.counters.out_rsts += 1;
-            cx.replies.push(Reply::reset(self.local.into(), self.remote.into(), header, segment.len()));
+            cx.replies.push(Reply::reset(
+                self.ends.local().into(),
+                self.ends.remote().into(),
+                header,
+                segment.len(),
+            ));
             return false;
         }
         self.sender.una = self.sender.iss + 1;
