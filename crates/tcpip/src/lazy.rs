@@ -51,8 +51,18 @@ impl<T: Blank> Deref for Lazy<T> {
 impl<T: Blank> DerefMut for Lazy<T> {
     #[inline]
     fn deref_mut(&mut self) -> &mut T {
-        self.0.get_or_insert_with(Box::default)
+        match &mut self.0 {
+            Some(value) => value,
+            none => none.insert(fresh()),
+        }
     }
+}
+
+/// Apart: most changes are to what has memory already.
+#[cold]
+#[inline(never)]
+fn fresh<T: Blank>() -> Box<T> {
+    Box::default()
 }
 
 /// Says that `$make`, a constant, is what `$type` is at first.

@@ -92,10 +92,12 @@ impl Ring {
 }
 
 impl SendBuffer for Ring {
+    #[inline]
     fn len(&self) -> usize {
         self.circle.len
     }
 
+    #[inline]
     fn peek(&self, offset: usize, len: usize) -> [&[u8]; 2] {
         let circle = &*self.circle;
         circle.pieces(offset, len.min(circle.len.saturating_sub(offset)))
@@ -127,14 +129,17 @@ impl SendBuffer for Ring {
 }
 
 impl ReceiveBuffer for Ring {
+    #[inline]
     fn readable(&self) -> usize {
         self.circle.len
     }
 
+    #[inline]
     fn free(&self) -> usize {
         self.limit - self.circle.len
     }
 
+    #[inline]
     fn write_at(&mut self, offset: usize, data: &[u8]) {
         if !data.is_empty() {
             let circle = &mut *self.circle;
@@ -142,6 +147,7 @@ impl ReceiveBuffer for Ring {
         }
     }
 
+    #[inline]
     fn commit(&mut self, count: usize) {
         if count > 0 {
             self.circle.len += count;

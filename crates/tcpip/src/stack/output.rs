@@ -98,7 +98,14 @@ impl<M: Memory> Stack<M> {
             traffic_class: self.traffic_class_of(reply.local, reply.remote) & !ecn::CODEPOINT,
         };
         self.counters.out_segs += 1;
-        write_segment(now, &mut self.net, path, (reply.local.ip(), reply.remote.ip()), &segment, frame)
+        write_segment(
+            now,
+            &mut self.net,
+            path.as_ref(),
+            (reply.local.ip(), reply.remote.ip()),
+            &segment,
+            frame,
+        )
     }
 
     /// That of the socket to which a reply belongs: a connection, or the listener before there is one.
@@ -127,7 +134,7 @@ struct Segment<'a> {
 fn write_segment(
     now: Instant,
     net: &mut crate::net::Network,
-    path: Option<Path>,
+    path: Option<&Path>,
     (local, remote): (IpAddr, IpAddr),
     segment: &Segment<'_>,
     frame: &mut Vec<u8>,
@@ -136,7 +143,7 @@ fn write_segment(
     let [first, second] = segment.pieces;
     let mut headers = [0; HEADERS];
     let mut link = [0; eth::Header::LEN];
-    let link_len = match net.link_header(now, &path, &mut link) {
+    let link_len = match net.link_header(now, path, &mut link) {
         LinkHeader::Ready(len) => Some(len),
         LinkHeader::Pending => None,
         LinkHeader::Unreachable => return None,
@@ -175,7 +182,7 @@ fn write_segment(
     frame.extend_from_slice(second);
     if link_len.is_none() {
         let packet = core::mem::take(frame);
-        net.park(now, &path, packet);
+        net.park(now, path, packet);
         return net.poll_transmit(now, frame);
     }
     Some(Transmit {

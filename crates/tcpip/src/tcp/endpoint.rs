@@ -13,10 +13,6 @@ impl Endpoint {
     pub(crate) fn ip(self) -> IpAddr {
         self.ip
     }
-
-    pub(crate) fn port(self) -> u16 {
-        self.port
-    }
 }
 
 impl From<SocketAddr> for Endpoint {
@@ -56,6 +52,15 @@ impl Ends {
             Self::V6(ref ends) => ends.1,
         }
     }
+
+    /// The local port, and the remote one.
+    #[inline]
+    pub(crate) fn ports(&self) -> (u16, u16) {
+        match *self {
+            Self::V4(_, local, _, remote) => (local, remote),
+            Self::V6(ref ends) => (ends.0.port, ends.1.port),
+        }
+    }
 }
 
 impl From<(SocketAddr, SocketAddr)> for Ends {
@@ -72,6 +77,11 @@ impl From<(SocketAddr, SocketAddr)> for Ends {
 impl PartialEq<(Endpoint, Endpoint)> for Ends {
     #[inline]
     fn eq(&self, ends: &(Endpoint, Endpoint)) -> bool {
-        (self.local(), self.remote()) == *ends
+        match (self, ends) {
+            (&Self::V4(local, local_port, remote, remote_port), (l, r)) => {
+                (l.port, r.port) == (local_port, remote_port) && l.ip == local && r.ip == remote
+            }
+            (Self::V6(own), ends) => **own == *ends,
+        }
     }
 }

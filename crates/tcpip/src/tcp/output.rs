@@ -69,9 +69,10 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         let mss = u32::from(self.receiver.advertised_mss).max(1);
         let window = if window > mss { window / mss * mss } else { window };
         self.receiver.advertised(window);
+        let (src_port, dst_port) = self.ends.ports();
         let header = Header {
-            src_port: self.ends.local().port(),
-            dst_port: self.ends.remote().port(),
+            src_port,
+            dst_port,
             seq: self.sender.iss,
             ack: if answer { self.receiver.nxt } else { SeqNumber::new(0) },
             flags,
@@ -408,12 +409,13 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         self.receiver.ack.on_sent();
         let mut options =
             Options { timestamps: self.clock.map(|clock| clock.stamps(cx.now)), ..Options::default() };
-        if self.sender.sack {
+        if self.sender.sack && self.receiver.block_count() > 0 {
             options.sack = self.receiver.take_blocks(self.max_blocks());
         }
+        let (src_port, dst_port) = self.ends.ports();
         Header {
-            src_port: self.ends.local().port(),
-            dst_port: self.ends.remote().port(),
+            src_port,
+            dst_port,
             seq,
             ack: self.receiver.nxt,
             flags: flags | self.sender.ecn.echo_flags(),

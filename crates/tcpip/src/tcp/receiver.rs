@@ -239,12 +239,9 @@ impl Receiver {
         }
     }
 
-    /// What to report; a duplicate is reported once.
+    /// What to report, when there is something; a duplicate is reported once.
     pub(crate) fn take_blocks(&mut self, max: usize) -> SackBlocks {
         let mut blocks = SackBlocks::default();
-        if self.block_count() == 0 {
-            return blocks;
-        }
         if let Some(duplicate) = self.disorder.duplicate.take() {
             blocks.push(duplicate);
         }

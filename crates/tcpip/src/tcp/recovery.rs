@@ -126,7 +126,6 @@ impl Sender {
                 continue;
             }
             let Self { board, rate, rack, min_rtt, recovery, .. } = self;
-            let min_rtt = min_rtt.get();
             board.sack(start, end, |record| {
                 round.sacked = true;
                 round.rearm = true;

@@ -29,11 +29,11 @@ impl CachedPath {
     }
 
     /// The path, which is looked up again if it was given back.
-    pub(crate) fn take_up(&mut self, look_up: impl FnOnce() -> Option<Path>) -> Option<Path> {
+    pub(crate) fn take_up(&mut self, look_up: impl FnOnce() -> Option<Path>) -> Option<&Path> {
         if self.path.is_none() && self.mtu > 0 {
             self.path = look_up().map(Box::new);
         }
-        self.path.as_deref().copied()
+        self.path.as_deref()
     }
 
     pub(crate) fn set(&mut self, path: Option<Path>, generation: u32) {

@@ -65,7 +65,7 @@ impl RttEstimator {
     /// Takes a sample (RFC 6298 section 2.2 and 2.3). Never one of a segment that was sent twice without a time stamp
     /// to tell which copy arrived (section 3, Karn's algorithm): the caller sees to that.
     pub fn on_sample(&mut self, rtt: Duration, snd_una: SeqNumber, snd_nxt: SeqNumber) {
-        let rtt = u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX).clamp(1, MAX_SAMPLE);
+        let rtt = Micros::from(rtt).get().clamp(1, MAX_SAMPLE);
         let floor = self.min;
         if self.srtt == 0 {
             self.srtt = rtt * 8;
@@ -131,7 +131,7 @@ impl RttEstimator {
 
 /// More than an hour is an hour.
 fn micros(time: Duration) -> u32 {
-    u32::try_from(time.as_micros()).unwrap_or(u32::MAX)
+    Micros::from(time).get()
 }
 
 /// Linux's `tcp_min_rtt_wlen`.

@@ -277,7 +277,7 @@ impl Sender {
             let known = acked_packets > 1 && counted > 0;
             counted -= u32::from(known);
             self.rate.on_delivered(a.now, &record.stamp, record.sent_at, u32::from(!known));
-            self.rack.advance(a.now, &record, self.min_rtt.get());
+            self.rack.advance(a.now, &record, &self.min_rtt);
         }
         if acked_packets > 0 {
             round.rearm = true;

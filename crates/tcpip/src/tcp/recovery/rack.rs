@@ -6,6 +6,7 @@ use super::Record;
 use crate::lazy::blank;
 use crate::seq::SeqNumber;
 use crate::tcp::config::Config;
+use crate::tcp::rtt::MinRtt;
 use crate::tcp::sender::{Acknowledgement, Round, Sender, Timer};
 use crate::tcp::state::CongestionState;
 use crate::time::Instant;
@@ -54,9 +55,9 @@ impl Rack {
     }
 
     /// A segment was delivered (RFC 8985 section 6.2, steps 1 and 2).
-    pub(crate) fn advance(&mut self, now: Instant, record: &Record, min_rtt: Option<Duration>) {
+    pub(crate) fn advance(&mut self, now: Instant, record: &Record, min_rtt: &MinRtt) {
         let rtt = now - record.sent_at;
-        if record.was_retransmitted() && min_rtt.is_some_and(|min| rtt < min) {
+        if record.was_retransmitted() && min_rtt.get().is_some_and(|min| rtt < min) {
             return; // it was the earlier copy
         }
         self.advanced = true;
