@@ -85,3 +85,29 @@ impl PartialEq<(Endpoint, Endpoint)> for Ends {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ends_come_out_as_they_went_in_and_are_no_others() {
+        let ends = [
+            ("10.0.0.1:1024", "10.0.0.2:80"),
+            ("10.0.0.2:80", "10.0.0.1:1024"),
+            ("10.0.0.1:80", "10.0.0.2:1024"),
+            ("[fe80::1]:1024", "[fe80::2]:80"),
+            ("[::ffff:10.0.0.1]:1024", "[::ffff:10.0.0.2]:80"),
+        ]
+        .map(|(local, remote)| (local.parse::<SocketAddr>().unwrap(), remote.parse::<SocketAddr>().unwrap()));
+        for (local, remote) in ends {
+            let kept = Ends::from((local, remote));
+            assert_eq!((kept.local().into(), kept.remote().into()), (local, remote));
+            assert_eq!(kept.ports(), (local.port(), remote.port()));
+            for other in ends {
+                let same = other == (local, remote);
+                assert_eq!(kept == (Endpoint::from(other.0), Endpoint::from(other.1)), same, "{other:?}");
+            }
+        }
+    }
+}

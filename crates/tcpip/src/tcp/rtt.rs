@@ -275,4 +275,18 @@ mod tests {
         min.on_sample(at(302), ms(5));
         assert_eq!(min.get(), Some(ms(5)));
     }
+
+    #[test]
+    fn the_smallest_round_trip_is_forgotten_in_time_when_ticks_wrap() {
+        let at = |ms: u64| Instant::from_millis(u64::from(u32::MAX) - 1000 + ms);
+        let ms = Duration::from_millis;
+        let mut min = MinRtt::default();
+        min.on_sample(at(0), ms(10));
+        for s in 1..300 {
+            min.on_sample(at(s * 1000), ms(20));
+        }
+        assert_eq!(min.get(), Some(ms(10)));
+        min.on_sample(at(301_000), ms(30));
+        assert_eq!(min.get(), Some(ms(20)));
+    }
 }
