@@ -9,7 +9,7 @@ pub(crate) trait Blank: Default + 'static {
 }
 
 /// A value that takes memory from when it is changed until it is given back.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Lazy<T>(Option<Box<T>>);
 
 impl<T> Default for Lazy<T> {
@@ -30,6 +30,15 @@ impl<T> Lazy<T> {
     }
 }
 
+impl<T: Blank + PartialEq> Lazy<T> {
+    /// Gives the memory back if nothing is in it.
+    pub(crate) fn tidy(&mut self) {
+        if **self == *T::BLANK {
+            self.give_back();
+        }
+    }
+}
+
 impl<T: Blank> Deref for Lazy<T> {
     type Target = T;
 
@@ -42,8 +51,18 @@ impl<T: Blank> Deref for Lazy<T> {
 impl<T: Blank> DerefMut for Lazy<T> {
     #[inline]
     fn deref_mut(&mut self) -> &mut T {
-        self.0.get_or_insert_with(Box::default)
+        match &mut self.0 {
+            Some(value) => value,
+            none => none.insert(fresh()),
+        }
     }
+}
+
+/// Apart: most changes are to what has memory already.
+#[cold]
+#[inline(never)]
+fn fresh<T: Blank>() -> Box<T> {
+    Box::default()
 }
 
 /// Says that `$make`, a constant, is what `$type` is at first.

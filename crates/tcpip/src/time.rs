@@ -56,6 +56,11 @@ impl Instant {
         self.as_nanos() / 1_000_000
     }
 
+    /// Milliseconds in four bytes, which wrap after 49 days: for what is compared with a recent time only.
+    pub(crate) const fn ticks(self) -> u32 {
+        self.as_millis() as u32
+    }
+
     /// The time from `earlier` to here, or zero if that is later.
     pub const fn saturating_duration_since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.get().saturating_sub(earlier.0.get()))
@@ -66,6 +71,59 @@ impl Instant {
 #[inline]
 const fn nanos(time: Duration) -> u64 {
     time.as_secs().saturating_mul(1_000_000_000).saturating_add(time.subsec_nanos() as u64)
+}
+
+/// Whole microseconds, an hour at most, in a quarter of the memory of a `Duration`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Micros(u32);
+
+impl Micros {
+    pub(crate) const ZERO: Self = Self(0);
+    pub(crate) const LEAST: Self = Self(1);
+
+    pub(crate) const fn from_millis(millis: u32) -> Self {
+        Self(millis.saturating_mul(1_000))
+    }
+
+    /// The time from `earlier` to `now`, or zero if that is later.
+    #[inline]
+    pub(crate) fn between(earlier: Instant, now: Instant) -> Self {
+        let micros = now.0.get().saturating_sub(earlier.0.get()) / 1_000;
+        Self(micros.min(u64::from(u32::MAX)) as u32)
+    }
+
+    /// Half of it and half of the other one.
+    pub(crate) const fn mean(self, other: Self) -> Self {
+        Self(self.0 / 2 + other.0 / 2)
+    }
+
+    /// An eighth of the way to `sample`.
+    pub(crate) const fn smoothed(self, sample: Self) -> Self {
+        Self(((self.0 as u64 * 7 + sample.0 as u64) / 8) as u32)
+    }
+
+    pub(crate) const fn is_zero(self) -> bool {
+        self.0 == 0
+    }
+
+    pub(crate) const fn get(self) -> u32 {
+        self.0
+    }
+}
+
+impl From<Duration> for Micros {
+    #[inline]
+    fn from(time: Duration) -> Self {
+        let micros = time.as_secs().saturating_mul(1_000_000) + u64::from(time.subsec_micros());
+        Self(micros.min(u64::from(u32::MAX)) as u32)
+    }
+}
+
+impl From<Micros> for Duration {
+    #[inline]
+    fn from(time: Micros) -> Self {
+        Self::from_micros(u64::from(time.0))
+    }
 }
 
 impl Default for Instant {

@@ -3,23 +3,33 @@
 use alloc::vec::Vec;
 
 use super::{Memory, ReceiveBuffer, SendBuffer};
+use crate::lazy::{Lazy, blank};
 
 /// Bytes in a circle that grows up to a limit.
 #[derive(Debug, Clone, Default)]
 pub struct Ring {
+    circle: Lazy<Circle>,
+    limit: usize,
+}
+
+#[derive(Debug, Clone)]
+struct Circle {
     /// Its length is zero or a power of two.
     bytes: Vec<u8>,
     start: usize,
     len: usize,
-    limit: usize,
 }
+
+blank!(Circle, Circle { bytes: Vec::new(), start: 0, len: 0 });
 
 impl Ring {
     /// An empty ring that can hold `limit` bytes. It holds no memory yet.
     pub fn new(limit: usize) -> Self {
-        Self { limit, ..Self::default() }
+        Self { circle: Lazy::new(), limit }
     }
+}
 
+impl Circle {
     /// Makes room for `len` bytes behind `start`.
     fn reserve(&mut self, len: usize) {
         if len <= self.bytes.len() {
@@ -45,10 +55,10 @@ impl Ring {
     }
 
     fn store(&mut self, offset: usize, data: &[u8]) {
-        self.reserve(offset + data.len());
         if data.is_empty() {
             return;
         }
+        self.reserve(offset + data.len());
         let from = (self.start + offset) & (self.bytes.len() - 1);
         let first = data.len().min(self.bytes.len() - from);
         self.bytes[from..from + first].copy_from_slice(&data[..first]);
@@ -71,32 +81,41 @@ impl Ring {
         data[a.len()..count].copy_from_slice(b);
         count
     }
+}
 
+impl Ring {
     fn give_back(&mut self) {
-        if self.len == 0 {
-            self.bytes = Vec::new();
-            self.start = 0;
+        if self.circle.len == 0 {
+            self.circle.give_back();
         }
     }
 }
 
 impl SendBuffer for Ring {
+    #[inline]
     fn len(&self) -> usize {
-        self.len
+        self.circle.len
     }
 
+    #[inline]
     fn peek(&self, offset: usize, len: usize) -> [&[u8]; 2] {
-        self.pieces(offset, len.min(self.len.saturating_sub(offset)))
+        let circle = &*self.circle;
+        circle.pieces(offset, len.min(circle.len.saturating_sub(offset)))
     }
 
     fn release(&mut self, count: usize) {
-        self.drop_front(count);
+        if count > 0 {
+            self.circle.drop_front(count);
+        }
     }
 
     fn write(&mut self, data: &[u8], limit: usize) -> usize {
-        let count = data.len().min(limit.min(self.limit).saturating_sub(self.len));
-        self.store(self.len, &data[..count]);
-        self.len += count;
+        let count = data.len().min(limit.min(self.limit).saturating_sub(self.circle.len));
+        if count > 0 {
+            let circle = &mut *self.circle;
+            circle.store(circle.len, &data[..count]);
+            circle.len += count;
+        }
         count
     }
 
@@ -110,30 +129,39 @@ impl SendBuffer for Ring {
 }
 
 impl ReceiveBuffer for Ring {
+    #[inline]
     fn readable(&self) -> usize {
-        self.len
+        self.circle.len
     }
 
+    #[inline]
     fn free(&self) -> usize {
-        self.limit - self.len
+        self.limit - self.circle.len
     }
 
+    #[inline]
     fn write_at(&mut self, offset: usize, data: &[u8]) {
-        self.store(self.len + offset, data);
+        if !data.is_empty() {
+            let circle = &mut *self.circle;
+            circle.store(circle.len + offset, data);
+        }
     }
 
+    #[inline]
     fn commit(&mut self, count: usize) {
-        self.len += count;
+        if count > 0 {
+            self.circle.len += count;
+        }
     }
 
     fn read(&mut self, data: &mut [u8]) -> usize {
-        let count = self.copy_out(0, data);
-        self.drop_front(count);
+        let count = self.circle.copy_out(0, data);
+        SendBuffer::release(self, count);
         count
     }
 
     fn peek(&self, offset: usize, data: &mut [u8]) -> usize {
-        self.copy_out(offset, data)
+        self.circle.copy_out(offset, data)
     }
 
     fn capacity(&self) -> usize {
@@ -180,7 +208,7 @@ mod tests {
     #[test]
     fn an_empty_ring_has_no_memory() {
         let ring = Ring::new(1 << 20);
-        assert_eq!(ring.bytes.capacity(), 0);
+        assert_eq!(ring.circle.bytes.capacity(), 0);
     }
 
     #[test]

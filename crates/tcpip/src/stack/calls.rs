@@ -174,7 +174,7 @@ impl<M: Memory> Stack<M> {
             if let Some(connection) = self.connections.get_mut(key) {
                 connection.listener = None;
                 connection.events.raise(crate::tcp::conn::Events::WRITABLE);
-                let remote = connection.remote.into();
+                let remote = connection.ends.remote().into();
                 self.settle(now, key);
                 return Ok((SocketId(key), remote));
             }
@@ -308,14 +308,14 @@ impl<M: Memory> Stack<M> {
     /// let go of it.
     pub fn sockets(&self) -> impl Iterator<Item = (SocketId, State, SocketAddr, SocketAddr, bool)> {
         self.connections.iter().map(|(key, connection)| {
-            let (local, remote) = (connection.local.into(), connection.remote.into());
+            let (local, remote) = (connection.ends.local().into(), connection.ends.remote().into());
             (SocketId(key), connection.state, local, remote, connection.orphaned)
         })
     }
 
     /// getsockname(2) and getpeername(2).
     pub fn addresses(&self, id: SocketId) -> Option<(SocketAddr, SocketAddr)> {
-        self.connections.get(id.0).map(|it| (it.local.into(), it.remote.into()))
+        self.connections.get(id.0).map(|it| (it.ends.local().into(), it.ends.remote().into()))
     }
 
     /// The socket's options.

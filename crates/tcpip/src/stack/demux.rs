@@ -79,7 +79,7 @@ impl<M: Memory> Stack<M> {
         let Self { flows, connections, .. } = self;
         let ends = (Endpoint::from(local), Endpoint::from(remote));
         let found = flows.flows.find(flows.hash(local, remote), |index| match Flow::from_index(index) {
-            Flow::Connection(index) => connections.at(index).is_some_and(|c| (c.local, c.remote) == ends),
+            Flow::Connection(index) => connections.at(index).is_some_and(|c| c.ends == ends),
             flow => self.is_between(flow, ends),
         });
         found.map(Flow::from_index)

@@ -65,8 +65,8 @@ impl<M: Memory> Stack<M> {
 
     /// RFC 4861 section 7.3.1: an acknowledgement shows that the neighbour is there.
     fn confirm(&mut self, now: Instant, key: crate::slab::Key) {
-        if let Some(path) = self.connections.get(key).and_then(|connection| connection.path.path()) {
-            self.net.confirm(now, &path);
+        if let Some(path) = self.connections.get(key).and_then(|connection| connection.path.held()) {
+            self.net.confirm(now, path);
         }
     }
 

@@ -36,7 +36,8 @@ impl<M: Memory> Stack<M> {
     fn settle_closed(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let index = key.index();
-        let (local, remote) = (SocketAddr::from(connection.local), SocketAddr::from(connection.remote));
+        let (local, remote) =
+            (SocketAddr::from(connection.ends.local()), SocketAddr::from(connection.ends.remote()));
         let keep = !connection.orphaned;
         if keep && !connection.events.is_empty() && connection.listener.is_none() {
             self.eventful.push(index);
@@ -55,7 +56,8 @@ impl<M: Memory> Stack<M> {
     /// The connection is over but for TIME-WAIT, which a smaller thing looks after; the application may still read.
     fn begin_time_wait(&mut self, now: Instant, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
-        let (local, remote) = (SocketAddr::from(connection.local), SocketAddr::from(connection.remote));
+        let (local, remote) =
+            (SocketAddr::from(connection.ends.local()), SocketAddr::from(connection.ends.remote()));
         let window = connection.receiver.window() >> connection.receiver.wscale;
         let rest = TimeWait {
             local: local.into(),

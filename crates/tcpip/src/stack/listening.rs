@@ -296,7 +296,6 @@ impl<S: crate::buffer::SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         self.receiver.whole = (self.receiver.nxt, handshake.recent);
         self.peer_mss = handshake.peer_mss;
         self.update_mss(config);
-        self.syn_at = handshake.sent_at;
         self.heard_at = now;
         let rtt = match (&self.clock, ack.options.timestamps) {
             _ if handshake.retries == 0 && !handshake.asked_again => Some(now - handshake.sent_at),

@@ -47,10 +47,10 @@ impl<M: Memory> Stack<M> {
     pub(super) fn refresh_path(&mut self, now: Instant, key: Key) {
         let generation = self.net.generation();
         let Some(connection) = self.connections.get(key) else { return };
-        if connection.path.at(generation).is_some() {
+        if connection.path.is_known(generation) {
             return;
         }
-        let path = self.net.route(Some(connection.local.ip()), connection.remote.ip());
+        let path = self.net.route(Some(connection.ends.local().ip()), connection.ends.remote().ip());
         let gso_max = path.map_or(0, |path| self.net.capabilities(path.iface).gso_max);
         let Some((connection, mut cx)) = self.connection(now, key) else { return };
         connection.path.set(path, generation);
@@ -83,8 +83,9 @@ impl<M: Memory> Stack<M> {
             hop_limit: config.tcp.hop_limit,
             traffic_class: connection.options.traffic_class & !ecn::CODEPOINT | outgoing.ecn,
         };
-        let ends = (connection.local.ip(), connection.remote.ip());
-        write_segment(now, net, connection.path.path(), ends, &segment, frame)
+        let ends = (connection.ends.local().ip(), connection.ends.remote().ip());
+        let path = connection.path.take_up(|| net.route(Some(ends.0), ends.1));
+        write_segment(now, net, path, ends, &segment, frame)
     }
 
     fn emit_reply(&mut self, now: Instant, reply: &Reply, frame: &mut Vec<u8>) -> Option<Transmit> {
@@ -97,7 +98,14 @@ impl<M: Memory> Stack<M> {
             traffic_class: self.traffic_class_of(reply.local, reply.remote) & !ecn::CODEPOINT,
         };
         self.counters.out_segs += 1;
-        write_segment(now, &mut self.net, path, (reply.local.ip(), reply.remote.ip()), &segment, frame)
+        write_segment(
+            now,
+            &mut self.net,
+            path.as_ref(),
+            (reply.local.ip(), reply.remote.ip()),
+            &segment,
+            frame,
+        )
     }
 
     /// That of the socket to which a reply belongs: a connection, or the listener before there is one.
@@ -126,7 +134,7 @@ struct Segment<'a> {
 fn write_segment(
     now: Instant,
     net: &mut crate::net::Network,
-    path: Option<Path>,
+    path: Option<&Path>,
     (local, remote): (IpAddr, IpAddr),
     segment: &Segment<'_>,
     frame: &mut Vec<u8>,
@@ -135,7 +143,7 @@ fn write_segment(
     let [first, second] = segment.pieces;
     let mut headers = [0; HEADERS];
     let mut link = [0; eth::Header::LEN];
-    let link_len = match net.link_header(now, &path, &mut link) {
+    let link_len = match net.link_header(now, path, &mut link) {
         LinkHeader::Ready(len) => Some(len),
         LinkHeader::Pending => None,
         LinkHeader::Unreachable => return None,
@@ -174,7 +182,7 @@ fn write_segment(
     frame.extend_from_slice(second);
     if link_len.is_none() {
         let packet = core::mem::take(frame);
-        net.park(now, &path, packet);
+        net.park(now, path, packet);
         return net.poll_transmit(now, frame);
     }
     Some(Transmit {

@@ -203,7 +203,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         self.queue_fin();
         if self.state == State::FinWait2 {
             let timeout = self.options.fin_timeout.unwrap_or(cx.config.fin_timeout);
-            self.linger_at = Some(cx.now + timeout);
+            self.seldom.linger_at = Some(cx.now + timeout);
         }
     }
 

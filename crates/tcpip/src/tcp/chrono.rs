@@ -22,9 +22,10 @@ pub(crate) enum Waiting {
 #[derive(Debug, Default)]
 pub(crate) struct Chrono {
     waiting: Waiting,
-    since: Instant,
-    /// Busy, window, buffer; in nanoseconds.
-    times: [u64; 3],
+    /// In [`Instant::ticks`].
+    since: u32,
+    /// Busy, window, buffer; in milliseconds, as Linux counts them.
+    times: [u32; 3],
 }
 
 /// Times so far.
@@ -40,27 +41,28 @@ impl Chrono {
     /// From now on it waits for this.
     pub(crate) fn set(&mut self, now: Instant, waiting: Waiting) {
         if waiting != self.waiting {
-            self.times = self.nanos(now);
+            self.times = self.millis(now);
             self.waiting = waiting;
-            self.since = now;
+            self.since = now.ticks();
         }
     }
 
     pub(crate) fn read(&self, now: Instant) -> Times {
-        let [busy, window_limited, buffer_limited] = self.nanos(now).map(Duration::from_nanos);
+        let [busy, window_limited, buffer_limited] =
+            self.millis(now).map(|millis| Duration::from_millis(u64::from(millis)));
         Times { busy, window_limited, buffer_limited }
     }
 
-    fn nanos(&self, now: Instant) -> [u64; 3] {
+    fn millis(&self, now: Instant) -> [u32; 3] {
         let mut times = self.times;
-        let past = now.as_nanos().saturating_sub(self.since.as_nanos());
+        let past = now.ticks().wrapping_sub(self.since);
         match self.waiting {
             Waiting::Idle => return times,
             Waiting::Busy => {}
-            Waiting::Window => times[1] += past,
-            Waiting::Buffer => times[2] += past,
+            Waiting::Window => times[1] = times[1].wrapping_add(past),
+            Waiting::Buffer => times[2] = times[2].wrapping_add(past),
         }
-        times[0] += past;
+        times[0] = times[0].wrapping_add(past);
         times
     }
 }

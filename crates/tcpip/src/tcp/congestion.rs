@@ -13,6 +13,7 @@ mod reno;
 
 use alloc::boxed::Box;
 use core::fmt;
+use core::num::NonZeroU32;
 use core::time::Duration;
 
 pub use cubic::Cubic;
@@ -232,21 +233,24 @@ pub struct Controller {
     window: Window,
     algorithm: Box<dyn Congestion>,
     /// While the window goes down to `ssthresh` (fast recovery, or CWR after an ECN mark).
-    reduction: Option<Prr>,
+    reduction: Option<Box<Prr>>,
     /// `ssthresh` before the last event, while that can still be undone.
-    prior_ssthresh: Option<u32>,
+    prior_ssthresh: Option<NonZeroU32>,
     usage: Usage,
-    initial: u32,
 }
 
 /// How much of the window the sender used: a window that was not full says nothing about the network (RFC 7661).
 #[derive(Debug, Clone, Default)]
 struct Usage {
     limited: bool,
+    /// A window was measured.
+    begun: bool,
+    /// The window of the beginning, which is always left.
+    initial: u16,
     /// The most segments in flight in the last window.
     peak: u32,
     /// The last window ends when this is acknowledged.
-    until: Option<SeqNumber>,
+    until: SeqNumber,
     /// The most segments in flight since the window was last full, and when that was.
     used: u32,
     full_at: Option<Instant>,
@@ -260,8 +264,7 @@ impl Controller {
             algorithm,
             reduction: None,
             prior_ssthresh: None,
-            usage: Usage::default(),
-            initial: initial.max(1),
+            usage: Usage { initial: u16::try_from(initial.max(1)).unwrap_or(u16::MAX), ..Usage::default() },
         }
     }
 
@@ -302,7 +305,7 @@ impl Controller {
 
     /// The controller of a connection that a listener makes.
     pub fn fresh(&self) -> Self {
-        Self::new(self.algorithm.fresh(), self.initial)
+        Self::new(self.algorithm.fresh(), self.usage.initial.into())
     }
 
     /// TCP_WINDOW_CLAMP and tests.
@@ -341,7 +344,7 @@ impl Controller {
     /// Fast recovery begins: loss was found by acknowledgements.
     pub fn enter_recovery(&mut self, now: Instant) {
         if self.reduction.is_none() {
-            self.prior_ssthresh = Some(self.current_ssthresh());
+            self.prior_ssthresh = NonZeroU32::new(self.current_ssthresh());
             self.begin_reduction(now);
         }
     }
@@ -371,7 +374,7 @@ impl Controller {
     /// same loss event as the last one: `ssthresh` is not lowered twice.
     pub fn enter_loss(&mut self, now: Instant, in_flight: u32, again: bool) {
         if !again {
-            self.prior_ssthresh = Some(self.current_ssthresh());
+            self.prior_ssthresh = NonZeroU32::new(self.current_ssthresh());
             self.window.prior = self.window.cwnd;
             self.window.ssthresh = self.algorithm.on_congestion(&self.window, Event::Timeout, now);
         }
@@ -387,7 +390,7 @@ impl Controller {
         let Some(ssthresh) = self.prior_ssthresh.take() else { return false };
         self.reduction = None;
         self.window.cwnd = self.window.cwnd.max(self.window.prior);
-        self.window.ssthresh = self.window.ssthresh.max(ssthresh);
+        self.window.ssthresh = self.window.ssthresh.max(ssthresh.get());
         self.algorithm.on_spurious(&mut self.window);
         true
     }
@@ -396,11 +399,12 @@ impl Controller {
     /// that no loss event is under way and the sender has nothing left to send.
     pub fn on_transmit(&mut self, sent: &Transmitted) {
         let usage = &mut self.usage;
-        let window_over = usage.until.is_none_or(|until| !sent.snd_una.before(until));
+        let window_over = !usage.begun || !sent.snd_una.before(usage.until);
         if window_over || sent.limited || (!usage.limited && sent.packets_out > usage.peak) {
             usage.limited = sent.limited;
             usage.peak = sent.packets_out;
-            usage.until = Some(sent.snd_nxt);
+            usage.begun = true;
+            usage.until = sent.snd_nxt;
         }
         if self.is_used() {
             self.usage.used = 0;
@@ -424,7 +428,7 @@ impl Controller {
             return;
         }
         self.window.ssthresh = self.current_ssthresh();
-        let floor = self.initial.min(self.window.cwnd);
+        let floor = u32::from(self.usage.initial).min(self.window.cwnd);
         let halvings = u32::try_from((idle.as_nanos() - 1) / rto.as_nanos()).unwrap_or(u32::MAX).min(31);
         self.window.cwnd = (self.window.cwnd >> halvings).max(floor);
         self.usage.used = 0;
@@ -440,7 +444,7 @@ impl Controller {
 
     /// RFC 2861 section 3.1: half-way from the window to what was used of it.
     fn shrink_to_use(&mut self, now: Instant) {
-        let used = self.usage.used.max(self.initial);
+        let used = self.usage.used.max(self.usage.initial.into());
         if used < self.window.cwnd {
             self.window.ssthresh = self.current_ssthresh();
             self.window.cwnd = (self.window.cwnd + used) / 2;
@@ -461,7 +465,7 @@ impl Controller {
         self.window.prior = self.window.cwnd;
         self.window.pending = 0;
         self.window.ssthresh = self.algorithm.on_congestion(&self.window, Event::Loss, now);
-        self.reduction = Some(Prr::new(self.window.prior));
+        self.reduction = Some(Box::new(Prr::new(self.window.prior)));
     }
 }
 

@@ -6,13 +6,14 @@ use core::time::Duration;
 
 use super::config::Config;
 use super::context::Context;
-use super::endpoint::Endpoint;
+use super::endpoint::Ends;
 use super::push::Push;
 use super::receiver::Receiver;
 use super::sender::{Echo, Sender, Timer};
 use super::state::State;
 use crate::buffer::{ReceiveBuffer, SendBuffer};
 use crate::error::Error;
+use crate::lazy::{Lazy, blank};
 use crate::seq::SeqNumber;
 use crate::time::Instant;
 use crate::wire::tcp::{Options, Timestamps};
@@ -21,8 +22,7 @@ use crate::wire::tcp::{Options, Timestamps};
 #[derive(Debug)]
 pub(crate) struct Connection<S, R> {
     pub(crate) state: State,
-    pub(crate) local: Endpoint,
-    pub(crate) remote: Endpoint,
+    pub(crate) ends: Ends,
     pub(crate) tx: S,
     pub(crate) rx: R,
     pub(crate) sender: Sender,
@@ -54,18 +54,12 @@ pub(crate) struct Connection<S, R> {
     pub(crate) peer_mss: u16,
     /// The largest packet payload that leaves at once; 0 without segmentation offload.
     pub(crate) gso_max: u32,
-    pub(crate) keepalive_at: Option<Instant>,
+    pub(crate) seldom: Lazy<Seldom>,
     /// When to look whether memory can be given back.
     pub(crate) tidy_at: Option<Instant>,
-    /// When FIN-WAIT-2 ends without the other end's FIN.
-    pub(crate) linger_at: Option<Instant>,
-    /// When the SYN was sent.
-    pub(crate) syn_at: Instant,
     /// When anything arrived last.
     pub(crate) heard_at: Instant,
     pub(crate) keepalive_probes: u8,
-    /// When a segment out of window may be answered again.
-    pub(crate) next_answer: Instant,
     /// Something was sent since the sender last ran dry.
     pub(crate) sent_since: bool,
     /// Nothing but pacing holds the sender back.
@@ -74,6 +68,23 @@ pub(crate) struct Connection<S, R> {
     pub(crate) listener: Option<crate::slab::Key>,
     pub(crate) path: super::route::CachedPath,
 }
+
+/// What few connections need, or only for a while.
+#[derive(Debug)]
+pub(crate) struct Seldom {
+    /// When the SYN was sent; until the handshake is over.
+    pub(crate) syn_at: Instant,
+    pub(crate) keepalive_at: Option<Instant>,
+    /// When FIN-WAIT-2 ends without the other end's FIN.
+    pub(crate) linger_at: Option<Instant>,
+    /// When a segment out of window may be answered again.
+    pub(crate) next_answer: Instant,
+}
+
+blank!(
+    Seldom,
+    Seldom { syn_at: Instant::ZERO, keepalive_at: None, linger_at: None, next_answer: Instant::ZERO }
+);
 
 /// What leaves before anything else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -241,7 +252,7 @@ impl Events {
 impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
     pub(crate) fn new(
         config: &Config,
-        (local, remote): (SocketAddr, SocketAddr),
+        ends: (SocketAddr, SocketAddr),
         (tx, rx): (S, R),
         iss: SeqNumber,
         options: Arc<SocketOptions>,
@@ -256,8 +267,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         }
         Self {
             state: State::Closed,
-            local: local.into(),
-            remote: remote.into(),
+            ends: ends.into(),
             tx,
             rx,
             sender,
@@ -278,13 +288,10 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             path_mss: super::DEFAULT_MSS,
             peer_mss: super::DEFAULT_MSS,
             gso_max: 0,
-            keepalive_at: None,
+            seldom: Lazy::new(),
             tidy_at: None,
-            linger_at: None,
-            syn_at: Instant::ZERO,
             heard_at: Instant::ZERO,
             keepalive_probes: 0,
-            next_answer: Instant::ZERO,
             sent_since: false,
             paced: false,
             listener: None,
@@ -306,7 +313,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         }
         self.sender.nxt = self.sender.iss + 1;
         self.pending = Pending::Syn;
-        self.syn_at = cx.now;
+        self.seldom.syn_at = cx.now;
         self.heard_at = cx.now;
         self.sender.timer = Timer::Retransmit(cx.now + self.sender.rto(config));
     }
@@ -346,7 +353,8 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             _ => self.clock = None,
         }
         // RFC 9293 section 3.7.1 (MUST-15): 536 when nothing is said, or 1220 for IPv6.
-        let default = if self.remote.ip().is_ipv4() { super::DEFAULT_MSS } else { super::DEFAULT_MSS_V6 };
+        let default =
+            if self.ends.remote().ip().is_ipv4() { super::DEFAULT_MSS } else { super::DEFAULT_MSS_V6 };
         self.peer_mss = options.mss.unwrap_or(default).max(config.min_mss);
         self.update_mss(config);
         self.receiver.ack.mss = self.sender.mss.min(super::DEFAULT_MSS.max(88));
@@ -394,12 +402,13 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
     /// The handshake is over.
     pub(crate) fn establish(&mut self, cx: &mut Context<'_>) {
         self.state = State::Established;
+        self.seldom.give_back();
         self.sender.retransmits = 0;
         self.sender.backoff = 0;
         self.sender.timer = Timer::Idle;
         self.sender.small = self.sender.una;
         self.sender.recovery.high_seq = self.sender.una;
-        self.sender.recovery.retransmitted_at = None;
+        self.sender.recovery.forget_retransmission();
         self.receiver.ack.received_at = cx.now;
         self.pending = Pending::Nothing;
         self.sender.update_pacing();
@@ -410,7 +419,10 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
     pub(crate) fn start_keepalive(&mut self, cx: &Context<'_>) {
         let on = self.options.keepalive && self.state.is_synchronized();
         let time = self.options.keepalive_time.unwrap_or(cx.config.keepalive_time);
-        self.keepalive_at = on.then(|| self.heard_at.max(cx.now - time) + time);
+        let at = on.then(|| self.heard_at.max(cx.now - time) + time);
+        if at != self.seldom.keepalive_at {
+            self.seldom.keepalive_at = at;
+        }
     }
 
     /// Behind the data that the application has written.
@@ -468,9 +480,9 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         self.receiver.ack.deadline = None;
         self.receiver.ack.now = false;
         self.receiver.ack.duplicates = 0;
-        self.keepalive_at = None;
+        self.seldom.give_back();
+        self.path.give_back();
         self.tidy_at = None;
-        self.linger_at = None;
         self.pending = Pending::Nothing;
         if let Some(error) = error {
             self.error = Some(error);
@@ -483,8 +495,9 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let paced = self.paced.then(|| self.sender.pacer.next_send());
         let (timer, ack) = (self.sender.timer.deadline(), self.receiver.ack.deadline);
+        let Seldom { keepalive_at, linger_at, .. } = *self.seldom;
         let mut first = Instant::MAX;
-        for at in [timer, ack, self.keepalive_at, self.linger_at, self.tidy_at, paced] {
+        for at in [timer, ack, keepalive_at, linger_at, self.tidy_at, paced] {
             first = first.min(at.unwrap_or(Instant::MAX));
         }
         (first < Instant::MAX).then_some(first)

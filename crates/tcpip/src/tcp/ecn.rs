@@ -104,7 +104,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
 impl Sender {
     /// Congestion without loss: a mark came back, or a tail loss probe filled a hole. Nothing can show it to be spurious.
     pub(crate) fn enter_cwr(&mut self, now: Instant) {
-        self.recovery.undo_marker = None;
+        self.recovery.losses.undo_marker = None;
         if self.recovery.state < CongestionState::Cwr {
             self.control.enter_cwr(now);
             self.ecn.on_reduction();

@@ -167,14 +167,14 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             self.receiver.ack.now = true;
             return;
         }
-        if may_answer_invalid(&mut self.next_answer, cx.config.invalid_ratelimit, cx.now) {
+        if may_answer_invalid(&mut self.seldom.next_answer, cx.config.invalid_ratelimit, cx.now) {
             self.receiver.ack.now = true;
         }
     }
 
     /// RFC 5961: asks the other end to show that it knows our numbers.
     fn challenge(&mut self, cx: &mut Context<'_>) {
-        if may_answer_invalid(&mut self.next_answer, cx.config.invalid_ratelimit, cx.now)
+        if may_answer_invalid(&mut self.seldom.next_answer, cx.config.invalid_ratelimit, cx.now)
             && cx.challenges.allow(cx.config, cx.now)
         {
             cx.counters.tcp_challenge_ack += 1;
@@ -197,7 +197,11 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         if self.state.is_synchronized() || self.state == State::SynReceived {
             cx.counters.out_rsts += 1;
             let header = self.header(cx, self.sender.nxt, Flags::RST | Flags::ACK);
-            cx.replies.push(Reply { local: self.local.into(), remote: self.remote.into(), header });
+            cx.replies.push(Reply {
+                local: self.ends.local().into(),
+                remote: self.ends.remote().into(),
+                header,
+            });
         }
         self.end(error);
     }
@@ -339,7 +343,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
                 self.state = State::FinWait2;
                 if self.orphaned {
                     let timeout = self.options.fin_timeout.unwrap_or(cx.config.fin_timeout);
-                    self.linger_at = Some(cx.now + timeout);
+                    self.seldom.linger_at = Some(cx.now + timeout);
                 }
             }
             State::Closing => self.state = State::TimeWait,

@@ -12,6 +12,7 @@ use super::sender::Timer;
 use super::state::{CongestionState, State};
 use crate::buffer::{ReceiveBuffer, SendBuffer};
 use crate::seq::SeqNumber;
+use crate::time::Micros;
 use crate::wire::tcp::{Flags, Header, Options};
 
 /// A segment, or a super-segment, that is to leave.
@@ -68,9 +69,10 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         let mss = u32::from(self.receiver.advertised_mss).max(1);
         let window = if window > mss { window / mss * mss } else { window };
         self.receiver.advertised(window);
+        let (src_port, dst_port) = self.ends.ports();
         let header = Header {
-            src_port: self.local.port(),
-            dst_port: self.remote.port(),
+            src_port,
+            dst_port,
             seq: self.sender.iss,
             ack: if answer { self.receiver.nxt } else { SeqNumber::new(0) },
             flags,
@@ -79,7 +81,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             options: self.syn_options(cx.now),
         };
         if self.sender.retransmits == 0 {
-            self.syn_at = cx.now;
+            self.seldom.syn_at = cx.now;
         }
         Some(Outgoing { header, offset: 0, len: 0, gso_size: 0, ecn: 0 })
     }
@@ -134,7 +136,8 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         let outgoing = if len > 0 && len <= room {
             let fin = self.fin_unsent() && len == unsent && room > len;
             let outgoing = self.send_new(cx, len, 0, fin);
-            self.sender.recovery.tail_probe = Some(TailProbe { end: self.sender.nxt, retransmission: false });
+            self.sender.recovery.losses.tail_probe =
+                Some(TailProbe { end: self.sender.nxt, retransmission: false });
             outgoing
         } else {
             let name = self.sender.board.last_name()?;
@@ -143,7 +146,8 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
                 return None;
             }
             let outgoing = self.send_again(cx, name, 1);
-            self.sender.recovery.tail_probe = Some(TailProbe { end: self.sender.nxt, retransmission: true });
+            self.sender.recovery.losses.tail_probe =
+                Some(TailProbe { end: self.sender.nxt, retransmission: true });
             outgoing
         };
         self.sender.timer = Timer::Retransmit(cx.now + self.sender.rto(cx.config));
@@ -153,14 +157,14 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
     /// RFC 5682 section 2.1 step 2b: after a time-out that may be spurious, new data goes first. If there is none, or no
     /// room for it, it cannot be found out, and the time-out counts.
     fn transmit_instead_of_lost(&mut self, cx: &mut Context<'_>) -> Option<Outgoing> {
-        if !self.sender.recovery.prefer_new {
+        if !self.sender.recovery.losses.prefer_new {
             return None;
         }
         let outgoing = self.transmit_new(cx);
         let sent = self.sender.nxt.after(self.sender.recovery.high_seq);
         if outgoing.is_none() && !sent && !self.paced {
-            self.sender.recovery.prefer_new = false;
-            self.sender.recovery.frto = false;
+            self.sender.recovery.losses.prefer_new = false;
+            self.sender.recovery.losses.frto = false;
         }
         outgoing
     }
@@ -168,7 +172,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
     /// What is lost is sent again before anything new (RFC 6675 section 5, step C).
     fn transmit_lost(&mut self, cx: &mut Context<'_>) -> Option<Outgoing> {
         let sender = &mut self.sender;
-        if sender.recovery.state < CongestionState::Recovery || sender.recovery.prefer_new {
+        if sender.recovery.state < CongestionState::Recovery || sender.recovery.losses.prefer_new {
             return None;
         }
         let name = sender.board.next_waiting()?;
@@ -342,9 +346,9 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         let fin = end.after(data_end);
         let len = end.earlier(data_end).since(start);
         self.sender.note_retransmission(cx.now, segments);
-        self.sender.counters.total_retransmits =
-            self.sender.counters.total_retransmits.wrapping_add(segments);
-        self.sender.counters.bytes_retransmitted += u64::from(len);
+        self.sender.recovery.losses.total_retransmits =
+            self.sender.recovery.losses.total_retransmits.wrapping_add(segments);
+        self.sender.recovery.losses.bytes_retransmitted += u64::from(len);
         cx.counters.retrans_segs += u64::from(segments);
         self.sent(cx, len, segments);
         if name == self.sender.board.first_name() {
@@ -375,7 +379,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             sender.pacer.on_sent(cx.now, len, segments);
         }
         // An answer: the other end's next acknowledgement may come with data (Linux's pingpong mode).
-        if cx.now - self.receiver.ack.received_at < self.receiver.ack.delay {
+        if Micros::between(self.receiver.ack.received_at, cx.now) < self.receiver.ack.delay {
             self.receiver.ack.interactive = true;
         }
     }
@@ -401,12 +405,13 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         self.receiver.ack.on_sent();
         let mut options =
             Options { timestamps: self.clock.map(|clock| clock.stamps(cx.now)), ..Options::default() };
-        if self.sender.sack {
+        if self.sender.sack && self.receiver.block_count() > 0 {
             options.sack = self.receiver.take_blocks(self.max_blocks());
         }
+        let (src_port, dst_port) = self.ends.ports();
         Header {
-            src_port: self.local.port(),
-            dst_port: self.remote.port(),
+            src_port,
+            dst_port,
             seq,
             ack: self.receiver.nxt,
             flags: flags | self.sender.ecn.echo_flags(),

@@ -31,13 +31,13 @@ pub(crate) fn error_of(kind: ErrorKind) -> Option<Error> {
 impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
     /// The size of a full packet now.
     pub(crate) fn packet_size(&self) -> u32 {
-        let headers = if self.remote.ip().is_ipv4() { 40 } else { 60 };
+        let headers = if self.ends.remote().ip().is_ipv4() { 40 } else { 60 };
         u32::from(self.path_mss) + headers
     }
 
     /// The path takes packets of that size.
     pub(crate) fn set_path_mtu(&mut self, cx: &mut Context<'_>, mtu: u32) {
-        let headers = if self.remote.ip().is_ipv4() { 40 } else { 60 };
+        let headers = if self.ends.remote().ip().is_ipv4() { 40 } else { 60 };
         let path_mss = u16::try_from(mtu.saturating_sub(headers)).unwrap_or(u16::MAX).max(cx.config.min_mss);
         if path_mss == self.path_mss {
             return;
@@ -67,8 +67,8 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         self.sender.board.split(mss);
         if self.sender.recovery.state != CongestionState::Loss {
             self.sender.recovery.high_seq = self.sender.nxt;
-            self.sender.recovery.undo_marker = None;
-            self.sender.recovery.frto = false;
+            self.sender.recovery.losses.undo_marker = None;
+            self.sender.recovery.losses.frto = false;
             self.sender.recovery.state = CongestionState::Loss;
         }
     }

@@ -18,24 +18,30 @@ pub struct Stamp {
 /// The estimator of one connection.
 #[derive(Debug, Default)]
 pub struct RateEstimator {
-    /// Segments delivered, and when the last one was.
+    /// Segments delivered.
     delivered: u32,
-    delivered_at: Instant,
-    /// When the segment was sent that was delivered last: the start of the sending interval.
-    first_sent_at: Instant,
     /// While `delivered` is below it, segments were sent that the application held back. Zero: none were.
     app_limited_until: u32,
-    newly_delivered: u32,
-    /// Of the acknowledgement at hand.
-    candidate: Lazy<Candidate>,
+    flight: Lazy<Flight>,
     last: Option<Rate>,
 }
 
-/// What the sample is made of: stamp, time since the first segment of the flight was sent, time of sending.
+/// What tells of what is in flight, and of the acknowledgement at hand.
 #[derive(Debug)]
-struct Candidate(Option<(Stamp, Duration, Instant)>);
+struct Flight {
+    /// When the last segment was delivered.
+    delivered_at: Instant,
+    /// When the segment was sent that was delivered last: the start of the sending interval.
+    first_sent_at: Instant,
+    newly_delivered: u32,
+    /// What the sample is made of: stamp, time since the first segment of the flight was sent, time of sending.
+    candidate: Option<(Stamp, Duration, Instant)>,
+}
 
-blank!(Candidate, Candidate(None));
+blank!(
+    Flight,
+    Flight { delivered_at: Instant::ZERO, first_sent_at: Instant::ZERO, newly_delivered: 0, candidate: None }
+);
 
 /// How fast the network delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,7 +95,7 @@ impl RateEstimator {
 
     /// Nothing is in flight.
     pub(crate) fn give_back(&mut self) {
-        self.candidate.give_back();
+        self.flight.give_back();
     }
 
     /// Of the last usable sample: TCP_INFO's `tcpi_delivery_rate`.
@@ -101,12 +107,14 @@ impl RateEstimator {
     pub fn on_sent(&mut self, now: Instant, in_flight: u32) -> Stamp {
         if in_flight == 0 {
             // A new flight: what was delivered before says nothing about it.
-            self.first_sent_at = now;
-            self.delivered_at = now;
+            let flight = &mut *self.flight;
+            flight.first_sent_at = now;
+            flight.delivered_at = now;
         }
+        let flight = &*self.flight;
         Stamp {
-            delivered_at: self.delivered_at,
-            first_sent_at: self.first_sent_at,
+            delivered_at: flight.delivered_at,
+            first_sent_at: flight.first_sent_at,
             delivered: self.delivered,
             app_limited: self.app_limited_until != 0,
         }
@@ -120,24 +128,25 @@ impl RateEstimator {
     /// An acknowledgement delivers `segments` segments of one record, which was sent at `sent_at`.
     pub fn on_delivered(&mut self, now: Instant, stamp: &Stamp, sent_at: Instant, segments: u32) {
         self.delivered = self.delivered.wrapping_add(segments);
-        self.newly_delivered += segments;
-        self.delivered_at = now;
+        let flight = &mut *self.flight;
+        flight.newly_delivered += segments;
+        flight.delivered_at = now;
         // The segment that was sent last tells about the shortest, most recent time.
-        let newer = self.candidate.0.is_none_or(|(best, _, at)| {
+        let newer = flight.candidate.is_none_or(|(best, _, at)| {
             (stamp.delivered.wrapping_sub(best.delivered) as i32 > 0)
                 || (stamp.delivered == best.delivered && sent_at > at)
         });
         if newer {
             let sending = sent_at.saturating_duration_since(stamp.first_sent_at);
-            self.candidate.0 = Some((*stamp, sending, sent_at));
-            self.first_sent_at = sent_at;
+            flight.candidate = Some((*stamp, sending, sent_at));
+            flight.first_sent_at = sent_at;
         }
     }
 
     /// Segments were delivered, and it is not known which: without SACK a duplicate acknowledgement says no more.
     pub fn count_delivered(&mut self, segments: u32) {
         self.delivered = self.delivered.wrapping_add(segments);
-        self.newly_delivered += segments;
+        self.flight.newly_delivered += segments;
     }
 
     /// The acknowledgement is dealt with: its sample, unless it delivered nothing or is not to be trusted.
@@ -145,9 +154,9 @@ impl RateEstimator {
         if self.app_limited_until != 0 && self.delivered.wrapping_sub(self.app_limited_until) as i32 > 0 {
             self.app_limited_until = 0;
         }
-        let newly_delivered = core::mem::take(&mut self.newly_delivered);
-        self.candidate.0?;
-        let (stamp, sending, sent_at) = self.candidate.0.take()?;
+        let flight = &mut *self.flight;
+        let newly_delivered = core::mem::take(&mut flight.newly_delivered);
+        let (stamp, sending, sent_at) = flight.candidate.take()?;
         let acknowledging = now.saturating_duration_since(stamp.delivered_at);
         let sample = Sample {
             delivered: self.delivered.wrapping_sub(stamp.delivered),

@@ -7,13 +7,12 @@ use super::ranges::RangeSet;
 use crate::buffer::ReceiveBuffer;
 use crate::lazy::{Lazy, blank};
 use crate::seq::SeqNumber;
-use crate::time::Instant;
+use crate::time::{Instant, Micros};
 use crate::wire::tcp::SackBlocks;
 
 /// RFC 9293 section 3.3.1's receive sequence variables, and what else the half needs.
 #[derive(Debug)]
 pub(crate) struct Receiver {
-    pub(crate) irs: SeqNumber,
     pub(crate) nxt: SeqNumber,
     /// `nxt` when the window was advertised last, and that window.
     pub(crate) wup: SeqNumber,
@@ -64,7 +63,7 @@ pub(crate) struct AckPolicy {
     /// The application answers: an acknowledgement can travel with the answer.
     pub(crate) interactive: bool,
     /// The delay; zero before the first data.
-    pub(crate) delay: Duration,
+    pub(crate) delay: Micros,
     /// When data arrived last.
     pub(crate) received_at: Instant,
     /// The size of the other end's segments.
@@ -77,15 +76,14 @@ pub(crate) struct AckPolicy {
 const UNWRAPPED: u32 = 1 << 30;
 
 /// Linux's TCP_ATO_MIN and TCP_DELACK_MIN. RFC 9293 section 3.8.6.3 allows up to half a second.
-pub(crate) const MIN_DELAY: Duration = Duration::from_millis(40);
-const MAX_DELAY: Duration = Duration::from_millis(200);
+pub(crate) const MIN_DELAY: Micros = Micros::from_millis(40);
+const MAX_DELAY: Micros = Micros::from_millis(200);
 /// TCP_MAX_QUICKACKS.
 const MAX_QUICK: u8 = 16;
 
 impl Receiver {
     pub(crate) fn new(limit: u32) -> Self {
         Self {
-            irs: SeqNumber::new(0),
             nxt: SeqNumber::new(0),
             wup: SeqNumber::new(0),
             wnd: 0,
@@ -105,7 +103,6 @@ impl Receiver {
 
     /// The other end's SYN.
     pub(crate) fn begin(&mut self, irs: SeqNumber) {
-        self.irs = irs;
         self.nxt = irs + 1;
         self.wup = self.nxt;
         self.tune.begin(self.nxt);
@@ -242,12 +239,9 @@ impl Receiver {
         }
     }
 
-    /// What to report; a duplicate is reported once.
+    /// What to report, when there is something; a duplicate is reported once.
     pub(crate) fn take_blocks(&mut self, max: usize) -> SackBlocks {
         let mut blocks = SackBlocks::default();
-        if self.block_count() == 0 {
-            return blocks;
-        }
         if let Some(duplicate) = self.disorder.duplicate.take() {
             blocks.push(duplicate);
         }
@@ -332,7 +326,7 @@ impl AckPolicy {
             deadline: None,
             quick: 0,
             interactive: false,
-            delay: Duration::ZERO,
+            delay: Micros::ZERO,
             received_at: Instant::ZERO,
             mss: 536,
             pushed: false,
@@ -356,15 +350,15 @@ impl AckPolicy {
         } else {
             self.pushed |= push;
         }
-        let gap = now - self.received_at;
+        let gap = Micros::between(self.received_at, now);
         if self.delay.is_zero() {
             self.raise_quick(window, MAX_QUICK);
             self.delay = MIN_DELAY;
-        } else if gap <= MIN_DELAY / 2 {
-            self.delay = self.delay / 2 + MIN_DELAY / 2;
+        } else if gap <= Micros::ZERO.mean(MIN_DELAY) {
+            self.delay = self.delay.mean(MIN_DELAY);
         } else if gap < self.delay {
-            self.delay = (self.delay / 2 + gap).min(rto);
-        } else if gap > rto {
+            self.delay = (Duration::from(self.delay) / 2 + gap.into()).min(rto).into();
+        } else if gap > rto.into() {
             // A long silence: the sender may be in slow start again.
             self.raise_quick(window, MAX_QUICK);
         }
@@ -395,13 +389,13 @@ impl AckPolicy {
             delay = MIN_DELAY;
         }
         if delay > MIN_DELAY {
-            let mut most = if self.interactive { MAX_DELAY } else { Duration::from_millis(500) };
+            let mut most = if self.interactive { MAX_DELAY } else { Micros::from_millis(500) };
             if let Some(srtt) = srtt {
-                most = most.min(srtt.max(MIN_DELAY));
+                most = most.min(MIN_DELAY.max(srtt.into()));
             }
             delay = delay.min(most);
         }
-        let at = now + delay.min(MAX_DELAY);
+        let at = now + delay.min(MAX_DELAY).into();
         self.deadline = Some(self.deadline.map_or(at, |old| old.min(at)));
     }
 
@@ -416,7 +410,7 @@ impl AckPolicy {
             self.interactive = false;
             self.delay = MIN_DELAY;
         } else {
-            self.delay = (self.delay * 2).min(rto);
+            self.delay = (Duration::from(self.delay) * 2).min(rto).into();
         }
         self.now = true;
     }

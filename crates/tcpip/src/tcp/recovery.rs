@@ -13,6 +13,7 @@ use super::config::Config;
 use super::congestion::Ack;
 use super::sender::{Acknowledgement, Echo, Round, Sender, Timer};
 use super::state::CongestionState;
+use crate::lazy::{Lazy, blank};
 use crate::seq::SeqNumber;
 use crate::time::Instant;
 
@@ -22,6 +23,14 @@ pub(crate) struct Recovery {
     pub(crate) state: CongestionState,
     /// `SND.NXT` when it began: it is over when all before is acknowledged.
     pub(crate) high_seq: SeqNumber,
+    /// How much reordering the network does, in segments.
+    pub(crate) reordering: u32,
+    pub(crate) losses: Lazy<Losses>,
+}
+
+/// What is known of losses, of what may be some, and of reordering.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Losses {
     /// `SND.UNA` when the window was reduced, while that may be undone.
     pub(crate) undo_marker: Option<SeqNumber>,
     /// Retransmissions since then that have not been reported as duplicates; `None` when that cannot be known.
@@ -33,16 +42,35 @@ pub(crate) struct Recovery {
     /// RFC 5682 section 2.1 step 2b: new data comes before retransmissions.
     pub(crate) prefer_new: bool,
     pub(crate) tail_probe: Option<TailProbe>,
-    /// How much reordering the network does, in segments, and whether it ever did.
-    pub(crate) reordering: u32,
+    /// How often the network reordered.
     pub(crate) reordering_seen: u32,
     /// Segments ever taken for lost.
     pub(crate) lost_total: u32,
-    max_reordering: u32,
+    /// What TCP_INFO counts.
+    pub(crate) total_retransmits: u32,
+    pub(crate) dsack_duplicates: u32,
+    pub(crate) bytes_retransmitted: u64,
 }
 
+blank!(
+    Losses,
+    Losses {
+        undo_marker: None,
+        undo_retransmissions: None,
+        retransmitted_at: None,
+        frto: false,
+        prefer_new: false,
+        tail_probe: None,
+        reordering_seen: 0,
+        lost_total: 0,
+        total_retransmits: 0,
+        dsack_duplicates: 0,
+        bytes_retransmitted: 0,
+    }
+);
+
 /// A tail loss probe that was sent.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct TailProbe {
     /// `SND.NXT` then.
     pub(crate) end: SeqNumber,
@@ -58,16 +86,15 @@ impl Recovery {
         Self {
             state: CongestionState::Open,
             high_seq: iss,
-            undo_marker: None,
-            undo_retransmissions: None,
-            retransmitted_at: None,
-            frto: false,
-            prefer_new: false,
-            tail_probe: None,
             reordering: config.reordering,
-            reordering_seen: 0,
-            lost_total: 0,
-            max_reordering: MAX_REORDERING,
+            losses: Lazy::new(),
+        }
+    }
+
+    /// Nothing that was sent again is on its way any more.
+    pub(crate) fn forget_retransmission(&mut self) {
+        if self.losses.retransmitted_at.is_some() {
+            self.losses.retransmitted_at = None;
         }
     }
 
@@ -99,7 +126,6 @@ impl Sender {
                 continue;
             }
             let Self { board, rate, rack, min_rtt, recovery, .. } = self;
-            let min_rtt = min_rtt.get();
             board.sack(start, end, |record| {
                 round.sacked = true;
                 round.rearm = true;
@@ -142,7 +168,7 @@ impl Sender {
         }
         let state = self.recovery.state;
         if state == CongestionState::Open && self.board.retransmitted_out() == 0 {
-            self.recovery.retransmitted_at = None;
+            self.recovery.forget_retransmission();
         }
         if state > CongestionState::Disorder && self.una.at_or_after(self.recovery.high_seq) {
             match state {
@@ -246,7 +272,7 @@ impl Sender {
 
     pub(crate) fn take_for_lost(&mut self, name: u64) {
         if self.board.mark_lost(name) {
-            self.recovery.lost_total = self.recovery.lost_total.wrapping_add(1);
+            self.recovery.losses.lost_total = self.recovery.losses.lost_total.wrapping_add(1);
         }
     }
 
@@ -258,7 +284,7 @@ impl Sender {
         }
         self.recovery.high_seq = self.nxt;
         self.recovery.state = CongestionState::Recovery;
-        self.recovery.prefer_new = false;
+        self.recovery.losses.prefer_new = false;
     }
 
     /// The retransmission timer ran out, or the other end has forgotten what it sacked.
@@ -295,9 +321,9 @@ impl Sender {
         }
         self.recovery.state = CongestionState::Loss;
         self.recovery.high_seq = self.nxt;
-        self.recovery.frto = config.frto && (new_recovery || self.retransmits > 0);
-        self.recovery.prefer_new = false;
-        self.recovery.tail_probe = None;
+        self.recovery.losses.frto = config.frto && (new_recovery || self.retransmits > 0);
+        self.recovery.losses.prefer_new = false;
+        self.recovery.losses.tail_probe = None;
     }
 
     /// RFC 5682 and the way out of the Loss state.
@@ -310,23 +336,23 @@ impl Sender {
         round: &mut Round,
     ) {
         let recovered = self.una.at_or_after(self.recovery.high_seq);
-        self.recovery.prefer_new = false;
+        self.recovery.losses.prefer_new = false;
         if round.advanced && self.try_undo_loss(now, echoed, false) {
             return;
         }
-        if self.recovery.frto {
+        if self.recovery.losses.frto {
             // Step 3b: data that was never sent again arrived, so not everything was lost.
             if round.original_acked && self.try_undo_loss(now, echoed, true) {
                 return;
             }
             if self.nxt.after(self.recovery.high_seq) {
                 if round.sacked || duplicates > 0 {
-                    self.recovery.frto = false; // step 3a: the loss was real
+                    self.recovery.losses.frto = false; // step 3a: the loss was real
                 }
             } else if round.advanced && !recovered {
                 // Step 2b: two new segments before anything else is sent again.
                 self.recovery.high_seq = self.nxt;
-                self.recovery.prefer_new = true;
+                self.recovery.losses.prefer_new = true;
             }
         }
         if recovered {
@@ -350,7 +376,7 @@ impl Sender {
 
     pub(crate) fn try_to_open(&mut self) {
         if self.board.retransmitted_out() == 0 {
-            self.recovery.retransmitted_at = None;
+            self.recovery.forget_retransmission();
         }
         if self.recovery.state != CongestionState::Cwr {
             let disorder = self.board.sacked_out() > 0
@@ -367,9 +393,9 @@ impl Sender {
     /// Segments arrived `distance` bytes behind later ones that were not lost.
     pub(crate) fn note_reordering(&mut self, distance: u32) {
         let segments = distance.div_ceil(u32::from(self.mss).max(1));
-        self.recovery.reordering_seen = self.recovery.reordering_seen.saturating_add(1);
+        self.recovery.losses.reordering_seen = self.recovery.losses.reordering_seen.saturating_add(1);
         if segments > self.recovery.reordering {
-            self.recovery.reordering = segments.min(self.recovery.max_reordering);
+            self.recovery.reordering = segments.min(MAX_REORDERING);
         }
     }
 

@@ -7,7 +7,7 @@
 use core::time::Duration;
 
 use crate::seq::SeqNumber;
-use crate::time::Instant;
+use crate::time::{Instant, Micros};
 
 /// Linux's TCP_RTO_MIN.
 pub const MIN_RTO: Duration = Duration::from_millis(200);
@@ -65,7 +65,7 @@ impl RttEstimator {
     /// Takes a sample (RFC 6298 section 2.2 and 2.3). Never one of a segment that was sent twice without a time stamp
     /// to tell which copy arrived (section 3, Karn's algorithm): the caller sees to that.
     pub fn on_sample(&mut self, rtt: Duration, snd_una: SeqNumber, snd_nxt: SeqNumber) {
-        let rtt = u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX).clamp(1, MAX_SAMPLE);
+        let rtt = Micros::from(rtt).get().clamp(1, MAX_SAMPLE);
         let floor = self.min;
         if self.srtt == 0 {
             self.srtt = rtt * 8;
@@ -131,57 +131,54 @@ impl RttEstimator {
 
 /// More than an hour is an hour.
 fn micros(time: Duration) -> u32 {
-    u32::try_from(time.as_micros()).unwrap_or(u32::MAX)
+    Micros::from(time).get()
 }
 
 /// Linux's `tcp_min_rtt_wlen`.
-const MIN_RTT_WINDOW: Duration = Duration::from_secs(300);
+const MIN_RTT_WINDOW: u32 = 300_000; // milliseconds
 
 /// The smallest round-trip time of the last five minutes: Nichols' filter, which keeps the best, second-best and
 /// third-best sample of ever later parts of the window.
 #[derive(Debug, Clone, Default)]
 pub struct MinRtt {
-    /// When, and nanoseconds.
-    best: [Option<(Instant, u64)>; 3],
+    /// When, in [`Instant::ticks`], and how long; zero before the first sample.
+    best: [(u32, Micros); 3],
 }
 
 impl MinRtt {
     /// The minimum, if anything was measured.
     pub fn get(&self) -> Option<Duration> {
-        self.best[0].map(|(_, rtt)| Duration::from_nanos(rtt))
+        let [(_, rtt), ..] = self.best;
+        (!rtt.is_zero()).then(|| rtt.into())
     }
 
     /// Takes a sample.
     pub fn on_sample(&mut self, now: Instant, rtt: Duration) {
-        let rtt = u64::try_from(rtt.as_nanos()).unwrap_or(u64::MAX);
-        let sample = Some((now, rtt));
-        let (Some(first), Some(second), Some(third)) = (self.best[0], self.best[1], self.best[2]) else {
-            self.best = [sample; 3];
-            return;
-        };
-        let age = |at: Instant| now.saturating_duration_since(at);
-        if rtt <= first.1 || age(third.0) > MIN_RTT_WINDOW {
+        let now = now.ticks();
+        let rtt = Micros::from(rtt).max(Micros::LEAST);
+        let sample = (now, rtt);
+        let age = |(at, _): (u32, Micros)| now.wrapping_sub(at);
+        let [first, second, third] = self.best;
+        if first.1.is_zero() || rtt <= first.1 || age(third) > MIN_RTT_WINDOW {
             self.best = [sample; 3];
             return;
         }
         if rtt <= second.1 {
-            self.best = [Some(first), sample, sample];
+            self.best = [first, sample, sample];
         } else if rtt <= third.1 {
             self.best[2] = sample;
         }
-        if age(first.0) > MIN_RTT_WINDOW {
+        if age(first) > MIN_RTT_WINDOW {
             // The best one is too old: the next ones move up.
             self.best = [self.best[1], self.best[2], sample];
-            if self.best[0].is_some_and(|(at, _)| age(at) > MIN_RTT_WINDOW) {
+            if age(self.best[0]) > MIN_RTT_WINDOW {
                 self.best = [self.best[1], self.best[2], sample];
             }
-        } else if self.best[1].map(|(at, _)| at) == Some(first.0) && age(first.0) > MIN_RTT_WINDOW / 4 {
+        } else if self.best[1].0 == first.0 && age(first) > MIN_RTT_WINDOW / 4 {
             // A quarter has passed without a second choice.
             self.best[1] = sample;
             self.best[2] = sample;
-        } else if self.best[2].map(|(at, _)| at) == self.best[1].map(|(at, _)| at)
-            && age(first.0) > MIN_RTT_WINDOW / 2
-        {
+        } else if self.best[2].0 == self.best[1].0 && age(first) > MIN_RTT_WINDOW / 2 {
             self.best[2] = sample;
         }
     }
@@ -277,5 +274,19 @@ mod tests {
         assert_eq!(min.get(), Some(ms(20)));
         min.on_sample(at(302), ms(5));
         assert_eq!(min.get(), Some(ms(5)));
+    }
+
+    #[test]
+    fn the_smallest_round_trip_is_forgotten_in_time_when_ticks_wrap() {
+        let at = |ms: u64| Instant::from_millis(u64::from(u32::MAX) - 1000 + ms);
+        let ms = Duration::from_millis;
+        let mut min = MinRtt::default();
+        min.on_sample(at(0), ms(10));
+        for s in 1..300 {
+            min.on_sample(at(s * 1000), ms(20));
+        }
+        assert_eq!(min.get(), Some(ms(10)));
+        min.on_sample(at(301_000), ms(30));
+        assert_eq!(min.get(), Some(ms(20)));
     }
 }

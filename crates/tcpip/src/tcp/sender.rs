@@ -62,11 +62,8 @@ pub(crate) struct Sender {
 pub(crate) struct Counters {
     pub(crate) bytes_sent: u64,
     pub(crate) bytes_acked: u64,
-    pub(crate) bytes_retransmitted: u64,
     pub(crate) segments_out: u32,
     pub(crate) data_segments_out: u32,
-    pub(crate) total_retransmits: u32,
-    pub(crate) dsack_duplicates: u32,
 }
 
 /// The one timer of the sending half: of these things only one can be next.
@@ -161,6 +158,7 @@ impl Sender {
     pub(crate) fn give_back(&mut self) {
         self.board.give_back();
         self.rate.give_back();
+        self.recovery.losses.tidy();
         if self.rack.has_learned_nothing() {
             self.rack.give_back();
         }
@@ -223,7 +221,7 @@ impl Sender {
             round.marked = a.marked;
             self.recover(config, a.now, a.echoed, duplicates, &mut round);
         }
-        let lost = self.recovery.lost_total.wrapping_sub(round.lost_before);
+        let lost = self.recovery.losses.lost_total.wrapping_sub(round.lost_before);
         let min_rtt = self.min_rtt.get();
         let sample = self.rate.finish(a.now, lost, min_rtt);
         self.recovery.on_rate_sample(
@@ -279,7 +277,7 @@ impl Sender {
             let known = acked_packets > 1 && counted > 0;
             counted -= u32::from(known);
             self.rate.on_delivered(a.now, &record.stamp, record.sent_at, u32::from(!known));
-            self.rack.advance(a.now, &record, self.min_rtt.get());
+            self.rack.advance(a.now, &record, &self.min_rtt);
         }
         if acked_packets > 0 {
             round.rearm = true;
@@ -415,7 +413,7 @@ impl Round {
             rtt: None,
             rearm: false,
             delivered_before: sender.rate.delivered(),
-            lost_before: sender.recovery.lost_total,
+            lost_before: sender.recovery.losses.lost_total,
         }
     }
 }

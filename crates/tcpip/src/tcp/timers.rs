@@ -32,11 +32,11 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             Timer::ZeroWindow(at) if at <= cx.now => self.on_probe_timeout(cx),
             _ => {}
         }
-        if self.keepalive_at.is_some_and(|at| at <= cx.now) {
+        if self.seldom.keepalive_at.is_some_and(|at| at <= cx.now) {
             self.on_keepalive_timeout(cx);
         }
-        if self.linger_at.is_some_and(|at| at <= cx.now) {
-            self.linger_at = None;
+        if self.seldom.linger_at.is_some_and(|at| at <= cx.now) {
+            self.seldom.linger_at = None;
             self.end(None);
         }
         if self.tidy_at.is_some_and(|at| at <= cx.now) {
@@ -56,6 +56,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         } else {
             self.sender.give_back();
             self.receiver.give_back();
+            self.path.give_back();
             if self.tx.is_empty() {
                 self.tx.shrink();
             }
@@ -99,7 +100,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             State::SynSent => self.options.syn_retries.unwrap_or(cx.config.syn_retries),
             _ => cx.config.synack_retries,
         };
-        let too_long = self.options.user_timeout.is_some_and(|limit| cx.now - self.syn_at >= limit);
+        let too_long = self.options.user_timeout.is_some_and(|limit| cx.now - self.seldom.syn_at >= limit);
         if self.sender.retransmits >= retries || too_long {
             cx.counters.attempt_fails += 1;
             return self.give_up(cx);
@@ -119,7 +120,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         if self.sender.retransmits == 0 {
             return false;
         }
-        let since = self.sender.recovery.retransmitted_at.unwrap_or(cx.now);
+        let since = self.sender.recovery.losses.retransmitted_at.unwrap_or(cx.now);
         let limit = match self.options.user_timeout {
             Some(limit) => limit,
             None if self.orphaned => backoff_sum(cx.config, cx.config.orphan_retries),
@@ -161,12 +162,12 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         let probes = self.options.keepalive_probes.unwrap_or(config.keepalive_probes);
         if self.sender.packets_out() > 0 || self.unsent() > 0 {
             // Retransmissions and window probes ask the same question.
-            self.keepalive_at = Some(cx.now + time);
+            self.seldom.keepalive_at = Some(cx.now + time);
             return;
         }
         let silent = cx.now - self.heard_at;
         if silent < time {
-            self.keepalive_at = Some(self.heard_at + time);
+            self.seldom.keepalive_at = Some(self.heard_at + time);
             return;
         }
         let gone = match self.options.user_timeout {
@@ -180,7 +181,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         cx.counters.tcp_keepalive += 1;
         self.keepalive_probes = self.keepalive_probes.saturating_add(1);
         self.pending = Pending::Keepalive;
-        self.keepalive_at = Some(cx.now + interval);
+        self.seldom.keepalive_at = Some(cx.now + interval);
     }
 }
 

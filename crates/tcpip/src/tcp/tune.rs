@@ -1,11 +1,12 @@
 //! Buffers that follow the speed of a connection: dynamic right-sizing for the receiver, and the congestion window for
 //! the sender, as in Linux.
 
+use alloc::boxed::Box;
 use core::time::Duration;
 
 use super::config::Config;
 use crate::seq::SeqNumber;
-use crate::time::Instant;
+use crate::time::{Instant, Micros};
 
 /// How fast the application takes data, measured over round trips.
 #[derive(Debug, Default)]
@@ -16,10 +17,9 @@ pub(crate) struct ReceiveTuning {
     /// What the application took in the last round trip.
     space: u32,
     /// The least round-trip time seen by the receiver.
-    rtt: Duration,
-    /// Without timestamps: when the window that began then is used up, a round trip has passed.
-    round_since: Instant,
-    round_end: SeqNumber,
+    rtt: Micros,
+    /// Without timestamps: when the window that began then is used up to there, a round trip has passed.
+    round: Option<Box<(Instant, SeqNumber)>>,
     /// The application has set SO_RCVBUF.
     pub(crate) fixed: bool,
 }
@@ -27,11 +27,10 @@ pub(crate) struct ReceiveTuning {
 impl ReceiveTuning {
     pub(crate) fn begin(&mut self, nxt: SeqNumber) {
         self.from = nxt;
-        self.round_end = nxt;
     }
 
     pub(crate) fn rtt(&self) -> Duration {
-        self.rtt
+        self.rtt.into()
     }
 
     pub(crate) fn space(&self) -> u32 {
@@ -40,30 +39,31 @@ impl ReceiveTuning {
 
     /// A full segment echoed a timestamp.
     pub(crate) fn on_echo(&mut self, age: Duration) {
-        self.on_rtt(age.max(Duration::from_millis(1)), false);
+        self.on_rtt(Micros::from(age).max(Micros::from_millis(1)), false);
     }
 
     /// Data arrived on a connection without timestamps.
     pub(crate) fn on_data(&mut self, now: Instant, nxt: SeqNumber, window: u32) {
-        if self.round_since != Instant::ZERO {
-            if nxt.before(self.round_end) {
-                return;
-            }
-            self.on_rtt((now - self.round_since).max(Duration::from_micros(1)), true);
+        let next = (now, nxt + window);
+        let Some(round) = &mut self.round else {
+            self.round = Some(Box::new(next));
+            return;
+        };
+        if !nxt.before(round.1) {
+            let (since, _) = core::mem::replace(&mut **round, next);
+            self.on_rtt(Micros::between(since, now).max(Micros::LEAST), true);
         }
-        self.round_since = now;
-        self.round_end = nxt + window;
     }
 
-    fn on_rtt(&mut self, sample: Duration, at_most: bool) {
-        if self.rtt.is_zero() {
-            self.rtt = sample;
+    fn on_rtt(&mut self, sample: Micros, at_most: bool) {
+        self.rtt = if self.rtt.is_zero() {
+            sample
         } else if at_most {
             // Only an upper bound: the sender may not have used the window.
-            self.rtt = self.rtt.min(sample);
+            self.rtt.min(sample)
         } else {
-            self.rtt = (self.rtt * 7 + sample) / 8;
-        }
+            self.rtt.smoothed(sample)
+        };
     }
 
     /// The application took data up to `copied`. Answers the new limit, if it is to grow (Linux's
@@ -82,7 +82,7 @@ impl ReceiveTuning {
             self.space = limit.min(u32::from(mss) * config.initial_window);
             return None;
         }
-        if self.rtt.is_zero() || now - self.since < self.rtt {
+        if self.rtt.is_zero() || Micros::between(self.since, now) < self.rtt {
             return None;
         }
         let taken = copied.since(self.from);

@@ -9,7 +9,7 @@ use core::time::Duration;
 
 use super::hystart::{Growth, HyStart};
 use super::{Ack, Congestion, Event, INFINITE_SSTHRESH, Phase, Snapshot, Window};
-use crate::time::Instant;
+use crate::time::{Instant, Micros};
 
 /// One segment.
 const ONE: u64 = 1024;
@@ -34,10 +34,11 @@ pub struct Cubic {
     /// What to return to if the last congestion event was spurious.
     saved: Option<Box<Saved>>,
     hystart: HyStart,
-    min_rtt: Duration,
+    min_rtt: Micros,
     /// Growth of less than a segment.
-    pending: u64,
-    last_ack: Option<Instant>,
+    pending: u32,
+    /// In [`Instant::ticks`].
+    last_ack: u32,
 }
 
 #[derive(Debug, Clone)]
@@ -86,16 +87,17 @@ impl Congestion for Cubic {
     }
 
     fn on_rtt(&mut self, window: &mut Window, _ack: &Ack, rtt: Duration) {
+        let rtt = Micros::from(rtt);
         if self.min_rtt.is_zero() || rtt < self.min_rtt {
             self.min_rtt = rtt;
         }
         if window.ssthresh == INFINITE_SSTHRESH {
-            self.hystart.on_rtt(rtt);
+            self.hystart.on_rtt(rtt.get());
         }
     }
 
     fn on_ack(&mut self, window: &mut Window, ack: &Ack) {
-        self.last_ack = Some(ack.now);
+        self.last_ack = ack.now.ticks();
         let mut delivered = ack.delivered;
         if window.in_slow_start() {
             if window.ssthresh == INFINITE_SSTHRESH {
@@ -116,17 +118,18 @@ impl Congestion for Cubic {
 
     fn on_unused(&mut self, now: Instant) {
         // RFC 9438 section 5.8: the function's time stands still while the window is not used.
-        if let (Some(epoch), Some(last)) = (&mut self.epoch, self.last_ack) {
-            epoch.start = (epoch.start + now.saturating_duration_since(last)).min(now);
+        if let Some(epoch) = &mut self.epoch {
+            let unused = now.ticks().wrapping_sub(self.last_ack);
+            epoch.start = (epoch.start + Duration::from_millis(u64::from(unused))).min(now);
         }
-        self.last_ack = Some(now);
+        self.last_ack = now.ticks();
     }
 
     fn on_restart(&mut self, since: Instant, now: Instant) {
         if let Some(epoch) = &mut self.epoch {
             epoch.start = (epoch.start + now.saturating_duration_since(since)).min(now);
         }
-        self.last_ack = Some(now);
+        self.last_ack = now.ticks();
     }
 
     fn on_congestion(&mut self, window: &Window, event: Event, _now: Instant) -> u32 {
@@ -187,17 +190,17 @@ impl Cubic {
         let t = millis(now.saturating_duration_since(epoch.start));
         let mut growth = if epoch.at(t) < epoch.w_est {
             // RFC 9438 section 4.3: where Reno would be faster, be Reno.
-            epoch.w_est.saturating_sub(cwnd + self.pending)
+            epoch.w_est.saturating_sub(cwnd + u64::from(self.pending))
         } else {
-            let target = epoch.at(t + millis(self.min_rtt)).clamp(cwnd, cwnd + cwnd / 2);
+            let target = epoch.at(t + millis(self.min_rtt.into())).clamp(cwnd, cwnd + cwnd / 2);
             delivered * (target - cwnd) / cwnd
         };
         if self.w_max == 0 {
             growth = growth.max(delivered / BLIND_GROWTH);
         }
-        self.pending += growth;
-        window.cwnd = window.cwnd.saturating_add(segments(self.pending)).min(window.clamp);
-        self.pending %= ONE;
+        let pending = u64::from(self.pending) + growth;
+        window.cwnd = window.cwnd.saturating_add(segments(pending)).min(window.clamp);
+        self.pending = (pending % ONE) as u32;
     }
 }
 

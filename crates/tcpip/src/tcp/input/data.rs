@@ -30,7 +30,12 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             // RFC 2525 section 2.17: nobody will read it, and the other end should know.
             cx.counters.tcp_abort_on_data += 1;
             cx.counters.out_rsts += 1;
-            cx.replies.push(Reply::reset(self.local.into(), self.remote.into(), header, segment.len()));
+            cx.replies.push(Reply::reset(
+                self.ends.local().into(),
+                self.ends.remote().into(),
+                header,
+                segment.len(),
+            ));
             self.end(Some(Error::ConnectionReset));
             return;
         }

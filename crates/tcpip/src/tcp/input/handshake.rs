@@ -16,7 +16,12 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         if has_ack && (header.ack.at_or_before(self.sender.iss) || header.ack.after(self.sender.nxt)) {
             if !header.flags.contains(Flags::RST) {
                 cx.counters.out_rsts += 1;
-                cx.replies.push(Reply::reset(self.local.into(), self.remote.into(), header, segment.len()));
+                cx.replies.push(Reply::reset(
+                    self.ends.local().into(),
+                    self.ends.remote().into(),
+                    header,
+                    segment.len(),
+                ));
             }
             return;
         }
@@ -25,13 +30,13 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             && let (Some(clock), Some(stamps)) = (&self.clock, header.options.timestamps)
             && stamps.echo != 0
         {
-            let sent = clock.value(self.syn_at);
+            let sent = clock.value(self.seldom.syn_at);
             if stamps.echo.wrapping_sub(sent) > clock.value(cx.now).wrapping_sub(sent) {
                 if !header.flags.contains(Flags::RST) {
                     cx.counters.out_rsts += 1;
                     cx.replies.push(Reply::reset(
-                        self.local.into(),
-                        self.remote.into(),
+                        self.ends.local().into(),
+                        self.ends.remote().into(),
                         header,
                         segment.len(),
                     ));
@@ -77,7 +82,12 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         let header = segment.header;
         if header.ack.at_or_before(self.sender.una) || header.ack.after(self.sender.nxt) {
             cx.counters.out_rsts += 1;
-            cx.replies.push(Reply::reset(self.local.into(), self.remote.into(), header, segment.len()));
+            cx.replies.push(Reply::reset(
+                self.ends.local().into(),
+                self.ends.remote().into(),
+                header,
+                segment.len(),
+            ));
             return false;
         }
         self.sender.una = self.sender.iss + 1;
@@ -102,7 +112,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
     /// section 3).
     fn measure_handshake(&mut self, cx: &mut Context<'_>, segment: &Segment<'_>) {
         let rtt = if self.sender.retransmits == 0 {
-            Some(cx.now - self.syn_at)
+            Some(cx.now - self.seldom.syn_at)
         } else {
             match (&self.clock, segment.header.options.timestamps) {
                 (Some(clock), Some(stamps)) => clock.echo(cx.now, stamps.echo).map(|echo| echo.age),

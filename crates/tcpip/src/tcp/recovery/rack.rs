@@ -6,6 +6,7 @@ use super::Record;
 use crate::lazy::blank;
 use crate::seq::SeqNumber;
 use crate::tcp::config::Config;
+use crate::tcp::rtt::MinRtt;
 use crate::tcp::sender::{Acknowledgement, Round, Sender, Timer};
 use crate::tcp::state::CongestionState;
 use crate::time::Instant;
@@ -54,9 +55,9 @@ impl Rack {
     }
 
     /// A segment was delivered (RFC 8985 section 6.2, steps 1 and 2).
-    pub(crate) fn advance(&mut self, now: Instant, record: &Record, min_rtt: Option<Duration>) {
+    pub(crate) fn advance(&mut self, now: Instant, record: &Record, min_rtt: &MinRtt) {
         let rtt = now - record.sent_at;
-        if record.was_retransmitted() && min_rtt.is_some_and(|min| rtt < min) {
+        if record.was_retransmitted() && min_rtt.get().is_some_and(|min| rtt < min) {
             return; // it was the earlier copy
         }
         self.advanced = true;
@@ -76,7 +77,7 @@ fn sent_after(a: Instant, a_end: SeqNumber, b: Instant, b_end: SeqNumber) -> boo
 impl Sender {
     /// RFC 8985 section 6.2 step 4: how much later than others a segment may arrive.
     fn reordering_window(&self) -> Duration {
-        if self.recovery.reordering_seen == 0 {
+        if self.recovery.losses.reordering_seen == 0 {
             // Without reordering three duplicates are enough, and in recovery any is.
             if self.recovery.state >= CongestionState::Recovery
                 || self.board.sacked_out() >= self.recovery.reordering
@@ -152,7 +153,7 @@ impl Sender {
     pub(crate) fn tail_probe_deadline(&self, config: &Config, now: Instant) -> Option<Instant> {
         let calm = matches!(self.recovery.state, CongestionState::Open | CongestionState::Cwr);
         if !(config.tail_loss_probe && self.sack && calm)
-            || self.recovery.tail_probe.is_some()
+            || self.recovery.losses.tail_probe.is_some()
             || self.backoff > 0
         {
             return None;
@@ -172,25 +173,25 @@ impl Sender {
 
     /// RFC 8985 section 7.4: what an acknowledgement says about the probe.
     pub(crate) fn take_tail_probe(&mut self, a: &Acknowledgement, round: &mut Round) {
-        let Some(probe) = self.recovery.tail_probe else { return };
+        let Some(probe) = self.recovery.losses.tail_probe else { return };
         if a.ack.before(probe.end) {
             return;
         }
         if !probe.retransmission {
             // New data: losses show by themselves.
-            self.recovery.tail_probe = None;
+            self.recovery.losses.tail_probe = None;
         } else if round.dsacked {
             // Both copies arrived: nothing was lost.
-            self.recovery.tail_probe = None;
+            self.recovery.losses.tail_probe = None;
         } else if a.ack.after(probe.end) {
             // The probe repaired a loss that nobody would have noticed: congestion all the same.
-            self.recovery.tail_probe = None;
+            self.recovery.losses.tail_probe = None;
             self.enter_cwr(a.now);
             self.control.end_reduction();
             self.recovery.state = CongestionState::Open;
         } else if !(round.advanced || a.carries_more || round.sacked) {
             // A pure duplicate: the other copy's acknowledgement.
-            self.recovery.tail_probe = None;
+            self.recovery.losses.tail_probe = None;
         }
     }
 }

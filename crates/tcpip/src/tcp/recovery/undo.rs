@@ -11,17 +11,17 @@ use crate::time::Instant;
 impl Sender {
     /// The window is about to be reduced.
     pub(crate) fn begin_undo(&mut self) {
-        self.recovery.undo_marker = Some(self.una);
+        self.recovery.losses.undo_marker = Some(self.una);
         // Retransmissions that are on their way already may be reported later: then the count means nothing.
         let out = self.board.retransmitted_out();
-        self.recovery.undo_retransmissions = (out > 0).then_some(out);
+        self.recovery.losses.undo_retransmissions = (out > 0).then_some(out);
     }
 
     /// A segment was sent again.
     pub(crate) fn note_retransmission(&mut self, now: Instant, segments: u32) {
-        self.recovery.retransmitted_at.get_or_insert(now);
-        let count = self.recovery.undo_retransmissions.unwrap_or(0);
-        self.recovery.undo_retransmissions = Some(count + segments);
+        self.recovery.losses.retransmitted_at.get_or_insert(now);
+        let count = self.recovery.losses.undo_retransmissions.unwrap_or(0);
+        self.recovery.losses.undo_retransmissions = Some(count + segments);
     }
 
     /// RFC 2883: the other end got `block` twice.
@@ -35,17 +35,18 @@ impl Sender {
         round.dsacked = true;
         self.rack.dsack_seen = true;
         let segments = end.since(start).div_ceil(u32::from(self.mss).max(1)).min(0xffff);
-        self.counters.dsack_duplicates = self.counters.dsack_duplicates.wrapping_add(segments);
-        if let (Some(marker), Some(count)) = (self.recovery.undo_marker, self.recovery.undo_retransmissions)
+        self.recovery.losses.dsack_duplicates = self.recovery.losses.dsack_duplicates.wrapping_add(segments);
+        if let (Some(marker), Some(count)) =
+            (self.recovery.losses.undo_marker, self.recovery.losses.undo_retransmissions)
             && end.after(marker)
         {
-            self.recovery.undo_retransmissions = Some(count.saturating_sub(segments));
+            self.recovery.losses.undo_retransmissions = Some(count.saturating_sub(segments));
         }
     }
 
     /// RFC 3522: an acknowledgement echoes a timestamp from before the first retransmission, so it answers the original.
     fn was_delayed(&self, echoed: Option<Echo>) -> bool {
-        match (self.recovery.retransmitted_at, echoed) {
+        match (self.recovery.losses.retransmitted_at, echoed) {
             (Some(at), Some(echo)) => echo.sent_at.as_millis() < at.as_millis(),
             (Some(_), None) => false,
             (None, _) => true,
@@ -53,8 +54,8 @@ impl Sender {
     }
 
     fn may_undo(&self, echoed: Option<Echo>) -> bool {
-        self.recovery.undo_marker.is_some()
-            && (self.recovery.undo_retransmissions == Some(0) || self.was_delayed(echoed))
+        self.recovery.losses.undo_marker.is_some()
+            && (self.recovery.losses.undo_retransmissions == Some(0) || self.was_delayed(echoed))
     }
 
     fn undo(&mut self, unmark: bool) {
@@ -64,7 +65,7 @@ impl Sender {
         if self.control.undo() {
             self.ecn.on_undo();
         }
-        self.recovery.undo_marker = None;
+        self.recovery.losses.undo_marker = None;
         self.rack.window_steps = self.rack.window_steps.max(1);
     }
 
@@ -78,20 +79,21 @@ impl Sender {
         if !self.sack && self.una == self.recovery.high_seq {
             // RFC 6582 section 4: without SACK, duplicates of what was sent again look like a loss of what follows.
             if self.board.retransmitted_out() == 0 {
-                self.recovery.retransmitted_at = None;
+                self.recovery.forget_retransmission();
             }
             return true;
         }
         self.control.end_reduction();
         // The marker stays: reports of duplicates may follow, and undo the reduction even now.
-        self.recovery.retransmitted_at = None;
+        self.recovery.forget_retransmission();
         self.recovery.state = CongestionState::Open;
         false
     }
 
     /// Each retransmission was reported as a duplicate: none was needed.
     pub(crate) fn try_undo_dsack(&mut self, _now: Instant) -> bool {
-        if self.recovery.undo_marker.is_some() && self.recovery.undo_retransmissions == Some(0) {
+        if self.recovery.losses.undo_marker.is_some() && self.recovery.losses.undo_retransmissions == Some(0)
+        {
             self.rack.persist = PERSIST.min(self.rack.persist + 1);
             self.undo(false);
             return true;
@@ -107,7 +109,7 @@ impl Sender {
         echoed: Option<Echo>,
         round: &Round,
     ) -> bool {
-        if self.recovery.undo_marker.is_none() || !self.was_delayed(echoed) {
+        if self.recovery.losses.undo_marker.is_none() || !self.was_delayed(echoed) {
             return false;
         }
         let distance = round.highest_sacked.saturating_since(round.prior_una);
@@ -131,12 +133,12 @@ impl Sender {
         }
         self.undo(true);
         self.retransmits = 0;
-        self.recovery.frto = false;
+        self.recovery.losses.frto = false;
         if !self.sack && !frto && self.una == self.recovery.high_seq {
             return true;
         }
         self.recovery.state = CongestionState::Open;
-        self.recovery.retransmitted_at = None;
+        self.recovery.forget_retransmission();
         true
     }
 }
