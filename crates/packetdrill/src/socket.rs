@@ -49,6 +49,7 @@ impl Socket {
     pub(crate) fn concerns(&self, event: Event) -> bool {
         match event {
             Event::Connected(id)
+            | Event::Urgent(id)
             | Event::Readable(id)
             | Event::Writable(id)
             | Event::HungUp(id)
@@ -200,8 +201,11 @@ impl World {
 
     fn send(&mut self, fd: c_int, data: &[u8], flags: c_int) -> Answer<usize> {
         let id = self.socket_of(fd)?.stream()?;
-        let flags =
-            SendFlags { more: flags & libc::MSG_MORE != 0, end_of_record: flags & libc::MSG_EOR != 0 };
+        let flags = SendFlags {
+            more: flags & libc::MSG_MORE != 0,
+            end_of_record: flags & libc::MSG_EOR != 0,
+            urgent: flags & libc::MSG_OOB != 0,
+        };
         let (stack, now) = self.stack();
         Ok(stack.send_with(now, id, data, flags)?)
     }
@@ -260,6 +264,7 @@ impl World {
             (ready.read_closed, libc::EPOLLRDHUP),
             (ready.hung_up, libc::EPOLLHUP),
             (ready.failed, libc::EPOLLERR),
+            (ready.urgent, libc::EPOLLPRI),
         ];
         Ok(bits.into_iter().filter(|(is, _)| *is).fold(0, |all, (_, bit)| all | bit as u32))
     }

@@ -69,6 +69,8 @@ impl ListenerId {
 pub enum Event {
     /// `connect` succeeded.
     Connected(SocketId),
+    /// The other end has urgent data: SIGURG. Once for each pointer that goes beyond the one before.
+    Urgent(SocketId),
     /// There is data, or the end of the stream.
     Readable(SocketId),
     /// There is room after there was none.

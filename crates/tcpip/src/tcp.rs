@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`config`] (what can be set), [`state`], `conn` (a connection), its halves `sender` and `receiver`,
 //! `input` (a segment arrives), `output` (what leaves), `recovery` (what is lost), `timers`, `calls` (what an application
-//! asks), `listen` with `cookies` and `timewait` (connections before and after), [`congestion`].
+//! asks), `urgent`, `listen` with `cookies` and `timewait` (connections before and after), [`congestion`].
 
 pub(crate) mod calls;
 pub(crate) mod chrono;
@@ -33,6 +33,7 @@ pub mod state;
 pub(crate) mod timers;
 pub(crate) mod timewait;
 pub(crate) mod tune;
+pub(crate) mod urgent;
 
 pub use calls::How;
 pub use config::Config;

@@ -5,7 +5,7 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::demux::Flow;
 use super::{ListenerId, SocketId, Stack};
-use crate::buffer::{Memory, ReceiveBuffer};
+use crate::buffer::Memory;
 use crate::error::Error;
 use crate::tcp::conn::Connection;
 use crate::tcp::listen::Listener;
@@ -203,7 +203,7 @@ impl<M: Memory> Stack<M> {
         self.send_with(now, id, data, SendFlags::default())
     }
 
-    /// [`send`](Self::send) with flags. They count only if all of the data is taken.
+    /// [`send`](Self::send) with flags. They count only if all of the data is taken; `urgent` for what is.
     ///
     /// # Errors
     ///
@@ -242,12 +242,23 @@ impl<M: Memory> Stack<M> {
         result
     }
 
+    /// The urgent byte (recv(2) with MSG_OOB); `peek` leaves it. Nothing when the stream ended before it arrived.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] when there is none, or it is part of the stream; [`Error::WouldBlock`] when it has not arrived;
+    /// [`Error::NotConnected`].
+    pub fn recv_urgent(&mut self, id: SocketId, peek: bool) -> Result<Option<u8>, Error> {
+        self.connections.get_mut(id.0).ok_or(Error::NotASocket)?.recv_urgent(peek)
+    }
+
     /// The application has put data into the send buffer itself.
     pub fn written(&mut self, now: Instant, id: SocketId) {
         self.settle(now, id.0);
     }
 
-    /// The application has taken data from the receive buffer itself.
+    /// The application has taken data from the receive buffer itself. It is up to that to stop at the mark of urgent data,
+    /// [`readable`](Self::readable) bytes further on, and to leave out the byte there.
     pub fn consumed(&mut self, now: Instant, id: SocketId) {
         if let Some((connection, mut cx)) = self.connection(now, id.0) {
             connection.consumed(&mut cx);
@@ -260,9 +271,9 @@ impl<M: Memory> Stack<M> {
         self.connections.get_mut(id.0).map(|connection| (&mut connection.tx, &mut connection.rx))
     }
 
-    /// Bytes that can be read.
+    /// Bytes that can be read: FIONREAD, which ends before an urgent byte that is kept out of the stream.
     pub fn readable(&self, id: SocketId) -> usize {
-        self.connections.get(id.0).map_or(0, |connection| connection.rx.readable())
+        self.connections.get(id.0).map_or(0, |connection| connection.readable())
     }
 
     /// shutdown(2).

@@ -21,6 +21,8 @@ pub struct Readiness {
     pub hung_up: bool,
     /// POLLERR: an error waits.
     pub failed: bool,
+    /// POLLPRI: the urgent byte has arrived.
+    pub urgent: bool,
 }
 
 impl<M: Memory> Stack<M> {
@@ -52,6 +54,11 @@ impl<M: Memory> Stack<M> {
     /// Whether everything that the other end has sent, and its end, was read.
     pub fn is_at_end(&self, id: SocketId) -> bool {
         self.connections.get(id.0).is_some_and(|it| it.rx.readable() == 0 && it.has_fin())
+    }
+
+    /// SIOCATMARK: the next byte to be read is the last urgent one. Unless SO_OOBINLINE is set, a read leaves it out.
+    pub fn at_mark(&self, id: SocketId) -> bool {
+        self.connections.get(id.0).is_some_and(|connection| connection.at_mark())
     }
 
     /// Bytes written and not yet acknowledged (SIOCOUTQ).

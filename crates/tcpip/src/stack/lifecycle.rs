@@ -105,6 +105,7 @@ impl<M: Memory> Stack<M> {
             let id = SocketId(key);
             let event = match event {
                 Events::CONNECTED => Event::Connected(id),
+                Events::URGENT => Event::Urgent(id),
                 Events::READABLE => Event::Readable(id),
                 Events::WRITABLE => Event::Writable(id),
                 Events::HUNG_UP => Event::HungUp(id),
@@ -152,6 +153,10 @@ impl<S: SendBuffer, R: ReceiveBuffer> crate::tcp::conn::Connection<S, R> {
         if self.state.can_transmit() {
             let flight = sender.nxt.since(sender.una) as usize;
             assert!(flight <= self.tx.len() + 1, "all that is in flight is still held");
+            if let Some(end) = self.seldom.urgent_end {
+                assert!(end.after(sender.una), "urgent data is not acknowledged yet");
+                assert!(end.at_or_before(self.data_end()), "urgent data was written");
+            }
             if sender.packets_out() > 0 {
                 assert!(sender.timer.deadline().is_some(), "a timer runs while data is in flight");
             }

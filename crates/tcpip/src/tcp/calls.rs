@@ -36,6 +36,9 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         if count > 0 {
             self.restart(cx);
         }
+        if flags.urgent && count > 0 {
+            self.mark_urgent();
+        }
         let end = self.data_end();
         if count < data.len() {
             self.write_blocked = true;
@@ -82,7 +85,8 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
 
     /// RECEIVE; `Ok(0)` at the end of the stream.
     pub(crate) fn recv(&mut self, cx: &mut Context<'_>, data: &mut [u8]) -> Result<usize, Error> {
-        let count = self.rx.read(data);
+        let marked = self.seldom.mark.is_some();
+        let count = if marked { self.read_by_mark(cx, data) } else { self.rx.read(data) };
         if count > 0 {
             self.consumed(cx);
             return Ok(count);
@@ -112,6 +116,9 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
     /// acknowledged now? Linux's `tcp_cleanup_rbuf`.
     pub(crate) fn consumed(&mut self, cx: &mut Context<'_>) {
         self.tidy_later(cx);
+        if self.seldom.mark.is_some() {
+            self.pass_mark();
+        }
         let readable = self.rx.readable();
         let copied = self.receiver.nxt - readable as u32;
         let (limit, mss) = (self.receiver.limit, self.receiver.advertised_mss);

@@ -11,6 +11,7 @@ use super::push::Push;
 use super::receiver::Receiver;
 use super::sender::{Echo, Sender, Timer};
 use super::state::State;
+use super::urgent::Mark;
 use crate::buffer::{ReceiveBuffer, SendBuffer};
 use crate::error::Error;
 use crate::lazy::{Lazy, blank};
@@ -70,7 +71,7 @@ pub(crate) struct Connection<S, R> {
 }
 
 /// What few connections need, or only for a while.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub(crate) struct Seldom {
     /// When the SYN was sent; until the handshake is over.
     pub(crate) syn_at: Instant,
@@ -79,11 +80,22 @@ pub(crate) struct Seldom {
     pub(crate) linger_at: Option<Instant>,
     /// When a segment out of window may be answered again.
     pub(crate) next_answer: Instant,
+    /// Behind the urgent data that is not acknowledged (SND.UP).
+    pub(crate) urgent_end: Option<SeqNumber>,
+    /// The other end's urgent data (RCV.UP).
+    pub(crate) mark: Option<Mark>,
 }
 
 blank!(
     Seldom,
-    Seldom { syn_at: Instant::ZERO, keepalive_at: None, linger_at: None, next_answer: Instant::ZERO }
+    Seldom {
+        syn_at: Instant::ZERO,
+        keepalive_at: None,
+        linger_at: None,
+        next_answer: Instant::ZERO,
+        urgent_end: None,
+        mark: None,
+    }
 );
 
 /// What leaves before anything else.
@@ -187,6 +199,8 @@ pub struct SocketOptions {
     pub max_pacing_rate: Option<u64>,
     /// IP_TOS and IPV6_TCLASS (RFC 9293 section 3.9.2, MUST-48). The two bits of ECN are not the application's.
     pub traffic_class: u8,
+    /// SO_OOBINLINE: urgent data stays in the stream.
+    pub oob_inline: bool,
     /// The stack's.
     send_limit: u32,
 }
@@ -216,6 +230,7 @@ impl SocketOptions {
             unsent_low_water: None,
             max_pacing_rate: None,
             traffic_class: 0,
+            oob_inline: false,
             send_limit: config.send_buffer.0,
         }
     }
@@ -227,11 +242,12 @@ pub(crate) struct Events(u8);
 
 impl Events {
     pub(crate) const CONNECTED: u8 = 1;
-    pub(crate) const READABLE: u8 = 2;
-    pub(crate) const WRITABLE: u8 = 4;
-    pub(crate) const HUNG_UP: u8 = 8;
-    pub(crate) const FAILED: u8 = 16;
-    pub(crate) const CLOSED: u8 = 32;
+    pub(crate) const URGENT: u8 = 2;
+    pub(crate) const READABLE: u8 = 4;
+    pub(crate) const WRITABLE: u8 = 8;
+    pub(crate) const HUNG_UP: u8 = 16;
+    pub(crate) const FAILED: u8 = 32;
+    pub(crate) const CLOSED: u8 = 64;
 
     pub(crate) fn raise(&mut self, event: u8) {
         self.0 |= event;
@@ -480,7 +496,11 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         self.receiver.ack.deadline = None;
         self.receiver.ack.now = false;
         self.receiver.ack.duplicates = 0;
+        let mark = self.seldom.mark;
         self.seldom.give_back();
+        if mark.is_some() {
+            self.seldom.mark = mark; // what has arrived can still be read
+        }
         self.path.give_back();
         self.tidy_at = None;
         self.pending = Pending::Nothing;

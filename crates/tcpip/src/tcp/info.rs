@@ -266,12 +266,15 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         let connecting = matches!(self.state, State::SynSent | State::SynReceived);
         let over = self.state == State::Closed;
         let ended = self.read_closed || self.has_fin() || over;
+        // The urgent byte alone is nothing to read.
+        let kept_out = usize::from(self.at_mark() && !self.options.oob_inline);
         Readiness {
-            readable: self.rx.readable() > 0 || (ended && !connecting),
+            readable: self.rx.readable() > kept_out || (ended && !connecting),
             writable: !connecting && (self.fin_queued || over || self.is_writable(cx)),
             read_closed: ended,
             hung_up: over || (ended && self.fin_queued),
             failed: self.error.is_some(),
+            urgent: self.has_urgent_byte(),
         }
     }
 

@@ -235,6 +235,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         if self.state == State::Closed {
             return;
         }
+        self.take_urgent(segment);
         self.take_data(cx, segment);
     }
 
@@ -266,6 +267,9 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             segments: segment.count(),
         };
         let progress = self.sender.on_ack(cx.config, &acknowledgement);
+        if self.is_urgent() {
+            self.end_urgent_mode();
+        }
         let data = (progress.acked as usize).min(self.tx.len());
         if data > 0 {
             self.tx.release(data);

@@ -115,11 +115,19 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             }
             return Some(outgoing);
         }
+        if self.may_probe_urgently() {
+            // A number that is acceptable, so that the pointer counts; the probe that must be answered comes next.
+            self.pending = Pending::Keepalive;
+            return Some(self.empty(cx, self.sender.una));
+        }
         Some(self.empty_probe(cx))
     }
 
     fn empty_probe(&mut self, cx: &mut Context<'_>) -> Outgoing {
-        let seq = self.sender.una - 1;
+        self.empty(cx, self.sender.una - 1)
+    }
+
+    fn empty(&mut self, cx: &Context<'_>, seq: SeqNumber) -> Outgoing {
         Outgoing { header: self.header(cx, seq, Flags::ACK), offset: 0, len: 0, gso_size: 0, ecn: 0 }
     }
 
@@ -200,7 +208,8 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
 
     /// Segments that may leave in one go.
     fn burst(&self, config: &Config) -> u32 {
-        if self.gso_max == 0 {
+        // Each segment has a pointer of its own.
+        if self.gso_max == 0 || self.is_urgent() {
             return 1;
         }
         let mss = self.current_mss();
@@ -257,7 +266,8 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         if fin {
             return true;
         }
-        if self.push.at_once {
+        // As in Linux, urgent data waits for nothing either.
+        if self.push.at_once || self.is_urgent() {
             return true;
         }
         if self.options.cork || self.push.more {
@@ -394,7 +404,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         } else {
             self.sender.nxt
         };
-        Some(Outgoing { header: self.header(cx, seq, Flags::ACK), offset: 0, len: 0, gso_size: 0, ecn: 0 })
+        Some(self.empty(cx, seq))
     }
 
     /// A header with acknowledgement, window and options; the acknowledgement counts as sent.
@@ -408,15 +418,20 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         if self.sender.sack && self.receiver.block_count() > 0 {
             options.sack = self.receiver.take_blocks(self.max_blocks());
         }
+        let mut flags = flags | self.sender.ecn.echo_flags();
+        let urgent = self.urgent_pointer(seq);
+        if urgent.is_some() {
+            flags |= Flags::URG;
+        }
         let (src_port, dst_port) = self.ends.ports();
         Header {
             src_port,
             dst_port,
             seq,
             ack: self.receiver.nxt,
-            flags: flags | self.sender.ecn.echo_flags(),
+            flags,
             window: (window >> self.receiver.wscale) as u16,
-            urgent: 0,
+            urgent: urgent.unwrap_or(0),
             options,
         }
     }

@@ -13,6 +13,8 @@ pub struct SendFlags {
     pub more: bool,
     /// MSG_EOR: a record ends here. No segment holds bytes from before and after its end.
     pub end_of_record: bool,
+    /// MSG_OOB: the last byte is urgent. What waits before it leaves with it.
+    pub urgent: bool,
 }
 
 /// What was said of the data that waits to be sent.

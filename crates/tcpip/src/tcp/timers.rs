@@ -57,6 +57,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             self.sender.give_back();
             self.receiver.give_back();
             self.path.give_back();
+            self.seldom.tidy();
             if self.tx.is_empty() {
                 self.tx.shrink();
             }

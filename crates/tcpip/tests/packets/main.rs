@@ -11,5 +11,6 @@ mod opening;
 mod options;
 mod pushing;
 mod timers;
+mod urgent;
 mod util;
 mod windows;

@@ -5,8 +5,8 @@ use sockshim_tcpip::stack::SocketId;
 use sockshim_tcpip::tcp::SendFlags;
 use sockshim_tcpip::wire::tcp::Flags;
 
-const MORE: SendFlags = SendFlags { more: true, end_of_record: false };
-const END_OF_RECORD: SendFlags = SendFlags { more: false, end_of_record: true };
+const MORE: SendFlags = SendFlags { more: true, end_of_record: false, urgent: false };
+const END_OF_RECORD: SendFlags = SendFlags { more: false, end_of_record: true, urgent: false };
 
 fn send_with(host: &mut Host, id: SocketId, len: usize, flags: SendFlags) {
     let data = vec![b'd'; len];

@@ -30,13 +30,14 @@ pub(crate) struct Seg {
     pub(crate) seq: u32,
     pub(crate) ack: u32,
     pub(crate) window: u16,
+    pub(crate) urgent: u16,
     pub(crate) options: Options,
     pub(crate) data: Vec<u8>,
 }
 
 /// What most segments of the other end have in common.
 pub(crate) fn seg(flags: Flags, seq: u32, ack: u32) -> Seg {
-    Seg { flags, seq, ack, window: 60_000, options: Options::default(), data: Vec::new() }
+    Seg { flags, seq, ack, window: 60_000, urgent: 0, options: Options::default(), data: Vec::new() }
 }
 
 pub(crate) fn ack(seq: u32, ack: u32) -> Seg {
@@ -50,6 +51,11 @@ impl Seg {
 
     pub(crate) fn window(self, window: u16) -> Self {
         Self { window, ..self }
+    }
+
+    /// Urgent, up to so many bytes behind its number.
+    pub(crate) fn urgent(self, urgent: u16) -> Self {
+        Self { flags: self.flags | Flags::URG, urgent, ..self }
     }
 
     pub(crate) fn stamps(mut self, value: u32, echo: u32) -> Self {
@@ -190,7 +196,7 @@ impl Host {
             ack: if segment.flags.contains(Flags::ACK) { self.iss + segment.ack } else { SeqNumber::new(0) },
             flags: segment.flags,
             window: segment.window,
-            urgent: 0,
+            urgent: segment.urgent,
             options: segment.options,
         };
         let mut packet = packet(src, dst, &header, &segment.data);
@@ -271,6 +277,7 @@ impl Host {
                     0
                 },
                 window: header.window,
+                urgent: header.urgent,
                 options: header.options,
                 data: payload[offset..].to_vec(),
             });

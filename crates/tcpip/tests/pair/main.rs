@@ -5,7 +5,7 @@ mod util;
 use std::time::Duration;
 
 use sockshim_tcpip::stack::Event;
-use sockshim_tcpip::tcp::{How, State};
+use sockshim_tcpip::tcp::{How, SendFlags, State};
 use util::Pair;
 
 #[test]
@@ -157,4 +157,22 @@ fn a_peer_that_vanished_from_the_link_is_unreachable() {
             .iter()
             .any(|event| matches!(event, Event::Failed(_, error) if error.errno() == 113))
     );
+}
+
+#[test]
+fn urgent_data_overtakes_a_reader_that_is_late() {
+    let mut pair = Pair::with_gso(65_535);
+    let (client, server) = pair.connect();
+    let urgent = SendFlags { urgent: true, ..SendFlags::default() };
+    pair.send(0, client, &[b'a'; 5000]);
+    assert_eq!(pair.hosts[0].stack.send_with(pair.now, client, b"bcd", urgent), Ok(3));
+    pair.send(0, client, &[b'e'; 5000]);
+    pair.run_for(Duration::from_millis(500));
+    let told = pair.hosts[1].events.iter().filter(|event| **event == Event::Urgent(server)).count();
+    assert_eq!(told, 1);
+    assert_eq!(pair.hosts[1].stack.recv_urgent(server, false), Ok(Some(b'd')));
+    let before = pair.receive(1, server);
+    assert!(before.len() == 5002 && before.ends_with(b"abc"));
+    assert!(pair.hosts[1].stack.at_mark(server));
+    assert!(pair.receive(1, server) == [b'e'; 5000]);
 }

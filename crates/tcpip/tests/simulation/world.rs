@@ -282,6 +282,7 @@ impl World {
                     continue;
                 }
                 Event::Connected(socket)
+                | Event::Urgent(socket)
                 | Event::Readable(socket)
                 | Event::Writable(socket)
                 | Event::HungUp(socket)
