@@ -1,7 +1,7 @@
 //! One connection over shared memory.
 //!
 //! [`attach`] (meeting the other end) -> [`io`] (which way a call goes) -> [`quick`] (the usual call), [`read`],
-//! [`write`] (the lanes) ->
+//! [`write`] (the lanes), [`wait`] (spinning, naps, sleep) and [`bells`] (what wakes) ->
 //! [`end`] (end of stream, reset, close) -> [`pin`] (back to the kernel), [`heritage`] and [`back`] (bytes unread then). [`events`] says what is ready.
 
 pub(crate) mod attach;
