@@ -74,24 +74,35 @@ pub(super) fn leave(fd: c_int, pipe: &Pipe) -> bool {
 fn take_behind(fd: c_int, pipe: &Pipe, place: *mut u8, room: usize) -> usize {
     let incoming = pipe.incoming();
     let epoch = incoming.reader_epoch();
-    let position = &incoming.reader.kernel_read;
     let resume = incoming.switch.resume.load(Ordering::Relaxed);
-    if !is_ring(epoch) || incoming.epoch() == epoch || position.load(Ordering::Relaxed) != resume {
+    if !is_ring(epoch)
+        || incoming.epoch() == epoch
+        || incoming.reader.kernel_read.load(Ordering::Relaxed) != resume
+    {
         return 0;
     }
     incoming.follow(epoch);
-    let (mut done, mut pauses) = (0, 0);
-    while done < room && pauses < PAUSES {
+    take_kernel_bytes(fd, pipe, place, room, QUIET)
+}
+
+/// Nanoseconds without a byte after which no more is under way from a writer that waits.
+const QUIET: u64 = 3_000_000;
+
+/// Takes up to `room` kernel bytes, until none comes for so many nanoseconds; how many. Under the read lock.
+fn take_kernel_bytes(fd: c_int, pipe: &Pipe, place: *mut u8, room: usize, quiet: u64) -> usize {
+    let mut done = 0;
+    let mut until = Deadline::after(Some(quiet));
+    while done < room {
         match kernel::recv(fd, place.wrapping_add(done), room - done, libc::MSG_DONTWAIT) {
             Ok(count @ 1..) => {
-                position.fetch_add(count as u64, Ordering::Relaxed);
+                pipe.incoming().reader.kernel_read.fetch_add(count as u64, Ordering::Relaxed);
                 done += count;
+                until = Deadline::after(Some(quiet));
             }
-            Err(Errno(libc::EAGAIN)) => {
-                pauses += 1;
-                kernel::nap(500);
+            Err(Errno(libc::EAGAIN)) if until.left() != Some(0) => {
+                kernel::nap(200);
             }
-            Ok(_) => break,
+            Ok(_) | Err(Errno(libc::EAGAIN)) => break,
             Err(error) => {
                 // The kernel reports it once.
                 pipe.entry.pending_error.store(error.0, Ordering::Release);
@@ -101,9 +112,6 @@ fn take_behind(fd: c_int, pipe: &Pipe, place: *mut u8, room: usize) -> usize {
     }
     done
 }
-
-/// Half milliseconds without a byte after which no more is under way.
-const PAUSES: u32 = 6;
 
 /// Kernel bytes that come before those in the ring, with the bells behind them.
 fn before_ring(pipe: &Pipe) -> usize {
@@ -186,22 +194,10 @@ fn come_to_ring(fd: c_int, pipe: &Pipe, place: *mut u8, before: usize) -> bool {
     if before == 0 {
         return true;
     }
-    let incoming = pipe.incoming();
-    let mut done = 0;
-    let mut until = Deadline::after(Some(UNDER_WAY));
-    while done < before {
-        match kernel::recv(fd, place.wrapping_add(done), before - done, libc::MSG_DONTWAIT) {
-            Ok(count @ 1..) => {
-                incoming.reader.kernel_read.fetch_add(count as u64, Ordering::Relaxed);
-                done += count;
-                until = Deadline::after(Some(UNDER_WAY));
-            }
-            Err(Errno(libc::EAGAIN)) if until.left() != Some(0) => {
-                kernel::nap(200);
-            }
-            _ => return false,
-        }
+    if take_kernel_bytes(fd, pipe, place, before, UNDER_WAY) < before {
+        return false;
     }
+    let incoming = pipe.incoming();
     incoming.follow(incoming.reader_epoch());
     pin::clear_bells_by(fd, pipe, || Taken::Nested);
     true

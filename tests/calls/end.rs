@@ -522,11 +522,9 @@ fn by_epoll(fd: i32) -> bool {
     false
 }
 
-/// A process writes more than the other end's queue takes, and is gone before it is read. On a pipe it has been woken
-/// just before: by a bell, which lies in its queue, as a byte that it has not read.
-fn ends_with_much_under_way_and_an_answer(leave: fn()) {
+/// A child at the other end of a connection that has been in use, and goes on with `go_on`.
+fn connected_child(go_on: impl FnOnce(i32)) -> (i32, Child) {
     let (listener, port) = sys::listener(libc::AF_INET);
-    let (told, tell) = sys::pipe();
     let child = Child::run(|| {
         let fd = sys::connected(libc::AF_INET, port);
         sys::close(listener).expect("close");
@@ -534,16 +532,26 @@ fn ends_with_much_under_way_and_an_answer(leave: fn()) {
             sys::write_all(fd, b"to and fro");
             sys::read_exact(fd, 10);
         }
-        let count = Flow::new(1).fill_up(fd);
-        sys::write_all(tell, &count.to_ne_bytes());
-        sys::read_exact(fd, 1);
-        leave();
+        go_on(fd);
     });
     let fd = sys::accept(listener).expect("accept");
     for _ in 0..3 {
         sys::read_exact(fd, 10);
         sys::write_all(fd, b"to and fro");
     }
+    (fd, child)
+}
+
+/// A process writes more than the other end's queue takes, and is gone before it is read. On a pipe it has been woken
+/// just before: by a bell, which lies in its queue, as a byte that it has not read.
+fn ends_with_much_under_way_and_an_answer(leave: fn()) {
+    let (told, tell) = sys::pipe();
+    let (fd, child) = connected_child(|fd| {
+        let count = Flow::new(1).fill_up(fd);
+        sys::write_all(tell, &count.to_ne_bytes());
+        sys::read_exact(fd, 1);
+        leave();
+    });
     let count = usize::from_ne_bytes(sys::read_exact(told, 8).try_into().expect("eight bytes"));
     sys::let_sleep(child.0, child.0);
     sys::write_all(fd, b"!");
@@ -557,25 +565,13 @@ unsafe extern "C" {
 }
 
 fn ends_with_much_under_way(leave: fn(i32)) {
-    let (listener, port) = sys::listener(libc::AF_INET);
     let (told, tell) = sys::pipe();
-    let child = Child::run(|| {
-        let fd = sys::connected(libc::AF_INET, port);
-        sys::close(listener).expect("close");
-        for _ in 0..3 {
-            sys::write_all(fd, b"to and fro");
-            sys::read_exact(fd, 10);
-        }
+    let (fd, child) = connected_child(|fd| {
         sys::read_exact(fd, 1);
         let count = Flow::new(1).fill_up(fd);
         sys::write_all(tell, &count.to_ne_bytes());
         leave(fd);
     });
-    let fd = sys::accept(listener).expect("accept");
-    for _ in 0..3 {
-        sys::read_exact(fd, 10);
-        sys::write_all(fd, b"to and fro");
-    }
     sys::let_sleep(child.0, child.0);
     sys::write_all(fd, b"!");
     let count = usize::from_ne_bytes(sys::read_exact(told, 8).try_into().expect("eight bytes"));

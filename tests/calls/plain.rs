@@ -13,6 +13,7 @@ use libc::{EPOLLET, EPOLLIN};
 use crate::data::Flow;
 use crate::descriptors::{receive_descriptor, send_descriptor};
 use crate::harness::{Case, Child, case, skip};
+use crate::successors::standard;
 use crate::sys::wait::{add, epoll, ready};
 use crate::sys::{self, call};
 
@@ -265,11 +266,18 @@ fn static_program() -> CString {
 
 /// A pair that has carried some bytes, and has more to read at the second end.
 fn with_unread(unread: usize) -> (i32, i32) {
-    let (a, b) = sys::pair();
-    Flow::new(1).write(a, 10_000, 500);
-    Flow::new(1).read(b, 10_000, 500);
-    Flow::new(2).write(a, unread, 1000);
+    let (a, b, _) = with_flow(10_000, unread);
     (a, b)
+}
+
+/// The same after so many bytes, with the stream that goes on.
+fn with_flow(before: usize, unread: usize) -> (i32, i32, Flow) {
+    let (a, b) = sys::pair();
+    Flow::new(1).write(a, before, 500);
+    Flow::new(1).read(b, before, 500);
+    let mut out = Flow::new(2);
+    out.write(a, unread, 1000);
+    (a, b, out)
 }
 
 /// Whether a child is another program by now.
@@ -277,22 +285,12 @@ fn has_executed(pid: libc::pid_t) -> bool {
     fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|path| path.ends_with("static"))
 }
 
-fn standard(fd: i32) {
-    sys::dup2(fd, 0).expect("dup2");
-    sys::dup2(fd, 1).expect("dup2");
-    sys::close(fd).expect("close");
-}
-
 /// A connection with unread bytes goes to an echo, which `start` becomes or starts in a child.
 #[track_caller]
 fn hand_on(start: impl Fn(i32)) {
     // More than a small ring holds: the rest lies in the kernel.
     for (before, unread) in [(0, 100), (10_000, 100), (10_000, 5000), (10_000, 100_000)] {
-        let (a, b) = sys::pair();
-        Flow::new(1).write(a, before, 500);
-        Flow::new(1).read(b, before, 500);
-        let mut out = Flow::new(2);
-        out.write(a, unread, 1000);
+        let (a, b, mut out) = with_flow(before, unread);
         assert_eq!(sys::poll_one(b, libc::POLLIN, -1), libc::POLLIN);
         let child = Child::run(|| {
             sys::close(a).expect("close");
@@ -318,11 +316,7 @@ fn converse(a: i32, out: &mut Flow, unread: usize) {
 /// A connection with unread bytes goes to another process in a message, and both directions go on.
 fn pass_on(extra: &[(&str, &str)]) {
     for (before, unread) in [(0, 100), (10_000, 100), (10_000, 5000), (10_000, 100_000)] {
-        let (a, b) = sys::pair();
-        Flow::new(1).write(a, before, 500);
-        Flow::new(1).read(b, before, 500);
-        let mut out = Flow::new(2);
-        out.write(a, unread, 1000);
+        let (a, b, mut out) = with_flow(before, unread);
         let (left, right) = sys::socketpair();
         for fd in [a, b, left] {
             sys::set_cloexec(fd, true);

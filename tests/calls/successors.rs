@@ -386,7 +386,7 @@ fn end_of(pid: libc::pid_t) {
 }
 
 /// Puts a connection where programs expect it.
-fn standard(fd: i32) {
+pub(crate) fn standard(fd: i32) {
     sys::dup2(fd, 0).expect("dup2");
     sys::dup2(fd, 1).expect("dup2");
     sys::close(fd).expect("close");
