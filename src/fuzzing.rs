@@ -177,7 +177,7 @@ fn talk_over(segment: Segment, bytes: &[u8], begins_well: bool) {
     }
     table::set_host(fd);
     end::leave(fd, socket, true);
-    fork::unhold(arena(), &entry.holders);
+    fork::unhold(&entry.holders);
     arena().free_socket(socket.slot, socket.generation);
 }
 

@@ -219,9 +219,12 @@ pub(crate) fn retire(fd: c_int, pipe: &Pipe) -> bool {
 /// The new process image did not come: the lanes may open again.
 pub(crate) fn take_back(fd: c_int, socket: Socket) {
     let Some(entry) = socket.entry() else { return };
-    let own = Pipe::of(socket, entry).is_some_and(|pipe| heritage::withdraw(fd, &pipe));
+    let Some(pipe) = Pipe::of(socket, entry) else { return };
+    let own = heritage::withdraw(fd, &pipe);
     if !own && entry.reason.load(Ordering::Relaxed) == Reason::HandedOver as u32 {
         resume(socket);
+    } else if entry.state.load(Ordering::Acquire) == STATE_PIPE {
+        promise(&pipe);
     }
 }
 
@@ -248,20 +251,26 @@ pub(crate) fn resume(socket: Socket) {
     let Some(pipe) = Pipe::of(socket, entry) else { return };
     entry.reason.store(Reason::Pipe as u32, Ordering::Relaxed);
     entry.state.store(STATE_PIPE, Ordering::Release);
-    if entry.readers.is_ready() {
+    promise(&pipe);
+}
+
+/// The other end may open the ring, if every reader of this one knows about bells.
+fn promise(pipe: &Pipe) {
+    if pipe.entry.readers.is_ready() {
         pipe.incoming().reader.ready.store(1, Ordering::SeqCst);
     }
 }
 
-/// The process ends with the socket open, and nobody else has it: the kernel closes it. A bell that lies unread in its
-/// queue would make a reset of that, and throw away what is still under way to the other end.
+/// The process ends with the socket open, or executes a program that does not get it, and nobody else has it: the kernel
+/// closes it. A bell that lies unread in its queue would make a reset of that, and throw away what is still under way to the
+/// other end.
 pub(crate) fn part(fd: c_int, socket: Socket) {
     let Some(entry) = socket.entry() else { return };
     if kernel::is_restricted() {
         return;
     }
     if let Some(pipe) = super::io::reading_pipe(socket, entry)
-        && arena::get().is_some_and(|arena| fork::is_sole(arena, &entry.holders))
+        && arena::get().is_some_and(|arena| fork::is_last(arena, &entry.holders))
     {
         close_incoming(&pipe);
         end::stop_naps(&pipe);

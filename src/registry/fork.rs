@@ -47,34 +47,46 @@ pub(crate) fn hold(holders: &Holders) {
     mark(holders, SLOT.load(Ordering::Acquire));
 }
 
-/// Unmarks this process; true when nobody holds it any more. Dead ones do not count.
-pub(crate) fn unhold(arena: &Arena, holders: &Holders) -> bool {
+/// Unmarks this process. Whoever lets go does so first, and then looks whether he [`is_last`]: of several that let go at the
+/// same time, at least one is.
+pub(crate) fn unhold(holders: &Holders) {
     let slot = SLOT.load(Ordering::Acquire);
-    if slot == OVERFLOW {
-        return is_free(holders);
+    if slot != OVERFLOW {
+        unmark(holders, slot);
     }
-    unmark(holders, slot);
-    is_sole(arena, holders)
 }
 
 /// Whether this process is the only holder. Dead ones do not count.
 pub(crate) fn is_sole(arena: &Arena, holders: &Holders) -> bool {
-    let slot = SLOT.load(Ordering::Acquire) as usize;
-    for (index, word) in holders.iter().enumerate() {
-        let mut bits = word.load(Ordering::Acquire);
-        while bits != 0 {
-            let process = index * 64 + bits.trailing_zeros() as usize;
+    others(holders).all(|process| has_gone(arena, process))
+}
+
+/// Whether no other holder goes on with it: dead ones do not, and none that is about to end (see [`begin_to_leave`]).
+pub(crate) fn is_last(arena: &Arena, holders: &Holders) -> bool {
+    others(holders).all(|process| is_leaving(arena, process) || has_gone(arena, process))
+}
+
+/// Slots of the other holders; those beyond the table are one.
+fn others(holders: &Holders) -> impl Iterator<Item = u32> + '_ {
+    let own = SLOT.load(Ordering::Acquire);
+    holders.iter().zip(0..).flat_map(move |(word, index)| {
+        let mut bits = word.load(Ordering::SeqCst);
+        core::iter::from_fn(move || {
+            let bit = (bits != 0).then(|| bits.trailing_zeros())?;
             bits &= bits - 1;
-            if process == slot {
-                continue;
-            }
-            let number = arena.processes[process].load(Ordering::Acquire);
-            if process == OVERFLOW as usize || !has_ended(number) {
-                return false;
-            }
-        }
-    }
-    true
+            Some(index * 64 + bit)
+        })
+        .filter(move |process| *process != own || own == OVERFLOW)
+    })
+}
+
+fn has_gone(arena: &Arena, process: u32) -> bool {
+    process != OVERFLOW && has_ended(arena.processes[process as usize % PROCESSES].load(Ordering::Acquire))
+}
+
+fn is_leaving(arena: &Arena, process: u32) -> bool {
+    arena.leaving[process as usize / 64 % arena.leaving.len()].load(Ordering::SeqCst) & 1 << (process % 64)
+        != 0
 }
 
 /// Whether `thread` can be one of this family's: not when the family's processes are all known, and none has it.
@@ -93,19 +105,21 @@ pub(crate) fn may_be_member(arena: &Arena, thread: u32) -> bool {
         || arena.processes[..OVERFLOW as usize].iter().all(|word| word.load(Ordering::Acquire) != 0)
 }
 
-/// Says that this process ends; true when no other process of the family goes on. Of several that end at
-/// the same time, at least one is the last.
-pub(crate) fn leave(arena: &Arena) -> bool {
+/// Says that this process ends, before it looks what it is the last to do. Of several that end at the same time, at least
+/// one is the last.
+pub(crate) fn begin_to_leave(arena: &Arena) {
     let slot = SLOT.load(Ordering::Acquire);
     if slot != OVERFLOW {
         arena.leaving[slot as usize / 64].fetch_or(1 << (slot % 64), Ordering::SeqCst);
     }
-    arena.processes.iter().enumerate().all(|(other, word)| {
+}
+
+/// Whether no other process of the family goes on.
+pub(crate) fn is_last_of_family(arena: &Arena) -> bool {
+    let own = SLOT.load(Ordering::Acquire);
+    arena.processes.iter().zip(0..).all(|(word, other)| {
         let number = word.load(Ordering::SeqCst);
-        number == 0
-            || other == slot as usize
-            || arena.leaving[other / 64].load(Ordering::SeqCst) & 1 << (other % 64) != 0
-            || has_ended(number)
+        number == 0 || other == own || is_leaving(arena, other) || has_ended(number)
     })
 }
 
@@ -267,13 +281,13 @@ fn used(count: &AtomicU32) -> usize {
 }
 
 fn mark(holders: &Holders, process: u32) {
-    holders[process as usize / 64 % holders.len()].fetch_or(1 << (process % 64), Ordering::AcqRel);
+    holders[process as usize / 64 % holders.len()].fetch_or(1 << (process % 64), Ordering::SeqCst);
 }
 
 /// True when the mark was there.
 fn unmark(holders: &Holders, process: u32) -> bool {
     let bit = 1 << (process % 64);
-    holders[process as usize / 64 % holders.len()].fetch_and(!bit, Ordering::AcqRel) & bit != 0
+    holders[process as usize / 64 % holders.len()].fetch_and(!bit, Ordering::SeqCst) & bit != 0
 }
 
 fn is_free(holders: &Holders) -> bool {

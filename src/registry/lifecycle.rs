@@ -3,7 +3,7 @@
 //! A descriptor's word is taken away *before* the kernel closes it: afterwards another thread may have got
 //! the number already.
 
-use super::arena::{self, FLAG_ACCEPTED, FLAG_CONNECTED, FLAG_LISTENER, FLAG_NONBLOCK};
+use super::arena::{self, Arena, FLAG_ACCEPTED, FLAG_CONNECTED, FLAG_LISTENER, FLAG_NONBLOCK, SOCKETS};
 use super::reason::Reason;
 use super::table::{self, Descriptor, Set};
 use super::{Socket, config, fork, log, socket, start, trace};
@@ -227,6 +227,50 @@ pub(crate) fn before_exec() {
         kernel::nap(1000);
     }
     wait_for_answers();
+    let_go(arena);
+}
+
+/// What the program does not get the kernel closes, as when the process ends: others who hold it are not to count on us.
+fn let_go(arena: &Arena) {
+    let mut seen = [0_u64; SOCKETS / 64];
+    let mut see = |slot: u32| {
+        let (word, bit) = (&mut seen[slot as usize / 64 % (SOCKETS / 64)], 1 << (slot % 64));
+        let is_new = *word & bit == 0;
+        *word |= bit;
+        is_new
+    };
+    surviving().for_each(|(_, socket)| _ = see(socket.slot));
+    for fd in 0..arena::highest() as c_int {
+        match table::peek(fd) {
+            Descriptor::Socket(socket) if see(socket.slot) => {
+                let Some(entry) = socket.entry() else { continue };
+                fork::unhold(&entry.holders);
+                pinning::part(fd, socket);
+                if fork::is_sole(arena, &entry.holders) {
+                    // Whoever finds us dead frees the entry, and the program may not come.
+                    hold_again(socket);
+                }
+            }
+            Descriptor::Set(set) if !kernel::survives_exec(fd) => {
+                let holders = &arena.set(set.slot).holders;
+                fork::unhold(holders);
+                if fork::is_sole(arena, holders) {
+                    fork::hold(holders);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The entry may be another socket's meanwhile.
+fn hold_again(socket: Socket) {
+    if let Some(entry) = socket.entry() {
+        fork::hold(&entry.holders);
+        if socket.entry().is_none() {
+            fork::unhold(&entry.holders);
+        }
+    }
 }
 
 /// Writers that slept send again what was unread, before a program that cannot read rings looks for it.
@@ -308,9 +352,21 @@ pub(crate) fn exec_failed() {
     if !start::is_ready() {
         return;
     }
+    let own = fork::is_own_process();
     for fd in 0..arena::highest() as c_int {
-        if let Descriptor::Socket(socket) = table::peek(fd) {
-            pinning::take_back(fd, socket);
+        match table::peek(fd) {
+            Descriptor::Socket(socket) => {
+                if own {
+                    hold_again(socket);
+                }
+                pinning::take_back(fd, socket);
+            }
+            Descriptor::Set(set) if own => {
+                if let Some(arena) = arena::get() {
+                    fork::hold(&arena.set(set.slot).holders);
+                }
+            }
+            _ => {}
         }
     }
 }
@@ -418,7 +474,10 @@ fn release(fd: c_int, descriptor: Descriptor) {
         Descriptor::Socket(socket) => {
             let Some(entry) = socket.entry() else { return };
             let leaves = socket.unrefer();
-            let last = leaves && fork::unhold(arena, &entry.holders);
+            if leaves {
+                fork::unhold(&entry.holders);
+            }
+            let last = leaves && fork::is_last(arena, &entry.holders);
             if !last {
                 epoll::forget_number(arena, entry, fd);
             }
@@ -427,7 +486,8 @@ fn release(fd: c_int, descriptor: Descriptor) {
                     trace::closing(fd, entry);
                 }
                 end::leave(fd, socket, last);
-                if last {
+                // One that is about to end uses its entry yet: the next who looks frees it.
+                if last && fork::is_sole(arena, &entry.holders) {
                     epoll::forget_socket(arena, entry);
                     arena.free_socket(socket.slot, socket.generation);
                 }
@@ -440,8 +500,11 @@ fn release(fd: c_int, descriptor: Descriptor) {
         Descriptor::Set(set) => {
             let entry = arena.set(set.slot);
             let current = entry.generation.load(Ordering::Acquire) == set.generation;
-            if current && socket::unrefer_set(set.slot) && fork::unhold(arena, &entry.holders) {
-                epoll::free_set(arena, set.slot, set.generation);
+            if current && socket::unrefer_set(set.slot) {
+                fork::unhold(&entry.holders);
+                if fork::is_sole(arena, &entry.holders) {
+                    epoll::free_set(arena, set.slot, set.generation);
+                }
             }
         }
     }

@@ -127,6 +127,7 @@ pub(crate) fn finish() {
     if !fork::is_own_process() {
         return;
     }
+    fork::begin_to_leave(arena);
     for fd in 0..arena::highest() as c_int {
         if let Descriptor::Socket(socket) = table::peek(fd) {
             pin::part(fd, socket);
@@ -135,7 +136,7 @@ pub(crate) fn finish() {
     for socket in socket::held(arena) {
         attach::forsake(arena, socket);
     }
-    if !fork::leave(arena) {
+    if !fork::is_last_of_family(arena) {
         return;
     }
     let first = TABLE.swap(0, Ordering::AcqRel);

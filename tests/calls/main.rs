@@ -29,6 +29,7 @@ mod every_option;
 mod faults;
 mod files;
 mod flags;
+mod holders;
 mod interrupts;
 mod io_uring;
 mod lanes;
@@ -83,6 +84,7 @@ const AREAS: &[(&str, &[Case])] = &[
     ("interrupts", interrupts::CASES),
     ("successors", successors::CASES),
     ("plain", plain::CASES),
+    ("holders", holders::CASES),
     ("replaced", replaced::CASES),
     ("masks", masks::CASES),
     ("standard", standard::CASES),

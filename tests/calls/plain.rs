@@ -140,19 +140,7 @@ pub(crate) const CASES: &[Case] = &[
         let program = static_program();
         for way in 0..3 {
             let (a, b) = with_unread(5000);
-            let (from, into) = sys::pipe();
-            let reader = Child::run(|| {
-                sys::close(a).expect("close");
-                sys::close(from).expect("close");
-                sys::dup2(b, 0).expect("dup2");
-                sys::dup2(into, 1).expect("dup2");
-                sys::close(b).expect("close");
-                sys::close(into).expect("close");
-                sys::execute(&program, &[], &sys::environment_with(&[]));
-            });
-            sys::close(b).expect("close");
-            sys::close(into).expect("close");
-            sys::until(|| has_executed(reader.0));
+            let (reader, from) = reads(&program, a, b);
             let writer = Child::run(|| match way {
                 0 => sys::close(a).map(drop).expect("close"),
                 // SAFETY: the child has one thread.
@@ -255,7 +243,7 @@ fn scratch(name: &str) -> PathBuf {
 }
 
 /// A program that no library can be loaded into.
-fn static_program() -> CString {
+pub(crate) fn static_program() -> CString {
     let (source, program) = (scratch("cat.c"), scratch("static"));
     fs::write(&source, SOURCE).expect("the source");
     let mut compiler = Command::new("cc");
@@ -265,7 +253,7 @@ fn static_program() -> CString {
 }
 
 /// A pair that has carried some bytes, and has more to read at the second end.
-fn with_unread(unread: usize) -> (i32, i32) {
+pub(crate) fn with_unread(unread: usize) -> (i32, i32) {
     let (a, b, _) = with_flow(10_000, unread);
     (a, b)
 }
@@ -278,6 +266,25 @@ fn with_flow(before: usize, unread: usize) -> (i32, i32, Flow) {
     let mut out = Flow::new(2);
     out.write(a, unread, 1000);
     (a, b, out)
+}
+
+/// Hands `b`, whose other end is `a`, on to a child that has executed `program` by now; what it writes comes from the
+/// returned descriptor.
+pub(crate) fn reads(program: &CStr, a: i32, b: i32) -> (Child, i32) {
+    let (from, into) = sys::pipe();
+    let reader = Child::run(|| {
+        sys::close(a).expect("close");
+        sys::close(from).expect("close");
+        sys::dup2(b, 0).expect("dup2");
+        sys::dup2(into, 1).expect("dup2");
+        sys::close(b).expect("close");
+        sys::close(into).expect("close");
+        sys::execute(program, &[], &sys::environment_with(&[]));
+    });
+    sys::close(b).expect("close");
+    sys::close(into).expect("close");
+    sys::until(|| has_executed(reader.0));
+    (reader, from)
 }
 
 /// Whether a child is another program by now.
