@@ -184,9 +184,10 @@ fn fill(fd: c_int, file: c_int, pipe: &Pipe) -> Option<()> {
     filled.then_some(())
 }
 
-/// Nanoseconds for which kernel bytes that have been written may be under way: Nagle's algorithm keeps them until the other
-/// kernel has acknowledged, which that delays (40 ms on Linux).
-const UNDER_WAY: u64 = 80_000_000;
+/// Nanoseconds without a byte for which kernel bytes that have been written may be under way: Nagle's algorithm keeps them
+/// until the other kernel has acknowledged, which that delays (40 ms on Linux), and what a full queue has refused is sent
+/// again after 200 ms, then 400 (RFC 6298).
+const UNDER_WAY: u64 = 1_000_000_000;
 
 /// Takes the `before` kernel bytes that come before the ring to `place`, and the bells behind them. There may be more of
 /// them than the kernel's queue holds at a time.
