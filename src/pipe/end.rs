@@ -120,7 +120,8 @@ pub(crate) fn is_false_reset(pipe: &Pipe) -> bool {
         return false;
     }
     match pipe.other_end() {
-        END_LEFT => true,
+        // What comes after this end has shut its reading down is refused with a reset of this end's own.
+        END_LEFT => !pipe.socket.is_refused(),
         END_RESET => false,
         _ => {
             let outgoing = pipe.outgoing();

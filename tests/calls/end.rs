@@ -412,6 +412,20 @@ pub(crate) const CASES: &[Case] = &[
         fails(sys::write(a, b"x"), libc::EPIPE);
         fails(sys::shutdown(a, libc::SHUT_RDWR), libc::ENOTCONN);
     }),
+    case("what_comes_after_both_directions_were_shut_resets_this_end", || {
+        for before in [0, 10_000] {
+            let (a, b) = sys::pair();
+            Flow::new(1).write(a, before, 500);
+            Flow::new(1).read(b, before, 500);
+            sys::shutdown(b, libc::SHUT_RDWR).expect("shutdown");
+            assert_eq!(sys::read(a, &mut [0]), Ok(0));
+            sys::write_all(a, b"too late");
+            sys::close(a).expect("close");
+            sys::fails(sys::read(b, &mut [0]), libc::ECONNRESET);
+            assert_eq!(sys::read(b, &mut [0]), Ok(0));
+            sys::close(b).expect("close");
+        }
+    }),
 ];
 
 const ALL: i16 = libc::POLLIN | libc::POLLOUT | libc::POLLRDHUP;
