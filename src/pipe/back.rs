@@ -7,6 +7,7 @@
 
 use super::{Pipe, heritage, write};
 use crate::readiness::Deadline;
+use crate::registry::{arena, socket};
 use crate::sys::kernel;
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
@@ -37,6 +38,22 @@ pub(super) fn declare(pipe: &Pipe, left: bool) -> bool {
     let handed = &pipe.incoming().reader.handed;
     let now = if left { HANDED_ON } else { HANDED_NOT };
     handed.compare_exchange(HANDED_SOON, now, Ordering::SeqCst, Ordering::Relaxed).is_ok()
+}
+
+/// A writer in this very process answers at once.
+pub(super) fn answer_here(pipe: &Pipe) {
+    let other = pipe.entry.peer_cookie.load(Ordering::Relaxed);
+    let found = arena::get().and_then(|arena| {
+        socket::held(arena).find_map(|socket| {
+            let entry = socket.entry().filter(|entry| entry.cookie.load(Ordering::Relaxed) == other)?;
+            Pipe::of(socket, entry)
+        })
+    });
+    if let Some(writer) = found
+        && let Some(fd) = writer.descriptor(-1)
+    {
+        look(fd, &writer);
+    }
 }
 
 /// Wakes the writer if it sleeps, by a bell in this end's own direction. Whether it slept.

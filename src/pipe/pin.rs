@@ -106,8 +106,11 @@ pub(crate) fn hand_over(fd: c_int, socket: Socket) {
         }
     }
     let declared = back::declare(&pipe, left);
-    if left && declared && back::wake_from_kernel_lane(fd, &pipe) {
-        pipe.local.asked.store(1, Ordering::Relaxed);
+    if left && declared {
+        back::answer_here(&pipe);
+        if back::wake_from_kernel_lane(fd, &pipe) {
+            pipe.local.asked.store(1, Ordering::Relaxed);
+        }
     }
     // A bell may have opened the ring once more.
     leave_ring(fd, &pipe);

@@ -14,6 +14,7 @@ use crate::data::Flow;
 use crate::descriptors::{receive_descriptor, send_descriptor};
 use crate::harness::{Case, Child, case, skip};
 use crate::successors::standard;
+use crate::sys::raw::Way;
 use crate::sys::wait::{add, epoll, ready};
 use crate::sys::{self, call};
 
@@ -74,7 +75,17 @@ pub(crate) const CASES: &[Case] = &[
     case("unread_bytes_reach_a_process_with_sockshim_in_a_message", || {
         pass_on(&[]);
     }),
-    // The program that the two before start; nothing by itself.
+    case("unread_bytes_of_a_writer_in_the_same_process_need_no_call_of_its", || {
+        pass_on_and(&[("LD_PRELOAD", "")], |a| {
+            // What the other process has echoed: more than the bells that may be there.
+            let mut waiting = 0_i32;
+            sys::until(|| {
+                Way::Past.ioctl(a, libc::FIONREAD as u32, (&raw mut waiting).addr()).expect("FIONREAD");
+                waiting >= 100
+            });
+        });
+    }),
+    // The program that those before start; nothing by itself.
     case("receiver_of_another_case", || {
         let Some(over) = env::var("CALLS_OVER").ok().and_then(|text| text.parse().ok()) else { return };
         echo(receive_descriptor(over));
@@ -322,6 +333,11 @@ fn converse(a: i32, out: &mut Flow, unread: usize) {
 
 /// A connection with unread bytes goes to another process in a message, and both directions go on.
 fn pass_on(extra: &[(&str, &str)]) {
+    pass_on_and(extra, |_| {});
+}
+
+/// The same; `before_calls` gets the first end before anything else is done with it.
+fn pass_on_and(extra: &[(&str, &str)], before_calls: impl Fn(i32)) {
     for (before, unread) in [(0, 100), (10_000, 100), (10_000, 5000), (10_000, 100_000)] {
         let (a, b, mut out) = with_flow(before, unread);
         let (left, right) = sys::socketpair();
@@ -334,6 +350,7 @@ fn pass_on(extra: &[(&str, &str)]) {
         sys::close(right).expect("close");
         send_descriptor(left, b);
         sys::close(b).expect("close");
+        before_calls(a);
         converse(a, &mut out, unread);
         assert_eq!(sys::wait(receiver), sys::Ended::Exited(0));
     }
