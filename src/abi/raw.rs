@@ -17,7 +17,7 @@ use super::splice::*;
 use crate::pipe::buffers;
 use crate::registry::lifecycle;
 use crate::sys::{kernel, raw, real};
-use libc::{c_int, c_long, sigset_t, size_t, timespec};
+use libc::{c_int, c_long, sigset_t, size_t, timespec, timeval};
 use std::mem::MaybeUninit;
 use std::ptr;
 
@@ -162,7 +162,7 @@ hooks! { |a, b, c, d, e, f|
     SYS_splice => sockshim_splice(a as _, at(b), c as _, at(d), e as _, f as _),
     SYS_tee => sockshim_tee(a as _, b as _, c as _, d as _),
 
-    SYS_select => sockshim_select(a as _, at(b), at(c), at(d), at(e)),
+    SYS_select => select([a, b, c, d, e, f]),
     SYS_pselect6 => pselect6([a, b, c, d, e, f]),
     SYS_poll => sockshim_poll(at(a), u64::from(b as u32), c as _),
     SYS_ppoll => ppoll([a, b, c, d, e, f]),
@@ -262,13 +262,26 @@ unsafe fn maker(number: c_long, words: [c_long; 6]) -> c_int {
 
 /// # Safety
 ///
+/// As `select`.
+unsafe fn select(words: [c_long; 6]) -> c_long {
+    let [a, b, c, d, e, _] = words;
+    if !is_time(at::<timeval>(e)) {
+        // SAFETY: upheld by the caller.
+        return unsafe { plain(libc::SYS_select, words) };
+    }
+    // SAFETY: upheld by the caller.
+    c_long::from(unsafe { sockshim_select(a as _, at(b), at(c), at(d), at(e)) })
+}
+
+/// # Safety
+///
 /// As `pselect6`.
 unsafe fn pselect6(words: [c_long; 6]) -> c_long {
     let [a, b, c, d, e, f] = words;
     let there = buffers::is_good(at::<[c_long; 2]>(f), size_of::<[c_long; 2]>(), false);
     // SAFETY: the sixth word points to the mask's address and size.
     let [mask, size] = if f != 0 && there { unsafe { at::<[c_long; 2]>(f).read() } } else { [0, 0] };
-    if f != 0 && !there || !is_time(at(e)) {
+    if f != 0 && !there || !is_time(at::<timespec>(e)) {
         // SAFETY: upheld by the caller.
         return unsafe { plain(libc::SYS_pselect6, words) };
     }
@@ -289,7 +302,7 @@ unsafe fn pselect6(words: [c_long; 6]) -> c_long {
 unsafe fn ppoll(words: [c_long; 6]) -> c_long {
     let [a, b, c, d, e, _] = words;
     // SAFETY: the mask is null or a kernel signal set.
-    let set = if is_time(at(c)) { unsafe { SignalSet::read(d, e) } } else { None };
+    let set = if is_time(at::<timespec>(c)) { unsafe { SignalSet::read(d, e) } } else { None };
     let Some(set) = set else {
         // SAFETY: upheld by the caller.
         return unsafe { plain(libc::SYS_ppoll, words) };
@@ -328,8 +341,8 @@ unsafe fn with_remainder(timeout: *mut timespec, wait: impl FnOnce(*const timesp
 }
 
 /// Whether a time is absent or there; glibc would read it without asking.
-fn is_time(timeout: *mut timespec) -> bool {
-    timeout.is_null() || buffers::is_good(timeout, size_of::<timespec>(), true)
+fn is_time<T>(timeout: *mut T) -> bool {
+    timeout.is_null() || buffers::is_good(timeout, size_of::<T>(), true)
 }
 
 const SECOND: i128 = 1_000_000_000;

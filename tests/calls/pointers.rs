@@ -257,6 +257,7 @@ pub(crate) const CASES: &[Case] = &[
                     seen.push(way.call(libc::SYS_ppoll, words([array, 1, bad, 0, 8])));
                     seen.push(way.call(libc::SYS_pselect6, words([count, bits, 0, 0, bad, 0])));
                     seen.push(way.call(libc::SYS_select, words([count, bad, 0, 0, 0])));
+                    seen.push(way.call(libc::SYS_select, words([count, bits, 0, 0, bad])));
                 }
             }
             seen.push(way.call(libc::SYS_epoll_ctl, words([set as _, add, fd as _, at])));
