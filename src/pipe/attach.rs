@@ -11,6 +11,8 @@ use crate::registry::{Socket, config, fork, reason::Reason, trace};
 use crate::sys::{diag, kernel};
 use core::ffi::c_int;
 use core::sync::atomic::{Ordering, fence};
+use sockshim_ring::lane::is_ring;
+use sockshim_ring::layout::Direction;
 
 /// Calls, and ticks (about a quarter of a second), after which a maker stops waiting for an end that does not
 /// come.
@@ -212,6 +214,7 @@ pub(crate) fn become_ready(fd: c_int, pipe: &Pipe) {
         position = reading_position(fd, |state| state == kernel::TCP_ESTABLISHED);
         if let Some(position) = position {
             pipe.incoming().reader.kernel_read.store(position, Ordering::Relaxed);
+            leave_rested_ring(pipe.incoming(), position);
         }
     }
     entry.read_lock.0.release(taken);
@@ -224,6 +227,19 @@ pub(crate) fn become_ready(fd: c_int, pipe: &Pipe) {
         // A thread may wait for this socket in an epoll set already.
         pipe.incoming().want_bell();
         pipe.incoming().reader.ready.store(1, Ordering::SeqCst);
+    }
+}
+
+/// A connection that was the kernel's for a while has left behind a ring that rested empty (`pin::retire`). When the writer
+/// has left it since, plain reads have taken what came afterwards. Under the read lock.
+fn leave_rested_ring(incoming: &Direction, position: u64) {
+    let epoch = incoming.reader_epoch();
+    if is_ring(epoch)
+        && incoming.lead(epoch) == Ok(1)
+        && !incoming.has_bytes()
+        && position >= incoming.switch.resume.load(Ordering::Relaxed)
+    {
+        incoming.follow(epoch);
     }
 }
 

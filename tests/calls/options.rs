@@ -175,6 +175,39 @@ pub(crate) const CASES: &[Case] = &[
             end.tell();
         },
     ),
+    dialogue(
+        "rcvlowat_up_and_down_between_messages",
+        |end| {
+            let (mut out, mut back) = (Flow::new(1), Flow::new(2));
+            for size in [1, 10, 2000, 1] {
+                for low in [100, 1, 50, 2, 1] {
+                    sys::setsockopt(end.fd, libc::SOL_SOCKET, libc::SO_RCVLOWAT, low).expect("SO_RCVLOWAT");
+                    for _ in 0..3 {
+                        out.write(end.fd, size, size);
+                        let size = size.max(low as usize);
+                        assert_eq!(sys::poll_one(end.fd, libc::POLLIN, -1), libc::POLLIN);
+                        back.read(end.fd, size, size);
+                        fails(sys::recv(end.fd, &mut [0], libc::MSG_DONTWAIT), libc::EAGAIN);
+                    }
+                }
+            }
+            assert_on_pipe(end.fd);
+            end.tell();
+        },
+        |end| {
+            let (mut out, mut back) = (Flow::new(1), Flow::new(2));
+            for size in [1, 10, 2000, 1] {
+                for low in [100, 1, 50, 2, 1] {
+                    for _ in 0..3 {
+                        out.read(end.fd, size, size);
+                        let size = size.max(low);
+                        back.write(end.fd, size, size);
+                    }
+                }
+            }
+            end.hear();
+        },
+    ),
     case("short_and_long_option_buffers", || {
         let (a, _b) = sys::pair();
         let (mut bytes, mut length) = ([0xee_u8; 8], 8);
