@@ -2,84 +2,127 @@
 //!
 //! A bell must leave at once: with Nagle's algorithm or a cork it would be 40 to 200 ms late. So the kernel
 //! socket runs with TCP_NODELAY on and TCP_CORK off; what the program set is kept here and told to it.
+//!
+//! The last bell may be unacknowledged when the connection comes back to the kernel, which under Nagle's algorithm
+//! (RFC 1122 section 4.2.3.4) would hold back the next small write for it. So TCP_NODELAY comes back a write later.
 
 use super::{Pipe, grow, read};
 use crate::error::Errno;
 use crate::registry::arena::{
-    Entry, FLAG_CONNECTED, FLAG_KERNEL_OPTION, FLAG_LINGER_RESET, FLAG_LOW_WATER, FLAG_OPTIONS_KEPT,
-    FLAG_TIMED, OPTION_CORK, OPTION_NODELAY, STATE_HOST, STATE_PIPE,
+    Entry, FLAG_CONNECTED, FLAG_KERNEL_OPTION, FLAG_LINGER_RESET, FLAG_LOW_WATER, FLAG_TIMED, STATE_HOST,
+    STATE_PIPE,
 };
 use crate::registry::{Socket, config, reason::Reason};
 use crate::sys::kernel::{self, Address};
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
 
-/// Puts the kernel's options right for bells. Under the write lock.
-pub(crate) fn prepare(fd: c_int, entry: &Entry) {
-    if entry.flags.load(Ordering::Relaxed) & FLAG_OPTIONS_KEPT != 0 {
-        return;
-    }
-    let mut believed = 0;
-    for (name, bit) in [(libc::TCP_NODELAY, OPTION_NODELAY), (libc::TCP_CORK, OPTION_CORK)] {
-        if kernel::sockopt(fd, libc::IPPROTO_TCP, name, 0 as c_int).unwrap_or(0) != 0 {
-            believed |= bit;
-        }
-    }
-    if believed & OPTION_CORK != 0 {
-        let _ = kernel::set_sockopt(fd, libc::IPPROTO_TCP, libc::TCP_CORK, &(0 as c_int));
-    }
-    if believed & OPTION_NODELAY == 0 {
-        let _ = kernel::set_sockopt(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, &(1 as c_int));
-    }
-    entry.options.store(believed, Ordering::Relaxed);
-    entry.flags.fetch_or(FLAG_OPTIONS_KEPT, Ordering::AcqRel);
+/// A TCP option whose kernel value may be ours.
+struct Kept {
+    name: c_int,
+    /// The kernel's value while it is.
+    ours: c_int,
+    /// Bits of [`Entry::options`]: that it is, and what the program believes.
+    mark: u32,
+    value: u32,
 }
 
-/// Gives the program's values back to the kernel. Under the write lock.
-pub(crate) fn restore(fd: c_int, entry: &Entry) {
-    if entry.flags.fetch_and(!FLAG_OPTIONS_KEPT, Ordering::AcqRel) & FLAG_OPTIONS_KEPT == 0 {
-        return;
+const NODELAY: Kept = Kept { name: libc::TCP_NODELAY, ours: 1, mark: 1, value: 2 };
+const CORK: Kept = Kept { name: libc::TCP_CORK, ours: 0, mark: 4, value: 8 };
+
+impl Kept {
+    fn of(level: c_int, name: c_int) -> Option<Self> {
+        [NODELAY, CORK].into_iter().find(|option| level == libc::IPPROTO_TCP && option.name == name)
     }
-    let believed = entry.options.load(Ordering::Relaxed);
-    let value = |bit: u32| c_int::from(believed & bit != 0);
-    let _ = kernel::set_sockopt(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, &value(OPTION_NODELAY));
-    let _ = kernel::set_sockopt(fd, libc::IPPROTO_TCP, libc::TCP_CORK, &value(OPTION_CORK));
+
+    fn set(&self, fd: c_int, value: c_int) {
+        let _ = kernel::set_sockopt(fd, libc::IPPROTO_TCP, self.name, &value);
+    }
+
+    /// Under the write lock.
+    fn take(&self, fd: c_int, entry: &Entry) {
+        if entry.options.load(Ordering::Relaxed) & self.mark != 0 {
+            return;
+        }
+        let value = kernel::sockopt(fd, libc::IPPROTO_TCP, self.name, 0 as c_int).unwrap_or(0);
+        if (value != 0) != (self.ours != 0) {
+            self.set(fd, self.ours);
+        }
+        entry.options.fetch_and(!self.value, Ordering::Relaxed);
+        entry.options.fetch_or(self.mark | if value != 0 { self.value } else { 0 }, Ordering::AcqRel);
+    }
+
+    /// Under the write lock.
+    fn give_back(&self, fd: c_int, entry: &Entry) {
+        let before = entry.options.fetch_and(!self.mark, Ordering::AcqRel);
+        if before & self.mark != 0 {
+            self.set(fd, c_int::from(before & self.value != 0));
+        }
+    }
+}
+
+/// Puts the kernel's options right for bells. Under the write lock.
+pub(crate) fn prepare(fd: c_int, entry: &Entry) {
+    CORK.take(fd, entry);
+    NODELAY.take(fd, entry);
+}
+
+/// Gives the program's values back to the kernel, where somebody else may look for them. Under the write lock.
+pub(crate) fn restore(fd: c_int, entry: &Entry) {
+    NODELAY.give_back(fd, entry);
+    CORK.give_back(fd, entry);
+}
+
+/// The same for a connection whose writes go on in this process family: Nagle's algorithm begins after the next one.
+/// Under the write lock.
+pub(crate) fn restore_for_writes(fd: c_int, entry: &Entry) {
+    if entry.options.load(Ordering::Relaxed) & NODELAY.value != 0 {
+        NODELAY.give_back(fd, entry);
+    }
+    CORK.give_back(fd, entry);
+}
+
+/// Whether Nagle's algorithm is to begin after a write.
+#[inline]
+pub(crate) fn is_nagle_due(entry: &Entry) -> bool {
+    entry.options.load(Ordering::Relaxed) & (NODELAY.mark | CORK.mark) == NODELAY.mark
+}
+
+/// After a write in the kernel's lane, when Nagle's algorithm is due; not as long as a cork or MSG_MORE holds it. Under the
+/// write lock.
+pub(crate) fn begin_nagle(fd: c_int, entry: &Entry) {
+    if is_nagle_due(entry) && kernel::unsent(fd) == Ok(0) {
+        NODELAY.give_back(fd, entry);
+    }
 }
 
 /// Sends what the kernel holds back because of MSG_MORE: what follows may take the other lane.
 pub(crate) fn push(fd: c_int, entry: &Entry) {
-    if entry.flags.load(Ordering::Relaxed) & FLAG_OPTIONS_KEPT != 0 {
-        let _ = kernel::set_sockopt(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, &(1 as c_int));
-    }
-}
-
-fn bit_of(level: c_int, name: c_int) -> Option<u32> {
-    match (level, name) {
-        (libc::IPPROTO_TCP, libc::TCP_NODELAY) => Some(OPTION_NODELAY),
-        (libc::IPPROTO_TCP, libc::TCP_CORK) => Some(OPTION_CORK),
-        _ => None,
+    if entry.options.load(Ordering::Relaxed) & CORK.mark != 0 {
+        NODELAY.set(fd, 1);
     }
 }
 
 /// What getsockopt answers for an option that is kept, or `None` for the kernel to answer.
 pub(crate) fn kept(entry: &Entry, level: c_int, name: c_int) -> Option<c_int> {
-    let bit = bit_of(level, name)?;
-    (entry.flags.load(Ordering::Acquire) & FLAG_OPTIONS_KEPT != 0)
-        .then(|| c_int::from(entry.options.load(Ordering::Relaxed) & bit != 0))
+    let option = Kept::of(level, name)?;
+    let options = entry.options.load(Ordering::Acquire);
+    (options & option.mark != 0).then(|| c_int::from(options & option.value != 0))
 }
 
 /// Keeps a value that the program sets; false for the kernel to take it.
 pub(crate) fn keep(entry: &Entry, level: c_int, name: c_int, value: c_int) -> bool {
-    let Some(bit) = bit_of(level, name) else { return false };
-    if entry.flags.load(Ordering::Acquire) & FLAG_OPTIONS_KEPT == 0 {
+    let Some(option) = Kept::of(level, name) else { return false };
+    if option.name == NODELAY.name && value != 0 && is_nagle_due(entry) {
+        // It never begins; and the kernel sends what a cork holds, as it does at this call (tcp(7)).
+        entry.options.fetch_and(!option.mark, Ordering::AcqRel);
         return false;
     }
-    if value != 0 {
-        entry.options.fetch_or(bit, Ordering::Relaxed);
-    } else {
-        entry.options.fetch_and(!bit, Ordering::Relaxed);
-    }
-    true
+    let keep = |options: u32| {
+        let others = options & !option.value;
+        (options & option.mark != 0).then_some(if value != 0 { others | option.value } else { others })
+    };
+    entry.options.fetch_update(Ordering::AcqRel, Ordering::Relaxed, keep).is_ok()
 }
 
 /// Keeps the names of both ends: getpeername fails after a reset.

@@ -2,7 +2,7 @@
 
 use super::{Pipe, attach, back, bells, end, heritage, nap, options, read, write};
 use crate::readiness::{Deadline, epoll};
-use crate::registry::arena::{self, STATE_PINNED, STATE_PIPE, STATE_UNDECIDED, STATE_WAITING};
+use crate::registry::arena::{self, Entry, STATE_PINNED, STATE_PIPE, STATE_UNDECIDED, STATE_WAITING};
 use crate::registry::lock::Taken;
 use crate::registry::{Socket, fork, log, reason::Reason, trace};
 use crate::sys::kernel;
@@ -37,12 +37,25 @@ pub(crate) fn pin(fd: c_int, socket: Socket, reason: Reason) {
                 back::wake(fd, &pipe);
             }
             close_lanes(fd, &pipe);
-            restore_options(fd, &pipe);
+            if are_writes_seen(reason) {
+                with_writes_locked(fd, &pipe, options::restore_for_writes);
+            } else {
+                with_writes_locked(fd, &pipe, options::restore);
+            }
             clear_bells(fd, &pipe);
             retire(fd, &pipe);
         }
+        STATE_PINNED if !are_writes_seen(reason) => {
+            let Some(pipe) = Pipe::of(socket, entry) else { return };
+            with_writes_locked(fd, &pipe, options::restore);
+        }
         _ => {}
     }
+}
+
+/// Whether this process still sees the program's writes, and may call the kernel after one.
+fn are_writes_seen(reason: Reason) -> bool {
+    !matches!(reason, Reason::Stdio | Reason::Seccomp | Reason::IoUring)
 }
 
 /// No new ring epoch begins at this end.
@@ -114,7 +127,7 @@ pub(crate) fn hand_over(fd: c_int, socket: Socket) {
     }
     // A bell may have opened the ring once more.
     leave_ring(fd, &pipe);
-    restore_options(fd, &pipe);
+    with_writes_locked(fd, &pipe, options::restore);
 }
 
 /// Gives a writer who slept a moment to send again what was left: then the successor finds it at once, whatever it is.
@@ -141,15 +154,15 @@ pub(crate) fn share(fd: c_int, socket: Socket) -> bool {
         if pipe.incoming().reader.handed.load(Ordering::Relaxed) == HANDED_NOT {
             leave_ring(fd, &pipe);
         }
-        restore_options(fd, &pipe);
         back::before_end(fd, &pipe);
     }
+    with_writes_locked(fd, &pipe, options::restore);
     entry.state.load(Ordering::Acquire) != STATE_PINNED || clear_bells(fd, &pipe)
 }
 
-fn restore_options(fd: c_int, pipe: &Pipe) {
+fn with_writes_locked(fd: c_int, pipe: &Pipe, change: fn(c_int, &Entry)) {
     let taken = write::lock_writes(fd, pipe);
-    options::restore(fd, pipe.entry);
+    change(fd, pipe.entry);
     pipe.entry.write_lock.0.release(taken);
 }
 

@@ -618,6 +618,11 @@ fn through_kernel(
         note_vain(pipe);
         arena::add(&pipe.entry.counters.kernel_sent, sent as u64);
         trace::note(-1, pipe.entry);
+        if options::is_nagle_due(pipe.entry) {
+            let taken = lock_writes(fd, pipe);
+            options::begin_nagle(fd, pipe.entry);
+            pipe.entry.write_lock.0.release(taken);
+        }
     }
     errno.store();
     sent

@@ -113,7 +113,7 @@ pub(crate) struct Entry {
     pub(crate) peer_cookie: AtomicU64,
     /// Next in the free list, index + 1.
     next_free: AtomicU32,
-    /// Options whose kernel value is ours while a lane is open: what the program believes. See `OPTION_*`.
+    /// Options whose kernel value is ours while a lane is open: which, and what the program believes. See `pipe::options`.
     pub(crate) options: AtomicU32,
     /// How large the ring that this end writes may become, as found when it was opened; see `pipe::write`.
     pub(crate) room: AtomicU32,
@@ -165,8 +165,6 @@ pub(crate) const FLAG_SHUT_WRITE: u32 = 8;
 pub(crate) const FLAG_LINGER_RESET: u32 = 16;
 /// The program has been told of a reset.
 pub(crate) const FLAG_RESET_TOLD: u32 = 32;
-/// `options` holds what the program believes.
-pub(crate) const FLAG_OPTIONS_KEPT: u32 = 64;
 /// A write met a full kernel queue since EPOLLOUT was last told.
 pub(crate) const FLAG_NO_SPACE: u32 = 256;
 /// SO_RCVLOWAT is above 1.
@@ -179,10 +177,6 @@ pub(crate) const FLAG_KERNEL_OPTION: u32 = 2048;
 pub(crate) const FLAG_TIMED: u32 = 4096;
 /// Made by accept, not by connect (for `ss` and the trace).
 pub(crate) const FLAG_ACCEPTED: u32 = 128;
-
-/// Bits of [`Entry::options`].
-pub(crate) const OPTION_NODELAY: u32 = 1;
-pub(crate) const OPTION_CORK: u32 = 2;
 
 /// One epoll set.
 #[repr(C, align(128))]

@@ -320,6 +320,14 @@ pub(crate) fn queued(fd: c_int) -> Result<usize, Errno> {
     Ok(count.max(0) as usize)
 }
 
+/// Bytes that were written and have not been sent yet (SIOCOUTQNSD).
+pub(crate) fn unsent(fd: c_int) -> Result<usize, Errno> {
+    const SIOCOUTQNSD: usize = 0x894B;
+    let mut count: c_int = 0;
+    call!(SYS_ioctl, fd, SIOCOUTQNSD, &raw mut count)?;
+    Ok(count.max(0) as usize)
+}
+
 /// Whether the next byte of the kernel's stream is marked as urgent (sockatmark(3)).
 #[cold]
 pub(crate) fn at_mark(fd: c_int) -> bool {

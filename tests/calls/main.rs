@@ -39,6 +39,7 @@ mod plain;
 mod pointers;
 mod poll;
 mod replaced;
+mod returns;
 mod signals;
 mod standard;
 mod stops;
@@ -86,6 +87,7 @@ const AREAS: &[(&str, &[Case])] = &[
     ("plain", plain::CASES),
     ("holders", holders::CASES),
     ("replaced", replaced::CASES),
+    ("returns", returns::CASES),
     ("masks", masks::CASES),
     ("standard", standard::CASES),
     ("bulk", bulk::CASES),
