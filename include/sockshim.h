@@ -684,6 +684,11 @@ int sockshim_fclose(FILE *stream);
 int sockshim_fcloseall(void);
 
 /**
+ * `sockatmark(3)`: whether a socket is at its urgent mark.
+ */
+int sockshim_sockatmark(int fd);
+
+/**
  * The version of the library that runs, such as "0.1.0".
  */
 const char *sockshim_version(void);

@@ -120,6 +120,10 @@ pub unsafe extern "C-unwind" fn sockshim_ioctl(fd: c_int, request: c_ulong, argu
         unsafe { (argument as *mut c_int).write_unaligned(unread) };
         return 0;
     }
+    if let (Some(socket), SIOCATMARK) = (ours, request) {
+        // The kernel would see a bell before the mark.
+        quietly(|| events::clear_way(fd, socket));
+    }
     // SAFETY: the caller keeps the contract of ioctl(2).
     let result = unsafe { real::ioctl(fd, request, argument) };
     let (Some(socket), 0) = (ours, result) else { return result };
@@ -140,6 +144,25 @@ pub unsafe extern "C-unwind" fn sockshim_ioctl(fd: c_int, request: c_ulong, argu
         _ => {}
     }
     result
+}
+
+/// `sockatmark(3)`: whether a socket is at its urgent mark.
+///
+/// # Errors
+///
+/// As the manual page.
+///
+/// # Safety
+///
+/// Nothing is asked of the caller.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sockshim_sockatmark(fd: c_int) -> c_int {
+    let mut marked: c_int = 0;
+    // SAFETY: the request stores an int there.
+    match unsafe { sockshim_ioctl(fd, SIOCATMARK, (&raw mut marked).addr() as c_ulong) } {
+        0 => marked,
+        error => error,
+    }
 }
 
 /// The version of the library that runs, such as "0.1.0".

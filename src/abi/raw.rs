@@ -432,6 +432,7 @@ mod tests {
         "popen",
         "posix_spawn",
         "posix_spawnp",
+        "sockatmark",
         "syscall",
         "system",
         "vdprintf",

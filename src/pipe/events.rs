@@ -88,8 +88,12 @@ pub(crate) fn now(fd: c_int, pipe: &Pipe, interest: i16) -> i16 {
             }
             ready &= !READABLE;
         }
-        if ended && said & POLLERR != 0 && end::is_drained(pipe) && end::is_false_reset(pipe) {
+        if said & (POLLERR | POLLHUP) != 0 && end::is_drained(pipe) && end::is_false_reset(pipe) {
             ready &= !POLLERR;
+            if pipe.entry.flags.load(Ordering::Relaxed) & FLAG_SHUT_WRITE == 0 {
+                // Only the other end has ended.
+                ready &= !POLLHUP;
+            }
         }
         if interest & WRITABLE != 0 && has_room(pipe) {
             ready |= interest & WRITABLE;
@@ -184,6 +188,13 @@ pub(crate) fn arrived(fd: c_int, pipe: &Pipe) -> u64 {
         (false, 1) => here.min(kernel_end),
         (false, _) => here.min(kernel_end).wrapping_add(after),
     })
+}
+
+/// Takes away what lies in the kernel's queue and is no data.
+pub(crate) fn clear_way(fd: c_int, socket: Socket) {
+    if let Some(pipe) = socket.entry().and_then(|entry| io::reading_pipe(socket, entry)) {
+        follow(fd, &pipe);
+    }
 }
 
 /// Whether ring bytes come before whatever the kernel's queue holds.

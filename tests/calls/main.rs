@@ -18,6 +18,7 @@ mod runner;
 mod sys;
 
 mod aliases;
+mod bells;
 mod bulk;
 mod connect;
 mod descriptors;
@@ -91,5 +92,6 @@ const AREAS: &[(&str, &[Case])] = &[
     ("masks", masks::CASES),
     ("standard", standard::CASES),
     ("bulk", bulk::CASES),
+    ("bells", bells::CASES),
     ("stops", stops::CASES),
 ];

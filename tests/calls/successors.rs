@@ -274,7 +274,7 @@ const STARTS: [fn(Environment); 6] = [
 ];
 
 /// A pair that has carried some bytes.
-fn used_pair(before: usize) -> (i32, i32) {
+pub(crate) fn used_pair(before: usize) -> (i32, i32) {
     let (a, b) = sys::pair();
     Flow::new(1).write(a, before, 500);
     Flow::new(1).read(b, before, 500);

@@ -128,6 +128,7 @@ forward! {
     fn fcntl(fd: c_int, command: c_int, argument: c_ulong) -> c_int = sockshim_fcntl;
     fn fcntl64(fd: c_int, command: c_int, argument: c_ulong) -> c_int = sockshim_fcntl64;
     fn ioctl(fd: c_int, request: c_ulong, argument: c_ulong) -> c_int = sockshim_ioctl;
+    fn sockatmark(fd: c_int) -> c_int = sockshim_sockatmark;
     fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int = sockshim_close_range;
     fn closefrom(low: c_int) -> () = sockshim_closefrom;
     fn open(path: *const c_char, flags: c_int, mode: mode_t) -> c_int = sockshim_open;
