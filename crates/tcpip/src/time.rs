@@ -81,6 +81,10 @@ impl Micros {
     pub(crate) const ZERO: Self = Self(0);
     pub(crate) const LEAST: Self = Self(1);
 
+    pub(crate) const fn new(micros: u32) -> Self {
+        Self(micros)
+    }
+
     pub(crate) const fn from_millis(millis: u32) -> Self {
         Self(millis.saturating_mul(1_000))
     }
@@ -92,9 +96,22 @@ impl Micros {
         Self(micros.min(u64::from(u32::MAX)) as u32)
     }
 
+    pub(crate) const fn halved(self) -> Self {
+        Self(self.0 / 2)
+    }
+
     /// Half of it and half of the other one.
     pub(crate) const fn mean(self, other: Self) -> Self {
         Self(self.0 / 2 + other.0 / 2)
+    }
+
+    /// Doubled, or an hour.
+    pub(crate) const fn doubled(self) -> Self {
+        Self(self.0.saturating_mul(2))
+    }
+
+    pub(crate) const fn plus(self, other: Self) -> Self {
+        Self(self.0.saturating_add(other.0))
     }
 
     /// An eighth of the way to `sample`.
@@ -137,6 +154,15 @@ impl Add<Duration> for Instant {
 
     fn add(self, time: Duration) -> Self {
         Self(self.0.saturating_add(nanos(time)))
+    }
+}
+
+impl Add<Micros> for Instant {
+    type Output = Self;
+
+    #[inline]
+    fn add(self, time: Micros) -> Self {
+        Self(self.0.saturating_add(u64::from(time.0) * 1_000))
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod data;
 mod handshake;
+mod predicted;
 
 use super::conn::{Connection, Events, Pending};
 use super::context::{Context, Reply, may_answer_invalid};
@@ -53,7 +54,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             State::Closed | State::Listen | State::TimeWait => {}
             State::SynSent => self.handle_syn_sent(cx, segment),
             _ => {
-                if self.validate(cx, segment) {
+                if !self.take_expected(cx, segment) && self.validate(cx, segment) {
                     self.handle_valid(cx, segment);
                 }
             }
@@ -212,20 +213,11 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         if self.state == State::SynReceived && !self.finish_handshake(cx, segment) {
             return;
         }
-        self.heard_at = cx.now;
-        self.push.more = false;
-        self.keepalive_probes = 0;
+        self.hear(cx);
         if !self.check_ack(cx, header) {
             return;
         }
-        if let (Some(clock), Some(stamps)) = (&mut self.clock, header.options.timestamps)
-            && header.seq.at_or_before(self.receiver.wup)
-        {
-            // RFC 7323 section 4.3
-            if clock.update(cx.now, stamps.value) && self.receiver.ahead().is_empty() {
-                self.receiver.whole = (self.receiver.nxt, stamps.value);
-            }
-        }
+        self.take_stamp(cx, header);
         if header.ack.at_or_after(self.sender.una) {
             self.take_ack(cx, segment);
         } else if !header.options.sack.is_empty() {
@@ -237,6 +229,26 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         }
         self.take_urgent(segment);
         self.take_data(cx, segment);
+    }
+
+    /// The other end is there.
+    #[inline]
+    fn hear(&mut self, cx: &Context<'_>) {
+        self.heard_at = cx.now;
+        self.push.more = false;
+        self.keepalive_probes = 0;
+    }
+
+    /// RFC 7323 section 4.3.
+    #[inline]
+    fn take_stamp(&mut self, cx: &Context<'_>, header: &Header) {
+        if let (Some(clock), Some(stamps)) = (&mut self.clock, header.options.timestamps)
+            && header.seq.at_or_before(self.receiver.wup)
+            && clock.update(cx.now, stamps.value)
+            && self.receiver.ahead().is_empty()
+        {
+            self.receiver.whole = (self.receiver.nxt, stamps.value);
+        }
     }
 
     /// RFC 5961 section 5.2: an acknowledgement of what was never sent, or that is much too old.
@@ -266,17 +278,22 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
                 && !header.flags.contains(Flags::SYN),
             segments: segment.count(),
         };
-        let progress = self.sender.on_ack(cx.config, &acknowledgement);
+        let acked = self.sender.on_ack(cx.config, &acknowledgement);
+        self.after_ack(cx, acked);
+    }
+
+    /// What follows from so many sequence numbers being acknowledged.
+    fn after_ack(&mut self, cx: &mut Context<'_>, acked: u32) {
         if self.is_urgent() {
             self.end_urgent_mode();
         }
-        let data = (progress.acked as usize).min(self.tx.len());
+        let data = (acked as usize).min(self.tx.len());
         if data > 0 {
             self.tx.release(data);
             self.soft_error = None;
             self.grow_send_buffer(cx);
         }
-        if progress.acked as usize > data {
+        if acked as usize > data {
             self.fin_acked = true;
             self.on_fin_acked(cx);
         }

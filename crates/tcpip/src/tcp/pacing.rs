@@ -3,7 +3,7 @@
 
 use core::time::Duration;
 
-use crate::time::Instant;
+use crate::time::{Instant, Micros};
 
 /// In slow start the rate is twice a window for each round trip, so that pacing does not slow it down; later a fifth more
 /// than the window, so that the window is what limits (Linux's sysctls `tcp_pacing_ss_ratio` and `tcp_pacing_ca_ratio`).
@@ -43,12 +43,18 @@ impl Pacer {
     }
 
     /// The rate of a window, after each acknowledgement.
-    pub fn rate_for(cwnd: u32, ssthresh: u32, packets_out: u32, mss: u32, srtt: Option<Duration>) -> u64 {
+    #[inline]
+    pub(crate) fn rate_for(
+        cwnd: u32,
+        ssthresh: u32,
+        packets_out: u32,
+        mss: u32,
+        srtt: Option<Micros>,
+    ) -> u64 {
         let Some(srtt) = srtt.filter(|srtt| !srtt.is_zero()) else { return 0 };
         let percent = if cwnd < ssthresh / 2 { SLOW_START_PERCENT } else { AVOIDANCE_PERCENT };
         let bytes = u64::from(mss) * u64::from(cwnd.max(packets_out)) * percent / 100;
-        let rate = u128::from(bytes) * 1_000_000_000 / srtt.as_nanos();
-        u64::try_from(rate).unwrap_or(u64::MAX)
+        bytes.saturating_mul(1_000_000) / u64::from(srtt.get())
     }
 
     /// The earliest departure time of the next segment; may be in the past.
@@ -124,7 +130,7 @@ mod tests {
 
     #[test]
     fn the_rate_is_two_windows_a_round_trip_in_slow_start_and_a_fifth_more_than_one_later() {
-        let rtt = Some(Duration::from_millis(100));
+        let rtt = Some(Micros::from_millis(100));
         assert_eq!(Pacer::rate_for(10, u32::MAX, 0, MSS, rtt), 200_000);
         assert_eq!(Pacer::rate_for(10, 10, 0, MSS, rtt), 120_000);
         assert_eq!(Pacer::rate_for(10, 10, 20, MSS, rtt), 240_000, "what is in flight counts");

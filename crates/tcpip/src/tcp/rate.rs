@@ -34,8 +34,8 @@ struct Flight {
     /// When the segment was sent that was delivered last: the start of the sending interval.
     first_sent_at: Instant,
     newly_delivered: u32,
-    /// What the sample is made of: stamp, time since the first segment of the flight was sent, time of sending.
-    candidate: Option<(Stamp, Duration, Instant)>,
+    /// What the sample is made of: stamp, time of sending.
+    candidate: Option<(Stamp, Instant)>,
 }
 
 blank!(
@@ -126,19 +126,19 @@ impl RateEstimator {
     }
 
     /// An acknowledgement delivers `segments` segments of one record, which was sent at `sent_at`.
+    #[inline]
     pub fn on_delivered(&mut self, now: Instant, stamp: &Stamp, sent_at: Instant, segments: u32) {
         self.delivered = self.delivered.wrapping_add(segments);
         let flight = &mut *self.flight;
         flight.newly_delivered += segments;
         flight.delivered_at = now;
         // The segment that was sent last tells about the shortest, most recent time.
-        let newer = flight.candidate.is_none_or(|(best, _, at)| {
+        let newer = flight.candidate.is_none_or(|(best, at)| {
             (stamp.delivered.wrapping_sub(best.delivered) as i32 > 0)
                 || (stamp.delivered == best.delivered && sent_at > at)
         });
         if newer {
-            let sending = sent_at.saturating_duration_since(stamp.first_sent_at);
-            flight.candidate = Some((*stamp, sending, sent_at));
+            flight.candidate = Some((*stamp, sent_at));
             flight.first_sent_at = sent_at;
         }
     }
@@ -156,7 +156,8 @@ impl RateEstimator {
         }
         let flight = &mut *self.flight;
         let newly_delivered = core::mem::take(&mut flight.newly_delivered);
-        let (stamp, sending, sent_at) = flight.candidate.take()?;
+        let (stamp, sent_at) = flight.candidate.take()?;
+        let sending = sent_at.saturating_duration_since(stamp.first_sent_at);
         let acknowledging = now.saturating_duration_since(stamp.delivered_at);
         let sample = Sample {
             delivered: self.delivered.wrapping_sub(stamp.delivered),
@@ -179,8 +180,10 @@ impl RateEstimator {
     }
 }
 
+/// Without a division, as in Linux's `tcp_rate_gen`.
 fn faster(rate: &Rate, than: &Rate) -> bool {
-    rate.bytes_per_second(1) >= than.bytes_per_second(1)
+    u128::from(rate.delivered) * u128::from(than.interval)
+        >= u128::from(than.delivered) * u128::from(rate.interval)
 }
 
 #[cfg(test)]

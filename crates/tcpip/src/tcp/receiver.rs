@@ -164,16 +164,14 @@ impl Receiver {
             seq = self.nxt;
         }
         let offset = seq.since(self.nxt) as usize;
-        // What does not fit was not promised; a buffer that shrank is not written beyond either.
-        let room = (self.window() as usize).min(buffer.free()).saturating_sub(offset);
+        let room = self.room(buffer).saturating_sub(offset);
         if room == 0 && !data.is_empty() {
             return Stored::NoRoom;
         }
         let data = &data[..data.len().min(room)];
         let end = seq + data.len() as u32;
         if offset == 0 && self.disorder.ahead.is_empty() {
-            buffer.write_at(0, data);
-            self.advance(buffer, end);
+            self.append(buffer, data);
             return Stored::InOrder;
         }
         if offset > 0 && self.disorder.ahead.contains(seq, end) {
@@ -197,6 +195,19 @@ impl Receiver {
             self.remember_block(merged);
             Stored::OutOfOrder
         }
+    }
+
+    /// How much data may come. What does not fit was not promised; a buffer that shrank is not written beyond either.
+    #[inline]
+    pub(crate) fn room(&self, buffer: &impl ReceiveBuffer) -> usize {
+        (self.window() as usize).min(buffer.free())
+    }
+
+    /// Stores the next data, for which there is room.
+    #[inline]
+    pub(crate) fn append(&mut self, buffer: &mut impl ReceiveBuffer, data: &[u8]) {
+        buffer.write_at(0, data);
+        self.advance(buffer, self.nxt + data.len() as u32);
     }
 
     fn advance(&mut self, buffer: &mut impl ReceiveBuffer, to: SeqNumber) {
@@ -341,7 +352,7 @@ impl AckPolicy {
         push: bool,
         window: u32,
         limit_mss: u16,
-        rto: Duration,
+        rto: Micros,
     ) {
         self.scheduled = true;
         let segment = u16::try_from(segment).unwrap_or(u16::MAX).min(limit_mss);
@@ -357,8 +368,8 @@ impl AckPolicy {
         } else if gap <= Micros::ZERO.mean(MIN_DELAY) {
             self.delay = self.delay.mean(MIN_DELAY);
         } else if gap < self.delay {
-            self.delay = (Duration::from(self.delay) / 2 + gap.into()).min(rto).into();
-        } else if gap > rto.into() {
+            self.delay = self.delay.halved().plus(gap).min(rto);
+        } else if gap > rto {
             // A long silence: the sender may be in slow start again.
             self.raise_quick(window, MAX_QUICK);
         }
@@ -395,7 +406,7 @@ impl AckPolicy {
             }
             delay = delay.min(most);
         }
-        let at = now + delay.min(MAX_DELAY).into();
+        let at = now + delay.min(MAX_DELAY);
         self.deadline = Some(self.deadline.map_or(at, |old| old.min(at)));
     }
 

@@ -99,7 +99,7 @@ impl Recovery {
     }
 
     /// RFC 8985 section 6.2 step 4: one widening of the reordering window a round trip.
-    pub(crate) fn on_rate_sample(&mut self, rack: &mut Rack, prior_delivered: Option<u32>, _delivered: u32) {
+    pub(crate) fn on_rate_sample(&mut self, rack: &mut Rack, prior_delivered: Option<u32>) {
         if prior_delivered.is_some_and(|prior| (prior.wrapping_sub(rack.changed_at) as i32) < 0) {
             rack.dsack_seen = false;
         }

@@ -65,7 +65,11 @@ impl RttEstimator {
     /// Takes a sample (RFC 6298 section 2.2 and 2.3). Never one of a segment that was sent twice without a time stamp
     /// to tell which copy arrived (section 3, Karn's algorithm): the caller sees to that.
     pub fn on_sample(&mut self, rtt: Duration, snd_una: SeqNumber, snd_nxt: SeqNumber) {
-        let rtt = Micros::from(rtt).get().clamp(1, MAX_SAMPLE);
+        self.on_micros(rtt.into(), snd_una, snd_nxt);
+    }
+
+    pub(crate) fn on_micros(&mut self, rtt: Micros, snd_una: SeqNumber, snd_nxt: SeqNumber) {
+        let rtt = rtt.get().clamp(1, MAX_SAMPLE);
         let floor = self.min;
         if self.srtt == 0 {
             self.srtt = rtt * 8;
@@ -91,7 +95,12 @@ impl RttEstimator {
     /// The time-out. Doubling it when it runs out (RFC 6298 section 5.5) is the timer's business.
     #[inline]
     pub fn rto(&self) -> Duration {
-        Duration::from_micros(u64::from(self.rto))
+        self.rto_micros().into()
+    }
+
+    #[inline]
+    pub(crate) fn rto_micros(&self) -> Micros {
+        Micros::new(self.rto)
     }
 
     /// The handshake's time-out ran out and nothing was measured (RFC 6298 section 5.7).
@@ -103,7 +112,12 @@ impl RttEstimator {
 
     /// The smoothed round-trip time.
     pub fn srtt(&self) -> Option<Duration> {
-        (self.srtt > 0).then(|| Duration::from_micros(u64::from((self.srtt / 8).max(1))))
+        self.srtt_micros().map(Duration::from)
+    }
+
+    #[inline]
+    pub(crate) fn srtt_micros(&self) -> Option<Micros> {
+        (self.srtt > 0).then(|| Micros::new((self.srtt / 8).max(1)))
     }
 
     /// The smoothed deviation: TCP_INFO's `tcpi_rttvar`.
@@ -154,8 +168,12 @@ impl MinRtt {
 
     /// Takes a sample.
     pub fn on_sample(&mut self, now: Instant, rtt: Duration) {
+        self.on_micros(now, rtt.into());
+    }
+
+    pub(crate) fn on_micros(&mut self, now: Instant, rtt: Micros) {
         let now = now.ticks();
-        let rtt = Micros::from(rtt).max(Micros::LEAST);
+        let rtt = rtt.max(Micros::LEAST);
         let sample = (now, rtt);
         let age = |(at, _): (u32, Micros)| now.wrapping_sub(at);
         let [first, second, third] = self.best;

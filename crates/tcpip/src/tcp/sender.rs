@@ -13,7 +13,7 @@ use super::rtt::{MinRtt, RttEstimator};
 use super::state::CongestionState;
 use crate::lazy::Lazy;
 use crate::seq::SeqNumber;
-use crate::time::Instant;
+use crate::time::{Instant, Micros};
 use crate::wire::tcp::SackBlocks;
 
 /// RFC 9293 section 3.3.1's send sequence variables, with everything that decides what leaves when.
@@ -114,13 +114,6 @@ pub(crate) struct Echo {
     pub(crate) sent_at: Instant,
 }
 
-/// What became of it.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Progress {
-    /// Sequence numbers acknowledged.
-    pub(crate) acked: u32,
-}
-
 impl Sender {
     pub(crate) fn new(config: &Config, iss: SeqNumber) -> Self {
         Self {
@@ -186,9 +179,15 @@ impl Sender {
         rto.checked_mul(1 << self.backoff.min(20)).unwrap_or(config.max_rto).min(config.max_rto)
     }
 
+    #[inline]
+    pub(crate) fn rto_micros(&self, config: &Config) -> Micros {
+        if self.backoff == 0 { self.rtt.rto_micros() } else { self.rto(config).into() }
+    }
+
     /// RFC 9293 section 3.10.7.4, fifth step, and everything that RFCs 2018 to 9438 added to it. The caller has checked
-    /// that `ack` is neither older than the window nor newer than `SND.NXT`, and has updated the window.
-    pub(crate) fn on_ack(&mut self, config: &Config, a: &Acknowledgement) -> Progress {
+    /// that `ack` is neither older than the window nor newer than `SND.NXT`, and has updated the window. Answers how many
+    /// sequence numbers it acknowledges.
+    pub(crate) fn on_ack(&mut self, config: &Config, a: &Acknowledgement) -> u32 {
         let prior_una = self.una;
         let prior_packets = self.packets_out();
         let mut round = Round::new(self, prior_una);
@@ -204,7 +203,7 @@ impl Sender {
         let acked = self.una.since(prior_una);
         self.counters.bytes_acked += u64::from(acked);
         if prior_packets == 0 {
-            return Progress { acked };
+            return acked;
         }
         self.take_cumulative(a, &mut round);
         self.take_rtt(config, a, &mut round);
@@ -222,32 +221,41 @@ impl Sender {
             self.recover(config, a.now, a.echoed, duplicates, &mut round);
         }
         let lost = self.recovery.losses.lost_total.wrapping_sub(round.lost_before);
-        let min_rtt = self.min_rtt.get();
-        let sample = self.rate.finish(a.now, lost, min_rtt);
-        self.recovery.on_rate_sample(
-            &mut self.rack,
-            sample.as_ref().map(|s| s.prior_delivered),
-            self.rate.delivered(),
-        );
-        self.control.on_ack(&Ack {
-            now: a.now,
-            delivered: self.rate.delivered().wrapping_sub(round.delivered_before),
-            lost,
-            in_flight: self.in_flight(),
-            advanced: round.advanced,
-            may_grow: round.advanced || self.recovery.reordering > config.reordering,
-            rtt: round.rtt,
-            snd_una: self.una,
-            snd_nxt: self.nxt,
-        });
-        self.update_pacing();
+        self.adapt(config, a.now, round.delivered_before, lost, round.advanced, round.rtt);
         if self.packets_out() == 0 {
             self.timer = Timer::Idle;
         } else if round.rearm && !matches!(self.timer, Timer::Reorder(_)) || matches!(self.timer, Timer::Idle)
         {
             self.arm(config, a.now);
         }
-        Progress { acked }
+        acked
+    }
+
+    /// What an acknowledgement says about the speed of the network.
+    #[inline]
+    pub(crate) fn adapt(
+        &mut self,
+        config: &Config,
+        now: Instant,
+        delivered_before: u32,
+        lost: u32,
+        advanced: bool,
+        rtt: Option<Duration>,
+    ) {
+        let sample = self.rate.finish(now, lost, self.min_rtt.get());
+        self.recovery.on_rate_sample(&mut self.rack, sample.as_ref().map(|sample| sample.prior_delivered));
+        self.control.on_ack(&Ack {
+            now,
+            delivered: self.rate.delivered().wrapping_sub(delivered_before),
+            lost,
+            in_flight: self.in_flight(),
+            advanced,
+            may_grow: advanced || self.recovery.reordering > config.reordering,
+            rtt,
+            snd_una: self.una,
+            snd_nxt: self.nxt,
+        });
+        self.update_pacing();
     }
 
     /// Takes what was acknowledged cumulatively off the scoreboard.
@@ -328,7 +336,7 @@ impl Sender {
             self.control.ssthresh(),
             self.packets_out(),
             u32::from(self.mss),
-            self.rtt.srtt(),
+            self.rtt.srtt_micros(),
         );
         // Zero is "not known yet": unpaced, except for one who wants it slower.
         let rate = if rate == 0 { u64::MAX } else { rate }.min(self.max_pacing_rate);
@@ -341,10 +349,10 @@ impl Sender {
             self.timer = Timer::Idle;
             return;
         }
-        self.timer = Timer::Retransmit(self.rto_deadline(config, now));
-        if let Some(at) = self.tail_probe_deadline(config, now) {
-            self.timer = Timer::TailLoss(at);
-        }
+        self.timer = match self.tail_probe_deadline(config, now) {
+            Some(at) => Timer::TailLoss(at),
+            None => Timer::Retransmit(self.rto_deadline(config, now)),
+        };
     }
 
     /// RFC 6298 section 5.3 restarts the timer from now on each acknowledgement; when a probe or the reordering timer

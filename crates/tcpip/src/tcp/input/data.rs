@@ -65,7 +65,8 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
     }
 
     /// What the arrival means for acknowledgements and the size of the buffer.
-    fn note_arrival(&mut self, cx: &mut Context<'_>, segment: &Segment<'_>, stored: Stored) {
+    #[inline]
+    pub(super) fn note_arrival(&mut self, cx: &mut Context<'_>, segment: &Segment<'_>, stored: Stored) {
         let header = segment.header;
         let window = self.receiver.window();
         let size = if segment.gso_size > 0 { usize::from(segment.gso_size) } else { segment.payload.len() };
@@ -73,7 +74,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             // A FIN alone says nothing about how data arrives.
             Stored::InOrder if segment.payload.is_empty() => {}
             Stored::InOrder | Stored::FilledGap | Stored::OutOfOrder => {
-                let rto = self.sender.rto(cx.config);
+                let rto = self.sender.rto_micros(cx.config);
                 let push = header.flags.contains(Flags::PSH);
                 let limit = self.receiver.advertised_mss;
                 self.receiver.ack.on_data(cx.now, size, push, window, limit, rto);
@@ -115,7 +116,8 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
 
     /// When to acknowledge (Linux's `__tcp_ack_snd_check`): two segments at the latest (RFC 9293 section 3.8.6.3, SHLD-19),
     /// at once what is out of order (RFC 5681 section 4.2).
-    fn schedule_ack(&mut self, cx: &mut Context<'_>, stored: Stored) {
+    #[inline]
+    pub(super) fn schedule_ack(&mut self, cx: &mut Context<'_>, stored: Stored) {
         if !self.state.is_synchronized() {
             return;
         }

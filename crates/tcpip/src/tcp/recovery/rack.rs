@@ -9,7 +9,7 @@ use crate::tcp::config::Config;
 use crate::tcp::rtt::MinRtt;
 use crate::tcp::sender::{Acknowledgement, Round, Sender, Timer};
 use crate::tcp::state::CongestionState;
-use crate::time::Instant;
+use crate::time::{Instant, Micros};
 
 /// RFC 8985 section 5.2's variables.
 #[derive(Debug, Clone)]
@@ -29,7 +29,7 @@ pub(crate) struct Rack {
 }
 
 /// RFC 8985 section 7.3's PTO floor of the delayed acknowledgement is Linux's least RTO.
-const TAIL_PROBE_WITHOUT_RTT: Duration = Duration::from_secs(1);
+const TAIL_PROBE_WITHOUT_RTT: Micros = Micros::from_millis(1000);
 
 /// Recoveries that the reordering window stays wide (RFC 8985 section 6.2 step 4).
 pub(crate) const PERSIST: u8 = 16;
@@ -60,11 +60,17 @@ impl Rack {
         if record.was_retransmitted() && min_rtt.get().is_some_and(|min| rtt < min) {
             return; // it was the earlier copy
         }
+        self.advance_to(now, record.sent_at, record.end);
+    }
+
+    /// The same of a segment that was sent once.
+    #[inline]
+    pub(crate) fn advance_to(&mut self, now: Instant, sent_at: Instant, end: SeqNumber) {
         self.advanced = true;
-        self.rtt = rtt;
-        if sent_after(record.sent_at, record.end, self.sent_at, self.end) {
-            self.sent_at = record.sent_at;
-            self.end = record.end;
+        self.rtt = now - sent_at;
+        if sent_after(sent_at, end, self.sent_at, self.end) {
+            self.sent_at = sent_at;
+            self.end = end;
         }
     }
 }
@@ -158,17 +164,15 @@ impl Sender {
         {
             return None;
         }
-        let mut wait = match self.rtt.srtt() {
+        let wait = match self.rtt.srtt_micros() {
             Some(srtt) => {
                 // A lone segment's acknowledgement may be delayed.
-                let delayed = if self.packets_out() == 1 { config.min_rto } else { Duration::from_millis(2) };
-                srtt * 2 + delayed
+                let lone = self.packets_out() == 1;
+                srtt.doubled().plus(if lone { config.min_rto.into() } else { Micros::from_millis(2) })
             }
             None => TAIL_PROBE_WITHOUT_RTT,
         };
-        let rto = self.rto_deadline(config, now) - now;
-        wait = wait.min(rto);
-        Some(now + wait)
+        Some(now + wait.min(self.rtt.rto_micros()))
     }
 
     /// RFC 8985 section 7.4: what an acknowledgement says about the probe.

@@ -85,6 +85,8 @@ pub(crate) struct Scoreboard {
     /// The ends of the list of those that may still arrive.
     oldest: u64,
     newest: u64,
+    /// From this name on all were sent once, and nothing is known of them yet.
+    ordinary: u64,
 }
 
 blank!(
@@ -100,6 +102,7 @@ blank!(
         hint: 0,
         oldest: NONE,
         newest: NONE,
+        ordinary: 0,
     }
 );
 
@@ -188,6 +191,36 @@ impl Scoreboard {
         Some(record)
     }
 
+    /// Whether all that is in flight was sent once and in order, and nothing is known of it yet.
+    #[inline]
+    pub(crate) fn is_ordinary(&self) -> bool {
+        self.base >= self.ordinary && self.sacked_out == 0
+    }
+
+    /// As [`pop_acked`](Self::pop_acked), for all that are acknowledged of a board that is ordinary. Calls `each` for each.
+    #[inline]
+    pub(crate) fn pop_ordinary(&mut self, una: SeqNumber, mut each: impl FnMut(&Record)) {
+        debug_assert!(self.is_ordinary(), "the list is in the order of the records");
+        while let Some(first) = self.records.front().filter(|first| first.end.at_or_before(una)) {
+            each(first);
+            self.records.pop_front();
+            self.base += 1;
+        }
+        match self.records.front_mut() {
+            Some(first) => {
+                first.start = first.start.later(una);
+                first.previous = NONE;
+                self.oldest = self.base;
+            }
+            None => (self.oldest, self.newest) = (NONE, NONE),
+        }
+    }
+
+    /// Something became known of a record, or it was sent again.
+    fn single_out(&mut self, name: u64) {
+        self.ordinary = self.ordinary.max(name + 1);
+    }
+
     fn forget_counts(&mut self, record: &Record) {
         self.sacked_out -= u32::from(record.is_sacked());
         self.lost_out -= u32::from(record.is_lost());
@@ -229,6 +262,7 @@ impl Scoreboard {
             self.forget_counts(&record);
             self.sacked_out += 1;
             self.unlink(self.base + at as u64);
+            self.single_out(self.base + at as u64);
             // A retransmission of it may still be on its way, but it is not needed any more.
             self.records[at].flags = SACKED | record.flags & (ENDS_BURST | PUSHED);
             at += 1;
@@ -254,6 +288,7 @@ impl Scoreboard {
         }
         self.waiting += 1;
         self.unlink(name);
+        self.single_out(name);
         true
     }
 
@@ -345,6 +380,7 @@ impl Scoreboard {
         self.retransmitted_out += u32::from(!was.1);
         self.waiting -= u32::from(was == (true, false));
         self.link(name);
+        self.single_out(name);
     }
 
     /// The name of the first record.
@@ -387,6 +423,7 @@ impl Scoreboard {
             }
         }
         self.hint = self.base;
+        self.ordinary = self.base + self.records.len() as u64; // their names are others now
         self.relink();
     }
 
@@ -477,5 +514,13 @@ impl Scoreboard {
             at = self.sent_after(name);
         }
         assert_eq!(listed, count(|r| r.flags & LISTED != 0), "all that are listed are linked");
+        if self.is_ordinary() {
+            let once = |r: &Record| r.transmissions == 1 && r.flags & !(ENDS_BURST | PUSHED) == LISTED;
+            assert_eq!(count(once), self.packets_out(), "nothing is known of what is ordinary");
+            let in_order = (self.base..).zip(&self.records).all(|(name, record)| {
+                record.next == if Some(name) == self.last_name() { NONE } else { name + 1 }
+            });
+            assert!(in_order, "what was sent once was sent in order");
+        }
     }
 }

@@ -1,0 +1,131 @@
+//! Header prediction (Van Jacobson, 1990; Linux's `tcp_rcv_established`). While data flows, nearly every segment is either
+//! the next data, or acknowledges whole segments that were sent once and in order. Few comparisons tell such a segment, and
+//! for it most of RFC 9293 section 3.10.7.4 has nothing to do. What is left is done in that order; every other segment
+//! takes the whole way.
+
+use super::Segment;
+use crate::buffer::{ReceiveBuffer, SendBuffer};
+use crate::seq::SeqNumber;
+use crate::tcp::config::Config;
+use crate::tcp::conn::{Connection, Events, before};
+use crate::tcp::context::Context;
+use crate::tcp::receiver::Stored;
+use crate::tcp::sender::{Sender, Timer};
+use crate::tcp::state::{CongestionState, State};
+use crate::time::{Instant, Micros};
+use crate::wire::tcp::{Flags, Header};
+
+impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
+    /// Takes a segment that was to be expected; `false` for another one, which has changed nothing.
+    #[inline]
+    pub(super) fn take_expected(&mut self, cx: &mut Context<'_>, segment: &Segment<'_>) -> bool {
+        let header = segment.header;
+        let expected = self.state == State::Established
+            && header.flags.without(Flags::PSH) == Flags::ACK
+            && header.seq == self.receiver.nxt
+            && header.options.sack.is_empty()
+            && !self.fin_queued
+            && match (&self.clock, header.options.timestamps) {
+                (Some(clock), Some(stamps)) => !before(stamps.value, clock.recent),
+                (clock, _) => clock.is_none(),
+            };
+        if !expected {
+            return false;
+        }
+        let ack = header.ack;
+        if segment.payload.is_empty() {
+            if !self.sender.expects(ack) {
+                return false;
+            }
+            self.hear_expected(cx, header);
+            self.take_expected_ack(cx, ack);
+            return true;
+        }
+        let (one_way, room) = (self.sender.packets_out() == 0, self.receiver.room(&self.rx));
+        let in_order = self.receiver.ahead().is_empty() && self.receiver.fin.is_none() && !self.read_closed;
+        if !in_order
+            || segment.payload.len() > room
+            || !(ack == self.sender.una && one_way || self.sender.expects(ack))
+        {
+            return false;
+        }
+        self.hear_expected(cx, header);
+        if ack == self.sender.una {
+            self.sender.probes = 0;
+            self.after_ack(cx, 0);
+        } else {
+            self.take_expected_ack(cx, ack);
+        }
+        self.take_urgent(segment);
+        self.take_expected_data(cx, segment);
+        true
+    }
+
+    fn hear_expected(&mut self, cx: &Context<'_>, header: &Header) {
+        self.hear(cx);
+        self.take_stamp(cx, header);
+        self.update_window(cx, header);
+    }
+
+    fn take_expected_ack(&mut self, cx: &mut Context<'_>, ack: SeqNumber) {
+        let acked = self.sender.on_expected_ack(cx.config, cx.now, ack);
+        self.after_ack(cx, acked);
+    }
+
+    /// As [`take_data`](Self::take_data) of data that is the next and fits, when nothing waits behind it.
+    fn take_expected_data(&mut self, cx: &mut Context<'_>, segment: &Segment<'_>) {
+        self.tidy_later(cx);
+        self.receiver.data_segments_in = self.receiver.data_segments_in.wrapping_add(segment.count());
+        self.take_mark(segment.header.flags, segment.ecn);
+        self.receiver.append(&mut self.rx, segment.payload);
+        self.note_arrival(cx, segment, Stored::InOrder);
+        self.events.raise(Events::READABLE);
+        self.schedule_ack(cx, Stored::InOrder);
+    }
+}
+
+impl Sender {
+    /// Whether `ack` acknowledges whole segments, and nothing is known of those in flight but that they were sent once.
+    #[inline]
+    fn expects(&self, ack: SeqNumber) -> bool {
+        ack.after(self.una)
+            && ack.at_or_before(self.nxt)
+            && self.recovery.state == CongestionState::Open
+            && self.board.is_ordinary()
+            && self.board.first().is_some_and(|first| first.end.at_or_before(ack))
+            && self.recovery.losses.tail_probe.is_none()
+    }
+
+    /// As [`on_ack`](Self::on_ack) of one that was [expected](Self::expects). Answers how much it acknowledges.
+    fn on_expected_ack(&mut self, config: &Config, now: Instant, ack: SeqNumber) -> u32 {
+        let acked = ack.since(self.una);
+        self.retransmits = 0;
+        self.probes = 0;
+        self.una = ack;
+        self.counters.bytes_acked += u64::from(acked);
+        let delivered_before = self.rate.delivered();
+        let (mut first, mut last) = (None, (now, ack));
+        let Self { board, rate, rack, .. } = self;
+        board.pop_ordinary(ack, |record| {
+            first.get_or_insert(record.sent_at);
+            last = (record.sent_at, record.end);
+            rate.on_delivered(now, &record.stamp, record.sent_at, 1);
+        });
+        // They were sent in order: the last one is all that RACK and the least round-trip time ask for.
+        let (sent_at, end) = last;
+        rack.advance_to(now, sent_at, end);
+        let latest = Micros::between(sent_at, now);
+        self.min_rtt.on_micros(now, latest);
+        let rtt = Micros::between(first.unwrap_or(sent_at), now);
+        self.rtt.on_micros(rtt, self.una, self.nxt);
+        self.backoff = 0; // RFC 6298 section 5, Karn: a fresh measure ends the backoff
+        self.update_reordering_window();
+        self.adapt(config, now, delivered_before, 0, true, Some(latest.into()));
+        if self.packets_out() == 0 {
+            self.timer = Timer::Idle;
+        } else if !matches!(self.timer, Timer::Reorder(_)) {
+            self.arm(config, now);
+        }
+        acked
+    }
+}
