@@ -93,6 +93,9 @@ pub struct Config {
     pub unsent_low_water: u32,
     /// Time to live of what we send.
     pub hop_limit: u8,
+    /// Whether segments that were to be expected take a short way, which makes no difference but in time: tests switch it
+    /// off to see that.
+    pub header_prediction: bool,
 }
 
 impl Default for Config {
@@ -138,6 +141,7 @@ impl Default for Config {
             ports: 32_768..=60_999,
             unsent_low_water: u32::MAX,
             hop_limit: 64,
+            header_prediction: true,
         }
     }
 }

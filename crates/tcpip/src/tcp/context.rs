@@ -141,6 +141,8 @@ pub struct Counters {
     pub tcp_abort_on_timeout: u64,
     pub tcp_keepalive: u64,
     pub tcp_win_probe: u64,
+    pub tcp_hp_hits: u64,
+    pub tcp_hp_acks: u64,
     pub tcp_ofo_queue: u64,
     pub tcp_ofo_drop: u64,
     pub tcp_time_wait_overflow: u64,

@@ -42,6 +42,24 @@ fn one_seed_gives_one_trace() {
     }
 }
 
+#[test]
+fn header_prediction_makes_no_difference() {
+    let mut expected = 0;
+    for seed in 0..300 {
+        let run = |header_prediction| {
+            let mut world = build_with(seed, |config| config.header_prediction = header_prediction);
+            world.run(Duration::from_secs(3600));
+            let counters = world.hosts.iter().map(|&host| world.network.host(host).stack.counters());
+            let expected = counters.map(|counters| counters.tcp_hp_hits + counters.tcp_hp_acks).sum::<u64>();
+            (world.network.trace(), expected)
+        };
+        let (with, without) = (run(true), run(false));
+        assert_eq!((with.0, 0), without, "seed {seed}");
+        expected += with.1;
+    }
+    assert!(expected > 10_000, "{expected} segments were as expected");
+}
+
 fn variable(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|value| value.parse().expect("a number"))
 }
@@ -66,9 +84,14 @@ fn run(seed: u64) {
 }
 
 fn build(seed: u64) -> World {
+    build_with(seed, |_| ())
+}
+
+fn build_with(seed: u64, change: impl Fn(&mut Config)) -> World {
     let mut random = Random::new(seed);
     let r = &mut random;
-    let configs = [config(r), config(r)];
+    let mut configs = [config(r), config(r)];
+    configs.iter_mut().for_each(change);
     let mtu = r.pick(&[576, 1280, 1500, 1500, 1500, 9000]);
     let interfaces = [(); 2].map(|()| Interface { mtu, gso_max: r.pick(&[0, 0, 16_384, 65_535]) });
     let clocks = [(); 2].map(|()| {

@@ -25,6 +25,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             && header.seq == self.receiver.nxt
             && header.options.sack.is_empty()
             && !self.fin_queued
+            && cx.config.header_prediction
             && match (&self.clock, header.options.timestamps) {
                 (Some(clock), Some(stamps)) => !before(stamps.value, clock.recent),
                 (clock, _) => clock.is_none(),
@@ -37,6 +38,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             if !self.sender.expects(ack) {
                 return false;
             }
+            cx.counters.tcp_hp_acks += 1;
             self.hear_expected(cx, header);
             self.take_expected_ack(cx, ack);
             return true;
@@ -49,6 +51,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         {
             return false;
         }
+        cx.counters.tcp_hp_hits += 1;
         self.hear_expected(cx, header);
         if ack == self.sender.una {
             self.sender.probes = 0;
