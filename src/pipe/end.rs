@@ -8,7 +8,7 @@ use super::read::{self, Look};
 use super::{Pipe, attach, back, bells, events, nap, write};
 use crate::error::Errno;
 use crate::registry::arena::{
-    FLAG_LINGER_RESET, FLAG_RESET_TOLD, FLAG_SENT_IN_VAIN, FLAG_SHUT_WRITE, STATE_WAITING,
+    FLAG_END_SEEN, FLAG_LINGER_RESET, FLAG_RESET_TOLD, FLAG_SENT_IN_VAIN, FLAG_SHUT_WRITE, STATE_WAITING,
 };
 use crate::registry::lock::Taken;
 use crate::registry::{Socket, reason::Reason};
@@ -35,6 +35,7 @@ pub(crate) fn is_drained(pipe: &Pipe) -> bool {
 /// # Errors
 /// ECONNRESET when the other end died with bytes of ours unread: the kernel would have sent a reset.
 pub(crate) fn at_end(fd: c_int, pipe: &Pipe) -> Result<(), Errno> {
+    pipe.entry.flags.fetch_or(FLAG_END_SEEN, Ordering::Relaxed);
     if !is_drained(pipe) {
         return Ok(());
     }

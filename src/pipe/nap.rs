@@ -11,7 +11,7 @@
 
 use super::{Pipe, spin};
 use crate::error::Errno;
-use crate::registry::arena::{self, FLAG_TIMED};
+use crate::registry::arena::{self, FLAG_END_SEEN, FLAG_TIMED};
 use crate::registry::trace;
 use crate::sys::{futex, kernel};
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -29,9 +29,9 @@ static IS_REFUSED: AtomicBool = AtomicBool::new(false);
 /// # Errors
 /// EINTR, as recv(2).
 pub(super) fn for_reader(pipe: &Pipe, epoch: u32) -> Result<bool, Errno> {
-    // With a time-out of its own recv does not go on after a handler (signal(7)).
+    // With a time-out of its own recv does not go on after a handler (signal(7)); and after the end nobody calls.
     let may_nap = is_ring(epoch)
-        && pipe.entry.flags.load(Ordering::Relaxed) & FLAG_TIMED == 0
+        && pipe.entry.flags.load(Ordering::Relaxed) & (FLAG_TIMED | FLAG_END_SEEN) == 0
         && !IS_REFUSED.load(Ordering::Relaxed)
         && !kernel::is_restricted();
     if !may_nap || !spin::pays(&pipe.local.nap) {

@@ -165,6 +165,8 @@ pub(crate) const FLAG_SHUT_WRITE: u32 = 8;
 pub(crate) const FLAG_LINGER_RESET: u32 = 16;
 /// The program has been told of a reset.
 pub(crate) const FLAG_RESET_TOLD: u32 = 32;
+/// The kernel has reported the end of the stream: whoever waits for more need not be kept from asking it again.
+pub(crate) const FLAG_END_SEEN: u32 = 64;
 /// A write met a full kernel queue since EPOLLOUT was last told.
 pub(crate) const FLAG_NO_SPACE: u32 = 256;
 /// SO_RCVLOWAT is above 1.
