@@ -3,7 +3,7 @@
 //! reads them by the very rules of a pipe: first the ring, then the kernel lane.
 
 use super::segment::Segment;
-use super::{Pipe, pin, read};
+use super::{Pipe, options, pin, read};
 use crate::error::Errno;
 use crate::readiness::Deadline;
 use crate::registry::arena::STATE_PINNED;
@@ -172,6 +172,9 @@ fn fill(fd: c_int, file: c_int, pipe: &Pipe) -> Option<()> {
         direction.reader.epoch.store(1, Ordering::Relaxed);
         if direction.open(0, position) {
             direction.spill(1, length as u64, position);
+        }
+        if let Some(names) = options::learn_addresses(fd, pipe.entry) {
+            names.iter().zip(&header.names).for_each(|(name, words)| name.store(words));
         }
         header.version.store(VERSION, Ordering::Relaxed);
         header.ends[1].store(END_LEFT, Ordering::Relaxed);

@@ -127,11 +127,8 @@ pub(crate) fn keep(entry: &Entry, level: c_int, name: c_int, value: c_int) -> bo
 
 /// Keeps the names of both ends: getpeername fails after a reset.
 pub(crate) fn keep_addresses(entry: &Entry, local: &Address, peer: &Address) {
-    for (place, address) in [(&entry.local, local), (&entry.peer, peer)] {
-        for (word, bytes) in place.iter().zip(address.bytes.chunks_exact(4)) {
-            word.store(u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]), Ordering::Relaxed);
-        }
-    }
+    local.store(&entry.local);
+    peer.store(&entry.peer);
 }
 
 /// The names of both ends, asked for if they are not kept yet; `None` when it is not connected.
@@ -145,13 +142,7 @@ pub(crate) fn learn_addresses(fd: c_int, entry: &Entry) -> Option<[Address; 2]> 
 }
 
 fn kept_addresses(entry: &Entry) -> Option<[Address; 2]> {
-    let kept = [&entry.local, &entry.peer].map(|place| {
-        let mut address = Address { bytes: [0; 28], length: 28 };
-        for (bytes, word) in address.bytes.chunks_exact_mut(4).zip(place) {
-            bytes.copy_from_slice(&word.load(Ordering::Relaxed).to_ne_bytes());
-        }
-        address
-    });
+    let kept = [&entry.local, &entry.peer].map(Address::load);
     kept.iter().all(|address| address.parts().is_some()).then_some(kept)
 }
 
@@ -325,10 +316,7 @@ pub(crate) fn peer_after_reset(socket: Socket) -> Option<Address> {
     if !super::end::is_false_reset(&pipe) {
         return None;
     }
-    let mut address = Address { bytes: [0; 28], length: 28 };
-    for (bytes, word) in address.bytes.chunks_exact_mut(4).zip(&entry.peer) {
-        bytes.copy_from_slice(&word.load(Ordering::Relaxed).to_ne_bytes());
-    }
+    let mut address = Address::load(&entry.peer);
     if u16::from_ne_bytes([address.bytes[0], address.bytes[1]]) == libc::AF_INET as u16 {
         address.length = 16;
     }

@@ -1,9 +1,13 @@
 //! Files in the rendezvous folder that nobody has mapped any more: their makers were killed.
 
+use crate::sys::diag;
 use crate::sys::folder::Path;
-use crate::sys::kernel;
+use crate::sys::kernel::{self, Address};
 use core::ffi::{CStr, c_int};
 use core::fmt::Write;
+use core::mem::offset_of;
+use core::sync::atomic::AtomicU32;
+use sockshim_ring::layout::Header;
 
 /// How thorough a sweep is.
 #[derive(Clone, Copy, Debug)]
@@ -78,10 +82,26 @@ fn may_be_left_over(name: &str, care: Care) -> bool {
 fn look_at(folder: &Path, name: &str) {
     let mut path = *folder;
     if write!(path, "/{name}").is_ok() {
-        // What is left for a successor has no writer while the successor starts.
-        let left = name.starts_with("left");
-        remove_unless(&path, |fd| left && kernel::age(fd).is_none_or(|age| age < INHERITED_WITHIN));
+        let left = name.strip_prefix("left");
+        remove_unless(&path, |fd| left.is_some_and(|rest| may_be_waited_for(fd, rest)));
     }
+}
+
+/// What is left for a successor has no writer while the successor starts. `rest` is `<version>-<namespace>-<cookie>...`.
+fn may_be_waited_for(fd: c_int, rest: &str) -> bool {
+    if kernel::age(fd).is_none_or(|age| age >= INHERITED_WITHIN) {
+        return false;
+    }
+    let mut numbers = rest.split('-').skip(1).map(|number| u64::from_str_radix(number, 16).ok());
+    let (Some(Some(namespace)), Some(Some(cookie))) = (numbers.next(), numbers.next()) else { return true };
+    let names: [[AtomicU32; 7]; 2] = Default::default();
+    let (start, size) = (offset_of!(Header, names), size_of_val(&names));
+    // The kernel stores no more than that there.
+    if kernel::read_file(fd, (&raw const names).cast_mut().cast(), size, Some(start as u64)) != Ok(size) {
+        return true;
+    }
+    let [local, peer] = names.each_ref().map(Address::load);
+    diag::may_be_held(&local, &peer, cookie, namespace)
 }
 
 /// Removes a file if no process has it; true when it is gone.

@@ -116,6 +116,18 @@ pub(crate) fn find_peer(local: &Address, peer: &Address) -> Option<Peer> {
     })
 }
 
+/// Whether a process has the socket of this cookie, or it is under way to one; true when that cannot be told. `namespace` is
+/// the cookie of the network namespace it is in.
+pub(crate) fn may_be_held(local: &Address, peer: &Address, cookie: u64, namespace: u64) -> bool {
+    let Ok(fd) = kernel::diag_socket() else { return true };
+    let here = kernel::namespace_cookie(fd);
+    kernel::close(fd);
+    if here != Ok(namespace) || parts(local).is_none() {
+        return true;
+    }
+    find_peer(peer, local).is_some_and(|found| found.held && found.cookie == cookie)
+}
+
 /// How far the socket with these addresses is, whosever it is.
 pub(crate) fn position(local: SocketAddr, peer: SocketAddr) -> Option<TcpPosition> {
     let mut buffer = [0u64; 512];

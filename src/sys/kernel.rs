@@ -10,7 +10,7 @@ use crate::error::Errno;
 use core::ffi::{CStr, c_int};
 use core::mem::size_of;
 use core::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 /// Makes a system call with up to six arguments.
 ///
@@ -356,6 +356,21 @@ pub(crate) struct Address {
 
 impl Address {
     pub(crate) const EMPTY: Self = Self { bytes: [0; 28], length: 28 };
+
+    /// From shared memory; an empty one if nothing was stored there.
+    pub(crate) fn load(words: &[AtomicU32; 7]) -> Self {
+        let mut address = Self::EMPTY;
+        for (bytes, word) in address.bytes.chunks_exact_mut(4).zip(words) {
+            bytes.copy_from_slice(&word.load(Ordering::Relaxed).to_ne_bytes());
+        }
+        address
+    }
+
+    pub(crate) fn store(&self, words: &[AtomicU32; 7]) {
+        for (word, bytes) in words.iter().zip(self.bytes.chunks_exact(4)) {
+            word.store(u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]), Ordering::Relaxed);
+        }
+    }
 }
 
 impl From<SocketAddr> for Address {

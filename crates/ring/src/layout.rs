@@ -52,6 +52,9 @@ pub struct Header {
     pub namespace: AtomicU64,
     /// State of each end, `END_*`; written by that end alone.
     pub ends: [AtomicU32; 2],
+    /// In a file that is left for a successor: its socket's own name and the peer's, a `struct sockaddr_in6` or the
+    /// beginning of one. Else zero.
+    pub names: [[AtomicU32; 7]; 2],
 }
 
 /// The end has not come yet.

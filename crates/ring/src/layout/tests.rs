@@ -47,7 +47,7 @@ fn the_documented_segment_is_the_real_one() {
 
 #[test]
 fn the_documented_header_is_the_real_one() {
-    let real = fields!(0, Header, "": magic 8, version 4, size 4, cookies 16, namespace 8, ends 8);
+    let real = fields!(0, Header, "": magic 8, version 4, size 4, cookies 16, namespace 8, ends 8, names 56);
     assert_eq!(table("header"), BTreeMap::from(real));
 }
 
