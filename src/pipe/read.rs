@@ -4,7 +4,6 @@ use super::bells::{self, Drained};
 use super::buffers::{self, Rest};
 use super::{Pipe, attach, end, note_cpu, options, quick, wait};
 use crate::error::Errno;
-use crate::readiness::Deadline;
 use crate::registry::arena;
 use crate::registry::lock::Taken;
 use crate::registry::{reason::Reason, trace};
@@ -68,7 +67,7 @@ unsafe fn receive_in_turn(fd: c_int, pipe: &Pipe, buffers: &[iovec], flags: c_in
     }
     let all = flags & libc::MSG_WAITALL != 0;
     let peek = flags & libc::MSG_PEEK != 0;
-    let (mut shown, mut patience) = (0, None);
+    let mut has_waited = false;
     let mut done = 0;
     let mut fd = fd;
     let mut deadline = None;
@@ -78,16 +77,13 @@ unsafe fn receive_in_turn(fd: c_int, pipe: &Pipe, buffers: &[iovec], flags: c_in
         let look = unsafe { take(fd, pipe, buffers, done, wanted - done, flags) };
         let outcome = match look {
             Look::Bytes(count) if peek => {
-                // Shown as much as before: what there is more lies behind another change of lanes.
-                if !all || count >= wanted || count == shown {
+                // What has come and is not shown now lies behind another change of lanes.
+                if !all || count >= wanted || has_waited {
                     return Ok(count);
                 }
-                let until = *patience.get_or_insert_with(|| Deadline::after(kernel::receive_timeout(fd)));
-                if wait::wait_for_more(fd, pipe, count, flags, until) {
-                    shown = count;
-                    continue;
-                }
-                return Ok(count);
+                wait::wait_for_all(fd, pipe, wanted, flags);
+                has_waited = true;
+                continue;
             }
             Look::Bytes(count) => {
                 done += count;

@@ -109,22 +109,16 @@ fn sleep(fd: c_int, pipe: &Pipe, epoch: u32) -> Result<Option<()>, Errno> {
     }
 }
 
-/// MSG_PEEK with MSG_WAITALL: until more than `have` bytes are there, or none can come, or a signal does.
-pub(super) fn wait_for_more(fd: c_int, pipe: &Pipe, have: usize, flags: c_int, until: Deadline) -> bool {
-    let unread = || events::unread(pipe.socket, kernel::queued(fd).unwrap_or(0) as c_int) as usize;
+/// MSG_PEEK with MSG_WAITALL: until so many bytes are there, in whatever lane, or no more can come, or a signal does.
+pub(super) fn wait_for_all(fd: c_int, pipe: &Pipe, wanted: usize, flags: c_int) {
+    let until = Deadline::after(kernel::receive_timeout(fd));
+    let has_come =
+        || events::unread(pipe.socket, kernel::queued(fd).unwrap_or(0) as c_int) as usize >= wanted;
     let nonblocking = flags & libc::MSG_DONTWAIT != 0 || kernel::is_nonblocking(fd);
-    loop {
-        if unread() > have {
-            return true;
-        }
-        if nonblocking || until.left() == Some(0) {
-            return false;
-        }
-        if kernel::poll_now(fd, libc::POLLRDHUP) != 0 {
-            return unread() > have;
-        }
-        if !kernel::nap(200) {
-            return false;
-        }
-    }
+    while !has_come()
+        && !nonblocking
+        && until.left() != Some(0)
+        && kernel::poll_now(fd, libc::POLLRDHUP) == 0
+        && kernel::nap(200)
+    {}
 }

@@ -73,6 +73,43 @@ pub(crate) fn programs() -> Vec<(&'static str, Program)> {
             ]),
         ),
         (
+            "peek_that_waits_for_all_in_two_lanes",
+            within(vec![
+                Step::Read(SERVER, Reading::Recv, libc::MSG_PEEK | libc::MSG_WAITALL, 5239),
+                Step::Write(At { socket: 0, thread: 1 }, Writing::Send, 0, 432),
+                Step::Write(At { socket: 0, thread: 1 }, Writing::Send, 0, 4442),
+                Step::Write(At { socket: 0, thread: 1 }, Writing::Send, 0, 365),
+            ]),
+        ),
+        (
+            "a_write_after_both_directions_were_shut_at_the_other_end",
+            within(vec![
+                Step::Shutdown(SERVER, 2),
+                Step::Flood(At { socket: 0, thread: 2 }),
+                Step::Close(At { socket: 0, thread: 1 }),
+            ]),
+        ),
+        (
+            "a_read_after_the_end_of_a_process_that_was_killed",
+            between(vec![
+                Step::Read(CLIENT, Reading::Read, 0, 12),
+                send(SERVER, 20),
+                Step::End { process: 1, killed: true },
+                Step::Drain(CLIENT),
+                Step::Read(CLIENT, Reading::Read, 0, 112),
+            ]),
+        ),
+        (
+            "bytes_for_an_end_that_is_passed_on",
+            Program {
+                connections: vec![
+                    Link { client: 1, server: 0, v6: false },
+                    Link { client: 0, server: 0, v6: false },
+                ],
+                steps: vec![send(At { socket: 2, thread: 0 }, 9820), Step::Pass(At { socket: 3, thread: 0 })],
+            },
+        ),
+        (
             "more_to_come_in_the_kernel_lane",
             within(vec![
                 send(CLIENT, 2),
