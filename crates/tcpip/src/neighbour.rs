@@ -296,6 +296,12 @@ impl Neighbours {
             .is_some_and(|entry| entry.state != State::Incomplete)
     }
 
+    /// Whether [`poll_action`](Self::poll_action) has something.
+    #[inline]
+    pub fn has_actions(&self) -> bool {
+        !self.actions.is_empty()
+    }
+
     /// What is to be done next.
     pub fn poll_action(&mut self) -> Option<Action> {
         self.actions.pop_front()

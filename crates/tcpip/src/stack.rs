@@ -195,20 +195,22 @@ impl<M: Memory> Stack<M> {
     pub fn poll_transmit(&mut self, now: Instant, frame: &mut Vec<u8>) -> Option<Transmit> {
         loop {
             frame.clear();
-            let transmit = self.next_frame(now, frame)?;
-            if transmit.iface != InterfaceId::LOOPBACK {
-                return Some(transmit);
+            let transmit = self.next_frame(now, frame);
+            match &transmit {
+                Some(Transmit { iface: InterfaceId::LOOPBACK, gso_size, .. }) => {
+                    self.hear_ourselves(now, frame, *gso_size);
+                }
+                _ => return transmit,
             }
-            // To ourselves: it has seen no wire.
-            let looped = core::mem::take(frame);
-            self.receive(
-                now,
-                transmit.iface,
-                &looped,
-                RxMeta { checksum_ok: true, gso_size: transmit.gso_size },
-            );
-            *frame = looped;
         }
+    }
+
+    /// What we sent to ourselves has seen no wire.
+    #[cold]
+    fn hear_ourselves(&mut self, now: Instant, frame: &mut Vec<u8>, gso_size: u16) {
+        let looped = core::mem::take(frame);
+        self.receive(now, InterfaceId::LOOPBACK, &looped, RxMeta { checksum_ok: true, gso_size });
+        *frame = looped;
     }
 
     /// The next thing that an application may want to know. There may be something after any other call.

@@ -33,6 +33,8 @@ pub struct Addresses {
     /// What each packet of IPv4 asks for, sorted: our addresses, and the broadcast addresses of our networks.
     local_v4: Vec<u32>,
     broadcasts: Vec<(u32, InterfaceId)>,
+    /// The one of ours that a packet was for last, as the next one will be.
+    recent: Option<IpAddr>,
 }
 
 /// Whom a packet is for.
@@ -49,7 +51,7 @@ pub enum Audience {
 impl Addresses {
     /// None.
     pub const fn new() -> Self {
-        Self { assigned: Vec::new(), local_v4: Vec::new(), broadcasts: Vec::new() }
+        Self { assigned: Vec::new(), local_v4: Vec::new(), broadcasts: Vec::new(), recent: None }
     }
 
     /// Adds one, or changes its prefix.
@@ -78,6 +80,7 @@ impl Addresses {
         self.broadcasts = self.assigned.iter().filter_map(broadcast).collect();
         self.broadcasts.sort_unstable();
         self.broadcasts.dedup();
+        self.recent = None;
     }
 
     /// All of them.
@@ -98,8 +101,16 @@ impl Addresses {
 
     /// Whom a packet is for that came from `interface`.
     #[inline]
-    pub fn audience(&self, interface: InterfaceId, destination: IpAddr) -> Audience {
+    pub fn audience(&mut self, interface: InterfaceId, destination: IpAddr) -> Audience {
+        if self.recent == Some(destination) {
+            return Audience::Us;
+        }
+        self.look_up(interface, destination)
+    }
+
+    fn look_up(&mut self, interface: InterfaceId, destination: IpAddr) -> Audience {
         if self.is_local(destination) {
+            self.recent = Some(destination);
             return Audience::Us;
         }
         let in_group = match destination {
@@ -238,7 +249,7 @@ mod tests {
 
     #[test]
     fn unicast_broadcast_and_groups_are_told_apart() {
-        let ours =
+        let mut ours =
             addresses(&[(LINK, "10.0.0.1", 24), (LINK, "fe80::12:3456", 64), (OTHER_LINK, "10.1.0.1", 31)]);
         for (destination, audience) in [
             ("10.0.0.1", Audience::Us),

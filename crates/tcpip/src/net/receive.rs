@@ -1,6 +1,7 @@
 //! The way of a frame upwards.
 
 use super::{Audience, Complaint, InterfaceId, Medium, Network, RxMeta, Up};
+use crate::checksum::{pseudo, sum};
 use crate::icmp::{ErrorKind, IcmpError};
 use crate::ip::address::is_possible_source;
 use crate::neighbour::Advertisement;
@@ -111,8 +112,12 @@ impl Network {
         }
         let ip = ip::Header::of_v4(&header, payload.len());
         match header.protocol {
+            protocol::TCP => {
+                tcp_arrives(arrival, audience, &ip, payload)?;
+                Ok(Up::Tcp { ip, segment: payload, gso_size: arrival.meta.gso_size })
+            }
+            protocol::UDP => self.udp(arrival, audience, ip, packet, payload),
             protocol::ICMP => self.icmp4(arrival, audience, &header, payload),
-            protocol::TCP | protocol::UDP => self.transport(arrival, audience, ip, packet, payload),
             _ => self.unknown_protocol(arrival, audience, packet, 9),
         }
     }
@@ -168,49 +173,34 @@ impl Network {
         }
         let ip = ip::Header::of_v6(&header, protocol, payload.len());
         match protocol {
+            protocol::TCP => {
+                tcp_arrives(arrival, audience, &ip, payload)?;
+                Ok(Up::Tcp { ip, segment: payload, gso_size: arrival.meta.gso_size })
+            }
+            protocol::UDP => self.udp(arrival, audience, ip, packet, payload),
             protocol::ICMPV6 => self.icmp6(arrival, audience, &header, payload),
-            protocol::TCP | protocol::UDP => self.transport(arrival, audience, ip, packet, payload),
             // Directly behind the fixed header in nearly all packets; behind others Linux points here as well.
             _ => self.unknown_protocol(arrival, audience, packet, 6),
         }
     }
 
-    #[inline]
-    fn transport<'a>(
+    fn udp<'a>(
         &mut self,
         arrival: Arrival,
         audience: Audience,
         ip: ip::Header,
         packet: &[u8],
-        payload: &'a [u8],
+        payload: &[u8],
     ) -> Result<Up<'a>, DropReason> {
-        let meta = arrival.meta;
-        if ip.protocol == protocol::UDP {
-            let result = self.udp(arrival, ip, payload);
-            // No complaints about what many got (RFC 1122 §3.2.2).
-            if result == Err(DropReason::UdpPort) && audience == Audience::Us && arrival.unicast_frame {
-                self.send_error(arrival.now, packet, Complaint::Port);
-            }
-            return result.map(|()| Up::Done);
+        let result = self.deliver(arrival, ip, payload);
+        // No complaints about what many got (RFC 1122 §3.2.2).
+        if result == Err(DropReason::UdpPort) && audience == Audience::Us && arrival.unicast_frame {
+            self.send_error(arrival.now, packet, Complaint::Port);
         }
-        // RFC 9293 §3.9.2.3 (MUST-57): TCP has one other end.
-        if audience == Audience::Group || !arrival.unicast_frame {
-            return Err(DropReason::TcpAddress);
-        }
-        if !meta.checksum_ok {
-            let sum = crate::checksum::pseudo(ip.src, ip.dst, protocol::TCP, payload.len() as u32)
-                + crate::checksum::sum(payload);
-            if payload.len() < tcp::MIN_LEN {
-                return Err(DropReason::TcpTruncated);
-            }
-            if !sum.is_intact() {
-                return Err(DropReason::TcpChecksum);
-            }
-        }
-        Ok(Up::Tcp { ip, segment: payload, gso_size: meta.gso_size })
+        result.map(|()| Up::Done)
     }
 
-    fn udp(&mut self, arrival: Arrival, ip: ip::Header, payload: &[u8]) -> Result<(), DropReason> {
+    fn deliver(&mut self, arrival: Arrival, ip: ip::Header, payload: &[u8]) -> Result<(), DropReason> {
         let (header, bytes) = udp::Header::parse(ip.src, ip.dst, payload, arrival.meta.checksum_ok)?;
         let from = SocketAddr::new(ip.src, header.src_port);
         let to = SocketAddr::new(ip.dst, header.dst_port);
@@ -409,4 +399,28 @@ impl Network {
 /// Bytes of an IPv4 packet that has been parsed.
 fn ipv4_len(packet: &[u8]) -> usize {
     usize::from(u16::from_be_bytes([packet[2], packet[3]]))
+}
+
+/// Whether a segment is intact and for us alone.
+#[inline(always)] // else the header is written in pieces, and waits for the memory when it is read again at once
+fn tcp_arrives(
+    arrival: Arrival,
+    audience: Audience,
+    ip: &ip::Header,
+    segment: &[u8],
+) -> Result<(), DropReason> {
+    // RFC 9293 §3.9.2.3 (MUST-57): TCP has one other end.
+    if audience == Audience::Group || !arrival.unicast_frame {
+        return Err(DropReason::TcpAddress);
+    }
+    if !arrival.meta.checksum_ok {
+        if segment.len() < tcp::MIN_LEN {
+            return Err(DropReason::TcpTruncated);
+        }
+        let pseudo = pseudo(ip.src, ip.dst, protocol::TCP, segment.len() as u32);
+        if !(pseudo + sum(segment)).is_intact() {
+            return Err(DropReason::TcpChecksum);
+        }
+    }
+    Ok(())
 }

@@ -70,6 +70,12 @@ impl Network {
         Some(Transmit { iface: interface, gso_size: 0, checksum })
     }
 
+    /// Whether [`poll_transmit`](Self::poll_transmit) may have something.
+    #[inline]
+    pub(crate) fn may_transmit(&self) -> bool {
+        self.has_frames() || self.neighbours.has_actions()
+    }
+
     /// Whether frames are waiting.
     pub fn has_frames(&self) -> bool {
         !self.queue.is_empty()

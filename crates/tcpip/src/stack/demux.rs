@@ -52,6 +52,7 @@ impl Flows {
         Self { key: HashKey::new(secret), flows: Table::new(), listeners: Table::new() }
     }
 
+    #[inline(always)]
     fn hash(&self, local: SocketAddr, remote: SocketAddr) -> u32 {
         self.key.flow((local.ip(), local.port()), (remote.ip(), remote.port()))
     }
@@ -75,6 +76,7 @@ impl Flows {
 
 impl<M: Memory> Stack<M> {
     /// The flow of a segment.
+    #[inline(always)] // addresses that were put together are not to be taken apart again by way of the memory
     pub(super) fn find_flow(&self, local: SocketAddr, remote: SocketAddr) -> Option<Flow> {
         let Self { flows, connections, .. } = self;
         let ends = (Endpoint::from(local), Endpoint::from(remote));

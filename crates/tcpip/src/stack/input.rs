@@ -1,6 +1,6 @@
 //! A frame arrives.
 
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
 use super::Stack;
 use super::demux::Flow;
@@ -19,6 +19,15 @@ use crate::wire::tcp::{self, Flags};
 
 const TCP: u8 = 6;
 
+/// As `SocketAddr::new`, but the address is read in the pieces in which it has just been written.
+#[inline]
+fn endpoint(ip: &IpAddr, port: u16) -> SocketAddr {
+    match ip {
+        IpAddr::V4(ip) => SocketAddrV4::new(*ip, port).into(),
+        IpAddr::V6(ip) => SocketAddrV6::new(*ip, port, 0, 0).into(),
+    }
+}
+
 impl<M: Memory> Stack<M> {
     pub(super) fn receive(&mut self, now: Instant, interface: InterfaceId, frame: &[u8], meta: RxMeta) {
         let mut scratch = core::mem::take(&mut self.scratch);
@@ -31,18 +40,20 @@ impl<M: Memory> Stack<M> {
     }
 
     fn receive_tcp(&mut self, now: Instant, ip: &ip::Header, bytes: &[u8], gso_size: u16) {
-        let (header, data_offset) = match tcp::parse(bytes) {
-            Ok(parsed) => parsed,
+        let (head, options) = match tcp::split(bytes) {
+            Ok(parts) => parts,
             Err(reason) => {
                 self.net.count(reason);
                 self.counters.in_errs += 1;
                 return;
             }
         };
-        let (local, remote) =
-            (SocketAddr::new(ip.dst, header.dst_port), SocketAddr::new(ip.src, header.src_port));
+        let mut header = tcp::Header::read(head);
+        header.read_options(options);
+        let payload = &bytes[tcp::MIN_LEN + options.len()..];
+        let (local, remote) = (endpoint(&ip.dst, header.dst_port), endpoint(&ip.src, header.src_port));
         let ecn = ip.traffic_class & ecn::CODEPOINT;
-        let segment = Segment { header: &header, payload: &bytes[data_offset..], gso_size, ecn };
+        let segment = Segment { header: &header, payload, gso_size, ecn };
         self.counters.in_segs += u64::from(segment.count());
         match self.find_flow(local, remote) {
             Some(Flow::Connection(index)) => {

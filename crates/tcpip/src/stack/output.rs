@@ -22,12 +22,10 @@ const HEADERS: usize = eth::Header::LEN + 40 + tcp::MAX_LEN;
 
 impl<M: Memory> Stack<M> {
     pub(super) fn next_frame(&mut self, now: Instant, frame: &mut Vec<u8>) -> Option<Transmit> {
-        if let Some(transmit) = self.net.poll_transmit(now, frame) {
-            return Some(transmit);
-        }
-        while let Some(reply) = self.replies.pop() {
-            if let Some(transmit) = self.emit_reply(now, &reply, frame) {
-                return Some(transmit);
+        if self.net.may_transmit() || !self.replies.is_empty() {
+            let transmit = self.next_other_frame(now, frame);
+            if transmit.is_some() {
+                return transmit;
             }
         }
         while let Some(index) = self.ready.front() {
@@ -41,6 +39,20 @@ impl<M: Memory> Stack<M> {
         }
         self.take_failures(now);
         self.net.poll_transmit(now, frame)
+    }
+
+    /// One that belongs to no connection.
+    #[inline(never)]
+    fn next_other_frame(&mut self, now: Instant, frame: &mut Vec<u8>) -> Option<Transmit> {
+        if let Some(transmit) = self.net.poll_transmit(now, frame) {
+            return Some(transmit);
+        }
+        while let Some(reply) = self.replies.pop() {
+            if let Some(transmit) = self.emit_reply(now, &reply, frame) {
+                return Some(transmit);
+            }
+        }
+        None
     }
 
     /// Looks the way to a connection's other end up again if routes have changed.
@@ -68,17 +80,18 @@ impl<M: Memory> Stack<M> {
         let Self { connections, config, replies, challenges, counters, timers, ready, net, .. } = self;
         let connection = connections.get_mut(key)?;
         let mut cx = Context { now, config: &config.tcp, replies, challenges, counters };
-        let outgoing = connection.transmit(&mut cx);
         // Sending, and finding nothing to send, sets timers.
-        schedule(timers, index, connection.deadline());
-        let Some(outgoing) = outgoing else {
+        let Some(outgoing) = connection.transmit(&mut cx) else {
+            schedule(timers, index, connection.deadline());
             ready.remove(index);
             return None;
         };
+        let header = connection.header(&cx, outgoing.seq, outgoing.flags);
+        schedule(timers, index, connection.deadline());
         ready.rotate();
         let segment = Segment {
-            header: &outgoing.header,
-            pieces: connection.tx.peek(outgoing.offset, outgoing.len),
+            header: &header,
+            pieces: connection.tx.peek(outgoing.offset as usize, outgoing.len as usize),
             gso_size: outgoing.gso_size,
             hop_limit: config.tcp.hop_limit,
             traffic_class: connection.options.traffic_class & !ecn::CODEPOINT | outgoing.ecn,
@@ -88,6 +101,7 @@ impl<M: Memory> Stack<M> {
         write_segment(now, net, path, ends, &segment, frame)
     }
 
+    #[inline(never)]
     fn emit_reply(&mut self, now: Instant, reply: &Reply, frame: &mut Vec<u8>) -> Option<Transmit> {
         let path = self.net.route(Some(reply.local.ip()), reply.remote.ip());
         let segment = Segment {
@@ -131,6 +145,7 @@ struct Segment<'a> {
 }
 
 /// Writes a frame; nothing when the neighbour's address must be asked for first, and the segment is parked meanwhile.
+#[inline(always)] // what is written in pieces and read again at once, for a copy of it, waits for the memory
 fn write_segment(
     now: Instant,
     net: &mut crate::net::Network,

@@ -44,6 +44,10 @@ impl Replies {
         fits
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(crate) fn pop(&mut self) -> Option<Reply> {
         self.0.pop_front()
     }

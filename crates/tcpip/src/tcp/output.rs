@@ -15,13 +15,14 @@ use crate::seq::SeqNumber;
 use crate::time::Micros;
 use crate::wire::tcp::{Flags, Header, Options};
 
-/// A segment, or a super-segment, that is to leave.
+/// A segment, or a super-segment, that is to leave. [`Connection::header`] is the rest of it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Outgoing {
-    pub(crate) header: Header,
+    pub(crate) seq: SeqNumber,
+    pub(crate) flags: Flags,
     /// Its data, in the send buffer.
-    pub(crate) offset: usize,
-    pub(crate) len: usize,
+    pub(crate) offset: u32,
+    pub(crate) len: u32,
     /// The size of each segment of a super-segment; 0 for one segment.
     pub(crate) gso_size: u16,
     /// The IP header's two bits of ECN.
@@ -40,7 +41,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
                 .or_else(|| self.transmit_instead_of_lost(cx))
                 .or_else(|| self.transmit_lost(cx))
                 .or_else(|| self.transmit_new(cx))
-                .or_else(|| self.transmit_ack(cx)),
+                .or_else(|| self.transmit_ack()),
         };
         match &outgoing {
             Some(outgoing) => {
@@ -63,33 +64,16 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         if self.sender.ecn.on && self.sender.retransmits == 0 {
             flags |= if answer { ecn::ACCEPT } else { ecn::ASK };
         }
-        // A window in a SYN is not scaled (RFC 7323 section 2.2).
-        let window = self.receiver.choose_window(0, self.rx.capacity()).min(u32::from(u16::MAX));
-        // Whole segments, as Linux announces.
-        let mss = u32::from(self.receiver.advertised_mss).max(1);
-        let window = if window > mss { window / mss * mss } else { window };
-        self.receiver.advertised(window);
-        let (src_port, dst_port) = self.ends.ports();
-        let header = Header {
-            src_port,
-            dst_port,
-            seq: self.sender.iss,
-            ack: if answer { self.receiver.nxt } else { SeqNumber::new(0) },
-            flags,
-            window: window as u16,
-            urgent: 0,
-            options: self.syn_options(cx.now),
-        };
         if self.sender.retransmits == 0 {
             self.seldom.syn_at = cx.now;
         }
-        Some(Outgoing { header, offset: 0, len: 0, gso_size: 0, ecn: 0 })
+        Some(Outgoing { seq: self.sender.iss, flags, offset: 0, len: 0, gso_size: 0, ecn: 0 })
     }
 
     fn transmit_probe(&mut self, cx: &mut Context<'_>) -> Option<Outgoing> {
         match core::mem::replace(&mut self.pending, Pending::Nothing) {
             Pending::Nothing | Pending::Syn => None,
-            Pending::Keepalive => Some(self.empty_probe(cx)),
+            Pending::Keepalive => Some(self.empty_probe()),
             Pending::WindowProbe => {
                 cx.counters.tcp_win_probe += 1;
                 self.wake_up(cx)
@@ -110,7 +94,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             let mut outgoing = self.send_new(cx, len, 0, fin);
             if len > 0 {
                 // Linux wants the application over there to make room.
-                outgoing.header.flags |= Flags::PSH;
+                outgoing.flags |= Flags::PSH;
                 self.sender.board.end_burst(true);
             }
             return Some(outgoing);
@@ -118,17 +102,13 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         if self.may_probe_urgently() {
             // A number that is acceptable, so that the pointer counts; the probe that must be answered comes next.
             self.pending = Pending::Keepalive;
-            return Some(self.empty(cx, self.sender.una));
+            return Some(Outgoing::empty(self.sender.una));
         }
-        Some(self.empty_probe(cx))
+        Some(self.empty_probe())
     }
 
-    fn empty_probe(&mut self, cx: &mut Context<'_>) -> Outgoing {
-        self.empty(cx, self.sender.una - 1)
-    }
-
-    fn empty(&mut self, cx: &Context<'_>, seq: SeqNumber) -> Outgoing {
-        Outgoing { header: self.header(cx, seq, Flags::ACK), offset: 0, len: 0, gso_size: 0, ecn: 0 }
+    fn empty_probe(&self) -> Outgoing {
+        Outgoing::empty(self.sender.una - 1)
     }
 
     /// RFC 8985 section 7.3: new data if there is some, else the last segment again.
@@ -244,8 +224,8 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         let burst = if self.sender.ecn.has_news() { 1 } else { self.burst(cx.config) };
         let segments = quota.min(burst).min((self.sender.control.cwnd() / 2).max(1));
         let record = self.push.record_end().map_or(unsent, |end| end.since(self.sender.nxt).min(unsent));
-        let most = segments.saturating_mul(mss).min(record);
-        let tail = most % mss;
+        let full = segments.saturating_mul(mss);
+        let (most, tail) = if full <= record { (full, 0) } else { (record, record % mss) };
         // The last piece of a stream that ends here waits for nothing, nor does what nothing can be added to.
         let tail_may_leave = most == record && (tail == 0 || record < unsent || self.may_send_partial(fin));
         let mut len = if tail_may_leave { most } else { most - tail };
@@ -277,11 +257,11 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
     }
 
     /// Sends data for the first time.
-    fn send_new(&mut self, cx: &mut Context<'_>, len: u32, gso_size: u16, fin: bool) -> Outgoing {
+    fn send_new(&mut self, cx: &Context<'_>, len: u32, gso_size: u16, fin: bool) -> Outgoing {
         let start = self.sender.nxt;
         let data_end = start + len;
         let size = if gso_size > 0 { u32::from(gso_size) } else { len.max(1) };
-        let offset = start.since(self.sender.una) as usize;
+        let offset = start.since(self.sender.una);
         let was_empty = self.sender.packets_out() == 0;
         let mut at = start;
         while at.before(data_end) || (fin && at == data_end && len == 0) {
@@ -297,10 +277,11 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             }
         }
         self.sender.nxt = at;
-        if !len.is_multiple_of(self.current_mss()) {
+        let mss = self.current_mss();
+        if len != mss && !len.is_multiple_of(mss) {
             self.sender.small = self.sender.nxt;
         }
-        let segments = len.div_ceil(size).max(1);
+        let segments = if len <= size { 1 } else { len.div_ceil(size) };
         self.sent(cx, len, segments);
         if was_empty || !matches!(self.sender.timer, Timer::Retransmit(_) | Timer::Reorder(_)) {
             self.sender.arm(cx.config, cx.now);
@@ -324,7 +305,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             flags |= self.sender.ecn.data_flags();
         }
         let ecn = if capable { ecn::CAPABLE } else { ecn::NOT_CAPABLE };
-        Outgoing { header: self.header(cx, start, flags), offset, len: len as usize, gso_size, ecn }
+        Outgoing { seq: start, flags, offset, len, gso_size, ecn }
     }
 
     /// Sends up to `most` segments again, from `name` on.
@@ -371,9 +352,9 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         if pushed || segments > 1 {
             flags |= Flags::PSH;
         }
-        let offset = start.since(self.sender.una) as usize;
+        let offset = start.since(self.sender.una);
         let gso_size = if segments > 1 { mss as u16 } else { 0 };
-        Outgoing { header: self.header(cx, start, flags), offset, len: len as usize, gso_size, ecn: 0 }
+        Outgoing { seq: start, flags, offset, len, gso_size, ecn: 0 }
     }
 
     fn sent(&mut self, cx: &Context<'_>, len: u32, segments: u32) {
@@ -394,7 +375,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         }
     }
 
-    fn transmit_ack(&mut self, cx: &mut Context<'_>) -> Option<Outgoing> {
+    fn transmit_ack(&self) -> Option<Outgoing> {
         if !self.receiver.ack.now && self.receiver.ack.duplicates == 0 {
             return None;
         }
@@ -404,11 +385,37 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         } else {
             self.sender.nxt
         };
-        Some(self.empty(cx, seq))
+        Some(Outgoing::empty(seq))
     }
 
-    /// A header with acknowledgement, window and options; the acknowledgement counts as sent.
+    /// The header of a SYN.
+    #[cold]
+    fn syn_header(&mut self, cx: &Context<'_>, flags: Flags) -> Header {
+        // A window in a SYN is not scaled (RFC 7323 section 2.2).
+        let window = self.receiver.choose_window(0, self.rx.capacity()).min(u32::from(u16::MAX));
+        // Whole segments, as Linux announces.
+        let mss = u32::from(self.receiver.advertised_mss).max(1);
+        let window = if window > mss { window / mss * mss } else { window };
+        self.receiver.advertised(window);
+        let (src_port, dst_port) = self.ends.ports();
+        Header {
+            src_port,
+            dst_port,
+            seq: self.sender.iss,
+            ack: if flags.contains(Flags::ACK) { self.receiver.nxt } else { SeqNumber::new(0) },
+            flags,
+            window: window as u16,
+            urgent: 0,
+            options: self.syn_options(cx.now),
+        }
+    }
+
+    /// The header of what is to leave next, with acknowledgement, window and options; the acknowledgement counts as sent.
+    #[inline]
     pub(crate) fn header(&mut self, cx: &Context<'_>, seq: SeqNumber, flags: Flags) -> Header {
+        if flags.contains(Flags::SYN) {
+            return self.syn_header(cx, flags);
+        }
         let window = self.receiver.choose_window(self.rx.readable(), self.rx.capacity());
         let window = window.min(u32::from(u16::MAX) << self.receiver.wscale);
         self.receiver.advertised(window);
@@ -492,7 +499,11 @@ impl Outgoing {
     pub(crate) fn segments(&self) -> u64 {
         match self.gso_size {
             0 => 1,
-            size => (self.len as u64).div_ceil(u64::from(size)),
+            size => u64::from(self.len).div_ceil(u64::from(size)),
         }
+    }
+
+    const fn empty(seq: SeqNumber) -> Self {
+        Self { seq, flags: Flags::ACK, offset: 0, len: 0, gso_size: 0, ecn: 0 }
     }
 }

@@ -283,8 +283,7 @@ impl Receiver {
             return chosen.min(u32::from(u16::MAX) << self.wscale);
         }
         // Rounded up, so that a scaled window does not take back what was promised.
-        let unit = 1u32 << self.wscale;
-        current.div_ceil(unit) * unit
+        round_up(current, self.wscale)
     }
 
     fn offer(&self, readable: usize, capacity: usize) -> u32 {
@@ -296,8 +295,8 @@ impl Receiver {
             return 0;
         }
         if self.wscale > 0 {
-            let unit = 1u32 << self.wscale;
-            return free.div_ceil(unit).saturating_mul(unit).min(full.max(free) / unit * unit);
+            let most = full.max(free) >> self.wscale << self.wscale;
+            return round_up(free, self.wscale).min(most);
         }
         // Without scale, whole segments, unless the window is just right already.
         let current = self.window();
@@ -309,6 +308,12 @@ impl Receiver {
         self.wnd = window;
         self.wup = self.nxt;
     }
+}
+
+/// To a multiple of two to the `shift`.
+fn round_up(bytes: u32, shift: u8) -> u32 {
+    let rounded = (u64::from(bytes) + (1 << shift) - 1) >> shift << shift;
+    u32::try_from(rounded).unwrap_or(u32::MAX)
 }
 
 /// What became of data.

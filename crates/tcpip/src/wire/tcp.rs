@@ -220,49 +220,32 @@ const ALIGNED_TIMESTAMPS: u32 = 0x0101_080a;
 /// them, as in Linux's `tcp_parse_options`.
 #[inline]
 pub fn parse(segment: &[u8]) -> Result<(Header, usize), DropReason> {
+    let (head, options) = split(segment)?;
+    let mut header = Header::read(head);
+    header.read_options(options);
+    Ok((header, MIN_LEN + options.len()))
+}
+
+/// The fixed part of a segment's header, and its options.
+#[inline]
+pub(crate) fn split(segment: &[u8]) -> Result<(&[u8; MIN_LEN], &[u8]), DropReason> {
     let head = segment.first_chunk::<MIN_LEN>().ok_or(DropReason::TcpTruncated)?;
     let data_offset = usize::from(head[12] >> 4) * 4;
-    if data_offset < MIN_LEN || data_offset > segment.len() {
-        return Err(DropReason::TcpDataOffset);
-    }
-    let flags = Flags::from_bits(read_u16(head, 12));
-    let options = match &segment[MIN_LEN..data_offset] {
-        [] => Options::default(),
-        bytes => parse_options(bytes, flags.contains(Flags::SYN)),
-    };
-    let header = Header {
-        src_port: read_u16(head, 0),
-        dst_port: read_u16(head, 2),
-        seq: SeqNumber::new(read_u32(head, 4)),
-        ack: SeqNumber::new(read_u32(head, 8)),
-        flags,
-        window: read_u16(head, 14),
-        urgent: read_u16(head, 18),
-        options,
-    };
-    Ok((header, data_offset))
+    let options = segment.get(MIN_LEN..data_offset).ok_or(DropReason::TcpDataOffset)?;
+    Ok((head, options))
 }
 
-#[inline]
-fn parse_options(bytes: &[u8], syn: bool) -> Options {
-    if bytes.len() == 12 && read_u32(bytes, 0) == ALIGNED_TIMESTAMPS {
-        let timestamps = Timestamps { value: read_u32(bytes, 4), echo: read_u32(bytes, 8) };
-        return Options { timestamps: Some(timestamps), ..Options::default() };
-    }
-    parse_any_options(bytes, syn)
-}
-
-fn parse_any_options(mut bytes: &[u8], syn: bool) -> Options {
-    let mut options = Options::default();
+/// Adds what `bytes` say to `options`.
+fn parse_options(mut bytes: &[u8], syn: bool, options: &mut Options) {
     loop {
         let (kind, len) = match bytes {
-            [] | [kind::END, ..] => return options,
+            [] | [kind::END, ..] => return,
             [kind::NO_OPERATION, rest @ ..] => {
                 bytes = rest;
                 continue;
             }
             [kind, len, ..] if (2..=bytes.len()).contains(&usize::from(*len)) => (*kind, usize::from(*len)),
-            _ => return options,
+            _ => return,
         };
         let (option, rest) = bytes.split_at(len);
         bytes = rest;
@@ -290,6 +273,32 @@ fn parse_any_options(mut bytes: &[u8], syn: bool) -> Options {
 }
 
 impl Header {
+    /// Of what [`split`] gives first, without options.
+    #[inline]
+    pub(crate) fn read(head: &[u8; MIN_LEN]) -> Self {
+        Self {
+            src_port: read_u16(head, 0),
+            dst_port: read_u16(head, 2),
+            seq: SeqNumber::new(read_u32(head, 4)),
+            ack: SeqNumber::new(read_u32(head, 8)),
+            flags: Flags::from_bits(read_u16(head, 12)),
+            window: read_u16(head, 14),
+            urgent: read_u16(head, 18),
+            options: Options::default(),
+        }
+    }
+
+    /// The options, where they stay: a copy would read again at once, and wait for, what was written in other pieces.
+    #[inline]
+    pub(crate) fn read_options(&mut self, bytes: &[u8]) {
+        if bytes.len() == 12 && read_u32(bytes, 0) == ALIGNED_TIMESTAMPS {
+            self.options.timestamps =
+                Some(Timestamps { value: read_u32(bytes, 4), echo: read_u32(bytes, 8) });
+        } else if !bytes.is_empty() {
+            parse_options(bytes, self.flags.contains(Flags::SYN), &mut self.options);
+        }
+    }
+
     /// Bytes of it with its options, of which [`emit`](Self::emit) writes the SACK blocks that fit.
     #[inline]
     #[expect(clippy::len_without_is_empty, reason = "a header is never empty")]
