@@ -126,6 +126,10 @@ impl Micros {
     pub(crate) const fn get(self) -> u32 {
         self.0
     }
+
+    const fn nanos(self) -> u64 {
+        self.0 as u64 * 1_000
+    }
 }
 
 impl From<Duration> for Micros {
@@ -162,7 +166,7 @@ impl Add<Micros> for Instant {
 
     #[inline]
     fn add(self, time: Micros) -> Self {
-        Self(self.0.saturating_add(u64::from(time.0) * 1_000))
+        Self(self.0.saturating_add(time.nanos()))
     }
 }
 
