@@ -110,10 +110,24 @@ impl Scoreboard {
     /// A segment was sent for the first time.
     pub(crate) fn push(&mut self, start: SeqNumber, end: SeqNumber, sent_at: Instant, stamp: Stamp) {
         debug_assert!(self.records.back().is_none_or(|last| last.end == start), "segments follow each other");
-        let record =
-            Record { start, end, sent_at, stamp, previous: NONE, next: NONE, transmissions: 1, flags: 0 };
-        self.records.push_back(record);
-        self.link(self.base + self.records.len() as u64 - 1);
+        let name = self.base + self.records.len() as u64;
+        let previous = core::mem::replace(&mut self.newest, name);
+        match self.get_mut(previous) {
+            None => self.oldest = name,
+            Some(previous) => previous.next = name,
+        }
+        let next = NONE;
+        let flags = LISTED;
+        self.records.push_back(Record {
+            start,
+            end,
+            sent_at,
+            stamp,
+            previous,
+            next,
+            transmissions: 1,
+            flags,
+        });
     }
 
     /// The segments pushed last leave in one go; `pushed` says that the application's write ends with them.
