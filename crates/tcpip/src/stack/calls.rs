@@ -102,7 +102,7 @@ impl<M: Memory> Stack<M> {
     /// Whether a connection with these addresses can begin; one in TIME-WAIT may be replaced when timestamps show old
     /// segments to be old (RFC 6191).
     fn make_free(&mut self, now: Instant, local: SocketAddr, remote: SocketAddr) -> bool {
-        match self.find_flow(local, remote) {
+        match self.find_flow(local.into(), remote.into()) {
             None => true,
             Some(Flow::TimeWait(index)) => {
                 let after = self.config.tcp.time_wait_reuse;

@@ -53,16 +53,16 @@ impl Flows {
     }
 
     #[inline(always)]
-    fn hash(&self, local: SocketAddr, remote: SocketAddr) -> u32 {
+    fn hash(&self, local: Endpoint, remote: Endpoint) -> u32 {
         self.key.flow((local.ip(), local.port()), (remote.ip(), remote.port()))
     }
 
     pub(super) fn insert(&mut self, local: SocketAddr, remote: SocketAddr, flow: Flow) {
-        self.flows.insert(self.hash(local, remote), flow.to_index());
+        self.flows.insert(self.hash(local.into(), remote.into()), flow.to_index());
     }
 
     pub(super) fn remove(&mut self, local: SocketAddr, remote: SocketAddr, flow: Flow) -> bool {
-        self.flows.remove(self.hash(local, remote), flow.to_index())
+        self.flows.remove(self.hash(local.into(), remote.into()), flow.to_index())
     }
 
     pub(super) fn insert_listener(&mut self, address: Option<IpAddr>, port: u16, index: u32) {
@@ -77,9 +77,9 @@ impl Flows {
 impl<M: Memory> Stack<M> {
     /// The flow of a segment.
     #[inline(always)] // addresses that were put together are not to be taken apart again by way of the memory
-    pub(super) fn find_flow(&self, local: SocketAddr, remote: SocketAddr) -> Option<Flow> {
+    pub(super) fn find_flow(&self, local: Endpoint, remote: Endpoint) -> Option<Flow> {
         let Self { flows, connections, .. } = self;
-        let ends = (Endpoint::from(local), Endpoint::from(remote));
+        let ends = (local, remote);
         let found = flows.flows.find(flows.hash(local, remote), |index| match Flow::from_index(index) {
             Flow::Connection(index) => connections.at(index).is_some_and(|c| c.ends == ends),
             flow => self.is_between(flow, ends),

@@ -1,6 +1,6 @@
 //! A frame arrives.
 
-use core::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use core::net::SocketAddr;
 
 use super::Stack;
 use super::demux::Flow;
@@ -8,8 +8,9 @@ use crate::buffer::Memory;
 use crate::icmp::{ErrorKind, IcmpError};
 use crate::net::{InterfaceId, RxMeta, Up};
 use crate::tcp::conn::Pending;
-use crate::tcp::context::Reply;
+use crate::tcp::context::{Context, Reply};
 use crate::tcp::ecn;
+use crate::tcp::endpoint::Endpoint;
 use crate::tcp::input::Segment;
 use crate::tcp::state::State;
 use crate::tcp::timewait::Verdict;
@@ -18,15 +19,6 @@ use crate::wire::ip;
 use crate::wire::tcp::{self, Flags};
 
 const TCP: u8 = 6;
-
-/// As `SocketAddr::new`, but the address is read in the pieces in which it has just been written.
-#[inline]
-fn endpoint(ip: &IpAddr, port: u16) -> SocketAddr {
-    match ip {
-        IpAddr::V4(ip) => SocketAddrV4::new(*ip, port).into(),
-        IpAddr::V6(ip) => SocketAddrV6::new(*ip, port, 0, 0).into(),
-    }
-}
 
 impl<M: Memory> Stack<M> {
     pub(super) fn receive(&mut self, now: Instant, interface: InterfaceId, frame: &[u8], meta: RxMeta) {
@@ -51,33 +43,32 @@ impl<M: Memory> Stack<M> {
         let mut header = tcp::Header::read(head);
         header.read_options(options);
         let payload = &bytes[tcp::MIN_LEN + options.len()..];
-        let (local, remote) = (endpoint(&ip.dst, header.dst_port), endpoint(&ip.src, header.src_port));
+        let ends = (Endpoint::new(&ip.dst, header.dst_port), Endpoint::new(&ip.src, header.src_port));
         let ecn = ip.traffic_class & ecn::CODEPOINT;
         let segment = Segment { header: &header, payload, gso_size, ecn };
         self.counters.in_segs += u64::from(segment.count());
-        match self.find_flow(local, remote) {
+        let flow = (ends.0.into(), ends.1.into());
+        match self.find_flow(ends.0, ends.1) {
             Some(Flow::Connection(index)) => {
                 let Some(key) = self.connections.key_at(index) else { return };
-                let Some((connection, mut cx)) = self.connection(now, key) else { return };
+                let Self { connections, config, replies, challenges, counters, net, .. } = self;
+                let Some(connection) = connections.get_mut(key) else { return };
+                let mut cx = Context { now, config: &config.tcp, replies, challenges, counters };
                 connection.handle(&mut cx, &segment);
-                let forward = connection.sender.una == header.ack;
-                if forward && header.flags.contains(Flags::ACK) {
-                    self.confirm(now, key);
+                // RFC 4861 section 7.3.1: an acknowledgement shows that the neighbour is there.
+                if connection.sender.una == header.ack
+                    && header.flags.contains(Flags::ACK)
+                    && let Some(path) = connection.path.held()
+                {
+                    net.confirm(now, path);
                 }
                 self.settle(now, key);
             }
             Some(Flow::Handshake(index)) => self.continue_handshake(now, index, &segment),
-            Some(Flow::TimeWait(index)) => self.receive_in_time_wait(now, index, (local, remote), &segment),
+            Some(Flow::TimeWait(index)) => self.receive_in_time_wait(now, index, flow, &segment),
             // RFC 9293 section 3.9.2.3 (MUST-57). Nothing that has a flow has an end that stands for many.
             None if self.net.is_group(ip.dst) || self.net.is_group(ip.src) => {}
-            None => self.receive_unknown(now, (local, remote), &segment, None),
-        }
-    }
-
-    /// RFC 4861 section 7.3.1: an acknowledgement shows that the neighbour is there.
-    fn confirm(&mut self, now: Instant, key: crate::slab::Key) {
-        if let Some(path) = self.connections.get(key).and_then(|connection| connection.path.held()) {
-            self.net.confirm(now, path);
+            None => self.receive_unknown(now, flow, &segment, None),
         }
     }
 
@@ -135,7 +126,7 @@ impl<M: Memory> Stack<M> {
         if error.protocol != TCP {
             return;
         }
-        let index = match self.find_flow(error.local, error.remote) {
+        let index = match self.find_flow(error.local.into(), error.remote.into()) {
             Some(Flow::Connection(index)) => index,
             Some(Flow::Handshake(index)) => {
                 let known = self.handshakes.at(index).is_some_and(|h| h.iss == error.seq);

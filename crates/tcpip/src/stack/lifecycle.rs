@@ -17,14 +17,14 @@ impl<M: Memory> Stack<M> {
     /// Something happened to a connection: puts it where it belongs now.
     pub(super) fn settle(&mut self, now: Instant, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
-        if connection.state == State::TimeWait {
-            self.begin_time_wait(now, key);
-        }
-        let Some(connection) = self.connections.get_mut(key) else { return };
         let index = key.index();
-        if connection.state == State::Closed {
-            self.settle_closed(key);
-            return;
+        match connection.state {
+            State::TimeWait => {
+                self.begin_time_wait(now, key);
+                return self.settle_closed(key);
+            }
+            State::Closed => return self.settle_closed(key),
+            _ => {}
         }
         if !connection.events.is_empty() && !connection.orphaned && connection.listener.is_none() {
             self.eventful.push(index);

@@ -124,7 +124,7 @@ impl<M: Memory> Stack<M> {
 
     /// That of the socket to which a reply belongs: a connection, or the listener before there is one.
     fn traffic_class_of(&self, local: SocketAddr, remote: SocketAddr) -> u8 {
-        let connection = match self.find_flow(local, remote) {
+        let connection = match self.find_flow(local.into(), remote.into()) {
             Some(Flow::Connection(index)) => self.connections.at(index),
             _ => None,
         };

@@ -10,8 +10,24 @@ pub(crate) struct Endpoint {
 }
 
 impl Endpoint {
+    /// The address is read in the pieces in which it has just been written.
+    #[inline]
+    pub(crate) fn new(ip: &IpAddr, port: u16) -> Self {
+        let ip = match ip {
+            IpAddr::V4(ip) => IpAddr::V4(*ip),
+            IpAddr::V6(ip) => IpAddr::V6(*ip),
+        };
+        Self { ip, port }
+    }
+
+    #[inline]
     pub(crate) fn ip(self) -> IpAddr {
         self.ip
+    }
+
+    #[inline]
+    pub(crate) fn port(self) -> u16 {
+        self.port
     }
 }
 

@@ -263,13 +263,13 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         let size = if gso_size > 0 { u32::from(gso_size) } else { len.max(1) };
         let offset = start.since(self.sender.una);
         let was_empty = self.sender.packets_out() == 0;
+        let stamp = self.sender.rate.on_sent(cx.now, self.sender.packets_out());
         let mut at = start;
         while at.before(data_end) || (fin && at == data_end && len == 0) {
             let mut end = (at + size).earlier(data_end);
             if fin && end == data_end {
                 end += 1;
             }
-            let stamp = self.sender.rate.on_sent(cx.now, self.sender.packets_out());
             self.sender.board.push(at, end, cx.now, stamp);
             at = end;
             if at.after(data_end) {
