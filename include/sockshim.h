@@ -621,21 +621,6 @@ int sockshim_posix_spawnp(pid_t *pid,
                           char *const *envp);
 
 /**
- * `system(3)`: runs a shell command, which has the standard descriptors.
- */
-int sockshim_system(const char *command);
-
-/**
- * `popen(3)`: starts a shell command with a pipe to it; it has the other standard descriptors.
- */
-FILE *sockshim_popen(const char *command, const char *mode);
-
-/**
- * `pclose(3)`: waits for a command that `popen` has started.
- */
-int sockshim_pclose(FILE *stream);
-
-/**
  * `_exit(2)`: ends the process at once.
  */
 void sockshim__exit(int status);
@@ -657,6 +642,21 @@ pid_t sockshim_forkpty(int *terminal,
                        char *name,
                        const struct termios *settings,
                        const struct winsize *size);
+
+/**
+ * `system(3)`: runs a shell command, which has the standard descriptors.
+ */
+int sockshim_system(const char *command);
+
+/**
+ * `popen(3)`: starts a shell command with a pipe to it; it has the other standard descriptors.
+ */
+FILE *sockshim_popen(const char *command, const char *mode);
+
+/**
+ * `pclose(3)`: waits for a command that `popen` has started.
+ */
+int sockshim_pclose(FILE *stream);
 
 /**
  * `fdopen(3)`: makes a stream over a descriptor.

@@ -64,6 +64,7 @@ macro_rules! variadic_detour {
     };
 }
 
+pub mod command;
 pub mod control;
 pub mod fd;
 mod io_uring;

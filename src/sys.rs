@@ -1,5 +1,6 @@
 //! The kernel and the real libc: the only place with raw system calls, `dlsym` and mappings.
 
+pub(crate) mod address;
 pub(crate) mod alarm;
 pub(crate) mod cancel;
 pub(crate) mod diag;

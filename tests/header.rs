@@ -81,7 +81,7 @@ fn generated() -> String {
 }
 
 /// What has functions or types for the header, in the order of their appearance.
-const SOURCES: [&str; 12] = [
+const SOURCES: [&str; 13] = [
     "src/abi/socket.rs",
     "src/abi/recv.rs",
     "src/abi/send.rs",
@@ -90,6 +90,7 @@ const SOURCES: [&str; 12] = [
     "src/abi/fd.rs",
     "src/abi/makers.rs",
     "src/abi/process.rs",
+    "src/abi/command.rs",
     "src/abi/stdio.rs",
     "src/abi/raw.rs",
     "src/registry/reason.rs",

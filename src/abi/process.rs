@@ -12,8 +12,8 @@ use crate::error::{Errno, answer};
 use crate::registry::{fork, lifecycle, start};
 use crate::sys::{kernel, real};
 use libc::{
-    FILE, PR_SET_SECCOMP, c_char, c_int, c_ulong, c_void, pid_t, posix_spawn_file_actions_t,
-    posix_spawnattr_t, termios, winsize,
+    PR_SET_SECCOMP, c_char, c_int, c_ulong, c_void, pid_t, posix_spawn_file_actions_t, posix_spawnattr_t,
+    termios, winsize,
 };
 use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 
@@ -299,66 +299,6 @@ pub unsafe extern "C-unwind" fn sockshim_posix_spawnp(
     quietly(|| unsafe { spawning(actions) });
     // SAFETY: the caller keeps the contract of posix_spawnp(3).
     unsafe { guest::invite(envp, |envp| real::posix_spawnp(pid, file, actions, attributes, argv, envp)) }
-}
-
-/// `system(3)`: runs a shell command, which has the standard descriptors.
-///
-/// # Errors
-///
-/// As the manual page.
-///
-/// # Safety
-///
-/// `command` is null or a C string.
-#[unsafe(no_mangle)]
-pub unsafe extern "C-unwind" fn sockshim_system(command: *const c_char) -> c_int {
-    if command.is_null() {
-        // SAFETY: asks whether there is a shell.
-        return unsafe { real::system(command) };
-    }
-    quietly(|| lifecycle::before_command(real::single_threaded()));
-    // SAFETY: the caller keeps the contract of system(3).
-    let result = unsafe { real::system(command) };
-    quietly(lifecycle::after_command);
-    result
-}
-
-/// `popen(3)`: starts a shell command with a pipe to it; it has the other standard descriptors.
-///
-/// # Errors
-///
-/// As the manual page.
-///
-/// # Safety
-///
-/// Both are C strings.
-#[unsafe(no_mangle)]
-pub unsafe extern "C-unwind" fn sockshim_popen(command: *const c_char, mode: *const c_char) -> *mut FILE {
-    quietly(|| lifecycle::before_command(false));
-    // SAFETY: the caller keeps the contract of popen(3).
-    let stream = unsafe { real::popen(command, mode) };
-    if !stream.is_null() {
-        // SAFETY: just made.
-        made(unsafe { libc::fileno(stream) });
-    }
-    stream
-}
-
-/// `pclose(3)`: waits for a command that `popen` has started.
-///
-/// # Errors
-///
-/// As the manual page.
-///
-/// # Safety
-///
-/// `stream` is one that `popen` has returned.
-#[unsafe(no_mangle)]
-pub unsafe extern "C-unwind" fn sockshim_pclose(stream: *mut FILE) -> c_int {
-    // SAFETY: the caller keeps the contract of pclose(3).
-    let result = unsafe { real::pclose(stream) };
-    quietly(lifecycle::after_command);
-    result
 }
 
 /// `_exit(2)`: ends the process at once.

@@ -5,7 +5,8 @@ use crate::error::{Errno, answer};
 use crate::pipe::options::{self, Before};
 use crate::pipe::{buffers, end, pin, write};
 use crate::registry::{Socket, lifecycle, table};
-use crate::sys::kernel::{self, Address};
+use crate::sys::address::Address;
+use crate::sys::kernel;
 use crate::sys::real;
 use libc::{c_int, c_void, sockaddr, socklen_t};
 

@@ -13,7 +13,8 @@ use crate::registry::arena::{
     STATE_PIPE,
 };
 use crate::registry::{Socket, config, reason::Reason};
-use crate::sys::kernel::{self, Address};
+use crate::sys::address::Address;
+use crate::sys::kernel;
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
 

@@ -1,8 +1,9 @@
 //! Files in the rendezvous folder that nobody has mapped any more: their makers were killed.
 
+use crate::sys::address::Address;
 use crate::sys::diag;
 use crate::sys::folder::Path;
-use crate::sys::kernel::{self, Address};
+use crate::sys::kernel;
 use core::ffi::{CStr, c_int};
 use core::fmt::Write;
 use core::mem::offset_of;

@@ -7,8 +7,9 @@
 use super::arena::{Entry, FLAG_CONNECTED, FLAG_LISTENER, STATE_HOST, STATE_PIPE};
 use super::config;
 use crate::pipe::options;
+use crate::sys::address::Address;
 use crate::sys::folder::Path;
-use crate::sys::kernel::{self, Address};
+use crate::sys::kernel;
 use core::ffi::c_int;
 use core::fmt::{self, Display, Write};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -3,7 +3,7 @@
 use crate::registry::arena::{
     Arena, CLAIMED, Counters, Entry, FLAG_CONNECTED, FLAG_LISTENER, MAGIC, PROCESSES, SOCKETS, VERSION,
 };
-use crate::sys::kernel::Address;
+use crate::sys::address::Address;
 use std::io;
 use std::mem::{offset_of, size_of};
 use std::net::SocketAddr;
@@ -106,7 +106,7 @@ impl Slot {
     fn parse(bytes: &[u8]) -> Self {
         let counter = |offset: usize| u64_at(bytes, offset_of!(Entry, counters) + offset);
         let address = |offset: usize| {
-            let mut address = Address { bytes: [0; 28], length: 28 };
+            let mut address = Address::EMPTY;
             address.bytes.copy_from_slice(&bytes[offset..offset + 28]);
             address.parts()
         };

@@ -1,6 +1,7 @@
 //! Who is at the other end: one `inet_diag` query (sock_diag(7)), unprivileged, about 3 us.
 
-use super::kernel::{self, Address, TCP_ESTABLISHED, TcpPosition};
+use super::address::Address;
+use super::kernel::{self, TCP_ESTABLISHED, TcpPosition};
 use core::ffi::c_int;
 use core::net::SocketAddr;
 

@@ -8,6 +8,7 @@ use libc::{
     mode_t, msghdr, nfds_t, off_t, off64_t, pid_t, pollfd, posix_spawn_file_actions_t, posix_spawnattr_t,
     sigset_t, size_t, sockaddr, socklen_t, ssize_t, termios, timespec, timeval, winsize,
 };
+use sockshim::abi::command::*;
 use sockshim::abi::control::*;
 use sockshim::abi::fd::*;
 use sockshim::abi::makers::*;
