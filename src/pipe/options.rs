@@ -9,8 +9,8 @@
 use super::{Pipe, grow, read};
 use crate::error::Errno;
 use crate::registry::arena::{
-    Entry, FLAG_CONNECTED, FLAG_KERNEL_OPTION, FLAG_LINGER_RESET, FLAG_LOW_WATER, FLAG_TIMED, STATE_HOST,
-    STATE_PIPE,
+    Entry, FLAG_CONNECTED, FLAG_KERNEL_OPTION, FLAG_LINGER_RESET, FLAG_LOW_WATER, FLAG_SHUT_WRITE,
+    FLAG_TIMED, STATE_HOST, STATE_PIPE,
 };
 use crate::registry::{Socket, config, reason::Reason};
 use crate::sys::address::Address;
@@ -314,7 +314,9 @@ pub(crate) fn keep_time(fd: c_int, socket: Socket) {
 pub(crate) fn peer_after_reset(socket: Socket) -> Option<Address> {
     let entry = socket.entry()?;
     let pipe = Pipe::of(socket, entry)?;
-    if !super::end::is_false_reset(&pipe) {
+    // After the ends of both directions the kernel forgets it in any case.
+    let is_over = entry.flags.load(Ordering::Relaxed) & FLAG_SHUT_WRITE != 0;
+    if is_over || !super::end::is_false_reset(&pipe) {
         return None;
     }
     let mut address = Address::load(&entry.peer);

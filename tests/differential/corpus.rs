@@ -90,6 +90,14 @@ pub(crate) fn programs() -> Vec<(&'static str, Program)> {
             ]),
         ),
         (
+            "the_other_ends_name_after_the_ends_of_both_directions",
+            within(vec![
+                Step::Close(CLIENT),
+                Step::Shutdown(At { socket: 0, thread: 0 }, 1),
+                Step::Names(At { socket: 0, thread: 0 }),
+            ]),
+        ),
+        (
             "a_read_after_the_end_of_a_process_that_was_killed",
             between(vec![
                 Step::Read(CLIENT, Reading::Read, 0, 12),
