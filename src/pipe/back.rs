@@ -11,8 +11,8 @@ use crate::registry::{arena, socket};
 use crate::sys::kernel;
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
+use sockshim_ring::handed::Asked;
 use sockshim_ring::lane::is_ring;
-use sockshim_ring::layout::{HANDED_AWAY, HANDED_NOT, HANDED_ON, HANDED_SOON};
 
 /// Nanoseconds that a writer gives the other end for putting its unread bytes down; once, if it does not.
 const PREPARING: u64 = 1_000_000_000;
@@ -25,19 +25,7 @@ const ROOM: u64 = 1_000_000_000;
 /// Whether the other end hands its socket on, or has done so, with bytes unread.
 #[inline]
 pub(super) fn is_asked(pipe: &Pipe) -> bool {
-    pipe.outgoing().reader.handed.load(Ordering::Relaxed) != HANDED_NOT
-}
-
-/// The reader's word, before its ring is closed.
-pub(super) fn announce(pipe: &Pipe) {
-    pipe.incoming().reader.handed.store(HANDED_SOON, Ordering::SeqCst);
-}
-
-/// The reader's word, when all is put down or there is nothing. False: the writer has not waited for it.
-pub(super) fn declare(pipe: &Pipe, left: bool) -> bool {
-    let handed = &pipe.incoming().reader.handed;
-    let now = if left { HANDED_ON } else { HANDED_NOT };
-    handed.compare_exchange(HANDED_SOON, now, Ordering::SeqCst, Ordering::Relaxed).is_ok()
+    pipe.outgoing().is_asked()
 }
 
 /// A writer in this very process answers at once.
@@ -105,41 +93,38 @@ pub(super) fn look(fd: c_int, pipe: &Pipe) {
 /// Whether a look would do something: whoever has said that it sleeps asks once more.
 #[inline]
 pub(crate) fn is_due(pipe: &Pipe) -> bool {
-    pipe.outgoing().reader.handed.load(Ordering::SeqCst) == HANDED_ON
-        && pipe.entry.writers.is_empty()
-        && !kernel::is_restricted()
+    pipe.outgoing().is_awaited() && pipe.entry.writers.is_empty() && !kernel::is_restricted()
 }
 
 /// Sends again what the other end has left unread, if it has. Under the write lock; `last`: this end goes on in the
 /// kernel's lane right after it.
 #[cold]
 pub(super) fn give(fd: c_int, pipe: &Pipe, last: bool) {
-    let handed = &pipe.outgoing().reader.handed;
+    let outgoing = pipe.outgoing();
     if !pipe.is_mapped() || kernel::is_restricted() || !pipe.entry.writers.is_empty() {
         return;
     }
     let until = Deadline::after(Some(PREPARING));
-    while handed.load(Ordering::SeqCst) == HANDED_SOON {
-        if !last {
-            return;
+    let asked = loop {
+        match outgoing.asked() {
+            Asked::NotYet if last => {}
+            Asked::NotYet | Asked::Nothing => return,
+            Asked::Again(asked) => break asked,
         }
         if until.left() == Some(0) || pipe.local.in_vain.load(Ordering::Relaxed) != 0 {
             pipe.local.in_vain.store(1, Ordering::Relaxed);
-            let _ = handed.compare_exchange(HANDED_SOON, HANDED_NOT, Ordering::SeqCst, Ordering::Relaxed);
+            outgoing.give_up();
         }
         kernel::nap(50);
-    }
-    if handed.load(Ordering::SeqCst) == HANDED_NOT {
-        return;
-    }
-    if is_ring(pipe.outgoing().epoch()) {
+    };
+    if is_ring(outgoing.epoch()) {
         write::spill(fd, pipe);
     }
     let mask = kernel::block_signals();
     let answered = heritage::reclaim_for(fd, pipe, |bytes| send(fd, bytes));
     kernel::restore_signals(mask);
     // A successor that has taken the file up may hand the rest on to another one.
-    handed.store(if answered || last { HANDED_NOT } else { HANDED_AWAY }, Ordering::SeqCst);
+    outgoing.answer(asked, answered || last);
 }
 
 /// All of it, if the kernel takes it in time.
@@ -159,8 +144,7 @@ fn send(fd: c_int, bytes: &[u8]) {
 
 /// Waits until the writer has answered.
 pub(super) fn wait_for_answer(pipe: &Pipe, until: Deadline) {
-    let handed = &pipe.incoming().reader.handed;
-    while handed.load(Ordering::Acquire) == HANDED_ON && until.left() != Some(0) {
+    while pipe.incoming().is_unanswered() && until.left() != Some(0) {
         kernel::nap(50);
     }
 }

@@ -9,7 +9,6 @@ use crate::sys::kernel;
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
 use sockshim_ring::lane::is_ring;
-use sockshim_ring::layout::HANDED_NOT;
 
 /// The connection uses the kernel lane only from now on, in both directions. What is in the ring already is
 /// still read from there.
@@ -110,7 +109,7 @@ pub(crate) fn hand_over(fd: c_int, socket: Socket) {
         return;
     };
     // What the writer does from now on it does after it has looked here.
-    back::announce(&pipe);
+    pipe.incoming().announce();
     let mut left = false;
     if !share(fd, socket) {
         left = heritage::leave(fd, &pipe);
@@ -118,7 +117,7 @@ pub(crate) fn hand_over(fd: c_int, socket: Socket) {
             pipe.entry.reason.store(Reason::UnreadAtHandOver as u32, Ordering::Relaxed);
         }
     }
-    let declared = back::declare(&pipe, left);
+    let declared = pipe.incoming().declare(left);
     if left && declared {
         back::answer_here(&pipe);
         if back::wake_from_kernel_lane(fd, &pipe) {
@@ -151,7 +150,7 @@ pub(crate) fn share(fd: c_int, socket: Socket) -> bool {
         mark(&pipe, Reason::HandedOver);
         close_incoming(&pipe);
         // A bell for the other end may be due yet, if bytes are unread: see `hand_over`.
-        if pipe.incoming().reader.handed.load(Ordering::Relaxed) == HANDED_NOT {
+        if !pipe.incoming().is_asked() {
             leave_ring(fd, &pipe);
         }
         back::before_end(fd, &pipe);

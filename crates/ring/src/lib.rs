@@ -19,10 +19,12 @@
 //!
 //! Reading order: [`layout`] (what lies where), [`ring`] (moving bytes), [`sleep`] (waiting and waking),
 //! [`lane`] (switching between ring and kernel), [`inside`] (who must be out of the kernel before that),
-//! [`lock`] (who may write or read, and what becomes of it when it dies).
+//! [`lock`] (who may write or read, and what becomes of it when it dies), [`handed`] (a reader whose socket goes to
+//! somebody else).
 
 #[cfg(all(any(test, fuzzing), not(loom)))]
 pub mod fuzzing;
+pub mod handed;
 pub mod inside;
 pub mod lane;
 pub mod layout;

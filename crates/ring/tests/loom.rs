@@ -29,6 +29,10 @@
 //! | a wish without the read lock | `a_waiter_takes_no_wish_from_a_sleeper` |
 //! | a bell takes the wish for a call with it | `a_napper_and_a_sleeper_share_an_end` |
 //! | `spill`, or who closes the ring, ends no nap | `nobody_naps_on_when_the_ring_is_left`, `nobody_naps_on_a_closed_ring` |
+//! | `declare` without its full barrier | `a_plain_successor_gets_what_was_unread` |
+//! | a writer goes to sleep without a look at what is asked | `a_plain_successor_gets_what_was_unread_from_a_writer_in_the_kernels_lane` |
+//! | the ring is closed after the bytes were put down | all that hand an end on |
+//! | the wish for a bell is not taken back before, or a bell is counted after its wish was taken | `a_plain_successor_of_a_sleeper_gets_what_was_unread` |
 
 #![cfg(loom)]
 
@@ -36,6 +40,7 @@ mod model;
 
 use loom::model::Builder;
 use loom::thread;
+use model::handed::Connection;
 use model::{Direct, End};
 use sockshim_ring::ring::Seen;
 use sockshim_ring::sync::{AtomicU32, Ordering};
@@ -455,5 +460,74 @@ fn a_waiter_takes_no_wish_from_a_sleeper() {
         // The set's own wait ends with whatever comes.
         end.write_in_kernel(b'c');
         waiting.join().unwrap();
+    });
+}
+
+/// An end is handed on with bytes unread, whose writer then waits for an answer. What the successor reads.
+fn handed_on(connection: &Arc<Connection>, read: fn(&Connection) -> Vec<u8>) {
+    let peer = connection.clone();
+    let writing = thread::spawn(move || {
+        peer.write(b'a');
+        peer.write(b'b');
+        assert_eq!(peer.read(), b'z');
+    });
+    connection.announce();
+    connection.hand_over();
+    assert_eq!(read(connection), b"ab");
+    connection.answer(b'z');
+    writing.join().unwrap();
+}
+
+#[test]
+fn a_plain_successor_gets_what_was_unread() {
+    loom::model(|| handed_on(&Connection::on_ring(), |successor| successor.read_plainly(2)));
+}
+
+/// The ring in which the writer is woken opens for that.
+#[test]
+fn a_plain_successor_gets_what_was_unread_from_a_writer_in_the_kernels_lane() {
+    loom::model(|| handed_on(&Connection::one_way(), |successor| successor.read_plainly(2)));
+}
+
+/// A bell is about to be rung when the ring is closed.
+#[test]
+fn a_plain_successor_of_a_sleeper_gets_what_was_unread() {
+    loom::model(|| {
+        let connection = Connection::on_ring();
+        connection.want_bell();
+        handed_on(&connection, |successor| successor.read_plainly(2));
+    });
+}
+
+#[test]
+fn a_successor_with_the_file_gets_what_was_unread() {
+    loom::model(|| handed_on(&Connection::on_ring(), |successor| successor.read_with_file(2)));
+}
+
+/// A writer that ends its direction sends again what lies in the file, or will lie there.
+#[test]
+fn what_was_unread_is_given_back_before_the_end() {
+    loom::model(|| {
+        let connection = Connection::on_ring();
+        connection.write(b'a');
+        connection.announce();
+        let peer = connection.clone();
+        let writing = thread::spawn(move || {
+            peer.write(b'b');
+            peer.end();
+        });
+        connection.hand_over();
+        writing.join().unwrap();
+        assert_eq!(connection.read_plainly(2), b"ab");
+    });
+}
+
+/// The new program did not come, while the writer may be answering.
+#[test]
+fn what_was_unread_can_be_taken_back() {
+    loom::model(|| {
+        let connection = Connection::on_ring();
+        handed_on(&connection, |own| own.take_back(2));
+        connection.assert_nothing_is_asked();
     });
 }

@@ -4,6 +4,8 @@
 
 #[cfg(not(loom))]
 mod cell;
+#[cfg(loom)]
+pub(crate) mod handed;
 mod nap;
 
 #[cfg(loom)]
@@ -199,6 +201,15 @@ impl End {
 
     /// Writes a byte by whichever lane takes it; true: through the ring.
     pub(crate) fn write(&self, byte: u8) -> bool {
+        let written = self.write_into_ring(byte);
+        if !written {
+            self.write_in_kernel(byte);
+        }
+        written
+    }
+
+    /// False: this end is in the kernel's lane now.
+    fn write_into_ring(&self, byte: u8) -> bool {
         if is_ring(self.direction.epoch()) || self.open() {
             let mut seen_head = self.direction.room.released.load(Ordering::Acquire);
             if let Direct::Published(_) = self.push(&mut seen_head, &[byte]) {
@@ -207,7 +218,6 @@ impl End {
             }
             self.go_to_kernel();
         }
-        self.write_in_kernel(byte);
         false
     }
 
@@ -226,10 +236,14 @@ impl End {
         self.writers.leave(0);
     }
 
+    /// Counted before the wish is taken: as `ring_quietly` in src/pipe/write.rs.
     fn ring_if_wanted(&self) {
+        let bells = &self.direction.switch.bells;
+        bells.fetch_add(1, Ordering::SeqCst);
         if self.direction.bell_due() {
-            self.direction.switch.bells.fetch_add(1, Ordering::Release);
             self.kernel.send(Item::Bell);
+        } else {
+            bells.fetch_sub(1, Ordering::Release);
         }
     }
 
@@ -577,10 +591,14 @@ impl End {
 
     /// The second half of a sleep: says that it sleeps, looks again, waits.
     pub(crate) fn doze(&self, epoch: u32) {
+        self.doze_unless(epoch, || false);
+    }
+
+    fn doze_unless(&self, epoch: u32, is_due: impl Fn() -> bool) {
         let direction = &self.direction;
         self.sleepers.fetch_add(1, Ordering::SeqCst);
         self.want_bell();
-        let changed = direction.epoch() != epoch || (is_ring(epoch) && direction.has_bytes());
+        let changed = direction.epoch() != epoch || (is_ring(epoch) && direction.has_bytes()) || is_due();
         if changed {
             // Everything else that this thread could wait for needs the others to run.
             thread::yield_now();
