@@ -12,6 +12,7 @@ mod common;
 #[path = "../common/process.rs"]
 mod process;
 
+mod carriers;
 mod hostile;
 mod roles;
 mod storm;
@@ -33,6 +34,8 @@ const STORMS: &[(&str, Body)] = &[
     ("clients_of_an_event_loop_are_killed_and_stopped", |seed| storm::kill_and_stop(seed, Server::Events)),
     ("children_of_a_server_are_killed_and_stopped", |seed| storm::kill_and_stop(seed, Server::Forks)),
     ("children_are_killed_before_they_run", storm::births),
+    ("conversations_are_handed_on", storm::hand_on),
+    ("conversations_are_handed_on_while_carriers_are_killed", storm::hand_on_and_kill),
     ("a_peer_scribbles_beside_threads", |seed| storm::scribble(seed, Server::Threads)),
     ("a_peer_scribbles_beside_an_event_loop", |seed| storm::scribble(seed, Server::Events)),
     ("a_stranger_scribbles_on_the_table_of_threads", |seed| storm::vandalise(seed, Server::Threads)),

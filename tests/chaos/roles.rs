@@ -9,8 +9,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 use std::{env, process, thread};
 
-use crate::hostile;
 use crate::traffic::{Broken, Flow, Random, Request, answer, converse};
+use crate::{carriers, hostile};
 
 /// What this process is; `None`: the test.
 pub(crate) fn assigned() -> Option<ExitCode> {
@@ -24,6 +24,9 @@ pub(crate) fn assigned() -> Option<ExitCode> {
         "threads" => serve_with_threads(),
         "events" => serve_with_events(),
         "forks" => serve_with_children(),
+        "carriers" => carriers::serve(),
+        "carrier" => carriers::be_carrier(),
+        "helper" => carriers::help(),
         "client" => be_client(),
         "victim" => be_victim(),
         "scribbler" => hostile::scribble_on_own_segments(),
@@ -39,14 +42,14 @@ pub(crate) fn setting(name: &str) -> u64 {
 }
 
 /// A listener on a port of the kernel's choice, which is told on standard output.
-fn listen() -> TcpListener {
+pub(crate) fn listen() -> TcpListener {
     let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
     println!("listening on port {}", listener.local_addr().expect("its address").port());
     listener
 }
 
 /// Wrong bytes end the server; a lost connection is the client's death.
-fn judge(result: Result<(), Broken>, request: Request) {
+pub(crate) fn judge(result: Result<(), Broken>, request: Request) {
     match result {
         Err(Broken::Wrong(what)) if !request.is_hostile() => {
             eprintln!("WRONG: {what}");

@@ -8,7 +8,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use std::{env, ptr};
 
 use serde_json::Value;
@@ -23,6 +23,7 @@ pub(crate) enum Server {
     Threads,
     Events,
     Forks,
+    Carriers,
 }
 
 impl Server {
@@ -31,6 +32,7 @@ impl Server {
             Self::Threads => "threads",
             Self::Events => "events",
             Self::Forks => "forks",
+            Self::Carriers => "carriers",
         }
     }
 }
@@ -118,7 +120,12 @@ impl Place {
     fn children(&self) -> Vec<u32> {
         let text = self.server.stdout();
         let numbers = text.lines().filter_map(|line| line.strip_prefix("child ")?.parse().ok());
-        numbers.filter(|pid: &u32| descriptors(*pid) > 0).collect()
+        let server = self.server.pid() as libc::pid_t;
+        // Of its group: a number may be somebody else's by now.
+        // SAFETY: takes no pointers.
+        let lives =
+            |pid: &u32| unsafe { libc::getpgid(*pid as libc::pid_t) } == server && descriptors(*pid) > 0;
+        numbers.filter(lives).collect()
     }
 
     /// What `sockshim ss` lists.
@@ -200,6 +207,77 @@ pub(crate) fn kill_and_stop(seed: u64, kind: Server) {
         client.success();
     }
     place.settles(random.next());
+}
+
+/// The clients are stopped now and then, and nothing is lost.
+pub(crate) fn hand_on(seed: u64) {
+    let mut random = Random::new(seed);
+    let mut place = carriers(seed, false);
+    let mut clients: Vec<Program> = (0..3).map(|_| place.client(random.next(), 8, false)).collect();
+    while clients.iter_mut().all(Program::runs) {
+        thread::sleep(Duration::from_millis(random.below(60)));
+        stop(clients[random.below(3) as usize].pid(), &mut random);
+    }
+    for client in &mut clients {
+        let status = client.wait();
+        nothing_was_wrong(&place);
+        assert!(status.success(), "{status}\n{}", client.stderr());
+    }
+    place.settles(random.next());
+}
+
+/// Carriers are killed: their conversations are lost, and no other byte.
+pub(crate) fn hand_on_and_kill(seed: u64) {
+    let mut random = Random::new(seed);
+    let mut place = carriers(seed, true);
+    let start = |place: &Place, random: &mut Random| place.client(random.next(), 8, true);
+    let mut clients: Vec<Program> = (0..3).map(|_| start(&place, &mut random)).collect();
+    for _ in 0..40 {
+        thread::sleep(Duration::from_millis(random.below(30)));
+        let which = random.below(3) as usize;
+        match random.below(6) {
+            0 => {
+                let next = start(&place, &mut random);
+                std::mem::replace(&mut clients[which], next).kill();
+            }
+            1 if clients[which].runs() => stop(clients[which].pid(), &mut random),
+            _ => {
+                let carriers = place.children();
+                if !carriers.is_empty() {
+                    signal(carriers[random.below(carriers.len() as u64) as usize], libc::SIGKILL);
+                }
+            }
+        }
+    }
+    for client in clients {
+        client.success();
+    }
+    nothing_was_wrong(&place);
+    place.settles(random.next());
+    place.server.kill();
+    let_age(place.scratch.rendezvous());
+}
+
+/// What is left for a successor stays for a minute, also when that was killed. The next program that starts takes it away.
+fn let_age(folder: &Path) {
+    for entry in fs::read_dir(folder).expect("the folder").flatten() {
+        if entry.file_name().as_bytes().starts_with(b"left") {
+            let file = fs::File::options().write(true).open(entry.path()).expect("a file");
+            file.set_modified(SystemTime::now() - Duration::from_secs(3600)).expect("its time");
+        }
+    }
+}
+
+fn carriers(seed: u64, tolerant: bool) -> Place {
+    Place::with(seed, Server::Carriers, Scratch::new(), |command| {
+        command.env("CHAOS_TOLERANT", u64::from(tolerant).to_string());
+    })
+}
+
+/// What the server's processes have said.
+#[track_caller]
+fn nothing_was_wrong(place: &Place) {
+    assert_eq!(place.server.stderr(), "");
 }
 
 pub(crate) fn births(seed: u64) {

@@ -46,6 +46,11 @@ impl Flow {
         Self { seed, position: 0 }
     }
 
+    /// Moves past what somebody else has seen to.
+    pub(crate) fn skip(&mut self, length: u64) {
+        self.position += length;
+    }
+
     fn byte(&self, position: u64) -> u8 {
         let word = (self.seed ^ (position >> 3)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         (word ^ (word >> 29)).to_le_bytes()[(position & 7) as usize]
@@ -75,7 +80,7 @@ impl Flow {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Request {
     pub(crate) seed: u64,
-    /// Bytes to the server, and back.
+    /// Bytes to the server, and back: at least one, and two.
     pub(crate) up: u64,
     pub(crate) down: u64,
 }
@@ -84,7 +89,7 @@ impl Request {
     pub(crate) const LENGTH: usize = 24;
 
     pub(crate) fn random(random: &mut Random) -> Self {
-        let (up, down) = (random.size(19) as u64, random.size(19) as u64);
+        let (up, down) = (random.size(19) as u64, 1 + random.size(19) as u64);
         Self { seed: random.next() >> 1, up, down }
     }
 
@@ -194,7 +199,7 @@ fn give_up_if(stream: &TcpStream, failed: bool) {
 }
 
 /// Nothing follows.
-fn end_of(mut stream: &TcpStream) -> Result<(), Broken> {
+pub(crate) fn end_of(mut stream: &TcpStream) -> Result<(), Broken> {
     match stream.read(&mut [0; 16])? {
         0 => Ok(()),
         count => Err(Broken::Wrong(format!("{count} bytes beyond the end"))),
