@@ -203,6 +203,8 @@ pub(crate) struct SetEntry {
     pub(crate) parked: AtomicU32,
     /// Its own slot.
     pub(crate) slot: AtomicU32,
+    /// Last of the hot registrations, index + 1.
+    pub(crate) last_hot: AtomicU32,
     /// Ticks of the last look at the kernel's own descriptors.
     pub(crate) looked: AtomicU64,
 }
@@ -357,7 +359,7 @@ impl Arena {
                     .compare_exchange(generation, next, Ordering::AcqRel, Ordering::Relaxed)
                     .is_ok()
             {
-                for word in [&set.managed, &set.hot, &set.first, &set.watched, &set.parked] {
+                for word in [&set.managed, &set.hot, &set.first, &set.watched, &set.parked, &set.last_hot] {
                     word.store(0, Ordering::Relaxed);
                 }
                 for word in &set.sleepers {

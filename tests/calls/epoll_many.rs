@@ -81,6 +81,24 @@ pub(crate) const CASES: &[Case] = &[
         }
         assert_eq!(epoll_wait(set, 4, -1).expect("epoll_wait").len(), 4);
     }),
+    case("what_was_ready_first_is_told_first", || {
+        let pairs: Vec<_> = (0..10).map(|_| sys::pair()).collect();
+        let set = epoll();
+        for &(a, b) in &pairs {
+            Flow::new(1).write(a, 1000, 100);
+            Flow::new(1).read(b, 1000, 100);
+            sys::write_all(a, b"x");
+            sys::until(|| sys::readable(b) == 1);
+        }
+        for &(_, b) in &pairs {
+            add(set, b, EPOLLIN);
+        }
+        let told = || epoll_wait(set, 16, -1).expect("epoll_wait");
+        let expected: Vec<_> = pairs.iter().map(|&(_, b)| (EPOLLIN, b as u64)).collect();
+        assert_eq!(told(), expected);
+        // A level is told again, in the same order.
+        assert_eq!(told(), expected);
+    }),
     case("mod_by_another_thread_wakes_a_waiter", || {
         let (a, b) = sys::pair();
         Flow::new(1).write(a, 10_000, 500);

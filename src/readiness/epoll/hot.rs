@@ -11,7 +11,7 @@ use crate::registry::arena::{
 use crate::registry::table::{self, Descriptor};
 use crate::registry::{Socket, lock};
 use crate::sys::{kernel, thread};
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU32, Ordering};
 use libc::{EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLONESHOT, EPOLLOUT, EPOLLRDHUP, epoll_event};
 use sockshim_ring::lane::is_ring;
 
@@ -20,43 +20,51 @@ const IDLE_SCANS: u32 = 64;
 /// What the kernel reports of an end.
 const ENDS: u32 = (EPOLLRDHUP | EPOLLHUP | EPOLLERR) as u32;
 
-/// Puts a registration on the list.
+/// Puts a registration at the end of the list: what became ready first is told first, as in the kernel's list.
 pub(super) fn warm(arena: &Arena, set: &SetEntry, index: u32) {
     let registration = arena.registration(index);
     let flags = registration.flags.fetch_or(HOT, Ordering::Relaxed);
     if flags & HOT == 0 {
-        registration.next_hot.store(set.hot.load(Ordering::Relaxed), Ordering::Relaxed);
-        set.hot.store(index + 1, Ordering::Release);
+        registration.next_hot.store(0, Ordering::Relaxed);
+        end(arena, set).store(index + 1, Ordering::Release);
+        set.last_hot.store(index + 1, Ordering::Relaxed);
     }
     registration.flags.fetch_and(IDLE_ONE - 1, Ordering::Relaxed);
 }
 
+/// The link at the end of the list. Who was killed in the middle of a change has left `last_hot` a step behind.
+fn end<'a>(arena: &'a Arena, set: &'a SetEntry) -> &'a AtomicU32 {
+    let mut link = match set.last_hot.load(Ordering::Relaxed).checked_sub(1) {
+        Some(last) if set.hot.load(Ordering::Relaxed) != 0 => &arena.registration(last).next_hot,
+        _ => &set.hot,
+    };
+    for _ in 0..REGISTRATIONS {
+        let Some(index) = link.load(Ordering::Relaxed).checked_sub(1) else { break };
+        link = &arena.registration(index).next_hot;
+    }
+    link
+}
+
 /// Takes a registration off the list.
 pub(super) fn cool(arena: &Arena, set: &SetEntry, index: u32) {
-    let mut link = &set.hot;
-    for _ in 0..REGISTRATIONS {
-        let here = link.load(Ordering::Relaxed);
-        let Some(current) = here.checked_sub(1) else { break };
-        let registration = arena.registration(current);
-        if current == index {
-            link.store(registration.next_hot.load(Ordering::Relaxed), Ordering::Relaxed);
-            break;
-        }
-        link = &registration.next_hot;
-    }
-    arena.registration(index).flags.fetch_and(!HOT, Ordering::Relaxed);
+    retain(arena, set, |current, _| current != index);
 }
 
 /// Calls `each` for every hot registration; those for which it says false turn cold.
 fn retain(arena: &Arena, set: &SetEntry, mut each: impl FnMut(u32, &Registration) -> bool) {
-    let mut link = &set.hot;
+    let (mut link, mut before) = (&set.hot, 0);
     for _ in 0..REGISTRATIONS {
-        let Some(index) = link.load(Ordering::Relaxed).checked_sub(1) else { break };
+        let here = link.load(Ordering::Relaxed);
+        let Some(index) = here.checked_sub(1) else { break };
         let registration = arena.registration(index);
         if each(index, registration) {
-            link = &registration.next_hot;
+            (link, before) = (&registration.next_hot, here);
         } else {
-            link.store(registration.next_hot.load(Ordering::Relaxed), Ordering::Relaxed);
+            let next = registration.next_hot.load(Ordering::Relaxed);
+            if next == 0 {
+                set.last_hot.store(before, Ordering::Relaxed);
+            }
+            link.store(next, Ordering::Relaxed);
             registration.flags.fetch_and(!HOT, Ordering::Relaxed);
         }
     }
@@ -91,15 +99,10 @@ fn rotate(arena: &Arena, set: &SetEntry, count: usize) {
     if rest == 0 {
         return;
     }
-    for _ in 0..REGISTRATIONS {
-        match link.load(Ordering::Relaxed).checked_sub(1) {
-            Some(index) => link = &arena.registration(index).next_hot,
-            None => break,
-        }
-    }
-    link.store(first, Ordering::Relaxed);
+    end(arena, set).store(first, Ordering::Relaxed);
     arena.registration(last_moved).next_hot.store(0, Ordering::Relaxed);
     set.hot.store(rest, Ordering::Relaxed);
+    set.last_hot.store(last_moved + 1, Ordering::Relaxed);
 }
 
 /// Reports what is ready among the hot registrations into `out`; how many, and one that is ready for every other
