@@ -67,6 +67,7 @@ macro_rules! variadic_detour {
 pub mod command;
 pub mod control;
 pub mod fd;
+mod inq;
 mod io_uring;
 pub mod makers;
 pub mod poll;

@@ -2,7 +2,7 @@
 
 use super::poll::nanoseconds;
 use super::socket::room;
-use super::{quietly, rights, stream, vectors};
+use super::{inq, quietly, rights, stream, vectors};
 use crate::error::{Errno, answer};
 use crate::pipe::{buffers, end, events, io};
 use crate::readiness::Deadline;
@@ -255,8 +255,8 @@ pub unsafe extern "C-unwind" fn sockshim_recvmsg(fd: c_int, msg: *mut msghdr, fl
             message.msg_namelen = 0;
         }
         if !by_kernel {
-            message.msg_controllen = 0;
             message.msg_flags = flags & libc::MSG_CMSG_CLOEXEC | flags & libc::MSG_OOB;
+            quietly(|| inq::received(fd, socket, message));
         }
     }
     received

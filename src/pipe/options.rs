@@ -250,7 +250,7 @@ const SO_TIMESTAMP_NEW: c_int = 63;
 const SO_TIMESTAMPNS_NEW: c_int = 64;
 const SO_TIMESTAMPING_NEW: c_int = 65;
 /// linux/tcp.h: a control message with each receive.
-const TCP_INQ: c_int = 36;
+pub(crate) const TCP_INQ: c_int = 36;
 
 /// What a connection has from the listener that accepted it, as far as it concerns us.
 pub(crate) fn inherit(from: &Entry, to: &Entry) {

@@ -7,6 +7,38 @@ use crate::harness::{Case, Child, assert_on_pipe, case, dialogue};
 use crate::sys::{self, call, events, fails};
 
 pub(crate) const CASES: &[Case] = &[
+    case("what_is_left_is_told_with_each_message", || {
+        const TCP_INQ: i32 = 36;
+        let (a, b) = sys::pair();
+        Flow::new(1).write(a, 1000, 100);
+        Flow::new(1).read(b, 1000, 100);
+        sys::write_all(a, &[7; 1000]);
+        sys::until(|| sys::readable(b) == 1000);
+        sys::setsockopt(b, libc::IPPROTO_TCP, TCP_INQ, 1).expect("TCP_INQ");
+        // The value, with what was given and what was filled in, and with room for a part of it only.
+        for (taken, room, left) in
+            [(100, 64, 900), (100, 24, 800), (100, 20, 700), (100, 17, 600), (100, 8, 500), (500, 64, 0)]
+        {
+            let (mut bytes, mut control) = ([0_u8; 500], [0xee_u8; 64]);
+            let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: taken };
+            // SAFETY: zeroes are a valid message.
+            let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+            (message.msg_iov, message.msg_iovlen) = (&raw mut part, 1);
+            (message.msg_control, message.msg_controllen) = (control.as_mut_ptr().cast(), room);
+            assert_eq!(call!(libc::recvmsg(b, &raw mut message, 0)), Ok(taken));
+            let length = room.min(20);
+            let mut expected = [length as u64, (TCP_INQ as u64) << 32 | libc::IPPROTO_TCP as u64]
+                .map(u64::to_ne_bytes)
+                .concat();
+            expected.extend(i32::to_ne_bytes(left));
+            let told = if room < 16 { 0 } else { length };
+            assert_eq!(control[..told], expected[..told], "{room}");
+            assert!(control[told.next_multiple_of(4)..].iter().all(|byte| *byte == 0xee), "{room}");
+            let truncated = if room < 20 { libc::MSG_CTRUNC } else { 0 };
+            assert_eq!(message.msg_flags, truncated, "{room}");
+            assert_eq!(message.msg_controllen, if room < 16 { 0 } else { room.min(24) }, "{room}");
+        }
+    }),
     dialogue(
         "fionread_counts_what_can_be_read",
         |end| {
