@@ -133,6 +133,56 @@ pub(crate) const CASES: &[Case] = &[
             assert_eq!(sys::read_exact(b, 1), b"y");
         }
     }),
+    case("what_is_left_is_told_when_another_thread_arms_again", || {
+        const ROUNDS: usize = 1000;
+        let (a, b) = sys::pair();
+        let (mut sent, mut received) = (Flow::new(1), Flow::new(1));
+        sent.write(a, 10_000, 500);
+        received.read(b, 10_000, 500);
+        // More than a ring takes: the rest waits in the kernel, which tells of it once.
+        let piece = sent.fill_up(a) / ROUNDS;
+        let set = epoll();
+        add(set, b, EPOLLIN | EPOLLONESHOT);
+        let told = AtomicUsize::new(0);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                for round in 1..=ROUNDS {
+                    // At once, while the waiter is on its way to sleep.
+                    while told.load(Ordering::SeqCst) < round {
+                        thread::yield_now();
+                    }
+                    received.read(b, piece, piece);
+                    modify(set, b, EPOLLIN | EPOLLONESHOT);
+                }
+            });
+            for _ in 0..ROUNDS {
+                assert_eq!(ready(set, -1), [(EPOLLIN, b as u64)]);
+                told.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+    }),
+    case("room_is_told_when_another_thread_arms_again", || {
+        let (a, b) = sys::pair();
+        Flow::new(1).write(a, 10_000, 500);
+        Flow::new(1).read(b, 10_000, 500);
+        let set = epoll();
+        add(set, a, EPOLLOUT | EPOLLONESHOT);
+        let told = AtomicUsize::new(0);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                for round in 1..=1000 {
+                    while told.load(Ordering::SeqCst) < round {
+                        thread::yield_now();
+                    }
+                    modify(set, a, EPOLLOUT | EPOLLONESHOT);
+                }
+            });
+            for _ in 0..1000 {
+                assert_eq!(ready(set, -1), [(EPOLLOUT, a as u64)]);
+                told.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+    }),
     case("changes_by_another_thread_lose_no_edge", || {
         let (a, b) = sys::pair();
         Flow::new(1).write(a, 10_000, 500);

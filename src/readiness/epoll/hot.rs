@@ -392,12 +392,13 @@ fn arm(set_fd: i32, set: &SetEntry, index: u32, registration: &Registration) -> 
     if registration.told.load(Ordering::Relaxed) != 0 || incoming.epoch() != epoch || back::is_due(&pipe) {
         return false;
     }
-    if !incoming.has_bytes() {
-        return true;
+    if wanted & EPOLLET as u32 == 0 || flags & FRESH != 0 {
+        // The kernel tells of its bytes, of room and of an end once. Another thread may have read a part of them, and armed
+        // the registration again after this one's last look.
+        return !is_ready_quietly(registration, &pipe);
     }
     // Edge-triggered, and reported already: the next publication rings.
-    let is_edge = wanted & EPOLLET as u32 != 0 && flags & FRESH == 0;
-    is_edge && is_reported(registration, &pipe) || wanted & EPOLLIN as u32 == 0
+    !incoming.has_bytes() || wanted & EPOLLIN as u32 == 0 || is_reported(registration, &pipe)
 }
 
 /// Wants a bell for every hot registration before a sleep, and those of nested sets. False when something
