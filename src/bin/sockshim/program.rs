@@ -37,10 +37,20 @@ pub(crate) fn find(name: &OsStr) -> Result<PathBuf, Unusable> {
     answer
 }
 
-/// What keeps the socket calls of `program` from reaching sockshim, in words, if there is anything.
+/// What keeps the socket calls of a program from reaching sockshim.
+#[derive(Debug)]
+pub(crate) struct Obstacle {
+    /// In words.
+    pub(crate) text: String,
+    /// Its loader would not start it with our library: musl's ends a program for which it cannot preload something.
+    pub(crate) is_fatal: bool,
+}
+
+/// What keeps the socket calls of `program` from reaching sockshim, if there is anything.
 ///
 /// A script is judged by its interpreter. A file that cannot be read is not judged.
-pub(crate) fn obstacle(program: &Path) -> Option<String> {
+pub(crate) fn obstacle(program: &Path) -> Option<Obstacle> {
+    let harmless = |text| Some(Obstacle { text, is_fatal: false });
     let mut file = program.to_owned();
     // The kernel follows interpreters to about this depth.
     for _ in 0..5 {
@@ -51,7 +61,7 @@ pub(crate) fn obstacle(program: &Path) -> Option<String> {
     }
     let name = file.display();
     if gains_privileges(&file) {
-        return Some(format!("{name} gains privileges when it starts, so the loader ignores LD_PRELOAD"));
+        return harmless(format!("{name} gains privileges when it starts, so the loader ignores LD_PRELOAD"));
     }
     // A program may be large, and very little of it is looked at.
     let data = ReadCache::new(File::open(&file).ok()?);
@@ -59,18 +69,19 @@ pub(crate) fn obstacle(program: &Path) -> Option<String> {
         return None;
     }
     let Some(linkage) = Linkage::of(&data) else {
-        return Some(format!("{name} was built for another kind of processor than libsockshim.so"));
+        return harmless(format!("{name} was built for another kind of processor than libsockshim.so"));
     };
     match linkage {
         Linkage { go: true, .. } => {
-            Some(format!("{name} is written in Go, which makes its system calls without libc"))
+            harmless(format!("{name} is written in Go, which makes its system calls without libc"))
         }
         Linkage { loader: None, .. } => {
-            Some(format!("{name} is statically linked, so nothing can be loaded into it"))
+            harmless(format!("{name} is statically linked, so nothing can be loaded into it"))
         }
-        Linkage { loader: Some(loader), .. } if !loader.starts_with("ld-linux") => {
-            Some(format!("{name} uses another libc than glibc (its loader is {loader})"))
-        }
+        Linkage { loader: Some(loader), .. } if !loader.starts_with("ld-linux") => Some(Obstacle {
+            text: format!("{name} uses another libc than glibc (its loader is {loader})"),
+            is_fatal: true,
+        }),
         Linkage { .. } => None,
     }
 }

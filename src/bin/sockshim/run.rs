@@ -31,15 +31,19 @@ pub(crate) fn run(args: &Run) -> Result<ExitCode, Failure> {
             ),
         ),
     })?;
-    let environment = environment(args)?;
+    let obstacle = program::obstacle(&program);
+    let mut environment = environment(args)?;
+    if obstacle.as_ref().is_some_and(|obstacle| obstacle.is_fatal) {
+        environment.clear();
+    }
 
     if args.verbose {
         for (name, value) in &environment {
             eprintln!("sockshim: {name}={}", value.display());
         }
     }
-    if let Some(obstacle) = program::obstacle(&program) {
-        eprintln!("sockshim: warning: {obstacle}; its connections stay with the kernel");
+    if let Some(obstacle) = obstacle {
+        eprintln!("sockshim: warning: {}; its connections stay with the kernel", obstacle.text);
     }
 
     let mut command = Command::new(&program);
