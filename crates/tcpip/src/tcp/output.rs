@@ -264,13 +264,14 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         let offset = start.since(self.sender.una);
         let was_empty = self.sender.packets_out() == 0;
         let stamp = self.sender.rate.on_sent(cx.now, self.sender.packets_out());
+        let board = &mut *self.sender.board;
         let mut at = start;
         while at.before(data_end) || (fin && at == data_end && len == 0) {
             let mut end = (at + size).earlier(data_end);
             if fin && end == data_end {
                 end += 1;
             }
-            self.sender.board.push(at, end, cx.now, stamp);
+            board.push(at, end, cx.now, stamp);
             at = end;
             if at.after(data_end) {
                 break;

@@ -108,6 +108,7 @@ blank!(
 
 impl Scoreboard {
     /// A segment was sent for the first time.
+    #[inline]
     pub(crate) fn push(&mut self, start: SeqNumber, end: SeqNumber, sent_at: Instant, stamp: Stamp) {
         debug_assert!(self.records.back().is_none_or(|last| last.end == start), "segments follow each other");
         let name = self.base + self.records.len() as u64;
@@ -215,11 +216,10 @@ impl Scoreboard {
     #[inline]
     pub(crate) fn pop_ordinary(&mut self, una: SeqNumber, mut each: impl FnMut(&Record)) {
         debug_assert!(self.is_ordinary(), "the list is in the order of the records");
-        while let Some(first) = self.records.front().filter(|first| first.end.at_or_before(una)) {
-            each(first);
-            self.records.pop_front();
-            self.base += 1;
-        }
+        let acked = self.records.iter().take_while(|record| record.end.at_or_before(una));
+        let count = acked.inspect(|record| each(record)).count();
+        self.records.drain(..count);
+        self.base += count as u64;
         match self.records.front_mut() {
             Some(first) => {
                 first.start = first.start.later(una);
