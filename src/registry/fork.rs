@@ -230,8 +230,8 @@ extern "C" fn child() {
 /// Whether a process of the family has ended, by what its slot says. False when that cannot be told.
 fn has_ended(number: u32) -> bool {
     // A parent lives, or it would be another; that takes one call instead of three.
-    let is_parent = || number == kernel::getppid();
-    number & CLAIMED == 0 && !ALIEN.load(Ordering::Relaxed) && !is_parent() && !kernel::lives(number)
+    let lives = || kernel::is_restricted() || number == kernel::getppid() || kernel::lives(number);
+    number & CLAIMED == 0 && !ALIEN.load(Ordering::Relaxed) && !lives()
 }
 
 /// A number for a thread of this process, if it is an alien: no two threads of the family's aliens have the same.
