@@ -342,7 +342,7 @@ fn table_of(folder: &Path) -> PathBuf {
 
 pub(crate) fn tiny_tmpfs(seed: u64) {
     let scratch = Scratch::new();
-    let Some(_mounted) = Mounted::tmpfs(scratch.rendezvous(), "size=600k,mode=700") else {
+    let Some(mounted) = Mounted::tmpfs(scratch.rendezvous(), "size=600k,mode=700") else {
         return skip("a file system of its own needs root");
     };
     let filler = scratch.rendezvous().join("filler");
@@ -363,6 +363,8 @@ pub(crate) fn tiny_tmpfs(seed: u64) {
     place.settles(seed);
     place.server.kill();
     assert_eq!(place.scratch.left(), [""; 0]);
+    // While something is mounted there, the folder cannot be removed.
+    drop(mounted);
 }
 
 /// A file system that this thread, and the programs that it starts, see in place of a folder.
