@@ -5,7 +5,7 @@ use super::Pipe;
 use crate::registry::arena::FLAG_NONBLOCK;
 use crate::registry::config;
 use crate::sys::{kernel, thread};
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, Ordering};
 
 /// Ticks per microsecond, roughly: only a scale for rate limits and spins.
 const TICKS_PER_US: u64 = 2500;
@@ -29,25 +29,14 @@ const COUNTED: i32 = 2 * STREAM;
 const IN_STREAM: i32 = 1;
 /// How often a thread gives way to a writer on its own processor before it sleeps.
 const YIELDS: u32 = 4;
-/// Giving way for longer than so many ticks (about 1 ms) went to a thread that has work of its own, not to the other side.
-const DISPLACED: u64 = 1000 * TICKS_PER_US;
-/// How many times as long no thread of this process spins after that, and the longest such rest (about 250 ms).
-const REST: u64 = 16;
-const LONGEST_REST: u64 = 250_000 * TICKS_PER_US;
 /// Failures in a row after which spinning stops paying, and every how many waits it is tried again.
 const GIVE_UP: u32 = 8;
 const RETRY: u32 = 32;
 
-/// Until when this process does not spin, in ticks; 0 when it may.
-///
-/// Who sleeps is put before those who compute when a byte wakes him; who gives way while he spins is put behind them, for a
-/// whole slice of some milliseconds. So where more threads have work than there are processors, sleeping is faster.
-static RESTS_UNTIL: AtomicU64 = AtomicU64::new(0);
-
 /// How well spinning paid lately: the number of spins in a row that ended in a sleep (low half), and waits
 /// since spinning stopped (high half). Lost updates do no harm.
 pub(crate) fn is_worth(score: &AtomicU32) -> bool {
-    !kernel::is_restricted() && config::spin_us() > 0 && !rests(&RESTS_UNTIL, kernel::ticks) && pays(score)
+    !kernel::is_restricted() && config::spin_us() > 0 && pays(score)
 }
 
 /// Whether that which has this score paid lately, or is to be tried again.
@@ -67,36 +56,6 @@ pub(crate) fn learn(score: &AtomicU32, paid: bool) {
     score.store(if paid { 0 } else { (seen & 0xffff).saturating_add(1).min(0xffff) }, Ordering::Relaxed);
 }
 
-/// Whether the rest that began with a displacement is still on.
-fn rests(until: &AtomicU64, now: impl FnOnce() -> u64) -> bool {
-    let end = until.load(Ordering::Relaxed);
-    if end == 0 {
-        return false;
-    }
-    let left = end.wrapping_sub(now());
-    if left > 0 && left <= LONGEST_REST {
-        return true;
-    }
-    until.store(0, Ordering::Relaxed);
-    false
-}
-
-/// Learns how long giving way took.
-fn note_absence(until: &AtomicU64, before: u64, after: u64) {
-    let passed = after.wrapping_sub(before);
-    if passed > DISPLACED {
-        let rest = passed.saturating_mul(REST).min(LONGEST_REST);
-        until.store(after.wrapping_add(rest), Ordering::Relaxed);
-    }
-}
-
-/// Lets others have the processor.
-fn give_way() {
-    let before = kernel::ticks();
-    kernel::sched_yield();
-    note_absence(&RESTS_UNTIL, before, kernel::ticks());
-}
-
 /// Looks until `found` or until the budget is used up; true when found. `shares_cpu` says whether the other
 /// side last ran on this processor: then only giving way can help.
 pub(crate) fn until(mut found: impl FnMut() -> bool, mut shares_cpu: impl FnMut() -> bool) -> bool {
@@ -108,7 +67,7 @@ pub(crate) fn until(mut found: impl FnMut() -> bool, mut shares_cpu: impl FnMut(
             if rounds >= YIELDS {
                 return false;
             }
-            give_way();
+            kernel::sched_yield();
         } else {
             for _ in 0..LOOKS {
                 if found() {
@@ -117,7 +76,7 @@ pub(crate) fn until(mut found: impl FnMut() -> bool, mut shares_cpu: impl FnMut(
                 pause(PAUSES);
             }
             if rounds >= ALONE {
-                give_way();
+                kernel::sched_yield();
             }
         }
         if found() {
@@ -194,36 +153,4 @@ pub(crate) fn for_reader(pipe: &Pipe, seen_epoch: u32) -> bool {
     let paid = until(|| incoming.has_bytes() || incoming.epoch() != seen_epoch, shares_cpu);
     learn(score, paid);
     paid
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const MS: u64 = 1000 * TICKS_PER_US;
-
-    #[test]
-    fn a_process_that_was_displaced_does_not_spin_for_a_multiple_of_that() {
-        let until = AtomicU64::new(0);
-        note_absence(&until, 5 * MS, 9 * MS);
-        assert!(rests(&until, || 9 * MS));
-        assert!(rests(&until, || (9 + 4 * REST - 1) * MS));
-        assert!(!rests(&until, || (9 + 4 * REST) * MS));
-        assert!(!rests(&until, || panic!("the clock is not asked once the rest is over")));
-    }
-
-    #[test]
-    fn giving_way_to_the_other_side_begins_no_rest() {
-        let until = AtomicU64::new(0);
-        note_absence(&until, 5 * MS, 6 * MS);
-        assert!(!rests(&until, || panic!("there is no rest")));
-    }
-
-    #[test]
-    fn a_rest_is_bounded_however_long_the_absence_was() {
-        let until = AtomicU64::new(0);
-        note_absence(&until, 0, u64::MAX / 2);
-        assert!(rests(&until, || u64::MAX / 2 + LONGEST_REST - 1));
-        assert!(!rests(&until, || u64::MAX / 2 + LONGEST_REST));
-    }
 }
