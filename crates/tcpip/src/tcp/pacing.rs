@@ -37,7 +37,7 @@ impl Pacer {
         self.rate
     }
 
-    /// Sets the rate in bytes a second: [`Pacer::rate_for`], or less (SO_MAX_PACING_RATE).
+    /// Sets the rate in bytes a second: that of the window, or less (SO_MAX_PACING_RATE).
     pub fn set_rate(&mut self, rate: u64) {
         self.rate = rate;
     }
