@@ -143,23 +143,7 @@ pub(crate) const CASES: &[Case] = &[
         let piece = sent.fill_up(a) / ROUNDS;
         let set = epoll();
         add(set, b, EPOLLIN | EPOLLONESHOT);
-        let told = AtomicUsize::new(0);
-        thread::scope(|scope| {
-            scope.spawn(|| {
-                for round in 1..=ROUNDS {
-                    // At once, while the waiter is on its way to sleep.
-                    while told.load(Ordering::SeqCst) < round {
-                        thread::yield_now();
-                    }
-                    received.read(b, piece, piece);
-                    modify(set, b, EPOLLIN | EPOLLONESHOT);
-                }
-            });
-            for _ in 0..ROUNDS {
-                assert_eq!(ready(set, -1), [(EPOLLIN, b as u64)]);
-                told.fetch_add(1, Ordering::SeqCst);
-            }
-        });
+        armed_by_another_thread(set, b, EPOLLIN, ROUNDS, || received.read(b, piece, piece));
     }),
     case("room_is_told_when_another_thread_arms_again", || {
         let (a, b) = sys::pair();
@@ -167,21 +151,7 @@ pub(crate) const CASES: &[Case] = &[
         Flow::new(1).read(b, 10_000, 500);
         let set = epoll();
         add(set, a, EPOLLOUT | EPOLLONESHOT);
-        let told = AtomicUsize::new(0);
-        thread::scope(|scope| {
-            scope.spawn(|| {
-                for round in 1..=1000 {
-                    while told.load(Ordering::SeqCst) < round {
-                        thread::yield_now();
-                    }
-                    modify(set, a, EPOLLOUT | EPOLLONESHOT);
-                }
-            });
-            for _ in 0..1000 {
-                assert_eq!(ready(set, -1), [(EPOLLOUT, a as u64)]);
-                told.fetch_add(1, Ordering::SeqCst);
-            }
-        });
+        armed_by_another_thread(set, a, EPOLLOUT, 1000, || {});
     }),
     case("changes_by_another_thread_lose_no_edge", || {
         let (a, b) = sys::pair();
@@ -366,6 +336,28 @@ pub(crate) const CASES: &[Case] = &[
         });
     }),
 ];
+
+/// Waits `rounds` times for one event of a one-shot registration, which another thread arms again each time, after `before`.
+#[track_caller]
+fn armed_by_another_thread(set: i32, fd: i32, event: i32, rounds: usize, mut before: impl FnMut() + Send) {
+    let told = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for round in 1..=rounds {
+                // At once, while the waiter is on its way to sleep.
+                while told.load(Ordering::SeqCst) < round {
+                    thread::yield_now();
+                }
+                before();
+                modify(set, fd, event | EPOLLONESHOT);
+            }
+        });
+        for _ in 0..rounds {
+            assert_eq!(ready(set, -1), [(event, fd as u64)]);
+            told.fetch_add(1, Ordering::SeqCst);
+        }
+    });
+}
 
 /// Random traffic on fifty connections, all read from one loop.
 fn fifty(events: i32) {

@@ -14,15 +14,7 @@ pub(crate) const CASES: &[Case] = &[
     dialogue(
         "a_small_write_is_not_held_back_for_a_bell",
         |end| {
-            for _ in 0..5 {
-                wake_each_other(end);
-                // SO_RCVLOWAT above 1 is the kernel's to watch, and below it the lanes open again.
-                sys::setsockopt(end.fd, SOL_SOCKET, libc::SO_RCVLOWAT, 2).expect("set");
-                for _ in 0..3 {
-                    ask_at_once(end.fd, false);
-                }
-                sys::setsockopt(end.fd, SOL_SOCKET, libc::SO_RCVLOWAT, 1).expect("set");
-            }
+            return_and_ask(end, false);
             wake_each_other(end);
             back_to_the_kernel(end.fd);
             for _ in 0..3 {
@@ -33,16 +25,7 @@ pub(crate) const CASES: &[Case] = &[
     ),
     dialogue(
         "a_small_write_is_not_held_back_for_a_bell_after_a_cork",
-        |end| {
-            for _ in 0..5 {
-                wake_each_other(end);
-                sys::setsockopt(end.fd, SOL_SOCKET, libc::SO_RCVLOWAT, 2).expect("set");
-                for _ in 0..3 {
-                    ask_at_once(end.fd, true);
-                }
-                sys::setsockopt(end.fd, SOL_SOCKET, libc::SO_RCVLOWAT, 1).expect("set");
-            }
-        },
+        |end| return_and_ask(end, true),
         answer,
     ),
     dialogue(
@@ -136,6 +119,19 @@ pub(crate) const CASES: &[Case] = &[
         }
     }),
 ];
+
+/// Several times to the kernel and back onto the pipe, with small writes on the way.
+fn return_and_ask(end: &End, cork: bool) {
+    for _ in 0..5 {
+        wake_each_other(end);
+        // SO_RCVLOWAT above 1 is the kernel's to watch, and below it the lanes open again.
+        sys::setsockopt(end.fd, SOL_SOCKET, libc::SO_RCVLOWAT, 2).expect("set");
+        for _ in 0..3 {
+            ask_at_once(end.fd, cork);
+        }
+        sys::setsockopt(end.fd, SOL_SOCKET, libc::SO_RCVLOWAT, 1).expect("set");
+    }
+}
 
 /// A few round trips in which both ends sleep in the kernel, so that bells go both ways. A kernel that takes part in such
 /// a dialogue delays its acknowledgements. What is said is two bytes long: no SO_RCVLOWAT holds it back.

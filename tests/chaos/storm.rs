@@ -128,6 +128,12 @@ impl Place {
         numbers.filter(lives).collect()
     }
 
+    /// One of them, if there is any.
+    fn any_child(&self, random: &mut Random) -> Option<u32> {
+        let children = self.children();
+        (!children.is_empty()).then(|| children[random.below(children.len() as u64) as usize])
+    }
+
     /// What `sockshim ss` lists.
     fn connections(&self) -> Vec<Value> {
         let mut ss = self.scratch.command(Mode::Native, env!("CARGO_BIN_EXE_sockshim"));
@@ -191,14 +197,13 @@ pub(crate) fn kill_and_stop(seed: u64, kind: Server) {
                 std::mem::replace(&mut clients[which], next).kill();
             }
             1 => stop(clients[which].pid(), &mut random),
-            2 => match place.children()[..] {
-                [] => stop(place.server.pid(), &mut random),
-                ref children => stop(children[random.below(children.len() as u64) as usize], &mut random),
-            },
+            2 => {
+                let child = place.any_child(&mut random);
+                stop(child.unwrap_or_else(|| place.server.pid()), &mut random);
+            }
             _ => {
-                let children = place.children();
-                if !children.is_empty() {
-                    signal(children[random.below(children.len() as u64) as usize], libc::SIGKILL);
+                if let Some(child) = place.any_child(&mut random) {
+                    signal(child, libc::SIGKILL);
                 }
             }
         }
@@ -242,9 +247,8 @@ pub(crate) fn hand_on_and_kill(seed: u64) {
             }
             1 if clients[which].runs() => stop(clients[which].pid(), &mut random),
             _ => {
-                let carriers = place.children();
-                if !carriers.is_empty() {
-                    signal(carriers[random.below(carriers.len() as u64) as usize], libc::SIGKILL);
+                if let Some(carrier) = place.any_child(&mut random) {
+                    signal(carrier, libc::SIGKILL);
                 }
             }
         }
