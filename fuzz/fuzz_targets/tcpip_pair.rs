@@ -89,6 +89,8 @@ struct Side {
     wire: Vec<Frame>,
     written: u64,
     read: u64,
+    /// What an earlier connection wrote: see [`World::accept`].
+    written_before: u64,
 }
 
 fuzz_target!(|input: Input| {
@@ -135,7 +137,7 @@ impl World {
             let link = Capabilities { medium: Medium::Ip, mtu: 1500, tx_checksum: false, gso_max };
             let link = stack.net().add_interface(link);
             stack.net().add_address(link, address(n).ip(), 24);
-            Side { stack, socket: None, wire: Vec::new(), written: 0, read: 0 }
+            Side { stack, socket: None, wire: Vec::new(), written: 0, read: 0, written_before: 0 }
         };
         let mut sides = [side(0), side(1)];
         let listener = sides[1].stack.listen(address(1), 4, None).expect("the port is free");
@@ -271,7 +273,8 @@ impl World {
 
     fn read(&mut self, side: usize, len: usize) {
         let mut data = vec![0; len];
-        let sent = self.sides[1 - side].written;
+        let Side { written, written_before, .. } = self.sides[1 - side];
+        let sent = written.max(written_before);
         let Side { stack, socket, read, .. } = &mut self.sides[side];
         let Some(socket) = *socket else { return };
         let Ok(count) = stack.recv(self.now, socket, &mut data) else { return };
@@ -294,13 +297,21 @@ impl World {
                 }
             }
         }
-        let Side { stack, socket, .. } = &mut self.sides[1];
-        if let Ok((accepted, _)) = stack.accept(self.now, self.listener) {
-            match socket {
-                None => *socket = Some(accepted),
-                Some(_) => stack.close(self.now, accepted),
-            }
+        self.accept();
+    }
+
+    /// A segment that comes once more after its connection has ended opens the same one again if it answers a cookie, which
+    /// nothing remembers as used (nor does Linux): both streams begin anew, under the same numbers.
+    fn accept(&mut self) {
+        let Side { stack, socket, written, read, written_before, .. } = &mut self.sides[1];
+        let Ok((accepted, _)) = stack.accept(self.now, self.listener) else { return };
+        if socket.is_some() {
+            stack.close(self.now, accepted);
+            return;
         }
+        *socket = Some(accepted);
+        *written_before = (*written_before).max(*written);
+        (*written, *read) = (0, 0);
     }
 
     fn timeouts(&mut self) {
