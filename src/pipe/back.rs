@@ -5,7 +5,7 @@
 //! it goes on in the kernel lane, and whenever it is about to wait. Who takes them is decided by one compare-and-swap on the
 //! reading position in the file: a successor that runs on sockshim and was faster has them already.
 
-use super::{Pipe, heritage, write};
+use super::{Pipe, heritage, lanes, write};
 use crate::readiness::Deadline;
 use crate::registry::{arena, socket};
 use crate::sys::kernel;
@@ -74,7 +74,7 @@ pub(super) fn wake_from_kernel_lane(fd: c_int, pipe: &Pipe) -> bool {
     }
     let taken = write::lock_writes(fd, pipe);
     if pipe.is_mapped() && !is_ring(outgoing.epoch()) {
-        write::reopen(fd, pipe);
+        lanes::reopen(fd, pipe);
     }
     pipe.entry.write_lock.0.release(taken);
     wake(fd, pipe)
@@ -118,7 +118,7 @@ pub(super) fn give(fd: c_int, pipe: &Pipe, last: bool) {
         kernel::nap(50);
     };
     if is_ring(outgoing.epoch()) {
-        write::spill(fd, pipe);
+        lanes::spill(fd, pipe);
     }
     let mask = kernel::block_signals();
     let answered = heritage::reclaim_for(fd, pipe, |bytes| send(fd, bytes));

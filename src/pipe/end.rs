@@ -215,7 +215,7 @@ fn release(pipe: &Pipe, reading: Taken, writing: Taken) {
 /// Tells the other end how this one goes, so that the kernel's FIN or RST says the same.
 fn say_goodbye(fd: c_int, pipe: &Pipe) {
     let incoming = pipe.incoming();
-    // First the promise, then the ring: see `write::open`.
+    // First the promise, then the ring: see `lanes::open`.
     incoming.reader.ready.store(0, Ordering::SeqCst);
     incoming.close();
     if kernel::is_restricted() {

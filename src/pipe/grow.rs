@@ -4,7 +4,7 @@
 //! the segment's front and grows as soon as it is too small for anything; larger ones, which take memory, more
 //! reluctantly. All of it happens under the write lock.
 
-use super::{Pipe, bulk, options, write};
+use super::{Pipe, bulk, lanes, options, write};
 use crate::registry::config;
 use crate::sys::kernel;
 use core::ffi::c_int;
@@ -59,7 +59,7 @@ pub(super) fn keep_in_mind(pipe: &Pipe) {
 pub(super) fn fit(fd: c_int, pipe: &Pipe) {
     let taken = write::lock_writes(fd, pipe);
     if pipe.is_mapped() && capacity(pipe) > room(fd, pipe) && is_ring(pipe.outgoing().epoch()) {
-        write::spill(fd, pipe);
+        lanes::spill(fd, pipe);
     }
     pipe.entry.write_lock.0.release(taken);
 }

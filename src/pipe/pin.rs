@@ -1,6 +1,6 @@
 //! Back to the kernel: for good, or for a new process image.
 
-use super::{Pipe, attach, back, bells, end, heritage, nap, options, read, write};
+use super::{Pipe, attach, back, bells, end, heritage, lanes, nap, options, read, write};
 use crate::readiness::{Deadline, epoll};
 use crate::registry::arena::{self, Entry, STATE_PINNED, STATE_PIPE, STATE_UNDECIDED, STATE_WAITING};
 use crate::registry::lock::Taken;
@@ -74,7 +74,7 @@ fn close_lanes(fd: c_int, pipe: &Pipe) {
 fn leave_ring(fd: c_int, pipe: &Pipe) {
     let taken = write::lock_writes(fd, pipe);
     if pipe.is_mapped() && is_ring(pipe.outgoing().epoch()) {
-        write::spill(fd, pipe);
+        lanes::spill(fd, pipe);
     }
     pipe.entry.write_lock.0.release(taken);
 }
@@ -83,7 +83,7 @@ fn close_incoming(pipe: &Pipe) {
     let taken = read::lock_reads(pipe);
     if pipe.is_mapped() {
         let incoming = pipe.incoming();
-        // First the promise, then the ring: see `write::open`.
+        // First the promise, then the ring: see `lanes::open`.
         incoming.reader.ready.store(0, Ordering::SeqCst);
         incoming.close();
         nap::end(incoming);

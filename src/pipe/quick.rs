@@ -6,7 +6,7 @@
 //! # Safety
 //! As [`super::buffers`]: the buffer is looked at before it is used.
 
-use super::{Pipe, buffers, note_cpu, spin, write};
+use super::{Pipe, buffers, lanes, note_cpu, spin, write};
 use crate::error::Errno;
 use crate::registry::{arena, lock};
 use crate::sys::thread;
@@ -50,7 +50,7 @@ unsafe fn write_locked(fd: c_int, pipe: &Pipe, from: *const u8, length: usize) -
         || !is_ring(outgoing.epoch())
         || outgoing.producer.tail.load(Ordering::Relaxed) & CLOSED != 0
         || pipe.other_end() != END_JOINED
-        || !write::reader_lives(fd, pipe)
+        || !lanes::reader_lives(fd, pipe)
     {
         return None;
     }

@@ -199,7 +199,7 @@ fn step_around(pipe: &Pipe) -> bool {
     let lock = &pipe.entry.read_lock.0;
     if let Some(owner) = lock.stopped_owner() {
         let incoming = pipe.incoming();
-        // First the promise, then the ring: see `write::open`.
+        // First the promise, then the ring: see `lanes::open`.
         incoming.reader.ready.store(0, Ordering::SeqCst);
         incoming.close();
         incoming.shut();

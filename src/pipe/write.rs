@@ -4,6 +4,7 @@
 //! blocking, EAGAIN, EPOLLOUT, time-outs and 4 MB of buffering are the kernel's.
 
 use super::buffers::{self, Rest};
+use super::lanes::{enter_ring, spill};
 use super::{Pipe, back, bells, bulk, grow, nap, note_cpu, options};
 use crate::error::{Errno, answer};
 use crate::registry::arena::{self, FLAG_NO_SPACE, FLAG_NONBLOCK, FLAG_SENT_IN_VAIN, FLAG_SHUT_WRITE};
@@ -15,19 +16,12 @@ use core::ffi::c_int;
 use core::sync::atomic::Ordering;
 use libc::iovec;
 use sockshim_ring::lane::is_ring;
-use sockshim_ring::layout::{END_JOINED, END_LEFT, END_RESET};
+use sockshim_ring::layout::{END_LEFT, END_RESET};
 use sockshim_ring::ring::NotPublished;
 use sockshim_ring::sleep::{BELL, CALL};
 
 /// Bytes between two publications of one long write: the reader starts while the writer copies.
 const PUBLISH_EVERY: usize = 16 * 1024;
-/// Kernel bytes that the reader may still have before it when the ring opens again.
-const OPEN_BACKLOG: u64 = 256 * 1024;
-/// Writes, with nothing read in between, after which the clock is looked at: the look costs as much as half of a
-/// small write.
-const WATCH_EVERY: u32 = 4;
-/// Ticks (about 1 ms) after which a publication that nobody consumed is a reason to ask the kernel.
-const SUSPICION: u64 = 2_500_000;
 /// Ticks without progress of the reader after which a full ring spills: about 200 and 20 us.
 const PATIENCE: u64 = 500_000;
 const PATIENCE_NONBLOCK: u64 = 50_000;
@@ -305,147 +299,6 @@ fn ring_quietly(fd: c_int, pipe: &Pipe) -> Rung {
     };
     bells.fetch_sub(1, Ordering::Release);
     rung
-}
-
-/// Whether this write goes into the ring; opens it if it can. Under the write lock.
-#[inline]
-fn enter_ring(fd: c_int, pipe: &Pipe, taken: Taken) -> bool {
-    let outgoing = pipe.outgoing();
-    let epoch = outgoing.epoch();
-    if !pipe.is_mapped() {
-        return false;
-    }
-    // A signal handler that interrupted a copy must not write where that copy goes on afterwards.
-    if is_ring(epoch) && (outgoing.is_closed() || taken == Taken::Nested) {
-        spill(fd, pipe);
-        return false;
-    }
-    if !is_ring(epoch) {
-        return taken == Taken::Ours && may_open(pipe, epoch) && open(fd, pipe, epoch);
-    }
-    if pipe.other_end() != END_JOINED || !reader_lives(fd, pipe) {
-        pipe.entry.reason.store(Reason::PeerLeft as u32, Ordering::Relaxed);
-        spill(fd, pipe);
-        return false;
-    }
-    true
-}
-
-/// A reader killed while awake would let us write into its ring for ever. False when the kernel has news.
-#[inline]
-pub(super) fn reader_lives(fd: c_int, pipe: &Pipe) -> bool {
-    // Whoever sends us bytes lives: then this is 0 again.
-    let writes = pipe.local.unwatched.load(Ordering::Relaxed).wrapping_add(1);
-    // Not 0: that says that nothing was written since.
-    pipe.local.unwatched.store(if writes < WATCH_EVERY { writes } else { 1 }, Ordering::Relaxed);
-    writes < WATCH_EVERY || look_at_reader(fd, pipe)
-}
-
-#[inline(never)]
-fn look_at_reader(fd: c_int, pipe: &Pipe) -> bool {
-    let local = pipe.local;
-    let now = kernel::ticks();
-    if now.wrapping_sub(local.watched_since.load(Ordering::Relaxed)) < SUSPICION {
-        return true;
-    }
-    let outgoing = pipe.outgoing();
-    let watched = local.watched_tail.load(Ordering::Relaxed);
-    let head = outgoing.consumer.head.load(Ordering::Acquire);
-    let tail = outgoing.producer.tail.load(Ordering::Relaxed) & !sockshim_ring::layout::CLOSED;
-    local.watched_tail.store(tail, Ordering::Relaxed);
-    local.watched_since.store(now, Ordering::Relaxed);
-    let stuck = watched.wrapping_sub(head).wrapping_sub(1) < u64::MAX / 2;
-    !stuck || kernel::poll_now(fd, libc::POLLRDHUP) == 0
-}
-
-/// Opens the ring although the connection is pinned, for a bell. Under the write lock; the caller spills.
-#[cold]
-pub(super) fn reopen(fd: c_int, pipe: &Pipe) -> bool {
-    let epoch = pipe.outgoing().epoch();
-    is_ready_for_ring(pipe, epoch) && open(fd, pipe, epoch)
-}
-
-/// The cheap conditions for going from the kernel lane to the ring.
-#[inline]
-fn may_open(pipe: &Pipe, epoch: u32) -> bool {
-    pipe.is_open() && is_ready_for_ring(pipe, epoch)
-}
-
-#[inline]
-fn is_ready_for_ring(pipe: &Pipe, epoch: u32) -> bool {
-    let outgoing = pipe.outgoing();
-    !outgoing.is_shut()
-        && outgoing.reader.ready.load(Ordering::Acquire) == 1
-        && outgoing.reader_epoch() == epoch
-        && pipe.entry.writers.is_empty()
-        && pipe.entry.flags.load(Ordering::Relaxed) & FLAG_SHUT_WRITE == 0
-        && pipe.other_end() == END_JOINED
-}
-
-/// From the kernel lane to the ring. Under the write lock.
-#[cold]
-fn open(fd: c_int, pipe: &Pipe, epoch: u32) -> bool {
-    if !grow::prepare(fd, pipe) {
-        super::pin::mark(pipe, Reason::NoMemory);
-        return false;
-    }
-    // A signal handler that writes to this socket must not find it between two lanes.
-    let mask = kernel::block_signals();
-    let opened = open_quietly(fd, pipe, epoch);
-    kernel::restore_signals(mask);
-    if opened {
-        arena::add(&pipe.entry.counters.upgrades, 1);
-        pipe.local.watched_since.store(kernel::ticks(), Ordering::Relaxed);
-    }
-    opened
-}
-
-/// Somebody may step around us anywhere in here, and write into the kernel's lane: then the gate is shut.
-fn open_quietly(fd: c_int, pipe: &Pipe, epoch: u32) -> bool {
-    let outgoing = pipe.outgoing();
-    let Ok(position) = kernel::tcp_position(fd) else { return false };
-    let backlog = position.written.wrapping_sub(outgoing.reader.kernel_read.load(Ordering::Relaxed));
-    if position.state != kernel::TCP_ESTABLISHED || backlog > OPEN_BACKLOG {
-        return false;
-    }
-    options::prepare(fd, pipe.entry);
-    outgoing.reopen();
-    // The reader first takes its promise back and then closes the ring: look again after reopening.
-    outgoing.reader.ready.load(Ordering::SeqCst) == 1 && outgoing.open(epoch, position.written)
-}
-
-/// From the ring to the kernel lane; needs nothing from the reader. Under the write lock, or after a publication that
-/// failed because the ring is closed: nobody rings any more then, and whoever has stepped around us spills as we do.
-#[cold]
-pub(crate) fn spill(fd: c_int, pipe: &Pipe) {
-    let mask = kernel::block_signals();
-    spill_quietly(fd, pipe);
-    kernel::restore_signals(mask);
-    nap::end(pipe.outgoing());
-    arena::add(&pipe.entry.counters.spills, 1);
-}
-
-fn spill_quietly(fd: c_int, pipe: &Pipe) {
-    let outgoing = pipe.outgoing();
-    let epoch = outgoing.epoch();
-    if !is_ring(epoch) {
-        // A signal handler has spilled between our look and this, or whoever has stepped around us.
-        return;
-    }
-    // A publication of an interrupted call of this thread must fail from here on.
-    outgoing.close();
-    let tail = outgoing.producer.tail.load(Ordering::Acquire) & !sockshim_ring::layout::CLOSED;
-    let counted = outgoing
-        .switch
-        .kernel_end
-        .load(Ordering::Relaxed)
-        .wrapping_add(outgoing.switch.bells.load(Ordering::Relaxed));
-    // The kernel is the referee; after a reset it no longer answers, and nobody will read on.
-    let resume = kernel::tcp_position(fd).map_or(counted, |position| match position.state {
-        kernel::TCP_ESTABLISHED => position.written,
-        _ => counted,
-    });
-    outgoing.spill(epoch, tail, resume);
 }
 
 /// Waits a bounded time for a reader that makes progress, spinning and giving way; false: spill.
