@@ -4,7 +4,8 @@
 use std::os::unix::ffi::OsStrExt;
 use std::{env, ptr, thread};
 
-use crate::call::{self, CHANNELS, Call, RIGHTS, Reply};
+use crate::call::{CHANNELS, Call, RIGHTS, Reply};
+use crate::perform;
 
 /// Names the channels that this process serves.
 pub(crate) const CHANNELS_VARIABLE: &str = "DIFFERENTIAL_CHANNELS";
@@ -12,7 +13,7 @@ pub(crate) const CHANNELS_VARIABLE: &str = "DIFFERENTIAL_CHANNELS";
 /// Serves the channels, if this process is an actor.
 pub(crate) fn serve_if_asked() {
     let Ok(text) = env::var(CHANNELS_VARIABLE) else { return };
-    call::catch_signals();
+    perform::catch_signals();
     let mut channels = text.split(' ').map(|number| number.parse().expect("a channel"));
     let first = channels.next().expect("a channel");
     for channel in channels {
@@ -47,7 +48,7 @@ fn serve(mut channel: i32) {
             },
             Call::Exec { channel } => execute(channel),
             Call::Exit => leave(),
-            _ => call::perform(&call),
+            _ => perform::perform(&call),
         };
         let text = serde_json::to_vec(&reply).expect("plain numbers");
         unsafe { libc::send(channel, text.as_ptr().cast(), text.len(), libc::MSG_NOSIGNAL) };

@@ -17,6 +17,7 @@ mod actor;
 mod call;
 mod corpus;
 mod driver;
+mod perform;
 mod processes;
 mod program;
 mod rules;

@@ -5,7 +5,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{Kind, Pending, Run, Slot};
-use crate::call::{self, Call, Reading, Reply};
+use crate::call::{Call, Reading, Reply};
+use crate::perform;
 use crate::processes::Now;
 
 impl Run {
@@ -127,7 +128,7 @@ impl Run {
         match (&pending.kind, now) {
             (&Kind::Read { connection, side, drop: false, .. }, Now::Done(reply)) if reply.value > 0 => {
                 let stream = &self.connections[connection].streams[side];
-                reply.digest == call::digest_of(stream.seed, stream.read, reply.value as usize)
+                reply.digest == perform::digest_of(stream.seed, stream.read, reply.value as usize)
             }
             _ => true,
         }
@@ -159,7 +160,7 @@ impl Run {
             }
             let got = reply.value as u64;
             let stream = &mut self.connections[connection].streams[side];
-            in_order &= reply.digest == call::digest_of(stream.seed, stream.read, got as usize);
+            in_order &= reply.digest == perform::digest_of(stream.seed, stream.read, got as usize);
             stream.read += got;
             count += got;
         }
