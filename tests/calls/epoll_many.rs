@@ -3,11 +3,13 @@
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use libc::{EPOLL_CTL_ADD, EPOLLET, EPOLLEXCLUSIVE, EPOLLIN, EPOLLONESHOT, EPOLLOUT, EPOLLRDHUP};
 
 use crate::data::{Flow, Random};
 use crate::harness::{Case, Child, case};
+use crate::sys::raw::Way;
 use crate::sys::wait::{add, control, epoll, epoll_wait, modify, ready};
 use crate::sys::{self, Errno};
 
@@ -62,6 +64,35 @@ pub(crate) const CASES: &[Case] = &[
                 }
             }
         });
+    }),
+    case("an_end_has_its_place_among_kernel_descriptors", || {
+        for end_first in [true, false] {
+            let (a, b) = sys::pair();
+            Flow::new(1).write(a, 10_000, 500);
+            Flow::new(1).read(b, 10_000, 500);
+            let (set, event) = (epoll(), sys::eventfd());
+            add(set, b, EPOLLIN);
+            add(set, event, EPOLLIN);
+            assert_eq!(epoll_wait(set, 8, 0).expect("epoll_wait"), []);
+            let end = || {
+                sys::shutdown(a, libc::SHUT_WR).expect("shutdown");
+                // Past the library, which would remember the end.
+                while Way::Past.poll(b, libc::POLLRDHUP, -1) == 0 {}
+            };
+            if end_first {
+                end();
+            }
+            sys::write_all(event, &1_u64.to_ne_bytes());
+            if !end_first {
+                end();
+            }
+            // While pipes are ready the kernel is asked every 200 us.
+            thread::sleep(Duration::from_millis(2));
+            let told = epoll_wait(set, 8, 0).expect("epoll_wait");
+            let order: Vec<_> = told.iter().map(|&(_, data)| data).collect();
+            let (end, event) = (b as u64, event as u64);
+            assert_eq!(order, if end_first { [end, event] } else { [event, end] });
+        }
     }),
     case("one_event_at_a_time_goes_round", || {
         let pairs: Vec<_> = (0..10).map(|_| sys::pair()).collect();

@@ -1,8 +1,8 @@
 //! The hot registrations of a set: those that every wait looks at. Under the set's lock.
 
 use super::{
-    ARMED, ASKS_ROOM, DISABLED, ENDING, FOREIGN, FRESH, HOT, IDLE_ONE, NESTED, PARKED, ask_kernel, list,
-    pipe_of,
+    ARMED, ASKS_ROOM, DISABLED, ENDING, FOREIGN, FRESH, HOT, IDLE_ONE, NESTED, PARKED, REPORTED, ask_kernel,
+    list, pipe_of,
 };
 use crate::pipe::{Pipe, back, events};
 use crate::registry::arena::{
@@ -105,8 +105,8 @@ fn rotate(arena: &Arena, set: &SetEntry, count: usize) {
     set.last_hot.store(last_moved + 1, Ordering::Relaxed);
 }
 
-/// Reports what is ready among the hot registrations into `out`; how many, and one that is ready for every other
-/// waiter too, because it is level-triggered.
+/// Reports what is ready among the hot registrations into `out`, except for those that [`report`] has reported just now;
+/// how many, and one that is ready for every other waiter too, because it is level-triggered.
 pub(super) fn collect(
     arena: &Arena,
     fd: i32,
@@ -117,42 +117,98 @@ pub(super) fn collect(
     let mut level = None;
     let mut looked = 0;
     retain(arena, set, |index, registration| {
-        if count == out.len() {
-            return true;
-        }
-        looked += 1;
         let flags = registration.flags.load(Ordering::Relaxed);
-        if flags & (PARKED | DISABLED) != 0 {
-            return flags & PARKED != 0;
-        }
-        let Some(ready) = ready(arena, registration) else { return false };
-        if ready == 0 {
-            if waits_for_room(registration, flags) {
-                // Before a sleep it would be soon enough, but a program that only looks never sleeps.
-                let _ = ask_kernel(fd, set, index, registration, registration.events.load(Ordering::Relaxed));
-            }
-            let idle = flags / IDLE_ONE;
-            if idle >= IDLE_SCANS && arm(fd, set, index, registration) {
-                return false;
-            }
-            registration.flags.fetch_add(IDLE_ONE, Ordering::Relaxed);
+        if flags & REPORTED != 0 {
+            registration.flags.fetch_and(!REPORTED, Ordering::Relaxed);
+            looked += usize::from(count < out.len());
             return true;
         }
-        let events = registration.events.load(Ordering::Relaxed);
-        out[count] = epoll_event { events: ready, u64: registration.data.load(Ordering::Relaxed) };
-        count += 1;
-        registration.flags.fetch_and(!FRESH & (IDLE_ONE - 1), Ordering::Relaxed);
-        if events & EPOLLONESHOT as u32 != 0 {
-            registration.flags.fetch_or(DISABLED, Ordering::Relaxed);
-        } else if events & EPOLLET as u32 == 0 {
-            level = Some(index);
+        let Some(place) = out.get_mut(count) else { return true };
+        looked += 1;
+        match look(arena, fd, set, index, registration, flags, place) {
+            Look::Nothing => return true,
+            Look::Cold => return false,
+            Look::Ready => {}
+            Look::Level => level = Some(index),
         }
+        count += 1;
         true
     });
     if count == out.len() {
         rotate(arena, set, looked);
     }
     (count, level)
+}
+
+/// Reports at once, into `place`, what the kernel has told about a registration: so it has the place among the kernel's own
+/// descriptors that its bell had. [`collect`] must follow, under the same lock.
+pub(super) fn report(
+    arena: &Arena,
+    fd: i32,
+    set: &SetEntry,
+    index: u32,
+    told: u32,
+    place: &mut epoll_event,
+) -> Look {
+    if !tell(arena, set, index, told) {
+        return Look::Nothing;
+    }
+    let registration = arena.registration(index);
+    let flags = registration.flags.load(Ordering::Relaxed);
+    let found = look(arena, fd, set, index, registration, flags, place);
+    if matches!(found, Look::Ready | Look::Level) {
+        registration.flags.fetch_or(REPORTED, Ordering::Relaxed);
+    }
+    // What is cold stays on the list for `collect`, which walks it.
+    found
+}
+
+/// What a look at a hot registration has found.
+#[derive(Clone, Copy)]
+pub(super) enum Look {
+    Nothing,
+    /// There is nothing to look at any more.
+    Cold,
+    Ready,
+    /// Ready for every other waiter too, because it is level-triggered.
+    Level,
+}
+
+#[inline(always)]
+fn look(
+    arena: &Arena,
+    fd: i32,
+    set: &SetEntry,
+    index: u32,
+    registration: &Registration,
+    flags: u32,
+    place: &mut epoll_event,
+) -> Look {
+    if flags & (PARKED | DISABLED) != 0 {
+        return if flags & PARKED != 0 { Look::Nothing } else { Look::Cold };
+    }
+    let Some(ready) = ready(arena, registration) else { return Look::Cold };
+    if ready == 0 {
+        if waits_for_room(registration, flags) {
+            // Before a sleep it would be soon enough, but a program that only looks never sleeps.
+            let _ = ask_kernel(fd, set, index, registration, registration.events.load(Ordering::Relaxed));
+        }
+        let idle = flags / IDLE_ONE;
+        if idle >= IDLE_SCANS && arm(fd, set, index, registration) {
+            return Look::Cold;
+        }
+        registration.flags.fetch_add(IDLE_ONE, Ordering::Relaxed);
+        return Look::Nothing;
+    }
+    let events = registration.events.load(Ordering::Relaxed);
+    *place = epoll_event { events: ready, u64: registration.data.load(Ordering::Relaxed) };
+    registration.flags.fetch_and(!FRESH & (IDLE_ONE - 1), Ordering::Relaxed);
+    if events & EPOLLONESHOT as u32 != 0 {
+        registration.flags.fetch_or(DISABLED, Ordering::Relaxed);
+    } else if events & EPOLLET as u32 == 0 {
+        return Look::Level;
+    }
+    Look::Ready
 }
 
 /// Whether an edge of room must come from the kernel, which was not asked for it yet.
@@ -166,6 +222,7 @@ fn waits_for_room(registration: &Registration, flags: u32) -> bool {
 }
 
 /// What a registration must report now; 0: nothing; `None`: it has nothing to look at any more.
+#[inline(always)]
 fn ready(arena: &Arena, registration: &Registration) -> Option<u32> {
     let flags = registration.flags.load(Ordering::Relaxed);
     let wanted = registration.events.load(Ordering::Relaxed);
@@ -258,18 +315,19 @@ fn take_told(registration: &Registration) -> u32 {
     registration.told.swap(0, Ordering::Relaxed)
 }
 
-/// Keeps what the kernel told about a registration, for the look that follows.
-pub(super) fn tell(arena: &Arena, set: &SetEntry, index: u32, told: u32) {
+/// Keeps what the kernel told about a registration, for the look that follows. False when it is none of the set's any more.
+pub(super) fn tell(arena: &Arena, set: &SetEntry, index: u32, told: u32) -> bool {
     let registration = arena.registration(index);
     let flags = registration.flags.load(Ordering::Relaxed);
     if flags & super::MANAGED == 0
         || registration.set.load(Ordering::Relaxed) != set.slot.load(Ordering::Relaxed).wrapping_add(1)
     {
         // It was removed, or given back, while the event was on its way.
-        return;
+        return false;
     }
     registration.told.fetch_or(told, Ordering::Relaxed);
     warm(arena, set, index);
+    true
 }
 
 /// Nested sets, and descriptors whose data only looks like ours.

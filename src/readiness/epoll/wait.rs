@@ -1,5 +1,6 @@
 //! epoll_wait(2) and its relatives.
 
+use super::hot::Look;
 use super::{hot, is_tag, lock_set, poke};
 use crate::error::{Errno, answer};
 use crate::pipe::{buffers, spin};
@@ -41,17 +42,10 @@ pub(crate) unsafe fn look(fd: c_int, set: Set, events: *mut epoll_event, most: c
         if is_tag(entry, event.u64) {
             // SAFETY: as before.
             let out = unsafe { core::slice::from_raw_parts_mut(events, told as usize) };
-            return Some(translate(fd, arena, entry, out) as c_int);
+            return Some(tell(arena, fd, entry, out, told as usize) as c_int);
         }
     }
     Some(told)
-}
-
-/// What the kernel has told, with a socket of ours among it that came into the set meanwhile; how many stay in `out`.
-#[cold]
-fn translate(fd: c_int, arena: &Arena, entry: &SetEntry, out: &mut [epoll_event]) -> usize {
-    let kept = absorb(arena, entry, out, 0, out.len());
-    kept + look_at_pipes(arena, fd, entry, &mut out[kept..])
 }
 
 /// epoll_pwait2(2) on a set that we saw made. `limit` is in nanoseconds, `None` for ever; `kernel` makes the
@@ -96,7 +90,7 @@ pub(crate) unsafe fn wait(
     if !out.iter().any(|event| is_tag(entry, event.u64)) {
         return told;
     }
-    let count = translate(fd, arena, entry, out);
+    let count = tell(arena, fd, entry, out, told as usize);
     if count > 0 || limit == Some(0) {
         return count as c_int;
     }
@@ -143,8 +137,7 @@ unsafe fn wait_for_pipes(
             // The kernel's own descriptors first: a pipe that is always ready must not starve them.
             let told = kernel::epoll_now(fd, out)?;
             note_look(entry, now, told);
-            let kept = absorb(arena, entry, out, 0, told);
-            let count = kept + look_at_pipes(arena, fd, entry, &mut out[kept..]);
+            let count = tell(arena, fd, entry, out, told);
             if count > 0 || deadline.is_now() {
                 return Ok(count);
             }
@@ -203,8 +196,7 @@ unsafe fn wait_plain(
         }
         // SAFETY: the kernel has just filled that many.
         let out = unsafe { core::slice::from_raw_parts_mut(events, most as usize) };
-        let mut count = absorb(arena, set, out, 0, told as usize);
-        count += look_at_pipes(arena, fd, set, &mut out[count..]);
+        let count = tell(arena, fd, set, out, told as usize);
         if count > 0 || deadline.left() == Some(0) {
             return Ok(count);
         }
@@ -254,8 +246,7 @@ unsafe fn sleep(
         return Err(errno);
     }
     note_look(set, kernel::ticks(), told as usize);
-    let mut count = absorb(arena, set, out, 0, told as usize);
-    count += look_at_pipes(arena, fd, set, &mut out[count..]);
+    let count = tell(arena, fd, set, out, told as usize);
     if count > 0 || told == 0 { Ok(Slept::Ready(count)) } else { Ok(Slept::Look) }
 }
 
@@ -308,34 +299,53 @@ fn look_at_pipes(arena: &Arena, fd: c_int, set: &SetEntry, out: &mut [epoll_even
     let taken = lock_set(set);
     // A signal handler that interrupted a walk over the lists sees the kernel's descriptors only.
     let (count, level) = if taken == Taken::Ours { hot::collect(arena, fd, set, out) } else { (0, None) };
-    if let Some(index) = level {
-        // One bell wakes one waiter, who wakes the next one (ep_done_scan in fs/eventpoll.c).
-        poke(arena, fd, set, index);
+    wake_next(arena, fd, set, level);
+    set.lock.release(taken);
+    count
+}
+
+/// Reports what the kernel has told, which is in the first `told` of `out`, in its order: a pipe where its bell was. Behind
+/// it the other hot pipes that are ready. How many events there are.
+fn tell(arena: &Arena, fd: c_int, set: &SetEntry, out: &mut [epoll_event], told: usize) -> usize {
+    if !out[..told].iter().any(|event| is_tag(set, event.u64)) {
+        return told + look_at_pipes(arena, fd, set, &mut out[told..]);
+    }
+    let taken = lock_set(set);
+    let mut count = 0;
+    let mut level = None;
+    for place in 0..told {
+        let event = out[place];
+        if !is_tag(set, event.u64) {
+            out[count] = event;
+            count += 1;
+            continue;
+        }
+        let index = event.u64 as u32 & 0x00ff_ffff;
+        if taken != Taken::Ours {
+            hot::tell(arena, set, index, event.events);
+            continue;
+        }
+        match hot::report(arena, fd, set, index, event.events, &mut out[count]) {
+            Look::Nothing | Look::Cold => continue,
+            Look::Ready => {}
+            Look::Level => level = Some(index),
+        }
+        count += 1;
+    }
+    if taken == Taken::Ours {
+        let (more, another) = hot::collect(arena, fd, set, &mut out[count..]);
+        count += more;
+        wake_next(arena, fd, set, level.or(another));
     }
     set.lock.release(taken);
     count
 }
 
-/// Sorts what the kernel told: our tags mark their pipes and vanish, the rest stays. `told` events lie at
-/// `out[at..]`; how many stay.
-fn absorb(arena: &Arena, set: &SetEntry, out: &mut [epoll_event], at: usize, told: usize) -> usize {
-    let end = at + told;
-    if !out[at..end].iter().any(|event| is_tag(set, event.u64)) {
-        return told;
+/// One bell wakes one waiter, who wakes the next one for what is level-triggered (ep_done_scan in fs/eventpoll.c).
+fn wake_next(arena: &Arena, fd: c_int, set: &SetEntry, level: Option<u32>) {
+    if let Some(index) = level {
+        poke(arena, fd, set, index);
     }
-    let taken = lock_set(set);
-    let mut kept = at;
-    for place in at..end {
-        let event = out[place];
-        if is_tag(set, event.u64) {
-            hot::tell(arena, set, event.u64 as u32 & 0x00ff_ffff, event.events);
-        } else {
-            out[kept] = event;
-            kept += 1;
-        }
-    }
-    set.lock.release(taken);
-    kept - at
 }
 
 /// Spins for a pipe that was active lately.
