@@ -29,7 +29,7 @@ use crate::registry::Socket;
 use crate::registry::arena::{self, Entry};
 use crate::registry::socket::Local;
 use crate::registry::table::{self, Descriptor};
-use crate::sys::thread;
+use crate::sys::{kernel, thread};
 use core::ffi::c_int;
 use core::sync::atomic::{AtomicU32, Ordering};
 use segment::Segment;
@@ -43,6 +43,21 @@ pub(crate) fn note_cpu(word: &AtomicU32) {
     if word.load(Ordering::Relaxed) != own {
         word.store(own, Ordering::Relaxed);
     }
+}
+
+/// Says when `count` bytes after `position` are published, to a reader who tells connections in the order in which they
+/// came up. Before the publication; under the write lock.
+#[inline]
+pub(crate) fn note_moment(outgoing: &Direction, position: u64, count: usize) {
+    if outgoing.is_ordered() {
+        note_now(outgoing, position.wrapping_add(count as u64));
+    }
+}
+
+/// Not inline: the usual write needs its registers.
+#[inline(never)]
+fn note_now(outgoing: &Direction, end: u64) {
+    outgoing.note_moment(end, kernel::ticks());
 }
 
 /// A connection whose segment this process has mapped.

@@ -6,7 +6,7 @@
 //! # Safety
 //! As [`super::buffers`]: the buffer is looked at before it is used.
 
-use super::{Pipe, buffers, lanes, note_cpu, spin, write};
+use super::{Pipe, buffers, lanes, note_cpu, note_moment, spin, write};
 use crate::error::Errno;
 use crate::registry::{arena, lock};
 use crate::sys::thread;
@@ -71,6 +71,7 @@ unsafe fn write_locked(fd: c_int, pipe: &Pipe, from: *const u8, length: usize) -
     }
     // Before the publication: afterwards the reader has the line.
     note_cpu(&outgoing.producer.cpu);
+    note_moment(outgoing, span.position, length);
     outgoing.publish(span.position, length).ok()?;
     arena::add(&pipe.entry.counters.sent, length as u64);
     // The reader still has the lines that the next writes fill; a publication would wait for them to come.

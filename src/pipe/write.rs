@@ -5,7 +5,7 @@
 
 use super::buffers::{self, Rest};
 use super::lanes::{enter_ring, spill};
-use super::{Pipe, back, bells, bulk, grow, nap, note_cpu, options};
+use super::{Pipe, back, bells, bulk, grow, nap, note_cpu, note_moment, options};
 use crate::error::{Errno, answer};
 use crate::registry::arena::{self, FLAG_NO_SPACE, FLAG_NONBLOCK, FLAG_SENT_IN_VAIN, FLAG_SHUT_WRITE};
 use crate::registry::lock::Taken;
@@ -211,6 +211,7 @@ unsafe fn push(fd: c_int, pipe: &Pipe, buffers: &[iovec], total: usize, nonblock
         }
         // SAFETY: the ring is as long as any checked capacity; the caller's promise.
         unsafe { buffers::gather(pipe.outgoing_ring(span.capacity), span, buffers, done, room, past) };
+        note_moment(outgoing, span.position, room);
         match outgoing.publish(span.position, room) {
             Ok(()) => {}
             Err(NotPublished::Moved) => continue,
@@ -379,6 +380,7 @@ pub(crate) fn send_file(
         match read {
             Ok(0) => break Some(Ok(done)),
             Ok(read) => {
+                note_moment(outgoing, span.position, read);
                 match outgoing.publish(span.position, read) {
                     Ok(()) => {}
                     Err(_) => {

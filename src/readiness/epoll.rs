@@ -11,6 +11,7 @@
 
 pub(crate) mod hot;
 pub(crate) mod list;
+mod told;
 pub(crate) mod wait;
 
 use crate::error::Errno;
@@ -58,8 +59,8 @@ pub(crate) const ARMED: u32 = 128;
 pub(crate) const PARKED: u32 = 256;
 /// The kernel's registration of a socket asks for EPOLLOUT. Only before a sleep: whoever is awake looks.
 pub(crate) const ASKS_ROOM: u32 = 512;
-/// Reported by the wait under way, in the place that the kernel gave it.
-pub(crate) const REPORTED: u32 = 1024;
+/// Told by the wait under way, in the place that the kernel gave it.
+pub(crate) const TOLD: u32 = 1024;
 /// From here on: scans since it was last ready.
 pub(crate) const IDLE_ONE: u32 = 1 << 16;
 

@@ -22,7 +22,7 @@ use crate::sync::{AtomicU32, AtomicU64};
 /// "sockshim" in ASCII, little endian; stored last by the maker.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"sockshim");
 /// Version of everything in this file; also part of a segment's file name.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 /// Bytes of address space for each direction's ring; a ring's capacity never passes it.
 pub const MAX_CAPACITY: u32 = 1 << 20;
 /// Rings up to this size lie in the front.
@@ -96,6 +96,10 @@ pub struct Producer {
     pub capacity: AtomicU32,
     /// The processor that published last, plus one.
     pub cpu: AtomicU32,
+    /// How often one of [`Producer::moments`] was written.
+    pub turn: AtomicU32,
+    /// When the last publications were made: see [`crate::moment`].
+    pub moments: [AtomicU64; crate::moment::KEPT],
 }
 
 /// Bit of [`Producer::tail`]: the reader takes nothing more from the ring.
@@ -127,6 +131,8 @@ pub struct Sleep {
     /// How those wait who wait: [`crate::sleep::BELL`], [`crate::sleep::CALL`]. Set by readers, cleared by the writer
     /// alone (or by a reader that knows that nobody else sleeps).
     pub asleep: AtomicU32,
+    /// 1: the reader waits for several connections, and the writer says when it publishes ([`crate::moment`]).
+    pub ordered: AtomicU32,
 }
 
 /// See [`crate::lane`].
@@ -220,9 +226,11 @@ impl Direction {
                 tail: AtomicU64::new(0),
                 capacity: AtomicU32::new(capacity),
                 cpu: AtomicU32::new(0),
+                turn: AtomicU32::new(0),
+                moments: Default::default(),
             },
             consumer: Consumer { head: AtomicU64::new(0), cpu: AtomicU32::new(0) },
-            sleep: Sleep { asleep: AtomicU32::new(0) },
+            sleep: Sleep { asleep: AtomicU32::new(0), ordered: AtomicU32::new(0) },
             switch: Switch {
                 gate: AtomicU32::new(0),
                 bells: AtomicU64::new(0),

@@ -1,7 +1,8 @@
 //! The hot registrations of a set: those that every wait looks at. Under the set's lock.
 
+use super::told::{Told, first_moment};
 use super::{
-    ARMED, ASKS_ROOM, DISABLED, ENDING, FOREIGN, FRESH, HOT, IDLE_ONE, NESTED, PARKED, REPORTED, ask_kernel,
+    ARMED, ASKS_ROOM, DISABLED, ENDING, FOREIGN, FRESH, HOT, IDLE_ONE, NESTED, PARKED, TOLD, ask_kernel,
     list, pipe_of,
 };
 use crate::pipe::{Pipe, back, events};
@@ -12,8 +13,9 @@ use crate::registry::table::{self, Descriptor};
 use crate::registry::{Socket, lock};
 use crate::sys::{kernel, thread};
 use core::sync::atomic::{AtomicU32, Ordering};
-use libc::{EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLONESHOT, EPOLLOUT, EPOLLRDHUP, epoll_event};
+use libc::{EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP};
 use sockshim_ring::lane::is_ring;
+use sockshim_ring::moment::Moment;
 
 /// Scans without being ready after which a hot registration turns cold on its own.
 const IDLE_SCANS: u32 = 64;
@@ -28,6 +30,11 @@ pub(super) fn warm(arena: &Arena, set: &SetEntry, index: u32) {
         registration.next_hot.store(0, Ordering::Relaxed);
         end(arena, set).store(index + 1, Ordering::Release);
         set.last_hot.store(index + 1, Ordering::Relaxed);
+        if flags & (NESTED | FOREIGN) == 0
+            && let Some(pipe) = pipe_of(registration)
+        {
+            pipe.incoming().want_order();
+        }
     }
     registration.flags.fetch_and(IDLE_ONE - 1, Ordering::Relaxed);
 }
@@ -51,6 +58,7 @@ pub(super) fn cool(arena: &Arena, set: &SetEntry, index: u32) {
 }
 
 /// Calls `each` for every hot registration; those for which it says false turn cold.
+#[inline(always)]
 fn retain(arena: &Arena, set: &SetEntry, mut each: impl FnMut(u32, &Registration) -> bool) {
     let (mut link, mut before) = (&set.hot, 0);
     for _ in 0..REGISTRATIONS {
@@ -105,110 +113,85 @@ fn rotate(arena: &Arena, set: &SetEntry, count: usize) {
     set.last_hot.store(last_moved + 1, Ordering::Relaxed);
 }
 
-/// Reports what is ready among the hot registrations into `out`, except for those that [`report`] has reported just now;
-/// how many, and one that is ready for every other waiter too, because it is level-triggered.
-pub(super) fn collect(
-    arena: &Arena,
-    fd: i32,
-    set: &SetEntry,
-    out: &mut [epoll_event],
-) -> (usize, Option<u32>) {
-    let mut count = 0;
-    let mut level = None;
+/// Adds what is ready among the hot registrations to what is told already.
+pub(super) fn collect(arena: &Arena, fd: i32, set: &SetEntry, told: &mut Told<'_>) {
     let mut looked = 0;
+    let mut idle = false;
     retain(arena, set, |index, registration| {
         let flags = registration.flags.load(Ordering::Relaxed);
-        if flags & REPORTED != 0 {
-            registration.flags.fetch_and(!REPORTED, Ordering::Relaxed);
-            looked += usize::from(count < out.len());
+        if flags & TOLD != 0 {
+            registration.flags.fetch_and(!TOLD, Ordering::Relaxed);
+            looked += usize::from(!told.is_full());
             return true;
         }
-        let Some(place) = out.get_mut(count) else { return true };
-        looked += 1;
-        match look(arena, fd, set, index, registration, flags, place) {
-            Look::Nothing => return true,
-            Look::Cold => return false,
-            Look::Ready => {}
-            Look::Level => level = Some(index),
+        if told.is_full() {
+            return true;
         }
-        count += 1;
+        looked += 1;
+        if flags & (PARKED | DISABLED) != 0 {
+            return flags & PARKED != 0;
+        }
+        let Some(ready) = ready(arena, registration) else { return false };
+        if ready == 0 {
+            if waits_for_room(registration, flags) {
+                // Before a sleep it would be soon enough, but a program that only looks never sleeps.
+                let _ = ask_kernel(fd, set, index, registration, registration.events.load(Ordering::Relaxed));
+            }
+            if flags / IDLE_ONE >= IDLE_SCANS && arm(fd, set, index, registration) {
+                return false;
+            }
+            registration.flags.fetch_add(IDLE_ONE, Ordering::Relaxed);
+            idle = true;
+            return true;
+        }
+        told.add(index, registration, ready);
         true
     });
-    if count == out.len() {
+    if idle && let Some(latest) = told.latest() {
+        look_for_earlier(arena, set, told, latest);
+    }
+    if told.is_full() {
         rotate(arena, set, looked);
     }
-    (count, level)
 }
 
-/// Reports at once, into `place`, what the kernel has told about a registration: so it has the place among the kernel's own
+/// Tells at once of a registration about which the kernel has told, so that it has the place among the kernel's own
 /// descriptors that its bell had. [`collect`] must follow, under the same lock.
-pub(super) fn report(
-    arena: &Arena,
-    fd: i32,
-    set: &SetEntry,
-    index: u32,
-    told: u32,
-    place: &mut epoll_event,
-) -> Look {
-    if !tell(arena, set, index, told) {
-        return Look::Nothing;
+pub(super) fn report(arena: &Arena, set: &SetEntry, index: u32, said: u32, told: &mut Told<'_>) {
+    if !tell(arena, set, index, said) {
+        return;
     }
     let registration = arena.registration(index);
-    let flags = registration.flags.load(Ordering::Relaxed);
-    let found = look(arena, fd, set, index, registration, flags, place);
-    if matches!(found, Look::Ready | Look::Level) {
-        registration.flags.fetch_or(REPORTED, Ordering::Relaxed);
+    if registration.flags.load(Ordering::Relaxed) & (PARKED | DISABLED) == 0
+        && let Some(ready @ 1..) = ready(arena, registration)
+    {
+        told.add(index, registration, ready);
+        registration.flags.fetch_or(TOLD, Ordering::Relaxed);
     }
-    // What is cold stays on the list for `collect`, which walks it.
-    found
 }
 
-/// What a look at a hot registration has found.
-#[derive(Clone, Copy)]
-pub(super) enum Look {
-    Nothing,
-    /// There is nothing to look at any more.
-    Cold,
-    Ready,
-    /// Ready for every other waiter too, because it is level-triggered.
-    Level,
+/// Whether there is at most one hot registration.
+pub(super) fn is_single(arena: &Arena, set: &SetEntry) -> bool {
+    let first = set.hot.load(Ordering::Relaxed).checked_sub(1);
+    first.is_none_or(|first| arena.registration(first).next_hot.load(Ordering::Relaxed) == 0)
 }
 
-#[inline(always)]
-fn look(
-    arena: &Arena,
-    fd: i32,
-    set: &SetEntry,
-    index: u32,
-    registration: &Registration,
-    flags: u32,
-    place: &mut epoll_event,
-) -> Look {
-    if flags & (PARKED | DISABLED) != 0 {
-        return if flags & PARKED != 0 { Look::Nothing } else { Look::Cold };
-    }
-    let Some(ready) = ready(arena, registration) else { return Look::Cold };
-    if ready == 0 {
-        if waits_for_room(registration, flags) {
-            // Before a sleep it would be soon enough, but a program that only looks never sleeps.
-            let _ = ask_kernel(fd, set, index, registration, registration.events.load(Ordering::Relaxed));
+/// Tells of what has come before `latest`, which has been found, to a connection that was looked at too early.
+#[inline(never)]
+fn look_for_earlier(arena: &Arena, set: &SetEntry, told: &mut Told<'_>, latest: Moment) {
+    retain(arena, set, |index, registration| {
+        let flags = registration.flags.load(Ordering::Relaxed);
+        // Those that were told are not idle.
+        if !told.is_full()
+            && flags & (PARKED | DISABLED) == 0
+            && flags / IDLE_ONE > 0
+            && first_moment(registration).is_some_and(|moment| moment.is_before(latest))
+            && let Some(ready @ 1..) = ready(arena, registration)
+        {
+            told.add(index, registration, ready);
         }
-        let idle = flags / IDLE_ONE;
-        if idle >= IDLE_SCANS && arm(fd, set, index, registration) {
-            return Look::Cold;
-        }
-        registration.flags.fetch_add(IDLE_ONE, Ordering::Relaxed);
-        return Look::Nothing;
-    }
-    let events = registration.events.load(Ordering::Relaxed);
-    *place = epoll_event { events: ready, u64: registration.data.load(Ordering::Relaxed) };
-    registration.flags.fetch_and(!FRESH & (IDLE_ONE - 1), Ordering::Relaxed);
-    if events & EPOLLONESHOT as u32 != 0 {
-        registration.flags.fetch_or(DISABLED, Ordering::Relaxed);
-    } else if events & EPOLLET as u32 == 0 {
-        return Look::Level;
-    }
-    Look::Ready
+        true
+    });
 }
 
 /// Whether an edge of room must come from the kernel, which was not asked for it yet.

@@ -1,6 +1,6 @@
 //! epoll_wait(2) and its relatives.
 
-use super::hot::Look;
+use super::told::{MOST, Told};
 use super::{hot, is_tag, lock_set, poke};
 use crate::error::{Errno, answer};
 use crate::pipe::{buffers, spin};
@@ -297,48 +297,50 @@ fn look_at_pipes(arena: &Arena, fd: c_int, set: &SetEntry, out: &mut [epoll_even
         return 0;
     }
     let taken = lock_set(set);
+    let mut moments;
+    let several = out.len() > 1 && !hot::is_single(arena, set);
+    let mut told = Told::new(
+        out,
+        if several {
+            moments = [None; MOST];
+            Some(&mut moments)
+        } else {
+            None
+        },
+    );
     // A signal handler that interrupted a walk over the lists sees the kernel's descriptors only.
-    let (count, level) = if taken == Taken::Ours { hot::collect(arena, fd, set, out) } else { (0, None) };
-    wake_next(arena, fd, set, level);
+    if taken == Taken::Ours {
+        hot::collect(arena, fd, set, &mut told);
+    }
+    wake_next(arena, fd, set, told.level);
     set.lock.release(taken);
-    count
+    told.count
 }
 
-/// Reports what the kernel has told, which is in the first `told` of `out`, in its order: a pipe where its bell was. Behind
-/// it the other hot pipes that are ready. How many events there are.
-fn tell(arena: &Arena, fd: c_int, set: &SetEntry, out: &mut [epoll_event], told: usize) -> usize {
-    if !out[..told].iter().any(|event| is_tag(set, event.u64)) {
-        return told + look_at_pipes(arena, fd, set, &mut out[told..]);
+/// Reports what the kernel has said, which is in the first `said` of `out`, in its order: a pipe where its bell was. And the
+/// other hot pipes that are ready. How many events there are.
+fn tell(arena: &Arena, fd: c_int, set: &SetEntry, out: &mut [epoll_event], said: usize) -> usize {
+    if !out[..said].iter().any(|event| is_tag(set, event.u64)) {
+        return said + look_at_pipes(arena, fd, set, &mut out[said..]);
     }
     let taken = lock_set(set);
-    let mut count = 0;
-    let mut level = None;
-    for place in 0..told {
-        let event = out[place];
-        if !is_tag(set, event.u64) {
-            out[count] = event;
-            count += 1;
-            continue;
-        }
+    let mut moments = [None; MOST];
+    let mut told = Told::new(out, Some(&mut moments));
+    for place in 0..said {
+        let event = told.said(place);
         let index = event.u64 as u32 & 0x00ff_ffff;
-        if taken != Taken::Ours {
-            hot::tell(arena, set, index, event.events);
-            continue;
+        match taken {
+            _ if !is_tag(set, event.u64) => told.add_foreign(event),
+            Taken::Ours => hot::report(arena, set, index, event.events, &mut told),
+            _ => _ = hot::tell(arena, set, index, event.events),
         }
-        match hot::report(arena, fd, set, index, event.events, &mut out[count]) {
-            Look::Nothing | Look::Cold => continue,
-            Look::Ready => {}
-            Look::Level => level = Some(index),
-        }
-        count += 1;
     }
     if taken == Taken::Ours {
-        let (more, another) = hot::collect(arena, fd, set, &mut out[count..]);
-        count += more;
-        wake_next(arena, fd, set, level.or(another));
+        hot::collect(arena, fd, set, &mut told);
     }
+    wake_next(arena, fd, set, told.level);
     set.lock.release(taken);
-    count
+    told.count
 }
 
 /// One bell wakes one waiter, who wakes the next one for what is level-triggered (ep_done_scan in fs/eventpoll.c).

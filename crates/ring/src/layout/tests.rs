@@ -53,10 +53,10 @@ fn the_documented_header_is_the_real_one() {
 
 #[test]
 fn the_documented_direction_is_the_real_one() {
-    let real: BTreeMap<_, _> = fields!(offset_of!(Direction, producer), Producer, "producer.": tail 8, capacity 4, cpu 4)
+    let real: BTreeMap<_, _> = fields!(offset_of!(Direction, producer), Producer, "producer.": tail 8, capacity 4, cpu 4, turn 4, moments 32)
         .into_iter()
         .chain(fields!(offset_of!(Direction, consumer), Consumer, "consumer.": head 8, cpu 4))
-        .chain(fields!(offset_of!(Direction, sleep), Sleep, "sleep.": asleep 4))
+        .chain(fields!(offset_of!(Direction, sleep), Sleep, "sleep.": asleep 4, ordered 4))
         .chain(fields!(
             offset_of!(Direction, switch), Switch, "switch.": gate 4, bells 8, kernel_end 8, ring_end 8, resume 8
         ))

@@ -1,0 +1,97 @@
+//! What a wait tells the program, in the order in which it came. Under the set's lock.
+
+use super::{DISABLED, FOREIGN, FRESH, IDLE_ONE, NESTED, pipe_of};
+use crate::registry::arena::Registration;
+use core::sync::atomic::Ordering;
+use libc::{EPOLLET, EPOLLONESHOT, epoll_event};
+use sockshim_ring::moment::Moment;
+
+/// Events that are put in order: those that one wait finds of many more say little about one another.
+pub(super) const MOST: usize = 32;
+
+/// When what is told came.
+pub(super) type Moments = [Option<Moment>; MOST];
+
+/// The program's array, and what is in it.
+pub(super) struct Told<'a> {
+    out: &'a mut [epoll_event],
+    pub(super) count: usize,
+    /// One that is ready for every other waiter too, because it is level-triggered.
+    pub(super) level: Option<u32>,
+    /// When each of them came; `None`: there is only one connection to tell of.
+    moments: Option<&'a mut Moments>,
+}
+
+impl<'a> Told<'a> {
+    #[inline(always)]
+    pub(super) fn new(out: &'a mut [epoll_event], moments: Option<&'a mut Moments>) -> Self {
+        Self { out, count: 0, level: None, moments }
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.count == self.out.len()
+    }
+
+    /// When the last of what is told came; `None` if nobody knows.
+    pub(super) fn latest(&self) -> Option<Moment> {
+        self.moments.as_ref()?[self.count.min(MOST).checked_sub(1)?]
+    }
+
+    /// Tells of a descriptor that is the kernel's own, behind all that is told already.
+    pub(super) fn add_foreign(&mut self, event: epoll_event) {
+        if let Some(moments) = self.moments.as_mut()
+            && self.count < MOST
+        {
+            moments[self.count] = self.count.checked_sub(1).and_then(|before| moments[before]);
+        }
+        self.out[self.count] = event;
+        self.count += 1;
+    }
+
+    /// The event at `place`, which the kernel has put there and nothing has overwritten.
+    pub(super) fn said(&self, place: usize) -> epoll_event {
+        debug_assert!(place >= self.count, "it is told already");
+        self.out[place]
+    }
+
+    /// Tells of a registration, before those which came up later.
+    #[inline(always)]
+    pub(super) fn add(&mut self, index: u32, registration: &Registration, ready: u32) {
+        let place = if self.moments.is_some() { self.make_place(registration) } else { self.count };
+        self.out[place] = epoll_event { events: ready, u64: registration.data.load(Ordering::Relaxed) };
+        self.count += 1;
+        registration.flags.fetch_and(!FRESH & (IDLE_ONE - 1), Ordering::Relaxed);
+        let events = registration.events.load(Ordering::Relaxed);
+        if events & EPOLLONESHOT as u32 != 0 {
+            registration.flags.fetch_or(DISABLED, Ordering::Relaxed);
+        } else if events & EPOLLET as u32 == 0 {
+            self.level = Some(index);
+        }
+    }
+
+    /// Where it belongs, with those that came up later moved on.
+    #[inline(never)]
+    fn make_place(&mut self, registration: &Registration) -> usize {
+        let mut place = self.count;
+        let Some(moments) = self.moments.as_mut().filter(|_| place < MOST) else { return place };
+        let moment = first_moment(registration);
+        while let (Some(moment), Some(before)) = (moment, place.checked_sub(1))
+            && moments[before].is_some_and(|other| moment.is_before(other))
+        {
+            moments[place] = moments[before];
+            self.out[place] = self.out[before];
+            place = before;
+        }
+        // Of an end, or of the kernel's bytes, the time is not known: it stays behind what was found before it.
+        moments[place] = moment.or_else(|| moments[place.checked_sub(1)?]);
+        place
+    }
+}
+
+/// When the bytes came that a registration's pipe has unread.
+pub(super) fn first_moment(registration: &Registration) -> Option<Moment> {
+    if registration.flags.load(Ordering::Relaxed) & (NESTED | FOREIGN) != 0 {
+        return None;
+    }
+    pipe_of(registration)?.incoming().first_moment()
+}
