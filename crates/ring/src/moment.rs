@@ -37,7 +37,7 @@ impl Direction {
         let turn = self.producer.turn.load(Ordering::Relaxed);
         self.producer.turn.store(turn.wrapping_add(1), Ordering::Relaxed);
         let place = &self.producer.moments[turn as usize % KEPT];
-        place.store(ticks.wrapping_mul(POSITION + 1) | end & POSITION, Ordering::Relaxed);
+        place.store(Moment::at(ticks).0 | end & POSITION, Ordering::Relaxed);
     }
 
     /// When the first unread bytes came, or the first of which that is known; `None` if nothing is.
@@ -60,6 +60,13 @@ impl Direction {
 pub struct Moment(u64);
 
 impl Moment {
+    /// The beginning of a tick.
+    #[inline]
+    #[must_use]
+    pub const fn at(ticks: u64) -> Self {
+        Self(ticks.wrapping_mul(POSITION + 1))
+    }
+
     /// Whether it was earlier than `other`. The ticks go round within about an hour.
     #[inline]
     #[must_use]

@@ -115,6 +115,7 @@ fn rotate(arena: &Arena, set: &SetEntry, count: usize) {
 
 /// Adds what is ready among the hot registrations to what is told already.
 pub(super) fn collect(arena: &Arena, fd: i32, set: &SetEntry, told: &mut Told<'_>) {
+    let began = if told.is_ordered() { kernel::ticks() } else { 0 };
     let mut looked = 0;
     let mut idle = false;
     retain(arena, set, |index, registration| {
@@ -147,7 +148,11 @@ pub(super) fn collect(arena: &Arena, fd: i32, set: &SetEntry, told: &mut Told<'_
         told.add(index, registration, ready);
         true
     });
-    if idle && let Some(latest) = told.latest() {
+    // What came before the walk was there when it came by.
+    if idle
+        && let Some(latest) = told.latest()
+        && !latest.is_before(Moment::at(began))
+    {
         look_for_earlier(arena, set, told, latest);
     }
     if told.is_full() {

@@ -32,6 +32,12 @@ impl<'a> Told<'a> {
         self.count == self.out.len()
     }
 
+    /// Whether it is put in order.
+    #[inline(always)]
+    pub(super) fn is_ordered(&self) -> bool {
+        self.moments.is_some()
+    }
+
     /// When the last of what is told came; `None` if nobody knows.
     pub(super) fn latest(&self) -> Option<Moment> {
         self.moments.as_ref()?[self.count.min(MOST).checked_sub(1)?]
