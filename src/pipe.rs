@@ -14,7 +14,7 @@ pub(crate) mod events;
 pub(crate) mod grow;
 pub(crate) mod heritage;
 pub(crate) mod io;
-pub(crate) mod lanes;
+mod lanes;
 mod nap;
 pub(crate) mod options;
 pub(crate) mod pin;

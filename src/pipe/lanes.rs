@@ -128,7 +128,7 @@ fn open_quietly(fd: c_int, pipe: &Pipe, epoch: u32) -> bool {
 /// From the ring to the kernel lane; needs nothing from the reader. Under the write lock, or after a publication that
 /// failed because the ring is closed: nobody rings any more then, and whoever has stepped around us spills as we do.
 #[cold]
-pub(crate) fn spill(fd: c_int, pipe: &Pipe) {
+pub(super) fn spill(fd: c_int, pipe: &Pipe) {
     let mask = kernel::block_signals();
     spill_quietly(fd, pipe);
     kernel::restore_signals(mask);

@@ -128,7 +128,7 @@ unsafe fn wait_for_pipes(
         let is_hot = entry.hot.load(Ordering::Acquire) != 0;
         let overdue = now.wrapping_sub(entry.looked.load(Ordering::Relaxed)) > LOOK_EVERY;
         if is_hot && !overdue {
-            let count = look_at_pipes(arena, fd, entry, out);
+            let count = tell(arena, fd, entry, out, 0);
             if count > 0 {
                 return Ok(count);
             }
@@ -152,7 +152,7 @@ unsafe fn wait_for_pipes(
             Err(error) => return Err(error),
         }
         if deadline.left() == Some(0) {
-            let count = look_at_pipes(arena, fd, entry, out);
+            let count = tell(arena, fd, entry, out, 0);
             return Ok(count);
         }
     }
@@ -291,14 +291,19 @@ unsafe fn kernel_wait(
     told
 }
 
-/// Reports the hot pipes that are ready.
-fn look_at_pipes(arena: &Arena, fd: c_int, set: &SetEntry, out: &mut [epoll_event]) -> usize {
-    if out.is_empty() || set.hot.load(Ordering::Acquire) == 0 {
-        return 0;
+/// Reports what the kernel has said, which is in the first `said` of `out`, in its order: a pipe where its bell was. And the
+/// other hot pipes that are ready. How many events there are.
+fn tell(arena: &Arena, fd: c_int, set: &SetEntry, out: &mut [epoll_event], said: usize) -> usize {
+    let has_bells = out[..said].iter().any(|event| is_tag(set, event.u64));
+    if !has_bells && (out.len() == said || set.hot.load(Ordering::Acquire) == 0) {
+        return said;
     }
+    // Without bells all that the kernel has said stays where it is.
+    let (kept, said) = if has_bells { (0, said) } else { (said, 0) };
+    let out = &mut out[kept..];
     let taken = lock_set(set);
     let mut moments;
-    let several = out.len() > 1 && !hot::is_single(arena, set);
+    let several = has_bells || out.len() > 1 && !hot::is_single(arena, set);
     let mut told = Told::new(
         out,
         if several {
@@ -309,45 +314,27 @@ fn look_at_pipes(arena: &Arena, fd: c_int, set: &SetEntry, out: &mut [epoll_even
         },
     );
     // A signal handler that interrupted a walk over the lists sees the kernel's descriptors only.
-    if taken == Taken::Ours {
-        hot::collect(arena, fd, set, &mut told);
-    }
-    wake_next(arena, fd, set, told.level);
-    set.lock.release(taken);
-    told.count
-}
-
-/// Reports what the kernel has said, which is in the first `said` of `out`, in its order: a pipe where its bell was. And the
-/// other hot pipes that are ready. How many events there are.
-fn tell(arena: &Arena, fd: c_int, set: &SetEntry, out: &mut [epoll_event], said: usize) -> usize {
-    if !out[..said].iter().any(|event| is_tag(set, event.u64)) {
-        return said + look_at_pipes(arena, fd, set, &mut out[said..]);
-    }
-    let taken = lock_set(set);
-    let mut moments = [None; MOST];
-    let mut told = Told::new(out, Some(&mut moments));
+    let is_ours = taken == Taken::Ours;
     for place in 0..said {
         let event = told.said(place);
         let index = event.u64 as u32 & 0x00ff_ffff;
-        match taken {
-            _ if !is_tag(set, event.u64) => told.add_foreign(event),
-            Taken::Ours => hot::report(arena, set, index, event.events, &mut told),
-            _ => _ = hot::tell(arena, set, index, event.events),
+        if !is_tag(set, event.u64) {
+            told.add_foreign(event);
+        } else if is_ours {
+            hot::report(arena, set, index, event.events, &mut told);
+        } else {
+            hot::tell(arena, set, index, event.events);
         }
     }
-    if taken == Taken::Ours {
+    if is_ours {
         hot::collect(arena, fd, set, &mut told);
     }
-    wake_next(arena, fd, set, told.level);
-    set.lock.release(taken);
-    told.count
-}
-
-/// One bell wakes one waiter, who wakes the next one for what is level-triggered (ep_done_scan in fs/eventpoll.c).
-fn wake_next(arena: &Arena, fd: c_int, set: &SetEntry, level: Option<u32>) {
-    if let Some(index) = level {
+    if let Some(index) = told.level {
+        // One bell wakes one waiter, who wakes the next one (ep_done_scan in fs/eventpoll.c).
         poke(arena, fd, set, index);
     }
+    set.lock.release(taken);
+    kept + told.count
 }
 
 /// Spins for a pipe that was active lately.
