@@ -29,7 +29,7 @@ use crate::registry::Socket;
 use crate::registry::arena::{self, Entry};
 use crate::registry::socket::Local;
 use crate::registry::table::{self, Descriptor};
-use crate::sys::{kernel, thread};
+use crate::sys::{clock, thread};
 use core::ffi::c_int;
 use core::sync::atomic::{AtomicU32, Ordering};
 use segment::Segment;
@@ -57,7 +57,7 @@ pub(crate) fn note_moment(outgoing: &Direction, position: u64, count: usize) {
 /// Not inline: the usual write needs its registers.
 #[inline(never)]
 fn note_now(outgoing: &Direction, end: u64) {
-    outgoing.note_moment(end, kernel::ticks());
+    outgoing.note_moment(end, clock::ticks());
 }
 
 /// A connection whose segment this process has mapped.

@@ -3,9 +3,11 @@
 pub(crate) mod address;
 pub(crate) mod alarm;
 pub(crate) mod cancel;
+pub(crate) mod clock;
 pub(crate) mod diag;
 pub(crate) mod folder;
 pub(crate) mod futex;
+pub(crate) mod give_way;
 pub(crate) mod kernel;
 pub(crate) mod raw;
 pub(crate) mod real;

@@ -8,16 +8,16 @@ use crate::registry::arena::{
 };
 use crate::registry::lock::Taken;
 use crate::registry::{Socket, config, fork, reason::Reason, trace};
-use crate::sys::{diag, kernel};
+use crate::sys::{clock, diag, kernel};
 use core::ffi::c_int;
 use core::sync::atomic::{Ordering, fence};
 use sockshim_ring::lane::is_ring;
 use sockshim_ring::layout::Direction;
 
-/// Calls, and ticks (about a quarter of a second), after which a maker stops waiting for an end that does not
+/// Calls, and microseconds, after which a maker stops waiting for an end that does not
 /// come.
 const PATIENCE_CALLS: u32 = 4096;
-const PATIENCE: u64 = 600_000_000;
+const PATIENCE_US: u64 = 250_000;
 
 /// Counts a call of an undecided connection, and upgrades it when it is time.
 #[inline]
@@ -103,7 +103,7 @@ fn begin(fd: c_int, socket: Socket, entry: &'static Entry) {
             local.seen_capacity.store(0, Ordering::Relaxed);
             local.stalls.store(0, Ordering::Relaxed);
             local.watched_tail.store(0, Ordering::Relaxed);
-            local.watched_since.store(kernel::ticks(), Ordering::Relaxed);
+            local.watched_since.store(clock::ticks(), Ordering::Relaxed);
             local.have(met.segment, identity.end());
             // A child that another thread forked meanwhile has no mapping. It is marked as a holder before it is
             // made: either it is seen here, or it has got what was just stored.
@@ -152,8 +152,8 @@ fn look_again(socket: Socket, entry: &'static Entry) {
         return;
     }
     let calls = entry.calls.load(Ordering::Relaxed);
-    let waited = kernel::ticks().wrapping_sub(pipe.local.watched_since.load(Ordering::Relaxed));
-    if calls > PATIENCE_CALLS && waited > PATIENCE {
+    let waited = clock::ticks().wrapping_sub(pipe.local.watched_since.load(Ordering::Relaxed));
+    if calls > PATIENCE_CALLS && waited > clock::from_us(PATIENCE_US) {
         abandon(&pipe, Reason::PeerWithout);
     }
 }

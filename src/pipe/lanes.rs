@@ -5,7 +5,7 @@ use super::{Pipe, grow, nap, options};
 use crate::registry::arena::{self, FLAG_SHUT_WRITE};
 use crate::registry::lock::Taken;
 use crate::registry::reason::Reason;
-use crate::sys::kernel;
+use crate::sys::{clock, kernel};
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
 use sockshim_ring::lane::is_ring;
@@ -16,8 +16,8 @@ const OPEN_BACKLOG: u64 = 256 * 1024;
 /// Writes, with nothing read in between, after which the clock is looked at: the look costs as much as half of a
 /// small write.
 const WATCH_EVERY: u32 = 4;
-/// Ticks (about 1 ms) after which a publication that nobody consumed is a reason to ask the kernel.
-const SUSPICION: u64 = 2_500_000;
+/// Microseconds after which a publication that nobody consumed is a reason to ask the kernel.
+const SUSPICION_US: u64 = 1000;
 /// Whether this write goes into the ring; opens it if it can. Under the write lock.
 #[inline]
 pub(super) fn enter_ring(fd: c_int, pipe: &Pipe, taken: Taken) -> bool {
@@ -55,8 +55,8 @@ pub(super) fn reader_lives(fd: c_int, pipe: &Pipe) -> bool {
 #[inline(never)]
 fn look_at_reader(fd: c_int, pipe: &Pipe) -> bool {
     let local = pipe.local;
-    let now = kernel::ticks();
-    if now.wrapping_sub(local.watched_since.load(Ordering::Relaxed)) < SUSPICION {
+    let now = clock::ticks();
+    if now.wrapping_sub(local.watched_since.load(Ordering::Relaxed)) < clock::from_us(SUSPICION_US) {
         return true;
     }
     let outgoing = pipe.outgoing();
@@ -106,7 +106,7 @@ fn open(fd: c_int, pipe: &Pipe, epoch: u32) -> bool {
     kernel::restore_signals(mask);
     if opened {
         arena::add(&pipe.entry.counters.upgrades, 1);
-        pipe.local.watched_since.store(kernel::ticks(), Ordering::Relaxed);
+        pipe.local.watched_since.store(clock::ticks(), Ordering::Relaxed);
     }
     opened
 }

@@ -4,11 +4,10 @@
 use super::Pipe;
 use crate::registry::arena::FLAG_NONBLOCK;
 use crate::registry::config;
-use crate::sys::{kernel, thread};
+use crate::sys::give_way::{self, give_way};
+use crate::sys::{clock, kernel, thread};
 use core::sync::atomic::{AtomicU32, Ordering};
 
-/// Ticks per microsecond, roughly: only a scale for rate limits and spins.
-const TICKS_PER_US: u64 = 2500;
 /// Pauses between two looks: who looks more often takes the line from the writer, who is about to write it again.
 const PAUSES: u32 = 4;
 /// Looks between two looks at the clock.
@@ -18,10 +17,10 @@ const ALONE: u32 = 4;
 /// Pauses before the first look of a reader to whom bytes come by themselves: some 0.8 us.
 const UNHURRIED: u32 = 32;
 /// The same, some 6 us, for the reader of a stream of small messages; and how many looks make one, if they took less
-/// than so many ticks (about 2 us) each, and the last one found less than so many bytes.
+/// than so many microseconds each, and the last one found less than so many bytes.
 const LEISURELY: u32 = 256;
 const STREAM: i32 = 16;
-const HASTE: u64 = 5000;
+const HASTE_US: u64 = 2;
 const LITTLE: usize = 4096;
 /// What [`Looks::left`](crate::registry::socket::Looks) is before the first of those, which count it down by twos, and in
 /// a stream: odd.
@@ -50,42 +49,109 @@ pub(crate) fn pays(score: &AtomicU32) -> bool {
     waits.is_multiple_of(RETRY)
 }
 
-/// Learns from a spin.
+/// Learns from a spin, or another wait that may pay or not.
 pub(crate) fn learn(score: &AtomicU32, paid: bool) {
-    let seen = score.load(Ordering::Relaxed);
-    score.store(if paid { 0 } else { (seen & 0xffff).saturating_add(1).min(0xffff) }, Ordering::Relaxed);
+    if paid { score.store(0, Ordering::Relaxed) } else { add_failures(score, 1) }
 }
 
-/// Looks until `found` or until the budget is used up; true when found. `shares_cpu` says whether the other
-/// side last ran on this processor: then only giving way can help.
-pub(crate) fn until(mut found: impl FnMut() -> bool, mut shares_cpu: impl FnMut() -> bool) -> bool {
-    let budget = u64::from(config::spin_us()) * TICKS_PER_US;
-    let start = kernel::ticks();
+fn add_failures(score: &AtomicU32, count: u32) {
+    let seen = score.load(Ordering::Relaxed);
+    score.store((seen & 0xffff).saturating_add(count).min(0xffff), Ordering::Relaxed);
+}
+
+/// Learns from a spin by what it did cost, whatever it found: a thread that had to wait for its processor until after the
+/// answer had come would rather have slept.
+fn learn_cost(score: &AtomicU32, found: bool, cost: u64, budget: u64) {
+    if found && cost <= budget {
+        score.store(0, Ordering::Relaxed);
+    } else {
+        add_failures(score, (cost / budget.max(1)).clamp(1, GIVE_UP.into()) as u32);
+    }
+}
+
+/// Looks until `found` or until the budget is used up; true when found, which is noted in `score`. `shares_cpu` says whether the
+/// other side last ran on this processor: then only giving way can help, and where that is forbidden a sleep.
+pub(crate) fn until(
+    score: &AtomicU32,
+    mut found: impl FnMut() -> bool,
+    mut shares_cpu: impl FnMut() -> bool,
+) -> bool {
+    let budget = clock::from_us(config::spin_us().into());
+    let mut watch = Watch::start();
     let mut rounds = 0;
-    loop {
+    let found = loop {
         if shares_cpu() {
-            if rounds >= YIELDS {
-                return false;
+            if rounds >= YIELDS || !watch.give_way() {
+                break false;
             }
-            kernel::sched_yield();
         } else {
-            for _ in 0..LOOKS {
-                if found() {
-                    return true;
+            if (0..LOOKS).any(|_| {
+                let found = found();
+                if !found {
+                    pause(PAUSES);
                 }
-                pause(PAUSES);
+                found
+            }) {
+                break true;
             }
             if rounds >= ALONE {
-                kernel::sched_yield();
+                watch.look();
+                // Where that is forbidden the strangers have their turn when the scheduler says so.
+                watch.give_way();
             }
         }
         if found() {
-            return true;
+            break true;
         }
         rounds += 1;
-        if kernel::ticks().wrapping_sub(start) > budget {
-            return false;
+        watch.look();
+        if watch.passed() > budget {
+            break false;
         }
+    };
+    // What was found in the first round cannot have cost much, and what was not looked for cost nothing.
+    if rounds > 0 {
+        watch.look();
+    }
+    if found || rounds > 0 {
+        learn_cost(score, found, watch.cost, budget);
+    }
+    found
+}
+
+/// Measures a spin.
+struct Watch {
+    start: u64,
+    now: u64,
+    /// Ticks that a sleep would not have taken.
+    cost: u64,
+}
+
+impl Watch {
+    fn start() -> Self {
+        let now = clock::ticks();
+        Self { start: now, now, cost: 0 }
+    }
+
+    fn look(&mut self) {
+        let now = clock::ticks();
+        self.cost = self.cost.wrapping_add(now.wrapping_sub(self.now));
+        self.now = now;
+    }
+
+    fn passed(&self) -> u64 {
+        self.now.wrapping_sub(self.start)
+    }
+
+    /// Gives way, unless that is forbidden. What others do meanwhile is no cost, if it is what was waited for.
+    fn give_way(&mut self) -> bool {
+        let Some(back) = give_way(self.now) else { return false };
+        let away = back.wrapping_sub(self.now);
+        if give_way::is_slow(away) {
+            self.cost = self.cost.wrapping_add(away);
+        }
+        self.now = back;
+        true
     }
 }
 
@@ -113,10 +179,10 @@ fn wait_for_more(pipe: &Pipe, count: usize, left: i32) -> bool {
         looks.left.store(COUNTED, Ordering::Relaxed);
         return false;
     }
-    let now = kernel::ticks();
+    let now = clock::ticks();
     let passed = now.wrapping_sub(looks.since.load(Ordering::Relaxed));
     let looked = if left == IN_STREAM - 2 { 1 } else { STREAM as u64 };
-    let in_stream = passed < looked * HASTE
+    let in_stream = passed < clock::from_us(looked * HASTE_US)
         && count.wrapping_sub(1) < LITTLE
         && pipe.entry.flags.load(Ordering::Relaxed) & FLAG_NONBLOCK == 0
         && pipe.incoming().producer.cpu.load(Ordering::Relaxed) != thread::cpu() + 1;
@@ -124,7 +190,7 @@ fn wait_for_more(pipe: &Pipe, count: usize, left: i32) -> bool {
     if in_stream {
         pause(LEISURELY);
     }
-    looks.since.store(kernel::ticks(), Ordering::Relaxed);
+    looks.since.store(clock::ticks(), Ordering::Relaxed);
     in_stream
 }
 
@@ -147,10 +213,8 @@ pub(crate) fn for_reader(pipe: &Pipe, seen_epoch: u32) -> bool {
         let in_stream = looks.left.load(Ordering::Relaxed) == IN_STREAM;
         pause(if in_stream { LEISURELY } else { UNHURRIED });
         if in_stream && incoming.has_bytes() {
-            looks.since.store(kernel::ticks(), Ordering::Relaxed);
+            looks.since.store(clock::ticks(), Ordering::Relaxed);
         }
     }
-    let paid = until(|| incoming.has_bytes() || incoming.epoch() != seen_epoch, shares_cpu);
-    learn(score, paid);
-    paid
+    until(score, || incoming.has_bytes() || incoming.epoch() != seen_epoch, shares_cpu)
 }

@@ -10,8 +10,9 @@ use crate::error::{Errno, answer};
 use crate::registry::arena::{self, FLAG_NO_SPACE, FLAG_NONBLOCK, FLAG_SENT_IN_VAIN, FLAG_SHUT_WRITE};
 use crate::registry::lock::Taken;
 use crate::registry::{Socket, reason::Reason, trace};
+use crate::sys::give_way::give_way;
 use crate::sys::restartable::Call;
-use crate::sys::{kernel, real, thread};
+use crate::sys::{clock, kernel, real, thread};
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
 use libc::iovec;
@@ -22,9 +23,9 @@ use sockshim_ring::sleep::{BELL, CALL};
 
 /// Bytes between two publications of one long write: the reader starts while the writer copies.
 const PUBLISH_EVERY: usize = 16 * 1024;
-/// Ticks without progress of the reader after which a full ring spills: about 200 and 20 us.
-const PATIENCE: u64 = 500_000;
-const PATIENCE_NONBLOCK: u64 = 50_000;
+/// Microseconds without progress of the reader after which a full ring spills.
+const PATIENCE_US: u64 = 200;
+const PATIENCE_NONBLOCK_US: u64 = 20;
 
 /// Looks for room between two times of giving way; none at all with the reader on the same processor.
 const LOOKS_FOR_ROOM: u32 = 16;
@@ -58,13 +59,13 @@ pub(crate) unsafe fn send(
     }
     let nonblocking =
         flags & libc::MSG_DONTWAIT != 0 || pipe.entry.flags.load(Ordering::Relaxed) & FLAG_NONBLOCK != 0;
-    let since = if total >= bulk::LONG { kernel::ticks() } else { 0 };
+    let since = if total >= bulk::LONG { clock::ticks() } else { 0 };
     // SAFETY: the caller's promise.
     let pushed = unsafe { push(fd, pipe, buffers, total, nonblocking) };
     match pushed {
         Pushed::All => {
             if total >= bulk::LONG {
-                bulk::learn(&pipe.local.bulk, total, kernel::ticks().wrapping_sub(since));
+                bulk::learn(&pipe.local.bulk, total, clock::ticks().wrapping_sub(since));
             }
             pipe.entry.write_lock.0.release(taken);
             total as isize
@@ -306,13 +307,13 @@ fn ring_quietly(fd: c_int, pipe: &Pipe) -> Rung {
 #[cold]
 fn wait_for_room(pipe: &Pipe, seen_head: u64, nonblocking: bool) -> bool {
     let outgoing = pipe.outgoing();
-    let patience = if nonblocking { PATIENCE_NONBLOCK } else { PATIENCE };
+    let patience = clock::from_us(if nonblocking { PATIENCE_NONBLOCK_US } else { PATIENCE_US });
     let until_empty = grow::is_due(pipe);
     let is_over = || {
         // When the memory for more is not there, the ring does as it is.
         outgoing.has_moved_on(seen_head) && (!until_empty || grow::by_use(pipe) || !outgoing.has_bytes())
     };
-    let mut since = kernel::ticks();
+    let mut since = clock::ticks();
     let mut kernel_read = outgoing.reader.kernel_read.load(Ordering::Relaxed);
     loop {
         let shares_cpu = outgoing.consumer.cpu.load(Ordering::Relaxed) == thread::cpu() + 1;
@@ -322,18 +323,19 @@ fn wait_for_room(pipe: &Pipe, seen_head: u64, nonblocking: bool) -> bool {
             }
             (0..4).for_each(|_| core::hint::spin_loop());
         }
-        kernel::sched_yield();
+        // Where giving way costs too much, a reader on this processor has to wait until we sleep.
+        let in_vain = give_way(clock::ticks()).is_none() && shares_cpu;
         if is_over() {
             return true;
         }
-        let now = kernel::ticks();
+        let now = clock::ticks();
         // Before it comes to the ring the reader may still be taking kernel bytes: that is progress.
         let read = outgoing.reader.kernel_read.load(Ordering::Relaxed);
         if read != kernel_read && !nonblocking {
             kernel_read = read;
             since = now;
         }
-        if now.wrapping_sub(since) > patience || outgoing.is_closed() {
+        if in_vain || now.wrapping_sub(since) > patience || outgoing.is_closed() {
             let moved = outgoing.has_moved_on(seen_head);
             if !moved {
                 grow::keep_in_mind(pipe);

@@ -23,7 +23,7 @@ use crate::registry::lock::{self, Taken};
 use crate::registry::reason::Reason;
 use crate::registry::table::{self, Descriptor, Set};
 use crate::registry::{Socket, lifecycle};
-use crate::sys::kernel;
+use crate::sys::{clock, kernel};
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
 use libc::{EPOLLET, EPOLLEXCLUSIVE, EPOLLIN, EPOLLOUT, EPOLLRDHUP, epoll_event};
@@ -66,7 +66,7 @@ pub(crate) const IDLE_ONE: u32 = 1 << 16;
 
 /// A new set.
 pub(crate) fn begin(slot: u32, set: &SetEntry) {
-    let mut mixed = kernel::ticks() ^ u64::from(slot) << 40;
+    let mut mixed = clock::ticks() ^ u64::from(slot) << 40;
     mixed = mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     set.slot.store(slot, Ordering::Relaxed);
     set.prefix.store(TAG_TOP | (mixed >> 24 & 0x00ff_ffff) << 24, Ordering::Relaxed);

@@ -6,7 +6,8 @@ use crate::pipe::{Pipe, attach, back, bells, events, io, spin};
 use crate::registry::arena::{self, Arena, Entry, STATE_UNDECIDED, STATE_WAITING};
 use crate::registry::table::{self, Descriptor};
 use crate::registry::{Socket, lock};
-use crate::sys::{cancel, kernel, real, thread};
+use crate::sys::give_way::give_way;
+use crate::sys::{cancel, clock, kernel, real, thread};
 use core::ffi::c_int;
 use core::sync::atomic::{AtomicU32, Ordering};
 use libc::{pollfd, sigset_t};
@@ -201,7 +202,7 @@ unsafe fn sleep(entries: &mut [pollfd], deadline: Deadline, mask: *const sigset_
     }
     if !quiet {
         leave(entries);
-        kernel::sched_yield();
+        give_way(clock::ticks());
         return Ok(Slept::Look);
     }
     let time = deadline.timespec();
@@ -311,7 +312,8 @@ fn spin_for(entries: &[pollfd]) -> bool {
         return false;
     }
     let own = thread::cpu() + 1;
-    let paid = spin::until(
+    spin::until(
+        &SPIN,
         || {
             pipes[..count].iter().flatten().any(|pipe| {
                 let incoming = pipe.incoming();
@@ -324,7 +326,5 @@ fn spin_for(entries: &[pollfd]) -> bool {
                 .flatten()
                 .any(|pipe| pipe.incoming().producer.cpu.load(Ordering::Relaxed) == own)
         },
-    );
-    spin::learn(&SPIN, paid);
-    paid
+    )
 }

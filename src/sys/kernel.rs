@@ -6,6 +6,7 @@
 //! kernel checks itself.
 
 use super::address::Address;
+pub(crate) use super::clock::ticks;
 use super::raw;
 use crate::error::Errno;
 use core::ffi::{CStr, c_int};
@@ -568,18 +569,6 @@ pub(crate) fn diag_socket() -> Result<c_int, Errno> {
     const NETLINK_SOCK_DIAG: c_int = 4;
     call!(SYS_socket, libc::AF_NETLINK, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, NETLINK_SOCK_DIAG)
         .map(|fd| fd as c_int)
-}
-
-/// The time stamp counter: cheap, monotonic enough for learning and rate limits, never for the program.
-#[inline]
-pub(crate) fn ticks() -> u64 {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: every x86-64 processor has it.
-    unsafe {
-        core::arch::x86_64::_rdtsc()
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    monotonic_ns()
 }
 
 /// Reads from a file at `offset`, or at its own position.

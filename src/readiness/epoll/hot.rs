@@ -11,7 +11,7 @@ use crate::registry::arena::{
 };
 use crate::registry::table::{self, Descriptor};
 use crate::registry::{Socket, lock};
-use crate::sys::{kernel, thread};
+use crate::sys::{clock, kernel, thread};
 use core::sync::atomic::{AtomicU32, Ordering};
 use libc::{EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP};
 use sockshim_ring::lane::is_ring;
@@ -115,7 +115,7 @@ fn rotate(arena: &Arena, set: &SetEntry, count: usize) {
 
 /// Adds what is ready among the hot registrations to what is told already.
 pub(super) fn collect(arena: &Arena, fd: i32, set: &SetEntry, told: &mut Told<'_>) {
-    let began = if told.is_ordered() { kernel::ticks() } else { 0 };
+    let began = if told.is_ordered() { clock::ticks() } else { 0 };
     let mut looked = 0;
     let mut idle = false;
     retain(arena, set, |index, registration| {

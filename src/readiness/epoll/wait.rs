@@ -8,13 +8,13 @@ use crate::readiness::Deadline;
 use crate::registry::arena::{self, Arena, SetEntry};
 use crate::registry::lock::{self, Taken};
 use crate::registry::table::Set;
-use crate::sys::{cancel, kernel, real};
+use crate::sys::{cancel, clock, kernel, real};
 use core::ffi::c_int;
 use core::sync::atomic::{AtomicU32, Ordering};
 use libc::{epoll_event, sigset_t};
 
-/// Ticks (about 200 us) after which the kernel's own descriptors are looked at although pipes are ready.
-const LOOK_EVERY: u64 = 500_000;
+/// Microseconds after which the kernel's own descriptors are looked at although pipes are ready.
+const LOOK_EVERY_US: u64 = 200;
 
 /// How well spinning paid lately in waits, for all sets of the process.
 static SPIN: AtomicU32 = AtomicU32::new(0);
@@ -124,9 +124,9 @@ unsafe fn wait_for_pipes(
     // SAFETY: the caller's promise.
     let out = unsafe { core::slice::from_raw_parts_mut(events, most as usize) };
     loop {
-        let now = kernel::ticks();
+        let now = clock::ticks();
         let is_hot = entry.hot.load(Ordering::Acquire) != 0;
-        let overdue = now.wrapping_sub(entry.looked.load(Ordering::Relaxed)) > LOOK_EVERY;
+        let overdue = now.wrapping_sub(entry.looked.load(Ordering::Relaxed)) > clock::from_us(LOOK_EVERY_US);
         if is_hot && !overdue {
             let count = tell(arena, fd, entry, out, 0);
             if count > 0 {
@@ -245,7 +245,7 @@ unsafe fn sleep(
     if told < 0 {
         return Err(errno);
     }
-    note_look(set, kernel::ticks(), told as usize);
+    note_look(set, clock::ticks(), told as usize);
     let count = tell(arena, fd, set, out, told as usize);
     if count > 0 || told == 0 { Ok(Slept::Ready(count)) } else { Ok(Slept::Look) }
 }
@@ -342,7 +342,5 @@ fn spin_for(arena: &Arena, set: &SetEntry) -> bool {
     if !spin::is_worth(&SPIN) {
         return false;
     }
-    let paid = spin::until(|| hot::any_bytes(arena, set), || hot::shares_cpu(arena, set));
-    spin::learn(&SPIN, paid);
-    paid
+    spin::until(&SPIN, || hot::any_bytes(arena, set), || hot::shares_cpu(arena, set))
 }
