@@ -68,7 +68,7 @@ pub mod command;
 pub mod control;
 pub mod fd;
 mod inq;
-mod io_uring;
+pub mod io_uring;
 pub mod makers;
 pub mod poll;
 pub mod process;

@@ -11,6 +11,7 @@ pub(crate) mod lifecycle;
 pub(crate) mod lock;
 pub(crate) mod log;
 pub(crate) mod reason;
+mod rings;
 pub(crate) mod socket;
 pub(crate) mod start;
 pub(crate) mod table;

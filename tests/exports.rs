@@ -83,5 +83,6 @@ const PLAIN: &str = "
     syscall prctl
     open open64 openat openat64 creat creat64 pipe pipe2 eventfd timerfd_create signalfd memfd_create
     inotify_init inotify_init1
+    io_uring_setup io_uring_queue_init io_uring_queue_init_params io_uring_queue_init_mem
     __close __connect __read __write __send __poll __select __fcntl __dup2 __open __open64
 ";

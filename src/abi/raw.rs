@@ -52,6 +52,10 @@ pub unsafe extern "C-unwind" fn sockshim_syscall(
         "mov rax, [r11 + rax * 8]",
         "bt rax, r10",
         "jnc 2f",
+        "cmp r10d, {setup}",
+        "jne 5f",
+        "mov rcx, [rsp]", // the caller, in place of a word that this call does not have
+        "5:",
         "jmp {dispatch}",
         "2:",
         "mov rax, [rip + {real}]",
@@ -75,6 +79,7 @@ pub unsafe extern "C-unwind" fn sockshim_syscall(
         "jmp {failed}",
         ".cfi_endproc",
         limit = const LIMIT,
+        setup = const libc::SYS_io_uring_setup,
         taken = sym TAKEN,
         dispatch = sym dispatch,
         real = sym real::slot::syscall,
@@ -191,7 +196,7 @@ hooks! { |a, b, c, d, e, f|
     SYS_execveat => exec(|| plain(libc::SYS_execveat, [a, b, c, d, e, f]) as c_int),
     SYS_exit_group => sockshim__exit(a as _),
     SYS_prctl => sockshim_prctl(a as _, b as _, c as _, d as _, e as _),
-    SYS_io_uring_setup => io_uring::setup(|| plain(libc::SYS_io_uring_setup, [a, b, c, d, e, f])),
+    SYS_io_uring_setup => io_uring::setup(at(c), || plain(libc::SYS_io_uring_setup, [a, b, 0, 0, 0, 0])),
     SYS_io_uring_enter => io_uring::using(|| plain(libc::SYS_io_uring_enter, [a, b, c, d, e, f])),
     SYS_io_uring_register => io_uring::using(|| plain(libc::SYS_io_uring_register, [a, b, c, d, e, f])),
     SYS_seccomp => {

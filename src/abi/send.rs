@@ -1,9 +1,10 @@
 //! Sending: write, send and their relatives.
 
+use super::socket::note_connect;
 use super::{quietly, rights, stream, vectors};
 use crate::pipe::{buffers, io};
 use crate::registry::reason::Reason;
-use crate::registry::{lifecycle, table};
+use crate::registry::{Socket, lifecycle, table};
 use crate::sys::real;
 use libc::{
     c_int, c_uint, c_void, iovec, mmsghdr, msghdr, off_t, off64_t, size_t, sockaddr, socklen_t, ssize_t,
@@ -191,12 +192,23 @@ pub unsafe extern "C-unwind" fn sockshim_sendto(
     let kernel = || unsafe { real::sendto(fd, buf, len, flags, address, length) };
     match table::socket(fd) {
         None => kernel(),
+        Some(socket) if flags & libc::MSG_FASTOPEN != 0 => connect_and_send(fd, socket, kernel),
         Some(socket) => {
             let buffers = [iovec { iov_base: buf.cast_mut(), iov_len: len.min(buffers::MOST) }];
             // SAFETY: as above.
             unsafe { io::send(fd, socket, &buffers, flags, kernel) }
         }
     }
+}
+
+/// With `MSG_FASTOPEN` a send is connect(2) first, and so takes no bytes of a connection that is there already (`EISCONN`).
+fn connect_and_send(fd: c_int, socket: Socket, kernel: impl FnOnce() -> ssize_t) -> ssize_t {
+    let sent = kernel();
+    note_connect(fd, sent >= 0);
+    if let (Some(entry), 1..) = (socket.entry(), sent) {
+        quietly(|| io::note_sent(fd, socket, entry, sent as usize));
+    }
+    sent
 }
 
 /// `sendmsg(2)`: sends with control messages.
@@ -224,6 +236,9 @@ pub unsafe extern "C-unwind" fn sockshim_sendmsg(fd: c_int, msg: *const msghdr, 
     };
     if message.msg_controllen > 0 {
         quietly(|| lifecycle::pin(fd, Reason::Option));
+    }
+    if flags & libc::MSG_FASTOPEN != 0 {
+        return connect_and_send(fd, socket, kernel);
     }
     // SAFETY: as above.
     let Some(buffers) = (unsafe { vectors(message.msg_iov, message.msg_iovlen) }) else { return kernel() };

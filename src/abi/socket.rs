@@ -139,17 +139,18 @@ pub unsafe extern "C-unwind" fn sockshim_connect(
     }
     // SAFETY: the caller keeps the contract of connect(2).
     let result = unsafe { real::connect(fd, address, length) };
-    if table::socket(fd).is_some() {
-        let errno = Errno::last();
-        match (result, errno.0) {
-            // Some programs connect a second time to collect the result.
-            (0, _) | (_, libc::EISCONN) => lifecycle::connected(fd, true),
-            (_, libc::EINPROGRESS | libc::EALREADY | libc::EINTR) => lifecycle::connected(fd, false),
-            _ => {}
-        }
-        errno.store();
-    }
+    note_connect(fd, result == 0);
     result
+}
+
+/// After a call that connects; the reason why it did not succeed is in `errno`, and stays there.
+pub(super) fn note_connect(fd: c_int, succeeded: bool) {
+    quietly(|| match (succeeded, Errno::last().0) {
+        // Some programs connect a second time to collect the result.
+        (true, _) | (_, libc::EISCONN) => lifecycle::connected(fd, true),
+        (_, libc::EINPROGRESS | libc::EALREADY | libc::EINTR) => lifecycle::connected(fd, false),
+        _ => {}
+    });
 }
 
 /// `shutdown(2)`: ends one or both directions of a connection.

@@ -7,7 +7,7 @@ use crate::registry::arena::{
     self, Arena, Entry, FLAG_CONNECTED, FLAG_LOW_WATER, STATE_PIPE, STATE_UNDECIDED, STATE_WAITING,
 };
 use crate::registry::lock::Taken;
-use crate::registry::{Socket, config, fork, reason::Reason, trace};
+use crate::registry::{Socket, config, fork, lifecycle, reason::Reason, trace};
 use crate::sys::{clock, diag, kernel};
 use core::ffi::c_int;
 use core::sync::atomic::{Ordering, fence};
@@ -65,6 +65,9 @@ pub(crate) fn consider(fd: c_int, socket: Socket) {
     let Some(entry) = socket.entry() else { return };
     if entry.flags.load(Ordering::Relaxed) & (FLAG_CONNECTED | FLAG_LOW_WATER) != FLAG_CONNECTED {
         return;
+    }
+    if entry.state.load(Ordering::Relaxed) == STATE_UNDECIDED {
+        lifecycle::look_for_ring();
     }
     let taken = entry.write_lock.0.take();
     if taken == Taken::Ours {

@@ -166,14 +166,19 @@ fn send_undecided(
         entry.writers.leave(socket.generation);
     }
     if sent > 0 {
-        if let Some(pipe) = Pipe::of(socket, entry) {
-            write::note_vain(&pipe);
-        }
-        arena::add(&entry.counters.kernel_sent, sent as u64);
-        attach::count(fd, socket, entry, sent as usize);
+        note_sent(fd, socket, entry, sent as usize);
     }
     errno.store();
     sent
+}
+
+/// The kernel took bytes that the program sent.
+pub(crate) fn note_sent(fd: c_int, socket: Socket, entry: &'static Entry, sent: usize) {
+    if let Some(pipe) = Pipe::of(socket, entry) {
+        write::note_vain(&pipe);
+    }
+    arena::add(&entry.counters.kernel_sent, sent as u64);
+    attach::count(fd, socket, entry, sent);
 }
 
 /// A call that only the kernel can make on the sending side of a socket of ours.

@@ -31,7 +31,7 @@ const PATIENCE_NONBLOCK_US: u64 = 20;
 const LOOKS_FOR_ROOM: u32 = 16;
 
 /// Flags that the ring cannot serve: the kernel does, and the connection stays with it.
-pub(crate) const KERNEL_FLAGS: c_int = libc::MSG_OOB | libc::MSG_ZEROCOPY | libc::MSG_FASTOPEN;
+pub(crate) const KERNEL_FLAGS: c_int = libc::MSG_OOB | libc::MSG_ZEROCOPY;
 
 /// The sending calls, on a pipe; `kernel` makes the call that the program made.
 ///

@@ -49,7 +49,7 @@ pub(crate) fn sweep(folder: &Path, care: Care) {
 }
 
 /// The names in a buffer of `linux_dirent64`.
-struct Names<'a>(&'a [u8]);
+pub(super) struct Names<'a>(pub(super) &'a [u8]);
 
 impl<'a> Iterator for Names<'a> {
     type Item = &'a str;

@@ -6,7 +6,7 @@
 use super::arena::{self, Arena, FLAG_ACCEPTED, FLAG_CONNECTED, FLAG_LISTENER, FLAG_NONBLOCK, SOCKETS};
 use super::reason::Reason;
 use super::table::{self, Descriptor, Set};
-use super::{Socket, config, fork, log, socket, start, trace};
+use super::{Socket, config, fork, log, rings, socket, start, trace};
 use crate::pipe::{attach, end, options, pin as pinning};
 use crate::readiness::{Deadline, epoll};
 use crate::sys::kernel;
@@ -424,6 +424,13 @@ pub(crate) fn ring_made() {
         if let Descriptor::Socket(_) = table::peek(fd) {
             pin(fd, Reason::IoUring);
         }
+    }
+}
+
+/// Before a connection meets its other end: the process may have an io_uring that nobody saw being made.
+pub(crate) fn look_for_ring() {
+    if config::host_only().is_none() && rings::is_there() {
+        ring_made();
     }
 }
 

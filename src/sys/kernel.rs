@@ -434,6 +434,11 @@ pub(crate) fn directory_entries(folder: c_int, buffer: &mut [u64]) -> Result<usi
     call!(SYS_getdents64, folder, buffer.as_mut_ptr(), size_of_val(buffer))
 }
 
+/// Where a symbolic link in an open folder leads; how many bytes of the buffer that took.
+pub(crate) fn link_target(folder: c_int, name: &CStr, buffer: &mut [u8]) -> Result<usize, Errno> {
+    call!(SYS_readlinkat, folder, name.as_ptr(), buffer.as_mut_ptr(), buffer.len())
+}
+
 /// The working directory's path, with the zero at its end.
 pub(crate) fn working_directory(buffer: &mut [u8]) -> Result<usize, Errno> {
     call!(SYS_getcwd, buffer.as_mut_ptr(), buffer.len())

@@ -3,7 +3,7 @@
 use std::{ptr, thread};
 
 use crate::data::Flow;
-use crate::harness::{Case, Child, assert_on_pipe, case};
+use crate::harness::{Case, Child, assert_on_pipe, case, skip};
 use crate::sys::{self, Address, call, events, fails, wait};
 
 pub(crate) const CASES: &[Case] = &[
@@ -37,6 +37,35 @@ pub(crate) const CASES: &[Case] = &[
         assert_eq!(sys::read_exact(fd, 5), b"hello");
         sys::set_nonblocking(fd, false);
         exchange(fd, other);
+    }),
+    case("connected_with_the_first_bytes", || {
+        let (listener, port) = sys::listener(libc::AF_INET);
+        let to = Address::loopback(libc::AF_INET, port);
+        let fd = sys::socket(libc::AF_INET);
+        let first = |fd: i32, flags: i32| {
+            let flags = libc::MSG_FASTOPEN | flags;
+            call!(libc::sendto(fd, b"first".as_ptr().cast(), 5, flags, to.as_ptr(), to.length))
+        };
+        match first(fd, 0) {
+            Err(sys::Errno(libc::EOPNOTSUPP)) => skip("net.ipv4.tcp_fastopen does not let clients use it"),
+            sent => assert_eq!(sent, Ok(5)),
+        }
+        let other = sys::accept(listener).expect("accept");
+        assert_eq!(sys::read_exact(other, 5), b"first");
+        fails(first(fd, 0), libc::EISCONN);
+        exchange(fd, other);
+        assert_on_pipe(fd);
+        assert_on_pipe(other);
+        fails(first(fd, 0), libc::EISCONN);
+        exchange(fd, other);
+        // Without a cookie of the server's nothing goes with the handshake.
+        let fd = sys::socket(libc::AF_INET);
+        sys::set_nonblocking(fd, true);
+        fails(first(fd, libc::MSG_DONTWAIT), libc::EINPROGRESS);
+        let other = sys::accept(listener).expect("accept");
+        sys::set_nonblocking(fd, false);
+        exchange(fd, other);
+        assert_on_pipe(fd);
     }),
     case("connect_again_on_a_connected_socket", || {
         let (listener, port) = sys::listener(libc::AF_INET);

@@ -1,5 +1,6 @@
 //! Rings that are asked for with `syscall`, and sockets that are given to them.
 
+use std::ffi::{CStr, CString};
 use std::ptr;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -57,6 +58,85 @@ pub(crate) const CASES: &[Case] = &[
         assert_eq!(sys::wait(child), sys::Ended::Exited(0));
     })
     .only(&[Environment::Pipe, Environment::Default]),
+    case("a_ring_made_past_libc_is_found_at_the_meeting", || {
+        let (a, b) = sys::pair();
+        Flow::new(1).write(a, 50_000, 500);
+        Flow::new(1).read(b, 50_000, 500);
+        assert_on_pipe(a);
+        let mut parameters = [0; 30];
+        let ring = set_up_past_libc(&mut parameters);
+        if ring < 0 {
+            skip(&format!("no io_uring: {ring}"));
+        }
+        let (c, d) = sys::pair();
+        for (x, y) in [(c, d), (d, c), (a, b), (b, a)] {
+            Flow::new(2).write(x, 300_000, 5000);
+            Flow::new(2).read(y, 300_000, 5000);
+            stays_with_the_kernel(x);
+        }
+    }),
+    case("a_ring_of_the_shared_liburing_is_seen", || {
+        // SAFETY: a C string; the library's constructors do nothing.
+        if unsafe { libc::dlopen(c"liburing.so.2".as_ptr(), libc::RTLD_NOW) }.is_null() {
+            skip("no liburing.so.2");
+        }
+        // As a library that was linked with liburing finds it: the first in the order of the loaded objects, or the
+        // one that belongs to it.
+        let find = |name: &CStr| {
+            // SAFETY: a C string.
+            let first = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
+            // SAFETY: two C strings; the library is loaded.
+            let own = || unsafe {
+                libc::dlsym(libc::dlopen(c"liburing.so.2".as_ptr(), libc::RTLD_NOW), name.as_ptr())
+            };
+            if first.is_null() { own() } else { first }
+        };
+        let (a, b) = sys::pair();
+        let init = find(c"io_uring_queue_init");
+        // `struct io_uring` has some 200 bytes.
+        let mut ring = [0_u64; 64];
+        // SAFETY: io_uring_queue_init(3).
+        let init: extern "C" fn(u32, *mut u64, u32) -> i32 = unsafe { std::mem::transmute(init) };
+        let made = init(4, ring.as_mut_ptr(), 0);
+        if made < 0 {
+            skip(&format!("no io_uring: {made}"));
+        }
+        Flow::new(1).write(a, 50_000, 500);
+        Flow::new(1).read(b, 50_000, 500);
+        stays_with_the_kernel(a);
+    }),
+    case("libuv_inside_another_library_is_refused_a_ring", || {
+        let name = std::env::temp_dir().join(format!("sockshim-libuv-{}.so", std::process::id()));
+        let (source, built) = (name.with_extension("c"), name.clone());
+        std::fs::write(&source, LIBUV).expect("a source");
+        let compiled = std::process::Command::new("cc")
+            .args(["-shared", "-fPIC", "-o"])
+            .arg(&built)
+            .arg(&source)
+            .status();
+        std::fs::remove_file(&source).expect("the source");
+        if !compiled.is_ok_and(|status| status.success()) {
+            skip("no C compiler");
+        }
+        let c_path = CString::new(name.to_str().expect("a name")).expect("a name");
+        // SAFETY: a library without constructors.
+        let library = unsafe { libc::dlopen(c_path.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
+        std::fs::remove_file(&name).expect("the library");
+        assert!(!library.is_null());
+        // SAFETY: a C string and an open library.
+        let make = unsafe { libc::dlsym(library, c"make".as_ptr()) };
+        // SAFETY: the function of LIBUV.
+        let make: extern "C" fn(*mut u32) -> i32 = unsafe { std::mem::transmute(make) };
+        let answer = make([0; 30].as_mut_ptr());
+        if path(0).is_none() {
+            return;
+        }
+        assert_eq!(answer, -libc::EPERM);
+        let (a, b) = sys::pair();
+        Flow::new(1).write(a, 50_000, 500);
+        Flow::new(1).read(b, 50_000, 500);
+        assert_on_pipe(a);
+    }),
     // The program that it starts; nothing by itself.
     case("denied_by_another_case", || {
         if std::env::var_os("SOCKSHIM_IO_URING").is_none() {
@@ -79,6 +159,35 @@ fn stays_with_the_kernel(fd: i32) {
 }
 
 use crate::sys::wait;
+
+/// As libuv in an extension of Python: its names are visible, but to nobody else.
+const LIBUV: &str = r"
+#include <errno.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+void uv_loop_init(void) {}
+int make(unsigned *parameters) {
+    int ring = syscall(SYS_io_uring_setup, 4, parameters);
+    return ring < 0 ? -errno : ring;
+}
+";
+
+/// The system call itself; a descriptor, or an error as a negative number.
+fn set_up_past_libc(parameters: &mut [u32; 30]) -> i64 {
+    let answer;
+    // SAFETY: io_uring_setup(2), with the registers that the kernel keeps and those that it does not.
+    unsafe {
+        std::arch::asm!(
+            "syscall",
+            inlateout("rax") libc::SYS_io_uring_setup => answer,
+            in("rdi") 4,
+            in("rsi") parameters.as_mut_ptr(),
+            lateout("rcx") _,
+            lateout("r11") _,
+        );
+    }
+    answer
+}
 
 const EPOLL_CTL: u8 = 29;
 const SEND: u8 = 26;

@@ -11,6 +11,7 @@ use libc::{
 use sockshim::abi::command::*;
 use sockshim::abi::control::*;
 use sockshim::abi::fd::*;
+use sockshim::abi::io_uring::*;
 use sockshim::abi::makers::*;
 use sockshim::abi::poll::*;
 use sockshim::abi::process::*;
@@ -169,6 +170,10 @@ forward! {
     fn vdprintf(fd: c_int, format: *const c_char, arguments: *mut c_void) -> c_int = sockshim_vdprintf;
     fn fclose(stream: *mut FILE) -> c_int = sockshim_fclose;
     fn fcloseall() -> c_int = sockshim_fcloseall;
+    fn io_uring_setup(entries: c_uint, parameters: *mut c_void) -> c_int = sockshim_io_uring_setup;
+    fn io_uring_queue_init(entries: c_uint, ring: *mut c_void, flags: c_uint) -> c_int = sockshim_io_uring_queue_init;
+    fn io_uring_queue_init_params(entries: c_uint, ring: *mut c_void, parameters: *mut c_void) -> c_int = sockshim_io_uring_queue_init_params;
+    fn io_uring_queue_init_mem(entries: c_uint, ring: *mut c_void, parameters: *mut c_void, memory: *mut c_void, size: size_t) -> c_int = sockshim_io_uring_queue_init_mem;
     fn __close(fd: c_int) -> c_int = sockshim_close;
     fn __connect(fd: c_int, address: *const sockaddr, length: socklen_t) -> c_int = sockshim_connect;
     fn __read(fd: c_int, buf: *mut c_void, count: size_t) -> ssize_t = sockshim_read;
