@@ -102,7 +102,7 @@ enum sockshim_reason {
      */
     SOCKSHIM_REASON_REMOTE = 4,
     /**
-     * The peer's process does not run on sockshim.
+     * The peer has not come to the pipe: its process does not run on sockshim, or cannot use this rendezvous folder.
      */
     SOCKSHIM_REASON_PEER_WITHOUT = 5,
     /**
@@ -193,6 +193,10 @@ enum sockshim_reason {
      * The process has an io_uring, which works past libc.
      */
     SOCKSHIM_REASON_IO_URING = 27,
+    /**
+     * Both ends are the same socket.
+     */
+    SOCKSHIM_REASON_CONNECTED_TO_ITSELF = 28,
 };
 
 /**

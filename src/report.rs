@@ -154,6 +154,7 @@ pub fn connections() -> io::Result<Vec<Connection>> {
         }
     }
     fill_queues(&mut found);
+    explain_absent_peers(&mut found, &mut known);
     found.sort_by(|a, b| (&a.pids, a.fd).cmp(&(&b.pids, b.fd)));
     Ok(found)
 }
@@ -252,7 +253,7 @@ fn describe(slot: &Slot, state: State, pids: Vec<u32>, known: &mut Known) -> Con
         local: addresses.map(|(local, _)| local),
         peer: addresses.map(|(_, peer)| peer),
         accepted: slot.flags & arena::FLAG_ACCEPTED != 0,
-        path: if state == State::Pipe { "pipe" } else { "host" },
+        path: if arena::is_pipe(slot.state, slot.reason) { "pipe" } else { "host" },
         state,
         reason: slot.reason,
         reason_text: reason_text.to_owned(),
@@ -268,6 +269,24 @@ fn describe(slot: &Slot, state: State, pids: Vec<u32>, known: &mut Known) -> Con
         ring_send_q: None,
         cookies: [slot.cookie, slot.peer_cookie],
         pids,
+    }
+}
+
+/// Why the other end of a connection has not come: an end knows only that it has not.
+fn explain_absent_peers(connections: &mut [Connection], known: &mut Known) {
+    let listed: HashMap<_, String> = connections
+        .iter()
+        .filter_map(|end| Some(((end.local?, end.peer?), end.reason_text.clone())))
+        .collect();
+    for end in connections.iter_mut().filter(|end| end.reason == Reason::PeerWithout as u32) {
+        let (Some(local), Some(peer)) = (end.local, end.peer) else { continue };
+        end.reason_text = match listed.get(&(peer, local)) {
+            Some(reason) => format!("the peer stays with the kernel: {reason}"),
+            None if known.holder((peer, local)).is_some_and(Process::runs_on_sockshim) => {
+                "the peer runs on sockshim, but cannot use this rendezvous folder".to_owned()
+            }
+            None => "the peer does not run on sockshim".to_owned(),
+        };
     }
 }
 

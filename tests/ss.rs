@@ -103,6 +103,33 @@ fn an_end_without_sockshim_leaves_the_other_one_with_the_kernel() {
 }
 
 #[test]
+fn a_peer_that_stays_away_is_told_from_one_without_sockshim() {
+    let cases = [
+        ("SOCKSHIM_DIR", "/dev/null", "the peer runs on sockshim, but cannot use this rendezvous folder"),
+        ("SOCKSHIM_PATH", "host", "the peer stays with the kernel: configured to stay on the host path"),
+    ];
+    for (name, value, expected) in cases {
+        let test = Test::new();
+        let words = ["listen", "pong", "60000", "say", "ready", "await", "go"];
+        let mut server = test.start(Mode::AtOnce, &words);
+        let port = server.port();
+        let words = ["connect", &port, "ping", "60000", "say", "ready", "await", "go"];
+        let mut client = test.start_with(Mode::AtOnce, &words, &[(name, value)]);
+        for end in [&mut server, &mut client] {
+            says_ready(end);
+        }
+        let ends = test.json();
+        let end = of(&ends, &server);
+        assert_eq!((&end["path"], &end["reason"]), (&"host".into(), &5.into()), "{name} {ends:?}");
+        assert_eq!(end["reason_text"], expected, "{ends:?}");
+        test.go();
+        server.success();
+        client.success();
+        test.nothing_is_left();
+    }
+}
+
+#[test]
 fn a_connection_that_is_not_decided_yet_has_its_addresses_too() {
     for dup in [false, true] {
         let test = Test::new();

@@ -3,7 +3,7 @@
 use super::quietly;
 use crate::error::Errno;
 use crate::pipe::{attach, buffers, events};
-use crate::registry::arena::{self, FLAG_NONBLOCK, STATE_PIPE};
+use crate::registry::arena::{self, FLAG_NONBLOCK};
 use crate::registry::reason::Reason;
 use crate::registry::{Socket, lifecycle, socket, table};
 use crate::sys::real;
@@ -186,7 +186,7 @@ pub extern "C" fn sockshim_path(fd: c_int) -> c_int {
         super::quietly(|| attach::prepare(fd, socket));
     }
     match table::socket(fd).and_then(Socket::entry) {
-        Some(entry) if entry.state.load(Ordering::Relaxed) == STATE_PIPE => Path::Pipe as c_int,
+        Some(entry) if entry.is_on_pipe() => Path::Pipe as c_int,
         _ => Path::Host as c_int,
     }
 }
@@ -297,13 +297,13 @@ const VERSION: &CStr = match CStr::from_bytes_with_nul(concat!(env!("CARGO_PKG_V
 };
 
 /// Indexed by the numbers of [`Reason`].
-const REASONS: [&CStr; 28] = [
+const REASONS: [&CStr; 29] = [
     c"not enough transferred yet",
     c"on a pipe",
     c"not a TCP socket",
     c"not connected",
     c"the peer is not on this machine",
-    c"the peer does not run on sockshim",
+    c"the peer does not run on sockshim, or cannot use this rendezvous folder",
     c"configured to stay on the host path",
     c"pinned by the program",
     c"the rendezvous folder cannot be used",
@@ -326,6 +326,7 @@ const REASONS: [&CStr; 28] = [
     c"a process that shares it was stopped in the middle of a write",
     c"SO_RCVLOWAT is above 1",
     c"the process uses io_uring",
+    c"connected to itself",
 ];
 
 impl Counters {
@@ -387,7 +388,7 @@ mod tests {
 
     #[test]
     fn every_reason_has_a_text() {
-        assert_eq!(REASONS.len(), Reason::IoUring as usize + 1);
+        assert_eq!(REASONS.len(), Reason::ConnectedToItself as usize + 1);
         for number in [0, 24, 25, u32::MAX] {
             assert!(!sockshim_reason_text(number).is_null());
         }

@@ -137,13 +137,14 @@ fn identify(fd: c_int, entry: &Entry) -> Result<Option<Identity>, Reason> {
     let own = kernel::cookie(fd).map_err(|_| Reason::NotConnected)?;
     let namespace = kernel::namespace_cookie(fd).map_err(|_| Reason::NotConnected)?;
     match diag::find_peer(&local_address, &peer_address) {
-        Some(peer) if peer.established && peer.cookie != own => {
+        Some(peer) if peer.cookie == own => Err(Reason::ConnectedToItself),
+        Some(peer) if peer.established => {
             entry.cookie.store(own, Ordering::Relaxed);
             entry.peer_cookie.store(peer.cookie, Ordering::Relaxed);
             Ok(Some(Identity { namespace, own, peer: peer.cookie }))
         }
         // The handshake's last step, or the first of the end.
-        Some(peer) if peer.cookie != own && entry.calls.load(Ordering::Relaxed) < 64 => Ok(None),
+        Some(_) if entry.calls.load(Ordering::Relaxed) < 64 => Ok(None),
         _ => Err(Reason::Remote),
     }
 }

@@ -42,6 +42,20 @@ pub(super) fn enter_ring(fd: c_int, pipe: &Pipe, taken: Taken) -> bool {
     true
 }
 
+/// After bytes went through the kernel: the other end may have gone back to it for good (handed on, pinned), which only its
+/// words say.
+#[cold]
+pub(super) fn note_peer(pipe: &Pipe) {
+    let outgoing = pipe.outgoing();
+    let has_left = pipe.other_end() != END_JOINED
+        || outgoing.is_closed() && outgoing.reader.ready.load(Ordering::Relaxed) == 0;
+    let reasons = [Reason::Pipe as u32, Reason::PeerLeft as u32];
+    let (old, new) = (reasons[usize::from(!has_left)], reasons[usize::from(has_left)]);
+    if pipe.is_open() && pipe.entry.reason.load(Ordering::Relaxed) == old {
+        pipe.entry.reason.store(new, Ordering::Relaxed);
+    }
+}
+
 /// A reader killed while awake would let us write into its ring for ever. False when the kernel has news.
 #[inline]
 pub(super) fn reader_lives(fd: c_int, pipe: &Pipe) -> bool {
@@ -105,6 +119,7 @@ fn open(fd: c_int, pipe: &Pipe, epoch: u32) -> bool {
     let opened = open_quietly(fd, pipe, epoch);
     kernel::restore_signals(mask);
     if opened {
+        note_peer(pipe);
         arena::add(&pipe.entry.counters.upgrades, 1);
         pipe.local.watched_since.store(clock::ticks(), Ordering::Relaxed);
     }

@@ -2,7 +2,7 @@
 
 use super::bells::{self, Drained};
 use super::buffers::{self, Rest};
-use super::{Pipe, attach, end, note_cpu, options, quick, wait};
+use super::{Pipe, attach, end, lanes, note_cpu, options, quick, wait};
 use crate::error::Errno;
 use crate::registry::arena;
 use crate::registry::lock::Taken;
@@ -433,6 +433,7 @@ fn advance(pipe: &Pipe, count: usize) {
 }
 
 fn note_received(pipe: &Pipe, count: usize) {
+    lanes::note_peer(pipe);
     arena::add(&pipe.entry.counters.kernel_received, count as u64);
     trace::note(-1, pipe.entry);
 }

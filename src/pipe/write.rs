@@ -4,7 +4,7 @@
 //! blocking, EAGAIN, EPOLLOUT, time-outs and 4 MB of buffering are the kernel's.
 
 use super::buffers::{self, Rest};
-use super::lanes::{enter_ring, spill};
+use super::lanes::{enter_ring, note_peer, spill};
 use super::{Pipe, back, bells, bulk, grow, nap, note_cpu, note_moment, options};
 use crate::error::{Errno, answer};
 use crate::registry::arena::{self, FLAG_NO_SPACE, FLAG_NONBLOCK, FLAG_SENT_IN_VAIN, FLAG_SHUT_WRITE};
@@ -473,6 +473,7 @@ fn through_kernel(
     }
     if sent > 0 {
         note_vain(pipe);
+        note_peer(pipe);
         arena::add(&pipe.entry.counters.kernel_sent, sent as u64);
         trace::note(-1, pipe.entry);
         if options::is_nagle_due(pipe.entry) {

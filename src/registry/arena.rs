@@ -5,6 +5,7 @@
 //! and mappings are private, in [`super::socket::Local`].
 
 use super::lock::{self, Lock};
+use super::reason::Reason;
 use crate::error::Errno;
 use crate::sys::kernel;
 use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering};
@@ -142,6 +143,13 @@ pub(crate) struct ReadSide(pub(crate) Lock);
 #[derive(Debug)]
 pub(crate) struct WriteSide(pub(crate) Lock);
 
+impl Entry {
+    /// See [`is_pipe`].
+    pub(crate) fn is_on_pipe(&self) -> bool {
+        is_pipe(self.state.load(Ordering::Relaxed), self.reason.load(Ordering::Relaxed))
+    }
+}
+
 /// Nothing decided: calls go to the kernel and are counted.
 pub(crate) const STATE_UNDECIDED: u32 = 0;
 /// The segment exists; the other end has not come.
@@ -152,6 +160,12 @@ pub(crate) const STATE_PIPE: u32 = 2;
 pub(crate) const STATE_HOST: u32 = 3;
 /// Both ends have the segment, but this end uses the kernel lane only from now on.
 pub(crate) const STATE_PINNED: u32 = 4;
+
+/// Whether a connection in this state, for this reason, runs over its segment. The other end may have gone back to the
+/// kernel alone.
+pub(crate) const fn is_pipe(state: u32, reason: u32) -> bool {
+    state == STATE_PIPE && reason != Reason::PeerLeft as u32
+}
 
 /// The socket listens.
 pub(crate) const FLAG_LISTENER: u32 = 1;

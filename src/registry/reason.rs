@@ -14,7 +14,7 @@ pub enum Reason {
     NotConnected = 3,
     /// The peer is not on this machine (or in another network namespace).
     Remote = 4,
-    /// The peer's process does not run on sockshim.
+    /// The peer has not come to the pipe: its process does not run on sockshim, or cannot use this rendezvous folder.
     PeerWithout = 5,
     /// `SOCKSHIM_PATH=host`.
     Configured = 6,
@@ -60,4 +60,6 @@ pub enum Reason {
     LowWater = 26,
     /// The process has an io_uring, which works past libc.
     IoUring = 27,
+    /// Both ends are the same socket.
+    ConnectedToItself = 28,
 }

@@ -4,7 +4,7 @@
 //! each line and closed again: a descriptor of ours would take a number from the program, and a program
 //! that closes what it does not know would have us write into a file of its own.
 
-use super::arena::{Entry, FLAG_CONNECTED, FLAG_LISTENER, STATE_HOST, STATE_PIPE};
+use super::arena::{Entry, FLAG_CONNECTED, FLAG_LISTENER, STATE_HOST};
 use super::config;
 use crate::pipe::options;
 use crate::sys::address::Address;
@@ -106,7 +106,7 @@ fn tell(fd: c_int, entry: &Entry) {
         }
     }
     let told = entry.told.load(Ordering::Relaxed);
-    let on_pipe = entry.state.load(Ordering::Relaxed) == STATE_PIPE;
+    let on_pipe = entry.is_on_pipe();
     let new = told & !ON_PIPE | MOVED | if on_pipe { ON_PIPE } else { 0 };
     if new == told {
         return;
@@ -124,7 +124,7 @@ fn number(fd: c_int, entry: &Entry) -> c_int {
 }
 
 fn path(entry: &Entry) -> &'static str {
-    if entry.state.load(Ordering::Relaxed) == STATE_PIPE { "pipe" } else { "host" }
+    if entry.is_on_pipe() { "pipe" } else { "host" }
 }
 
 /// Bytes sent and received so far. On the host path nobody counts but the kernel.

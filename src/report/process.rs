@@ -24,6 +24,22 @@ impl Known {
     }
 }
 
+impl Known {
+    /// A process in our own network that has the end with these addresses.
+    pub(super) fn holder(&mut self, addresses: (SocketAddr, SocketAddr)) -> Option<&Process> {
+        let pids: Vec<u32> = fs::read_dir("/proc")
+            .ok()?
+            .flatten()
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .collect();
+        let holds = |process: &Process| {
+            process.is_in_our_network() && process.locate(None, Some(addresses)).is_some()
+        };
+        let pid = pids.into_iter().find(|pid| self.process(*pid).is_some_and(holds))?;
+        self.process(pid)
+    }
+}
+
 /// A live process.
 #[derive(Debug)]
 pub(super) struct Process {
@@ -80,6 +96,11 @@ impl Process {
                 path.rsplit_once('/').is_some_and(|(_, name)| name == file)
             })
         })
+    }
+
+    /// Whether the library is loaded in it, as far as that can be told.
+    pub(super) fn runs_on_sockshim(&self) -> bool {
+        self.maps.as_deref().is_some_and(|maps| maps.lines().any(|line| line.contains("/libsockshim.so")))
     }
 
     /// Finds a connection by the descriptor number that it had, or by its addresses.

@@ -3,7 +3,7 @@
 use std::{ptr, thread};
 
 use crate::data::Flow;
-use crate::harness::{Case, Child, assert_on_pipe, case, skip};
+use crate::harness::{Case, Child, Environment, assert_on_pipe, case, environment, path, reason, skip};
 use crate::sys::{self, Address, call, events, fails, wait};
 
 pub(crate) const CASES: &[Case] = &[
@@ -109,6 +109,9 @@ pub(crate) const CASES: &[Case] = &[
         for size in [1, 100, 1000, 30_000, 60_000] {
             out.write(fd, size, size);
             back.read(fd, size, size);
+        }
+        if environment() == Environment::Pipe {
+            assert_eq!((path(fd), reason(fd)), (Some(0), Some(28)));
         }
         fails(sys::recv(fd, &mut [0], libc::MSG_DONTWAIT), libc::EAGAIN);
         sys::shutdown(fd, libc::SHUT_WR).expect("shutdown");

@@ -2,9 +2,8 @@
 //! value told back, and a connection that works, or does not, alike.
 
 use std::collections::BTreeSet;
-use std::ffi::CStr;
 
-use crate::harness::{Case, case};
+use crate::harness::{Case, case, pin_host};
 use crate::sys::raw::{BOTH, Way};
 use crate::sys::{Address, Answer};
 
@@ -179,15 +178,3 @@ fn is_fact(level: i32, name: i32) -> bool {
 fn skipped(level: i32, name: i32) -> bool {
     level == libc::IPPROTO_IPV6 && (54..60).contains(&name)
 }
-
-fn pin_host(fd: i32) {
-    // SAFETY: the name is a C string.
-    let symbol = unsafe { libc::dlsym(libc::RTLD_DEFAULT, PIN_HOST.as_ptr()) };
-    if !symbol.is_null() {
-        // SAFETY: the header declares it so.
-        let pin: extern "C" fn(i32) -> i32 = unsafe { std::mem::transmute(symbol) };
-        assert_eq!(pin(fd), 0);
-    }
-}
-
-const PIN_HOST: &CStr = c"sockshim_pin_host";

@@ -197,6 +197,12 @@ pub(crate) fn reason(fd: i32) -> Option<i32> {
     ask(c"sockshim_reason", fd)
 }
 
+/// Calls `sockshim_pin_host`, if there is one.
+#[track_caller]
+pub(crate) fn pin_host(fd: i32) {
+    assert!(matches!(ask(c"sockshim_pin_host", fd), Some(0) | None), "descriptor {fd}");
+}
+
 fn ask(function: &CStr, fd: i32) -> Option<i32> {
     // SAFETY: the name is a C string.
     let symbol = unsafe { libc::dlsym(libc::RTLD_DEFAULT, function.as_ptr()) };

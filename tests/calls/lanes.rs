@@ -32,12 +32,35 @@ use libc::{EPOLLET, EPOLLIN};
 
 use crate::data::{Flow, Random};
 use crate::harness::{
-    Case, Child, End, Environment, assert_on_pipe, case, dialogue, environment, path, skip,
+    Case, Child, End, Environment, assert_on_pipe, case, dialogue, environment, path, pin_host, reason, skip,
 };
 use crate::sys::wait::{add, epoll, ready};
 use crate::sys::{self, call, fails, poll_one};
 
 pub(crate) const CASES: &[Case] = &[
+    case("an_end_says_that_the_other_one_has_gone_back_to_the_kernel", || {
+        let (a, b) = sys::pair();
+        Flow::new(1).write(a, 300_000, 5000);
+        Flow::new(1).read(b, 300_000, 5000);
+        assert_on_pipe(a);
+        pin_host(b);
+        let says = |fd| (path(fd), reason(fd));
+        // It learns it from the bytes that come, or from its own that go through the kernel.
+        Flow::new(2).write(b, 50_000, 5000);
+        Flow::new(2).read(a, 50_000, 5000);
+        if environment() == Environment::Pipe {
+            assert_eq!((says(a), says(b)), ((Some(0), Some(23)), (Some(0), Some(7))));
+        }
+        let (c, d) = sys::pair();
+        Flow::new(3).write(c, 300_000, 5000);
+        Flow::new(3).read(d, 300_000, 5000);
+        pin_host(d);
+        Flow::new(4).write(c, 50_000, 5000);
+        Flow::new(4).read(d, 50_000, 5000);
+        if environment() == Environment::Pipe {
+            assert_eq!(says(c), (Some(0), Some(23)));
+        }
+    }),
     dialogue(
         "doorbells_are_never_data",
         |end| {
