@@ -111,6 +111,8 @@ pub struct Path {
     pub next_hop: IpAddr,
     /// The longest packet that gets through, as far as is known.
     pub mtu: u32,
+    /// The longest packet that the link takes: what it is on the way back may be that as well.
+    pub link_mtu: u32,
 }
 
 /// The header that a link wants in front of a packet.
@@ -319,7 +321,7 @@ impl Network {
         }
         let link = self.capabilities(route.interface).mtu;
         let mtu = self.path_mtus.get(&destination).map_or(link, |(mtu, _)| link.min(*mtu));
-        Some(Path { iface: route.interface, source, next_hop, mtu })
+        Some(Path { iface: route.interface, source, next_hop, mtu, link_mtu: link })
     }
 
     fn link_for(&self, destination: IpAddr) -> Option<Route> {

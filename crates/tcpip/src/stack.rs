@@ -35,7 +35,7 @@ use crate::ready::ReadyList;
 use crate::slab::{Key, Slab};
 use crate::tcp;
 use crate::tcp::conn::Connection;
-use crate::tcp::context::{Challenges, Context, Counters, Replies};
+use crate::tcp::context::{Context, Counters, Replies};
 use crate::tcp::listen::{Handshake, Listener};
 use crate::tcp::secrets::Secrets;
 use crate::tcp::timewait::TimeWait;
@@ -116,7 +116,6 @@ pub struct Stack<M: Memory> {
     eventful: ReadyList,
     acceptable: VecDeque<Key>,
     replies: Replies,
-    challenges: Challenges,
     counters: Counters,
     scratch: Vec<u8>,
 }
@@ -152,7 +151,6 @@ impl<M: Memory> Stack<M> {
             eventful: ReadyList::new(),
             acceptable: VecDeque::new(),
             replies: Replies::default(),
-            challenges: Challenges::default(),
             counters: Counters::default(),
             scratch: Vec::new(),
             config,
@@ -251,8 +249,8 @@ impl<M: Memory> Stack<M> {
 
     /// A connection, and what it needs of the stack to work.
     fn connection(&mut self, now: Instant, key: Key) -> Option<(&mut ConnectionIn<M>, Context<'_>)> {
-        let Self { connections, config, replies, challenges, counters, .. } = self;
+        let Self { connections, config, replies, counters, .. } = self;
         let connection = connections.get_mut(key)?;
-        Some((connection, Context { now, config: &config.tcp, replies, challenges, counters }))
+        Some((connection, Context { now, config: &config.tcp, replies, counters }))
     }
 }

@@ -239,7 +239,13 @@ impl Network {
             return;
         }
         let mtu = self.capabilities(interface).mtu;
-        let path = Path { iface: interface, source: source.into(), next_hop: destination.into(), mtu };
+        let path = Path {
+            iface: interface,
+            source: source.into(),
+            next_hop: destination.into(),
+            mtu,
+            link_mtu: mtu,
+        };
         self.send_packet(now, &path, packet, None);
     }
 

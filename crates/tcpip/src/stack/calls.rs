@@ -1,6 +1,7 @@
 //! What applications call.
 
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::demux::Flow;
@@ -82,7 +83,7 @@ impl<M: Memory> Stack<M> {
         self.counters.active_opens += 1;
         self.refresh_path(now, key);
         if let Some((connection, mut cx)) = self.connection(now, key) {
-            connection.connect(&mut cx, clock_offset);
+            connection.connect(&mut cx, clock_offset, path.link_mtu);
         }
         self.settle(now, key);
         Ok(SocketId(key))
@@ -182,10 +183,18 @@ impl<M: Memory> Stack<M> {
         Err(Error::WouldBlock)
     }
 
-    /// Ends a listener. Connections that nobody has accepted are reset, as Linux does.
+    /// Ends a listener. Connections that nobody has accepted are reset, and handshakes forgotten, as Linux does. Takes time
+    /// in proportion to the handshakes under way.
     pub fn close_listener(&mut self, now: Instant, id: ListenerId) {
         let Some(listener) = self.listeners.remove(id.0) else { return };
         self.flows.remove_listener(listener.address, listener.port, id.0.index());
+        if listener.handshakes > 0 {
+            let own = self.handshakes.iter().filter(|(_, handshake)| handshake.listener == id.0);
+            let own: Vec<u32> = own.map(|(key, _)| key.index()).collect();
+            for index in own {
+                self.end_handshake(index);
+            }
+        }
         for key in listener.queue {
             if let Some((connection, mut cx)) = self.connection(now, key) {
                 connection.abort(&mut cx);

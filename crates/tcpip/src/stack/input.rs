@@ -51,9 +51,9 @@ impl<M: Memory> Stack<M> {
         match self.find_flow(ends.0, ends.1) {
             Some(Flow::Connection(index)) => {
                 let Some(key) = self.connections.key_at(index) else { return };
-                let Self { connections, config, replies, challenges, counters, net, .. } = self;
+                let Self { connections, config, replies, counters, net, .. } = self;
                 let Some(connection) = connections.get_mut(key) else { return };
-                let mut cx = Context { now, config: &config.tcp, replies, challenges, counters };
+                let mut cx = Context { now, config: &config.tcp, replies, counters };
                 connection.handle(&mut cx, &segment);
                 // RFC 4861 section 7.3.1: an acknowledgement shows that the neighbour is there.
                 if connection.sender.una == header.ack
@@ -91,11 +91,13 @@ impl<M: Memory> Stack<M> {
             }
             Verdict::End => self.end_time_wait(index),
             Verdict::Reopen(iss) => {
-                if self.find_listener(flow.0).is_some() {
-                    self.counters.tw_recycled += 1;
-                    self.end_time_wait(index);
-                    self.receive_unknown(now, flow, segment, Some(iss));
+                let answer = rest.acknowledge(now);
+                if self.find_listener(flow.0).is_none() {
+                    return self.reply(flow.0, flow.1, answer);
                 }
+                self.counters.tw_recycled += 1;
+                self.end_time_wait(index);
+                self.receive_unknown(now, flow, segment, Some(iss));
             }
         }
     }
@@ -139,9 +141,9 @@ impl<M: Memory> Stack<M> {
         };
         let Some(key) = self.connections.key_at(index) else { return };
         let Some((connection, mut cx)) = self.connection(now, key) else { return };
-        // RFC 5927 section 4.1: what is not in flight was not sent, or is long gone.
+        // RFC 5927 section 4.1: what is not in flight was not sent, or is long gone. Linux takes the next number as well.
         let in_flight =
-            error.seq.at_or_after(connection.sender.una) && error.seq.before(connection.sender.nxt);
+            error.seq.at_or_after(connection.sender.una) && error.seq.at_or_before(connection.sender.nxt);
         if !in_flight {
             return;
         }

@@ -13,6 +13,7 @@ use crate::tcp::cookies::{Remembered, SynCookie, VALID};
 use crate::tcp::ecn;
 use crate::tcp::input::Segment;
 use crate::tcp::listen::{Handshake, Setup};
+use crate::tcp::pmtu;
 use crate::time::Instant;
 use crate::wire::tcp::{Flags, Header, Options};
 
@@ -34,7 +35,7 @@ impl<M: Memory> Stack<M> {
             // Linux drops SYN with FIN, which no honest program sends.
             return true;
         }
-        self.begin_handshake(now, listener, flow, segment.header, iss);
+        self.begin_handshake(now, listener, flow, segment, iss);
         true
     }
 
@@ -43,9 +44,10 @@ impl<M: Memory> Stack<M> {
         now: Instant,
         listener_key: Key,
         (local, remote): (SocketAddr, SocketAddr),
-        syn: &Header,
+        segment: &Segment<'_>,
         iss: Option<SeqNumber>,
     ) {
+        let syn = &ecn::heard(segment.header, segment.ecn);
         let Some(setup) = self.setup_for(listener_key, local, remote) else { return };
         let config = &self.config.tcp;
         let Some(listener) = self.listeners.get_mut(listener_key) else { return };
@@ -64,6 +66,8 @@ impl<M: Memory> Stack<M> {
         let iss = iss.unwrap_or_else(|| self.secrets.initial_sequence(now, local, remote));
         let handshake = Handshake::new(config, (local, remote), listener_key, now, syn, iss, &setup);
         if with_cookie {
+            // A cookie without a timestamp has room for the segment size only (Linux clears these, too).
+            let handshake = if handshake.clock_offset.is_some() { handshake } else { handshake.plain() };
             let remembered = Remembered {
                 mss: handshake.peer_mss,
                 shift: handshake.peer_shift,
@@ -89,9 +93,7 @@ impl<M: Memory> Stack<M> {
         let path = self.net.route(Some(local.ip()), remote.ip())?;
         let options = &self.listeners.get(listener)?.options;
         let config = &self.config.tcp;
-        let headers = if remote.is_ipv4() { 40 } else { 60 };
-        let mss = u16::try_from(path.mtu.saturating_sub(headers)).unwrap_or(u16::MAX).max(config.min_mss);
-        let mss = options.max_segment.map_or(mss, |max| max.min(mss));
+        let mss = pmtu::announced(config, options, remote.ip(), path.link_mtu);
         let space = options.receive_buffer.unwrap_or(config.receive_buffer.0).min(u32::from(u16::MAX));
         let whole = space / u32::from(mss) * u32::from(mss);
         Some(Setup {
@@ -206,7 +208,7 @@ impl<M: Memory> Stack<M> {
     ) -> bool {
         let header = segment.header;
         let Some(listener) = self.listeners.get(listener_key) else { return false };
-        if now > listener.cookies_until || header.flags.contains(Flags::FIN) {
+        if now > listener.cookies_until {
             return false;
         }
         let (irs, iss) = (header.seq - 1, header.ack - 1);
@@ -281,6 +283,7 @@ impl<S: crate::buffer::SendBuffer, R: ReceiveBuffer> Connection<S, R> {
     ) {
         self.receiver.begin(handshake.irs);
         self.receiver.wscale = handshake.our_shift;
+        self.receiver.scaled = handshake.peer_shift.is_some();
         self.receiver.advertised_mss = handshake.our_mss;
         self.receiver.wnd = u32::from(handshake.window);
         self.sender.una = handshake.iss + 1;

@@ -77,9 +77,9 @@ impl<M: Memory> Stack<M> {
     fn emit_connection(&mut self, now: Instant, key: Key, frame: &mut Vec<u8>) -> Option<Transmit> {
         let index = key.index();
         self.refresh_path(now, key);
-        let Self { connections, config, replies, challenges, counters, timers, ready, net, .. } = self;
+        let Self { connections, config, replies, counters, timers, ready, net, .. } = self;
         let connection = connections.get_mut(key)?;
-        let mut cx = Context { now, config: &config.tcp, replies, challenges, counters };
+        let mut cx = Context { now, config: &config.tcp, replies, counters };
         // Sending, and finding nothing to send, sets timers.
         let Some(outgoing) = connection.transmit(&mut cx) else {
             schedule(timers, index, connection.deadline());

@@ -73,9 +73,6 @@ pub struct Config {
     pub reordering: u32,
     /// The least time between two acknowledgements of segments that are out of window (invalid_ratelimit).
     pub invalid_ratelimit: Duration,
-    /// Challenge acknowledgements a second in all connections (RFC 5961 section 7). Linux has no such limit any more by
-    /// default, because it could be used to guess (CVE-2016-5696); its count is then randomised.
-    pub challenge_ack_limit: u32,
     /// Send buffer of a new connection, and the most that autotuning makes of it (wmem).
     pub send_buffer: (u32, u32),
     /// Receive buffer of a new connection, and the most that autotuning makes of it. Linux's rmem counts its own
@@ -132,7 +129,6 @@ impl Default for Config {
             time_wait_reuse: Some(Duration::from_secs(1)),
             reordering: 3,
             invalid_ratelimit: Duration::from_millis(500),
-            challenge_ack_limit: 1000,
             send_buffer: (87_380, 16 << 20),
             receive_buffer: (65_536, 16 << 20),
             moderate_receive_buffer: true,

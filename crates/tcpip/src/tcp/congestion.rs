@@ -349,6 +349,11 @@ impl Controller {
         }
     }
 
+    /// Fast recovery has begun, and not with an acknowledgement: lets the first segment be sent again.
+    pub fn allow_retransmission(&mut self, in_flight: u32) {
+        self.window.cwnd = in_flight + 1;
+    }
+
     /// An ECN mark (RFC 3168 section 6.1.2), or a tail loss probe that filled a hole (RFC 8985 section 7.4.2): the window
     /// goes down as in fast recovery, and nothing can show that to be spurious.
     pub fn enter_cwr(&mut self, now: Instant) {

@@ -80,6 +80,8 @@ pub(crate) struct Seldom {
     pub(crate) linger_at: Option<Instant>,
     /// When a segment out of window may be answered again.
     pub(crate) next_answer: Instant,
+    /// When the window that is closed now was probed first.
+    pub(crate) probed_since: Option<Instant>,
     /// Behind the urgent data that is not acknowledged (SND.UP).
     pub(crate) urgent_end: Option<SeqNumber>,
     /// The other end's urgent data (RCV.UP).
@@ -93,6 +95,7 @@ blank!(
         keepalive_at: None,
         linger_at: None,
         next_answer: Instant::ZERO,
+        probed_since: None,
         urgent_end: None,
         mark: None,
     }
@@ -316,11 +319,13 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
     }
 
     /// RFC 9293 section 3.10.1, active OPEN.
-    pub(crate) fn connect(&mut self, cx: &mut Context<'_>, clock_offset: u32) {
+    pub(crate) fn connect(&mut self, cx: &mut Context<'_>, clock_offset: u32, link_mtu: u32) {
         let config = cx.config;
         self.state = State::SynSent;
+        self.receiver.scaled = config.window_scaling;
         self.receiver.wscale = if config.window_scaling { window_shift(config, &self.options) } else { 0 };
-        self.receiver.advertised_mss = self.advertised_mss();
+        let remote = self.ends.remote().ip();
+        self.receiver.advertised_mss = super::pmtu::announced(config, &self.options, remote, link_mtu);
         self.sender.mss = self.path_mss;
         self.sender.sack = config.sack;
         self.sender.ecn.on = config.ecn == super::ecn::Ecn::Ask;
@@ -334,16 +339,11 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         self.sender.timer = Timer::Retransmit(cx.now + self.sender.rto(config));
     }
 
-    /// What we announce to take (RFC 9293 section 3.7.1).
-    pub(crate) fn advertised_mss(&self) -> u16 {
-        self.options.max_segment.map_or(self.path_mss, |max| max.min(self.path_mss))
-    }
-
     /// The options of our SYN, or of our answer to one.
     pub(crate) fn syn_options(&self, now: Instant) -> Options {
         Options {
             mss: Some(self.receiver.advertised_mss),
-            window_scale: (self.receiver.wscale > 0).then_some(self.receiver.wscale),
+            window_scale: self.receiver.scaled.then_some(self.receiver.wscale),
             sack_permitted: self.sender.sack,
             timestamps: self.clock.map(|clock| clock.stamps(now)),
             ..Options::default()
@@ -353,8 +353,9 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
     /// What the other end's SYN says about it.
     pub(crate) fn take_syn_options(&mut self, config: &Config, now: Instant, options: &Options) {
         match options.window_scale {
-            Some(shift) if config.window_scaling && self.receiver.wscale > 0 => self.sender.wscale = shift,
+            Some(shift) if self.receiver.scaled => self.sender.wscale = shift,
             _ => {
+                self.receiver.scaled = false;
                 self.sender.wscale = 0;
                 self.receiver.wscale = 0;
             }
@@ -456,6 +457,21 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         self.fin_queued && !self.fin_acked && self.sender.nxt.at_or_before(self.data_end())
     }
 
+    /// The window is open: the next time that it closes is another one.
+    pub(crate) fn forget_probes(&mut self) {
+        if self.seldom.probed_since.is_some() {
+            self.seldom.probed_since = None;
+        }
+    }
+
+    /// Room that the other end must have for the next segment: its first number at least.
+    pub(crate) fn needed_room(&self) -> u32 {
+        match self.unsent() {
+            0 => self.fin_unsent().into(),
+            unsent => unsent.min(self.current_mss()),
+        }
+    }
+
     /// Changes options, and what follows from them.
     pub(crate) fn change_options(&mut self, cx: &mut Context<'_>, change: impl FnOnce(&mut SocketOptions)) {
         let before = self.options.clone();
@@ -524,9 +540,10 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
     }
 }
 
-/// By how much the window must be shifted so that the largest buffer can be advertised (RFC 7323 section 2.3).
+/// By how much the window must be shifted so that the largest buffer can be advertised (RFC 7323 section 2.3): the one that
+/// was set, or else the largest that autotuning makes.
 pub(crate) fn window_shift(config: &Config, options: &SocketOptions) -> u8 {
-    let space = options.receive_buffer.unwrap_or(0).max(config.receive_buffer.1);
+    let space = options.receive_buffer.unwrap_or(config.receive_buffer.1);
     let mut shift = 0;
     while space >> shift > u32::from(u16::MAX) && shift < 14 {
         shift += 1;

@@ -15,7 +15,6 @@ pub(crate) struct Context<'a> {
     pub(crate) now: Instant,
     pub(crate) config: &'a Config,
     pub(crate) replies: &'a mut Replies,
-    pub(crate) challenges: &'a mut Challenges,
     pub(crate) counters: &'a mut Counters,
 }
 
@@ -82,26 +81,6 @@ pub(crate) fn bare(
         window: 0,
         urgent: 0,
         options: crate::wire::tcp::Options::default(),
-    }
-}
-
-/// RFC 5961 section 7: challenge acknowledgements are limited for the whole stack.
-#[derive(Debug, Default)]
-pub(crate) struct Challenges {
-    second: u64,
-    left: u32,
-}
-
-impl Challenges {
-    pub(crate) fn allow(&mut self, config: &Config, now: Instant) -> bool {
-        let second = now.as_nanos() / 1_000_000_000 + 1;
-        if self.second != second {
-            self.second = second;
-            self.left = config.challenge_ack_limit;
-        }
-        let allowed = self.left > 0;
-        self.left = self.left.saturating_sub(1);
-        allowed
     }
 }
 

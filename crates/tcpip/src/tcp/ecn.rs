@@ -5,7 +5,7 @@ use super::sender::Sender;
 use super::state::CongestionState;
 use crate::buffer::{ReceiveBuffer, SendBuffer};
 use crate::time::Instant;
-use crate::wire::tcp::Flags;
+use crate::wire::tcp::{Flags, Header};
 
 /// Whether connections take part (net.ipv4.tcp_ecn).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -29,6 +29,13 @@ pub(crate) const EXPERIENCED: u8 = 3;
 /// What a SYN says that asks for it, and its answer (RFC 3168 section 6.1.1).
 pub(crate) const ASK: Flags = Flags::from_bits(Flags::ECE.bits() | Flags::CWR.bits());
 pub(crate) const ACCEPT: Flags = Flags::ECE;
+
+/// What a SYN with these two bits in its IP header asks for. RFC 3168 section 6.1.1 has no SYN that can be marked, so
+/// something on the way writes over the bits and marks would mean nothing; Accurate ECN (RFC 9768) has them.
+pub(crate) fn heard(syn: &Header, codepoint: u8) -> Header {
+    let spoilt = codepoint != NOT_CAPABLE && !syn.flags.contains(Flags::NS);
+    Header { flags: if spoilt { syn.flags.without(ASK) } else { syn.flags }, ..*syn }
+}
 
 /// One connection's part in it.
 #[derive(Debug, Clone, Copy, Default)]

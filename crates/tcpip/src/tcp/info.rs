@@ -189,7 +189,6 @@ fn millis_since(now: Instant, then: Instant) -> u32 {
 impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
     pub(crate) fn info(&self, cx: &Context<'_>) -> Info {
         let (sender, receiver) = (&self.sender, &self.receiver);
-        let scaled = sender.wscale > 0 || receiver.wscale > 0;
         let probes =
             if matches!(sender.timer, Timer::ZeroWindow(_)) { sender.probes } else { self.keepalive_probes };
         let times = sender.chrono.read(cx.now);
@@ -202,7 +201,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             backoff: sender.backoff,
             options: u8::from(self.clock.is_some())
                 | u8::from(sender.sack) << 1
-                | u8::from(scaled) << 2
+                | u8::from(receiver.scaled) << 2
                 | sender.ecn.info(),
             snd_wscale: sender.wscale,
             rcv_wscale: receiver.wscale,

@@ -94,9 +94,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         if reset {
             // RFC 5961 section 3.2, and Linux's addition: behind the last block that we reported is right as well,
             // because that is what the other end's SND.NXT can look like to it.
-            let behind_blocks =
-                self.receiver.first_blocks().iter().map(|&(_, end)| end).reduce(SeqNumber::later)
-                    == Some(header.seq);
+            let behind_blocks = self.receiver.last_reported() == Some(header.seq);
             if header.seq == self.receiver.nxt || behind_blocks || self.is_reset_behind(header.seq) {
                 self.on_reset(cx);
             } else {
@@ -158,12 +156,12 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
     /// that two ends which disagree do not answer each other for ever.
     fn answer_invalid(&mut self, cx: &mut Context<'_>, segment: &Segment<'_>) {
         let header = segment.header;
-        // What comes again for want of our acknowledgement is answered without limit (Linux's `tcp_send_dupack`).
-        if !segment.payload.is_empty() && header.seq.before(self.receiver.nxt) {
-            self.receiver.ack.enter_quick(self.receiver.window());
-            if self.sender.sack {
+        // What takes up numbers is no acknowledgement, so that no loop comes of it (Linux's `tcp_oow_rate_limited`).
+        if segment.len() > 0 {
+            if header.seq.before(self.receiver.nxt) {
+                self.receiver.ack.enter_quick(self.receiver.window());
                 let end = segment.end().earlier(self.receiver.nxt);
-                self.receiver.note_duplicate(cx.config, header.seq, end);
+                self.receiver.note_duplicate(cx.config, Some((header.seq, end)));
             }
             self.receiver.ack.now = true;
             return;
@@ -173,11 +171,10 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         }
     }
 
-    /// RFC 5961: asks the other end to show that it knows our numbers.
+    /// RFC 5961: asks the other end to show that it knows our numbers. Limited for each connection (section 7); a count that
+    /// connections share would tell one of them what happens to others (CVE-2016-5696).
     fn challenge(&mut self, cx: &mut Context<'_>) {
-        if may_answer_invalid(&mut self.seldom.next_answer, cx.config.invalid_ratelimit, cx.now)
-            && cx.challenges.allow(cx.config, cx.now)
-        {
+        if may_answer_invalid(&mut self.seldom.next_answer, cx.config.invalid_ratelimit, cx.now) {
             cx.counters.tcp_challenge_ack += 1;
             self.receiver.ack.now = true;
         }
@@ -213,10 +210,10 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         if self.state == State::SynReceived && !self.finish_handshake(cx, segment) {
             return;
         }
-        self.hear(cx);
         if !self.check_ack(cx, header) {
             return;
         }
+        self.hear(cx);
         self.take_stamp(cx, header);
         if header.ack.at_or_after(self.sender.una) {
             self.take_ack(cx, segment);
@@ -253,7 +250,9 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
 
     /// RFC 5961 section 5.2: an acknowledgement of what was never sent, or that is much too old.
     fn check_ack(&mut self, cx: &mut Context<'_>, header: &Header) -> bool {
-        let oldest = self.sender.una - self.sender.max_wnd.min(1 << 30);
+        // Nothing from before the first byte is one of ours.
+        let acked = u32::try_from(self.sender.counters.bytes_acked).unwrap_or(u32::MAX);
+        let oldest = self.sender.una - self.sender.max_wnd.min(acked).min(1 << 30);
         if header.ack.after(self.sender.nxt) || header.ack.before(oldest) {
             self.challenge(cx);
             return false;
@@ -298,11 +297,10 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             self.on_fin_acked(cx);
         }
         if self.sender.packets_out() == 0 && matches!(self.sender.timer, Timer::ZeroWindow(_)) {
-            if self.unsent().min(self.current_mss())
-                <= self.sender.window_end().saturating_since(self.sender.nxt)
-            {
+            if self.needed_room() <= self.sender.window_end().saturating_since(self.sender.nxt) {
                 self.sender.timer = Timer::Idle;
                 self.sender.backoff = 0;
+                self.forget_probes();
             } else {
                 // The window is still closed, but the other end is there.
                 self.sender.timer = Timer::ZeroWindow(cx.now + self.sender.rto(cx.config));

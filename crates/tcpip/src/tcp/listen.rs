@@ -90,7 +90,7 @@ impl Handshake {
         let default = if remote.is_ipv4() { super::DEFAULT_MSS } else { super::DEFAULT_MSS_V6 };
         let sack = config.sack && options.sack_permitted;
         let ecn = config.ecn != Ecn::Off && syn.flags.contains(ecn::ASK);
-        let scaling = config.window_scaling && setup.shift > 0 && options.window_scale.is_some();
+        let scaling = config.window_scaling && options.window_scale.is_some();
         Self {
             local: local.into(),
             remote: remote.into(),
@@ -109,6 +109,11 @@ impl Handshake {
             retries: 0,
             asked_again: false,
         }
+    }
+
+    /// With nothing agreed on but the segment size.
+    pub(crate) fn plain(self) -> Self {
+        Self { peer_shift: None, our_shift: 0, capabilities: 0, ..self }
     }
 
     pub(crate) fn sack(&self) -> bool {

@@ -88,6 +88,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         let room = self.sender.window_end().saturating_since(self.sender.nxt);
         let unsent = self.unsent();
         if room > 0 && (unsent > 0 || self.fin_unsent()) {
+            self.forget_probes();
             let record = self.push.record_end().map_or(unsent, |end| end.since(self.sender.nxt).min(unsent));
             let len = record.min(room).min(self.current_mss());
             let fin = self.fin_unsent() && len == unsent && room > len;
@@ -113,10 +114,10 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
 
     /// RFC 8985 section 7.3: new data if there is some, else the last segment again.
     fn tail_probe(&mut self, cx: &mut Context<'_>) -> Option<Outgoing> {
-        if self.sender.packets_out() == 0 {
+        // One at a time: what the timer is set to is what is left of the time-out.
+        if self.sender.packets_out() == 0 || self.sender.recovery.losses.tail_probe.is_some() {
             return None;
         }
-        cx.counters.tcp_loss_probes += 1;
         let mss = self.current_mss();
         let room = self.sender.window_end().saturating_since(self.sender.nxt);
         let unsent = self.unsent();
@@ -130,7 +131,6 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         } else {
             let name = self.sender.board.last_name()?;
             if self.is_beyond_window(name) {
-                self.sender.timer = Timer::Retransmit(cx.now + self.sender.rto(cx.config));
                 return None;
             }
             let outgoing = self.send_again(cx, name, 1);
@@ -138,6 +138,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
                 Some(TailProbe { end: self.sender.nxt, retransmission: true });
             outgoing
         };
+        cx.counters.tcp_loss_probes += 1;
         self.sender.timer = Timer::Retransmit(cx.now + self.sender.rto(cx.config));
         Some(outgoing)
     }
@@ -285,7 +286,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         let segments = if len <= size { 1 } else { len.div_ceil(size) };
         self.sent(cx, len, segments);
         if was_empty || !matches!(self.sender.timer, Timer::Retransmit(_) | Timer::Reorder(_)) {
-            self.sender.arm(cx.config, cx.now);
+            self.sender.arm(cx.config, cx.now, was_empty);
         }
         let mut flags = Flags::ACK;
         if fin {

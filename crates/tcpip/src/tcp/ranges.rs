@@ -58,10 +58,22 @@ impl RangeSet {
         }
     }
 
+    /// The range of which all of `start..end` is a part.
+    pub(crate) fn containing(&self, start: SeqNumber, end: SeqNumber) -> Option<(SeqNumber, SeqNumber)> {
+        let at = self.ranges.partition_point(|&(_, e)| e.before(end));
+        self.ranges.get(at).copied().filter(|&(s, _)| s.at_or_before(start))
+    }
+
     /// Whether all of `start..end` is in the set.
     pub(crate) fn contains(&self, start: SeqNumber, end: SeqNumber) -> bool {
-        let at = self.ranges.partition_point(|&(_, e)| e.before(end));
-        self.ranges.get(at).is_some_and(|&(s, _)| s.at_or_before(start))
+        self.containing(start, end).is_some()
+    }
+
+    /// The first part of `start..end` that is in the set.
+    pub(crate) fn overlap(&self, start: SeqNumber, end: SeqNumber) -> Option<(SeqNumber, SeqNumber)> {
+        let at = self.ranges.partition_point(|&(_, e)| e.at_or_before(start));
+        let &(s, e) = self.ranges.get(at)?;
+        s.before(end).then(|| (s.later(start), e.earlier(end)))
     }
 
     /// Takes away all before `seq`.
@@ -146,6 +158,12 @@ mod tests {
                 prop_assert_eq!(numbers(&set, base), model.clone());
                 for pair in set.as_slice().windows(2) {
                     prop_assert!(pair[0].1.before(pair[1].0), "ranges are apart");
+                }
+                let there: BTreeSet<u32> = (10..150).filter(|n| model.contains(n)).collect();
+                let overlap = set.overlap(at(10), at(150)).map(|(s, e)| (s.get().wrapping_sub(base), e.get().wrapping_sub(base)));
+                prop_assert_eq!(overlap.map(|(s, _)| s), there.first().copied());
+                if let Some((s, e)) = overlap {
+                    prop_assert!((s..e).all(|n| there.contains(&n)) && !there.contains(&e));
                 }
                 let mut missing = BTreeSet::new();
                 set.gaps(at(10), at(150), |s, e| missing.extend(s.get().wrapping_sub(base)..e.get().wrapping_sub(base)));

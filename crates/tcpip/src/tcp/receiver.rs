@@ -17,8 +17,9 @@ pub(crate) struct Receiver {
     /// `nxt` when the window was advertised last, and that window.
     pub(crate) wup: SeqNumber,
     pub(crate) wnd: u32,
-    /// By how much the window field of our segments is shifted.
+    /// By how much the window field of our segments is shifted, and whether both ends have such shifts: ours may be zero.
     pub(crate) wscale: u8,
+    pub(crate) scaled: bool,
     /// The largest segment that we announced to take.
     pub(crate) advertised_mss: u16,
     /// Bytes that may lie unread: autotuning and SO_RCVBUF move it.
@@ -88,6 +89,7 @@ impl Receiver {
             wup: SeqNumber::new(0),
             wnd: 0,
             wscale: 0,
+            scaled: false,
             advertised_mss: super::DEFAULT_MSS,
             limit,
             disorder: Lazy::default(),
@@ -155,10 +157,13 @@ impl Receiver {
         mut seq: SeqNumber,
         mut data: &[u8],
     ) -> Stored {
+        let mut again = None;
         if seq.before(self.nxt) {
             let known = self.nxt.since(seq) as usize;
+            again = Some((seq, (seq + data.len() as u32).earlier(self.nxt)));
+            self.note_duplicate(config, again);
             if known >= data.len() {
-                return Stored::Nothing;
+                return Stored::Duplicate;
             }
             data = &data[known..];
             seq = self.nxt;
@@ -174,8 +179,14 @@ impl Receiver {
             self.append(buffer, data);
             return Stored::InOrder;
         }
-        if offset > 0 && self.disorder.ahead.contains(seq, end) {
-            return Stored::Again(seq, end);
+        // The first part that was there is what is reported (RFC 2883 section 4).
+        self.note_duplicate(config, again.or_else(|| self.disorder.ahead.overlap(seq, end)));
+        if offset > 0
+            && let Some(whole) = self.disorder.ahead.containing(seq, end)
+        {
+            // And the block that contains it comes next: else it could not be told from one that is new.
+            self.remember_block(whole);
+            return Stored::Duplicate;
         }
         let behind_all = self.disorder.ahead.last().is_none_or(|(_, last)| seq.after(last));
         if offset > 0 && self.disorder.ahead.len() >= config.max_out_of_order {
@@ -233,20 +244,31 @@ impl Receiver {
         self.disorder.blocks = blocks;
     }
 
+    /// The end of the stream has arrived, alone, and something before it is missing.
+    pub(crate) fn note_fin_ahead(&mut self, fin: SeqNumber) {
+        self.fin = Some(fin);
+        self.remember_block(self.disorder.ahead.containing(fin, fin).unwrap_or((fin, fin)));
+    }
+
     fn prune_blocks(&mut self) {
         let mut blocks = SackBlocks::default();
         for &(start, end) in self.disorder.blocks.as_slice() {
-            if start.after(self.nxt) && self.disorder.ahead.contains(start, end) {
+            let there =
+                if start == end { self.fin == Some(end) } else { self.disorder.ahead.contains(start, end) };
+            if start.after(self.nxt) && there {
                 blocks.push((start, end));
             }
         }
         self.disorder.blocks = blocks;
     }
 
-    /// RFC 2883: `start..end` arrived once more.
-    pub(crate) fn note_duplicate(&mut self, config: &Config, start: SeqNumber, end: SeqNumber) {
-        if config.dsack && start.before(end) {
-            self.disorder.duplicate = Some((start, end));
+    /// RFC 2883: that part arrived once more.
+    pub(crate) fn note_duplicate(&mut self, config: &Config, part: Option<(SeqNumber, SeqNumber)>) {
+        if let Some((start, end)) = part
+            && config.dsack
+            && start.before(end)
+        {
+            self.disorder.duplicate = part;
         }
     }
 
@@ -258,8 +280,7 @@ impl Receiver {
         }
         for &(start, end) in self.disorder.blocks.as_slice() {
             if blocks.as_slice().len() < max {
-                // The FIN came with the last byte: without it the sender would see only a part of its segment arrive.
-                blocks.push((start, if self.fin == Some(end) { end + 1 } else { end }));
+                blocks.push((start, self.with_fin(end)));
             }
         }
         blocks
@@ -270,8 +291,16 @@ impl Receiver {
         self.disorder.blocks.as_slice().len() + usize::from(self.disorder.duplicate.is_some())
     }
 
-    pub(crate) fn first_blocks(&self) -> &[(SeqNumber, SeqNumber)] {
-        self.disorder.blocks.as_slice()
+    /// The end of a block as it is reported. The FIN came with the last byte, or alone: without it the sender would see
+    /// only a part of its segment arrive.
+    fn with_fin(&self, end: SeqNumber) -> SeqNumber {
+        if self.fin == Some(end) { end + 1 } else { end }
+    }
+
+    /// The end of the last block that is reported.
+    pub(crate) fn last_reported(&self) -> Option<SeqNumber> {
+        let ends = self.disorder.blocks.as_slice().iter().map(|&(_, end)| self.with_fin(end));
+        ends.reduce(SeqNumber::later)
     }
 
     /// The window to advertise, in bytes: RFC 9293 section 3.8.6.2.2 (silly window avoidance), and never less than was
@@ -325,10 +354,8 @@ pub(crate) enum Stored {
     FilledGap,
     /// Something before it is missing.
     OutOfOrder,
-    /// It was there, out of order.
-    Again(SeqNumber, SeqNumber),
     /// All of it was there.
-    Nothing,
+    Duplicate,
     /// There is no room for it.
     NoRoom,
 }

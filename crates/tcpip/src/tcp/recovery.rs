@@ -10,7 +10,6 @@ pub(crate) use rack::Rack;
 pub(crate) use scoreboard::{Record, Scoreboard};
 
 use super::config::Config;
-use super::congestion::Ack;
 use super::sender::{Acknowledgement, Echo, Round, Sender, Timer};
 use super::state::CongestionState;
 use crate::lazy::{Lazy, blank};
@@ -404,21 +403,11 @@ impl Sender {
         self.timer = Timer::Retransmit(self.rto_deadline(config, now));
         let lost_before = self.board.lost_out();
         self.rack(config, now);
-        let lost = self.board.lost_out().saturating_sub(lost_before);
-        if lost > 0 && self.recovery.state != CongestionState::Recovery {
+        if self.board.lost_out() > lost_before && self.recovery.state != CongestionState::Recovery {
             self.enter_recovery(now);
-            // One segment may be sent, as on the acknowledgement that would have said the same (Linux does so, too).
-            self.control.on_ack(&Ack {
-                now,
-                delivered: 1,
-                lost,
-                in_flight: self.in_flight(),
-                advanced: false,
-                may_grow: false,
-                rtt: None,
-                snd_una: self.una,
-                snd_nxt: self.nxt,
-            });
+            // One segment may be sent again. Nothing was delivered, so nothing more follows from it (RFC 9937 section 6.2);
+            // Linux counts one as delivered here.
+            self.control.allow_retransmission(self.in_flight());
         }
         if matches!(self.timer, Timer::Reorder(at) if at <= now) {
             self.timer = Timer::Reorder(now + Duration::from_millis(1));

@@ -226,7 +226,7 @@ impl Sender {
             self.timer = Timer::Idle;
         } else if round.rearm && !matches!(self.timer, Timer::Reorder(_)) || matches!(self.timer, Timer::Idle)
         {
-            self.arm(config, a.now);
+            self.arm(config, a.now, true);
         }
         acked
     }
@@ -343,13 +343,14 @@ impl Sender {
         self.pacer.set_rate(if rate == u64::MAX { 0 } else { rate });
     }
 
-    /// Sets the timer anew: a tail loss probe if one makes sense, else the retransmission time-out.
-    pub(crate) fn arm(&mut self, config: &Config, now: Instant) {
+    /// Sets the timer anew: a tail loss probe if one makes sense, else the retransmission time-out. `progress` says that
+    /// something was delivered, and not only more sent.
+    pub(crate) fn arm(&mut self, config: &Config, now: Instant, progress: bool) {
         if self.packets_out() == 0 {
             self.timer = Timer::Idle;
             return;
         }
-        self.timer = match self.tail_probe_deadline(config, now) {
+        self.timer = match self.tail_probe_deadline(config, now, progress) {
             Some(at) => Timer::TailLoss(at),
             None => Timer::Retransmit(self.rto_deadline(config, now)),
         };

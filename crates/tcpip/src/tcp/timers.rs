@@ -141,12 +141,17 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         if self.sender.packets_out() > 0 || (self.unsent() == 0 && !self.fin_unsent()) {
             return;
         }
+        // RFC 9293 section 3.8.6.1 (MUST-37) wants patience with a receiver that answers. An application that is gone, or
+        // has set its own limit, does not, answers or not (Linux's `tcp_probe_timer`).
         let too_many = if self.orphaned { cx.config.orphan_retries } else { cx.config.retries };
-        let too_long = self
-            .options
-            .user_timeout
-            .is_some_and(|limit| self.sender.probes > 0 && cx.now - self.heard_at >= limit);
-        if self.sender.probes >= too_many || too_long {
+        let worn_out = self.orphaned
+            && self.sender.rto(cx.config) >= cx.config.max_rto
+            && self.sender.backoff >= cx.config.orphan_retries;
+        let too_long = self.options.user_timeout.is_some_and(|limit| {
+            let since = *self.seldom.probed_since.get_or_insert(cx.now);
+            cx.now - since >= limit
+        });
+        if self.sender.probes >= too_many || worn_out || too_long {
             return self.give_up(cx);
         }
         self.sender.probes = self.sender.probes.saturating_add(1);

@@ -241,3 +241,91 @@ fn connections_in_time_wait_are_capped() {
     assert_eq!(host.stack.time_wait_count(), 2);
     assert_eq!(host.stack.counters().tcp_time_wait_overflow, 1);
 }
+
+#[test]
+fn a_fin_alone_out_of_order_is_acknowledged_at_once() {
+    let irs = sockshim_tcpip::seq::SeqNumber::new(crate::util::IRS);
+    for sack in [true, false] {
+        let (mut host, id) = Host::with(|config| config.tcp.sack = sack).accept_with(syn_options());
+        host.receive(seg(FIN | ACK, 101, 1));
+        let answer = host.expect_ack(1);
+        let blocks: &[_] = if sack { &[(irs + 101, irs + 102)] } else { &[] };
+        assert_eq!(answer.options.sack.as_slice(), blocks);
+        // What comes just before it makes one block with it.
+        host.receive(ack(51, 1).data(50));
+        let answer = host.expect_ack(1);
+        let blocks: &[_] = if sack { &[(irs + 51, irs + 102)] } else { &[] };
+        assert_eq!(answer.options.sack.as_slice(), blocks);
+        // And the other way round.
+        host.receive(seg(FIN | ACK, 101, 1));
+        let answer = host.expect_ack(1);
+        assert_eq!(answer.options.sack.as_slice().last(), blocks.last());
+        host.expect_state(id, State::Established);
+        host.receive(ack(1, 1).data(50));
+        assert!(host.expect_ack(102).options.sack.is_empty());
+        host.expect_state(id, State::CloseWait);
+        assert_eq!(host.read(id).len(), 100);
+    }
+}
+
+#[test]
+fn a_fin_beyond_missing_data_resets_what_nobody_will_read() {
+    for shutdown in [false, true] {
+        let (mut host, id) = Host::established();
+        if shutdown {
+            host.call(|stack, now| stack.shutdown(now, id, How::Both)).unwrap();
+        } else {
+            host.call(|stack, now| stack.close(now, id));
+        }
+        host.expect_flags(FIN | ACK);
+        host.receive(ack(1, 2));
+        host.receive(seg(FIN | ACK, 101, 2));
+        host.expect_reset();
+        if !shutdown {
+            assert_eq!(host.stack.connection_count(), 0);
+        }
+        host.receive(seg(FIN | ACK, 1, 2));
+        host.expect_reset();
+    }
+    // One in its place is what is waited for.
+    let (mut host, id) = Host::established();
+    host.call(|stack, now| stack.close(now, id));
+    host.expect_flags(FIN | ACK);
+    host.receive(seg(FIN | ACK, 1, 2));
+    host.expect_ack(2);
+    assert_eq!(host.stack.time_wait_count(), 1);
+}
+
+#[test]
+fn a_fin_at_the_edge_of_a_closed_window_is_acknowledged_at_once() {
+    let (mut host, id) = Host::established();
+    let mut seq = 1;
+    let mut edge = 1000;
+    while edge > seq {
+        host.receive(ack(seq, 1).data((edge - seq).min(1000) as usize));
+        seq += (edge - seq).min(1000);
+        host.wait_ms(100);
+        for segment in host.drain() {
+            edge = segment.ack + (u32::from(segment.window) << host.shift);
+        }
+    }
+    host.receive(seg(FIN | ACK, seq, 1));
+    let answer = host.expect_ack(seq + 1);
+    assert_eq!(answer.window, 0);
+    host.expect_state(id, State::CloseWait);
+}
+
+#[test]
+fn in_time_wait_a_later_syn_for_which_nobody_listens_is_acknowledged() {
+    let mut host = Host::new();
+    let listener = host.listen(1);
+    let id = host.accept(listener, syn_options());
+    host.call(|stack, now| stack.close(now, id));
+    host.expect_flags(FIN | ACK);
+    host.receive(seg(FIN | ACK, 1, 2));
+    host.expect_ack(2);
+    host.call(|stack, now| stack.close_listener(now, listener));
+    host.receive(Seg { options: syn_options(), ..seg(Flags::SYN, 100_000, 0) });
+    host.expect_ack(2);
+    assert_eq!(host.stack.time_wait_count(), 1);
+}

@@ -312,3 +312,76 @@ fn writes_that_wait_are_put_together_and_pushed_once() {
         sent.iter().map(|segment| (segment.data.len(), segment.flags.contains(Flags::PSH))).collect();
     assert_eq!(shapes, [(1000, true), (500, true)], "SHLD-27, MUST-60 and 61: each ends a write");
 }
+
+/// What the next acknowledgement says, in the other end's numbers.
+#[track_caller]
+fn expect_report(host: &mut Host, ack: u32, blocks: &[(u32, u32)]) {
+    let answer = host.expect_ack(ack);
+    let irs = sockshim_tcpip::seq::SeqNumber::new(crate::util::IRS);
+    let reported: Vec<(u32, u32)> = answer
+        .options
+        .sack
+        .as_slice()
+        .iter()
+        .map(|&(start, end)| (start.since(irs), end.since(irs)))
+        .collect();
+    assert_eq!(reported, blocks);
+}
+
+/// Segments from the first to behind the last byte arrive.
+fn arrive(host: &mut Host, segments: &[(u32, u32)]) {
+    for &(start, end) in segments {
+        host.receive(ack(start, 1).data((end - start) as usize));
+    }
+    host.drain();
+}
+
+#[test]
+fn what_overlaps_is_reported_as_a_duplicate_in_the_part_that_was_there() {
+    type Ranges<'a> = &'a [(u32, u32)];
+    // What is there, what comes, and RCV.NXT and the blocks of the answer (RFC 2883 section 4).
+    let cases: [(Ranges<'_>, (u32, u32), u32, Ranges<'_>); 8] = [
+        (&[(1001, 2001)], (501, 1501), 1, &[(1001, 1501), (501, 2001)]),
+        (&[(1001, 2001)], (1501, 2501), 1, &[(1501, 2001), (1001, 2501)]),
+        (&[(1001, 2001)], (501, 2501), 1, &[(1001, 2001), (501, 2501)]),
+        (&[(1001, 2001)], (1, 2501), 2501, &[(1001, 2001)]),
+        (&[(1001, 3001), (4001, 5001), (7001, 8001)], (1, 6001), 6001, &[(1001, 3001), (7001, 8001)]),
+        (&[(1001, 2001)], (1, 1501), 2001, &[(1001, 1501)]),
+        (&[(1, 2501)], (2001, 3001), 3001, &[(2001, 2501)]),
+        (&[(1, 501), (1001, 2001)], (1, 1501), 2001, &[(1, 501)]),
+    ];
+    for (there, (start, end), next, blocks) in cases {
+        let (mut host, _) = Host::established();
+        arrive(&mut host, there);
+        host.receive(ack(start, 1).data((end - start) as usize));
+        expect_report(&mut host, next, blocks);
+        // It is said once.
+        host.receive(ack(9001, 1).data(10));
+        let irs = sockshim_tcpip::seq::SeqNumber::new(crate::util::IRS);
+        let first = host.expect_ack(next).options.sack.as_slice()[0];
+        assert_eq!((first.0.since(irs), first.1.since(irs)), (9001, 9011));
+    }
+}
+
+#[test]
+fn a_duplicate_out_of_order_is_followed_by_the_block_that_contains_it() {
+    let (mut host, _) = Host::established();
+    arrive(&mut host, &[(200, 300), (400, 500), (600, 700)]);
+    host.receive(ack(200, 1).data(75));
+    // RFC 2883 section 4: else nobody could tell the first block from one that is new.
+    expect_report(&mut host, 1, &[(200, 275), (200, 300), (600, 700), (400, 500)]);
+}
+
+#[test]
+fn a_sender_recognises_each_report_of_a_duplicate() {
+    let (mut host, id) = Host::established();
+    host.send(id, 8000);
+    host.drain();
+    host.wait_ms(50);
+    for (una, blocks) in [(1, [(2001, 2501), (2001, 3001)]), (4001, [(3001, 3501), (5001, 6001)])] {
+        let before = host.stack.tcp_info(host.now, id).unwrap().dsack_dups;
+        let segment = ack(1, una).sack(&host, &blocks);
+        host.receive(segment);
+        assert_eq!(host.stack.tcp_info(host.now, id).unwrap().dsack_dups, before + 1);
+    }
+}

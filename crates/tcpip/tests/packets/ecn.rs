@@ -126,3 +126,29 @@ fn an_echo_shrinks_the_window_once_a_round_trip_and_the_next_data_says_so() {
     host.drain();
     assert!(window(&mut host).snd_ssthresh < 7);
 }
+
+#[test]
+fn a_syn_that_can_be_marked_itself_is_not_answered() {
+    // RFC 3168 forbids it, so somebody on the way writes over these bits: Linux has nothing to do with it. Accurate ECN
+    // (RFC 9768) allows it.
+    for (class, more, answer) in [
+        (CAPABLE, Flags::empty(), Flags::empty()),
+        (EXPERIENCED, Flags::empty(), Flags::empty()),
+        (CAPABLE, Flags::NS, Flags::ECE),
+    ] {
+        for stamps in [None, Some(sockshim_tcpip::wire::tcp::Timestamps { value: 1, echo: 0 })] {
+            let mut host = Host::with(|config| config.tcp.max_syn_backlog = 1);
+            host.listen(8);
+            host.class = class;
+            let mut syn = asking(Flags::ECE | Flags::CWR | more);
+            syn.options.timestamps = stamps;
+            host.receive(syn.clone());
+            host.expect_flags(Flags::SYN | Flags::ACK | answer);
+            // The same for one that gets a cookie.
+            host.remote.set_port(1);
+            host.receive(syn);
+            let answer = if stamps.is_some() { answer } else { Flags::empty() };
+            host.expect_flags(Flags::SYN | Flags::ACK | answer);
+        }
+    }
+}

@@ -1,6 +1,6 @@
 //! Segments that somebody else may have sent (RFC 5961, RFC 5927), and garbage.
 
-use crate::util::{Host, IRS, PORT, THEIR_PORT, THEM, US, ack, packet, seg};
+use crate::util::{Host, IRS, PORT, THEIR_PORT, THEM, US, ack, packet, seg, syn_options};
 use sockshim_tcpip::net::RxMeta;
 use sockshim_tcpip::seq::SeqNumber;
 use sockshim_tcpip::tcp::State;
@@ -171,4 +171,56 @@ fn answers_that_nobody_fetches_are_capped() {
     }
     assert_eq!(host.drain().len(), 1024);
     assert_eq!(host.stack.counters().replies_dropped, 3000 - 1024);
+}
+
+#[test]
+fn nobody_can_count_the_challenges_of_other_connections() {
+    // CVE-2016-5696: a limit that connections share tells one of them what another one does.
+    let mut host = Host::new();
+    let listener = host.listen(2000);
+    let mut numbers = Vec::new();
+    for port in 0..1500 {
+        host.remote.set_port(1000 + port);
+        host.accept(listener, syn_options());
+        numbers.push(host.iss);
+    }
+    for (port, iss) in (0..).zip(numbers) {
+        host.remote.set_port(1000 + port);
+        host.iss = iss;
+        host.receive(seg(Flags::RST, 2, 0));
+    }
+    assert_eq!(host.drain().len(), 1500);
+    assert_eq!(host.stack.counters().tcp_challenge_ack, 1500);
+}
+
+#[test]
+fn an_acknowledgement_from_before_the_connection_is_challenged_and_its_data_dropped() {
+    let (mut host, id) = Host::established();
+    // RFC 5961 section 5.2: not older than what was ever acknowledged, and not than the largest window.
+    host.receive(ack(1, 0).data(10));
+    host.expect_ack(1);
+    assert!(host.read(id).is_empty());
+    host.wait_ms(1000);
+    host.send(id, 100);
+    host.expect_data(1, 100);
+    host.receive(ack(1, 101));
+    host.receive(ack(1, 0).data(10));
+    host.expect_ack(1);
+    assert!(host.read(id).is_empty());
+    // An old one is one all the same.
+    host.receive(ack(1, 1).data(10));
+    assert_eq!(host.read(id).len(), 10);
+    host.drain();
+
+    let (mut host, id) = Host::with_window(500);
+    for step in 0..4 {
+        host.send(id, 500);
+        host.drain();
+        host.receive(ack(1, 501 + step * 500).window(500));
+    }
+    host.receive(ack(1, 1500).window(500).data(10));
+    host.expect_ack(1);
+    assert!(host.read(id).is_empty(), "more than a window old");
+    host.receive(ack(1, 1501).window(500).data(10));
+    assert_eq!(host.read(id).len(), 10);
 }

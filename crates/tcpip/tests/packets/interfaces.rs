@@ -168,3 +168,45 @@ fn a_path_that_became_narrower_gets_smaller_segments_at_once() {
     host.expect_data(1, 600);
     host.expect_data(601, 400);
 }
+
+#[test]
+fn an_icmp_error_about_the_next_number_counts() {
+    // Linux takes SND.NXT for one that is in flight.
+    let (mut host, id) = Host::established();
+    host.send(id, 10);
+    host.receive_icmp(code::HOST, 0, 12);
+    host.wait_ms(3_600_000);
+    assert_eq!(host.failure(id), Some(110));
+    let (mut host, id) = Host::established();
+    host.send(id, 10);
+    host.receive_icmp(code::HOST, 0, 11);
+    host.wait_ms(3_600_000);
+    assert_eq!(host.failure(id), Some(113));
+}
+
+#[test]
+fn the_size_that_we_announce_is_that_of_the_link_and_not_of_the_path() {
+    let (mut host, id) = Host::established();
+    host.send(id, 1000);
+    host.expect_data(1, 1000);
+    host.receive_icmp(code::FRAGMENTATION_NEEDED, 640, 1);
+    assert_eq!(host.drain().len(), 2);
+    // The path is narrow from here to there: nothing is said about the way back.
+    host.remote.set_port(5000);
+    host.receive(syn());
+    assert_eq!(host.expect_flags(Flags::SYN | Flags::ACK).options.mss, Some(MSS));
+    host.receive(ack(1, 1));
+    let (_, syn) = host.connect();
+    assert_eq!(syn.options.mss, Some(MSS));
+}
+
+#[test]
+fn of_a_segment_that_is_split_only_the_last_piece_is_pushed() {
+    let (mut host, id) = Host::established();
+    host.send(id, 1000);
+    let whole = host.expect_data(1, 1000);
+    assert!(whole.flags.contains(Flags::PSH));
+    host.receive_icmp(code::FRAGMENTATION_NEEDED, 640, 1);
+    assert_eq!(host.expect_data(1, 600).flags, Flags::ACK);
+    assert_eq!(host.expect_data(601, 400).flags, Flags::ACK | Flags::PSH);
+}

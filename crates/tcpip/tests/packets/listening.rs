@@ -176,3 +176,85 @@ fn handshakes_and_time_wait_take_few_bytes() {
     assert!(handshake <= 96, "{handshake}");
     assert!(time_wait <= 96, "{time_wait}");
 }
+
+fn crowded() -> (Host, sockshim_tcpip::stack::ListenerId) {
+    let mut host = Host::new();
+    let listener = host.listen(1);
+    for port in [1000, 1001] {
+        from(&mut host, port);
+        host.receive(syn());
+        host.expect_flags(Flags::SYN | Flags::ACK);
+    }
+    from(&mut host, 1002);
+    (host, listener)
+}
+
+#[test]
+fn a_cookie_promises_only_what_it_can_remember() {
+    let asking = Flags::SYN | Flags::ECE | Flags::CWR;
+    let options = Options { window_scale: Some(7), ..syn_options() };
+    // Without timestamps there is room for the segment size only, as in Linux.
+    let (mut host, listener) = crowded();
+    host.receive(Seg { options, ..seg(asking, 0, 0) });
+    let answer = host.expect_flags(Flags::SYN | Flags::ACK);
+    assert_eq!(answer.options, Options { mss: Some(MSS), ..Options::default() });
+    host.receive(ack(1, 1).window(256));
+    let (id, _) = host.stack.accept(host.now, listener).unwrap();
+    let info = host.stack.tcp_info(host.now, id).unwrap();
+    assert_eq!((info.options & 15, info.snd_wscale, info.rcv_wscale), (0, 0, 0));
+    host.receive(ack(2001, 1).data(10));
+    let answer = host.expect_ack(1);
+    assert!(answer.options.sack.is_empty());
+    assert!(answer.window > 10_000);
+    // With them all of it is remembered.
+    let (mut host, listener) = crowded();
+    let stamps = Some(Timestamps { value: 5, echo: 0 });
+    host.receive(Seg { options: Options { timestamps: stamps, ..options }, ..seg(asking, 0, 0) });
+    let answer = host.expect_flags(Flags::SYN | Flags::ACK | Flags::ECE);
+    assert!(answer.options.sack_permitted && answer.options.window_scale.is_some());
+    let echo = answer.options.timestamps.unwrap().value;
+    host.receive(ack(1, 1).window(256).stamps(6, echo));
+    let (id, _) = host.stack.accept(host.now, listener).unwrap();
+    let info = host.stack.tcp_info(host.now, id).unwrap();
+    assert_eq!((info.options & 15, info.snd_wscale), (15, 7), "timestamps, SACK, window scale, ECN");
+}
+
+#[test]
+fn the_first_segment_after_a_cookie_may_carry_data_and_the_end() {
+    let (mut host, listener) = crowded();
+    host.receive(syn());
+    host.expect_flags(Flags::SYN | Flags::ACK);
+    host.receive(seg(Flags::FIN | Flags::ACK, 1, 1).data(10));
+    let (id, _) = host.stack.accept(host.now, listener).expect("a connection");
+    assert_eq!(host.read(id).len(), 10);
+    assert_eq!(host.call(|stack, now| stack.recv(now, id, &mut [0; 9])), Ok(0));
+    host.expect_state(id, sockshim_tcpip::tcp::State::CloseWait);
+    host.wait_ms(250);
+    host.expect_ack(12);
+}
+
+#[test]
+fn handshakes_end_with_their_listener() {
+    let mut host = Host::with(|config| config.tcp.max_syn_backlog = 2);
+    host.stack.listen(SocketAddr::new(crate::util::US, 443), 8, None).unwrap();
+    let listener = host.listen(8);
+    for port in [1000, 1001] {
+        from(&mut host, port);
+        host.receive(syn());
+        host.expect_flags(Flags::SYN | Flags::ACK);
+    }
+    host.call(|stack, now| stack.close_listener(now, listener));
+    assert_eq!(host.stack.handshake_count(), 0);
+    host.expect_nothing();
+    host.receive(syn());
+    host.expect_reset();
+    host.receive(ack(1, 1));
+    host.expect_reset();
+    host.wait(Duration::from_secs(10));
+    host.expect_nothing();
+    // They take no room from others.
+    host.local_port = 443;
+    host.receive(syn());
+    host.expect_flags(Flags::SYN | Flags::ACK);
+    assert_eq!((host.stack.handshake_count(), host.stack.counters().syncookies_sent), (1, 0));
+}

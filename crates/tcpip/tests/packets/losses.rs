@@ -194,3 +194,61 @@ fn blocks_beyond_what_was_sent_are_ignored() {
     }
     assert_eq!(info(&mut host, id).sacked, 0);
 }
+
+/// Waits until something leaves, and says when that was, in milliseconds from `begin`.
+fn next_sent(host: &mut Host, begin: sockshim_tcpip::time::Instant) -> (u64, crate::util::Seg) {
+    for _ in 0..5000 {
+        if let Some(segment) = host.drain().into_iter().next() {
+            return ((host.now - begin).as_millis() as u64, segment);
+        }
+        host.wait_ms(1);
+    }
+    panic!("nothing leaves");
+}
+
+#[test]
+fn the_time_out_after_a_probe_of_the_tail_counts_from_the_first_segment() {
+    let (mut host, id) = Host::established();
+    let begin = host.now;
+    host.send(id, 10_000);
+    assert_eq!(host.drain().len(), 10);
+    let (at, probe) = next_sent(&mut host, begin);
+    assert_eq!((probe.seq, at / 10), (9001, 10), "two round trips: {at}");
+    host.wait_ms(2);
+    host.receive(ack(1, 3001));
+    host.wait_ms(2);
+    host.receive(ack(1, 4001));
+    // As Linux: another probe would be due now, but there is one under way, so what is left of the time-out counts.
+    let (at, again) = next_sent(&mut host, begin);
+    assert_eq!(again.seq, 4001);
+    assert!((255..=275).contains(&at), "{at}");
+    assert_eq!(info(&mut host, id).ca_state, 4);
+}
+
+#[test]
+fn data_that_keeps_coming_does_not_put_the_probe_off_beyond_the_time_out() {
+    let (mut host, id) = Host::established();
+    host.call(|stack, now| stack.set_options(now, id, |options| options.nodelay = true)).unwrap();
+    // A round trip of 150 ms: the time-out is 350 ms, and a probe is due after 302 ms if nothing else is sent.
+    host.send(id, 10);
+    host.wait_ms(150);
+    host.receive(ack(1, 11));
+    host.drain();
+    let begin = host.now;
+    let mut again = None;
+    for _ in 0..8 {
+        if again.is_some() {
+            break;
+        }
+        host.send(id, 10);
+        assert_eq!(host.drain().len(), 1);
+        for _ in 0..10 {
+            host.wait_ms(10);
+            if !host.drain().is_empty() {
+                again.get_or_insert((host.now - begin).as_millis());
+            }
+        }
+    }
+    let again = again.expect("something is sent again");
+    assert!(again <= 360, "{again}");
+}

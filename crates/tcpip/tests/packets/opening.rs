@@ -122,3 +122,19 @@ fn numbers_of_connections_are_not_predictable() {
     assert!(first.since(second).min(second.since(first)) > 1 << 16);
     let _ = IRS;
 }
+
+#[test]
+fn the_answer_to_our_answer_is_reported_as_a_duplicate() {
+    // Both began at once: the other end's number came with its SYN already, as Linux says.
+    let mut host = Host::new();
+    host.connect();
+    host.receive(Seg { options: syn_options(), ..seg(Flags::SYN, 0, 0) });
+    host.expect_flags(Flags::SYN | Flags::ACK);
+    let answer = Seg { options: syn_options(), ..seg(Flags::SYN | Flags::ACK, 0, 1) };
+    host.receive(answer.clone());
+    let irs = sockshim_tcpip::seq::SeqNumber::new(IRS);
+    assert_eq!(host.expect_ack(1).options.sack.as_slice(), [(irs, irs + 1)]);
+    host.wait_ms(1000);
+    host.receive(answer);
+    assert!(host.expect_ack(1).options.sack.is_empty(), "later it is challenged as any other SYN");
+}

@@ -111,3 +111,38 @@ fn a_syn_with_ecn_flags_is_answered() {
     host.receive(Seg { options: syn_options(), ..seg(Flags::SYN | Flags::ECE | Flags::CWR, 0, 0) });
     host.expect_flags(Flags::SYN | Flags::ACK | Flags::ECE);
 }
+
+#[test]
+fn a_receive_buffer_that_was_set_decides_by_how_much_windows_are_shifted() {
+    for (size, shift) in [(30_000, 0), (65_535, 0), (65_536, 1), (1 << 20, 5)] {
+        let mut host = Host::new();
+        let listener = host.listen(1);
+        host.stack.set_listener_options(listener, |options| options.receive_buffer = Some(size)).unwrap();
+        let mut options = syn_options();
+        options.window_scale = Some(3);
+        host.receive(Seg { options, ..seg(Flags::SYN, 0, 0) });
+        let answer = host.expect_flags(Flags::SYN | Flags::ACK);
+        assert_eq!(answer.options.window_scale, Some(shift), "{size}");
+        // A shift of zero says that the other end may have one.
+        host.receive(ack(1, 1).window(1000));
+        let (id, _) = host.stack.accept(host.now, listener).unwrap();
+        let info = host.stack.tcp_info(host.now, id).unwrap();
+        assert_eq!((info.snd_wscale, info.rcv_wscale), (3, shift));
+        assert_ne!(info.options & 4, 0, "TCPI_OPT_WSCALE");
+        host.send(id, 8000);
+        assert_eq!(host.drain().len(), 8, "1000 << 3 bytes");
+
+        let mut socket = host.stack.socket_options();
+        socket.receive_buffer = Some(size);
+        let options = sockshim_tcpip::stack::ConnectOptions { local: None, socket: Some(socket) };
+        host.remote.set_port(443);
+        let id = host.stack.connect(host.now, host.remote, options).unwrap();
+        host.local_port = host.stack.addresses(id).unwrap().0.port();
+        let syn = host.expect_flags(Flags::SYN);
+        assert_eq!(syn.options.window_scale, Some(shift));
+        let options = Options { window_scale: Some(2), ..syn_options() };
+        host.receive(Seg { options, ..seg(Flags::SYN | Flags::ACK, 0, 1) });
+        let info = host.stack.tcp_info(host.now, id).unwrap();
+        assert_eq!((info.snd_wscale, info.rcv_wscale), (2, shift));
+    }
+}

@@ -138,3 +138,125 @@ fn a_limited_rate_is_kept() {
     let sent = (next - begin) / 1000;
     assert!((18..=24).contains(&sent), "{sent} segments in 200 ms");
 }
+
+/// Answers everything that is sent with a window of zero, for a day. Says after how long the connection was gone.
+fn hold_the_window_closed(host: &mut Host, acked: u32) -> Option<Duration> {
+    let begin = host.now;
+    while host.now - begin < Duration::from_secs(24 * 3600) {
+        if host.stack.connection_count() == 0 {
+            return Some(host.now - begin);
+        }
+        host.wait_ms(100);
+        if !host.drain().is_empty() && host.stack.connection_count() > 0 {
+            host.receive(ack(1, acked).window(0));
+        }
+    }
+    None
+}
+
+#[test]
+fn a_closed_socket_does_not_wait_for_ever_at_a_closed_window() {
+    let close = |host: &mut Host, id| host.call(|stack, now| stack.close(now, id));
+    let ends: [fn(&mut Host, sockshim_tcpip::stack::SocketId) -> u32; 4] = [
+        |host, id| {
+            host.receive(ack(1, 1).window(0));
+            host.send(id, 5000);
+            1
+        },
+        // In LAST-ACK.
+        |host, id| {
+            host.receive(ack(1, 1).window(0));
+            host.send(id, 5000);
+            host.receive(crate::util::seg(Flags::FIN | Flags::ACK, 1, 1).window(0));
+            host.wait_ms(250);
+            host.drain();
+            1
+        },
+        // After a part was acknowledged.
+        |host, id| {
+            host.receive(ack(1, 1).window(0));
+            host.send(id, 5000);
+            host.receive(ack(1, 1).window(2000));
+            assert_eq!(host.drain().len(), 2);
+            host.receive(ack(1, 1001).window(1000));
+            host.drain();
+            host.receive(ack(1, 2001).window(0));
+            2001
+        },
+        // Nothing but the FIN is left.
+        |host, _| {
+            host.receive(ack(1, 1).window(0));
+            1
+        },
+    ];
+    for (case, prepare) in ends.into_iter().enumerate() {
+        let (mut host, id) = Host::established();
+        let acked = prepare(&mut host, id);
+        close(&mut host, id);
+        host.drain();
+        let gone =
+            hold_the_window_closed(&mut host, acked).unwrap_or_else(|| panic!("case {case} is still there"));
+        assert!((100..600).contains(&gone.as_secs()), "case {case}: after {gone:?}");
+        host.drain();
+        host.receive(ack(1, acked).window(100));
+        host.expect_reset();
+    }
+}
+
+#[test]
+fn an_open_socket_waits_at_a_closed_window_for_as_long_as_it_is_answered() {
+    let (mut host, id) = Host::established();
+    host.receive(ack(1, 1).window(0));
+    host.send(id, 5000);
+    host.call(|stack, now| stack.shutdown(now, id, sockshim_tcpip::tcp::How::Write)).unwrap();
+    assert_eq!(hold_the_window_closed(&mut host, 1), None);
+}
+
+#[test]
+fn probes_for_the_room_that_a_fin_needs_back_off() {
+    let (mut host, id) = Host::established();
+    host.receive(ack(1, 1).window(0));
+    host.call(|stack, now| stack.shutdown(now, id, sockshim_tcpip::tcp::How::Write)).unwrap();
+    host.expect_nothing();
+    let mut gaps = Vec::new();
+    let mut last = host.now;
+    while gaps.len() < 12 {
+        host.wait_ms(1);
+        if let [probe] = &host.drain()[..] {
+            assert_eq!((probe.seq, probe.flags), (0, Flags::ACK));
+            gaps.push((host.now - last).as_millis() as u64);
+            last = host.now;
+            host.receive(ack(1, 1).window(0));
+        }
+    }
+    let doubled = gaps.windows(2).all(|pair| pair[1] >= pair[0] * 19 / 10 || pair[1] >= 119_000);
+    assert!(doubled && (200..=260).contains(&gaps[0]) && gaps[11] <= 121_000, "{gaps:?}");
+    host.receive(ack(1, 1).window(1));
+    host.expect_flags(Flags::FIN | Flags::ACK);
+}
+
+#[test]
+fn the_user_timeout_counts_from_the_first_probe_of_a_closed_window_even_if_probes_are_answered() {
+    let (mut host, id) = Host::established();
+    let timeout = Some(Duration::from_secs(30));
+    host.call(|stack, now| stack.set_options(now, id, |options| options.user_timeout = timeout)).unwrap();
+    host.receive(ack(1, 1).window(0));
+    host.send(id, 100);
+    let begin = host.now;
+    while host.failure(id).is_none() && host.now - begin < Duration::from_secs(3600) {
+        host.wait_ms(100);
+        if !host.drain().is_empty() {
+            host.receive(ack(1, 1).window(0));
+        }
+        // A window that opens and closes again is a new one.
+        if host.now - begin == Duration::from_secs(20) {
+            host.receive(ack(1, 1).window(1000));
+            host.expect_data(1, 100);
+            host.receive(ack(1, 101).window(0));
+            host.send(id, 100);
+        }
+    }
+    assert_eq!(host.failure(id), Some(110));
+    let took = (host.now - begin).as_secs();
+    assert!((50..120).contains(&took), "{took}");
+}

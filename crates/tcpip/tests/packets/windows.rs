@@ -84,3 +84,22 @@ fn waiting_for_room_in_the_send_buffer_is_timed() {
     let info = host.stack.tcp_info(host.now, id).unwrap();
     assert_eq!((info.sndbuf_limited, info.busy_time), (30_000, 30_000));
 }
+
+#[test]
+fn a_block_that_comes_after_the_reordering_timer_lets_nothing_more_out() {
+    let (mut host, id) = Host::established();
+    host.send(id, 15_000);
+    assert_eq!(host.drain().len(), 10);
+    host.wait_ms(50);
+    let segment = ack(1, 1).sack(&host, &[(3001, 4001)]);
+    host.receive(segment);
+    assert_eq!(host.drain().len(), 1, "limited transmit (RFC 3042)");
+    host.wait_ms(20);
+    let info = host.stack.tcp_info(host.now, id).unwrap();
+    assert_eq!((info.ca_state, info.lost, info.snd_ssthresh), (3, 3, 7));
+    host.expect_data(1, 1000);
+    // RFC 9937: one was delivered since, of which seven tenths are for sending, and one was sent.
+    let segment = ack(1, 1).sack(&host, &[(2001, 4001)]);
+    host.receive(segment);
+    host.expect_nothing();
+}

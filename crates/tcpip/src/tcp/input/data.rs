@@ -18,16 +18,17 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         }
         if !self.state.can_receive() {
             // After its FIN the other end has nothing to send; what comes again is acknowledged again.
-            self.receiver.ack.now |= segment.end().at_or_before(self.receiver.nxt);
+            if segment.end().at_or_before(self.receiver.nxt) {
+                self.receiver.ack.now = true;
+                self.receiver.note_duplicate(cx.config, Some((header.seq, segment.end())));
+            }
             return;
         }
         let data_end = header.seq + segment.payload.len() as u32;
-        if self.read_closed
-            && data_end.after(self.receiver.nxt)
-            && !segment.payload.is_empty()
-            && self.orphaned
-        {
-            // RFC 2525 section 2.17: nobody will read it, and the other end should know.
+        let unwanted =
+            self.read_closed && (self.orphaned || matches!(self.state, State::FinWait1 | State::FinWait2));
+        if unwanted && data_end.after(self.receiver.nxt) {
+            // RFC 2525 section 2.17: nobody will read it, and the other end should know. Nor what is missing before a FIN.
             cx.counters.tcp_abort_on_data += 1;
             cx.counters.out_rsts += 1;
             cx.replies.push(Reply::reset(
@@ -45,8 +46,15 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             self.take_mark(header.flags, segment.ecn);
         }
         let before = self.receiver.nxt;
+        // A closed window leaves room for a FIN; the other end may go on asking until it is acknowledged.
+        let full = self.receiver.window() == 0;
         let stored = if segment.payload.is_empty() {
-            Stored::InOrder
+            if data_end.after(before) {
+                self.receiver.note_fin_ahead(data_end);
+                Stored::OutOfOrder
+            } else {
+                Stored::InOrder
+            }
         } else {
             self.receiver.store(cx.config, &mut self.rx, header.seq, segment.payload)
         };
@@ -57,6 +65,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         let closed = self.receiver.fin == Some(self.receiver.nxt);
         if closed {
             self.on_fin(cx);
+            self.receiver.ack.now |= full;
         }
         if self.receiver.nxt != before {
             self.events.raise(Events::READABLE);
@@ -72,7 +81,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         let size = if segment.gso_size > 0 { usize::from(segment.gso_size) } else { segment.payload.len() };
         match stored {
             // A FIN alone says nothing about how data arrives.
-            Stored::InOrder if segment.payload.is_empty() => {}
+            _ if segment.payload.is_empty() => {}
             Stored::InOrder | Stored::FilledGap | Stored::OutOfOrder => {
                 let rto = self.sender.rto_micros(cx.config);
                 let push = header.flags.contains(Flags::PSH);
@@ -85,15 +94,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
                     self.measure_receiver_rtt(cx, segment, size);
                 }
             }
-            Stored::Again(start, end) => {
-                self.receiver.ack.enter_quick(window);
-                self.receiver.note_duplicate(cx.config, start, end);
-            }
-            Stored::Nothing => {
-                self.receiver.ack.enter_quick(window);
-                let end = (header.seq + segment.payload.len() as u32).earlier(self.receiver.nxt);
-                self.receiver.note_duplicate(cx.config, header.seq, end);
-            }
+            Stored::Duplicate => self.receiver.ack.enter_quick(window),
             Stored::NoRoom => {
                 cx.counters.tcp_ofo_drop += 1;
                 self.receiver.ack.enter_quick(window);

@@ -127,7 +127,7 @@ impl Sender {
         if self.packets_out() == 0 {
             self.timer = Timer::Idle;
         } else if !matches!(self.timer, Timer::Reorder(_)) {
-            self.arm(config, now);
+            self.arm(config, now, true);
         }
         acked
     }

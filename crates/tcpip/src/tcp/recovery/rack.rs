@@ -155,13 +155,16 @@ impl Sender {
         }
     }
 
-    /// RFC 8985 section 7.2: when to probe, if at all.
-    pub(crate) fn tail_probe_deadline(&self, config: &Config, now: Instant) -> Option<Instant> {
+    /// RFC 8985 section 7.2: when to probe, if at all, and not later than the time-out. Also while a probe is under way, as
+    /// in Linux: the second one is not sent, but what is left of the time-out counts from when the first segment was sent.
+    pub(crate) fn tail_probe_deadline(
+        &self,
+        config: &Config,
+        now: Instant,
+        progress: bool,
+    ) -> Option<Instant> {
         let calm = matches!(self.recovery.state, CongestionState::Open | CongestionState::Cwr);
-        if !(config.tail_loss_probe && self.sack && calm)
-            || self.recovery.losses.tail_probe.is_some()
-            || self.backoff > 0
-        {
+        if !(config.tail_loss_probe && self.sack && calm) || self.backoff > 0 {
             return None;
         }
         let wait = match self.rtt.srtt_micros() {
@@ -172,7 +175,13 @@ impl Sender {
             }
             None => TAIL_PROBE_WITHOUT_RTT,
         };
-        Some(now + wait.min(self.rtt.rto_micros()))
+        let rto = self.rtt.rto_micros();
+        let limit = match self.board.first() {
+            // New data does not put the time-out off.
+            Some(first) if !progress && first.sent_at + rto > now => first.sent_at + rto,
+            _ => now + rto,
+        };
+        Some((now + wait).min(limit))
     }
 
     /// RFC 8985 section 7.4: what an acknowledgement says about the probe.

@@ -428,7 +428,17 @@ impl Scoreboard {
             let mut start = record.start;
             while start.before(record.end) {
                 let end = (start + mss).earlier(record.end);
-                self.records.push_back(Record { start, end, previous: NONE, next: NONE, ..record.clone() });
+                // Only the last piece ends what the whole did.
+                let ends = if end == record.end { 0 } else { ENDS_BURST | PUSHED };
+                let flags = record.flags & !ends;
+                self.records.push_back(Record {
+                    start,
+                    end,
+                    previous: NONE,
+                    next: NONE,
+                    flags,
+                    ..record.clone()
+                });
                 self.sacked_out += u32::from(record.is_sacked());
                 self.lost_out += u32::from(record.is_lost());
                 self.retransmitted_out += u32::from(record.is_retransmitted());
