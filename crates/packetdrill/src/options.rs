@@ -50,6 +50,7 @@ impl World {
         let socket = self.socket_of(fd)?;
         let state = socket.state;
         let options = &socket.options;
+        let defaults = crate::settings::tcp_config();
         let value = match (level, name) {
             (libc::SOL_TCP, libc::TCP_NODELAY) => options.nodelay.into(),
             (libc::SOL_TCP, libc::TCP_CORK) => options.cork.into(),
@@ -61,6 +62,21 @@ impl World {
                 _ => options.max_segment.unwrap_or(536).into(),
             },
             (libc::SOL_TCP, libc::TCP_NOTSENT_LOWAT) => options.unsent_low_water.unwrap_or(0) as c_int,
+            (libc::SOL_SOCKET, libc::SO_KEEPALIVE) => options.keepalive.into(),
+            (libc::SOL_TCP, libc::TCP_KEEPIDLE) => {
+                seconds(options.keepalive_time.unwrap_or(defaults.keepalive_time))
+            }
+            (libc::SOL_TCP, libc::TCP_KEEPINTVL) => {
+                seconds(options.keepalive_interval.unwrap_or(defaults.keepalive_interval))
+            }
+            (libc::SOL_TCP, libc::TCP_KEEPCNT) => {
+                options.keepalive_probes.unwrap_or(defaults.keepalive_probes).into()
+            }
+            (libc::SOL_TCP, libc::TCP_LINGER2) => match options.fin_timeout {
+                Some(time) if time.is_zero() => -1,
+                time => seconds(time.unwrap_or(defaults.fin_timeout)),
+            },
+            (libc::SOL_TCP, libc::TCP_DEFER_ACCEPT) => retries_to_seconds(options.defer_accept),
             (libc::SOL_SOCKET, libc::SO_SNDBUF) => match state {
                 State::Stream(id) => self.stack().0.send_limit(id)? as c_int,
                 _ => options.send_limit() as c_int,
@@ -74,12 +90,27 @@ impl World {
                 let (stack, now) = self.stack();
                 return Ok(stack.tcp_info(now, id)?.to_bytes().to_vec());
             }
-            // packetdrill asks for these beside TCP_INFO; no script looks at them.
+            // packetdrill asks for this beside TCP_INFO; no script looks at it.
             (libc::SOL_TCP, libc::TCP_CC_INFO) => return Ok(Vec::new()),
-            (libc::SOL_SOCKET, libc::SO_MEMINFO) => return Ok(vec![0; 36]),
+            (libc::SOL_SOCKET, libc::SO_MEMINFO) => return self.memory(state),
             _ => return Err(Errno::ENOPROTOOPT),
         };
         Ok(value.to_ne_bytes().to_vec())
+    }
+}
+
+impl World {
+    /// SO_MEMINFO, as far as a stack has such a thing that has no overhead for each buffer: what was received and not read,
+    /// and what was written and not acknowledged, with their limits.
+    fn memory(&mut self, state: State) -> Answer<Vec<u8>> {
+        let mut words = [0u32; 9];
+        if let State::Stream(id) = state {
+            let (stack, _) = self.stack();
+            let (received, sent) = (stack.readable(id) as u32, stack.unacknowledged(id) as u32);
+            // SK_MEMINFO_RMEM_ALLOC, RCVBUF, WMEM_ALLOC, SNDBUF, FWD_ALLOC, WMEM_QUEUED, ...
+            words = [received, stack.receive_limit(id)?, sent, stack.send_limit(id)?, 0, sent, 0, 0, 0];
+        }
+        Ok(words.iter().flat_map(|word| word.to_ne_bytes()).collect())
     }
 }
 
@@ -92,6 +123,9 @@ fn change(level: c_int, name: c_int, value: &[u8]) -> Answer<impl Fn(&mut Socket
         (libc::SOL_TCP, libc::TCP_NODELAY | libc::TCP_CORK) => true,
         (libc::SOL_SOCKET, libc::SO_KEEPALIVE) => true,
         (libc::SOL_IP, libc::IP_TOS) | (libc::SOL_TCP, libc::TCP_NOTSENT_LOWAT) => true,
+        (libc::SOL_TCP, libc::TCP_KEEPIDLE | libc::TCP_KEEPINTVL) => (1..=32_767).contains(&number),
+        (libc::SOL_TCP, libc::TCP_KEEPCNT) => (1..=127).contains(&number),
+        (libc::SOL_TCP, libc::TCP_LINGER2 | libc::TCP_DEFER_ACCEPT) => true,
         (libc::SOL_TCP, libc::TCP_MAXSEG) => (88..=32_767).contains(&number) || number == 0,
         (libc::SOL_TCP, libc::TCP_USER_TIMEOUT) | (libc::SOL_SOCKET, libc::SO_SNDBUF | libc::SO_RCVBUF) => {
             positive.is_ok()
@@ -108,6 +142,19 @@ fn change(level: c_int, name: c_int, value: &[u8]) -> Answer<impl Fn(&mut Socket
         (libc::SOL_TCP, libc::TCP_CORK) => options.cork = number != 0,
         (libc::SOL_IP, libc::IP_TOS) => options.traffic_class = number as u8,
         (libc::SOL_SOCKET, libc::SO_KEEPALIVE) => options.keepalive = number != 0,
+        (libc::SOL_TCP, libc::TCP_KEEPIDLE) => options.keepalive_time = Some(Duration::from_secs(positive)),
+        (libc::SOL_TCP, libc::TCP_KEEPINTVL) => {
+            options.keepalive_interval = Some(Duration::from_secs(positive));
+        }
+        (libc::SOL_TCP, libc::TCP_KEEPCNT) => options.keepalive_probes = Some(number as u8),
+        (libc::SOL_TCP, libc::TCP_LINGER2) => {
+            // Zero is the system's; less than that is not at all.
+            options.fin_timeout = match number {
+                0 => None,
+                _ => Some(Duration::from_secs(positive.min(MAX_FIN_TIMEOUT))),
+            };
+        }
+        (libc::SOL_TCP, libc::TCP_DEFER_ACCEPT) => options.defer_accept = seconds_to_retries(number),
         (libc::SOL_TCP, libc::TCP_MAXSEG) => options.max_segment = (number != 0).then_some(number as u16),
         (libc::SOL_TCP, libc::TCP_USER_TIMEOUT) => {
             options.user_timeout = (number != 0).then_some(Duration::from_millis(positive));
@@ -121,6 +168,27 @@ fn change(level: c_int, name: c_int, value: &[u8]) -> Answer<impl Fn(&mut Socket
         (libc::SOL_TCP, libc::TCP_CONGESTION) => options.algorithm = algorithm(&text),
         _ => {}
     })
+}
+
+/// TCP_FIN_TIMEOUT_MAX, in seconds.
+const MAX_FIN_TIMEOUT: u64 = 120;
+
+/// The answers to a SYN within so many seconds (Linux's `secs_to_retrans`): after 1, 2, 4 ... and at most 120 seconds.
+fn seconds_to_retries(seconds: c_int) -> u8 {
+    if seconds <= 0 {
+        return 0;
+    }
+    let retries = (1..u8::MAX).find(|&retries| seconds <= retries_to_seconds(retries));
+    retries.unwrap_or(u8::MAX)
+}
+
+/// And back (`retrans_to_secs`).
+fn retries_to_seconds(retries: u8) -> c_int {
+    (0..retries).map(|retry| (1 << retry.min(7)).min(120)).sum()
+}
+
+fn seconds(time: Duration) -> c_int {
+    time.as_secs() as c_int
 }
 
 fn algorithm(name: &[u8]) -> Option<Algorithm> {

@@ -4,6 +4,7 @@
 //! kernel makes no use of them here: they are read and given to the stack.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::time::Duration;
 use std::fs;
 
 use sockshim_tcpip::buffer::VecMemory;
@@ -17,20 +18,20 @@ use sockshim_tcpip::tcp::ecn::Ecn;
 pub(crate) struct Flags {
     /// The address of the stack.
     pub(crate) local: IpAddr,
-    /// Bytes of an IP packet on its link.
-    pub(crate) mtu: u32,
+    /// Bytes of an IP packet on its link; that of tun0 when it is not said.
+    pub(crate) mtu: Option<u32>,
 }
 
 impl Flags {
     /// Says which part it does not understand.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        let mut flags = Self { local: Ipv4Addr::new(192, 168, 0, 1).into(), mtu: 1500 };
+        let mut flags = Self { local: Ipv4Addr::new(192, 168, 0, 1).into(), mtu: None };
         for flag in text.split(',').filter(|flag| !flag.is_empty()) {
             let unknown = || format!("--so_flags: `{flag}` is neither local=ADDRESS nor mtu=BYTES");
             let (name, value) = flag.split_once('=').ok_or_else(unknown)?;
             match name {
                 "local" => flags.local = value.parse().map_err(|_| unknown())?,
-                "mtu" => flags.mtu = value.parse().map_err(|_| unknown())?,
+                "mtu" => flags.mtu = Some(value.parse().map_err(|_| unknown())?),
                 _ => return Err(unknown()),
             }
         }
@@ -49,7 +50,8 @@ pub(crate) fn stack(flags: &Flags) -> Stack<VecMemory> {
     let config = Config { tcp: tcp_config(), ..Config::default() };
     // The same script gives the same packets.
     let mut stack = Stack::new(config, VecMemory::default(), [1, 2, 3, 4]);
-    let link = Capabilities { medium: Medium::Ip, mtu: flags.mtu, tx_checksum: false, gso_max: GSO_MAX };
+    let mtu = flags.mtu.or_else(mtu_of_tun0).unwrap_or(1500);
+    let link = Capabilities { medium: Medium::Ip, mtu, tx_checksum: false, gso_max: GSO_MAX };
     let net = stack.net();
     let link = net.add_interface(link);
     debug_assert_eq!(link, LINK);
@@ -63,7 +65,7 @@ pub(crate) fn stack(flags: &Flags) -> Stack<VecMemory> {
 }
 
 /// The sysctls as they are now. One that cannot be read keeps Linux's default.
-fn tcp_config() -> tcp::Config {
+pub(crate) fn tcp_config() -> tcp::Config {
     let mut config = tcp::Config {
         // Linux paces with the fq scheduler only, and packetdrill's scripts do without.
         pacing: false,
@@ -81,6 +83,17 @@ fn tcp_config() -> tcp::Config {
     set(&mut config.reordering, "tcp_reordering");
     set(&mut config.unsent_low_water, "tcp_notsent_lowat");
     set(&mut config.min_burst, "tcp_min_tso_segs");
+    set(&mut config.max_syn_backlog, "tcp_max_syn_backlog");
+    set(&mut config.keepalive_probes, "tcp_keepalive_probes");
+    match numbers("tcp_syncookies").first() {
+        Some(0) => config.syn_cookies = false,
+        Some(2) => config.max_syn_backlog = 0, // always
+        _ => {}
+    }
+    set_time(&mut config.max_rto, "tcp_rto_max_ms", Duration::from_millis);
+    set_time(&mut config.fin_timeout, "tcp_fin_timeout", Duration::from_secs);
+    set_time(&mut config.keepalive_time, "tcp_keepalive_time", Duration::from_secs);
+    set_time(&mut config.keepalive_interval, "tcp_keepalive_intvl", Duration::from_secs);
     config.send_buffer = sizes("tcp_wmem").unwrap_or(config.send_buffer);
     config.receive_buffer = sizes("tcp_rmem").unwrap_or(config.receive_buffer);
     config
@@ -90,6 +103,13 @@ fn tcp_config() -> tcp::Config {
 fn set<T: FromNumber>(setting: &mut T, variable: &str) {
     if let Some(number) = numbers(variable).first() {
         *setting = T::from_number(*number);
+    }
+}
+
+/// The same for one that says how long something takes.
+fn set_time(setting: &mut Duration, variable: &str, unit: fn(u64) -> Duration) {
+    if let Some(&number) = numbers(variable).first() {
+        *setting = unit(number);
     }
 }
 
@@ -133,6 +153,29 @@ impl FromNumber for u32 {
     fn from_number(number: u64) -> Self {
         number.try_into().unwrap_or(Self::MAX)
     }
+}
+
+/// What the script has set with `ip link set dev tun0 mtu`.
+fn mtu_of_tun0() -> Option<u32> {
+    // SAFETY: `ifreq` is plain data, for which zeros are a value.
+    let mut request: libc::ifreq = unsafe { core::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(b"tun0") {
+        *to = *from as libc::c_char;
+    }
+    // SAFETY: makes a descriptor, nothing else.
+    let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
+    if fd < 0 {
+        return None;
+    }
+    // SAFETY: SIOCGIFMTU reads and writes an `ifreq`, which lives until the call is over; the descriptor is closed once.
+    let found = unsafe {
+        let found = libc::ioctl(fd, libc::SIOCGIFMTU, &mut request) == 0;
+        libc::close(fd);
+        found
+    };
+    // SAFETY: an int, of which any bytes are a value; the call has written the MTU there.
+    let mtu = unsafe { request.ifr_ifru.ifru_mtu };
+    found.then_some(mtu as u32)
 }
 
 /// The numbers of a variable under net.ipv4, none if it cannot be read.

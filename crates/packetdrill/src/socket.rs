@@ -214,10 +214,11 @@ impl World {
         let socket = self.socket_of(fd)?;
         let (id, inq) = (socket.stream()?, socket.inq);
         let (stack, now) = self.stack();
-        if flags & !(libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) != 0 {
+        if flags & !(libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL | libc::MSG_PEEK) != 0 {
             return Err(Errno::EOPNOTSUPP);
         }
-        let len = stack.recv(now, id, room)?;
+        let peek = flags & libc::MSG_PEEK != 0;
+        let len = if peek { stack.peek(id, room)? } else { stack.recv(now, id, room)? };
         // A stream that has ended has one byte more to say: that it has ended (`tcp_inq_hint`).
         let hint = if stack.is_at_end(id) { 1 } else { stack.readable(id) };
         Ok(Received { len, inq: inq.then_some(hint as c_int) })

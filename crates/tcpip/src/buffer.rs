@@ -2,10 +2,24 @@
 //!
 //! The stack keeps no bytes of a stream. What an application sends lies in its [`SendBuffer`] until the other end has
 //! acknowledged it, and each transmission reads it there; what arrives is written to the [`ReceiveBuffer`] at the place
-//! where it belongs, also when something before it is still missing. In sockshim both are rings in shared memory that
-//! the application fills and empties itself; [`VecMemory`] has them in memory of the process.
+//! where it belongs, also when something before it is still missing. They can be rings in shared memory that the
+//! application fills and empties itself; [`VecMemory`] has them in memory of the process.
+//!
+//! # What buffers owe
+//!
+//! * Lengths change between calls into the stack, or by its own calls, and not during one: a ring that another process fills
+//!   reads its counters once, when the application says that it did something ([`written`](crate::stack::Stack::written),
+//!   [`consumed`](crate::stack::Stack::consumed)), and believes no number that is larger than the ring.
+//! * A send buffer keeps each byte until it is [released](SendBuffer::release), and gives it again as often as it is asked.
+//! * A receive buffer takes bytes at a place beyond [`readable`](ReceiveBuffer::readable) (up to
+//!   [`free`](ReceiveBuffer::free) bytes beyond), in any order and more than once, and they are there when
+//!   [`commit`](ReceiveBuffer::commit) reaches them. Reading frees room and moves nothing.
+//! * The stack never reads what it wrote, and sums what it copied: what another process does to the memory meanwhile can
+//!   spoil the stream, and nothing else.
 
 mod ring;
+
+use alloc::vec::Vec;
 
 pub use ring::{Ring, VecMemory};
 
@@ -20,8 +34,12 @@ pub trait SendBuffer {
         self.len() == 0
     }
 
-    /// The bytes of `offset..offset + len`, in at most two pieces; fewer if fewer are held.
-    fn peek(&self, offset: usize, len: usize) -> [&[u8]; 2];
+    /// Appends the bytes of `offset..offset + len`, which are all held, to `frame`.
+    ///
+    /// The stack looks at the copy only: its checksum is that of what is sent. So the memory may be such that another
+    /// process writes to it at the same time, as long as the buffer copies it in a way that is defined then (through raw
+    /// pointers, and never through a reference). If fewer bytes are appended, zeros take their place.
+    fn append_to(&self, offset: usize, len: usize, frame: &mut Vec<u8>);
 
     /// The first `count` bytes were acknowledged.
     fn release(&mut self, count: usize);
@@ -31,6 +49,11 @@ pub trait SendBuffer {
 
     /// The most it can ever hold.
     fn capacity(&self) -> usize;
+
+    /// Bytes of memory that it takes now, for the limit of all connections together.
+    fn memory(&self) -> usize {
+        self.len()
+    }
 
     /// The connection has been idle: memory may be given back.
     fn shrink(&mut self) {}
@@ -58,6 +81,11 @@ pub trait ReceiveBuffer {
 
     /// The most it can ever hold.
     fn capacity(&self) -> usize;
+
+    /// Bytes of memory that it takes now, for the limit of all connections together.
+    fn memory(&self) -> usize {
+        self.readable()
+    }
 
     /// The connection has been idle: memory may be given back.
     fn shrink(&mut self) {}

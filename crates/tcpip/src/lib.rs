@@ -43,3 +43,8 @@ pub mod time;
 pub mod udp;
 pub mod wheel;
 pub mod wire;
+
+/// The README's example is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

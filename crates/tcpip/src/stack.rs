@@ -7,6 +7,47 @@
 //! frames ◄─ poll_transmit ── ready list        events ◄─ poll_event ── event list
 //! ```
 //!
+//! # Driving it
+//!
+//! The caller owns the links and the clock. Whenever it is awake it does these things in this order, and then sleeps:
+//!
+//! 1. [`handle_packet`](Stack::handle_packet) with each frame that has arrived.
+//! 2. [`handle_timeout`](Stack::handle_timeout), if what [`poll_timeout`](Stack::poll_timeout) said is due; else it does no
+//!    harm.
+//! 3. [`poll_event`](Stack::poll_event) until there is none, with the calls that the events ask for. Calls can make events.
+//! 4. [`poll_transmit`](Stack::poll_transmit) until there is no frame. Last, because each of the above may make some: an
+//!    acknowledgement waits here for data to travel with, and several writes for each other. A frame that the link does not
+//!    take may be dropped. What the stack sends to itself does not come out but goes in again, and makes events: a caller
+//!    that uses the loopback goes back to 3 when there are some.
+//! 5. Sleep until a frame arrives, or the application wants something, or the moment that `poll_timeout` says, which each of
+//!    the calls above may have moved.
+//!
+//! `now` may be the same in several calls, and may not go back. A call that comes late makes timers late, and nothing else.
+//! `examples/tun.rs` is such a loop.
+//!
+//! # What events mean
+//!
+//! Events are hints that a call may now succeed, not counts: several things that happened are one event, and an event may
+//! come for data that was read meanwhile, so [`Error::WouldBlock`] is always a possible answer. The state of a socket can be
+//! asked for at any time ([`readiness`](Stack::readiness)), and events come for changes only.
+//!
+//! | event | when | what to do |
+//! |---|---|---|
+//! | [`Acceptable`](Event::Acceptable) | a connection waits, once for each | [`accept`](Stack::accept) until it would block |
+//! | [`Connected`](Event::Connected) | the handshake is over: of a socket that connects, and of one that was accepted, as its first event after `accept` | begin |
+//! | [`Readable`](Event::Readable) | data arrived, or the end of the stream (`recv` gives 0), or an error | [`recv`](Stack::recv) until it would block |
+//! | [`Writable`](Event::Writable) | there is room after a call found none; and once at the beginning | [`send`](Stack::send) |
+//! | [`Urgent`](Event::Urgent) | urgent data was announced, for each pointer that advances | [`recv_urgent`](Stack::recv_urgent) |
+//! | [`HungUp`](Event::HungUp) | both directions are closed, or the connection is over | nothing, but to read what is there |
+//! | [`Failed`](Event::Failed) | the connection ended by an error, which the next call gives as well | [`close`](Stack::close) |
+//! | [`Closed`](Event::Closed) | nothing can happen any more: after an error, a reset, or both ends' FINs, whoever was first. What was received can still be read | `close` |
+//!
+//! A socket is the application's until it calls [`close`](Stack::close) or [`abort`](Stack::abort), also after `Closed`: then its
+//! name means nothing any more, and no event of it comes. What is left to be done, as to send what was written, the stack
+//! does by itself.
+//!
+//! # How it works
+//!
 //! After anything that changes a connection it is put on the lists on which it belongs, and its next deadline into the
 //! timer wheel; so the pollers never look for work, and a connection on which nothing happens costs nothing.
 
@@ -37,6 +78,7 @@ use crate::tcp;
 use crate::tcp::conn::Connection;
 use crate::tcp::context::{Context, Counters, Replies};
 use crate::tcp::listen::{Handshake, Listener};
+use crate::tcp::resources::Resources;
 use crate::tcp::secrets::Secrets;
 use crate::tcp::timewait::TimeWait;
 use crate::time::Instant;
@@ -64,22 +106,23 @@ impl ListenerId {
     }
 }
 
-/// What an application may want to know.
+/// What an application may want to know. The [module](self) says when each comes and what it asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
-    /// `connect` succeeded.
+    /// The handshake is over: `connect` succeeded, or the socket was accepted just now.
     Connected(SocketId),
     /// The other end has urgent data: SIGURG. Once for each pointer that goes beyond the one before.
     Urgent(SocketId),
     /// There is data, or the end of the stream.
     Readable(SocketId),
-    /// There is room after there was none.
+    /// There is room after there was none, or for the first time.
     Writable(SocketId),
     /// Both directions are closed.
     HungUp(SocketId),
     /// The connection failed. The error stays for the next call, as SO_ERROR.
     Failed(SocketId, Error),
-    /// The connection is over; what was received can still be read.
+    /// The connection is over, by whatever end; what was received can still be read. It does not come after one's own
+    /// `close`, which ends the socket at once.
     Closed(SocketId),
     /// A connection waits for `accept`.
     Acceptable(ListenerId),
@@ -115,6 +158,9 @@ pub struct Stack<M: Memory> {
     /// Connections with something to tell.
     eventful: ReadyList,
     acceptable: VecDeque<Key>,
+    /// Connections whose applications want to write, and for which there is no memory.
+    starved: ReadyList,
+    resources: Resources,
     replies: Replies,
     counters: Counters,
     scratch: Vec<u8>,
@@ -150,6 +196,8 @@ impl<M: Memory> Stack<M> {
             ready: ReadyList::new(),
             eventful: ReadyList::new(),
             acceptable: VecDeque::new(),
+            starved: ReadyList::new(),
+            resources: Resources::default(),
             replies: Replies::default(),
             counters: Counters::default(),
             scratch: Vec::new(),
@@ -237,6 +285,16 @@ impl<M: Memory> Stack<M> {
         self.time_waits.len()
     }
 
+    /// Connections whose sockets are closed and that are not over.
+    pub const fn orphan_count(&self) -> usize {
+        self.resources.orphans as usize
+    }
+
+    /// Bytes of memory in the buffers of all connections.
+    pub const fn memory(&self) -> u64 {
+        self.resources.held()
+    }
+
     /// Bytes that one connection takes, without its buffers.
     pub const fn connection_size() -> usize {
         Slab::<Connection<M::Send, M::Receive>>::entry_size()
@@ -249,8 +307,8 @@ impl<M: Memory> Stack<M> {
 
     /// A connection, and what it needs of the stack to work.
     fn connection(&mut self, now: Instant, key: Key) -> Option<(&mut ConnectionIn<M>, Context<'_>)> {
-        let Self { connections, config, replies, counters, .. } = self;
+        let Self { connections, config, replies, resources, counters, .. } = self;
         let connection = connections.get_mut(key)?;
-        Some((connection, Context { now, config: &config.tcp, replies, counters }))
+        Some((connection, Context { now, config: &config.tcp, replies, resources, counters }))
     }
 }

@@ -25,6 +25,7 @@ pub(crate) mod ranges;
 pub mod rate;
 pub(crate) mod receiver;
 pub(crate) mod recovery;
+pub(crate) mod resources;
 pub(crate) mod route;
 pub mod rtt;
 pub(crate) mod secrets;
@@ -41,6 +42,7 @@ pub use conn::SocketOptions;
 pub use context::Counters;
 pub use info::Info;
 pub use push::SendFlags;
+pub use resources::MemoryLimits;
 pub use state::State;
 
 /// RFC 9293 section 3.7.1: the size of segments when nothing is said about it.

@@ -98,9 +98,11 @@ impl SendBuffer for Ring {
     }
 
     #[inline]
-    fn peek(&self, offset: usize, len: usize) -> [&[u8]; 2] {
+    fn append_to(&self, offset: usize, len: usize, frame: &mut Vec<u8>) {
         let circle = &*self.circle;
-        circle.pieces(offset, len.min(circle.len.saturating_sub(offset)))
+        let [first, second] = circle.pieces(offset, len.min(circle.len.saturating_sub(offset)));
+        frame.extend_from_slice(first);
+        frame.extend_from_slice(second);
     }
 
     fn release(&mut self, count: usize) {
@@ -121,6 +123,11 @@ impl SendBuffer for Ring {
 
     fn capacity(&self) -> usize {
         self.limit
+    }
+
+    #[inline]
+    fn memory(&self) -> usize {
+        self.circle.bytes.len()
     }
 
     fn shrink(&mut self) {
@@ -166,6 +173,11 @@ impl ReceiveBuffer for Ring {
 
     fn capacity(&self) -> usize {
         self.limit
+    }
+
+    #[inline]
+    fn memory(&self) -> usize {
+        self.circle.bytes.len()
     }
 
     fn shrink(&mut self) {

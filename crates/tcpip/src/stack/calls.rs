@@ -226,7 +226,11 @@ impl<M: Memory> Stack<M> {
     ) -> Result<usize, Error> {
         let (connection, mut cx) = self.connection(now, id.0).ok_or(Error::NotASocket)?;
         let result = connection.send(&mut cx, data, flags);
+        let blocked = connection.write_blocked;
         self.settle(now, id.0);
+        if blocked && self.resources.is_exhausted() {
+            self.starved.push(id.0.index());
+        }
         result
     }
 
@@ -249,6 +253,15 @@ impl<M: Memory> Stack<M> {
         let result = connection.recv(&mut cx, data);
         self.settle(now, id.0);
         result
+    }
+
+    /// [`recv`](Self::recv) that leaves the data where it is (MSG_PEEK).
+    ///
+    /// # Errors
+    ///
+    /// As [`recv`](Self::recv).
+    pub fn peek(&mut self, id: SocketId, data: &mut [u8]) -> Result<usize, Error> {
+        self.connections.get_mut(id.0).ok_or(Error::NotASocket)?.peek(data)
     }
 
     /// The urgent byte (recv(2) with MSG_OOB); `peek` leaves it. Nothing when the stream ended before it arrived.

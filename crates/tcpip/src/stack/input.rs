@@ -51,9 +51,9 @@ impl<M: Memory> Stack<M> {
         match self.find_flow(ends.0, ends.1) {
             Some(Flow::Connection(index)) => {
                 let Some(key) = self.connections.key_at(index) else { return };
-                let Self { connections, config, replies, counters, net, .. } = self;
+                let Self { connections, config, replies, resources, counters, net, .. } = self;
                 let Some(connection) = connections.get_mut(key) else { return };
-                let mut cx = Context { now, config: &config.tcp, replies, counters };
+                let mut cx = Context { now, config: &config.tcp, replies, resources, counters };
                 connection.handle(&mut cx, &segment);
                 // RFC 4861 section 7.3.1: an acknowledgement shows that the neighbour is there.
                 if connection.sender.una == header.ack

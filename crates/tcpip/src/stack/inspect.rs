@@ -75,6 +75,15 @@ impl<M: Memory> Stack<M> {
         self.connections.get(id.0).map(|connection| connection.send_capacity()).ok_or(Error::NotASocket)
     }
 
+    /// Bytes that may lie unread now (SO_RCVBUF).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotASocket`].
+    pub fn receive_limit(&self, id: SocketId) -> Result<u32, Error> {
+        self.connections.get(id.0).map(|connection| connection.receiver.limit).ok_or(Error::NotASocket)
+    }
+
     /// Bytes of data in a full segment (TCP_MAXSEG of a connection).
     ///
     /// # Errors

@@ -16,8 +16,12 @@ use crate::wheel::Wheel;
 impl<M: Memory> Stack<M> {
     /// Something happened to a connection: puts it where it belongs now.
     pub(super) fn settle(&mut self, now: Instant, key: Key) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Self { connections, resources, config, counters, .. } = self;
+        let Some(connection) = connections.get_mut(key) else { return };
         let index = key.index();
+        let memory = connection.memory();
+        let pressure = resources.recharge(&config.tcp.memory, &mut connection.charged, memory);
+        counters.tcp_memory_pressures += u64::from(pressure);
         match connection.state {
             State::TimeWait => {
                 self.begin_time_wait(now, key);
@@ -47,7 +51,10 @@ impl<M: Memory> Stack<M> {
         self.ready.remove(index);
         if !keep {
             self.eventful.remove(index);
-            if let Some(connection) = self.connections.remove(key) {
+            self.starved.remove(index);
+            if let Some(mut connection) = self.connections.remove(key) {
+                self.resources.recharge(&self.config.tcp.memory, &mut connection.charged, 0);
+                self.resources.orphans -= 1;
                 self.memory.close(connection.tx, connection.rx);
             }
         }
@@ -95,6 +102,7 @@ impl<M: Memory> Stack<M> {
         if let Some(listener) = self.acceptable.pop_front() {
             return Some(Event::Acceptable(ListenerId(listener)));
         }
+        self.feed();
         while let Some(index) = self.eventful.pop() {
             let Some(key) = self.connections.key_at(index) else { continue };
             let Some(connection) = self.connections.get_mut(key) else { continue };
@@ -116,6 +124,21 @@ impl<M: Memory> Stack<M> {
             return Some(event);
         }
         None
+    }
+
+    /// There is memory again: the next application that wanted to write hears of it.
+    fn feed(&mut self) {
+        while !self.resources.is_exhausted()
+            && let Some(index) = self.starved.pop()
+        {
+            let Some(key) = self.connections.key_at(index) else { continue };
+            // What is asked does not depend on the time.
+            let Some((connection, cx)) = self.connection(Instant::ZERO, key) else { continue };
+            if connection.wake_writer(&cx) {
+                self.eventful.push(index);
+                return;
+            }
+        }
     }
 
     /// Panics if a connection's variables do not agree with each other. For simulators and fuzzers, which call it after

@@ -159,6 +159,10 @@ impl<M: Memory> Stack<M> {
         if !flags.contains(Flags::ACK) {
             return;
         }
+        let defer_accept = self.listeners.get(handshake.listener).map_or(0, |it| it.options.defer_accept);
+        if end == next && handshake.defer(defer_accept) {
+            return;
+        }
         let handshake = handshake.clone();
         if self.is_queue_full(&handshake) {
             return; // the other end, or our timer, will try again

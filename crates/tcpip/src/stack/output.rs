@@ -66,7 +66,7 @@ impl<M: Memory> Stack<M> {
         let gso_max = path.map_or(0, |path| self.net.capabilities(path.iface).gso_max);
         let Some((connection, mut cx)) = self.connection(now, key) else { return };
         connection.path.set(path, generation);
-        connection.gso_max = gso_max.min(65_000);
+        connection.gso_max = gso_max.min(65_000) as u16;
         if let Some(path) = path {
             connection.set_path_mtu(&mut cx, path.mtu);
         }
@@ -77,9 +77,9 @@ impl<M: Memory> Stack<M> {
     fn emit_connection(&mut self, now: Instant, key: Key, frame: &mut Vec<u8>) -> Option<Transmit> {
         let index = key.index();
         self.refresh_path(now, key);
-        let Self { connections, config, replies, counters, timers, ready, net, .. } = self;
+        let Self { connections, config, replies, resources, counters, timers, ready, net, .. } = self;
         let connection = connections.get_mut(key)?;
-        let mut cx = Context { now, config: &config.tcp, replies, counters };
+        let mut cx = Context { now, config: &config.tcp, replies, resources, counters };
         // Sending, and finding nothing to send, sets timers.
         let Some(outgoing) = connection.transmit(&mut cx) else {
             schedule(timers, index, connection.deadline());
@@ -91,14 +91,16 @@ impl<M: Memory> Stack<M> {
         ready.rotate();
         let segment = Segment {
             header: &header,
-            pieces: connection.tx.peek(outgoing.offset as usize, outgoing.len as usize),
+            len: outgoing.len as usize,
             gso_size: outgoing.gso_size,
             hop_limit: config.tcp.hop_limit,
             traffic_class: connection.options.traffic_class & !ecn::CODEPOINT | outgoing.ecn,
         };
         let ends = (connection.ends.local().ip(), connection.ends.remote().ip());
         let path = connection.path.take_up(|| net.route(Some(ends.0), ends.1));
-        write_segment(now, net, path, ends, &segment, frame)
+        let tx = &connection.tx;
+        let data = |frame: &mut Vec<u8>| tx.append_to(outgoing.offset as usize, segment.len, frame);
+        write_segment(now, net, path, ends, &segment, data, frame)
     }
 
     #[inline(never)]
@@ -106,7 +108,7 @@ impl<M: Memory> Stack<M> {
         let path = self.net.route(Some(reply.local.ip()), reply.remote.ip());
         let segment = Segment {
             header: &reply.header,
-            pieces: [&[], &[]],
+            len: 0,
             gso_size: 0,
             hop_limit: self.config.tcp.hop_limit,
             traffic_class: self.traffic_class_of(reply.local, reply.remote) & !ecn::CODEPOINT,
@@ -118,6 +120,7 @@ impl<M: Memory> Stack<M> {
             path.as_ref(),
             (reply.local.ip(), reply.remote.ip()),
             &segment,
+            |_| {},
             frame,
         )
     }
@@ -138,13 +141,14 @@ impl<M: Memory> Stack<M> {
 
 struct Segment<'a> {
     header: &'a tcp::Header,
-    pieces: [&'a [u8]; 2],
+    /// Bytes of data.
+    len: usize,
     gso_size: u16,
     hop_limit: u8,
     traffic_class: u8,
 }
 
-/// Writes a frame; nothing when the neighbour's address must be asked for first, and the segment is parked meanwhile.
+/// Writes a frame, for which `data` appends the segment's; nothing when the neighbour's address must be asked for first, and the segment is parked meanwhile.
 #[inline(always)] // what is written in pieces and read again at once, for a copy of it, waits for the memory
 fn write_segment(
     now: Instant,
@@ -152,10 +156,10 @@ fn write_segment(
     path: Option<&Path>,
     (local, remote): (IpAddr, IpAddr),
     segment: &Segment<'_>,
+    data: impl FnOnce(&mut Vec<u8>),
     frame: &mut Vec<u8>,
 ) -> Option<Transmit> {
     let path = path?;
-    let [first, second] = segment.pieces;
     let mut headers = [0; HEADERS];
     let mut link = [0; eth::Header::LEN];
     let link_len = match net.link_header(now, path, &mut link) {
@@ -174,7 +178,7 @@ fn write_segment(
         traffic_class: segment.traffic_class,
         id: 0,
         dont_fragment: true,
-        payload_len: tcp_len + first.len() + second.len(),
+        payload_len: tcp_len + segment.len,
     };
     let ip_len = ip.emit(&mut headers[at..]);
     let tcp_at = at + ip_len;
@@ -183,18 +187,17 @@ fn write_segment(
     let sum = pseudo(local, remote, TCP, ip.payload_len as u32);
     let field = tcp_at + usize::from(tcp::CHECKSUM_OFFSET);
     let offload = link_len.is_some() && net.capabilities(path.iface).tx_checksum;
+    frame.reserve(end + segment.len);
+    frame.extend_from_slice(&headers[..end]);
+    data(frame);
+    frame.resize(end + segment.len, 0);
     let value = if offload {
         sum.value()
     } else {
-        // The payload first: by then what was written of the header can be loaded again.
-        let payload = checksum::sum(first) + checksum::sum(second);
-        finish(sum + checksum::sum(&headers[tcp_at..end]) + payload)
+        // Of what is sent, and not of where it came from: somebody else may write there.
+        finish(sum + checksum::sum(&headers[tcp_at..end]) + checksum::sum(&frame[end..]))
     };
-    headers[field..field + 2].copy_from_slice(&value.to_be_bytes());
-    frame.reserve(end + first.len() + second.len());
-    frame.extend_from_slice(&headers[..end]);
-    frame.extend_from_slice(first);
-    frame.extend_from_slice(second);
+    frame[field..field + 2].copy_from_slice(&value.to_be_bytes());
     if link_len.is_none() {
         let packet = core::mem::take(frame);
         net.park(now, path, packet);

@@ -4,6 +4,7 @@ use core::net::SocketAddr;
 
 use super::Stack;
 use crate::buffer::Memory;
+use crate::tcp::listen::Timeout;
 use crate::time::Instant;
 
 impl<M: Memory> Stack<M> {
@@ -29,7 +30,9 @@ impl<M: Memory> Stack<M> {
     fn expire_handshake(&mut self, now: Instant, index: u32) {
         let config = &self.config.tcp;
         let Some(handshake) = self.handshakes.at_mut(index) else { return };
-        if handshake.retries >= config.synack_retries {
+        let defer_accept = self.listeners.get(handshake.listener).map_or(0, |it| it.options.defer_accept);
+        let what = handshake.on_timeout(config, defer_accept);
+        if what == Timeout::GiveUp {
             self.counters.attempt_fails += 1;
             self.end_handshake(index);
             return;
@@ -39,6 +42,9 @@ impl<M: Memory> Stack<M> {
         let (local, remote) = (SocketAddr::from(handshake.local), SocketAddr::from(handshake.remote));
         let (answer, deadline) = (handshake.answer(now), handshake.deadline(config));
         self.handshake_timers.schedule(index, deadline);
+        if what == Timeout::Wait {
+            return;
+        }
         self.counters.retrans_segs += 1;
         self.reply(local, remote, answer);
     }

@@ -31,7 +31,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         if data.is_empty() {
             return Ok(0);
         }
-        let capacity = self.send_capacity() as usize;
+        let capacity = self.affordable(cx);
         let count = self.tx.write(data, capacity);
         if count > 0 {
             self.restart(cx);
@@ -95,6 +95,17 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         if data.is_empty() || self.is_at_end() { Ok(0) } else { Err(Error::WouldBlock) }
     }
 
+    /// [`recv`](Self::recv) that leaves the data where it is.
+    pub(crate) fn peek(&mut self, data: &mut [u8]) -> Result<usize, Error> {
+        let most = data.len().min(self.readable());
+        let count = self.rx.peek(0, &mut data[..most]);
+        if count > 0 {
+            return Ok(count);
+        }
+        self.check_receive()?;
+        if data.is_empty() || self.is_at_end() { Ok(0) } else { Err(Error::WouldBlock) }
+    }
+
     pub(crate) fn check_receive(&mut self) -> Result<(), Error> {
         if let Some(error) = self.error.take() {
             return Err(error);
@@ -122,7 +133,9 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         let readable = self.rx.readable();
         let copied = self.receiver.nxt - readable as u32;
         let (limit, mss) = (self.receiver.limit, self.receiver.advertised_mss);
-        if let Some(limit) = self.receiver.tune.on_read(cx.config, cx.now, copied, limit, mss) {
+        if let Some(limit) = self.receiver.tune.on_read(cx.config, cx.now, copied, limit, mss)
+            && !cx.resources.is_pressed()
+        {
             self.receiver.limit = limit.min(u32::try_from(self.rx.capacity()).unwrap_or(u32::MAX));
         }
         if !self.state.is_synchronized() {
@@ -138,7 +151,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         let window = receiver.window();
         if !receiver.ack.now && self.state.can_receive() && u64::from(window) * 2 <= u64::from(receiver.limit)
         {
-            let offer = receiver.choose_window(readable, self.rx.capacity());
+            let offer = receiver.choose_window(readable, self.rx.capacity(), cx.resources.is_pressed());
             if offer > 0 && u64::from(offer) >= u64::from(window) * 2 {
                 receiver.ack.now = true;
             }
@@ -193,8 +206,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         if self.orphaned {
             return;
         }
-        self.orphaned = true;
-        self.read_closed = true;
+        self.orphan(cx);
         if self.state == State::Closed {
             return;
         }
@@ -209,16 +221,32 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             return;
         }
         self.queue_fin();
-        if self.state == State::FinWait2 {
-            let timeout = self.options.fin_timeout.unwrap_or(cx.config.fin_timeout);
-            self.seldom.linger_at = Some(cx.now + timeout);
+        if self.state == State::FinWait2 && !self.linger(cx) {
+            self.reset(cx, None);
         }
+        if self.is_unaffordable(cx, 0) {
+            cx.counters.tcp_abort_on_memory += 1;
+            self.reset(cx, None);
+        }
+    }
+
+    /// FIN-WAIT-2 of a closed socket: waits for the other end's FIN, unless that is not wanted (TCP_LINGER2).
+    pub(crate) fn linger(&mut self, cx: &Context<'_>) -> bool {
+        let timeout = self.options.fin_timeout.unwrap_or(cx.config.fin_timeout);
+        self.seldom.linger_at = Some(cx.now + timeout);
+        !timeout.is_zero()
+    }
+
+    /// The application has no socket any more.
+    fn orphan(&mut self, cx: &mut Context<'_>) {
+        cx.resources.orphans += u32::from(!self.orphaned);
+        self.orphaned = true;
+        self.read_closed = true;
     }
 
     /// ABORT.
     pub(crate) fn abort(&mut self, cx: &mut Context<'_>) {
-        self.orphaned = true;
-        self.read_closed = true;
+        self.orphan(cx);
         // Linux resets only where the other end could be waiting (`tcp_need_reset`).
         if matches!(
             self.state,

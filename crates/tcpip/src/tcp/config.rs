@@ -5,6 +5,7 @@ use core::time::Duration;
 
 use super::congestion::{Algorithm, INITIAL_WINDOW};
 use super::ecn::Ecn;
+use super::resources::MemoryLimits;
 use super::rtt;
 
 /// Settings of all connections of a stack. A field's name is the sysctl's without `tcp_`, or says what Linux has as a
@@ -73,6 +74,11 @@ pub struct Config {
     pub reordering: u32,
     /// The least time between two acknowledgements of segments that are out of window (invalid_ratelimit).
     pub invalid_ratelimit: Duration,
+    /// Connections whose sockets are closed and that still have something to send, or wait for the other end's FIN
+    /// (max_orphans). Linux takes more of them the more memory there is.
+    pub max_orphans: u32,
+    /// How much memory the buffers of all connections take (mem).
+    pub memory: MemoryLimits,
     /// Send buffer of a new connection, and the most that autotuning makes of it (wmem).
     pub send_buffer: (u32, u32),
     /// Receive buffer of a new connection, and the most that autotuning makes of it. Linux's rmem counts its own
@@ -129,6 +135,8 @@ impl Default for Config {
             time_wait_reuse: Some(Duration::from_secs(1)),
             reordering: 3,
             invalid_ratelimit: Duration::from_millis(500),
+            max_orphans: 65_536,
+            memory: MemoryLimits::default(),
             send_buffer: (87_380, 16 << 20),
             receive_buffer: (65_536, 16 << 20),
             moderate_receive_buffer: true,

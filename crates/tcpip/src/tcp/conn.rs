@@ -54,10 +54,12 @@ pub(crate) struct Connection<S, R> {
     /// The largest segment that the other end takes.
     pub(crate) peer_mss: u16,
     /// The largest packet payload that leaves at once; 0 without segmentation offload.
-    pub(crate) gso_max: u32,
+    pub(crate) gso_max: u16,
     pub(crate) seldom: Lazy<Seldom>,
     /// When to look whether memory can be given back.
     pub(crate) tidy_at: Option<Instant>,
+    /// Pages that it is charged with of the memory of all connections.
+    pub(crate) charged: u16,
     /// When anything arrived last.
     pub(crate) heard_at: Instant,
     pub(crate) keepalive_probes: u8,
@@ -192,8 +194,12 @@ pub struct SocketOptions {
     pub receive_buffer: Option<u32>,
     /// TCP_CONGESTION.
     pub algorithm: Option<super::congestion::Algorithm>,
-    /// TCP_LINGER2.
+    /// TCP_LINGER2: how long a closed socket waits for the other end's FIN. Zero, which is a negative number in Linux, is not
+    /// at all: it is reset instead.
     pub fin_timeout: Option<Duration>,
+    /// TCP_DEFER_ACCEPT, as a number of times that the answer to a SYN is sent again: until then a connection is not there
+    /// for `accept` before data has come. Of a socket that connects, the handshake's last acknowledgement waits for data.
+    pub defer_accept: u8,
     /// TCP_SYNCNT.
     pub syn_retries: Option<u8>,
     /// TCP_NOTSENT_LOWAT.
@@ -229,6 +235,7 @@ impl SocketOptions {
             receive_buffer: None,
             algorithm: None,
             fin_timeout: None,
+            defer_accept: 0,
             syn_retries: None,
             unsent_low_water: None,
             max_pacing_rate: None,
@@ -309,6 +316,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             gso_max: 0,
             seldom: Lazy::new(),
             tidy_at: None,
+            charged: 0,
             heard_at: Instant::ZERO,
             keepalive_probes: 0,
             sent_since: false,

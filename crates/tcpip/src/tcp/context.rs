@@ -5,6 +5,7 @@ use core::net::SocketAddr;
 use core::time::Duration;
 
 use super::config::Config;
+use super::resources::Resources;
 use crate::seq::SeqNumber;
 use crate::time::Instant;
 use crate::wire::tcp::{Flags, Header};
@@ -15,6 +16,7 @@ pub(crate) struct Context<'a> {
     pub(crate) now: Instant,
     pub(crate) config: &'a Config,
     pub(crate) replies: &'a mut Replies,
+    pub(crate) resources: &'a mut Resources,
     pub(crate) counters: &'a mut Counters,
 }
 
@@ -122,6 +124,8 @@ pub struct Counters {
     pub tcp_abort_on_data: u64,
     pub tcp_abort_on_close: u64,
     pub tcp_abort_on_timeout: u64,
+    pub tcp_abort_on_memory: u64,
+    pub tcp_memory_pressures: u64,
     pub tcp_keepalive: u64,
     pub tcp_win_probe: u64,
     pub tcp_hp_hits: u64,

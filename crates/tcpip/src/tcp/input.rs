@@ -5,7 +5,7 @@ mod handshake;
 mod predicted;
 
 use super::conn::{Connection, Events, Pending};
-use super::context::{Context, Reply, may_answer_invalid};
+use super::context::{Context, Reply, bare, may_answer_invalid};
 use super::sender::{Acknowledgement, Timer};
 use super::state::State;
 use crate::buffer::{ReceiveBuffer, SendBuffer};
@@ -334,21 +334,28 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
     }
 
     fn grow_send_buffer(&mut self, cx: &Context<'_>) {
-        if self.options.send_buffer.is_none() {
+        if self.options.send_buffer.is_none() && !cx.resources.is_pressed() {
             let (cwnd, mss) = (self.sender.control.cwnd(), self.sender.mss);
             self.send_limit = super::tune::send_limit(cx.config, self.send_limit, cwnd, mss);
         }
-        if self.write_blocked && self.is_writable(cx) {
+        self.wake_writer(cx);
+    }
+
+    /// Tells the application that there is room, if it wants to know. Answers whether it does.
+    pub(crate) fn wake_writer(&mut self, cx: &Context<'_>) -> bool {
+        let wakes = self.write_blocked && self.is_writable(cx);
+        if wakes {
             self.write_blocked = false;
             self.events.raise(Events::WRITABLE);
         }
+        wakes
     }
 
     /// A third of the buffer is free (Linux's `sk_stream_is_writeable`), and not too much is unsent.
     pub(crate) fn is_writable(&self, cx: &Context<'_>) -> bool {
         let held = self.tx.len() as u64;
         let low_water = self.options.unsent_low_water.unwrap_or(cx.config.unsent_low_water);
-        held * 3 <= u64::from(self.send_capacity()) * 2 && self.unsent() < low_water
+        held * 3 <= self.affordable(cx) as u64 * 2 && self.unsent() < low_water
     }
 
     pub(crate) fn send_capacity(&self) -> u32 {
@@ -360,9 +367,12 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         match self.state {
             State::FinWait1 => {
                 self.state = State::FinWait2;
-                if self.orphaned {
-                    let timeout = self.options.fin_timeout.unwrap_or(cx.config.fin_timeout);
-                    self.seldom.linger_at = Some(cx.now + timeout);
+                if self.orphaned && !self.linger(cx) {
+                    let (local, remote) = (self.ends.local().into(), self.ends.remote().into());
+                    let header = bare(local, remote, self.sender.nxt, SeqNumber::new(0), Flags::RST);
+                    cx.counters.out_rsts += 1;
+                    cx.replies.push(Reply { local, remote, header });
+                    self.end(None);
                 }
             }
             State::Closing => self.state = State::TimeWait,

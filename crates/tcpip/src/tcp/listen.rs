@@ -61,7 +61,7 @@ pub(crate) struct Handshake {
     pub(crate) window: u16,
     pub(crate) peer_shift: Option<u8>,
     pub(crate) our_shift: u8,
-    /// [`SACK`] and [`ECN`]: what both ends have.
+    /// [`SACK`] and [`ECN`]: what both ends have; and [`ACKED`].
     capabilities: u8,
     /// How often the timer had it answered again.
     pub(crate) retries: u8,
@@ -71,6 +71,8 @@ pub(crate) struct Handshake {
 
 const SACK: u8 = 1;
 const ECN: u8 = 2;
+/// The other end has acknowledged, and the listener waits for data.
+const ACKED: u8 = 4;
 
 /// The first wait for an answer (RFC 6298 section 2.1).
 pub(crate) const FIRST_TIMEOUT: Duration = Duration::from_secs(1);
@@ -122,6 +124,26 @@ impl Handshake {
 
     pub(crate) fn ecn(&self) -> bool {
         self.capabilities & ECN != 0
+    }
+
+    /// Whether an acknowledgement without data is not enough yet for a listener with this TCP_DEFER_ACCEPT (Linux's
+    /// `tcp_check_req`).
+    pub(crate) fn defer(&mut self, defer_accept: u8) -> bool {
+        let defers = self.retries < defer_accept;
+        self.capabilities |= if defers { ACKED } else { 0 };
+        defers
+    }
+
+    /// What the timer is to do (Linux's `syn_ack_recalc`).
+    pub(crate) fn on_timeout(&self, config: &Config, defer_accept: u8) -> Timeout {
+        let waits = self.capabilities & ACKED != 0;
+        if self.retries >= config.synack_retries && !(waits && self.retries < defer_accept) {
+            Timeout::GiveUp
+        } else if waits && self.retries + 1 < defer_accept {
+            Timeout::Wait
+        } else {
+            Timeout::Answer
+        }
     }
 
     /// The answer to the SYN.
@@ -184,6 +206,16 @@ impl Handshake {
     pub(crate) fn deadline(&self, config: &Config) -> Instant {
         self.sent_at + (FIRST_TIMEOUT * (1 << self.retries.min(20))).min(config.max_rto)
     }
+}
+
+/// What happens to a handshake whose time is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Timeout {
+    GiveUp,
+    /// It is acknowledged: only data is missing.
+    Wait,
+    /// The answer is sent again: the last time to find out whether the other end is there.
+    Answer,
 }
 
 /// What we bring to a handshake.

@@ -195,7 +195,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         }
         let mss = self.current_mss();
         let (rate, min_rtt) = (self.sender.pacer.rate(), self.sender.min_rtt.get());
-        Pacer::burst(rate, mss, self.gso_max, min_rtt, config.min_burst)
+        Pacer::burst(rate, mss, self.gso_max.into(), min_rtt, config.min_burst)
     }
 
     /// RFC 9293 section 3.7.4 (Nagle), 3.8.6.2.1 (silly window avoidance), and the congestion window.
@@ -394,7 +394,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
     #[cold]
     fn syn_header(&mut self, cx: &Context<'_>, flags: Flags) -> Header {
         // A window in a SYN is not scaled (RFC 7323 section 2.2).
-        let window = self.receiver.choose_window(0, self.rx.capacity()).min(u32::from(u16::MAX));
+        let window = self.receiver.choose_window(0, self.rx.capacity(), false).min(u32::from(u16::MAX));
         // Whole segments, as Linux announces.
         let mss = u32::from(self.receiver.advertised_mss).max(1);
         let window = if window > mss { window / mss * mss } else { window };
@@ -418,7 +418,8 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         if flags.contains(Flags::SYN) {
             return self.syn_header(cx, flags);
         }
-        let window = self.receiver.choose_window(self.rx.readable(), self.rx.capacity());
+        let pressed = cx.resources.is_pressed();
+        let window = self.receiver.choose_window(self.rx.readable(), self.rx.capacity(), pressed);
         let window = window.min(u32::from(u16::MAX) << self.receiver.wscale);
         self.receiver.advertised(window);
         self.receiver.ack.on_sent();

@@ -78,7 +78,7 @@ const UNWRAPPED: u32 = 1 << 30;
 
 /// Linux's TCP_ATO_MIN and TCP_DELACK_MIN. RFC 9293 section 3.8.6.3 allows up to half a second.
 pub(crate) const MIN_DELAY: Micros = Micros::from_millis(40);
-const MAX_DELAY: Micros = Micros::from_millis(200);
+pub(crate) const MAX_DELAY: Micros = Micros::from_millis(200);
 /// TCP_MAX_QUICKACKS.
 const MAX_QUICK: u8 = 16;
 
@@ -149,13 +149,15 @@ impl Receiver {
         !super::conn::before(stamp, recent) && self.nxt.since(nxt) < UNWRAPPED
     }
 
-    /// Stores data that is in the window, in or out of order, and answers how much has become readable.
+    /// Stores data that is in the window, in or out of order, and answers what became of it. `scarce` says that there is no
+    /// memory for more than must be.
     pub(crate) fn store(
         &mut self,
         config: &Config,
         buffer: &mut impl ReceiveBuffer,
         mut seq: SeqNumber,
         mut data: &[u8],
+        scarce: bool,
     ) -> Stored {
         let mut again = None;
         if seq.before(self.nxt) {
@@ -170,7 +172,9 @@ impl Receiver {
         }
         let offset = seq.since(self.nxt) as usize;
         let room = self.room(buffer).saturating_sub(offset);
-        if room == 0 && !data.is_empty() {
+        // When memory is scarce, the next data for a reader that has read all before, and no other (Linux's
+        // `tcp_try_rmem_schedule`).
+        if room == 0 || (scarce && (offset > 0 || buffer.readable() > 0)) {
             return Stored::NoRoom;
         }
         let data = &data[..data.len().min(room)];
@@ -305,9 +309,9 @@ impl Receiver {
 
     /// The window to advertise, in bytes: RFC 9293 section 3.8.6.2.2 (silly window avoidance), and never less than was
     /// promised (section 3.8.6).
-    pub(crate) fn choose_window(&self, readable: usize, capacity: usize) -> u32 {
+    pub(crate) fn choose_window(&self, readable: usize, capacity: usize, pressed: bool) -> u32 {
         let current = self.window();
-        let chosen = self.offer(readable, capacity);
+        let chosen = self.offer(readable, capacity, pressed);
         if chosen >= current {
             return chosen.min(u32::from(u16::MAX) << self.wscale);
         }
@@ -315,9 +319,12 @@ impl Receiver {
         round_up(current, self.wscale)
     }
 
-    fn offer(&self, readable: usize, capacity: usize) -> u32 {
+    fn offer(&self, readable: usize, capacity: usize, pressed: bool) -> u32 {
         let full = u32::try_from(capacity).unwrap_or(u32::MAX).min(self.limit);
-        let free = full.saturating_sub(u32::try_from(readable).unwrap_or(u32::MAX));
+        let mut free = full.saturating_sub(u32::try_from(readable).unwrap_or(u32::MAX));
+        if pressed && free < full / 2 {
+            free = free.min(4 * u32::from(self.advertised_mss)); // Linux's `tcp_adjust_rcv_ssthresh`
+        }
         let mss = u32::from(self.ack.mss).min(full).max(1);
         // Linux says sixteenth where RFC 1122 section 4.2.3.3 says half: it opens sooner.
         if free < full / 16 || free < mss {

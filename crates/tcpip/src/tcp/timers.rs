@@ -79,6 +79,9 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         if self.has_timed_out(cx) {
             return self.give_up(cx);
         }
+        if self.end_if_unaffordable(cx) {
+            return;
+        }
         // A receiver that closed its window over data in flight answers probes; RFC 9293 section 3.8.6 wants patience,
         // except from an application that has set its own limit, or that is gone (Linux's `tcp_rtx_probe0_timed_out`).
         let shrunk = self.sender.wnd == 0
@@ -153,6 +156,9 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         });
         if self.sender.probes >= too_many || worn_out || too_long {
             return self.give_up(cx);
+        }
+        if self.end_if_unaffordable(cx) {
+            return;
         }
         self.sender.probes = self.sender.probes.saturating_add(1);
         self.sender.backoff = self.sender.backoff.saturating_add(1).min(30);

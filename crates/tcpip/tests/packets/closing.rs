@@ -329,3 +329,27 @@ fn in_time_wait_a_later_syn_for_which_nobody_listens_is_acknowledged() {
     host.expect_ack(2);
     assert_eq!(host.stack.time_wait_count(), 1);
 }
+
+#[test]
+fn a_closed_socket_that_does_not_linger_is_reset_instead_of_waiting_for_the_fin() {
+    for late in [false, true] {
+        let (mut host, id) = Host::established();
+        let set =
+            |options: &mut sockshim_tcpip::tcp::SocketOptions| options.fin_timeout = Some(Duration::ZERO);
+        host.call(|stack, now| stack.set_options(now, id, set)).unwrap();
+        host.call(|stack, now| stack.shutdown(now, id, How::Write)).unwrap();
+        host.expect_flags(FIN | ACK);
+        if late {
+            host.receive(ack(1, 2));
+            host.expect_state(id, State::FinWait2);
+        }
+        host.call(|stack, now| stack.close(now, id));
+        if !late {
+            host.expect_nothing();
+            host.receive(ack(1, 2));
+        }
+        let reset = host.expect_reset();
+        assert_eq!((reset.seq, reset.flags.contains(ACK)), (2, late));
+        assert_eq!(host.stack.connection_count(), 0);
+    }
+}

@@ -385,3 +385,18 @@ fn a_sender_recognises_each_report_of_a_duplicate() {
         assert_eq!(host.stack.tcp_info(host.now, id).unwrap().dsack_dups, before + 1);
     }
 }
+
+#[test]
+fn peeking_takes_nothing() {
+    let (mut host, id) = Host::established();
+    let mut data = [0; 8];
+    assert_eq!(host.stack.peek(id, &mut data), Err(sockshim_tcpip::error::Error::WouldBlock));
+    host.receive(ack(1, 1).data(20));
+    for _ in 0..2 {
+        assert_eq!(host.stack.peek(id, &mut data), Ok(8));
+        assert_eq!(data, [1, 2, 3, 4, 5, 6, 7, 8]);
+    }
+    assert_eq!(host.read(id).len(), 20);
+    host.receive(seg(Flags::FIN | Flags::ACK, 21, 1));
+    assert_eq!(host.stack.peek(id, &mut data), Ok(0));
+}

@@ -258,3 +258,40 @@ fn handshakes_end_with_their_listener() {
     host.expect_flags(Flags::SYN | Flags::ACK);
     assert_eq!((host.stack.handshake_count(), host.stack.counters().syncookies_sent), (1, 0));
 }
+
+#[test]
+fn a_listener_that_defers_has_no_connection_before_there_is_data() {
+    let mut host = Host::new();
+    let listener = host.listen(1);
+    host.stack.set_listener_options(listener, |options| options.defer_accept = 3).unwrap();
+    host.receive(syn());
+    host.expect_flags(Flags::SYN | Flags::ACK);
+    host.receive(ack(1, 1));
+    assert_eq!(host.stack.accept(host.now, listener).unwrap_err(), Error::WouldBlock);
+    // It is there, so it is not asked again.
+    host.wait_ms(2000);
+    host.expect_nothing();
+    host.receive(ack(1, 1).data(5));
+    let (id, _) = host.stack.accept(host.now, listener).unwrap();
+    assert_eq!(host.read(id).len(), 5);
+    host.drain();
+
+    // When the time is over an acknowledgement is enough, and it is asked for.
+    host.remote.set_port(1000);
+    host.receive(syn());
+    host.expect_flags(Flags::SYN | Flags::ACK);
+    host.receive(ack(1, 1));
+    host.wait_ms(6900);
+    host.expect_nothing();
+    host.wait_ms(200);
+    host.expect_flags(Flags::SYN | Flags::ACK);
+    host.receive(ack(1, 1));
+    host.stack.accept(host.now, listener).unwrap();
+
+    // Nor is there one for somebody who is gone.
+    host.remote.set_port(1001);
+    host.receive(syn());
+    host.receive(ack(1, 1));
+    host.wait(Duration::from_secs(200));
+    assert_eq!(host.stack.handshake_count(), 0);
+}

@@ -138,3 +138,29 @@ fn the_answer_to_our_answer_is_reported_as_a_duplicate() {
     host.receive(answer);
     assert!(host.expect_ack(1).options.sack.is_empty(), "later it is challenged as any other SYN");
 }
+
+#[test]
+fn the_last_acknowledgement_of_a_client_that_defers_waits_for_data() {
+    for data in [true, false] {
+        let mut host = Host::new();
+        let mut socket = host.stack.socket_options();
+        socket.defer_accept = 1;
+        let options = sockshim_tcpip::stack::ConnectOptions { local: None, socket: Some(socket) };
+        let id = host.stack.connect(host.now, host.remote, options).unwrap();
+        host.local_port = host.stack.addresses(id).unwrap().0.port();
+        host.expect_flags(Flags::SYN);
+        host.receive(Seg { options: syn_options(), ..seg(Flags::SYN | Flags::ACK, 0, 1) });
+        host.expect_nothing();
+        if data {
+            host.send(id, 10);
+            assert_eq!(host.expect_data(1, 10).ack, 1);
+            host.wait_ms(199);
+            host.drain();
+        } else {
+            host.wait_ms(199);
+            host.expect_nothing();
+            host.wait_ms(2);
+            host.expect_ack(1);
+        }
+    }
+}

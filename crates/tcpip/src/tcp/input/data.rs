@@ -56,7 +56,8 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
                 Stored::InOrder
             }
         } else {
-            self.receiver.store(cx.config, &mut self.rx, header.seq, segment.payload)
+            let scarce = cx.resources.is_exhausted();
+            self.receiver.store(cx.config, &mut self.rx, header.seq, segment.payload, scarce)
         };
         if fin && data_end.at_or_after(self.receiver.nxt) && stored != Stored::NoRoom {
             self.receiver.fin = Some(data_end);
@@ -127,7 +128,9 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         let urgent = match stored {
             Stored::InOrder => {
                 let unacknowledged = receiver.nxt.since(receiver.wup);
-                let window_moves = receiver.choose_window(readable, self.rx.capacity()) >= receiver.window();
+                let pressed = cx.resources.is_pressed();
+                let window_moves =
+                    receiver.choose_window(readable, self.rx.capacity(), pressed) >= receiver.window();
                 (unacknowledged > u32::from(receiver.ack.mss) && window_moves)
                     || receiver.ack.is_quick()
                     || !receiver.ahead().is_empty()

@@ -5,6 +5,7 @@ use crate::buffer::{ReceiveBuffer, SendBuffer};
 use crate::tcp::conn::{Connection, Pending};
 use crate::tcp::context::{Context, Reply};
 use crate::tcp::ecn;
+use crate::tcp::receiver::MAX_DELAY;
 use crate::tcp::sender::Timer;
 use crate::tcp::state::State;
 use crate::wire::tcp::Flags;
@@ -68,7 +69,11 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             self.establish(cx);
             // Linux drops data that comes with the answer, and so do we: it is sent again.
             self.receiver.ack.scheduled = true;
-            self.receiver.ack.now = true;
+            if self.options.defer_accept > 0 {
+                self.receiver.ack.deadline = Some(cx.now + MAX_DELAY);
+            } else {
+                self.receiver.ack.now = true;
+            }
         } else {
             self.state = State::SynReceived;
             self.pending = Pending::Syn;

@@ -44,7 +44,10 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             return true;
         }
         let (one_way, room) = (self.sender.packets_out() == 0, self.receiver.room(&self.rx));
-        let in_order = self.receiver.ahead().is_empty() && self.receiver.fin.is_none() && !self.read_closed;
+        let in_order = self.receiver.ahead().is_empty()
+            && self.receiver.fin.is_none()
+            && !self.read_closed
+            && !cx.resources.is_exhausted();
         if !in_order
             || segment.payload.len() > room
             || !(ack == self.sender.una && one_way || self.sender.expects(ack))
