@@ -148,8 +148,18 @@ fn splice_from(
     let place = |len: usize, room: &mut [u8]| [iovec { iov_base: room.as_mut_ptr().cast(), iov_len: len }];
     let wanted = len.min(room.len());
     let buffers = place(wanted, &mut room);
+    let mut is_kernels = false;
     // SAFETY: the buffer is ours.
-    let seen = unsafe { io::receive(fd, socket, &buffers, libc::MSG_PEEK | wait, || -1) };
+    let seen = unsafe {
+        io::receive(fd, socket, &buffers, libc::MSG_PEEK | wait, || {
+            // The connection has come back to it just now.
+            is_kernels = true;
+            0
+        })
+    };
+    if is_kernels {
+        return kernel();
+    }
     if seen <= 0 {
         return seen;
     }
@@ -160,8 +170,13 @@ fn splice_from(
     };
     let errno = Errno::last();
     let taken = place(written, &mut room);
+    let rest = taken[0];
     // SAFETY: as above.
-    unsafe { io::receive(fd, socket, &taken, libc::MSG_DONTWAIT, || -1) };
+    unsafe {
+        io::receive(fd, socket, &taken, libc::MSG_DONTWAIT, || {
+            real::recv(fd, rest.iov_base, rest.iov_len, libc::MSG_DONTWAIT)
+        });
+    }
     errno.store();
     written as ssize_t
 }

@@ -121,6 +121,22 @@ pub(crate) const CASES: &[Case] = &[
             end.tell();
         },
     ),
+    case("splice_from_a_connection_that_is_the_kernels_again", || {
+        let (a, b) = sys::pair();
+        Flow::new(1).write(a, 10_000, 300);
+        Flow::new(1).read(b, 10_000, 300);
+        sys::write_all(a, b"unread");
+        // It goes back for this, but not before what is in the ring has been read.
+        assert_eq!(sys::setsockopt(b, libc::SOL_SOCKET, libc::SO_TIMESTAMPING, 0x10), Ok(0));
+        assert_eq!(sys::read_exact(b, 6), b"unread");
+        sys::write_all(a, b"abc");
+        let (read_end, write_end) = sys::pipe();
+        let none = ptr::null_mut();
+        assert_eq!(call!(libc::splice(b, none, write_end, none, 10, 0)), Ok(3));
+        assert_eq!(sys::read_exact(read_end, 3), b"abc");
+        Flow::new(2).write(a, 10_000, 300);
+        Flow::new(2).read(b, 10_000, 300);
+    }),
     case("splice_takes_no_offset_of_a_socket", || {
         let (a, b) = sys::pair();
         Flow::new(1).write(a, 10_000, 300);
