@@ -139,7 +139,13 @@ pub unsafe extern "C-unwind" fn sockshim_ioctl(fd: c_int, request: c_ulong, argu
         }
         libc::FIONREAD => {
             // SAFETY: as above.
-            unsafe { *number = quietly(|| events::unread(socket, *number)) };
+            let queued = unsafe { *number };
+            let unread = quietly(|| {
+                events::check_queue(fd, socket, queued);
+                events::unread(socket, queued)
+            });
+            // SAFETY: as above.
+            unsafe { *number = unread };
         }
         _ => {}
     }

@@ -3,11 +3,12 @@
 //! They are counted by who rings them (`bells`) and by who takes them (`kernel_read`), so that each byte of the queue is known
 //! for what it is. All of them are taken before the bytes of the kernel lane behind them are read.
 
-use super::{Pipe, back, read};
+use super::{Pipe, attach, back, end, read};
 use crate::error::Errno;
 use crate::readiness::epoll;
 use crate::registry::arena;
 use crate::registry::lock::{self, Taken};
+use crate::registry::reason::Reason;
 use crate::sys::kernel;
 use crate::sys::restartable::Call;
 use core::ffi::c_int;
@@ -55,6 +56,8 @@ pub(super) enum Drained {
     Failed(Errno),
     /// The position lies behind us: impossible.
     Beyond,
+    /// Somebody who knows nothing of bells has taken some.
+    Robbed,
     /// A signal handler of this thread has followed the writer already, or whoever has stepped around us.
     Moved,
 }
@@ -70,10 +73,13 @@ pub(super) fn drain_to(fd: c_int, pipe: &Pipe, epoch: u32) -> Drained {
     }
     // A signal handler that reads from this socket must not take what is counted here.
     let mask = kernel::block_signals();
-    let drained = if incoming.reader_epoch() == epoch {
-        drain_quietly(fd, pipe, incoming.switch.resume.load(Ordering::Relaxed))
-    } else {
+    let drained = if incoming.reader_epoch() != epoch {
         Some(Drained::Moved)
+    } else if is_robbed(fd, pipe) {
+        // The last of these would be bytes of the kernel lane.
+        Some(Drained::Robbed)
+    } else {
+        drain_quietly(fd, pipe, incoming.switch.resume.load(Ordering::Relaxed))
     };
     kernel::restore_signals(mask);
     match drained {
@@ -118,9 +124,41 @@ pub(crate) fn bells_waiting(pipe: &Pipe) -> u64 {
         .kernel_read
         .load(Ordering::Relaxed)
         .wrapping_sub(incoming.switch.kernel_end.load(Ordering::Relaxed));
-    let waiting = incoming.switch.bells.load(Ordering::Acquire).wrapping_sub(taken);
-    // Only sums that can be true; the writer's word is not to be trusted further than that.
+    plausible(incoming.switch.bells.load(Ordering::Acquire), taken)
+}
+
+/// Bells that wait. Only sums that can be true; the writer's word is not to be trusted further than that.
+fn plausible(rung: u64, taken: u64) -> u64 {
+    let waiting = rung.wrapping_sub(taken);
     if waiting < 1 << 32 { waiting } else { 0 }
+}
+
+/// Looks for a byte in the kernel's queue that no bell accounts for, and gives the connection up if there is one: somebody
+/// has used the other end's socket by system calls of his own. Says whether it is given up.
+///
+/// Where that byte belongs among those of the ring nobody can say, so it cannot be passed on as data either.
+#[cold]
+pub(super) fn find_intruder(fd: c_int, pipe: &Pipe) -> bool {
+    let found = !kernel::is_restricted() && is_intruded(fd, pipe);
+    if found {
+        end::give_up(fd, pipe, Reason::Integrity);
+    }
+    found
+}
+
+/// The kernel has told a set of bytes. It tells once: if it was of something else than a bell, nobody hears of it again.
+pub(crate) fn check_told(fd: c_int, pipe: &Pipe) {
+    if bells_waiting(pipe) == 0 && is_ring(pipe.incoming().reader_epoch()) {
+        find_intruder(fd, pipe);
+    }
+}
+
+/// Whether somebody has taken bytes of the kernel's stream by system calls of his own. Under the read lock.
+pub(super) fn is_robbed(fd: c_int, pipe: &Pipe) -> bool {
+    let counted = pipe.incoming().reader.kernel_read.load(Ordering::Relaxed);
+    !kernel::is_restricted()
+        && attach::reading_position(fd, |state| state != kernel::TCP_CLOSE)
+            .is_some_and(|position| position > counted)
 }
 
 /// Whether the kernel's queue holds a byte that no bell accounts for.
@@ -128,7 +166,7 @@ pub(crate) fn bells_waiting(pipe: &Pipe) -> u64 {
 /// The order of the looks makes it certain without a lock: what was taken is read before the queue, and the
 /// bells, which are counted before they are sent, after it. Another reader that takes a bell meanwhile can
 /// only make the count look too high.
-pub(super) fn is_intruded(fd: c_int, pipe: &Pipe) -> bool {
+fn is_intruded(fd: c_int, pipe: &Pipe) -> bool {
     let incoming = pipe.incoming();
     let epoch = incoming.reader_epoch();
     let position = incoming.reader.kernel_read.load(Ordering::Acquire);
@@ -139,7 +177,7 @@ pub(super) fn is_intruded(fd: c_int, pipe: &Pipe) -> bool {
         && is_ring(epoch)
         && incoming.epoch() == epoch
         && incoming.reader_epoch() == epoch
-        && before.wrapping_add(rung) == position
+        && plausible(rung, position.wrapping_sub(before)) == 0
 }
 
 /// Takes waiting bells out of the kernel's queue once the ring is empty.
@@ -154,7 +192,9 @@ pub(crate) fn settle(fd: c_int, pipe: &Pipe) {
     }
     let taken = read::lock_reads(pipe);
     let incoming = pipe.incoming();
-    if taken == Taken::Ours && is_quiet(pipe) {
+    let mut robbed = false;
+    let settles = taken == Taken::Ours && is_quiet(pipe);
+    if settles {
         let waiting = bells_waiting(pipe);
         if is_relied_on(pipe) {
             incoming.want_bell();
@@ -162,11 +202,19 @@ pub(crate) fn settle(fd: c_int, pipe: &Pipe) {
         // A signal handler that reads from this socket must not take what is counted here.
         let mask = kernel::block_signals();
         if is_quiet(pipe) {
-            discard(fd, pipe, waiting.min(bells_waiting(pipe)) as usize);
+            let waiting = waiting.min(bells_waiting(pipe)) as usize;
+            // One may be on its way; or somebody who knows nothing of bells has taken it for data.
+            robbed = discard(fd, pipe, waiting) < waiting && is_robbed(fd, pipe);
         }
         kernel::restore_signals(mask);
     }
     pipe.entry.read_lock.0.release(taken);
+    if robbed {
+        end::give_up(fd, pipe, Reason::Integrity);
+    } else if settles {
+        // What comes behind a bell the kernel may have told of together with it.
+        find_intruder(fd, pipe);
+    }
 }
 
 /// Throws bytes of the kernel's away; under the read lock, with signals blocked. Says how many. The kernel reports an

@@ -8,7 +8,8 @@ use super::read::{self, Look};
 use super::{Pipe, attach, back, bells, events, nap, write};
 use crate::error::Errno;
 use crate::registry::arena::{
-    FLAG_END_SEEN, FLAG_LINGER_RESET, FLAG_RESET_TOLD, FLAG_SENT_IN_VAIN, FLAG_SHUT_WRITE, STATE_WAITING,
+    FLAG_BROKEN, FLAG_END_SEEN, FLAG_LINGER_RESET, FLAG_RESET_TOLD, FLAG_SENT_IN_VAIN, FLAG_SHUT_WRITE,
+    STATE_WAITING,
 };
 use crate::registry::lock::Taken;
 use crate::registry::{Socket, reason::Reason};
@@ -20,14 +21,7 @@ use sockshim_ring::layout::{END_JOINED, END_LEFT, END_RESET};
 
 /// Whether nothing that the other end wrote into the ring is left.
 pub(crate) fn is_drained(pipe: &Pipe) -> bool {
-    let incoming = pipe.incoming();
-    if !incoming.has_bytes() {
-        return true;
-    }
-    let reader = &incoming.reader;
-    let reachable = is_ring(incoming.reader_epoch())
-        || reader.kernel_read.load(Ordering::Relaxed) == incoming.switch.kernel_end.load(Ordering::Relaxed);
-    !reachable || incoming.epoch() == incoming.reader_epoch() && !is_ring(incoming.epoch())
+    !events::has_bytes_next(pipe)
 }
 
 /// The kernel reports the end of the stream. `Ok`: it is one, once the ring is drained.
@@ -117,7 +111,9 @@ fn tell_reset(pipe: &Pipe) -> Errno {
 
 /// Whether a reset came only from bells that the other end had not taken out of its queue.
 pub(crate) fn is_false_reset(pipe: &Pipe) -> bool {
-    if unread_by_other(pipe) || pipe.entry.flags.load(Ordering::Relaxed) & FLAG_SENT_IN_VAIN != 0 {
+    if unread_by_other(pipe)
+        || pipe.entry.flags.load(Ordering::Relaxed) & (FLAG_SENT_IN_VAIN | FLAG_BROKEN) != 0
+    {
         return false;
     }
     match pipe.other_end() {
@@ -162,24 +158,56 @@ fn other_is_dead(fd: c_int, pipe: &Pipe) -> bool {
     false
 }
 
-/// The indices of a ring cannot be true: the connection is reset, nothing else is touched.
-pub(crate) fn broken(fd: c_int, pipe: &Pipe) -> Look {
-    super::pin::mark(pipe, Reason::BadSegment);
-    kernel::shutdown(fd);
+/// The words of the connection cannot be true.
+pub(super) fn broken(fd: c_int, pipe: &Pipe) -> Look {
+    give_up(fd, pipe, Reason::BadSegment);
     Look::Broken
 }
 
-/// What a read tells of a broken ring, whatever seems to be in it: a reset, and after that the end.
-pub(crate) fn after_damage(pipe: &Pipe) -> Result<usize, Errno> {
-    let told = pipe.entry.flags.load(Ordering::Relaxed) & FLAG_RESET_TOLD != 0;
-    if told { Ok(0) } else { Err(tell_reset(pipe)) }
+/// The connection cannot go on: it is reset, at both ends, whatever seems to be in its lanes; nothing else is touched. Needs no lock, and
+/// may be called under any.
+#[cold]
+pub(super) fn give_up(fd: c_int, pipe: &Pipe, reason: Reason) {
+    let before = pipe.entry.flags.fetch_or(FLAG_BROKEN, Ordering::AcqRel);
+    if before & FLAG_BROKEN != 0 || !pipe.is_mapped() {
+        return;
+    }
+    if before & FLAG_RESET_TOLD == 0 {
+        pipe.entry.pending_error.store(libc::ECONNRESET, Ordering::Release);
+    }
+    super::pin::mark(pipe, reason);
+    let (incoming, outgoing) = (pipe.incoming(), pipe.outgoing());
+    // First the promise, then the ring: see `lanes::open`.
+    incoming.reader.ready.store(0, Ordering::SeqCst);
+    for direction in [incoming, outgoing] {
+        direction.close();
+        direction.shut();
+        nap::end(direction);
+    }
+    // Out of the ring: nobody takes what seems to be in it.
+    incoming.reader.epoch.fetch_and(!1, Ordering::SeqCst);
+    pipe.set_own_end(END_RESET);
+    let own = pipe.entry.cookie.load(Ordering::Relaxed);
+    if !kernel::is_restricted() && (own == 0 || kernel::cookie(fd) == Ok(own)) {
+        kernel::reset(fd);
+    }
 }
 
-/// Bytes came that no bell accounts for: somebody without sockshim used the other end's socket.
-pub(crate) fn intruded(fd: c_int, pipe: &Pipe) -> Result<(), Errno> {
-    super::pin::mark(pipe, Reason::Integrity);
-    kernel::shutdown(fd);
-    Err(Errno(libc::ECONNRESET))
+/// Whether the connection was given up. Then its lanes mean nothing any more.
+#[inline]
+pub(crate) fn is_broken(pipe: &Pipe) -> bool {
+    pipe.entry.flags.load(Ordering::Acquire) & FLAG_BROKEN != 0
+}
+
+/// What a read tells of a connection that was given up: a reset, and after that the end.
+pub(super) fn after_break(pipe: &Pipe) -> Result<usize, Errno> {
+    match pipe.entry.pending_error.swap(0, Ordering::AcqRel) {
+        0 => Ok(0),
+        error => {
+            pipe.entry.flags.fetch_or(FLAG_RESET_TOLD, Ordering::Relaxed);
+            Err(Errno(error))
+        }
+    }
 }
 
 /// This process closes its last descriptor of a socket; `last`: and no other process holds it. The kernel's

@@ -20,6 +20,21 @@ pub(crate) fn has_ring_bytes(pipe: &Pipe) -> bool {
     incoming.has_bytes() && is_ring(incoming.reader_epoch())
 }
 
+/// Whether what comes next is in the ring, now or after the steps from lane to lane that a look makes. With bytes of the
+/// kernel's before it, which have not come, that is not so: the kernel tells of those.
+#[inline]
+pub(crate) fn has_bytes_next(pipe: &Pipe) -> bool {
+    let incoming = pipe.incoming();
+    if !incoming.has_bytes() {
+        return false;
+    }
+    let epoch = incoming.reader_epoch();
+    is_ring(epoch)
+        || matches!(incoming.lead(epoch), Ok(1 | 2))
+            && incoming.reader.kernel_read.load(Ordering::Relaxed)
+                == incoming.switch.kernel_end.load(Ordering::Relaxed)
+}
+
 /// Whether the ring takes bytes at once.
 #[inline]
 fn has_room(pipe: &Pipe) -> bool {
@@ -68,6 +83,9 @@ pub(crate) fn at_hand(pipe: &Pipe, interest: i16) -> Option<i16> {
 /// added.
 pub(crate) fn now(fd: c_int, pipe: &Pipe, interest: i16) -> i16 {
     for _ in 0..8 {
+        if end::is_broken(pipe) {
+            return with_pending(pipe, kernel::poll_now(fd, interest), interest);
+        }
         follow(fd, pipe);
         let readable = has_ring_bytes(pipe);
         // Always asked for the other end's FIN: it tells an end from a bell.
@@ -82,11 +100,13 @@ pub(crate) fn now(fd: c_int, pipe: &Pipe, interest: i16) -> i16 {
         let mut ready = said;
         if readable {
             ready |= interest & READABLE;
-        } else if said & READABLE != 0 && !ended && is_bell_only(pipe) {
-            if has_ring_bytes(pipe) {
+        } else if said & READABLE != 0 && is_bell_only(pipe) {
+            if bells::find_intruder(fd, pipe) || has_ring_bytes(pipe) {
                 continue;
             }
-            ready &= !READABLE;
+            if !ended {
+                ready &= !READABLE;
+            }
         }
         if said & (POLLERR | POLLHUP) != 0 && end::is_drained(pipe) && end::is_false_reset(pipe) {
             ready &= !POLLERR;
@@ -98,12 +118,17 @@ pub(crate) fn now(fd: c_int, pipe: &Pipe, interest: i16) -> i16 {
         if interest & WRITABLE != 0 && has_room(pipe) {
             ready |= interest & WRITABLE;
         }
-        if pipe.entry.pending_error.load(Ordering::Relaxed) != 0 {
-            ready |= POLLERR | (interest & (READABLE | WRITABLE));
-        }
-        return ready & (interest | POLLERR | POLLHUP);
+        return with_pending(pipe, ready, interest);
     }
     0
+}
+
+/// The same with an error that the program has not been told of.
+fn with_pending(pipe: &Pipe, mut ready: i16, interest: i16) -> i16 {
+    if pipe.entry.pending_error.load(Ordering::Relaxed) != 0 {
+        ready |= POLLERR | (interest & (READABLE | WRITABLE));
+    }
+    ready & (interest | POLLERR | POLLHUP)
 }
 
 /// Follows the writer over lanes that hold nothing, and takes bells away.
@@ -140,14 +165,20 @@ const _: () = assert!(POLLERR as i32 == libc::EPOLLERR && POLLHUP as i32 == libc
 pub(crate) fn unread_at_hand(socket: Socket) -> Option<c_int> {
     let pipe = io::reading_pipe(socket, socket.entry()?)?;
     let incoming = pipe.incoming();
-    (is_ring(incoming.reader_epoch()) && ahead(incoming) == 0)
-        .then(|| incoming.readable().map_or(0, |span| span.length) as c_int)
+    if !is_ring(incoming.reader_epoch()) || ahead(incoming) != 0 {
+        return None;
+    }
+    // Of nothing the kernel is asked, too: there may be a byte that no bell accounts for.
+    incoming.readable().ok().map(|span| span.length as c_int).filter(|length| *length > 0)
 }
 
 /// What FIONREAD tells: the kernel's count without bells, and the ring's bytes.
 pub(crate) fn unread(socket: Socket, queued: c_int) -> c_int {
     let Some(entry) = socket.entry() else { return queued };
     let Some(pipe) = io::reading_pipe(socket, entry) else { return queued };
+    if end::is_broken(&pipe) {
+        return 0;
+    }
     let incoming = pipe.incoming();
     let epoch = incoming.reader_epoch();
     let ring = incoming.readable().map_or(0, |span| span.length) as u64;
@@ -188,6 +219,16 @@ pub(crate) fn arrived(fd: c_int, pipe: &Pipe) -> u64 {
         (false, 1) => here.min(kernel_end),
         (false, _) => here.min(kernel_end).wrapping_add(after),
     })
+}
+
+/// Before FIONREAD tells how much is unread, of which `queued` bytes are the kernel's: they may be nobody's.
+pub(crate) fn check_queue(fd: c_int, socket: Socket, queued: c_int) {
+    if queued > 0
+        && let Some(pipe) = socket.entry().and_then(|entry| io::reading_pipe(socket, entry))
+        && is_bell_only(&pipe)
+    {
+        bells::find_intruder(fd, &pipe);
+    }
 }
 
 /// Takes away what lies in the kernel's queue and is no data.

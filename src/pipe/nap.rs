@@ -29,8 +29,10 @@ static IS_REFUSED: AtomicBool = AtomicBool::new(false);
 /// # Errors
 /// EINTR, as recv(2).
 pub(super) fn for_reader(pipe: &Pipe, epoch: u32) -> Result<bool, Errno> {
+    // With bytes of the kernel's before the ring only the kernel tells of them.
     // With a time-out of its own recv does not go on after a handler (signal(7)); and after the end nobody calls.
     let may_nap = is_ring(epoch)
+        && pipe.incoming().reader_epoch() == epoch
         && pipe.entry.flags.load(Ordering::Relaxed) & (FLAG_TIMED | FLAG_END_SEEN) == 0
         && !IS_REFUSED.load(Ordering::Relaxed)
         && !kernel::is_restricted();

@@ -91,11 +91,25 @@ fn close_incoming(pipe: &Pipe) {
     pipe.entry.read_lock.0.release(taken);
 }
 
-/// Before shutdown(SHUT_RD): what becomes of bytes that come afterwards is the kernel's to say.
-pub(crate) fn refuse(socket: Socket) {
-    if let Some(pipe) = socket.entry().and_then(|entry| super::io::writing_pipe(socket, entry)) {
-        socket.refuse();
-        close_incoming(&pipe);
+/// Before shutdown(SHUT_RD): what becomes of bytes that come afterwards is the kernel's to say. False: that was so already,
+/// or there is no pipe.
+pub(crate) fn refuse(socket: Socket) -> bool {
+    let Some(pipe) = socket.entry().and_then(|entry| super::io::writing_pipe(socket, entry)) else {
+        return false;
+    };
+    let is_new = !socket.is_refused();
+    socket.refuse();
+    close_incoming(&pipe);
+    is_new
+}
+
+/// The kernel has refused the shutdown: this end reads on.
+pub(crate) fn accept_again(socket: Socket) {
+    let Some(entry) = socket.entry() else { return };
+    let Some(pipe) = Pipe::of(socket, entry) else { return };
+    socket.unrefuse();
+    if entry.state.load(Ordering::Acquire) == STATE_PIPE {
+        promise(&pipe);
     }
 }
 
@@ -212,6 +226,7 @@ pub(crate) fn retire(fd: c_int, pipe: &Pipe) -> bool {
         || incoming.reader.ready.load(Ordering::SeqCst) != 0
         || !pipe.entry.readers.is_ready()
         || pipe.entry.pending_error.load(Ordering::Relaxed) != 0
+        || end::is_broken(pipe)
     {
         return false;
     }

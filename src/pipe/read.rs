@@ -28,6 +28,8 @@ pub(crate) enum Look {
     Broken,
 }
 
+/// Steps of one look, from lane to lane, or again after somebody else's.
+const MOST_STEPS: u32 = 10_000;
 /// Looks in one call that the end of the stream may be told of while the ring is not empty.
 const MOST_ENDS: u32 = 1000;
 
@@ -73,6 +75,9 @@ unsafe fn receive_in_turn(fd: c_int, pipe: &Pipe, buffers: &[iovec], flags: c_in
     let mut deadline = None;
     let mut ends = 0;
     loop {
+        if end::is_broken(pipe) {
+            return if done > 0 { Ok(done) } else { end::after_break(pipe) };
+        }
         // SAFETY: the caller's promise.
         let look = unsafe { take(fd, pipe, buffers, done, wanted - done, flags) };
         let outcome = match look {
@@ -100,8 +105,7 @@ unsafe fn receive_in_turn(fd: c_int, pipe: &Pipe, buffers: &[iovec], flags: c_in
             Look::Empty { epoch } => wait::wait(fd, pipe, flags, epoch),
             Look::End => end::at_end(fd, pipe).map(Some),
             Look::Failed(error) => end::after_error(pipe, error).map(Some),
-            Look::Broken if done > 0 => return Ok(done),
-            Look::Broken => return end::after_damage(pipe),
+            Look::Broken => continue,
         };
         match outcome {
             Ok(None) => {
@@ -127,7 +131,6 @@ unsafe fn receive_in_turn(fd: c_int, pipe: &Pipe, buffers: &[iovec], flags: c_in
                 ends += 1;
                 if ends > MOST_ENDS {
                     end::broken(fd, pipe);
-                    return if done > 0 { Ok(done) } else { end::after_damage(pipe) };
                 }
             }
             Err(error) if done > 0 => {
@@ -235,7 +238,7 @@ unsafe fn take_locked(
 ) -> Look {
     let incoming = pipe.incoming();
     let (peek, drop) = (flags & libc::MSG_PEEK != 0, flags & libc::MSG_TRUNC != 0);
-    loop {
+    for _ in 0..MOST_STEPS {
         if !pipe.is_mapped() {
             // Another thread is closing the socket's last descriptor.
             return if pipe.socket.is_refused() { Look::End } else { Look::Failed(Errno(libc::EBADF)) };
@@ -285,6 +288,7 @@ unsafe fn take_locked(
                 Drained::End => return Look::End,
                 Drained::Failed(error) => return Look::Failed(error),
                 Drained::Beyond => return end::broken(fd, pipe),
+                Drained::Robbed => return robbed(fd, pipe),
             }
         } else if incoming.enter_kernel(epoch) {
             let look = kernel_bytes(fd, buffers, skip, wanted, flags);
@@ -345,6 +349,14 @@ unsafe fn take_locked(
             if matches!(look, Look::Bytes(0)) && wanted > 0 {
                 continue;
             }
+            if matches!(look, Look::Empty { .. }) && bells::is_robbed(fd, pipe) {
+                // By somebody who took data as data, but perhaps more than that.
+                recount(pipe);
+                if incoming.reader.kernel_read.load(Ordering::Relaxed) > kernel_end {
+                    return robbed(fd, pipe);
+                }
+                continue;
+            }
             return match look {
                 Look::Empty { .. } => Look::Empty { epoch: ahead },
                 Look::Bytes(count) if peek && count as u64 == left => {
@@ -354,6 +366,15 @@ unsafe fn take_locked(
             };
         }
     }
+    // As often as that no writer changes what is looked at.
+    end::broken(fd, pipe)
+}
+
+/// Bells were taken by somebody who knows nothing of them: what is left cannot be told apart.
+#[cold]
+fn robbed(fd: c_int, pipe: &Pipe) -> Look {
+    end::give_up(fd, pipe, Reason::Integrity);
+    Look::Broken
 }
 
 /// Whether the writer is somewhere where it cannot be while we are in `epoch`.
@@ -401,7 +422,7 @@ fn peek_ring(pipe: &Pipe, buffers: &[iovec], skip: usize, wanted: usize, drop: b
 /// Follows the writer over lanes that hold nothing more. Under the read lock.
 pub(crate) fn follow(fd: c_int, pipe: &Pipe) {
     let incoming = pipe.incoming();
-    loop {
+    for _ in 0..MOST_STEPS {
         let epoch = incoming.reader_epoch();
         if !matches!(incoming.lead(epoch), Ok(1 | 2)) || (is_ring(epoch) && incoming.has_bytes()) {
             return;

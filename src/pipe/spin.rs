@@ -1,7 +1,7 @@
 //! Spinning before a sleep: bounded by what the sleep would cost, only while it has paid lately, and giving
 //! way at once when both ends share a processor.
 
-use super::Pipe;
+use super::{Pipe, events};
 use crate::registry::arena::FLAG_NONBLOCK;
 use crate::registry::config;
 use crate::sys::give_way::{self, give_way};
@@ -216,5 +216,5 @@ pub(crate) fn for_reader(pipe: &Pipe, seen_epoch: u32) -> bool {
             looks.since.store(clock::ticks(), Ordering::Relaxed);
         }
     }
-    until(score, || incoming.has_bytes() || incoming.epoch() != seen_epoch, shares_cpu)
+    until(score, || events::has_ring_bytes(pipe) || incoming.epoch() != seen_epoch, shares_cpu)
 }

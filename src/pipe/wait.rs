@@ -55,6 +55,7 @@ fn look_at_kernel(fd: c_int, pipe: &Pipe) -> Result<Option<()>, Errno> {
     let mut byte = 0u8;
     match kernel::recv(fd, &raw mut byte, 1, libc::MSG_PEEK | libc::MSG_DONTWAIT) {
         Ok(0) => end::at_end(fd, pipe).map(Some),
+        Ok(_) if bells::find_intruder(fd, pipe) => Ok(None),
         // A bell, whose bytes somebody has read.
         Ok(_) if bells::is_quiet(pipe) => Err(Errno(libc::EAGAIN)),
         // The ring's bytes, or the kernel lane's.
@@ -77,8 +78,8 @@ fn sleep(fd: c_int, pipe: &Pipe, epoch: u32) -> Result<Option<()>, Errno> {
     let me = lock::thread();
     let place = arena::enroll(&entry.sleepers, me);
     bells::want_bell(pipe);
-    let changed = incoming.epoch() != epoch || (is_ring(epoch) && incoming.has_bytes()) || back::is_due(pipe);
-    if changed || !pipe.is_mapped() {
+    let changed = incoming.epoch() != epoch || events::has_bytes_next(pipe) || back::is_due(pipe);
+    if changed || !pipe.is_mapped() || end::is_broken(pipe) {
         arena::leave(&entry.sleepers, place, me);
         return Ok(None);
     }
@@ -99,8 +100,11 @@ fn sleep(fd: c_int, pipe: &Pipe, epoch: u32) -> Result<Option<()>, Errno> {
         };
     };
     match received {
-        1.. if bells::is_intruded(fd, pipe) => end::intruded(fd, pipe).map(Some),
-        1.. => Ok(None),
+        _ if end::is_broken(pipe) => Ok(None),
+        1.. => {
+            bells::find_intruder(fd, pipe);
+            Ok(None)
+        }
         0 => end::at_end(fd, pipe).map(Some),
         _ if errno.0 == libc::EINTR || errno.0 == libc::EAGAIN => {
             if incoming.has_bytes() && is_ring(incoming.reader_epoch()) { Ok(None) } else { Err(errno) }
@@ -112,8 +116,11 @@ fn sleep(fd: c_int, pipe: &Pipe, epoch: u32) -> Result<Option<()>, Errno> {
 /// MSG_PEEK with MSG_WAITALL: until so many bytes are there, in whatever lane, or no more can come, or a signal does.
 pub(super) fn wait_for_all(fd: c_int, pipe: &Pipe, wanted: usize, flags: c_int) {
     let until = Deadline::after(kernel::receive_timeout(fd));
-    let has_come =
-        || events::unread(pipe.socket, kernel::queued(fd).unwrap_or(0) as c_int) as usize >= wanted;
+    let has_come = || {
+        let queued = kernel::queued(fd).unwrap_or(0) as c_int;
+        events::check_queue(fd, pipe.socket, queued);
+        events::unread(pipe.socket, queued) as usize >= wanted || end::is_broken(pipe)
+    };
     let nonblocking = flags & libc::MSG_DONTWAIT != 0 || kernel::is_nonblocking(fd);
     while !has_come()
         && !nonblocking

@@ -15,6 +15,9 @@ use libc::{pollfd, sigset_t};
 /// How well spinning paid lately in polls.
 static SPIN: AtomicU32 = AtomicU32::new(0);
 
+/// Spins in one call that may find something of which then nothing is told.
+const MOST_SPINS: u32 = 3;
+
 /// What an entry of poll's array is to us.
 enum Kind {
     Pipe(Pipe),
@@ -70,7 +73,7 @@ pub(crate) unsafe fn poll(
             attach::prepare(entry.fd, socket);
         }
     }
-    let mut idle = 0;
+    let (mut idle, mut spins) = (0, 0);
     loop {
         if at_hand(entries) {
             let ready = evaluate(entries)?;
@@ -82,7 +85,9 @@ pub(crate) unsafe fn poll(
             if ready > 0 || deadline.is_now() {
                 return Ok(ready);
             }
-            if spin_for(entries) {
+            // A change of lanes alone is nothing to tell of: no reason not to sleep.
+            if spins < MOST_SPINS && spin_for(entries) {
+                spins += 1;
                 continue;
             }
         }
@@ -94,7 +99,12 @@ pub(crate) unsafe fn poll(
         idle += 1;
         if idle > 2 {
             // Bells that others must see first keep the kernel's answer up.
-            kernel::nap(100);
+            if deadline.left() == Some(0) {
+                return evaluate(entries);
+            }
+            if !kernel::nap(100) {
+                return Err(Errno(libc::EINTR));
+            }
         }
     }
 }
@@ -178,12 +188,10 @@ unsafe fn sleep(entries: &mut [pollfd], deadline: Deadline, mask: *const sigset_
         match kind(entry.fd) {
             Kind::Pipe(pipe) => {
                 entry.revents = ENROLLED + arena::enroll(&pipe.entry.sleepers, me) as i16;
-                let incoming = pipe.incoming();
                 bells::want_bell(&pipe);
                 quiet &= !back::is_due(&pipe);
                 let asks = entry.events & events::READABLE != 0;
-                quiet &= !asks || !events::has_ring_bytes(&pipe);
-                quiet &= !asks || incoming.epoch() == incoming.reader_epoch() || !pipe.is_mapped();
+                quiet &= !asks || !events::has_bytes_next(&pipe);
             }
             Kind::Candidate(socket, shared) => {
                 if shared.readers.enter(socket.generation) {

@@ -191,6 +191,8 @@ pub(crate) const FLAG_SENT_IN_VAIN: u32 = 1024;
 pub(crate) const FLAG_KERNEL_OPTION: u32 = 2048;
 /// SO_RCVTIMEO is set: a sleep that is cut in parts must not take longer.
 pub(crate) const FLAG_TIMED: u32 = 4096;
+/// The connection has been given up, because what was found on it cannot be true: see `pipe::end::give_up`.
+pub(crate) const FLAG_BROKEN: u32 = 8192;
 /// Made by accept, not by connect (for `ss` and the trace).
 pub(crate) const FLAG_ACCEPTED: u32 = 128;
 

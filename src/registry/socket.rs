@@ -54,6 +54,8 @@ pub(crate) struct Local {
     pub(crate) asked: AtomicU32,
     /// The other end has not put down what it announced.
     pub(crate) in_vain: AtomicU32,
+    /// The kernel has refused a bell; under the write lock. See `pipe::write`.
+    pub(crate) owes: AtomicU32,
 }
 
 /// What was learned about long writes; see `pipe::bulk`. Under the write lock.
@@ -111,6 +113,7 @@ static LOCALS: [Local; SOCKETS] = [const {
         handed_past: AtomicU32::new(0),
         asked: AtomicU32::new(0),
         in_vain: AtomicU32::new(0),
+        owes: AtomicU32::new(0),
     }
 }; SOCKETS];
 
@@ -154,6 +157,11 @@ impl Socket {
     /// This process shuts it down for reading.
     pub(crate) fn refuse(self) {
         self.local().refused.store(self.generation.wrapping_add(1), Ordering::Release);
+    }
+
+    /// The opposite.
+    pub(crate) fn unrefuse(self) {
+        self.local().refused.store(0, Ordering::Release);
     }
 
     /// Whether this process has shut it down for reading; also after it was closed.

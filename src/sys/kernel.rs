@@ -363,6 +363,12 @@ pub(crate) fn open(path: &CStr, flags: c_int, mode: u32) -> Result<c_int, Errno>
     call!(SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags | libc::O_CLOEXEC, mode).map(|fd| fd as c_int)
 }
 
+/// Opens a file that others may have made, and waits for none of them: neither for who has a lease on it (fcntl(2), F_SETLEASE),
+/// nor for the other end of a FIFO.
+pub(crate) fn open_quickly(path: &CStr, flags: c_int) -> Result<c_int, Errno> {
+    open(path, flags | libc::O_NOFOLLOW | libc::O_NONBLOCK, 0)
+}
+
 pub(crate) fn close(fd: c_int) {
     let _ = call!(SYS_close, fd);
 }
@@ -602,4 +608,16 @@ pub(crate) fn is_pipe(fd: c_int) -> bool {
 /// Ends both directions of a connection.
 pub(crate) fn shutdown(fd: c_int) {
     let _ = call!(SYS_shutdown, fd, libc::SHUT_RDWR);
+}
+
+/// Ends a connection as a reset that has come does: what is unread is thrown away, and the other end gets a reset, too.
+pub(crate) fn reset(fd: c_int) {
+    // SAFETY: all zeroes are an address, of no family.
+    let nowhere: libc::sockaddr = unsafe { core::mem::zeroed() };
+    // It dissolves the association (connect(2)); where one is left that makes a reset (tcp_disconnect in the kernel).
+    let _ = call!(SYS_connect, fd, &raw const nowhere, size_of::<libc::sockaddr>());
+    // That fails now, but it is noted: reads find an end, and writes EPIPE (inet_shutdown in net/ipv4/af_inet.c).
+    shutdown(fd);
+    // Who calls tells the error himself.
+    let _ = sockopt(fd, libc::SOL_SOCKET, libc::SO_ERROR, 0 as c_int);
 }

@@ -39,14 +39,17 @@ mod options;
 mod plain;
 mod pointers;
 mod poll;
+mod refusals;
 mod replaced;
 mod returns;
 mod signals;
 mod standard;
 mod stops;
+mod strangers;
 mod stream;
 mod successors;
 mod threads;
+mod untrue;
 mod wakes;
 mod watchdog;
 
@@ -94,4 +97,7 @@ const AREAS: &[(&str, &[Case])] = &[
     ("bulk", bulk::CASES),
     ("bells", bells::CASES),
     ("stops", stops::CASES),
+    ("strangers", strangers::CASES),
+    ("untrue", untrue::CASES),
+    ("refusals", refusals::CASES),
 ];

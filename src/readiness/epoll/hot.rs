@@ -5,7 +5,7 @@ use super::{
     ARMED, ASKS_ROOM, DISABLED, ENDING, FOREIGN, FRESH, HOT, IDLE_ONE, NESTED, PARKED, TOLD, ask_kernel,
     list, pipe_of,
 };
-use crate::pipe::{Pipe, back, events};
+use crate::pipe::{Pipe, back, bells, events};
 use crate::registry::arena::{
     self, Arena, FLAG_NO_SPACE, FLAG_SHUT_WRITE, REGISTRATIONS, Registration, SETS, SetEntry,
 };
@@ -220,10 +220,13 @@ fn ready(arena: &Arena, registration: &Registration) -> Option<u32> {
     }
     let pipe = pipe_of(registration)?;
     let fd = live_descriptor(registration)?;
+    let told = take_told(registration);
+    if told & EPOLLIN as u32 != 0 {
+        bells::check_told(fd, &pipe);
+    }
     let incoming = pipe.incoming();
     let epoch = incoming.reader_epoch();
     let quiet = is_ring(epoch) && incoming.epoch() == epoch;
-    let told = take_told(registration);
     let edge = wanted & EPOLLET as u32 != 0;
     // The ring alone can answer while nothing else is asked and nothing has ended.
     let shut = pipe.entry.flags.load(Ordering::Relaxed) & FLAG_SHUT_WRITE != 0;
@@ -362,7 +365,7 @@ fn settle_all(arena: &Arena, set: &SetEntry, depth: usize) {
             && let Some(pipe) = pipe_of(registration)
             && let Some(fd) = live_descriptor(registration)
         {
-            crate::pipe::bells::settle(fd, &pipe);
+            bells::settle(fd, &pipe);
         }
         next = registration.next.load(Ordering::Relaxed);
     }
@@ -434,8 +437,8 @@ fn arm(set_fd: i32, set: &SetEntry, index: u32, registration: &Registration) -> 
     }
     let incoming = pipe.incoming();
     let epoch = incoming.epoch();
-    crate::pipe::bells::settle(fd, &pipe);
-    crate::pipe::bells::want_bell(&pipe);
+    bells::settle(fd, &pipe);
+    bells::want_bell(&pipe);
     if registration.told.load(Ordering::Relaxed) != 0 || incoming.epoch() != epoch || back::is_due(&pipe) {
         return false;
     }
@@ -445,7 +448,7 @@ fn arm(set_fd: i32, set: &SetEntry, index: u32, registration: &Registration) -> 
         return !is_ready_quietly(registration, &pipe);
     }
     // Edge-triggered, and reported already: the next publication rings.
-    !incoming.has_bytes() || wanted & EPOLLIN as u32 == 0 || is_reported(registration, &pipe)
+    !events::has_bytes_next(&pipe) || wanted & EPOLLIN as u32 == 0 || is_reported(registration, &pipe)
 }
 
 /// Wants a bell for every hot registration before a sleep, and those of nested sets. False when something
@@ -517,8 +520,11 @@ pub(super) fn any_bytes(arena: &Arena, set: &SetEntry) -> bool {
             && let Some(pipe) = pipe_of(registration)
         {
             let incoming = pipe.incoming();
-            let edge = registration.events.load(Ordering::Relaxed) & EPOLLET as u32 != 0;
-            if incoming.has_bytes() && (!edge || !is_reported(registration, &pipe))
+            let wanted = registration.events.load(Ordering::Relaxed);
+            let edge = wanted & EPOLLET as u32 != 0;
+            if wanted & EPOLLIN as u32 != 0
+                && incoming.has_bytes()
+                && (!edge || !is_reported(registration, &pipe))
                 || incoming.epoch() != incoming.reader_epoch()
             {
                 return true;

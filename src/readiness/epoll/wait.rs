@@ -16,6 +16,10 @@ use libc::{epoll_event, sigset_t};
 /// Microseconds after which the kernel's own descriptors are looked at although pipes are ready.
 const LOOK_EVERY_US: u64 = 200;
 
+/// Spins of one wait that may find something of which then nothing is told; and looks, after which it naps between them.
+const SPINS_IN_VAIN: u32 = 3;
+const LOOKS_IN_VAIN: u32 = 100;
+
 /// How well spinning paid lately in waits, for all sets of the process.
 static SPIN: AtomicU32 = AtomicU32::new(0);
 
@@ -123,6 +127,7 @@ unsafe fn wait_for_pipes(
     }
     // SAFETY: the caller's promise.
     let out = unsafe { core::slice::from_raw_parts_mut(events, most as usize) };
+    let mut in_vain = 0;
     loop {
         let now = clock::ticks();
         let is_hot = entry.hot.load(Ordering::Acquire) != 0;
@@ -142,7 +147,9 @@ unsafe fn wait_for_pipes(
                 return Ok(count);
             }
         }
-        if is_hot && spin_for(arena, entry) {
+        // What it was is gone, or nothing that this thread may have: no reason not to sleep.
+        if is_hot && in_vain < SPINS_IN_VAIN && spin_for(arena, entry) {
+            in_vain += 1;
             continue;
         }
         // SAFETY: the caller's promise.
@@ -154,6 +161,10 @@ unsafe fn wait_for_pipes(
         if deadline.left() == Some(0) {
             let count = tell(arena, fd, entry, out, 0);
             return Ok(count);
+        }
+        in_vain += 1;
+        if in_vain > LOOKS_IN_VAIN && !kernel::nap(100) {
+            return Err(Errno(libc::EINTR));
         }
     }
 }
