@@ -297,7 +297,7 @@ enum Claimed {
 
 /// Takes all that is unread in a file, by one compare-and-swap; with a `position` only if the kernel's stream goes on there.
 fn claim(path: &Path, position: Option<u64>) -> Claimed {
-    let Ok(file) = kernel::open(path.as_c_str(), libc::O_RDWR | libc::O_NOFOLLOW, 0) else {
+    let Ok(file) = kernel::open_quickly(path.as_c_str(), libc::O_RDWR) else {
         return Claimed::Nothing;
     };
     let opened = open(file);
@@ -332,7 +332,7 @@ pub(super) fn take_up(fd: c_int, socket: Socket) {
 }
 
 fn take_up_from(path: &Path, socket: Socket) {
-    let Ok(file) = kernel::open(path.as_c_str(), libc::O_RDWR | libc::O_NOFOLLOW, 0) else { return };
+    let Ok(file) = kernel::open_quickly(path.as_c_str(), libc::O_RDWR) else { return };
     let opened = open(file);
     kernel::close(file);
     kernel::unlink(path.as_c_str());

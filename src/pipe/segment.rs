@@ -66,8 +66,7 @@ pub(crate) fn meet(identity: &Identity) -> Result<Met, Unmet> {
             })
         }
         Err(Errno(libc::EEXIST)) => {
-            let fd = kernel::open(path.as_c_str(), libc::O_RDWR | libc::O_NOFOLLOW, 0)
-                .map_err(|_| Unmet::NotReady)?;
+            let fd = kernel::open_quickly(path.as_c_str(), libc::O_RDWR).map_err(|_| Unmet::NotReady)?;
             let mut joined = join(fd, identity);
             // The maker needs some 20 us; one that was killed meanwhile is not waited for.
             for _ in 0..50 {

@@ -99,7 +99,7 @@ fn open_table(folder: &Path) -> Option<i32> {
 
 /// This process is no member any more of the family of this table, to which it belonged before it executed itself anew.
 fn resign(path: &Path) {
-    let Ok(fd) = kernel::open(path.as_c_str(), libc::O_RDWR | libc::O_NOFOLLOW | libc::O_NONBLOCK, 0) else {
+    let Ok(fd) = kernel::open_quickly(path.as_c_str(), libc::O_RDWR) else {
         return;
     };
     let size = size_of::<arena::Arena>();
