@@ -105,6 +105,7 @@ fn begin(fd: c_int, socket: Socket, entry: &'static Entry) {
             local.seen_head.store(0, Ordering::Relaxed);
             local.seen_capacity.store(0, Ordering::Relaxed);
             local.stalls.store(0, Ordering::Relaxed);
+            local.owes.store(0, Ordering::Relaxed);
             local.watched_tail.store(0, Ordering::Relaxed);
             local.watched_since.store(clock::ticks(), Ordering::Relaxed);
             local.have(met.segment, identity.end());

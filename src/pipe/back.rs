@@ -57,9 +57,10 @@ pub(super) fn wake(fd: c_int, pipe: &Pipe) -> bool {
     };
     let woken = pipe.is_mapped() && in_ring() && has_come() && outgoing.wishes() != 0 && {
         // Whatever becomes of the bell, a dead writer answers nothing.
-        write::wake(fd, pipe).is_ok()
+        write::wake(fd, pipe).is_ok() || pipe.local.owes.load(Ordering::Relaxed) != 0
     };
     pipe.entry.write_lock.0.release(taken);
+    write::ring_if_owed(fd, pipe);
     woken
 }
 

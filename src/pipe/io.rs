@@ -128,7 +128,7 @@ pub(crate) unsafe fn send(
         {
             return match written {
                 Ok(()) => only.iov_len as isize,
-                Err(error) => write::after_death(flags, error),
+                Err(error) => write::after_bell(fd, &pipe, flags, only.iov_len, error),
             };
         }
         // SAFETY: the caller's promise.

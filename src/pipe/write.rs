@@ -7,6 +7,7 @@ use super::buffers::{self, Rest};
 use super::lanes::{enter_ring, note_peer, spill};
 use super::{Pipe, back, bells, bulk, grow, nap, note_cpu, note_moment, options};
 use crate::error::{Errno, answer};
+use crate::readiness::Deadline;
 use crate::registry::arena::{self, FLAG_NO_SPACE, FLAG_NONBLOCK, FLAG_SENT_IN_VAIN, FLAG_SHUT_WRITE};
 use crate::registry::lock::Taken;
 use crate::registry::{Socket, reason::Reason, trace};
@@ -17,7 +18,7 @@ use core::ffi::c_int;
 use core::sync::atomic::Ordering;
 use libc::iovec;
 use sockshim_ring::lane::is_ring;
-use sockshim_ring::layout::{END_LEFT, END_RESET};
+use sockshim_ring::layout::{Direction, END_LEFT, END_RESET};
 use sockshim_ring::ring::NotPublished;
 use sockshim_ring::sleep::{BELL, CALL};
 
@@ -68,10 +69,12 @@ pub(crate) unsafe fn send(
                 bulk::learn(&pipe.local.bulk, total, clock::ticks().wrapping_sub(since));
             }
             pipe.entry.write_lock.0.release(taken);
+            ring_if_owed(fd, pipe);
             total as isize
         }
         Pushed::Faulted(done) => {
             pipe.entry.write_lock.0.release(taken);
+            ring_if_owed(fd, pipe);
             if done > 0 { done as isize } else { answer(Err(Errno(libc::EFAULT))) }
         }
         Pushed::Dead(error) => {
@@ -93,9 +96,19 @@ pub(crate) unsafe fn send(
     }
 }
 
+/// What a write of `length` bytes tells that are in the ring, and whose bell has failed. Not under a lock.
+#[cold]
+pub(super) fn after_bell(fd: c_int, pipe: &Pipe, flags: c_int, length: usize, error: Errno) -> isize {
+    if is_refusal(error) {
+        ring_if_owed(fd, pipe);
+        return length as isize;
+    }
+    after_death(flags, error)
+}
+
 /// What a write tells whose bell has found the connection dead. Not under a lock: a signal handler may not return.
 #[cold]
-pub(super) fn after_death(flags: c_int, error: Errno) -> isize {
+fn after_death(flags: c_int, error: Errno) -> isize {
     if flags & libc::MSG_NOSIGNAL == 0 && error.0 == libc::EPIPE {
         kernel::raise_sigpipe();
     }
@@ -227,6 +240,7 @@ unsafe fn push(fd: c_int, pipe: &Pipe, buffers: &[iovec], total: usize, nonblock
         arena::add(&pipe.entry.counters.sent, room as u64);
         if outgoing.wishes() != 0
             && let Err(error) = wake(fd, pipe)
+            && !is_refusal(error)
             && done == room
         {
             return Pushed::Dead(error);
@@ -246,7 +260,8 @@ pub(super) fn wake(fd: c_int, pipe: &Pipe) -> Result<(), Errno> {
     if wishes & BELL != 0 { ring_bell(fd, pipe) } else { Ok(()) }
 }
 
-/// Wakes whoever sleeps at the other end, once: one byte. Under the write lock.
+/// Wakes whoever sleeps at the other end, once: one byte. Under the write lock. When the kernel refuses it, which is the error
+/// then, it is owed: see [`ring_if_owed`].
 fn ring_bell(fd: c_int, pipe: &Pipe) -> Result<(), Errno> {
     // No signal handler may spill between the look and the bell, which would become data.
     let mask = kernel::block_signals();
@@ -263,14 +278,67 @@ fn ring_bell(fd: c_int, pipe: &Pipe) -> Result<(), Errno> {
             arena::add(&pipe.entry.counters.doorbells, 1);
             Ok(())
         }
+        Rung::Refused(error) => {
+            pipe.local.owes.store(1, Ordering::Relaxed);
+            Err(error)
+        }
         Rung::Failed(error) => Err(error),
         Rung::Answered | Rung::Lost => Ok(()),
     }
 }
 
+/// Whether the kernel has no room or memory for a bell at this moment, and may have later.
+fn is_refusal(error: Errno) -> bool {
+    matches!(error.0, libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM)
+}
+
+/// Microseconds between two attempts to ring a bell that was refused.
+const RING_AGAIN: u64 = 500;
+/// Nanoseconds for which they are made. Room comes with an acknowledgement, which is delayed by less than half a second
+/// (RFC 1122 section 4.2.3.2).
+const RING_FOR: u64 = 1_000_000_000;
+
+/// Rings a bell that the kernel has refused: somebody sleeps who does not know yet of what was published. Not under a lock.
+#[inline]
+pub(super) fn ring_if_owed(fd: c_int, pipe: &Pipe) {
+    if pipe.local.owes.load(Ordering::Relaxed) != 0 {
+        ring_again(fd, pipe);
+    }
+}
+
+#[cold]
+fn ring_again(fd: c_int, pipe: &Pipe) {
+    let until = Deadline::after(Some(RING_FOR));
+    let errno = Errno::last();
+    loop {
+        let taken = lock_writes(fd, pipe);
+        pipe.local.owes.store(0, Ordering::Relaxed);
+        let outgoing = pipe.outgoing();
+        // Otherwise it has woken by itself, or the kernel lane wakes it.
+        if pipe.is_mapped()
+            && is_ring(outgoing.epoch())
+            && outgoing.has_bytes()
+            && outgoing.wishes() & BELL != 0
+        {
+            let _ = ring_bell(fd, pipe);
+        }
+        pipe.entry.write_lock.0.release(taken);
+        let is_over = pipe.local.owes.load(Ordering::Relaxed) == 0
+            || until.left() == Some(0)
+            || kernel::poll_now(fd, 0) != 0;
+        if is_over {
+            break;
+        }
+        kernel::nap(RING_AGAIN);
+    }
+    errno.store();
+}
+
 /// What became of a bell.
 enum Rung {
     Sent,
+    /// For now; the wish has been given back.
+    Refused(Errno),
     Failed(Errno),
     /// Nobody wants one.
     Answered,
@@ -294,13 +362,26 @@ fn ring_quietly(fd: c_int, pipe: &Pipe) -> Rung {
     }
     let rung = match pipe.entry.write_lock.0.call(&Call::send(fd, &[0], libc::MSG_NOSIGNAL)) {
         Some(Ok(_)) => return Rung::Sent,
-        // The queue is full of what the sleeper has not taken: that wakes it.
-        Some(Err(Errno(libc::EAGAIN))) => Rung::Answered,
+        Some(Err(error)) if is_refusal(error) => Rung::Refused(error),
         Some(Err(error)) => Rung::Failed(error),
         None => Rung::Lost,
     };
     bells.fetch_sub(1, Ordering::Release);
+    if let Rung::Refused(_) = rung {
+        outgoing.want_bell();
+        if has_reason_to_wake(outgoing) {
+            return Rung::Answered;
+        }
+    }
     rung
+}
+
+/// Whether the reader finds, or will find, something in the kernel's queue that wakes it: data before the ring, or an older
+/// bell. It looks at the ring again then.
+fn has_reason_to_wake(outgoing: &Direction) -> bool {
+    let taken = outgoing.reader.kernel_read.load(Ordering::SeqCst);
+    let before = outgoing.switch.kernel_end.load(Ordering::Relaxed);
+    taken.wrapping_sub(before) != outgoing.switch.bells.load(Ordering::Relaxed)
 }
 
 /// Waits a bounded time for a reader that makes progress, spinning and giving way; false: spill.
@@ -394,7 +475,7 @@ pub(crate) fn send_file(
                 }
                 done += read;
                 arena::add(&pipe.entry.counters.sent, read as u64);
-                if outgoing.wishes() != 0 && wake(fd, pipe).is_err() {
+                if outgoing.wishes() != 0 && wake(fd, pipe).is_err_and(|error| !is_refusal(error)) {
                     break Some(Ok(done));
                 }
             }
@@ -408,16 +489,18 @@ pub(crate) fn send_file(
         spill(fd, pipe);
     }
     pipe.entry.write_lock.0.release(taken);
+    ring_if_owed(fd, pipe);
     match result {
         None if done > 0 => Some(Ok(done)),
         other => other,
     }
 }
 
-/// Before shutdown(SHUT_WR): the writes that follow must meet the kernel's EPIPE.
-pub(crate) fn finish(fd: c_int, socket: Socket) {
-    let Some(entry) = socket.entry() else { return };
-    entry.flags.fetch_or(FLAG_SHUT_WRITE, Ordering::Relaxed);
+/// Before shutdown(SHUT_WR): the writes that follow must meet the kernel's EPIPE. False: that was so already.
+pub(crate) fn finish(fd: c_int, socket: Socket) -> bool {
+    let Some(entry) = socket.entry() else { return false };
+    // Already now: the ring must not open again before the kernel has answered.
+    let before = entry.flags.fetch_or(FLAG_SHUT_WRITE, Ordering::Relaxed);
     if let Some(pipe) = super::io::writing_pipe(socket, entry) {
         let taken = lock_writes(fd, &pipe);
         if pipe.is_mapped() && is_ring(pipe.outgoing().epoch()) {
@@ -425,6 +508,14 @@ pub(crate) fn finish(fd: c_int, socket: Socket) {
         }
         entry.write_lock.0.release(taken);
         back::before_end(fd, &pipe);
+    }
+    before & FLAG_SHUT_WRITE == 0
+}
+
+/// The kernel has refused the shutdown: this end writes on.
+pub(crate) fn go_on(socket: Socket) {
+    if let Some(entry) = socket.entry() {
+        entry.flags.fetch_and(!FLAG_SHUT_WRITE, Ordering::Relaxed);
     }
 }
 

@@ -386,6 +386,27 @@ fn a_plain_write_keeps_its_place() {
     });
 }
 
+/// The kernel refuses a bell, or two, for want of room or memory. A sleeper is woken all the same.
+#[test]
+fn a_bell_that_was_refused_is_rung_again() {
+    for refused in [1, 2] {
+        loom::model(move || {
+            let end = End::on_ring();
+            end.refuse_bells(refused);
+            let reader = end.clone();
+            let reading = thread::spawn(move || {
+                let mut got = Vec::new();
+                reader.receive(2, &mut got);
+                got
+            });
+            end.write(b'a');
+            end.write(b'b');
+            assert_eq!(reading.join().unwrap(), b"ab");
+            end.assert_only_bells_left();
+        });
+    }
+}
+
 /// A writer is killed between taking the wish and sending the bell; the next one of its end makes up for it.
 #[test]
 fn a_bell_that_the_dead_owed_is_rung() {

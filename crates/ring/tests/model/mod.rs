@@ -15,6 +15,7 @@ use sockshim_ring::lane::is_ring;
 use sockshim_ring::layout::{CLOSED, Direction};
 use sockshim_ring::lock::{Frame, Word};
 use sockshim_ring::ring::{NotPublished, Seen};
+use sockshim_ring::sleep::BELL;
 use sockshim_ring::sync::{AtomicU32, AtomicU64, Ordering};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -43,6 +44,8 @@ struct Kernel {
 struct Stream {
     written: u64,
     unread: VecDeque<Item>,
+    /// So many bells more it has no room for at first: EAGAIN, ENOBUFS or ENOMEM.
+    refused: u32,
 }
 
 impl Kernel {
@@ -52,6 +55,18 @@ impl Kernel {
         stream.unread.push_back(item);
         drop(stream);
         self.arrived.notify_all();
+    }
+
+    /// A bell, without waiting; false: it has been refused.
+    fn ring(&self) -> bool {
+        let mut stream = self.stream.lock().unwrap();
+        if let Some(left) = stream.refused.checked_sub(1) {
+            stream.refused = left;
+            return false;
+        }
+        drop(stream);
+        self.send(Item::Bell);
+        true
     }
 
     /// What TCP_INFO says.
@@ -236,15 +251,43 @@ impl End {
         self.writers.leave(0);
     }
 
-    /// Counted before the wish is taken: as `ring_quietly` in src/pipe/write.rs.
+    /// The next `count` bells find no room in the kernel.
+    pub(crate) fn refuse_bells(&self, count: u32) {
+        self.kernel.stream.lock().unwrap().refused = count;
+    }
+
+    /// As `ring_bell` and `ring_if_owed` in src/pipe/write.rs.
     fn ring_if_wanted(&self) {
-        let bells = &self.direction.switch.bells;
-        bells.fetch_add(1, Ordering::SeqCst);
-        if self.direction.bell_due() {
-            self.kernel.send(Item::Bell);
-        } else {
-            bells.fetch_sub(1, Ordering::Release);
+        while !self.ring_once() {
+            thread::yield_now();
+            let direction = &self.direction;
+            if !direction.has_bytes() || direction.wishes() & BELL == 0 {
+                break;
+            }
         }
+    }
+
+    /// Counted before the wish is taken: as `ring_quietly`. False: the kernel has refused it, and somebody may sleep who does not
+    /// know of what was published.
+    fn ring_once(&self) -> bool {
+        let direction = &self.direction;
+        let bells = &direction.switch.bells;
+        bells.fetch_add(1, Ordering::SeqCst);
+        let is_due = direction.bell_due();
+        if is_due && self.kernel.ring() {
+            return true;
+        }
+        bells.fetch_sub(1, Ordering::Release);
+        if !is_due {
+            return true;
+        }
+        direction.want_bell();
+        let taken = direction
+            .reader
+            .kernel_read
+            .load(Ordering::SeqCst)
+            .wrapping_sub(direction.switch.kernel_end.load(Ordering::Relaxed));
+        taken != bells.load(Ordering::Relaxed)
     }
 
     /// Publishes a byte, and is killed when it is about to send the bell.
