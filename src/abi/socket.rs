@@ -164,16 +164,27 @@ pub(super) fn note_connect(fd: c_int, succeeded: bool) {
 /// As the manual page asks: pointers are valid for the lengths given.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_shutdown(fd: c_int, how: c_int) -> c_int {
-    if let Some(socket) = table::socket(fd) {
-        if how == libc::SHUT_WR || how == libc::SHUT_RDWR {
-            quietly(|| write::finish(fd, socket));
-        }
-        if how == libc::SHUT_RD || how == libc::SHUT_RDWR {
-            quietly(|| pin::refuse(socket));
-        }
+    let Some(socket) = table::socket(fd) else {
+        // SAFETY: the caller keeps the contract of shutdown(2).
+        return unsafe { real::shutdown(fd, how) };
+    };
+    let writes = matches!(how, libc::SHUT_WR | libc::SHUT_RDWR) && quietly(|| write::finish(fd, socket));
+    let reads = matches!(how, libc::SHUT_RD | libc::SHUT_RDWR) && quietly(|| pin::refuse(socket));
+    // SAFETY: as above.
+    let result = unsafe { real::shutdown(fd, how) };
+    // A socket that is not connected is shut for the time when it is, although the call fails (inet_shutdown in
+    // net/ipv4/af_inet.c).
+    if result != 0 && Errno::last().0 != libc::ENOTCONN {
+        quietly(|| {
+            if writes {
+                write::go_on(socket);
+            }
+            if reads {
+                pin::accept_again(socket);
+            }
+        });
     }
-    // SAFETY: the caller keeps the contract of shutdown(2).
-    unsafe { real::shutdown(fd, how) }
+    result
 }
 
 /// `getsockname(2)`: tells the local address.
