@@ -23,6 +23,7 @@
 //! | the end becomes ready although a plain read is inside | `a_plain_read_meets_no_bell` |
 //! | the ring opens although a plain write is inside | `a_plain_write_keeps_its_place` |
 //! | who robs a dead writer does not renew the wish | `a_bell_that_the_dead_owed_is_rung` |
+//! | a bell that was refused counts as rung | `a_bell_that_was_refused_is_rung_again` |
 //! | a bell is sent without a look at the lock | `a_writer_stopped_on_the_ring_sends_no_bell_into_the_data` |
 //! | the gate is not shut | `a_writer_stopped_while_it_opens_the_ring_changes_nothing` |
 //! | `spill` stores `resume` without a look at what is there | `a_writer_stopped_while_it_spills_changes_nothing` |
