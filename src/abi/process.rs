@@ -10,10 +10,10 @@ use super::makers::made;
 use super::quietly;
 use crate::error::{Errno, answer};
 use crate::registry::{fork, lifecycle, start};
-use crate::sys::{kernel, real};
+use crate::sys::{clock, kernel, real};
 use libc::{
-    PR_SET_SECCOMP, c_char, c_int, c_ulong, c_void, pid_t, posix_spawn_file_actions_t, posix_spawnattr_t,
-    termios, winsize,
+    PR_SET_SECCOMP, PR_SET_TSC, PR_TSC_SIGSEGV, SECCOMP_MODE_STRICT, c_char, c_int, c_ulong, c_void, pid_t,
+    posix_spawn_file_actions_t, posix_spawnattr_t, termios, winsize,
 };
 use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 
@@ -400,6 +400,10 @@ pub unsafe extern "C-unwind" fn sockshim_prctl(
 ) -> c_int {
     if option == PR_SET_SECCOMP {
         quietly(lifecycle::before_seccomp);
+    }
+    let is_strict = option == PR_SET_SECCOMP && b == SECCOMP_MODE_STRICT.into();
+    if is_strict || option == PR_SET_TSC && b == PR_TSC_SIGSEGV as c_ulong {
+        quietly(clock::forbid_counter);
     }
     // SAFETY: the caller keeps the contract of prctl(2).
     let result = unsafe { real::prctl(option, b, c, d, e) };

@@ -16,7 +16,7 @@ use super::socket::*;
 use super::splice::*;
 use crate::pipe::buffers;
 use crate::registry::lifecycle;
-use crate::sys::{kernel, raw, real};
+use crate::sys::{clock, kernel, raw, real};
 use libc::{c_int, c_long, sigset_t, size_t, timespec, timeval};
 use std::mem::MaybeUninit;
 use std::ptr;
@@ -203,6 +203,9 @@ hooks! { |a, b, c, d, e, f|
         let restricts = matches!(a as u32, libc::SECCOMP_SET_MODE_STRICT | libc::SECCOMP_SET_MODE_FILTER);
         if restricts {
             quietly(lifecycle::before_seccomp);
+        }
+        if a as u32 == libc::SECCOMP_SET_MODE_STRICT {
+            quietly(clock::forbid_counter);
         }
         let result = plain(libc::SYS_seccomp, [a, b, c, d, e, f]);
         if restricts && result == 0 {

@@ -107,6 +107,7 @@ fn begin(fd: c_int, socket: Socket, entry: &'static Entry) {
             local.stalls.store(0, Ordering::Relaxed);
             local.owes.store(0, Ordering::Relaxed);
             local.watched_tail.store(0, Ordering::Relaxed);
+            clock::calibrate();
             local.watched_since.store(clock::ticks(), Ordering::Relaxed);
             local.have(met.segment, identity.end());
             // A child that another thread forked meanwhile has no mapping. It is marked as a holder before it is

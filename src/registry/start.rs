@@ -4,7 +4,7 @@ use super::table::{self, Descriptor};
 use super::{arena, config, fork, janitor, log, socket, trace};
 use crate::pipe::{attach, pin};
 use crate::sys::folder::{self, Path};
-use crate::sys::{kernel, real, thread};
+use crate::sys::{clock, kernel, real, thread};
 use core::ffi::c_int;
 use core::fmt::Write;
 use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
@@ -37,6 +37,7 @@ pub(crate) fn start() {
     }
     real::resolve();
     thread::find_area();
+    clock::start();
     config::read_environment();
     log::start();
     trace::start();

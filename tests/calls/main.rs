@@ -20,6 +20,7 @@ mod sys;
 mod aliases;
 mod bells;
 mod bulk;
+mod clock;
 mod connect;
 mod descriptors;
 mod end;
@@ -100,4 +101,5 @@ const AREAS: &[(&str, &[Case])] = &[
     ("strangers", strangers::CASES),
     ("untrue", untrue::CASES),
     ("refusals", refusals::CASES),
+    ("clock", clock::CASES),
 ];
