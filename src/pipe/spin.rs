@@ -28,6 +28,8 @@ const COUNTED: i32 = 2 * STREAM;
 const IN_STREAM: i32 = 1;
 /// How often a thread gives way to a writer on its own processor before it sleeps.
 const YIELDS: u32 = 4;
+/// Where giving way is forbidden a spin may last for this part of its usual time.
+const BUSY: u64 = 4;
 /// Failures in a row after which spinning stops paying, and every how many waits it is tried again.
 const GIVE_UP: u32 = 8;
 const RETRY: u32 = 32;
@@ -76,8 +78,10 @@ pub(crate) fn until(
     mut found: impl FnMut() -> bool,
     mut shares_cpu: impl FnMut() -> bool,
 ) -> bool {
-    let budget = clock::from_us(config::spin_us().into());
     let mut watch = Watch::start();
+    let longest = clock::from_us(config::spin_us().into());
+    // On a busy machine the other end less often runs just now, and who sleeps is woken before others have their turn.
+    let budget = if give_way::is_forbidden(watch.now) { longest / BUSY } else { longest };
     let mut rounds = 0;
     let found = loop {
         if shares_cpu() {
@@ -112,6 +116,9 @@ pub(crate) fn until(
     // What was found in the first round cannot have cost much, and what was not looked for cost nothing.
     if rounds > 0 {
         watch.look();
+    }
+    if !found {
+        clock::calibrate();
     }
     if found || rounds > 0 {
         learn_cost(score, found, watch.cost, budget);

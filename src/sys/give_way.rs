@@ -26,6 +26,11 @@ pub(crate) fn give_way(now: u64) -> Option<u64> {
     POLICY.call(now, kernel::sched_yield, clock::ticks)
 }
 
+/// Whether that has cost too much lately: strangers want the processors.
+pub(crate) fn is_forbidden(now: u64) -> bool {
+    POLICY.forbids(now)
+}
+
 /// Whether somebody who was away for so many ticks would rather have slept.
 pub(crate) fn is_slow(ticks: u64) -> bool {
     ticks > clock::from_us(SLOW_US)
@@ -43,10 +48,14 @@ impl Policy {
         Self { forbidden: AtomicU64::new(0) }
     }
 
+    fn forbids(&self, now: u64) -> bool {
+        // Times are compared by their distance: a clock that goes round has no beginning.
+        self.forbidden.load(Ordering::Relaxed).wrapping_sub(now).cast_signed() > 0
+    }
+
     /// Makes the call, unless it is forbidden now.
     fn call(&self, now: u64, sched_yield: impl FnOnce(), ticks: impl FnOnce() -> u64) -> Option<u64> {
-        // Times are compared by their distance: a clock that goes round has no beginning.
-        if self.forbidden.load(Ordering::Relaxed).wrapping_sub(now).cast_signed() > 0 {
+        if self.forbids(now) {
             return None;
         }
         sched_yield();

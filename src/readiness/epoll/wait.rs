@@ -141,7 +141,7 @@ unsafe fn wait_for_pipes(
         if is_hot && overdue || deadline.is_now() {
             // The kernel's own descriptors first: a pipe that is always ready must not starve them.
             let told = kernel::epoll_now(fd, out)?;
-            note_look(entry, now, told);
+            note_look(entry, now, &out[..told], out.len());
             let count = tell(arena, fd, entry, out, told);
             if count > 0 || deadline.is_now() {
                 return Ok(count);
@@ -169,10 +169,11 @@ unsafe fn wait_for_pipes(
     }
 }
 
-/// The kernel has told of so many events. While it has something to tell it is asked in each wait; after that not before
-/// a spin is over.
-fn note_look(set: &SetEntry, now: u64, told: usize) {
-    set.looked.store(if told > 0 { 0 } else { now }, Ordering::Relaxed);
+/// The kernel has told of these events, where there was room for so many. While it may have more to tell of its own
+/// descriptors it is asked in each wait; after that not before a spin is over. A bell is no such event.
+fn note_look(set: &SetEntry, now: u64, told: &[epoll_event], room: usize) {
+    let has_more = told.len() == room || told.iter().any(|event| !is_tag(set, event.u64));
+    set.looked.store(if has_more { 0 } else { now }, Ordering::Relaxed);
 }
 
 /// A set without pipes: the kernel's call. A pipe may come into it meanwhile.
@@ -256,7 +257,7 @@ unsafe fn sleep(
     if told < 0 {
         return Err(errno);
     }
-    note_look(set, clock::ticks(), told as usize);
+    note_look(set, clock::ticks(), &out[..told as usize], out.len());
     let count = tell(arena, fd, set, out, told as usize);
     if count > 0 || told == 0 { Ok(Slept::Ready(count)) } else { Ok(Slept::Look) }
 }
