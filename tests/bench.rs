@@ -44,6 +44,29 @@ fn every_group_has_answers() {
     }
 }
 
+#[test]
+fn each_table_compares_libc_with_itself_too() {
+    let rows = answers(&["poll"]);
+    let controls: Vec<_> = rows.iter().filter(|row| entrants(row)[1]["name"] == "control").collect();
+    assert_eq!(controls.len(), 1);
+    assert_eq!(entrants(controls[0]).len(), 2);
+    assert_eq!(entrants(controls[0])[1]["on_pipe"], false);
+    for row in &rows {
+        let congestion = row["congestion"].as_str().unwrap();
+        assert!(["cubic (", "reno ("].iter().any(|name| congestion.starts_with(name)), "{congestion}");
+        assert!(entrants(row)[1]["worst"].as_f64().unwrap() > 0.0, "{row}");
+    }
+}
+
+#[test]
+fn strangers_compute_beside_the_pairs_and_end_with_the_row() {
+    let rows = answers(&["contended"]);
+    let row = rows.iter().find(|row| row["row"] == "one pair, 4 strangers").unwrap();
+    let names: Vec<_> = entrants(row).iter().map(|entrant| entrant["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["libc", "sockshim", "safe", "latency", "throughput"]);
+    assert!(entrants(row)[1..].iter().all(|entrant| entrant["on_pipe"] == true), "{row}");
+}
+
 /// Pages and page tables repeat, so this figure is a promise.
 #[test]
 fn an_idle_connection_takes_at_most_16_kb() {
@@ -63,7 +86,8 @@ fn the_table_has_a_line_per_row() {
     assert!(lines[0].contains("libc (user+system)") && lines[0].contains("raw ring"), "{text}");
     assert!(lines[1].starts_with("asleep: "), "{text}");
     assert!(lines[2].starts_with("  on two cores ") && lines[3].starts_with("  both on one core "), "{text}");
-    assert_eq!(lines.len(), 4, "{text}");
+    assert!(lines[4].starts_with("  control: on two cores "), "{text}");
+    assert_eq!(lines.len(), 5, "{text}");
 }
 
 #[test]

@@ -20,6 +20,10 @@ pub(crate) fn describe(rows: &[Row]) -> String {
     let mut text = String::new();
     let _ = writeln!(text, "Command: `{}make bench`.", if quick { "BENCH_QUICK=1 " } else { "" });
     let _ = writeln!(text, "Machine: {model}, {cores} cores{virtual_machine}, Linux {}.", kernel.trim());
+    let mut congestion: Vec<_> = rows.iter().map(|row| row.congestion.as_str()).collect();
+    congestion.sort_unstable();
+    congestion.dedup();
+    let _ = writeln!(text, "Congestion control: {}.", congestion.join("; "));
     let settings: Vec<_> = std::env::vars_os()
         .map(|(name, value)| format!("`{}={}`", name.display(), value.display()))
         .filter(|setting| setting.starts_with("`SOCKSHIM_"))

@@ -28,7 +28,8 @@ pub(crate) fn draw(rows: &[Row], folder: &Path) -> Result<Vec<Plot>, String> {
             plots.push(Plot { group: curve.group, title: curve.title, file });
         }
     }
-    let programs: Vec<_> = rows.iter().filter(|row| PROGRAMS.contains(&row.group.as_str())).collect();
+    let programs: Vec<_> =
+        rows.iter().filter(|row| PROGRAMS.contains(&row.group.as_str()) && row.control().is_none()).collect();
     if let Some(first) = programs.first() {
         let group = PROGRAMS.into_iter().find(|&name| name == first.group).unwrap_or(PROGRAMS[0]);
         let file = "programs.svg".to_owned();

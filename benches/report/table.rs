@@ -24,7 +24,28 @@ pub(crate) fn sections(rows: &[Row]) -> Vec<Section<'_>> {
 }
 
 pub(crate) fn of(section: &Section<'_>) -> String {
-    if section.rows[0].entrants.len() > WIDE { matrix(&section.rows) } else { list(&section.rows) }
+    let (controls, rows): (Vec<_>, Vec<_>) =
+        section.rows.iter().copied().partition(|row| row.control().is_some());
+    let head = controls.iter().filter_map(|row| control(row)).collect::<String>();
+    let Some(first) = rows.first() else { return head };
+    head + &if first.entrants.len() > WIDE { matrix(&rows) } else { list(&rows) }
+}
+
+/// What libc against libc came to: how far the ratios of the table can be believed.
+fn control(row: &Row) -> Option<String> {
+    let ratio = row.control()?.to_libc;
+    let verdict = if is_sound(ratio.median) {
+        "Control"
+    } else {
+        "**The control is more than 5 % off, so nothing follows from this table.** It"
+    };
+    let place = row.row.trim_start_matches("control: ");
+    Some(format!("{verdict}, libc against libc ({place}): {} times.\n\n", show::ratio(ratio)))
+}
+
+/// Whether a ratio of what is the same is near enough to 1.
+fn is_sound(ratio: f64) -> bool {
+    (ratio - 1.0).abs() <= 0.05
 }
 
 /// One line per row and way.
@@ -37,9 +58,9 @@ fn list(rows: &[&Row]) -> String {
     };
     let _ = writeln!(
         text,
-        "| | libc | CPU | sockshim | CPU | raw ring | CPU | {last} (quartiles) | times the ring | cores |"
+        "| | libc | CPU | sockshim | CPU | raw ring | CPU | {last} (quartiles) | worst run | times the ring | cores |"
     );
-    let _ = writeln!(text, "|---|---|---|---|---|---|---|---|---|---|");
+    let _ = writeln!(text, "|---|---|---|---|---|---|---|---|---|---|---|");
     for row in rows {
         let libc = &row.entrants[0];
         for entrant in row.entrants[1..].iter().filter(|entrant| !entrant.is_ring()) {
@@ -52,11 +73,12 @@ fn list(rows: &[&Row]) -> String {
             let (libc_figure, libc_cpu) = figures(row, libc);
             let (figure, cpu) = figures(row, entrant);
             let verdict = show::verdict(row.measure, entrant);
+            let worst = show::worst(row.measure, entrant);
             let to_ring = entrant.to_ring.map_or_else(|| "-".to_owned(), |ratio| show::number(ratio.median));
             let _ = writeln!(
                 text,
                 "| {name} | {libc_figure} | {libc_cpu} | {figure} | {cpu} | {ring} | {ring_cpu} | **{verdict}** | \
-                 {to_ring} | {}{} |",
+                 {worst} | {to_ring} | {}{} |",
                 row.placement(),
                 entrant.remark()
             );

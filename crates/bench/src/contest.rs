@@ -1,7 +1,7 @@
 //! One question, put to several ways of running it, by turns.
 
 use crate::Trouble;
-use crate::crew::{Crew, Lap};
+use crate::crew::{Crew, Lap, Stranger};
 use crate::probe;
 use crate::question::Question;
 use crate::results::{Entrant, Measure, Row, Summary};
@@ -13,6 +13,7 @@ use crate::way::Way;
 pub struct Contest {
     question: Question,
     crews: Vec<Crew>,
+    _strangers: Vec<Stranger>,
     /// What an operation took last, by way.
     pace: Vec<f64>,
     /// One lap of every way in each.
@@ -25,9 +26,17 @@ impl Contest {
     pub fn start(run: &Run, question: &Question) -> Result<Self, Trouble> {
         let starts = question.ways.iter().map(|way| Crew::start(run, &question.plan, way));
         let mut crews = starts.collect::<Result<Vec<_>, _>>()?;
+        let strangers = Stranger::start_all(run, &question.plan)?;
         let paces = crews.iter_mut().map(|crew| warm_up(crew, question));
         let pace = paces.collect::<Result<_, _>>()?;
-        Ok(Self { question: question.clone(), crews, pace, rounds: Vec::new(), quick: run.quick })
+        Ok(Self {
+            question: question.clone(),
+            crews,
+            _strangers: strangers,
+            pace,
+            rounds: Vec::new(),
+            quick: run.quick,
+        })
     }
 
     /// About `ns` of every way, in turn; the next round starts with another one.
@@ -64,26 +73,31 @@ impl Contest {
     /// The answer, unless nothing was measured.
     #[must_use]
     pub fn row(&self) -> Option<Row> {
-        answer(&self.question, &self.question.ways, &self.rounds, self.quick)
+        answer(&self.question, &self.question.ways, std::slice::from_ref(&self.rounds), self.quick)
     }
 }
 
 /// Asks one question with as many rounds as it needs.
 pub(crate) fn ask(run: &Run, question: &Question) -> Result<Row, Trouble> {
     let before = probe::placement()?;
-    let mut contest = Contest::start(run, question)?;
-    let (rounds, ns) = question.effort.rounds(run.quick);
-    for _ in 0..rounds {
-        contest.round(ns)?;
+    let (times, rounds, ns) = question.effort.rounds(run.quick);
+    let mut runs = Vec::new();
+    for _ in 0..times {
+        let mut contest = Contest::start(run, question)?;
+        for _ in 0..rounds {
+            contest.round(ns)?;
+        }
+        runs.push(core::mem::take(&mut contest.rounds));
     }
-    let mut row = contest.row().expect("at least one round");
-    drop(contest);
+    let mut row = answer(question, &question.ways, &runs, run.quick).expect("at least one round");
     row.probes = before.zip(probe::placement()?).map(|(before, after)| [before, after]);
+    run.congestion().clone_into(&mut row.congestion);
     Ok(row)
 }
 
-/// The table's row from the laps of all rounds.
-pub(crate) fn answer(question: &Question, ways: &[Way], rounds: &[Vec<Lap>], quick: bool) -> Option<Row> {
+/// The table's row from the laps of all rounds of all runs.
+pub(crate) fn answer(question: &Question, ways: &[Way], runs: &[Vec<Vec<Lap>>], quick: bool) -> Option<Row> {
+    let rounds: Vec<_> = runs.iter().flatten().collect();
     let rings: Vec<_> = (0..ways.len()).filter(|&way| ways[way].is_ring()).collect();
     let last = rounds.last()?;
     let value = |lap: &Lap| match question.measure {
@@ -97,14 +111,25 @@ pub(crate) fn answer(question: &Question, ways: &[Way], rounds: &[Vec<Lap>], qui
     };
     let entrants = ways.iter().enumerate().map(|(way, entrant)| {
         let each = |of: &dyn Fn(&[Lap]) -> f64| Summary::of(rounds.iter().map(|round| of(round)));
+        let to_libc = |round: &[Lap]| value(&round[0]) / value(&round[way]);
+        let over_libc = |round: &[Lap]| value(&round[way]) - value(&round[0]);
+        let of_runs = |of: &dyn Fn(&[Lap]) -> f64| {
+            let run = |run: &Vec<Vec<Lap>>| Summary::of(run.iter().map(|round| of(round))).median;
+            runs.iter().filter(|run| !run.is_empty()).map(run).collect::<Vec<_>>()
+        };
         let limit = |round: &[Lap]| rings.iter().map(|&ring| value(&round[ring])).fold(f64::MAX, f64::min);
         Entrant {
             name: entrant.name.to_owned(),
             figure: each(&|round| value(&round[way])),
             user_ns: mean(way, |lap| lap.user_ns),
             system_ns: mean(way, |lap| lap.system_ns),
-            to_libc: each(&|round| value(&round[0]) / value(&round[way])),
-            over_libc: each(&|round| value(&round[way]) - value(&round[0])),
+            to_libc: each(&to_libc),
+            over_libc: each(&over_libc),
+            worst: if question.measure.is_difference() {
+                of_runs(&over_libc).into_iter().fold(f64::MIN, f64::max)
+            } else {
+                of_runs(&to_libc).into_iter().fold(f64::MAX, f64::min)
+            },
             to_ring: (!rings.is_empty()).then(|| each(&|round| value(&round[way]) / limit(round))),
             on_pipe: last[way].on_pipe,
         }
@@ -118,6 +143,7 @@ pub(crate) fn answer(question: &Question, ways: &[Way], rounds: &[Vec<Lap>], qui
         quick,
         probes: None,
         entrants: entrants.collect(),
+        congestion: String::new(),
     })
 }
 

@@ -39,8 +39,18 @@ pub(crate) struct Plan {
     pub(crate) with_server: bool,
     /// How many of these work at the same time.
     pub(crate) pairs: usize,
+    /// Who else wants the processors meanwhile.
+    pub(crate) strangers: Strangers,
     /// Whether the server's figure is a part of it, and not the same seen from the other side.
     pub(crate) both_figures: bool,
+}
+
+/// Processes that compute all the time.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Strangers {
+    pub(crate) count: usize,
+    /// See nice(1).
+    pub(crate) nice: i32,
 }
 
 /// What some operations took.
@@ -128,6 +138,26 @@ impl Pair {
             None => 0,
         };
         Ok(Self { client: start(CLIENT, way.client, port)?, server })
+    }
+}
+
+/// One of [`Strangers`], until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Stranger {
+    _worker: Worker,
+}
+
+impl Stranger {
+    /// Starts those of a plan. They are at work when this returns.
+    pub(crate) fn start_all(run: &Run, plan: &Plan) -> Result<Vec<Self>, Trouble> {
+        let words = vec!["compute".to_owned(), plan.strangers.nice.to_string()];
+        let theirs = Plan { words, placement: Placement::Free, ..plan.clone() };
+        let start = || -> Result<Self, Trouble> {
+            let mut worker = Worker::start(run, &theirs, CLIENT, Under::Libc, 0, None, "libc")?;
+            worker.number()?;
+            Ok(Self { _worker: worker })
+        };
+        (0..plan.strangers.count).map(|_| start()).collect()
     }
 }
 

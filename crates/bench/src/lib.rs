@@ -6,6 +6,7 @@
 //! crew, job  the processes that are measured: who asks them, and what they see of it
 //! work       what they do: plain calls of the C library, or the same over the raw `ring`
 //! programs   the same for programs that others wrote: redis, nginx ...
+//! network    which congestion control the connections of a run have
 //! probe      how near the processors are to each other just now
 //! run        what a run shares, and what must not outlive it
 //! ```
@@ -19,6 +20,7 @@ mod crew;
 mod job;
 mod link;
 mod net;
+mod network;
 pub mod probe;
 mod programs;
 pub mod question;

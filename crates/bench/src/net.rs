@@ -4,6 +4,7 @@
 //!
 //! Every pointer handed to the C library comes from a reference or slice that lives over the call.
 
+use crate::network;
 use libc::{c_int, sockaddr_in, socklen_t};
 use std::mem::{size_of, zeroed};
 use std::net::Ipv4Addr;
@@ -63,7 +64,9 @@ fn name(address: Ipv4Addr, port: u16) -> sockaddr_in {
 
 fn stream_socket() -> c_int {
     // SAFETY: no pointers.
-    check(unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM, 0) } as isize, "socket") as c_int
+    let fd = check(unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM, 0) } as isize, "socket") as c_int;
+    network::prepare(fd);
+    fd
 }
 
 /// A listening socket on `address`, and its port.
@@ -153,6 +156,18 @@ pub(crate) fn pin_task(task: libc::pid_t, cpu: usize) -> bool {
     unsafe { libc::CPU_SET(cpu, &mut set) };
     // SAFETY: `set` has the size that is passed.
     unsafe { libc::sched_setaffinity(task, size_of::<libc::cpu_set_t>(), &raw const set) == 0 }
+}
+
+/// Whether this process may give others a higher priority than its own.
+pub(crate) fn may_raise_priority() -> bool {
+    // SAFETY: no arguments, always succeeds.
+    unsafe { libc::geteuid() == 0 }
+}
+
+/// Gives this process a nice value.
+pub(crate) fn renice(nice: c_int) {
+    // SAFETY: no pointers.
+    check(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) } as isize, "setpriority");
 }
 
 /// User and system time of this process and all its threads, in nanoseconds.

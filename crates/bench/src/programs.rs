@@ -11,8 +11,8 @@ mod ssh;
 use crate::Trouble;
 use crate::contest::answer;
 use crate::crew::{Lap, Placement};
-use crate::question::Question;
-use crate::results::{Measure, Row};
+use crate::question::{Question, control_row};
+use crate::results::{CONTROL, Measure, Row};
 use crate::run::{self, Run};
 use crate::way::Way;
 use crate::{net, probe};
@@ -98,12 +98,22 @@ impl Program {
         mut each: impl FnMut(&str, Result<Row, Trouble>),
     ) -> Result<(), Trouble> {
         let stage = |way| Stage::new(run, way, group, self.user);
-        let stages = [stage(Way::LIBC)?, stage(Way::SOCKSHIM)?];
-        let servers = [(self.start)(&stages[0])?, (self.start)(&stages[1])?];
-        for question in self.matches.iter().take(if run.quick { 1 } else { self.matches.len() }) {
-            each(question.row, question.ask(group, &stages, &servers));
-        }
-        Ok(())
+        let libc = stage(Way::LIBC)?;
+        let libc_server = (self.start)(&libc)?;
+        let beside =
+            |other: &Stage<'_>, matches: &[Match], each: &mut dyn FnMut(&str, Result<Row, Trouble>)| {
+                let server = (self.start)(other)?;
+                for question in matches {
+                    each(question.row, question.ask(group, [&libc, other], [&libc_server, &server]));
+                }
+                Ok(())
+            };
+        beside(
+            &stage(Way::SOCKSHIM)?,
+            &self.matches[..if run.quick { 1 } else { self.matches.len() }],
+            &mut each,
+        )?;
+        beside(&stage(Way::CONTROL)?, &self.matches[..1], &mut each)
     }
 }
 
@@ -111,8 +121,8 @@ impl Match {
     fn ask(
         &self,
         group: &'static str,
-        stages: &[Stage<'_>; 2],
-        servers: &[Server; 2],
+        stages: [&Stage<'_>; 2],
+        servers: [&Server; 2],
     ) -> Result<Row, Trouble> {
         let quick = stages[0].run.quick;
         let before = probe::placement()?;
@@ -120,7 +130,7 @@ impl Match {
         for way in 0..2 {
             servers[way].place(self.placement);
             if let Some(first) = self.count {
-                let ns = self.lap(&stages[way], &servers[way], first)?.figure;
+                let ns = self.lap(stages[way], servers[way], first)?.figure;
                 counts[way] = (if quick { RUN_NS / 3.0 } else { RUN_NS } / ns).max(1.0) as u64;
             }
         }
@@ -128,13 +138,17 @@ impl Match {
         for round in 0..if quick { 1 } else { ROUNDS } {
             let mut laps = vec![Lap::default(); 2];
             for way in [round % 2, 1 - round % 2] {
-                laps[way] = self.lap(&stages[way], &servers[way], counts[way])?;
+                laps[way] = self.lap(stages[way], servers[way], counts[way])?;
             }
             rounds.push(laps);
         }
-        let question = Question::new(group, self.row, &[]).unit(self.unit).measure(self.measure);
-        let mut row = answer(&question, &stages.each_ref().map(|stage| stage.way), &rounds, quick)
+        let name = if stages[1].way.name == CONTROL { control_row(self.row) } else { self.row.to_owned() };
+        let question = Question::new(group, name, &[]).unit(self.unit).measure(self.measure);
+        // Each round is a run of the client.
+        let runs: Vec<_> = rounds.into_iter().map(|round| vec![round]).collect();
+        let mut row = answer(&question, &stages.map(|stage| stage.way), &runs, quick)
             .ok_or_else(|| Trouble("no rounds".to_owned()))?;
+        stages[0].run.congestion().clone_into(&mut row.congestion);
         row.probes = before.zip(probe::placement()?).map(|(before, after)| [before, after]);
         Ok(row)
     }

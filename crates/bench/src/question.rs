@@ -1,6 +1,6 @@
 //! A question, before it is asked.
 
-use crate::crew::{Placement, Plan};
+use crate::crew::{Placement, Plan, Strangers};
 use crate::results::{Measure, Row};
 use crate::run::Run;
 use crate::way::Way;
@@ -36,23 +36,32 @@ pub(crate) enum Effort {
     Fine,
     /// Operations that wait most of the time.
     Long,
+    /// Operations beside others that want the processors: turns of many time slices.
+    Crowded,
     /// What does not change from one round to the next.
     Once,
 }
 
 impl Effort {
-    /// The number of rounds, and nanoseconds of each way in a round.
-    pub(crate) fn rounds(self, quick: bool) -> (usize, f64) {
+    /// The number of runs, of rounds in each, and nanoseconds of each way in a round. Each run has processes of its own.
+    pub(crate) fn rounds(self, quick: bool) -> (usize, usize, f64) {
         match (self, quick) {
-            (Self::Usual, true) => (5, 12e6),
-            (Self::Usual, false) => (21, 40e6),
-            (Self::Fine, true) => (51, 2e6),
-            (Self::Fine, false) => (401, 2e6),
-            (Self::Long, true) => (5, 60e6),
-            (Self::Long, false) => (15, 150e6),
-            (Self::Once, _) => (1, 1.0),
+            (Self::Usual, true) => (1, 5, 12e6),
+            (Self::Usual, false) => (3, 7, 40e6),
+            (Self::Fine, true) => (1, 51, 2e6),
+            (Self::Fine, false) => (3, 133, 2e6),
+            (Self::Long, true) => (1, 5, 60e6),
+            (Self::Long, false) => (3, 5, 150e6),
+            (Self::Crowded, true) => (1, 3, 60e6),
+            (Self::Crowded, false) => (3, 3, 100e6),
+            (Self::Once, _) => (1, 1, 1.0),
         }
     }
+}
+
+/// What the row is called that compares libc with itself as `row` compares it with sockshim.
+pub(crate) fn control_row(row: &str) -> String {
+    format!("control: {row}")
 }
 
 impl Question {
@@ -68,6 +77,7 @@ impl Question {
                 placement: Placement::TwoCores,
                 with_server: true,
                 pairs: 1,
+                strangers: Strangers { count: 0, nice: 0 },
                 both_figures: false,
             },
             ways: vec![Way::LIBC, Way::SOCKSHIM, Way::RING],
@@ -106,6 +116,19 @@ impl Question {
     pub(crate) fn pairs(mut self, pairs: usize) -> Self {
         self.plan.pairs = pairs;
         self
+    }
+
+    /// Beside so many processes that compute all the time, at that nice value (nice(1)).
+    pub(crate) fn beside(mut self, count: usize, nice: i32) -> Self {
+        self.plan.strangers = Strangers { count, nice };
+        self
+    }
+
+    /// The same, put to libc twice.
+    #[must_use]
+    pub fn control(mut self) -> Self {
+        self.row = control_row(&self.row);
+        self.ways(&[Way::LIBC, Way::CONTROL])
     }
 
     pub(crate) fn ways(mut self, ways: &[Way]) -> Self {

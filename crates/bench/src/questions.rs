@@ -42,7 +42,11 @@ pub const GROUPS: [Group; 26] = [
     Group::usual("poll", "64 B there and back, the server waits in poll or select", poll),
     Group::usual("threads", "64 B, several threads at each end", threads),
     Group::usual("asleep", "64 B there and back without spinning", asleep),
-    Group::usual("contended", "64 B there and back, four busy pairs of processes on all cores", contended),
+    Group::usual(
+        "contended",
+        "64 B there and back, more who want to run than cores: busy pairs of processes, and strangers who compute",
+        contended,
+    ),
     Group::usual("paced", "CPU time of 64 B there and back, with time to think before each", paced),
     Group::usual("passthrough", "calls on descriptors that are not sockshim's business", passthrough),
     Group::usual("memory", "memory of an idle connection, beyond the kernel's socket", memory),
@@ -92,7 +96,9 @@ impl Group {
     pub fn ask(&self, run: &Run, mut each: impl FnMut(&str, Result<Row, Trouble>)) {
         match &self.asks {
             Asks::Workers(_) => {
-                for question in self.questions(run.quick) {
+                let questions = self.questions(run.quick);
+                let control = questions.first().cloned().map(Question::control);
+                for question in questions.into_iter().chain(control) {
                     each(&question.row, question.ask(run));
                 }
             }
@@ -267,7 +273,28 @@ fn asleep() -> Vec<Question> {
 }
 
 fn contended() -> Vec<Question> {
-    vec![
+    let beside = |what: &str, words: &[&str], pairs: usize, strangers: usize, nice: i32| {
+        let priority = match nice {
+            ..0 => " of higher priority",
+            0 => "",
+            1.. => " of lower priority",
+        };
+        let row = format!(
+            "{what}, {strangers} {}{priority}",
+            if strangers == 1 { "stranger" } else { "strangers" }
+        );
+        let [safe, latency, throughput] = Way::PROFILES;
+        Question::new("contended", row, words)
+            .pairs(pairs)
+            .placed(Placement::Free)
+            .beside(strangers, nice)
+            .ways(&[Way::LIBC, Way::SOCKSHIM, safe, latency, throughput])
+            .measure(Measure::Rate)
+            .effort(Effort::Crowded)
+    };
+    let blocking = ["pingpong", "64", "0"];
+    let epoll = ["waits", "epoll", "0", "both"];
+    let mut questions = vec![
         Question::new("contended", "four pairs", &["pingpong", "64", "0"])
             .pairs(4)
             .placed(Placement::Free)
@@ -280,7 +307,21 @@ fn contended() -> Vec<Question> {
             .unit("write")
             .measure(Measure::Throughput(65536))
             .thorough(),
-    ]
+        beside("one pair", &blocking, 1, 1, 0),
+        beside("one pair", &blocking, 1, 2, 0).thorough(),
+        beside("one pair", &blocking, 1, 4, 0),
+        beside("one pair", &blocking, 1, 8, 0).thorough(),
+        beside("one pair", &blocking, 1, 2, 5).thorough(),
+        beside("eight pairs", &blocking, 8, 4, 0).thorough(),
+        beside("fifty pairs", &blocking, 50, 8, 0).thorough(),
+        beside("one pair, epoll", &epoll, 1, 2, 0),
+        beside("eight pairs, epoll", &epoll, 8, 4, 0).thorough(),
+        beside("four threads at each end", &["threads", "4", "own"], 1, 4, 0).thorough(),
+    ];
+    if net::may_raise_priority() {
+        questions.push(beside("one pair", &blocking, 1, 2, -4).thorough());
+    }
+    questions
 }
 
 fn paced() -> Vec<Question> {

@@ -3,6 +3,9 @@
 use crate::probe::{FAR, Nanoseconds};
 use serde::{Deserialize, Serialize};
 
+/// The name of an entrant that is libc once more.
+pub const CONTROL: &str = "control";
+
 /// The answer to one question.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Row {
@@ -22,6 +25,9 @@ pub struct Row {
     pub probes: Option<[Nanoseconds; 2]>,
     /// libc first.
     pub entrants: Vec<Entrant>,
+    /// The congestion control of all connections (tcp(7)), and how it was chosen.
+    #[serde(default)]
+    pub congestion: String,
 }
 
 /// What a figure is.
@@ -57,6 +63,10 @@ pub struct Entrant {
     pub to_libc: Summary,
     /// By how much the figure is more than libc's in the same round.
     pub over_libc: Summary,
+    /// The least favourable of the runs: its [`Entrant::to_libc`] or, where only the difference matters, its
+    /// [`Entrant::over_libc`].
+    #[serde(default = "unknown", deserialize_with = "number")]
+    pub worst: f64,
     /// How many times the raw ring's figure in the same round, where there is one.
     pub to_ring: Option<Summary>,
     /// Whether the connections of the last round were on pipes, where there was one to ask.
@@ -80,6 +90,18 @@ fn number<'a, D: serde::Deserializer<'a>>(from: D) -> Result<f64, D::Error> {
     Ok(Option::deserialize(from)?.unwrap_or(f64::NAN))
 }
 
+fn unknown() -> f64 {
+    f64::NAN
+}
+
+impl Measure {
+    /// Whether how much more than libc it takes says more than how many times as much.
+    #[must_use]
+    pub fn is_difference(self) -> bool {
+        matches!(self, Self::Call | Self::Memory)
+    }
+}
+
 impl Summary {
     /// Of at least one value.
     pub fn of(values: impl Iterator<Item = f64>) -> Self {
@@ -95,6 +117,12 @@ impl Row {
     #[must_use]
     pub fn entrant(&self, name: &str) -> Option<&Entrant> {
         self.entrants.iter().find(|entrant| entrant.name == name)
+    }
+
+    /// The second libc, of a row that compares libc with itself: its ratio says how far the others can be believed.
+    #[must_use]
+    pub fn control(&self) -> Option<&Entrant> {
+        self.entrant(CONTROL)
     }
 
     /// The best of the raw rings.

@@ -5,6 +5,7 @@
 //! The calls here take pointers to local, initialised values only.
 
 use crate::Trouble;
+use crate::network::{self, Congestion};
 use crate::way::Under;
 use std::io;
 use std::mem::MaybeUninit;
@@ -24,6 +25,7 @@ pub struct Run {
     folder: PathBuf,
     /// For files of programs; large ones, so not in memory.
     scratch: PathBuf,
+    congestion: Congestion,
     /// Shorter and fewer rounds: a rough idea.
     pub quick: bool,
 }
@@ -35,6 +37,7 @@ impl Run {
         if !library.is_file() {
             return Err(Trouble(format!("{}: there is no such file", library.display())));
         }
+        let congestion = network::choose();
         let signals = block_signals();
         let memory = Path::new("/dev/shm");
         let base = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
@@ -48,7 +51,7 @@ impl Run {
         let scratch = make(std::env::temp_dir().join(name + "-files"), 0o711);
         let scratch = scratch.inspect_err(|_| drop(std::fs::remove_dir(&folder)))?;
         clean_up_when_interrupted(signals, [folder.clone(), scratch.clone()]);
-        Ok(Self { library: library.to_owned(), folder, scratch, quick })
+        Ok(Self { library: library.to_owned(), folder, scratch, congestion, quick })
     }
 
     /// Never returns when the run is being interrupted: what fails then is no failure.
@@ -56,6 +59,12 @@ impl Run {
         while INTERRUPTED.load(Ordering::SeqCst) {
             std::thread::park();
         }
+    }
+
+    /// The congestion control of its connections, in words.
+    #[must_use]
+    pub fn congestion(&self) -> &str {
+        &self.congestion.words
     }
 
     /// Where the programs of this run may keep files.
@@ -71,6 +80,9 @@ impl Run {
     pub(crate) fn command(&self, under: Under, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new(program);
         command.env_remove("LD_PRELOAD").env("SOCKSHIM_DIR", self.folder.join("meet")).process_group(0);
+        if let Some(name) = self.congestion.by_socket {
+            command.env(network::VARIABLE, name);
+        }
         if let Under::Sockshim(variables) = under {
             command.env("LD_PRELOAD", &self.library).envs(variables.iter().copied());
         }

@@ -62,6 +62,17 @@ pub fn verdict(measure: Measure, entrant: &Entrant) -> String {
     }
 }
 
+/// The least favourable run of an entrant, compared with libc as in [`verdict`].
+#[must_use]
+pub fn worst(measure: Measure, entrant: &Entrant) -> String {
+    match measure {
+        _ if entrant.worst.is_nan() => "-".to_owned(),
+        Measure::Call => format!("{:+.1} ns", entrant.worst),
+        Measure::Memory => format!("+{}", figure(measure, entrant.worst)),
+        _ => number(entrant.worst),
+    }
+}
+
 /// Three or more digits.
 #[must_use]
 pub fn number(value: f64) -> String {

@@ -1,5 +1,7 @@
 //! Ways to run the processes of a contest.
 
+use crate::results::CONTROL;
+
 /// One way to run both ends.
 #[derive(Clone, Copy, Debug)]
 pub struct Way {
@@ -45,10 +47,18 @@ pub enum Waiting {
 impl Way {
     /// The C library alone; the first way of every contest, and what the others are compared with.
     pub const LIBC: Self = Self::both("libc", Under::Libc);
+    /// The C library once more: what the ratio of two ways that are the same comes to.
+    pub const CONTROL: Self = Self::both(CONTROL, Under::Libc);
     /// Both ends preloaded, nothing else set.
     pub const SOCKSHIM: Self = Self::both("sockshim", Under::Sockshim(&[]));
     /// Both ends preloaded, and told not to spin.
     pub const ASLEEP: Self = Self::both("sockshim", Under::Sockshim(&[("SOCKSHIM_PROFILE", "safe")]));
+    /// Both ends preloaded, in each profile but the one that is meant unless another is set.
+    pub(crate) const PROFILES: [Self; 3] = [
+        Self::both("safe", Under::Sockshim(&[("SOCKSHIM_PROFILE", "safe")])),
+        Self::both("latency", Under::Sockshim(&[("SOCKSHIM_PROFILE", "latency")])),
+        Self::both("throughput", Under::Sockshim(&[("SOCKSHIM_PROFILE", "throughput")])),
+    ];
     /// Both ends preloaded, and told to leave every connection with the kernel.
     pub const HOST: Self = Self::both("path=host", Under::Sockshim(&[("SOCKSHIM_PATH", "host")]));
     /// The server preloaded.

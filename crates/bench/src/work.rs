@@ -1,5 +1,6 @@
 //! What the workers do, by the first word of their question.
 
+mod compute;
 mod connect;
 mod connections;
 mod duplex;
@@ -24,6 +25,7 @@ pub(crate) fn work(job: &Job) {
         "threads" => threads::work(job),
         "passthrough" => passthrough::work(job),
         "memory" => memory::work(job),
+        "compute" => compute::work(job),
         "probe" => probe::measure(),
         other => panic!("no such work: {other}"),
     }

@@ -1,7 +1,7 @@
 //! The table on the terminal.
 
 use sockshim_bench::questions::Group;
-use sockshim_bench::results::{Entrant, Measure, Row};
+use sockshim_bench::results::{CONTROL, Entrant, Measure, Row};
 use sockshim_bench::show;
 use std::fmt::Write as _;
 
@@ -23,7 +23,7 @@ pub(super) fn lines(row: &Row) -> String {
     let libc = &row.entrants[0];
     let mut text = String::new();
     for entrant in row.entrants[1..].iter().filter(|entrant| !entrant.is_ring()) {
-        let name = if entrant.name == "sockshim" {
+        let name = if ["sockshim", CONTROL].contains(&entrant.name.as_str()) {
             row.row.clone()
         } else {
             format!("{}, {}", row.row, entrant.name)
