@@ -79,6 +79,7 @@ pub mod send;
 pub mod socket;
 pub mod splice;
 pub mod stdio;
+pub mod user;
 
 /// Runs once when the shared object is loaded, before the program's own constructors.
 pub extern "C" fn sockshim_start() {

@@ -9,6 +9,7 @@
 use crate::pipe::segment::{self, Identity, Segment};
 use crate::pipe::{Pipe, attach, bells, end, events, heritage, pin, read, write};
 use crate::registry::arena::{self, Arena, FLAG_CONNECTED, FLAG_NONBLOCK, STATE_PIPE};
+use crate::registry::process_name::ProcessName;
 use crate::registry::{Socket, config, fork, janitor, table};
 use crate::sys::{diag, kernel};
 use core::ffi::CStr;
@@ -61,8 +62,8 @@ fn file(bytes: &[u8], size: usize) -> OwnedFd {
 fn arena() -> &'static Arena {
     static MADE: OnceLock<()> = OnceLock::new();
     MADE.get_or_init(|| {
-        assert!(arena::install(None));
-        fork::begin(arena::get().expect("just installed"));
+        let own = ProcessName::own();
+        fork::begin(arena::install(None, &own).expect("memory"), &own);
     });
     arena::get().expect("just installed")
 }

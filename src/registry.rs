@@ -10,11 +10,14 @@ pub(crate) mod janitor;
 pub(crate) mod lifecycle;
 pub(crate) mod lock;
 pub(crate) mod log;
+pub(crate) mod process_name;
 pub(crate) mod reason;
 mod rings;
 pub(crate) mod socket;
+pub(crate) mod split;
 pub(crate) mod start;
 pub(crate) mod table;
+pub(crate) mod table_file;
 pub(crate) mod trace;
 
 pub(crate) use socket::Socket;

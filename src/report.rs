@@ -17,7 +17,7 @@ use crate::abi::control::reason_text;
 use crate::registry::arena::{self, PROCESSES};
 use crate::registry::janitor;
 use crate::registry::reason::Reason;
-use crate::sys::{diag, folder, kernel};
+use crate::sys::{self, diag, folder, kernel};
 use process::{Known, Process};
 use serde::{Serialize, Serializer};
 use std::collections::HashMap;
@@ -201,6 +201,10 @@ fn read(path: &Path) -> Result<Table, table::Damage> {
 
 /// The connections of one table whose processes live.
 fn live(table: &Table, name: &str, known: &mut Known) -> Vec<Connection> {
+    // The numbers in it are others' here.
+    if table.namespace != 0 && sys::process::namespace().is_some_and(|own| own != table.namespace) {
+        return Vec::new();
+    }
     let members: HashMap<usize, u32> = table
         .processes
         .iter()

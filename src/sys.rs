@@ -9,6 +9,7 @@ pub(crate) mod folder;
 pub(crate) mod futex;
 pub(crate) mod give_way;
 pub(crate) mod kernel;
+pub(crate) mod process;
 pub(crate) mod raw;
 pub(crate) mod real;
 pub(crate) mod restartable;

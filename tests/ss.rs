@@ -272,7 +272,11 @@ fn damaged_tables_are_passed_over() {
     let test = Test::new();
     let mut program = test.start(Mode::AtOnce, &["say", "ready", "await", "go"]);
     says_ready(&mut program);
-    let table = test.rendezvous.join(format!("table4-{}", program.pid()));
+    let name = test.left().remove(0);
+    let table = test.rendezvous.join(&name);
+    let (version, _) = name.split_once('-').unwrap();
+    let other_name = |number: usize| format!("{version}-0-{number}-1");
+    let other = |number| test.rendezvous.join(other_name(number));
     let size = fs::metadata(&table).unwrap().len();
     // As long as a writer has them open they are not taken for left-overs.
     let damaged: Vec<fs::File> =
@@ -280,23 +284,23 @@ fn damaged_tables_are_passed_over() {
             .iter()
             .enumerate()
             .map(|(number, bytes)| {
-                let path = test.rendezvous.join(format!("table4-{number}"));
+                let path = other(number);
                 fs::write(&path, bytes).unwrap();
                 let file = fs::File::options().write(true).open(&path).unwrap();
                 file.set_len(if number == 1 { 100 } else { size }).unwrap();
                 file
             })
             .collect();
-    std::os::unix::fs::symlink(&table, test.rendezvous.join("table4-9")).unwrap();
-    fs::create_dir(test.rendezvous.join("table4-8")).unwrap();
+    std::os::unix::fs::symlink(&table, other(9)).unwrap();
+    fs::create_dir(other(8)).unwrap();
     assert_eq!(test.ss(&["--json"]), "[]\n");
     drop(damaged);
     test.go();
     program.success();
     assert_eq!(test.ss(&["--json"]), "[]\n");
-    assert_eq!(test.left(), ["table4-8", "table4-9"]);
-    fs::remove_dir(test.rendezvous.join("table4-8")).unwrap();
-    fs::remove_file(test.rendezvous.join("table4-9")).unwrap();
+    assert_eq!(test.left(), [other_name(8), other_name(9)]);
+    fs::remove_dir(other(8)).unwrap();
+    fs::remove_file(other(9)).unwrap();
 }
 
 #[test]

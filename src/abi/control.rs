@@ -6,7 +6,7 @@ use crate::pipe::{attach, buffers, events};
 use crate::registry::arena::{self, FLAG_NONBLOCK};
 use crate::registry::reason::Reason;
 use crate::registry::{Socket, lifecycle, socket, table};
-use crate::sys::real;
+use crate::sys::{kernel, real};
 use libc::{F_GETFD, c_char, c_int, c_uint, c_ulong};
 use std::ffi::CStr;
 use std::sync::atomic::Ordering;
@@ -203,6 +203,7 @@ pub extern "C" fn sockshim_reason(fd: c_int) -> c_uint {
     match table::socket(fd).and_then(Socket::entry) {
         Some(entry) => entry.reason.load(Ordering::Relaxed),
         None if fd as usize >= table::CAP => Reason::AboveCap as c_uint,
+        None if table::is_left_out(fd) && is_tcp(fd) => Reason::TableFull as c_uint,
         None => Reason::NotTcp as c_uint,
     }
 }
@@ -275,6 +276,11 @@ pub extern "C" fn sockshim_pin_host(fd: c_int) -> c_int {
     0
 }
 
+/// The number may be something else's by now.
+fn is_tcp(fd: c_int) -> bool {
+    kernel::sockopt(fd, libc::SOL_SOCKET, libc::SO_PROTOCOL, 0 as c_int) == Ok(libc::IPPROTO_TCP)
+}
+
 fn is_open(fd: c_int) -> bool {
     // SAFETY: F_GETFD touches no memory.
     super::quietly(|| unsafe { real::fcntl(fd, F_GETFD, 0) }) >= 0
@@ -303,7 +309,7 @@ const VERSION: &CStr = match CStr::from_bytes_with_nul(concat!(env!("CARGO_PKG_V
 };
 
 /// Indexed by the numbers of [`Reason`].
-const REASONS: [&CStr; 29] = [
+const REASONS: [&CStr; 30] = [
     c"not enough transferred yet",
     c"on a pipe",
     c"not a TCP socket",
@@ -333,6 +339,7 @@ const REASONS: [&CStr; 29] = [
     c"SO_RCVLOWAT is above 1",
     c"the process uses io_uring",
     c"connected to itself",
+    c"a process that shares it has changed its user",
 ];
 
 impl Counters {
@@ -394,7 +401,7 @@ mod tests {
 
     #[test]
     fn every_reason_has_a_text() {
-        assert_eq!(REASONS.len(), Reason::ConnectedToItself as usize + 1);
+        assert_eq!(REASONS.len(), Reason::OtherUser as usize + 1);
         for number in [0, 24, 25, u32::MAX] {
             assert!(!sockshim_reason_text(number).is_null());
         }

@@ -14,6 +14,7 @@ use super::recv::*;
 use super::send::*;
 use super::socket::*;
 use super::splice::*;
+use super::user::changing;
 use crate::pipe::buffers;
 use crate::registry::lifecycle;
 use crate::sys::{clock, kernel, raw, real};
@@ -213,6 +214,11 @@ hooks! { |a, b, c, d, e, f|
         }
         result
     },
+
+    SYS_setuid => changing(|| plain(libc::SYS_setuid, [a, b, c, d, e, f])),
+    SYS_setreuid => changing(|| plain(libc::SYS_setreuid, [a, b, c, d, e, f])),
+    SYS_setresuid => changing(|| plain(libc::SYS_setresuid, [a, b, c, d, e, f])),
+    SYS_setfsuid => changing(|| plain(libc::SYS_setfsuid, [a, b, c, d, e, f])),
 
     // Makers keep the kernel's own arguments, which differ from libc's here and there.
     SYS_open => maker(libc::SYS_open, [a, b, c, d, e, f]),
@@ -438,6 +444,7 @@ mod tests {
         "login_tty",
         "pclose",
         "popen",
+        "seteuid",
         "posix_spawn",
         "posix_spawnp",
         "sockatmark",

@@ -5,20 +5,23 @@
 //! and mappings are private, in [`super::socket::Local`].
 
 use super::lock::{self, Lock};
+use super::process_name::{ProcessName, Stored};
 use super::reason::Reason;
 use crate::error::Errno;
 use crate::sys::kernel;
+use core::mem::offset_of;
 use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use sockshim_ring::inside::Inside;
 
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"sockshmT");
 /// Version of everything in this file; also part of the file's name.
-pub(crate) const VERSION: u32 = 4;
+pub(crate) const VERSION: u32 = 5;
 
-pub(crate) const SOCKETS: usize = 16 * 1024;
+/// As many as there can be descriptors of ours in a process. Only what is used takes memory.
+pub(crate) const SOCKETS: usize = 64 * 1024;
 pub(crate) const SETS: usize = 1024;
-pub(crate) const REGISTRATIONS: usize = 32 * 1024;
-pub(crate) const PROCESSES: usize = 256;
+pub(crate) const REGISTRATIONS: usize = 64 * 1024;
+pub(crate) const PROCESSES: usize = 512;
 pub(crate) const SLEEPERS: usize = 8;
 /// The last place of a list of sleepers: how many there are beyond those that are named.
 const MORE: usize = SLEEPERS - 1;
@@ -35,6 +38,8 @@ pub(crate) struct Arena {
     /// Heads of the free lists: index + 1 in the low half, a change counter in the high half (no ABA).
     free_sockets: AtomicU64,
     free_registrations: AtomicU64,
+    /// The family's first process. Numbers of processes and threads are those of its pid namespace.
+    pub(crate) maker: Stored,
     /// Totals of all sockets that are gone.
     pub(crate) totals: Counters,
     /// Process numbers of this fork family; 0: free, [`CLAIMED`]: a fork is under way.
@@ -50,6 +55,9 @@ pub(crate) struct Arena {
 
 /// A process slot that a parent has taken for a child that has not run yet.
 pub(crate) const CLAIMED: u32 = 1 << 31;
+
+/// Mark of a process that has a table of its own now, and goes on to hold something: see [`super::split`].
+pub(crate) const GHOST: u32 = 1 << 29;
 
 /// What a connection has done.
 #[repr(C)]
@@ -264,21 +272,25 @@ pub(crate) fn get() -> Option<&'static Arena> {
     unsafe { ARENA.load(Ordering::Acquire).as_ref() }
 }
 
-/// Makes the arena this process's: the file behind `fd`, or anonymous memory.
-pub(crate) fn install(file: Option<i32>) -> bool {
-    let size = size_of::<Arena>();
-    let place = match file {
-        Some(fd) => kernel::map_shared(fd, size),
-        None => kernel::map_anonymous(size, core::ptr::null_mut(), true),
-    };
-    let Ok(place) = place else { return false };
-    let arena = place.cast::<Arena>();
+/// Makes the arena this process's, which is `maker`: the file behind `fd`, or anonymous memory.
+pub(crate) fn install(file: Option<i32>, maker: &ProcessName) -> Option<&'static Arena> {
+    let arena = mapping(file)?.cast::<Arena>();
     ARENA.store(arena, Ordering::Release);
     // SAFETY: just mapped, zeroed, and of that size.
     let arena = unsafe { &*arena };
     arena.version.store(VERSION, Ordering::Relaxed);
+    arena.maker.store(maker);
     arena.magic.store(MAGIC, Ordering::Release);
-    true
+    Some(arena)
+}
+
+/// Memory for an arena.
+fn mapping(file: Option<i32>) -> Option<*mut u8> {
+    let size = size_of::<Arena>();
+    match file {
+        Some(fd) => kernel::map_shared(fd, size).ok(),
+        None => kernel::map_anonymous(size, core::ptr::null_mut(), true).ok(),
+    }
 }
 
 pub(crate) fn note_highest(fd: u32) {
@@ -394,6 +406,75 @@ impl Arena {
     }
 }
 
+impl Arena {
+    /// A copy of what is in use, in the file or in anonymous memory. `None`: there is no memory.
+    pub(crate) fn copy(&self, file: Option<i32>) -> Option<*mut u8> {
+        let place = mapping(file)?;
+        let size = size_of::<Self>();
+        let end = |offset: usize, used: &AtomicU32, places: usize, one: usize| {
+            (offset, offset + (used.load(Ordering::Acquire) as usize).min(places) * one)
+        };
+        let parts = [
+            (0, offset_of!(Self, sockets)),
+            end(offset_of!(Self, sockets), &self.sockets_used, SOCKETS, size_of::<Entry>()),
+            end(offset_of!(Self, sets), &self.sets_used, SETS, size_of::<SetEntry>()),
+            end(
+                offset_of!(Self, registrations),
+                &self.registrations_used,
+                REGISTRATIONS,
+                size_of::<Registration>(),
+            ),
+        ];
+        let from = core::ptr::from_ref(self).cast::<AtomicU64>();
+        for (start, end) in parts.into_iter().filter(|(start, end)| start < end) {
+            if !is_given(place.wrapping_add(start), end - start) {
+                kernel::unmap(place, size);
+                return None;
+            }
+            for index in start / size_of::<u64>()..end / size_of::<u64>() {
+                // SAFETY: both mappings have the word, and it is only used atomically.
+                let (from, to) = unsafe { (&*from.add(index), &*place.cast::<AtomicU64>().add(index)) };
+                to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
+            }
+        }
+        Some(place)
+    }
+
+    /// Frees all the rest, in a copy that nobody uses yet; the lists of what is free are made anew.
+    pub(crate) fn keep_only(&self, keeps_socket: impl Fn(u32) -> bool, keeps_set: impl Fn(u32) -> bool) {
+        let used = |count: &AtomicU32| count.load(Ordering::Acquire) as usize;
+        self.free_sockets.store(0, Ordering::Relaxed);
+        self.free_registrations.store(0, Ordering::Relaxed);
+        for (set, slot) in self.sets.iter().zip(0..).take(used(&self.sets_used)) {
+            let generation = set.generation.load(Ordering::Relaxed);
+            if generation & 1 == 1 && !keeps_set(slot) {
+                set.generation.store(generation.wrapping_add(1), Ordering::Relaxed);
+            }
+        }
+        for (registration, index) in self.registrations.iter().zip(0..).take(used(&self.registrations_used)) {
+            let set = registration.set.load(Ordering::Relaxed).checked_sub(1);
+            if set.is_none_or(|set| set >= SETS as u32 || !keeps_set(set)) {
+                registration.set.store(0, Ordering::Relaxed);
+                push(&self.free_registrations, index, &registration.next_free);
+            }
+        }
+        for (entry, slot) in self.sockets.iter().zip(0..).take(used(&self.sockets_used)) {
+            let generation = entry.generation.load(Ordering::Relaxed);
+            if generation & 1 == 0 || !keeps_socket(slot) {
+                entry.generation.store(generation.wrapping_add(generation & 1), Ordering::Relaxed);
+                push(&self.free_sockets, slot, &entry.next_free);
+                continue;
+            }
+            for place in &entry.registrations {
+                let index = place.load(Ordering::Relaxed).checked_sub(1);
+                if index.is_some_and(|index| self.registration(index).set.load(Ordering::Relaxed) == 0) {
+                    place.store(0, Ordering::Relaxed);
+                }
+            }
+        }
+    }
+}
+
 /// Takes the head of a free list.
 fn pop<'a>(head: &AtomicU64, next: impl Fn(u32) -> &'a AtomicU32) -> Option<u32> {
     let mut seen = head.load(Ordering::Acquire);
@@ -435,10 +516,14 @@ fn extend<T>(used: &AtomicU32, places: &[T]) -> Option<u32> {
 
 /// Gives memory to the pages of `place`.
 fn is_backed<T>(place: &T) -> bool {
-    let start = core::ptr::from_ref(place) as usize;
-    let first = start & !4095;
-    kernel::populate(first as *mut u8, (start + size_of::<T>() - first).next_multiple_of(4096))
-        != Err(Errno(libc::EFAULT))
+    is_given(core::ptr::from_ref(place).cast_mut().cast(), size_of::<T>())
+}
+
+/// The same of so many bytes.
+fn is_given(start: *mut u8, length: usize) -> bool {
+    let before = start as usize % 4096;
+    let pages = (before + length).next_multiple_of(4096);
+    kernel::populate(start.wrapping_sub(before), pages) != Err(Errno(libc::EFAULT))
 }
 
 /// Marks this thread in a list of sleepers: by name, so that it is missed when it is killed; when all places
@@ -470,6 +555,16 @@ pub(crate) fn leave(sleepers: &[AtomicU32; SLEEPERS], place: usize, thread: u32)
         let _ = sleepers[MORE].fetch_update(Ordering::SeqCst, Ordering::Relaxed, less);
     } else if let Some(slot) = sleepers.get(place) {
         let _ = slot.compare_exchange(thread, 0, Ordering::SeqCst, Ordering::Relaxed);
+    }
+}
+
+/// Takes threads out of a list without their doing.
+pub(crate) fn forget_sleepers(sleepers: &[AtomicU32; SLEEPERS], is_forgotten: impl Fn(u32) -> bool) {
+    for slot in &sleepers[..MORE] {
+        let thread = slot.load(Ordering::SeqCst);
+        if thread != 0 && is_forgotten(thread) {
+            let _ = slot.compare_exchange(thread, 0, Ordering::SeqCst, Ordering::Relaxed);
+        }
     }
 }
 

@@ -4,15 +4,20 @@
 //! another one, an *alien*, has numbers that mean somebody else here, and sees nobody of the family by its number. So it
 //! is known by its slot, where its parent has noted what it is called here, and it takes nobody for dead.
 
-use super::arena::{self, Arena, CLAIMED, PROCESSES};
+use super::arena::{self, Arena, CLAIMED, GHOST, PROCESSES};
+use super::process_name::ProcessName;
+use super::reason::Reason;
 use super::socket;
-use crate::sys::{kernel, thread};
+use super::split::Departure;
+use crate::sys::{kernel, process, thread};
 use core::cell::Cell;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use sockshim_ring::lock::OWNER;
 
 /// This process's number, to tell a vfork child from it.
 static PROCESS: AtomicU32 = AtomicU32::new(0);
+/// The pid namespace in which the family began; 0: not known.
+static NAMESPACE: AtomicU64 = AtomicU64::new(0);
 /// Whether this process is an alien.
 static ALIEN: AtomicBool = AtomicBool::new(false);
 /// This process's slot in the arena.
@@ -23,16 +28,21 @@ thread_local! {
     static CHILD_SLOT: Cell<u32> = const { Cell::new(OVERFLOW) };
 }
 
-/// The slot of processes beyond the table: what they held is never known to be free again.
+/// The slot of a child for which there was no other: what it holds is never known to be free again.
 const OVERFLOW: u32 = PROCESSES as u32 - 1;
+/// Slots of members. Those beyond are for children that find no place, until they have a table of their own.
+const MEMBERS: usize = PROCESSES - 64;
 
-type Holders = [AtomicU64; PROCESSES / 64];
+pub(super) type Holders = [AtomicU64; PROCESSES / 64];
+/// A set of slots.
+pub(super) type Processes = [u64; PROCESSES / 64];
 
 /// The first process of a family takes its slot.
-pub(crate) fn begin(arena: &Arena) {
-    PROCESS.store(kernel::getpid(), Ordering::Release);
+pub(crate) fn begin(arena: &Arena, own: &ProcessName) {
+    PROCESS.store(own.number, Ordering::Release);
+    NAMESPACE.store(own.namespace, Ordering::Relaxed);
     SLOT.store(0, Ordering::Release);
-    arena.processes[0].store(kernel::getpid(), Ordering::Release);
+    arena.processes[0].store(own.number, Ordering::Release);
     // SAFETY: the handlers are functions of this library, which is never unloaded.
     unsafe { libc::pthread_atfork(Some(prepare), Some(parent), Some(child)) };
 }
@@ -67,7 +77,7 @@ pub(crate) fn is_last(arena: &Arena, holders: &Holders) -> bool {
 }
 
 /// Slots of the other holders; those beyond the table are one.
-fn others(holders: &Holders) -> impl Iterator<Item = u32> + '_ {
+pub(super) fn others(holders: &Holders) -> impl Iterator<Item = u32> + '_ {
     let own = SLOT.load(Ordering::Acquire);
     holders.iter().zip(0..).flat_map(move |(word, index)| {
         let mut bits = word.load(Ordering::SeqCst);
@@ -98,6 +108,7 @@ pub(crate) fn may_be_member(arena: &Arena, thread: u32) -> bool {
             all_known = false;
             false
         }
+        number if number & GHOST != 0 => false,
         number => kernel::is_thread_of(number, thread),
     });
     found
@@ -119,8 +130,78 @@ pub(crate) fn is_last_of_family(arena: &Arena) -> bool {
     let own = SLOT.load(Ordering::Acquire);
     arena.processes.iter().zip(0..).all(|(word, other)| {
         let number = word.load(Ordering::SeqCst);
-        number == 0 || other == own || is_leaving(arena, other) || has_ended(number)
+        number == 0 || number & GHOST != 0 || other == own || is_leaving(arena, other) || has_ended(number)
     })
+}
+
+/// Whether this process shares its table with no other one.
+pub(super) fn is_alone(arena: &Arena) -> bool {
+    let own = SLOT.load(Ordering::Acquire);
+    arena.processes.iter().zip(0..).all(|(word, other)| {
+        let number = word.load(Ordering::Acquire);
+        number == 0 || number & GHOST != 0 || other == own || has_ended(number)
+    })
+}
+
+/// In its own copy of a table this process is alone, but for ghosts. Its slot there, and what it will be once the copy is the
+/// table: see [`have_slot`].
+pub(super) fn settle(copy: &Arena, ghosts: &Processes) -> u32 {
+    let own = SLOT.load(Ordering::Acquire);
+    for (slot, word) in copy.processes.iter().enumerate().filter(|(slot, _)| *slot != own as usize) {
+        let is_ghost = slot != OVERFLOW as usize && ghosts[slot / 64] >> (slot % 64) & 1 == 1;
+        let number = word.load(Ordering::Relaxed);
+        word.store(if is_ghost { number | GHOST } else { 0 }, Ordering::Relaxed);
+    }
+    copy.leaving.iter().for_each(|word| word.store(0, Ordering::Relaxed));
+    if own != OVERFLOW {
+        return own;
+    }
+    let Some(slot) = copy.processes[..MEMBERS].iter().position(|word| word.load(Ordering::Relaxed) == 0)
+    else {
+        return OVERFLOW;
+    };
+    copy.processes[slot].store(PROCESS.load(Ordering::Acquire), Ordering::Relaxed);
+    slot as u32
+}
+
+/// The holders of what this process has kept in a copy.
+pub(super) fn settle_holders(holders: &Holders, own: u32, is_haunted: bool) {
+    unmark(holders, OVERFLOW);
+    if !is_haunted {
+        holders.iter().for_each(|word| word.store(0, Ordering::Relaxed));
+    }
+    mark(holders, own);
+}
+
+/// This process has another slot from now on; returns the one before.
+pub(super) fn have_slot(slot: u32) -> u32 {
+    SLOT.swap(slot, Ordering::AcqRel)
+}
+
+/// Whether nobody holds it any more, now that the process at `slot` does not.
+pub(super) fn let_go(holders: &Holders, slot: u32) -> bool {
+    slot != OVERFLOW && unmark(holders, slot) && is_free(holders)
+}
+
+/// The process at `slot` has left the family; `haunts`: it still counts as a holder of something.
+pub(super) fn depart(left: &Arena, slot: u32, haunts: bool) {
+    if slot != OVERFLOW {
+        let word = &left.processes[slot as usize % PROCESSES];
+        if haunts {
+            word.fetch_or(GHOST, Ordering::AcqRel);
+        } else {
+            word.store(0, Ordering::Release);
+        }
+    }
+}
+
+/// Whether a thread that is named in the table is one of this process's.
+pub(super) fn is_own_thread(thread: u32) -> bool {
+    let process = PROCESS.load(Ordering::Relaxed);
+    match thread & ALIEN_THREAD {
+        0 => !ALIEN.load(Ordering::Relaxed) && kernel::is_thread_of(process, thread),
+        _ => (thread & !ALIEN_THREAD) >> SERIAL_BITS == SLOT.load(Ordering::Acquire),
+    }
 }
 
 /// What `arena` says of a process of this number was said of the one that it was before `exec`: that one is gone.
@@ -132,30 +213,66 @@ pub(crate) fn resign(arena: &Arena) {
     }
 }
 
+/// [`reap`], unless that was tried a moment ago: a table that is full stays so for as long as nobody closes or dies, and
+/// every socket that is made would pay for a look at all processes.
+pub(crate) fn reap_if_due(arena: &Arena) {
+    /// Share of the time that may go into it.
+    const ONE_IN: u64 = 100;
+    /// When the last one ended, and how long it took, in ticks.
+    static LAST: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
+    let [end, cost] = LAST.each_ref().map(|ticks| ticks.load(Ordering::Relaxed));
+    let start = kernel::ticks();
+    if end != 0 && start.wrapping_sub(end) < cost.saturating_mul(ONE_IN) {
+        return;
+    }
+    reap(arena);
+    let end = kernel::ticks();
+    LAST[0].store(end, Ordering::Relaxed);
+    LAST[1].store(end.wrapping_sub(start), Ordering::Relaxed);
+}
+
 /// Frees what dead processes of the family held.
 pub(crate) fn reap(arena: &Arena) {
     let own = SLOT.load(Ordering::Acquire) as usize;
+    let mut dead = [0u64; PROCESSES / 64];
     for (slot, word) in arena.processes.iter().enumerate() {
         let number = word.load(Ordering::Acquire);
-        if number == 0 || slot == own || !has_ended(number) {
-            continue;
+        let is_ours = number != 0
+            && slot != own
+            && has_ended(number)
+            && word.compare_exchange(number, CLAIMED, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+        if is_ours {
+            dead[slot / 64] |= 1 << (slot % 64);
         }
-        if word.compare_exchange(number, CLAIMED, Ordering::AcqRel, Ordering::Relaxed).is_err() {
-            continue;
+    }
+    if dead.iter().all(|word| *word == 0) {
+        return;
+    }
+    // Whether it was held by dead processes alone.
+    let is_left = |generation: u32, holders: &Holders| {
+        let mut found = false;
+        for (word, dead) in holders.iter().zip(dead) {
+            found |= word.load(Ordering::Relaxed) & dead != 0
+                && word.fetch_and(!dead, Ordering::SeqCst) & dead != 0;
         }
-        for (socket, entry) in arena.sockets.iter().enumerate().take(used(&arena.sockets_used)) {
-            let generation = entry.generation.load(Ordering::Acquire);
-            if generation & 1 == 1 && unmark(&entry.holders, slot as u32) && is_free(&entry.holders) {
-                arena.free_socket(socket as u32, generation);
-            }
+        generation & 1 == 1 && found && is_free(holders)
+    };
+    for (socket, entry) in arena.sockets.iter().enumerate().take(used(&arena.sockets_used)) {
+        let generation = entry.generation.load(Ordering::Acquire);
+        if is_left(generation, &entry.holders) {
+            arena.free_socket(socket as u32, generation);
         }
-        for (set, entry) in arena.sets.iter().enumerate().take(used(&arena.sets_used)) {
-            let generation = entry.generation.load(Ordering::Acquire);
-            if generation & 1 == 1 && unmark(&entry.holders, slot as u32) && is_free(&entry.holders) {
-                crate::readiness::epoll::free_set(arena, set as u32, generation);
-            }
+    }
+    for (set, entry) in arena.sets.iter().enumerate().take(used(&arena.sets_used)) {
+        let generation = entry.generation.load(Ordering::Acquire);
+        if is_left(generation, &entry.holders) {
+            crate::readiness::epoll::free_set(arena, set as u32, generation);
         }
-        word.store(0, Ordering::Release);
+    }
+    for (slot, word) in arena.processes.iter().enumerate() {
+        if dead[slot / 64] >> (slot % 64) & 1 == 1 {
+            word.store(0, Ordering::Release);
+        }
     }
 }
 
@@ -189,12 +306,15 @@ pub(crate) fn made(child: u32) {
 fn claim(arena: &Arena) -> u32 {
     let free =
         |word: &AtomicU32| word.compare_exchange(0, CLAIMED, Ordering::AcqRel, Ordering::Relaxed).is_ok();
-    let places = &arena.processes[..OVERFLOW as usize];
-    if let Some(slot) = places.iter().position(free) {
-        return slot as u32;
-    }
-    reap(arena);
-    places.iter().position(free).map_or(OVERFLOW, |slot| slot as u32)
+    let members = || arena.processes[..MEMBERS].iter().position(free);
+    let found = members().or_else(|| {
+        reap_if_due(arena);
+        members().or_else(|| {
+            let births = &arena.processes[MEMBERS..OVERFLOW as usize];
+            births.iter().position(free).map(|place| MEMBERS + place)
+        })
+    });
+    found.map_or(OVERFLOW, |slot| slot as u32)
 }
 
 extern "C" fn prepare() {
@@ -214,8 +334,7 @@ extern "C" fn parent() {}
 
 extern "C" fn child() {
     thread::forget_number();
-    // A parent in the same namespace has a number in it, and so has whoever has adopted its children.
-    if kernel::getppid() == 0 {
+    if is_elsewhere() {
         ALIEN.store(true, Ordering::Relaxed);
     }
     PROCESS.store(kernel::getpid(), Ordering::Release);
@@ -225,12 +344,26 @@ extern "C" fn child() {
     if slot != OVERFLOW && !ALIEN.load(Ordering::Relaxed) {
         arena.processes[slot as usize % PROCESSES].store(kernel::getpid(), Ordering::Release);
     }
+    if slot as usize >= MEMBERS {
+        Departure::begin().leave(Reason::TableFull, false);
+    }
+}
+
+/// Whether this process is in another namespace than the one in which the family began.
+fn is_elsewhere() -> bool {
+    let begun = NAMESPACE.load(Ordering::Relaxed);
+    match process::namespace() {
+        Some(here) if begun != 0 => here != begun,
+        // A parent in the same namespace has a number in it.
+        _ => kernel::getppid() == 0,
+    }
 }
 
 /// Whether a process of the family has ended, by what its slot says. False when that cannot be told.
 fn has_ended(number: u32) -> bool {
     // A parent lives, or it would be another; that takes one call instead of three.
-    let lives = || kernel::is_restricted() || number == kernel::getppid() || kernel::lives(number);
+    let process = number & !GHOST;
+    let lives = || kernel::is_restricted() || process == kernel::getppid() || kernel::lives(process);
     number & CLAIMED == 0 && !ALIEN.load(Ordering::Relaxed) && !lives()
 }
 
@@ -267,6 +400,8 @@ pub(crate) fn known(thread: u32) -> Known {
         Some(word) if slot != OVERFLOW => match word.load(Ordering::Acquire) {
             0 => Known::Gone,
             number if number & CLAIMED != 0 => Known::Nothing,
+            // It has left, and left no lock behind.
+            number if number & GHOST != 0 => Known::Gone,
             number => Known::Alien(number),
         },
         _ => Known::Nothing,
@@ -275,7 +410,7 @@ pub(crate) fn known(thread: u32) -> Known {
 
 /// Mark of an alien's threads: beyond all thread numbers (there are 2^22 at most), and no mark of a lock.
 const ALIEN_THREAD: u32 = 1 << 29;
-const SERIAL_BITS: u32 = 21;
+const SERIAL_BITS: u32 = 20;
 const _: () = assert!((PROCESSES as u32) << SERIAL_BITS <= ALIEN_THREAD && ALIEN_THREAD & OWNER != 0);
 
 fn used(count: &AtomicU32) -> usize {

@@ -1,5 +1,6 @@
 //! Files in the rendezvous folder that nobody has mapped any more: their makers were killed.
 
+use super::process_name::ProcessName;
 use crate::sys::address::Address;
 use crate::sys::diag;
 use crate::sys::folder::Path;
@@ -17,12 +18,19 @@ pub(crate) struct Care {
     most: usize,
     /// Whether a table whose process number is in use is looked at too.
     distrusts_numbers: bool,
+    /// The pid namespace in which the others' numbers mean something.
+    namespace: Option<u64>,
 }
 
-/// While a program starts.
-pub(crate) const AT_START: Care = Care { most: 64, distrusts_numbers: false };
+impl Care {
+    /// While `own` starts.
+    pub(crate) fn at_start(own: &ProcessName) -> Self {
+        Self { most: 64, distrusts_numbers: false, namespace: Some(own.namespace) }
+    }
+}
+
 /// In `sockshim ss`.
-pub(crate) const ALL: Care = Care { most: usize::MAX, distrusts_numbers: true };
+pub(crate) const ALL: Care = Care { most: usize::MAX, distrusts_numbers: true, namespace: None };
 
 /// Removes tables and segments that no process has.
 pub(crate) fn sweep(folder: &Path, care: Care) {
@@ -70,12 +78,18 @@ impl<'a> Iterator for Names<'a> {
 /// Seconds that a successor has to pick up what was left for it.
 const INHERITED_WITHIN: i64 = 60;
 
-/// `table<version>-<process>[.<instance>]`, `pipe<version>-...` or `left<version>-...`, of whatever version.
+/// `table<version>-<namespace>-<process>-<start>[.<instance>]`, `pipe<version>-...` or `left<version>-...`, of whatever
+/// version; up to 4 a table is `table<version>-<process>[.<instance>]`.
 fn may_be_left_over(name: &str, care: Care) -> bool {
     let versioned = |rest: &str| rest.starts_with(|first: char| first.is_ascii_digit());
     if let Some(rest) = name.strip_prefix("table").filter(|rest| versioned(rest)) {
-        let number = rest.split_once('-').and_then(|(_, number)| number.split('.').next()?.parse().ok());
-        return number.is_some_and(|number| care.distrusts_numbers || !kernel::exists(number));
+        let mut parts = rest.split(['-', '.']).skip(1);
+        let [first, second, third] = [(); 3].map(|()| parts.next());
+        let (namespace, number) = if third.is_some() { (first, second) } else { (None, first) };
+        let Some(number) = number.and_then(|number| number.parse().ok()) else { return false };
+        // A number of another namespace says nothing here.
+        let is_elsewhere = namespace.is_some_and(|name| u64::from_str_radix(name, 16).ok() != care.namespace);
+        return care.distrusts_numbers || is_elsewhere || !kernel::exists(number);
     }
     ["pipe", "left"].iter().any(|kind| name.strip_prefix(kind).is_some_and(versioned))
 }
@@ -134,9 +148,14 @@ mod tests {
 
     #[test]
     fn only_our_own_kinds_of_files_are_looked_at() {
-        for name in
-            ["table1-4194999", "table1-4194999.1", "table7-4194999", "pipe1-1-2-3", "pipe2-x", "left1-3-4"]
-        {
+        for name in [
+            "table1-4194999",
+            "table1-4194999.1",
+            "table7-a-4194999-77",
+            "table7-a-4194999-77.3",
+            "pipe2-x",
+            "left1-3-4",
+        ] {
             assert!(may_be_left_over(name, ALL), "{name}");
         }
         for name in [
@@ -155,8 +174,18 @@ mod tests {
         ] {
             assert!(!may_be_left_over(name, ALL), "{name}");
         }
-        let own = format!("table1-{}", std::process::id());
-        assert!(may_be_left_over(&own, ALL) && !may_be_left_over(&own, AT_START));
+    }
+
+    #[test]
+    fn a_number_that_is_in_use_counts_in_its_own_namespace() {
+        let own = ProcessName::own();
+        let ProcessName { number, started, namespace } = own;
+        let at_start = Care::at_start(&own);
+        for name in [format!("table1-{number}"), format!("table9-{namespace:x}-{number}-{started}.2")] {
+            assert!(may_be_left_over(&name, ALL) && !may_be_left_over(&name, at_start), "{name}");
+        }
+        let other = format!("table9-{:x}-{number}-{started}", namespace + 1);
+        assert!(may_be_left_over(&other, at_start));
     }
 
     #[test]

@@ -3,8 +3,9 @@
 //! A descriptor's word is taken away *before* the kernel closes it: afterwards another thread may have got
 //! the number already.
 
-use super::arena::{self, Arena, FLAG_ACCEPTED, FLAG_CONNECTED, FLAG_LISTENER, FLAG_NONBLOCK, SOCKETS};
+use super::arena::{self, Arena, FLAG_ACCEPTED, FLAG_CONNECTED, FLAG_LISTENER, FLAG_NONBLOCK};
 use super::reason::Reason;
+use super::socket::Walk;
 use super::table::{self, Descriptor, Set};
 use super::{Socket, config, fork, log, rings, socket, start, trace};
 use crate::pipe::{attach, end, options, pin as pinning};
@@ -186,6 +187,7 @@ pub(crate) fn duplicated(old: c_int, new: c_int) {
                 socket::unrefer_set(set.slot);
             }
         }
+        Descriptor::Host if table::is_left_out(old) => table::leave_out(new),
         Descriptor::Host => table::set_host(new),
     }
 }
@@ -232,17 +234,11 @@ pub(crate) fn before_exec() {
 
 /// What the program does not get the kernel closes, as when the process ends: others who hold it are not to count on us.
 fn let_go(arena: &Arena) {
-    let mut seen = [0_u64; SOCKETS / 64];
-    let mut see = |slot: u32| {
-        let (word, bit) = (&mut seen[slot as usize / 64 % (SOCKETS / 64)], 1 << (slot % 64));
-        let is_new = *word & bit == 0;
-        *word |= bit;
-        is_new
-    };
-    surviving().for_each(|(_, socket)| _ = see(socket.slot));
+    let walk = Walk::begin();
+    surviving().for_each(|(_, socket)| _ = walk.is_new(socket));
     for fd in 0..arena::highest() as c_int {
         match table::peek(fd) {
-            Descriptor::Socket(socket) if see(socket.slot) => {
+            Descriptor::Socket(socket) if walk.is_new(socket) => {
                 let Some(entry) = socket.entry() else { continue };
                 fork::unhold(&entry.holders);
                 pinning::part(fd, socket);
@@ -449,7 +445,10 @@ fn enter(fd: c_int, flags: u32) -> Option<Socket> {
     if fd as usize >= table::CAP {
         return None;
     }
-    let socket = Socket::create(flags)?;
+    let Some(socket) = Socket::create(flags) else {
+        table::leave_out(fd);
+        return None;
+    };
     if let Some(entry) = socket.entry() {
         entry.number.store(fd as u32 + 1, Ordering::Relaxed);
         if kernel::is_restricted() {

@@ -62,4 +62,6 @@ pub enum Reason {
     IoUring = 27,
     /// Both ends are the same socket.
     ConnectedToItself = 28,
+    /// A process that shares it has changed its user.
+    OtherUser = 29,
 }

@@ -56,6 +56,24 @@ pub(crate) struct Local {
     pub(crate) in_vain: AtomicU32,
     /// The kernel has refused a bell; under the write lock. See `pipe::write`.
     pub(crate) owes: AtomicU32,
+    /// The last walk over all sockets that came past; see [`Walk`].
+    walk: AtomicU32,
+}
+
+/// A walk over descriptors, of which several may name one socket.
+#[derive(Debug)]
+pub(crate) struct Walk(u32);
+
+impl Walk {
+    pub(crate) fn begin() -> Self {
+        static LAST: AtomicU32 = AtomicU32::new(0);
+        Self(LAST.fetch_add(1, Ordering::Relaxed).wrapping_add(1))
+    }
+
+    /// Whether it comes past the socket for the first time.
+    pub(crate) fn is_new(&self, socket: Socket) -> bool {
+        socket.local().walk.swap(self.0, Ordering::Relaxed) != self.0
+    }
 }
 
 /// What was learned about long writes; see `pipe::bulk`. Under the write lock.
@@ -114,6 +132,7 @@ static LOCALS: [Local; SOCKETS] = [const {
         asked: AtomicU32::new(0),
         in_vain: AtomicU32::new(0),
         owes: AtomicU32::new(0),
+        walk: AtomicU32::new(0),
     }
 }; SOCKETS];
 
@@ -137,7 +156,7 @@ impl Socket {
     pub(crate) fn create(flags: u32) -> Option<Self> {
         let arena = arena::get()?;
         let (slot, entry) = arena.take_socket().or_else(|| {
-            fork::reap(arena);
+            fork::reap_if_due(arena);
             arena.take_socket()
         })?;
         entry.flags.store(flags, Ordering::Relaxed);
@@ -201,18 +220,28 @@ impl Local {
     }
 }
 
+/// Whether this process has a descriptor for the socket at `slot`.
+pub(crate) fn is_held(slot: u32) -> bool {
+    LOCALS[slot as usize % SOCKETS].refs.load(Ordering::Acquire) > 0
+}
+
+/// The same of an epoll set.
+pub(crate) fn is_held_set(slot: u32) -> bool {
+    SET_REFS[slot as usize % SETS].load(Ordering::Acquire) > 0
+}
+
 /// Slots of sockets that this process holds.
 pub(crate) fn held(arena: &Arena) -> impl Iterator<Item = Socket> + '_ {
     let used = arena.sockets_used.load(Ordering::Acquire).min(SOCKETS as u32);
     (0..used)
-        .filter(|slot| LOCALS[*slot as usize].refs.load(Ordering::Acquire) > 0)
+        .filter(|slot| is_held(*slot))
         .map(|slot| Socket { slot, generation: arena.socket(slot).generation.load(Ordering::Acquire) })
 }
 
 /// Slots of epoll sets that this process holds.
 pub(crate) fn held_sets(arena: &Arena) -> impl Iterator<Item = u32> + '_ {
     let used = arena.sets_used.load(Ordering::Acquire).min(SETS as u32);
-    (0..used).filter(|slot| SET_REFS[*slot as usize].load(Ordering::Acquire) > 0)
+    (0..used).filter(|slot| is_held_set(*slot))
 }
 
 pub(crate) fn refer_set(slot: u32) {

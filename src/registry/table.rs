@@ -15,12 +15,14 @@ pub(crate) const CAP: usize = 1 << 16;
 /// |---|---|
 /// | 0 | never seen: look once |
 /// | 1 | not ours: the kernel's |
+/// | 5 | the same, of a TCP socket for which the socket table had no room |
 /// | generation << 32 \| slot << 2 \| 2 | a TCP socket |
 /// | generation << 32 \| slot << 2 \| 3 | an epoll set |
 static WORDS: [AtomicU64; CAP] = [const { AtomicU64::new(UNKNOWN) }; CAP];
 
 const UNKNOWN: u64 = 0;
 const HOST: u64 = 1;
+const LEFT_OUT: u64 = HOST | 1 << 2;
 const SOCKET: u64 = 2;
 const SET: u64 = 3;
 /// Bit of a word: some thread is closing the number.
@@ -119,6 +121,18 @@ pub(crate) fn set_host(fd: c_int) {
     }
 }
 
+/// `fd` is the kernel's now, because the socket table is full.
+pub(crate) fn leave_out(fd: c_int) {
+    if let Some(cell) = WORDS.get(fd as usize) {
+        cell.store(LEFT_OUT, Ordering::Release);
+    }
+}
+
+/// Whether `fd` was left out, as far as its closings were seen.
+pub(crate) fn is_left_out(fd: c_int) -> bool {
+    WORDS.get(fd as usize).is_some_and(|cell| cell.load(Ordering::Relaxed) == LEFT_OUT)
+}
+
 /// Takes the word of a number that is about to be closed, once; calls that come until [`set_host`] still find
 /// the socket, so that none of them meets bells in the kernel's queue.
 pub(crate) fn begin_close(fd: c_int) -> Option<Descriptor> {
@@ -173,6 +187,10 @@ mod tests {
         assert!(set_socket(60_000, socket));
         assert!(set_set(60_001, set));
         set_host(60_002);
+        leave_out(60_003);
+        assert!(is_left_out(60_003) && !is_left_out(60_002));
+        assert_eq!((find(60_003), peek(60_003)), (Descriptor::Host, Descriptor::Host));
+        assert_eq!(begin_close(60_003), None);
         assert_eq!(find(60_000), Descriptor::Socket(socket));
         assert_eq!(find(60_001), Descriptor::Set(set));
         assert_eq!(find(60_002), Descriptor::Host);

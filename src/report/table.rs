@@ -3,6 +3,7 @@
 use crate::registry::arena::{
     Arena, CLAIMED, Counters, Entry, FLAG_CONNECTED, FLAG_LISTENER, MAGIC, PROCESSES, SOCKETS, VERSION,
 };
+use crate::registry::process_name::Stored;
 use crate::sys::address::Address;
 use std::io;
 use std::mem::{offset_of, size_of};
@@ -37,6 +38,8 @@ impl From<io::Error> for Damage {
 /// What a table says of its processes and sockets.
 #[derive(Debug)]
 pub(super) struct Table {
+    /// The pid namespace of its processes' numbers; 0: not known.
+    pub(super) namespace: u64,
     /// By slot; 0: nobody.
     pub(super) processes: [u32; PROCESSES],
     slots: Vec<Slot>,
@@ -90,7 +93,8 @@ impl Table {
             *number = if found & CLAIMED == 0 { found } else { 0 };
         }
         let slots = sockets.chunks_exact(size_of::<Entry>()).map(Slot::parse).collect();
-        Ok(Self { processes, slots })
+        let namespace = u64_at(bytes, offset_of!(Arena, maker) + offset_of!(Stored, namespace));
+        Ok(Self { namespace, processes, slots })
     }
 
     /// The sockets in use that are, or are about to be, connected.

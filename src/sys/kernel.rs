@@ -59,6 +59,16 @@ pub(crate) fn geteuid() -> u32 {
     call!(SYS_geteuid).unwrap_or(0) as u32
 }
 
+/// The process's real, effective, saved and file system user.
+pub(crate) fn users() -> [u32; 4] {
+    let mut users = [0u32; 3];
+    let [real, effective, saved] = users.each_mut().map(core::ptr::from_mut);
+    let _ = call!(SYS_getresuid, real, effective, saved);
+    // No user has this number, so nothing changes (setfsuid(2)).
+    let of_files = call!(SYS_setfsuid, -1i32).unwrap_or(0) as u32;
+    [users[0], users[1], users[2], of_files]
+}
+
 /// Whether the program has put a system call filter on itself; see [`restrict`].
 static RESTRICTED: AtomicBool = AtomicBool::new(false);
 
@@ -429,6 +439,14 @@ pub(crate) fn file_facts(fd: c_int) -> Result<(u32, u32, usize), Errno> {
     Ok((facts.st_mode, facts.st_uid, facts.st_size as usize))
 }
 
+/// The inode of an open file.
+pub(crate) fn inode(fd: c_int) -> Result<u64, Errno> {
+    // SAFETY: an all-zero stat is a valid value.
+    let mut facts: libc::stat = unsafe { core::mem::zeroed() };
+    call!(SYS_fstat, fd, &raw mut facts)?;
+    Ok(facts.st_ino)
+}
+
 /// Seconds since an open file was last changed.
 pub(crate) fn age(fd: c_int) -> Option<i64> {
     // SAFETY: an all-zero stat is a valid value.
@@ -519,6 +537,16 @@ pub(crate) fn map_anonymous(size: usize, place: *mut u8, shared: bool) -> Result
     let flags = kind | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | fixed;
     call!(SYS_mmap, place, size, libc::PROT_READ | libc::PROT_WRITE, flags, -1isize, 0)
         .map(|address| address as *mut u8)
+}
+
+/// The same shared mapping at one more address.
+pub(crate) fn map_again(address: *mut u8, size: usize) -> Result<*mut u8, Errno> {
+    call!(SYS_mremap, address, 0, size, libc::MREMAP_MAYMOVE).map(|address| address as *mut u8)
+}
+
+/// Moves a mapping over another one.
+pub(crate) fn move_mapping(from: *mut u8, size: usize, to: *mut u8) -> Result<(), Errno> {
+    call!(SYS_mremap, from, size, size, libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED, to).map(drop)
 }
 
 pub(crate) fn unmap(address: *mut u8, size: usize) {

@@ -19,7 +19,7 @@ use libc::{
     FILE, RTLD_NEXT, c_char, c_int, c_long, c_uint, c_ulong, c_void, clockid_t, dlsym, epoll_event, fd_set,
     iovec, loff_t, mmsghdr, mode_t, msghdr, nfds_t, off_t, off64_t, pid_t, pollfd,
     posix_spawn_file_actions_t, posix_spawnattr_t, sigset_t, size_t, sockaddr, socklen_t, ssize_t, termios,
-    timespec, timeval, winsize,
+    timespec, timeval, uid_t, winsize,
 };
 use std::ffi::CStr;
 use std::ptr;
@@ -380,6 +380,11 @@ table! {
     libc fn system(command: *const c_char) -> c_int { resolve }
     libc fn popen(command: *const c_char, mode: *const c_char) -> *mut FILE { resolve }
     libc fn pclose(stream: *mut FILE) -> c_int { resolve }
+    libc fn setuid(user: uid_t) -> c_int { SYS_setuid(user) }
+    libc fn seteuid(effective: uid_t) -> c_int { resolve }
+    libc fn setreuid(real: uid_t, effective: uid_t) -> c_int { SYS_setreuid(real, effective) }
+    libc fn setresuid(real: uid_t, effective: uid_t, saved: uid_t) -> c_int { SYS_setresuid(real, effective, saved) }
+    libc fn setfsuid(user: uid_t) -> c_int { SYS_setfsuid(user) }
     libc fn daemon(nochdir: c_int, noclose: c_int) -> c_int { resolve }
     libc fn login_tty(fd: c_int) -> c_int { resolve }
     libc fn forkpty(

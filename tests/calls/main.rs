@@ -28,6 +28,7 @@ mod epoll;
 mod epoll_many;
 mod errors;
 mod every_option;
+mod families;
 mod faults;
 mod files;
 mod flags;
@@ -36,6 +37,7 @@ mod interrupts;
 mod io_uring;
 mod lanes;
 mod masks;
+mod namespaces;
 mod options;
 mod plain;
 mod pointers;
@@ -102,4 +104,6 @@ const AREAS: &[(&str, &[Case])] = &[
     ("untrue", untrue::CASES),
     ("refusals", refusals::CASES),
     ("clock", clock::CASES),
+    ("families", families::CASES),
+    ("namespaces", namespaces::CASES),
 ];

@@ -6,7 +6,7 @@
 use libc::{
     FILE, c_char, c_int, c_uint, c_ulong, c_void, clockid_t, epoll_event, fd_set, iovec, loff_t, mmsghdr,
     mode_t, msghdr, nfds_t, off_t, off64_t, pid_t, pollfd, posix_spawn_file_actions_t, posix_spawnattr_t,
-    sigset_t, size_t, sockaddr, socklen_t, ssize_t, termios, timespec, timeval, winsize,
+    sigset_t, size_t, sockaddr, socklen_t, ssize_t, termios, timespec, timeval, uid_t, winsize,
 };
 use sockshim::abi::command::*;
 use sockshim::abi::control::*;
@@ -21,6 +21,7 @@ use sockshim::abi::send::*;
 use sockshim::abi::socket::*;
 use sockshim::abi::splice::*;
 use sockshim::abi::stdio::*;
+use sockshim::abi::user::*;
 
 #[used]
 #[unsafe(link_section = ".init_array")]
@@ -164,6 +165,11 @@ forward! {
     fn login_tty(fd: c_int) -> c_int = sockshim_login_tty;
     fn forkpty(terminal: *mut c_int, name: *mut c_char, settings: *const termios, size: *const winsize) -> pid_t = sockshim_forkpty;
     fn prctl(option: c_int, b: c_ulong, c: c_ulong, d: c_ulong, e: c_ulong) -> c_int = sockshim_prctl;
+    fn setuid(user: uid_t) -> c_int = sockshim_setuid;
+    fn seteuid(effective: uid_t) -> c_int = sockshim_seteuid;
+    fn setreuid(real: uid_t, effective: uid_t) -> c_int = sockshim_setreuid;
+    fn setresuid(real: uid_t, effective: uid_t, saved: uid_t) -> c_int = sockshim_setresuid;
+    fn setfsuid(user: uid_t) -> c_int = sockshim_setfsuid;
     fn fdopen(fd: c_int, mode: *const c_char) -> *mut FILE = sockshim_fdopen;
     fn freopen(path: *const c_char, mode: *const c_char, stream: *mut FILE) -> *mut FILE = sockshim_freopen;
     fn freopen64(path: *const c_char, mode: *const c_char, stream: *mut FILE) -> *mut FILE = sockshim_freopen64;

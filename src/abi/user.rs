@@ -1,0 +1,92 @@
+//! Changes of the process's user: others that keep theirs must not share memory with it any more (see
+//! [`crate::registry::split`]).
+
+use super::quietly;
+use crate::registry::reason::Reason;
+use crate::registry::split::Departure;
+use crate::sys::{kernel, real};
+use libc::{c_int, uid_t};
+
+/// Makes a call that may change the user.
+pub(super) fn changing<T>(call: impl FnOnce() -> T) -> T {
+    let prepared = quietly(|| Departure::prepare().map(|departure| (departure, kernel::users())));
+    let result = call();
+    if let Some((departure, before)) = prepared {
+        quietly(|| match kernel::users() == before {
+            true => departure.cancel(),
+            false => departure.leave(Reason::OtherUser, !real::single_threaded()),
+        });
+    }
+    result
+}
+
+/// `setuid(2)`: sets the effective user, and a privileged process's other users.
+///
+/// # Errors
+///
+/// As the manual page.
+///
+/// # Safety
+///
+/// As the manual page.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sockshim_setuid(user: uid_t) -> c_int {
+    // SAFETY: the caller keeps the contract of setuid(2).
+    changing(|| unsafe { real::setuid(user) })
+}
+
+/// `seteuid(2)`: sets the effective user.
+///
+/// # Errors
+///
+/// As the manual page.
+///
+/// # Safety
+///
+/// As the manual page.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sockshim_seteuid(effective: uid_t) -> c_int {
+    // SAFETY: the caller keeps the contract of seteuid(2).
+    changing(|| unsafe { real::seteuid(effective) })
+}
+
+/// `setreuid(2)`: sets the real and the effective user.
+///
+/// # Errors
+///
+/// As the manual page.
+///
+/// # Safety
+///
+/// As the manual page.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sockshim_setreuid(real: uid_t, effective: uid_t) -> c_int {
+    // SAFETY: the caller keeps the contract of setreuid(2).
+    changing(|| unsafe { real::setreuid(real, effective) })
+}
+
+/// `setresuid(2)`: sets the real, the effective and the saved user.
+///
+/// # Errors
+///
+/// As the manual page.
+///
+/// # Safety
+///
+/// As the manual page.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sockshim_setresuid(real: uid_t, effective: uid_t, saved: uid_t) -> c_int {
+    // SAFETY: the caller keeps the contract of setresuid(2).
+    changing(|| unsafe { real::setresuid(real, effective, saved) })
+}
+
+/// `setfsuid(2)`: sets the user that counts for files. Returns the one before.
+///
+/// # Safety
+///
+/// As the manual page.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sockshim_setfsuid(user: uid_t) -> c_int {
+    // SAFETY: the caller keeps the contract of setfsuid(2).
+    changing(|| unsafe { real::setfsuid(user) })
+}

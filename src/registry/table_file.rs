@@ -1,0 +1,109 @@
+//! The socket table as a file in the rendezvous folder, so that `sockshim ss` can look; not needed for anything else.
+
+use super::arena::{self, Arena};
+use super::process_name::{ProcessName, Stored};
+use super::{fork, janitor};
+use crate::sys::folder::Path;
+use crate::sys::kernel;
+use core::ffi::c_int;
+use core::mem::offset_of;
+use core::sync::atomic::{AtomicU32, Ordering};
+
+/// In whose name the file was made that the process's family has, and one more than its instance; 0: the table is not a file.
+static MAKER: Stored = Stored::new();
+static INSTANCE: AtomicU32 = AtomicU32::new(0);
+
+/// A process that executes itself anew may leave children that go on with its table: more such tables than this
+/// have no file.
+const INSTANCES: u32 = 16;
+
+/// A file for a table of this process, which nobody uses yet.
+pub(crate) struct TableFile {
+    pub(crate) fd: c_int,
+    path: Path,
+    instance: u32,
+}
+
+impl TableFile {
+    /// `is_new`: the process has executed a program, and is no member of a family yet.
+    pub(crate) fn make(folder: &Path, own: &ProcessName, is_new: bool) -> Option<Self> {
+        let file = (0..INSTANCES).find_map(|instance| {
+            let path = named(folder, own, instance)?;
+            let make =
+                || kernel::open(path.as_c_str(), libc::O_RDWR | libc::O_CREAT | libc::O_EXCL, 0o600).ok();
+            let fd = make().or_else(|| {
+                // An older process of that name is gone, or it was this one, and its children go on.
+                if janitor::remove_unused(&path) {
+                    return make();
+                }
+                if is_new {
+                    resign(&path, own);
+                }
+                None
+            })?;
+            Some(Self { fd, path, instance })
+        })?;
+        let usable =
+            kernel::file_size_limit() == u64::MAX && kernel::truncate(file.fd, size_of::<Arena>()).is_ok();
+        // The pages of a table are given as it is used; when tmpfs is nearly full, anonymous memory is safer.
+        if usable && kernel::allocate(file.fd, 0, offset_of!(Arena, sockets)).is_ok() {
+            return Some(file);
+        }
+        file.discard();
+        None
+    }
+
+    /// It is not needed after all.
+    pub(crate) fn discard(self) {
+        kernel::close(self.fd);
+        kernel::unlink(self.path.as_c_str());
+    }
+
+    /// It is mapped: the process's table from now on.
+    pub(crate) fn keep(self, own: &ProcessName) {
+        kernel::close(self.fd);
+        MAKER.store(own);
+        INSTANCE.store(self.instance + 1, Ordering::Release);
+    }
+}
+
+/// The process's table is not a file.
+pub(crate) fn have_none() {
+    INSTANCE.store(0, Ordering::Release);
+}
+
+/// The last process of the family ends.
+pub(crate) fn remove(folder: &Path) {
+    let instance = INSTANCE.swap(0, Ordering::AcqRel);
+    if let Some(path) = instance.checked_sub(1).and_then(|instance| named(folder, &MAKER.load(), instance)) {
+        kernel::unlink(path.as_c_str());
+    }
+}
+
+fn named(folder: &Path, maker: &ProcessName, instance: u32) -> Option<Path> {
+    let mut path = *folder;
+    maker.name_table(arena::VERSION, instance, &mut path).ok()?;
+    Some(path)
+}
+
+/// This process is no member any more of the family of this table, if it was before it executed itself anew. Another one
+/// may have the same number elsewhere, and its table the same name where there is no /proc.
+fn resign(path: &Path, own: &ProcessName) {
+    let flags = libc::O_RDWR | libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    if !own.is_certain() {
+        return;
+    }
+    let Ok(fd) = kernel::open(path.as_c_str(), flags, 0) else { return };
+    let size = size_of::<Arena>();
+    let is_table = matches!(kernel::file_facts(fd), Ok((mode, owner, length))
+        if mode & libc::S_IFMT == libc::S_IFREG && owner == kernel::geteuid() && length == size);
+    if is_table && let Ok(place) = kernel::map_shared(fd, size) {
+        // SAFETY: a mapping of that size, which holds only atomics.
+        let arena = unsafe { &*place.cast::<Arena>() };
+        if arena.maker.load() == *own {
+            fork::resign(arena);
+        }
+        kernel::unmap(place, size);
+    }
+    kernel::close(fd);
+}
