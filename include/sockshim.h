@@ -197,6 +197,10 @@ enum sockshim_reason {
      * Both ends are the same socket.
      */
     SOCKSHIM_REASON_CONNECTED_TO_ITSELF = 28,
+    /**
+     * A process that shares it has changed its user.
+     */
+    SOCKSHIM_REASON_OTHER_USER = 29,
 };
 
 /**
@@ -580,6 +584,11 @@ int sockshim_socketpair(int domain, int kind, int protocol, int *pair);
 pid_t sockshim_fork(void);
 
 /**
+ * `_Fork(3)`: makes a copy of this process without the program's own handlers; allowed in a signal handler.
+ */
+pid_t sockshim__Fork(void);
+
+/**
  * `execve(2)`: replaces the program.
  */
 int sockshim_execve(const char *path, char *const *argv, char *const *envp);
@@ -646,6 +655,31 @@ pid_t sockshim_forkpty(int *terminal,
                        char *name,
                        const struct termios *settings,
                        const struct winsize *size);
+
+/**
+ * `setuid(2)`: sets the effective user, and a privileged process's other users.
+ */
+int sockshim_setuid(uid_t user);
+
+/**
+ * `seteuid(2)`: sets the effective user.
+ */
+int sockshim_seteuid(uid_t effective);
+
+/**
+ * `setreuid(2)`: sets the real and the effective user.
+ */
+int sockshim_setreuid(uid_t real, uid_t effective);
+
+/**
+ * `setresuid(2)`: sets the real, the effective and the saved user.
+ */
+int sockshim_setresuid(uid_t real, uid_t effective, uid_t saved);
+
+/**
+ * `setfsuid(2)`: sets the user that counts for files. Returns the one before.
+ */
+int sockshim_setfsuid(uid_t user);
 
 /**
  * `system(3)`: runs a shell command, which has the standard descriptors.

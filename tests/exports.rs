@@ -77,7 +77,7 @@ const PLAIN: &str = "
     select pselect poll ppoll __poll_chk __ppoll_chk
     epoll_create epoll_create1 epoll_ctl epoll_wait epoll_pwait epoll_pwait2
     dup dup2 dup3 fcntl fcntl64 ioctl sockatmark close_range closefrom
-    fork vfork setuid seteuid setreuid setresuid setfsuid execve execv execvp execvpe execl execlp execle fexecve posix_spawn posix_spawnp
+    fork _Fork vfork setuid seteuid setreuid setresuid setfsuid execve execv execvp execvpe execl execlp execle fexecve posix_spawn posix_spawnp
     fdopen freopen freopen64 dprintf vdprintf fclose fcloseall
     system popen pclose daemon login_tty forkpty _exit _Exit
     syscall prctl

@@ -38,6 +38,28 @@ pub unsafe extern "C-unwind" fn sockshim_fork() -> pid_t {
     child
 }
 
+/// `_Fork(3)`: makes a copy of this process without the program's own handlers; allowed in a signal handler.
+///
+/// # Errors
+///
+/// As `fork(2)`.
+///
+/// # Safety
+///
+/// As the manual page: the child calls async-signal-safe functions only.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sockshim__Fork() -> pid_t {
+    quietly(|| fork::prepare());
+    // SAFETY: the caller keeps the contract of _Fork(3).
+    let child = unsafe { real::_Fork() };
+    quietly(|| match child {
+        ..0 => fork::failed(),
+        0 => fork::child(),
+        child => fork::made(child as u32),
+    });
+    child
+}
+
 /// `vfork(2)`: makes a child that borrows this process's memory until it calls `exec` or `_exit`.
 ///
 /// It returns twice on one stack, so there may be no frame of ours in between: this ends in a jump.

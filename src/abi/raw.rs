@@ -451,7 +451,8 @@ mod tests {
         "syscall",
         "system",
         "vdprintf",
-        // A child is noticed by its process number.
+        // A child is noticed by its process number, or finds an empty page.
+        "Fork",
         "fork",
         "vfork",
     ];

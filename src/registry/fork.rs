@@ -52,6 +52,22 @@ pub(crate) fn is_own_process() -> bool {
     PROCESS.load(Ordering::Relaxed) == kernel::getpid()
 }
 
+/// Whether what happens to this process's descriptors happens to those in the table: also in a child that has the parent's
+/// memory and descriptors, and so is a thread in all but name.
+pub(crate) fn has_own_descriptors() -> bool {
+    let (noted, number) = (PROCESS.load(Ordering::Relaxed), kernel::getpid());
+    noted == number || kernel::share_descriptors(noted, number)
+}
+
+/// A fork that was a system call of the program's own is found out by the child, as soon as it asks for its number: it becomes
+/// a member then.
+fn become_known() {
+    if thread::is_copy() && !is_own_process() {
+        prepare();
+        child();
+    }
+}
+
 /// Marks this process as a holder.
 pub(crate) fn hold(holders: &Holders) {
     mark(holders, SLOT.load(Ordering::Acquire));
@@ -317,7 +333,7 @@ fn claim(arena: &Arena) -> u32 {
     found.map_or(OVERFLOW, |slot| slot as u32)
 }
 
-extern "C" fn prepare() {
+pub(crate) extern "C" fn prepare() {
     let Some(arena) = arena::get() else { return };
     let slot = claim(arena);
     arena.leaving[slot as usize / 64].fetch_and(!(1 << (slot % 64)), Ordering::SeqCst);
@@ -332,8 +348,8 @@ extern "C" fn prepare() {
 
 extern "C" fn parent() {}
 
-extern "C" fn child() {
-    thread::forget_number();
+pub(crate) extern "C" fn child() {
+    thread::renew();
     if is_elsewhere() {
         ALIEN.store(true, Ordering::Relaxed);
     }
@@ -369,6 +385,7 @@ fn has_ended(number: u32) -> bool {
 
 /// A number for a thread of this process, if it is an alien: no two threads of the family's aliens have the same.
 pub(crate) fn alien_thread() -> Option<u32> {
+    become_known();
     if !ALIEN.load(Ordering::Relaxed) {
         return None;
     }

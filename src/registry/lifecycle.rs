@@ -16,7 +16,7 @@ use core::sync::atomic::Ordering;
 
 /// After a call that made `fd` something that is not a TCP socket.
 pub(crate) fn made(fd: c_int) {
-    if fork::is_own_process() {
+    if fork::has_own_descriptors() {
         forget(fd);
         table::set_host(fd);
     }
@@ -85,7 +85,7 @@ pub(crate) fn connected(fd: c_int, at_once: bool) {
 pub(crate) fn set_made(fd: c_int) {
     start::start();
     made(fd);
-    if !start::is_ready() || !fork::is_own_process() {
+    if !start::is_ready() || !fork::has_own_descriptors() {
         return;
     }
     let Some(arena) = arena::get() else { return };
@@ -137,7 +137,7 @@ const MOST_GATHERED: c_int = 1024;
 
 /// Before the kernel closes `fd`. The caller goes on to close it.
 pub(crate) fn closing(fd: c_int) {
-    if matches!(table::peek(fd), Descriptor::Host) || !fork::is_own_process() {
+    if matches!(table::peek(fd), Descriptor::Host) || !fork::has_own_descriptors() {
         return;
     }
     if let Some(found) = table::begin_close(fd) {
@@ -148,7 +148,7 @@ pub(crate) fn closing(fd: c_int) {
 
 /// Before the kernel closes every descriptor from `first` to `last` (both included).
 pub(crate) fn closing_range(first: u32, last: u32) {
-    if !fork::is_own_process() {
+    if !fork::has_own_descriptors() {
         return;
     }
     for fd in first..arena::highest().min(last.saturating_add(1)) {
@@ -163,7 +163,7 @@ pub(crate) fn replacing(_old: c_int, new: c_int) {
 
 /// After `new` became another name for `old`'s open file description.
 pub(crate) fn duplicated(old: c_int, new: c_int) {
-    if !fork::is_own_process() {
+    if !fork::has_own_descriptors() {
         // A vfork child that puts it in a standard place is about to execute a program on it.
         if (0..=2).contains(&new) {
             shared_with_child(old);
@@ -437,7 +437,7 @@ pub(crate) fn take_unread(fd: c_int, buf: &mut [u8]) -> usize {
 
 /// A new TCP socket at `fd`.
 fn enter(fd: c_int, flags: u32) -> Option<Socket> {
-    if !start::is_ready() || !fork::is_own_process() {
+    if !start::is_ready() || !fork::has_own_descriptors() {
         return None;
     }
     forget(fd);

@@ -97,7 +97,7 @@ fn decode(word: u64) -> Descriptor {
 /// First sight of a number: inherited, or made by a call that nobody can see.
 #[cold]
 fn classify(fd: c_int) -> Descriptor {
-    if !start::is_ready() || kernel::is_restricted() || !super::fork::is_own_process() {
+    if !start::is_ready() || kernel::is_restricted() || !super::fork::has_own_descriptors() {
         return Descriptor::Host;
     }
     match kernel::sockopt(fd, libc::SOL_SOCKET, libc::SO_PROTOCOL, 0 as c_int) {

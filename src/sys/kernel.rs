@@ -123,6 +123,13 @@ pub(crate) fn is_thread_of(process: u32, thread: u32) -> bool {
     is_restricted() || call!(SYS_tgkill, process, thread, 0) != Err(Errno(libc::ESRCH))
 }
 
+/// Whether two processes have one table of descriptors (`CLONE_FILES` of clone(2)). False where that cannot be told.
+pub(crate) fn share_descriptors(one: u32, other: u32) -> bool {
+    /// `KCMP_FILES` (linux/kcmp.h).
+    const FILES: c_int = 2;
+    !is_restricted() && call!(SYS_kcmp, one, other, FILES, 0, 0) == Ok(0)
+}
+
 /// Whether a process runs: a zombie has ended already.
 pub(crate) fn lives(process: u32) -> bool {
     if is_restricted() {
@@ -537,6 +544,11 @@ pub(crate) fn map_anonymous(size: usize, place: *mut u8, shared: bool) -> Result
     let flags = kind | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | fixed;
     call!(SYS_mmap, place, size, libc::PROT_READ | libc::PROT_WRITE, flags, -1isize, 0)
         .map(|address| address as *mut u8)
+}
+
+/// A child that gets a copy of the memory finds these pages empty (Linux 4.14).
+pub(crate) fn wipe_on_fork(address: *const u8, length: usize) {
+    let _ = call!(SYS_madvise, address, length, libc::MADV_WIPEONFORK);
 }
 
 /// The same shared mapping at one more address.

@@ -115,6 +115,7 @@ macro_rules! table {
             /// As the libc function.
             #[allow(clippy::too_many_arguments, reason = "the libc function's own arguments")]
             #[allow(dead_code, reason = "the variadic ones are reached by address only")]
+            #[allow(non_snake_case, reason = "named as the function")]
             #[inline]
             pub(crate) unsafe fn $name($($argument: $type),*) -> $result {
                 let address = slot::$name.load(Relaxed);
@@ -353,6 +354,7 @@ table! {
     // Processes.
     libc fn fork() -> pid_t { resolve }
     glibc fn vfork() -> pid_t { resolve }
+    glibc fn _Fork() -> pid_t { resolve }
     glibc fn execve(path: *const c_char, argv: *const *mut c_char, envp: *const *mut c_char) -> c_int {
         SYS_execve(path, argv, envp)
     }

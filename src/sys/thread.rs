@@ -7,10 +7,13 @@
 //! # Safety
 //! The assembly reads and writes four bytes of this thread's own storage, which lives as long as the thread.
 
+use super::kernel;
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
 /// This thread's number; `ask` tells it, once.
 #[inline]
 pub(crate) fn number(ask: impl FnOnce() -> u32) -> u32 {
-    match storage::load() {
+    match storage::load() & ORIGINAL.0[0].load(Ordering::Relaxed) {
         0 => keep(ask()),
         number => number,
     }
@@ -22,9 +25,32 @@ fn keep(number: u32) -> u32 {
     number
 }
 
+/// A page of its own: all ones in its first word, once it is watched. The kernel gives an empty one to a child that gets a copy
+/// of the memory (`MADV_WIPEONFORK` of madvise(2)), also where nobody hears of the fork: a raw system call.
+#[repr(C, align(4096))]
+struct Page([AtomicU32; 1024]);
+static ORIGINAL: Page = Page([const { AtomicU32::new(0) }; 1024]);
+/// Whether the page has been all ones.
+static WATCHED: AtomicBool = AtomicBool::new(false);
+
+/// Numbers are kept from now on. Called once, while the process starts.
+pub(crate) fn watch() {
+    kernel::wipe_on_fork(ORIGINAL.0.as_ptr().cast(), size_of::<Page>());
+    WATCHED.store(true, Ordering::Relaxed);
+    ORIGINAL.0[0].store(u32::MAX, Ordering::Relaxed);
+}
+
+/// Whether this process is a copy that nobody has told of it, see [`renew`].
+pub(crate) fn is_copy() -> bool {
+    WATCHED.load(Ordering::Relaxed) && ORIGINAL.0[0].load(Ordering::Relaxed) == 0
+}
+
 /// After fork the child's only thread has another number.
-pub(crate) fn forget_number() {
+pub(crate) fn renew() {
     storage::store(0);
+    if WATCHED.load(Ordering::Relaxed) {
+        ORIGINAL.0[0].store(u32::MAX, Ordering::Relaxed);
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -212,11 +238,23 @@ mod tests {
     }
 
     #[test]
-    fn a_forgotten_number_is_asked_again() {
+    fn a_number_is_asked_once_and_again_after_a_fork() {
+        watch();
         let known = number(kernel::gettid);
-        forget_number();
-        assert_eq!(number(kernel::gettid), known);
         assert_eq!(number(|| unreachable!("it is known")), known);
+        renew();
+        assert_eq!(number(kernel::gettid), known);
+        // SAFETY: the child makes two system calls of its own.
+        let child = unsafe { libc::syscall(libc::SYS_fork) };
+        if child == 0 {
+            let right = is_copy() && number(kernel::gettid) == kernel::gettid();
+            renew();
+            kernel::exit(i32::from(!right || is_copy()));
+        }
+        let mut status = 0;
+        // SAFETY: `status` is an int.
+        assert_eq!(unsafe { libc::waitpid(child as i32, &raw mut status, 0) }, child as i32);
+        assert!(status == 0 && !is_copy());
     }
 
     #[test]

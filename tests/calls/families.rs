@@ -191,7 +191,62 @@ pub(crate) const CASES: &[Case] = &[
         Flow::new(4).write(a, 5000, 500);
         Flow::new(4).read(b, 5000, 500);
     }),
+    case("a_child_that_nobody_has_heard_of_is_another_writer", || {
+        let ways: [fn() -> libc::pid_t; 3] = [
+            || call!(libc::syscall(libc::SYS_fork)).expect("fork") as libc::pid_t,
+            || {
+                call!(libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0)).expect("clone")
+                    as libc::pid_t
+            },
+            || call!(_Fork()).expect("_Fork") as libc::pid_t,
+        ];
+        for (way, start) in ways.into_iter().enumerate() {
+            for _ in 0..10 {
+                let (a, b) = used_pair();
+                let child = start();
+                if child == 0 {
+                    (0..MESSAGES).for_each(|_| sys::write_all(a, &[b'c'; 100]));
+                    // SAFETY: always allowed.
+                    unsafe { libc::_exit(0) }
+                }
+                let reader = std::thread::spawn(move || {
+                    let all = sys::read_exact(b, 2 * MESSAGES * 100);
+                    all.iter().filter(|byte| **byte == b'c').count()
+                });
+                (0..MESSAGES).for_each(|_| sys::write_all(a, &[b'p'; 100]));
+                assert_eq!(reader.join().expect("a count"), MESSAGES * 100, "way {way}");
+                assert_eq!(sys::wait(child), sys::Ended::Exited(0));
+                sys::close(a).expect("close");
+                assert_eq!(sys::read(b, &mut [0]), Ok(0));
+                sys::close(b).expect("close");
+            }
+        }
+    }),
+    case("what_a_child_closes_that_shares_the_descriptors_is_closed", || {
+        extern "C" fn close_it(fd: *mut libc::c_void) -> libc::c_int {
+            i32::from(sys::close(fd.addr() as i32) != Ok(0))
+        }
+        let mut stack = vec![0_u128; 16 * 1024];
+        let mapped = || fs::read_to_string("/proc/self/maps").expect("/proc").matches("/meet/pipe").count();
+        let (a, b) = used_pair();
+        let (before, flags) = (mapped(), libc::CLONE_VM | libc::CLONE_FILES | libc::SIGCHLD);
+        let argument = std::ptr::without_provenance_mut(b as usize);
+        let top = stack.as_mut_ptr_range().end.cast();
+        let child = call!(libc::clone(close_it, top, flags, argument)).expect("clone");
+        assert_eq!(sys::wait(child as libc::pid_t), sys::Ended::Exited(0));
+        assert_eq!(mapped(), before / 2);
+        assert_eq!(sys::read(a, &mut [0]), Ok(0));
+        sys::fails(sys::read(b, &mut [0]), libc::EBADF);
+        let (c, d) = used_pair();
+        assert!(c == b || d == b);
+    }),
 ];
+
+unsafe extern "C" {
+    fn _Fork() -> libc::pid_t;
+}
+
+const MESSAGES: usize = 2000;
 
 /// SOCKSHIM_REASON_TABLE_FULL.
 const TABLE_FULL: i32 = 11;

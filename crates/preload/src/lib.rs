@@ -149,6 +149,7 @@ forward! {
     fn inotify_init() -> c_int = sockshim_inotify_init;
     fn inotify_init1(flags: c_int) -> c_int = sockshim_inotify_init1;
     fn fork() -> pid_t = sockshim_fork;
+    fn _Fork() -> pid_t = sockshim__Fork;
     fn execve(path: *const c_char, argv: *const *mut c_char, envp: *const *mut c_char) -> c_int = sockshim_execve;
     fn execv(path: *const c_char, argv: *const *mut c_char) -> c_int = sockshim_execv;
     fn execvp(file: *const c_char, argv: *const *mut c_char) -> c_int = sockshim_execvp;
