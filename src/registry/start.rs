@@ -32,11 +32,8 @@ pub(crate) fn start() {
     }
     real::resolve();
     thread::find_area();
-<<<<<<< HEAD
     clock::start();
-=======
     thread::watch();
->>>>>>> 761aa90 (Give children that nobody has heard of a number of their own)
     config::read_environment();
     log::start();
     trace::start();
