@@ -125,8 +125,7 @@ pub(crate) fn remove_unused(path: &Path) -> bool {
 }
 
 fn remove_unless(path: &Path, keeps: impl Fn(c_int) -> bool) -> bool {
-    let flags = libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK;
-    let Ok(fd): Result<c_int, _> = kernel::open(path.as_c_str(), flags, 0) else { return false };
+    let Ok(fd) = kernel::open_quickly(path.as_c_str(), libc::O_RDONLY) else { return false };
     let unused = !keeps(fd) && kernel::is_file(fd) && kernel::has_no_writer(fd);
     let gone = unused && kernel::unlink(path.as_c_str());
     kernel::close(fd);

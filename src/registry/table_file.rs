@@ -89,11 +89,10 @@ fn named(folder: &Path, maker: &ProcessName, instance: u32) -> Option<Path> {
 /// This process is no member any more of the family of this table, if it was before it executed itself anew. Another one
 /// may have the same number elsewhere, and its table the same name where there is no /proc.
 fn resign(path: &Path, own: &ProcessName) {
-    let flags = libc::O_RDWR | libc::O_NOFOLLOW | libc::O_NONBLOCK;
     if !own.is_certain() {
         return;
     }
-    let Ok(fd) = kernel::open(path.as_c_str(), flags, 0) else { return };
+    let Ok(fd) = kernel::open_quickly(path.as_c_str(), libc::O_RDWR) else { return };
     let size = size_of::<Arena>();
     let is_table = matches!(kernel::file_facts(fd), Ok((mode, owner, length))
         if mode & libc::S_IFMT == libc::S_IFREG && owner == kernel::geteuid() && length == size);
