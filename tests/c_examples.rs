@@ -99,6 +99,34 @@ fn another_allocator_may_be_preloaded_too() {
 }
 
 #[test]
+fn of_two_copies_of_the_library_the_first_does_the_work() {
+    let scratch = Scratch::new();
+    let copies = ["first", "second"].map(|name| {
+        let folder = scratch.path().join(name);
+        std::fs::create_dir(&folder).unwrap();
+        let copy = folder.join("libsockshim.so");
+        std::fs::copy(common::libsockshim(), &copy).unwrap();
+        copy.into_os_string().into_string().unwrap()
+    });
+    let [first, second] = &copies;
+    for preload in [format!("{first}:{second}"), format!("{second}:{first}:{first}")] {
+        for ends in Ends::BOTH {
+            echo(&scratch, ends, 1_000_000, |command| {
+                command.env("LD_PRELOAD", &preload);
+            });
+        }
+    }
+    // The one that it is linked with is the second.
+    let mut linked = scratch.command(Mode::AtOnce, example("linked"));
+    let said = scratch.output(linked.arg("1000").env("LD_PRELOAD", first));
+    assert_eq!(said.matches("path pipe").count(), 2, "{said}");
+    // A shell forks, makes pipes and starts programs.
+    let mut shell = scratch.command(Mode::AtOnce, "sh");
+    shell.args(["-c", "echo `echo a; env true` | cat; sh -c 'exit 0'"]).env("LD_PRELOAD", copies.join(":"));
+    assert_eq!(scratch.output(&mut shell), "a\n");
+}
+
+#[test]
 fn demo_shows_the_phases_of_a_connection() {
     let scratch = Scratch::new();
     let examples = example("http_get");

@@ -7,8 +7,8 @@ use super::table_file::{self, TableFile};
 use super::{arena, config, fork, log, socket, trace};
 use crate::pipe::{attach, pin};
 use crate::sys::folder::{self, Path};
-use crate::sys::{clock, real, thread};
-use core::ffi::c_int;
+use crate::sys::{clock, kernel, real, thread};
+use core::ffi::{c_int, c_void};
 use core::fmt::Write;
 use core::sync::atomic::{AtomicU8, Ordering};
 use once_cell::race::OnceBox;
@@ -24,6 +24,16 @@ pub(crate) fn is_ready() -> bool {
     PHASE.load(Ordering::Acquire) == 2
 }
 
+/// Whether the process has another copy of this library, whose names come before ours: the program's calls reach that
+/// one first. Two of them would each believe that a connection's bytes are its own to move.
+fn is_second_copy() -> bool {
+    let ours = crate::abi::control::sockshim_reason as *const c_void;
+    // SAFETY: the name is a C string; nothing is called.
+    let first = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"sockshim_reason".as_ptr()) };
+    // Null: the library is linked into the program itself, which exports nothing.
+    !first.is_null() && first.cast_const() != ours
+}
+
 /// Starts once; called by the constructor, and by the calls that make sockets where no constructor ran. A
 /// second thread does not wait: its descriptor is classified when it is used.
 pub(crate) fn start() {
@@ -31,6 +41,10 @@ pub(crate) fn start() {
         return;
     }
     real::resolve();
+    if is_second_copy() {
+        // Never ready: everything is passed on, and the first copy does the work.
+        return;
+    }
     thread::find_area();
     clock::start();
     thread::watch();

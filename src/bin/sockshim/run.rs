@@ -1,7 +1,7 @@
 //! `sockshim run`: sets the environment and becomes the program.
 
 use std::env;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -69,7 +69,8 @@ fn environment(args: &Run) -> Result<Vec<(&'static str, OsString)>, Failure> {
     Ok(environment)
 }
 
-/// `LD_PRELOAD` with `library` in front of what is there already.
+/// `LD_PRELOAD` with `library` in front of what is there already. Another copy of the library, of an older install
+/// perhaps, gives way to it.
 fn preload(library: &Path, existing: Option<OsString>) -> Result<OsString, Failure> {
     if library.as_os_str().as_bytes().iter().any(|byte| matches!(byte, b' ' | b':')) {
         return Err(Failure::new(
@@ -80,15 +81,22 @@ fn preload(library: &Path, existing: Option<OsString>) -> Result<OsString, Failu
             ),
         ));
     }
-    let mut value = library.as_os_str().to_owned();
-    if let Some(existing) = existing.filter(|existing| !existing.is_empty()) {
-        if env::split_paths(&existing).any(|entry| entry == library) {
-            return Ok(existing);
-        }
-        value.push(":");
-        value.push(existing);
+    let existing = existing.unwrap_or_default();
+    // ld.so(8): "the items of the list can be separated by spaces or colons".
+    let entries = existing.as_bytes().split(|byte| matches!(byte, b' ' | b':')).filter(|entry| !entry.is_empty());
+    let mut kept: Vec<&Path> = entries
+        .map(|entry| Path::new(OsStr::from_bytes(entry)))
+        .filter(|entry| *entry == library || !is_sockshim(entry))
+        .collect();
+    if !kept.contains(&library) {
+        kept.insert(0, library);
     }
-    Ok(value)
+    Ok(kept.iter().map(|entry| entry.as_os_str()).collect::<Vec<_>>().join(OsStr::new(":")))
+}
+
+/// Whether a file is called as the library is, with or without a version.
+fn is_sockshim(file: &Path) -> bool {
+    file.file_name().is_some_and(|name| name.as_bytes().starts_with(b"libsockshim.so"))
 }
 
 /// The shared object to preload: the one that was asked for, or the one that belongs to this command.
@@ -126,7 +134,6 @@ const LIBRARY_PLACES: [&str; 4] =
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::ffi::OsStr;
 
     fn preload_of(library: &str, existing: Option<&str>) -> Result<OsString, Failure> {
         preload(Path::new(library), existing.map(|value| OsStr::new(value).to_owned()))
@@ -142,6 +149,18 @@ mod tests {
     #[test]
     fn the_library_is_preloaded_once() {
         assert_eq!(preload_of("/l/s.so", Some("/a.so:/l/s.so")).unwrap(), "/a.so:/l/s.so");
+    }
+
+    #[test]
+    fn another_copy_of_the_library_gives_way() {
+        for older in ["/old/libsockshim.so", "/old/libsockshim.so.0", "libsockshim.so"] {
+            assert_eq!(preload_of("/l/libsockshim.so", Some(older)).unwrap(), "/l/libsockshim.so");
+            let between = format!("/a.so:{older} /b.so");
+            assert_eq!(
+                preload_of("/l/libsockshim.so", Some(&between)).unwrap(),
+                "/l/libsockshim.so:/a.so:/b.so"
+            );
+        }
     }
 
     #[test]
