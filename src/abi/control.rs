@@ -5,8 +5,8 @@ use crate::error::Errno;
 use crate::pipe::{attach, buffers, events};
 use crate::registry::arena::{self, FLAG_NONBLOCK};
 use crate::registry::reason::Reason;
-use crate::registry::{Socket, lifecycle, socket, table};
-use crate::sys::{kernel, real};
+use crate::registry::{Socket, lifecycle, socket, start, table};
+use crate::sys::{filter, kernel, real};
 use libc::{F_GETFD, c_char, c_int, c_uint, c_ulong};
 use std::ffi::CStr;
 use std::sync::atomic::Ordering;
@@ -61,6 +61,9 @@ pub unsafe extern "C-unwind" fn sockshim_fcntl(fd: c_int, command: c_int, argume
     }
     // SAFETY: the caller keeps the contract of fcntl(2).
     let result = unsafe { real::fcntl(fd, command, argument) };
+    if filter::fcntl_was_made() {
+        quietly(start::sweep);
+    }
     if result >= 0 {
         match command {
             libc::F_DUPFD | libc::F_DUPFD_CLOEXEC => quietly(|| lifecycle::duplicated(fd, result)),
@@ -87,6 +90,9 @@ pub unsafe extern "C-unwind" fn sockshim_fcntl64(fd: c_int, command: c_int, argu
     }
     // SAFETY: the caller keeps the contract of fcntl(2).
     let result = unsafe { real::fcntl64(fd, command, argument) };
+    if filter::fcntl_was_made() {
+        quietly(start::sweep);
+    }
     if result >= 0 {
         match command {
             libc::F_DUPFD | libc::F_DUPFD_CLOEXEC => quietly(|| lifecycle::duplicated(fd, result)),

@@ -3,6 +3,7 @@
 use crate::error::{Errno, answer, outcome};
 use crate::pipe::{buffers, io};
 use crate::registry::{Socket, table};
+use crate::sys::scratch::Scratch;
 use crate::sys::{kernel, real};
 use libc::{c_int, c_uint, iovec, loff_t, off_t, off64_t, size_t, ssize_t};
 
@@ -143,11 +144,13 @@ fn splice_from(
     if socket.entry().is_none_or(|entry| io::reading_pipe(socket, entry).is_none()) {
         return kernel();
     }
-    let mut room = [0u8; 16 << 10];
+    const MOST: usize = 16 << 10;
+    let Some(mut room) = Scratch::with(len.min(MOST)) else { return answer(Err(Errno(libc::ENOMEM))) };
+    let room = room.of::<u8>();
     let wait = if flags & libc::SPLICE_F_NONBLOCK != 0 { libc::MSG_DONTWAIT } else { 0 };
     let place = |len: usize, room: &mut [u8]| [iovec { iov_base: room.as_mut_ptr().cast(), iov_len: len }];
     let wanted = len.min(room.len());
-    let buffers = place(wanted, &mut room);
+    let buffers = place(wanted, room);
     let mut is_kernels = false;
     // SAFETY: the buffer is ours.
     let seen = unsafe {
@@ -169,7 +172,7 @@ fn splice_from(
         Err(error) => return answer(Err(error)),
     };
     let errno = Errno::last();
-    let taken = place(written, &mut room);
+    let taken = place(written, room);
     let rest = taken[0];
     // SAFETY: as above.
     unsafe {

@@ -7,7 +7,7 @@
 
 use super::bulk;
 use crate::error::Errno;
-use crate::sys::kernel;
+use crate::sys::probe;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use libc::iovec;
 use sockshim_ring::ring::Span;
@@ -46,8 +46,7 @@ pub(crate) fn is_in_reach(start: *const u8, length: usize) -> bool {
 /// How many bytes from the start of the buffers can be copied without a fault.
 ///
 /// A page that was seen good is remembered, so the usual cost is one look into a small table; only the first
-/// use of a page asks the kernel (madvise(2), MADV_POPULATE_*: what it brings in, the copy would have brought
-/// in). So a bad pointer gives EFAULT, and a buffer that runs into bad memory a short count, as with the
+/// use of a page asks the kernel (`sys::probe`: what it brings in, the copy would have brought in). So a bad pointer gives EFAULT, and a buffer that runs into bad memory a short count, as with the
 /// kernel. What is left: memory that was good once and has been unmapped since is a SIGSEGV in the copy.
 #[inline]
 pub(crate) fn good(buffers: &[iovec], skip: usize, count: usize, write: bool) -> usize {
@@ -90,7 +89,7 @@ fn good_piece(start: usize, length: usize, write: bool) -> usize {
         let mark = mark(page, write);
         let place = &GOOD_PAGES[mark % GOOD_PAGES.len()];
         if place.load(Ordering::Relaxed) != mark {
-            if !kernel::is_accessible(page << 12, write) {
+            if !probe::is_accessible(page << 12, write) {
                 return (page << 12).saturating_sub(start);
             }
             place.store(mark, Ordering::Relaxed);
@@ -182,7 +181,7 @@ pub(crate) struct Rest<'a> {
     used: usize,
 }
 
-const MOST_PIECES: usize = 64;
+const MOST_PIECES: usize = 16;
 
 impl<'a> Rest<'a> {
     pub(crate) fn after(buffers: &'a [iovec], skip: usize, limit: usize) -> Self {

@@ -6,7 +6,7 @@
 
 use super::{Pipe, bulk, lanes, options, write};
 use crate::registry::config;
-use crate::sys::kernel;
+use crate::sys::probe;
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
 use sockshim_ring::lane::is_ring;
@@ -88,7 +88,7 @@ fn room(fd: c_int, pipe: &Pipe) -> u32 {
 #[cold]
 fn resize(pipe: &Pipe, capacity: u32) -> bool {
     let capacity = capacity.next_power_of_two().clamp(SMALL_CAPACITY, MAX_CAPACITY);
-    if kernel::populate(pipe.outgoing_ring(capacity), capacity as usize).is_err() {
+    if probe::populate(pipe.outgoing_ring(capacity), capacity as usize).is_err() {
         return false;
     }
     pipe.outgoing().producer.capacity.store(capacity, Ordering::Release);

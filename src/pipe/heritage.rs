@@ -9,7 +9,7 @@ use crate::readiness::Deadline;
 use crate::registry::arena::STATE_PINNED;
 use crate::registry::lock::Taken;
 use crate::registry::{Socket, reason::Reason, start};
-use crate::sys::{folder::Path, kernel};
+use crate::sys::{folder::Path, kernel, probe};
 use core::ffi::c_int;
 use core::fmt::Write;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -136,14 +136,14 @@ fn fill(fd: c_int, file: c_int, pipe: &Pipe) -> Option<()> {
     let ring = if capacity <= SMALL_CAPACITY as usize { small_ring_offset(READ) } else { ring_offset(READ) };
     if least > capacity.min(MAX_CAPACITY as usize)
         || kernel::truncate(file, SEGMENT_SIZE).is_err()
-        || kernel::allocate(file, 0, HEADER_SIZE).is_err()
-        || kernel::allocate(file, ring, capacity).is_err()
     {
         return None;
     }
     let base = kernel::map_shared(file, SEGMENT_SIZE).ok()?;
     // The kernel checks this pointer; `capacity` bytes of the ring exist.
-    let mut filled = come_to_ring(fd, pipe, base.wrapping_add(ring), before);
+    let mut filled = probe::populate(base, HEADER_SIZE).is_ok()
+        && probe::populate(base.wrapping_add(ring), capacity).is_ok()
+        && come_to_ring(fd, pipe, base.wrapping_add(ring), before);
     if filled {
         let [first, second] = span.pieces(0, span.length);
         // SAFETY: the file's mapping has `least` bytes there, and `pieces` stays within the pipe's ring.
@@ -249,19 +249,21 @@ pub(crate) fn open(file: c_int) -> Option<Segment> {
     let facts = kernel::file_facts(file);
     let ours = matches!(facts, Ok((mode, owner, SEGMENT_SIZE))
         if mode & libc::S_IFMT == libc::S_IFREG && owner == kernel::geteuid());
-    let backed = ours
-        && kernel::allocate(file, 0, FRONT_SIZE).is_ok()
-        && kernel::allocate(file, ring_offset(READ), MAX_CAPACITY as usize).is_ok();
-    if !backed {
+    if !ours {
         return None;
     }
     let segment = Segment::map(file).ok()?;
+    let [_, large] = segment.places(READ);
+    let is_backed = probe::populate(segment.front, FRONT_SIZE).is_ok()
+        && probe::populate(large, MAX_CAPACITY as usize).is_ok();
     // SAFETY: a mapping of a front whose pages exist.
-    if unsafe { &*segment.front.cast::<Header>() }.magic.load(Ordering::Acquire) != MAGIC {
-        segment.recycle();
-        return None;
+    let is_good =
+        || unsafe { &*segment.front.cast::<Header>() }.magic.load(Ordering::Acquire) == MAGIC;
+    if is_backed && is_good() {
+        return Some(segment);
     }
-    Some(segment)
+    segment.recycle();
+    None
 }
 
 /// The other end handed its socket on: `send` gets what is unread, if nothing that comes after it is in the kernel's

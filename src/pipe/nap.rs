@@ -13,7 +13,7 @@ use super::{Pipe, spin};
 use crate::error::Errno;
 use crate::registry::arena::{self, FLAG_END_SEEN, FLAG_TIMED};
 use crate::registry::trace;
-use crate::sys::{futex, kernel};
+use crate::sys::{filter, futex, kernel};
 use core::sync::atomic::{AtomicBool, Ordering};
 use sockshim_ring::lane::is_ring;
 use sockshim_ring::layout::Direction;
@@ -33,6 +33,7 @@ pub(super) fn for_reader(pipe: &Pipe, epoch: u32) -> Result<bool, Errno> {
     // With a time-out of its own recv does not go on after a handler (signal(7)); and after the end nobody calls.
     let may_nap = is_ring(epoch)
         && pipe.incoming().reader_epoch() == epoch
+        && !filter::is_inherited()
         && pipe.entry.flags.load(Ordering::Relaxed) & (FLAG_TIMED | FLAG_END_SEEN) == 0
         && !IS_REFUSED.load(Ordering::Relaxed)
         && !kernel::is_restricted();

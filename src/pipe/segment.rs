@@ -2,7 +2,7 @@
 
 use crate::error::Errno;
 use crate::registry::{reason::Reason, start};
-use crate::sys::{folder::Path, kernel};
+use crate::sys::{folder::Path, kernel, probe};
 use core::fmt::Write;
 use core::sync::atomic::{AtomicPtr, Ordering};
 use sockshim_ring::layout::{
@@ -97,8 +97,7 @@ pub(crate) fn withdraw(identity: &Identity) {
 
 fn make(fd: i32, identity: &Identity) -> Result<Met, Errno> {
     kernel::truncate(fd, SEGMENT_SIZE)?;
-    kernel::allocate(fd, 0, HEADER_SIZE)?;
-    let segment = Segment::map(fd)?;
+    let segment = Segment::map_backed(fd)?;
     // SAFETY: a fresh mapping, whose first page exists.
     let header = unsafe { &*segment.front.cast::<Header>() };
     header.version.store(VERSION, Ordering::Relaxed);
@@ -124,11 +123,8 @@ pub(crate) fn join(fd: i32, identity: &Identity) -> Result<Met, Unmet> {
     if size != SEGMENT_SIZE {
         return Err(bad());
     }
-    // The maker truncates before it allocates: a hole would be touched below.
-    if kernel::allocate(fd, 0, HEADER_SIZE).is_err() {
-        return Err(Unmet::Never(Reason::NoMemory));
-    }
-    let segment = Segment::map(fd).map_err(|_| Unmet::Never(Reason::NoMemory))?;
+    // The maker truncates before it has a page: a hole would be touched below.
+    let segment = Segment::map_backed(fd).map_err(|_| Unmet::Never(Reason::NoMemory))?;
     // SAFETY: a mapping of that size whose first page exists.
     let header = unsafe { &*segment.front.cast::<Header>() };
     let end = identity.end();
@@ -174,6 +170,13 @@ impl Segment {
                 Err(error)
             }
         }
+    }
+
+    /// The same, with a page for the header.
+    fn map_backed(fd: i32) -> Result<Self, Errno> {
+        let segment = Self::map(fd)?;
+        probe::populate(segment.front, HEADER_SIZE).inspect_err(|_| segment.recycle())?;
+        Ok(segment)
     }
 
     /// Where a direction's ring lies while it is small, and while it is large.

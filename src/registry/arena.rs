@@ -8,7 +8,7 @@ use super::lock::{self, Lock};
 use super::process_name::{ProcessName, Stored};
 use super::reason::Reason;
 use crate::error::Errno;
-use crate::sys::kernel;
+use crate::sys::{kernel, probe};
 use core::mem::offset_of;
 use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use sockshim_ring::inside::Inside;
@@ -523,7 +523,7 @@ fn is_backed<T>(place: &T) -> bool {
 fn is_given(start: *mut u8, length: usize) -> bool {
     let before = start as usize % 4096;
     let pages = (before + length).next_multiple_of(4096);
-    kernel::populate(start.wrapping_sub(before), pages) != Err(Errno(libc::EFAULT))
+    probe::populate(start.wrapping_sub(before), pages) != Err(Errno(libc::EFAULT))
 }
 
 /// Marks this thread in a list of sleepers: by name, so that it is missed when it is killed; when all places

@@ -5,6 +5,7 @@ use crate::sys::address::Address;
 use crate::sys::diag;
 use crate::sys::folder::Path;
 use crate::sys::kernel;
+use crate::sys::scratch::Scratch;
 use core::ffi::{CStr, c_int};
 use core::fmt::Write;
 use core::mem::offset_of;
@@ -37,9 +38,10 @@ pub(crate) fn sweep(folder: &Path, care: Care) {
     let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW;
     let Ok(fd) = kernel::open(folder.as_c_str(), flags, 0) else { return };
     let mut left = care.most;
-    let mut buffer = [0u64; 512];
+    let mut buffer = Scratch::take();
     while left > 0
-        && let Ok(length @ 1..) = kernel::directory_entries(fd, &mut buffer)
+        && let Some(buffer) = buffer.as_mut().map(Scratch::of::<u64>)
+        && let Ok(length @ 1..) = kernel::directory_entries(fd, buffer)
     {
         // SAFETY: every byte of the words is initialised, and the kernel wrote no further.
         let bytes = unsafe { core::slice::from_raw_parts(buffer.as_ptr().cast::<u8>(), length) };
@@ -95,7 +97,7 @@ fn may_be_left_over(name: &str, care: Care) -> bool {
 }
 
 fn look_at(folder: &Path, name: &str) {
-    let mut path = *folder;
+    let Some(mut path) = folder.copy() else { return };
     if write!(path, "/{name}").is_ok() {
         let left = name.strip_prefix("left");
         remove_unless(&path, |fd| left.is_some_and(|rest| may_be_waited_for(fd, rest)));

@@ -7,7 +7,7 @@ use super::table_file::{self, TableFile};
 use super::{arena, config, fork, log, socket, trace};
 use crate::pipe::{attach, pin};
 use crate::sys::folder::{self, Path};
-use crate::sys::{clock, kernel, real, thread};
+use crate::sys::{clock, filter, real, thread};
 use core::ffi::{c_int, c_void};
 use core::fmt::Write;
 use core::sync::atomic::{AtomicU8, Ordering};
@@ -45,6 +45,7 @@ pub(crate) fn start() {
         // Never ready: everything is passed on, and the first copy does the work.
         return;
     }
+    filter::look();
     thread::find_area();
     clock::start();
     thread::watch();
@@ -54,7 +55,9 @@ pub(crate) fn start() {
     let folder = folder::usable(config::folder());
     config::hide_from_guest();
     let own = ProcessName::own();
-    if let Some(folder) = &folder {
+    if let Some(folder) = &folder
+        && filter::allows_fcntl()
+    {
         janitor::sweep(folder, Care::at_start(&own));
     }
     let file = folder.as_ref().and_then(|folder| TableFile::make(folder, &own, true));
@@ -77,9 +80,17 @@ pub(crate) fn folder() -> Option<&'static Path> {
     FOLDER.get()?.as_ref()
 }
 
+/// Removes what killed processes have left in the folder, in a process that could not while it started: see [`filter`].
+#[cold]
+pub(crate) fn sweep() {
+    if let Some(Some(folder)) = FOLDER.get() {
+        janitor::sweep(folder, Care::at_start(&ProcessName::own()));
+    }
+}
+
 /// Path of a file in the rendezvous folder; `None` when there is no usable folder.
 pub(crate) fn file(write: impl Fn(&mut Path) -> core::fmt::Result) -> Option<Path> {
-    let mut path = *folder()?;
+    let mut path = folder()?.copy()?;
     path.write_char('/').ok()?;
     write(&mut path).ok()?;
     Some(path)

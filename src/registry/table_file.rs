@@ -4,7 +4,7 @@ use super::arena::{self, Arena};
 use super::process_name::{ProcessName, Stored};
 use super::{fork, janitor};
 use crate::sys::folder::Path;
-use crate::sys::kernel;
+use crate::sys::{kernel, probe};
 use core::ffi::c_int;
 use core::mem::offset_of;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -46,7 +46,7 @@ impl TableFile {
         let usable =
             kernel::file_size_limit() == u64::MAX && kernel::truncate(file.fd, size_of::<Arena>()).is_ok();
         // The pages of a table are given as it is used; when tmpfs is nearly full, anonymous memory is safer.
-        if usable && kernel::allocate(file.fd, 0, offset_of!(Arena, sockets)).is_ok() {
+        if usable && has_room(file.fd) {
             return Some(file);
         }
         file.discard();
@@ -80,8 +80,18 @@ pub(crate) fn remove(folder: &Path) {
     }
 }
 
+/// Gives the head of a table its pages.
+fn has_room(fd: c_int) -> bool {
+    let head = offset_of!(Arena, sockets).next_multiple_of(4096);
+    kernel::map_shared(fd, head).is_ok_and(|place| {
+        let given = probe::populate(place, head);
+        kernel::unmap(place, head);
+        given.is_ok()
+    })
+}
+
 fn named(folder: &Path, maker: &ProcessName, instance: u32) -> Option<Path> {
-    let mut path = *folder;
+    let mut path = folder.copy()?;
     maker.name_table(arena::VERSION, instance, &mut path).ok()?;
     Some(path)
 }

@@ -10,6 +10,7 @@ use crate::pipe::options;
 use crate::sys::address::Address;
 use crate::sys::folder::Path;
 use crate::sys::kernel;
+use crate::sys::scratch::Scratch;
 use core::ffi::c_int;
 use core::fmt::{self, Display, Write};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -33,8 +34,9 @@ pub(super) fn start() {
         return;
     };
     let mut path = Path::new();
-    let mut folder = [0; 256];
-    let made = match kernel::working_directory(&mut folder) {
+    let Some(mut folder) = Scratch::take() else { return };
+    let folder = folder.of::<u8>();
+    let made = match kernel::working_directory(folder) {
         // The program may change its working directory.
         Ok(length) if !name.starts_with('/') => core::str::from_utf8(&folder[..length - 1])
             .map_err(|_| fmt::Error)

@@ -2,6 +2,7 @@
 
 use super::address::Address;
 use super::kernel::{self, TCP_ESTABLISHED, TcpPosition};
+use super::scratch::Scratch;
 use core::ffi::c_int;
 use core::net::SocketAddr;
 
@@ -107,9 +108,9 @@ pub(crate) fn may_be_local(local: &Address, peer: &Address) -> bool {
 /// Looks up the socket at the other end of a connection with these addresses. `None`: not on this machine,
 /// not in this namespace, or gone.
 pub(crate) fn find_peer(local: &Address, peer: &Address) -> Option<Peer> {
-    let mut buffer = [0u64; 64];
+    let mut buffer = Scratch::take()?;
     // The other end's socket sees the addresses the other way round.
-    let (answer, _) = ask(peer, local, 0, &mut buffer)?;
+    let (answer, _) = ask(peer, local, 0, buffer.of())?;
     Some(Peer {
         cookie: u64::from(answer.id.cookie[0]) | u64::from(answer.id.cookie[1]) << 32,
         established: answer.state == TCP_ESTABLISHED,
@@ -131,8 +132,9 @@ pub(crate) fn may_be_held(local: &Address, peer: &Address, cookie: u64, namespac
 
 /// How far the socket with these addresses is, whosever it is.
 pub(crate) fn position(local: SocketAddr, peer: SocketAddr) -> Option<TcpPosition> {
-    let mut buffer = [0u64; 512];
-    let (_, length) = ask(&local.into(), &peer.into(), 1 << (INFO - 1), &mut buffer)?;
+    let mut buffer = Scratch::take()?;
+    let buffer = buffer.of::<u64>();
+    let (_, length) = ask(&local.into(), &peer.into(), 1 << (INFO - 1), buffer)?;
     // SAFETY: every byte of the words is initialised, and `length` is within.
     let bytes = unsafe { core::slice::from_raw_parts(buffer.as_ptr().cast::<u8>(), length) };
     attributes_position(bytes.get(size_of::<Answer>()..)?)

@@ -2,40 +2,55 @@
 //! our own that nobody else may enter.
 
 use super::kernel;
+use super::scratch::Scratch;
 use core::ffi::CStr;
 use core::fmt::{self, Write};
 
-/// A path in a fixed buffer: no allocation, so that it can be made anywhere.
-#[derive(Clone, Copy)]
+/// A path, or another text, in memory of its own: no allocation, so that it can be made anywhere.
+#[derive(Debug)]
 pub(crate) struct Path {
-    bytes: [u8; Self::CAPACITY],
+    /// Zero from `length` on to the next zero. `None`: there is no memory.
+    place: Option<Scratch>,
     length: usize,
 }
 
 impl Path {
-    const CAPACITY: usize = 512;
-
-    pub(crate) const fn new() -> Self {
-        Self { bytes: [0; Self::CAPACITY], length: 0 }
+    pub(crate) fn new() -> Self {
+        let mut place = Scratch::take();
+        if let Some(place) = &mut place {
+            place.of::<u8>()[0] = 0;
+        }
+        Self { place, length: 0 }
     }
 
-    /// As a C string; empty when it did not fit.
+    /// The same text once more, to be gone on with.
+    pub(crate) fn copy(&self) -> Option<Self> {
+        let mut copy = Self::new();
+        copy.write_str(self.as_str()).ok()?;
+        Some(copy)
+    }
+
+    /// As a C string; empty when there is no memory.
     pub(crate) fn as_c_str(&self) -> &CStr {
-        CStr::from_bytes_until_nul(&self.bytes).unwrap_or(c"")
+        let text = self.place.as_ref().and_then(|place| place.bytes().get(..=self.length));
+        text.and_then(|text| CStr::from_bytes_until_nul(text).ok()).unwrap_or(c"")
     }
 
     pub(crate) fn as_str(&self) -> &str {
-        core::str::from_utf8(&self.bytes[..self.length]).unwrap_or("")
+        let text = self.place.as_ref().and_then(|place| place.bytes().get(..self.length));
+        text.and_then(|text| core::str::from_utf8(text).ok()).unwrap_or("")
     }
 }
 
 impl Write for Path {
     fn write_str(&mut self, text: &str) -> fmt::Result {
+        let place = self.place.as_mut().ok_or(fmt::Error)?.of::<u8>();
         let end = self.length + text.len();
-        if end >= Self::CAPACITY {
-            return Err(fmt::Error);
-        }
-        self.bytes[self.length..end].copy_from_slice(text.as_bytes());
+        // With room for the zero.
+        let room = place.get_mut(self.length..=end).ok_or(fmt::Error)?;
+        let (to, zero) = room.split_at_mut(text.len());
+        to.copy_from_slice(text.as_bytes());
+        zero.fill(0);
         self.length = end;
         Ok(())
     }

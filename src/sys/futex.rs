@@ -37,6 +37,23 @@ pub(crate) fn wait(word: &AtomicU32, value: u32, nanoseconds: u64) -> Result<(),
     outcome(unsafe { raw::syscall5(libc::SYS_futex_waitv, a, b, c, d, e) }).map(drop)
 }
 
+/// Sleeps so many nanoseconds. Not by nanosleep(2): a filter of the program's knows futex, which libc's locks use.
+///
+/// # Errors
+/// EINTR, after a signal handler. ETIMEDOUT, when the time is over.
+pub(crate) fn sleep(nanoseconds: u64) -> Result<(), Errno> {
+    /// Nobody wakes who waits here.
+    static NOBODY: AtomicU32 = AtomicU32::new(0);
+    let time = libc::timespec {
+        tv_sec: (nanoseconds / 1_000_000_000) as i64,
+        tv_nsec: (nanoseconds % 1_000_000_000) as i64,
+    };
+    let operation = (libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG).word();
+    let place = NOBODY.as_ptr().word();
+    // SAFETY: see the module; both live across the call.
+    outcome(unsafe { raw::syscall4(libc::SYS_futex, place, operation, 0, (&raw const time).word()) }).map(drop)
+}
+
 /// Wakes all who wait for `word`, in every process.
 pub(crate) fn wake(word: &AtomicU32) {
     let place = core::ptr::from_ref(word).word();

@@ -7,7 +7,7 @@
 
 use super::address::Address;
 pub(crate) use super::clock::ticks;
-use super::raw;
+use super::{filter, futex, raw};
 use crate::error::Errno;
 use core::ffi::{CStr, c_int};
 use core::mem::size_of;
@@ -84,7 +84,23 @@ pub(crate) fn is_restricted() -> bool {
 
 /// Whether a process or thread of that number exists (a zombie counts as dead to us only when reaped).
 pub(crate) fn exists(task: u32) -> bool {
-    is_restricted() || call!(SYS_kill, task, 0) != Err(Errno(libc::ESRCH))
+    if is_restricted() {
+        return true;
+    }
+    if filter::is_inherited() {
+        return is_listed(format_args!("{task}"));
+    }
+    call!(SYS_kill, task, 0) != Err(Errno(libc::ESRCH))
+}
+
+/// Whether proc(5) has a folder of that name; true when it cannot be asked.
+#[cold]
+fn is_listed(name: core::fmt::Arguments<'_>) -> bool {
+    use core::fmt::Write;
+    let mut path = super::folder::Path::new();
+    write!(path, "/proc/{name}").is_err()
+        || exists_file(path.as_c_str())
+        || !exists_file(c"/proc/self")
 }
 
 /// Whether a thread is stopped by a signal, rather than only waiting for a processor; then it is inside no system call.
@@ -120,6 +136,9 @@ fn state(thread: u32) -> Option<u8> {
 
 /// Whether `thread` is one of `process`'s.
 pub(crate) fn is_thread_of(process: u32, thread: u32) -> bool {
+    if filter::is_inherited() && !is_restricted() {
+        return is_listed(format_args!("{process}/task/{thread}"));
+    }
     is_restricted() || call!(SYS_tgkill, process, thread, 0) != Err(Errno(libc::ESRCH))
 }
 
@@ -135,6 +154,9 @@ pub(crate) fn lives(process: u32) -> bool {
     if is_restricted() {
         return true;
     }
+    if filter::is_inherited() {
+        return !has_ended(process);
+    }
     match call!(SYS_pidfd_open, process, 0) {
         Ok(fd) => {
             let ended = poll_now(fd as c_int, libc::POLLIN) & libc::POLLIN != 0;
@@ -147,16 +169,26 @@ pub(crate) fn lives(process: u32) -> bool {
 }
 
 pub(crate) fn sched_yield() {
+    if filter::is_inherited() {
+        // About as long as the call takes where nobody else wants the processor.
+        return (0..16).for_each(|_| core::hint::spin_loop());
+    }
     let _ = call!(SYS_sched_yield);
 }
 
 /// Sleeps; false when a signal ended it early.
 pub(crate) fn nap(microseconds: u64) -> bool {
-    let time = libc::timespec {
-        tv_sec: (microseconds / 1_000_000) as i64,
-        tv_nsec: (microseconds % 1_000_000 * 1000) as i64,
-    };
-    call!(SYS_nanosleep, &raw const time, 0).is_ok()
+    match futex::sleep(microseconds * 1000) {
+        Ok(()) | Err(Errno(libc::ETIMEDOUT | libc::EAGAIN)) => true,
+        Err(Errno(libc::EINTR)) => false,
+        Err(_) => {
+            let time = libc::timespec {
+                tv_sec: (microseconds / 1_000_000) as i64,
+                tv_nsec: (microseconds % 1_000_000 * 1000) as i64,
+            };
+            call!(SYS_nanosleep, &raw const time, 0).is_ok()
+        }
+    }
 }
 
 /// Nanoseconds of the monotonic clock.
@@ -360,11 +392,17 @@ pub(crate) fn at_mark(fd: c_int) -> bool {
 
 /// Whether the open file description is non-blocking.
 pub(crate) fn is_nonblocking(fd: c_int) -> bool {
+    if !filter::allows_fcntl() {
+        return filter::flags(fd).is_some_and(|flags| flags & libc::O_NONBLOCK != 0);
+    }
     matches!(call!(SYS_fcntl, fd, libc::F_GETFL), Ok(flags) if flags as c_int & libc::O_NONBLOCK != 0)
 }
 
 /// Whether a program that is executed will have this descriptor.
 pub(crate) fn survives_exec(fd: c_int) -> bool {
+    if !filter::allows_fcntl() {
+        return filter::flags(fd).is_some_and(|flags| flags & libc::O_CLOEXEC == 0);
+    }
     matches!(call!(SYS_fcntl, fd, libc::F_GETFD), Ok(flags) if flags as c_int & libc::FD_CLOEXEC == 0)
 }
 
@@ -409,6 +447,9 @@ pub(crate) fn stack_pointer() -> u64 {
 
 /// The stack that this thread has for its signal handlers, and whether it is on it.
 pub(crate) fn alternate_stack() -> Option<(core::ops::Range<u64>, bool)> {
+    if filter::is_inherited() {
+        return None;
+    }
     let mut stack = libc::stack_t { ss_sp: core::ptr::null_mut(), ss_flags: 0, ss_size: 0 };
     call!(SYS_sigaltstack, 0, &raw mut stack).ok()?;
     let start = stack.ss_sp.addr() as u64;
@@ -485,38 +526,8 @@ pub(crate) fn working_directory(buffer: &mut [u8]) -> Result<usize, Errno> {
 pub(crate) fn has_no_writer(fd: c_int) -> bool {
     // Whoever opens the file meanwhile waits for our close, and we get a signal: one that is ignored.
     const F_SETSIG: c_int = 10;
-    call!(SYS_fcntl, fd, F_SETSIG, libc::SIGURG).is_ok()
+    filter::allows_fcntl() && call!(SYS_fcntl, fd, F_SETSIG, libc::SIGURG).is_ok()
         && call!(SYS_fcntl, fd, libc::F_SETLEASE, libc::F_RDLCK).is_ok()
-}
-
-/// Gives pages to a stretch of a file before anybody touches it: a page that tmpfs cannot give is a SIGBUS.
-pub(crate) fn allocate(fd: c_int, offset: usize, length: usize) -> Result<(), Errno> {
-    call!(SYS_fallocate, fd, 0, offset, length).map(drop)
-}
-
-/// Gives pages to a stretch of a mapping, with an error instead of a SIGBUS (Linux 5.14).
-pub(crate) fn populate(address: *mut u8, length: usize) -> Result<(), Errno> {
-    const MADV_POPULATE_WRITE: c_int = 23;
-    call!(SYS_madvise, address, length, MADV_POPULATE_WRITE).map(drop)
-}
-
-/// Whether a page of the program's can be read, or written. Under a filter of the program's the copy finds out.
-#[cold]
-pub(crate) fn is_accessible(page: usize, write: bool) -> bool {
-    if is_restricted() {
-        return true;
-    }
-    const MADV_POPULATE_READ: c_int = 22;
-    const MADV_POPULATE_WRITE: c_int = 23;
-    let advice = if write { MADV_POPULATE_WRITE } else { MADV_POPULATE_READ };
-    match call!(SYS_madvise, page, 4096usize, advice) {
-        Ok(_) => true,
-        // Not mapped, beyond the end of a file, no permission (or memory of a device, which the kernel's own
-        // copy would take: nobody does I/O from there).
-        Err(Errno(libc::EFAULT | libc::ENOMEM | libc::EHWPOISON | libc::EINVAL)) => false,
-        // The kernel could not tell (EAGAIN, EINTR, a filter's EPERM): the copy will.
-        Err(_) => true,
-    }
 }
 
 /// A shared mapping of a file.
@@ -576,7 +587,7 @@ pub(crate) fn epoll_ctl(
 }
 
 pub(crate) fn epoll_now(set: c_int, events: &mut [libc::epoll_event]) -> Result<usize, Errno> {
-    call!(SYS_epoll_pwait, set, events.as_mut_ptr(), events.len(), 0, 0, 8)
+    epoll_look(set, events.as_mut_ptr(), events.len() as c_int)
 }
 
 /// epoll_wait(2) that does not wait, into the program's own array.
@@ -612,11 +623,34 @@ pub(crate) fn raise_sigpipe() {
 
 /// The limit of file sizes, in bytes; `u64::MAX` when there is none.
 pub(crate) fn file_size_limit() -> u64 {
-    let mut limit = [0u64; 2];
-    match call!(SYS_prlimit64, 0, libc::RLIMIT_FSIZE, 0, &raw mut limit) {
-        Ok(_) => limit[0],
-        Err(_) => u64::MAX,
+    file_size_limits()[0]
+}
+
+/// The soft and the hard one.
+fn file_size_limits() -> [u64; 2] {
+    let mut limits = [0u64; 2];
+    match call!(SYS_prlimit64, 0, libc::RLIMIT_FSIZE, 0, &raw mut limits) {
+        Ok(_) => limits,
+        Err(_) => [u64::MAX; 2],
     }
+}
+
+/// Gives a file of ours a size beyond RLIMIT_FSIZE, for which [`truncate`] would raise SIGXFSZ: the limit is lifted for a
+/// moment.
+///
+/// # Errors
+/// EPERM: that is not allowed.
+pub(crate) fn truncate_beyond_limit(fd: c_int, size: usize) -> Result<(), Errno> {
+    let limits = file_size_limits();
+    let [soft, hard] = limits;
+    if soft >= size as u64 {
+        return truncate(fd, size);
+    }
+    let lifted = [size as u64, hard.max(size as u64)];
+    call!(SYS_prlimit64, 0, libc::RLIMIT_FSIZE, &raw const lifted, 0)?;
+    let told = truncate(fd, size);
+    let _ = call!(SYS_prlimit64, 0, libc::RLIMIT_FSIZE, &raw const limits, 0);
+    told
 }
 
 /// A netlink socket for `sock_diag`.

@@ -1,8 +1,9 @@
 //! Bad pointers of every kind in every call, compared with a socket that the library does not know.
 
+use crate::data::Flow;
 use crate::harness::{Case, case};
 use crate::sys::raw::{BOTH, Way, page, words, zeroed};
-use crate::sys::{self, Answer};
+use crate::sys::{self, Answer, Errno};
 
 pub(crate) const CASES: &[Case] = &[
     case("options", || {
@@ -57,6 +58,37 @@ pub(crate) const CASES: &[Case] = &[
             }
             seen
         });
+    }),
+    // As Linux before 5.14, which does not know MADV_POPULATE_READ and MADV_POPULATE_WRITE (22, 23).
+    case("a_kernel_without_populate", || {
+        let (a, b) = sys::pair();
+        without_advice(&[22, 23]);
+        for way in BOTH {
+            assert_eq!(way.get(a, libc::SOL_SOCKET, libc::SO_ERROR, 4), Ok(vec![0; 4]));
+            for page in [page(libc::PROT_NONE), page(libc::PROT_READ)] {
+                let mut length: libc::socklen_t = 4;
+                let at = [a as _, libc::SOL_SOCKET as _, libc::SO_ERROR as _, page.addr(), (&raw mut length).addr()];
+                assert_eq!(way.call(libc::SYS_getsockopt, words(at)), Err(Errno(libc::EFAULT)));
+            }
+        }
+        let receive = |message: &mut libc::msghdr| Way::Library.call(libc::SYS_recvmsg, words([b as _, (&raw mut *message).addr()]));
+        for before in [0, 10_000] {
+            Flow::new(1).write(a, before, 500);
+            Flow::new(1).read(b, before, 500);
+            sys::write_all(a, b"message");
+            let mut room = [0u8; 7];
+            let mut place = libc::iovec { iov_base: room.as_mut_ptr().cast(), iov_len: room.len() };
+            let mut message: libc::msghdr = zeroed();
+            (message.msg_iov, message.msg_iovlen) = (&raw mut place, 1);
+            assert_eq!(receive(&mut message), Ok(7));
+            assert_eq!(&room, b"message");
+            sys::write_all(a, b"x");
+            place.iov_base = page(libc::PROT_READ).cast();
+            assert_eq!(receive(&mut message), Err(Errno(libc::EFAULT)));
+            assert_eq!(sys::read_exact(b, 1), b"x");
+        }
+        Flow::new(3).write(a, 100_000, 10_000);
+        Flow::new(3).read(b, 100_000, 10_000);
     }),
     case("requests", || {
         compare(|way, fd, bad| {
@@ -337,4 +369,25 @@ fn compare(look: impl Fn(Way, i32, usize) -> Vec<Answer>) {
             panic!("address {bad:#x}: call {place:?} {shown:?}; left {:?} {:?}", library.1, past.1);
         }
     }
+}
+
+/// Makes madvise(2) answer EINVAL to these kinds of advice from now on, without a word to anybody.
+fn without_advice(advice: &[u32]) {
+    let statement = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
+    let equal = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+    let allow = statement(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW);
+    let load = |offset: usize| statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, offset as u32);
+    let mut program = vec![load(0), statement(equal, 1, 0, libc::SYS_madvise as u32), allow];
+    program.push(load(std::mem::offset_of!(libc::seccomp_data, args) + 16));
+    for &advice in advice {
+        program.push(statement(equal, 0, 1, advice));
+        let refused = libc::SECCOMP_RET_ERRNO | libc::EINVAL as u32;
+        program.push(statement(libc::BPF_RET | libc::BPF_K, 0, 0, refused));
+    }
+    program.push(allow);
+    let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+    let prctl = |words| Way::Past.call(libc::SYS_prctl, words).expect("prctl");
+    prctl(words([libc::PR_SET_NO_NEW_PRIVS as usize, 1]));
+    let at = (&raw const filter).addr();
+    prctl(words([libc::PR_SET_SECCOMP as usize, libc::SECCOMP_MODE_FILTER as usize, at]));
 }
