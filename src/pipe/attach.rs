@@ -69,7 +69,12 @@ pub(crate) fn consider(fd: c_int, socket: Socket) {
     if entry.state.load(Ordering::Relaxed) == STATE_UNDECIDED {
         lifecycle::look_for_ring();
     }
-    let taken = entry.write_lock.0.take();
+    // As `write::lock_writes`: whoever died owed a bell, perhaps.
+    let taken = entry.write_lock.0.take_after(|| {
+        if let Some(pipe) = Pipe::of(socket, entry) {
+            pipe.outgoing().want_bell();
+        }
+    });
     if taken == Taken::Ours {
         match entry.state.load(Ordering::Acquire) {
             STATE_UNDECIDED => begin(fd, socket, entry),

@@ -3,10 +3,10 @@
 //! reads them by the very rules of a pipe: first the ring, then the kernel lane.
 
 use super::segment::Segment;
-use super::{Pipe, options, pin, read};
+use super::{Pipe, options, pin, read, write};
 use crate::error::Errno;
 use crate::readiness::Deadline;
-use crate::registry::arena::STATE_PINNED;
+use crate::registry::arena::{Entry, STATE_PINNED};
 use crate::registry::lock::Taken;
 use crate::registry::{Socket, reason::Reason, start};
 use crate::sys::{folder::Path, kernel, probe};
@@ -135,7 +135,7 @@ fn fill(fd: c_int, file: c_int, pipe: &Pipe) -> Option<()> {
     let capacity = if is_left { MAX_CAPACITY as usize } else { least.next_power_of_two().max(4096) };
     let ring = if capacity <= SMALL_CAPACITY as usize { small_ring_offset(READ) } else { ring_offset(READ) };
     if least > capacity.min(MAX_CAPACITY as usize)
-        || kernel::truncate(file, SEGMENT_SIZE).is_err()
+        || kernel::truncate_beyond_limit(file, SEGMENT_SIZE).is_err()
     {
         return None;
     }
@@ -237,10 +237,25 @@ pub(super) fn withdraw(fd: c_int, pipe: &Pipe) -> bool {
     if !untouched && !kernel::exists_file(kept.as_c_str()) {
         return false;
     }
-    pipe.local.segment.store(core::ptr::null_mut(), Ordering::Release);
-    pipe.recycle();
-    take_up_from(if untouched { &path } else { &kept }, pipe.socket);
+    // Mapped before the locks are taken, so elsewhere: another thread may be looking at the old one.
+    let found = open_named(if untouched { &path } else { &kept });
     kernel::unlink(kept.as_c_str());
+    let mask = kernel::block_signals();
+    let reading = read::lock_reads(pipe);
+    let writing = write::lock_writes(fd, pipe);
+    let is_mapped = pipe.is_mapped();
+    if is_mapped {
+        pipe.local.segment.store(core::ptr::null_mut(), Ordering::Release);
+        found.into_iter().for_each(|segment| have(segment, pipe.socket, pipe.entry));
+    }
+    pipe.entry.write_lock.0.release(writing);
+    pipe.entry.read_lock.0.release(reading);
+    kernel::restore_signals(mask);
+    if is_mapped {
+        pipe.recycle();
+    } else if let Some(segment) = found {
+        segment.recycle();
+    }
     true
 }
 
@@ -334,11 +349,24 @@ pub(super) fn take_up(fd: c_int, socket: Socket) {
 }
 
 fn take_up_from(path: &Path, socket: Socket) {
-    let Ok(file) = kernel::open_quickly(path.as_c_str(), libc::O_RDWR) else { return };
+    match (open_named(path), socket.entry()) {
+        (Some(segment), Some(entry)) => have(segment, socket, entry),
+        (Some(segment), None) => segment.recycle(),
+        _ => {}
+    }
+}
+
+/// Maps what was left under this name, which nobody else finds any more.
+fn open_named(path: &Path) -> Option<Segment> {
+    let file = kernel::open_quickly(path.as_c_str(), libc::O_RDWR).ok()?;
     let opened = open(file);
     kernel::close(file);
     kernel::unlink(path.as_c_str());
-    let (Some(segment), Some(entry)) = (opened, socket.entry()) else { return };
+    opened
+}
+
+/// The socket reads what was left from now on.
+fn have(segment: Segment, socket: Socket, entry: &Entry) {
     let local = socket.local();
     local.seen_capacity.store(0, Ordering::Relaxed);
     local.have(segment, 1 - READ);
