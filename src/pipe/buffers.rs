@@ -7,7 +7,7 @@
 
 use super::bulk;
 use crate::error::Errno;
-use crate::sys::probe;
+use crate::sys::{alarm, probe};
 use core::sync::atomic::{AtomicUsize, Ordering};
 use libc::iovec;
 use sockshim_ring::ring::Span;
@@ -159,6 +159,7 @@ pub(crate) unsafe fn gather(
     count: usize,
     past: bool,
 ) {
+    alarm::rehearse();
     pieces(buffers, skip, count, |from, length, done| {
         let [first, second] = span.pieces(done, length);
         let copy = if past { bulk::copy_past } else { bulk::copy };
