@@ -15,6 +15,7 @@ help:
 	@echo 'make demo      build everything, then watch and measure unmodified C programs'
 	@echo 'make test      run all tests; the last line is the count'
 	@echo 'make test-slow the tests that take minutes; the last line is the count'
+	@echo 'make test-old-kernels parts of tests/calls on Linux 5.10 and 6.1, in qemu'
 	@echo 'make loom      model-check the ring, the sleepers and the lanes; two minutes'
 	@echo 'make tsan      the ring under ThreadSanitizer; make miri under miri; both need a nightly toolchain'
 	@echo 'make fuzz      fuzz each parser for a minute; needs a nightly toolchain and cargo-fuzz'
@@ -41,6 +42,11 @@ test:
 SLOW := bench programs
 test-slow:
 	@.ci/count $(CARGO) test --no-fail-fast $(addprefix --test ,$(SLOW)) -- --ignored
+
+# Emulated, so slow: minutes for each kernel.
+test-old-kernels:
+	$(CARGO) test --no-run --test calls
+	.ci/old-kernels $$(ls -t $(TARGET)/debug/deps/calls-* | grep -v '[.]' | head -n 1) $(TARGET)/debug/deps/libsockshim.so
 
 loom:
 	RUSTFLAGS='--cfg loom' LOOM_MAX_PREEMPTIONS=3 $(CARGO) test -p sockshim-ring --test loom --release \
@@ -99,4 +105,4 @@ install: build
 	    -e 's|@VERSION@|$(VERSION)|' sockshim.pc.in > $(DESTDIR)$(LIBDIR)/pkgconfig/sockshim.pc
 	chmod 644 $(DESTDIR)$(LIBDIR)/pkgconfig/sockshim.pc
 
-.PHONY: fuzz tsan miri help build demo test test-slow loom check bench criterion programs header install
+.PHONY: test-old-kernels fuzz tsan miri help build demo test test-slow loom check bench criterion programs header install

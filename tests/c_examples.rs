@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use process::{Ends, Mode, Scratch, missing};
+use process::{Ends, Mode, Scratch, missing, program};
 
 #[test]
 fn echo_sends_back_every_byte() {
@@ -124,6 +124,24 @@ fn of_two_copies_of_the_library_the_first_does_the_work() {
     let mut shell = scratch.command(Mode::AtOnce, "sh");
     shell.args(["-c", "echo `echo a; env true` | cat; sh -c 'exit 0'"]).env("LD_PRELOAD", copies.join(":"));
     assert_eq!(scratch.output(&mut shell), "a\n");
+}
+
+#[test]
+fn valgrind_finds_nothing_wrong() {
+    let Some(valgrind) = program("valgrind") else { return };
+    let scratch = Scratch::new();
+    let run = |arguments: &[&str]| {
+        let mut command = scratch.command(Mode::AtOnce, &valgrind);
+        // A thread that always sleeps hears every bell.
+        command
+            .args(["--quiet", "--error-exitcode=9"])
+            .arg(example("pingpong"))
+            .env("SOCKSHIM_PROFILE", "safe");
+        scratch.start(command.args(arguments))
+    };
+    let mut server = run(&["server"]);
+    run(&["client", &server.port(), "latency", "64", "100"]).success();
+    server.success();
 }
 
 #[test]

@@ -5,6 +5,7 @@ use crate::pipe::{buffers, io};
 use crate::registry::{Socket, table};
 use crate::sys::scratch::Scratch;
 use crate::sys::{kernel, real};
+use core::mem::ManuallyDrop;
 use libc::{c_int, c_uint, iovec, loff_t, off_t, off64_t, size_t, ssize_t};
 
 /// `sendfile(2)`: moves bytes from a file to a descriptor.
@@ -145,8 +146,24 @@ fn splice_from(
         return kernel();
     }
     const MOST: usize = 16 << 10;
-    let Some(mut room) = Scratch::with(len.min(MOST)) else { return answer(Err(Errno(libc::ENOMEM))) };
-    let room = room.of::<u8>();
+    let Some(room) = Scratch::with(len.min(MOST)) else { return answer(Err(Errno(libc::ENOMEM))) };
+    // No destructor lives while a thread may be cancelled; then it keeps the piece.
+    let mut room = ManuallyDrop::new(room);
+    let moved = move_through(room.of(), fd, socket, to, len, flags, kernel);
+    drop(ManuallyDrop::into_inner(room));
+    moved
+}
+
+/// [`splice_from`] by way of `room`.
+fn move_through(
+    room: &mut [u8],
+    fd: c_int,
+    socket: Socket,
+    to: c_int,
+    len: size_t,
+    flags: c_uint,
+    kernel: impl FnOnce() -> ssize_t,
+) -> ssize_t {
     let wait = if flags & libc::SPLICE_F_NONBLOCK != 0 { libc::MSG_DONTWAIT } else { 0 };
     let place = |len: usize, room: &mut [u8]| [iovec { iov_base: room.as_mut_ptr().cast(), iov_len: len }];
     let wanted = len.min(room.len());

@@ -272,8 +272,7 @@ pub(crate) fn open(file: c_int) -> Option<Segment> {
     let is_backed = probe::populate(segment.front, FRONT_SIZE).is_ok()
         && probe::populate(large, MAX_CAPACITY as usize).is_ok();
     // SAFETY: a mapping of a front whose pages exist.
-    let is_good =
-        || unsafe { &*segment.front.cast::<Header>() }.magic.load(Ordering::Acquire) == MAGIC;
+    let is_good = || unsafe { &*segment.front.cast::<Header>() }.magic.load(Ordering::Acquire) == MAGIC;
     if is_backed && is_good() {
         return Some(segment);
     }

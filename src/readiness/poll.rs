@@ -7,6 +7,7 @@ use crate::registry::arena::{self, Arena, Entry, STATE_UNDECIDED, STATE_WAITING}
 use crate::registry::table::{self, Descriptor};
 use crate::registry::{Socket, lock};
 use crate::sys::give_way::give_way;
+use crate::sys::scratch::Scratch;
 use crate::sys::{cancel, clock, kernel, real, thread};
 use core::ffi::c_int;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -148,14 +149,14 @@ fn evaluate(entries: &mut [pollfd]) -> Result<usize, Errno> {
 
 /// Asks the kernel for the descriptors that are its own, a slice at a time.
 fn evaluate_kernel(entries: &mut [pollfd]) -> Result<usize, Errno> {
-    const EMPTY: pollfd = pollfd { fd: -1, events: 0, revents: 0 };
+    let mut place = Scratch::take().ok_or(Errno(libc::ENOMEM))?;
+    let copy = place.of::<pollfd>();
     let mut ready = 0;
-    for slice in entries.chunks_mut(64) {
-        let mut copy = [EMPTY; 64];
+    for slice in entries.chunks_mut(copy.len()) {
         for (copy, entry) in copy.iter_mut().zip(slice.iter()) {
-            if matches!(kind(entry.fd), Kind::Candidate(..) | Kind::Kernel) {
-                *copy = pollfd { fd: entry.fd, events: entry.events, revents: 0 };
-            }
+            let is_asked = matches!(kind(entry.fd), Kind::Candidate(..) | Kind::Kernel);
+            let fd = if is_asked { entry.fd } else { -1 };
+            *copy = pollfd { fd, events: entry.events, revents: 0 };
         }
         kernel::poll_many_now(&mut copy[..slice.len()])?;
         for (copy, entry) in copy.iter().zip(slice.iter_mut()) {
@@ -264,10 +265,14 @@ fn leave(entries: &mut [pollfd]) {
     }
 }
 
+/// Entries that a small stack has room for. A cancelled thread never comes back from the sleep, so this is no
+/// [`Scratch`], which it would keep.
+pub(super) const FEW: usize = 32;
+
 /// A copy of poll's array for the kernel: on the stack, or mapped when it is long. No allocation: poll is
 /// safe in a signal handler.
 struct Copy {
-    small: [pollfd; 64],
+    small: [pollfd; FEW],
     large: *mut pollfd,
     length: usize,
 }
@@ -275,7 +280,7 @@ struct Copy {
 impl Copy {
     fn of(entries: &[pollfd]) -> Self {
         let empty = pollfd { fd: -1, events: 0, revents: 0 };
-        let mut copy = Self { small: [empty; 64], large: core::ptr::null_mut(), length: entries.len() };
+        let mut copy = Self { small: [empty; FEW], large: core::ptr::null_mut(), length: entries.len() };
         if entries.len() > copy.small.len()
             && let Ok(place) = kernel::map_anonymous(size_of_val(entries), core::ptr::null_mut(), false)
         {

@@ -88,7 +88,7 @@ pub(crate) unsafe fn select(
     mask: *const sigset_t,
 ) -> Result<usize, Errno> {
     let count = (0..nfds).filter(|fd| sets.asked(*fd) != 0).count();
-    let mut small = [pollfd { fd: -1, events: 0, revents: 0 }; 64];
+    let mut small = [pollfd { fd: -1, events: 0, revents: 0 }; poll::FEW];
     let bytes = count * size_of::<pollfd>();
     let mapped = if count > small.len() {
         Some(kernel::map_anonymous(bytes, core::ptr::null_mut(), false)?)

@@ -1,10 +1,11 @@
 //! Whether the process has an io_uring that nobody here saw being made: by a system call of the program's own, or by a
 //! liburing that is linked into it.
 
+use super::arena;
 use super::janitor::Names;
 use super::table::{self, Descriptor};
 use crate::sys::folder::Path;
-use crate::sys::kernel;
+use crate::sys::{filter, kernel};
 use core::ffi::c_int;
 use core::fmt::Write as _;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -12,12 +13,22 @@ use core::sync::atomic::{AtomicU32, Ordering};
 /// Meetings for which the last look at the descriptors still counts.
 static REST: AtomicU32 = AtomicU32::new(0);
 
+/// Numbers that are looked at under a filter, at least.
+const FIRST: u32 = 64;
+
 /// Looks through the process's descriptors; but not so often that it would cost more than a part of the meetings
 /// before which it is called. False also where /proc is not to be had.
 pub(super) fn is_there() -> bool {
     let rests = REST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |rest| rest.checked_sub(1)).is_ok();
     if rests {
         return false;
+    }
+    if filter::is_inherited() {
+        // Without getdents and readlink, among the numbers that come first.
+        let most = arena::highest().max(FIRST);
+        REST.store(most / 10, Ordering::Relaxed);
+        return (0..most as c_int)
+            .any(|number| matches!(table::peek(number), Descriptor::Host) && filter::is_ring(number));
     }
     let flags = libc::O_RDONLY | libc::O_DIRECTORY;
     let Ok(folder) = kernel::open(c"/proc/self/fd", flags, 0) else { return false };

@@ -36,7 +36,17 @@ fn is_second_copy() -> bool {
 
 /// Starts once; called by the constructor, and by the calls that make sockets where no constructor ran. A
 /// second thread does not wait: its descriptor is classified when it is used.
+#[inline]
 pub(crate) fn start() {
+    if PHASE.load(Ordering::Acquire) == 0 {
+        begin();
+    }
+}
+
+/// Apart, because callers may be on a small stack.
+#[cold]
+#[inline(never)]
+fn begin() {
     if PHASE.compare_exchange(0, 1, Ordering::AcqRel, Ordering::Acquire).is_err() {
         return;
     }

@@ -50,7 +50,8 @@ fn text<'a>(panic: &'a PanicHookInfo<'_>) -> &'a str {
 
 /// Returns to the frame that has called into this object, if it can be found.
 fn leave() {
-    let mut caller = Caller { own: base_of(leave as *const c_void), last: core::ptr::null(), registers: [0; 8] };
+    let mut caller =
+        Caller { own: base_of(leave as *const c_void), last: core::ptr::null(), registers: [0; 8] };
     // SAFETY: see the module; `caller` lives during the walk.
     unsafe { _Unwind_Backtrace(visit, (&raw mut caller).cast()) };
     if caller.registers == [0; 8] {

@@ -62,17 +62,27 @@ pub(crate) fn fcntl_was_made() -> bool {
     !allows_fcntl() && KNOWN.fetch_or(FCNTL, Ordering::Relaxed) & FCNTL == 0
 }
 
-/// The status flags of an open file and O_CLOEXEC, without fcntl: from proc_pid_fdinfo(5).
+/// The status flags of an open file and O_CLOEXEC, without fcntl.
 pub(crate) fn flags(fd: c_int) -> Option<c_int> {
+    let mut text = [0; 256];
+    c_int::from_str_radix(info(fd, &mut text, "flags:")?.trim(), 8).ok()
+}
+
+/// Whether it is an io_uring.
+pub(crate) fn is_ring(fd: c_int) -> bool {
+    // The first line about it; on kernels before 5.16 the other one.
+    ["SqMask:", "SqThread:"].iter().any(|name| info(fd, &mut [0; 256], name).is_some())
+}
+
+/// What proc_pid_fdinfo(5) says under this name.
+fn info<'a>(fd: c_int, text: &'a mut [u8], name: &str) -> Option<&'a str> {
     let mut path = Path::new();
     write!(path, "/proc/self/fdinfo/{fd}").ok()?;
     let file = kernel::open(path.as_c_str(), libc::O_RDONLY, 0).ok()?;
-    let mut text = [0u8; 128];
     let read = kernel::read_file(file, text.as_mut_ptr(), text.len(), None);
     kernel::close(file);
     let text = core::str::from_utf8(text.get(..read.ok()?)?).ok()?;
-    let octal = text.lines().find_map(|line| line.strip_prefix("flags:"))?;
-    c_int::from_str_radix(octal.trim(), 8).ok()
+    text.lines().find_map(|line| line.strip_prefix(name))
 }
 
 #[cfg(test)]

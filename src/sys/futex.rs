@@ -51,7 +51,8 @@ pub(crate) fn sleep(nanoseconds: u64) -> Result<(), Errno> {
     let operation = (libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG).word();
     let place = NOBODY.as_ptr().word();
     // SAFETY: see the module; both live across the call.
-    outcome(unsafe { raw::syscall4(libc::SYS_futex, place, operation, 0, (&raw const time).word()) }).map(drop)
+    outcome(unsafe { raw::syscall4(libc::SYS_futex, place, operation, 0, (&raw const time).word()) })
+        .map(drop)
 }
 
 /// Wakes all who wait for `word`, in every process.

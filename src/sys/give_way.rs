@@ -6,7 +6,7 @@
 //! that is woken goes before those that compute. So each call is timed, and a slow one forbids further ones to the whole process, for
 //! [`TIMES`] times what it cost: no more than one part in so many is lost to finding out whether the strangers are still there.
 
-use super::{clock, kernel};
+use super::{clock, filter, kernel};
 use core::sync::atomic::{AtomicU64, Ordering};
 
 /// A call that takes longer, in microseconds, has let strangers run: the ends of connections soon wait again themselves.
@@ -20,9 +20,12 @@ const LONGEST_US: u64 = 10_000_000;
 static POLICY: Policy = Policy::new();
 
 /// Gives the processor to somebody else who waits for it. `now` is the time by [`clock::ticks`], at which callers have
-/// just looked; returned is the time after. `None`: that has cost too much lately, and nothing was done.
+/// just looked; returned is the time after. `None`: that has cost too much lately, or may be forbidden, and nothing was done.
 #[inline]
 pub(crate) fn give_way(now: u64) -> Option<u64> {
+    if filter::is_inherited() {
+        return None;
+    }
     POLICY.call(now, kernel::sched_yield, clock::ticks)
 }
 

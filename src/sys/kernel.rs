@@ -98,9 +98,7 @@ pub(crate) fn exists(task: u32) -> bool {
 fn is_listed(name: core::fmt::Arguments<'_>) -> bool {
     use core::fmt::Write;
     let mut path = super::folder::Path::new();
-    write!(path, "/proc/{name}").is_err()
-        || exists_file(path.as_c_str())
-        || !exists_file(c"/proc/self")
+    write!(path, "/proc/{name}").is_err() || exists_file(path.as_c_str()) || !exists_file(c"/proc/self")
 }
 
 /// Whether a thread is stopped by a signal, rather than only waiting for a processor; then it is inside no system call.
@@ -526,7 +524,8 @@ pub(crate) fn working_directory(buffer: &mut [u8]) -> Result<usize, Errno> {
 pub(crate) fn has_no_writer(fd: c_int) -> bool {
     // Whoever opens the file meanwhile waits for our close, and we get a signal: one that is ignored.
     const F_SETSIG: c_int = 10;
-    filter::allows_fcntl() && call!(SYS_fcntl, fd, F_SETSIG, libc::SIGURG).is_ok()
+    filter::allows_fcntl()
+        && call!(SYS_fcntl, fd, F_SETSIG, libc::SIGURG).is_ok()
         && call!(SYS_fcntl, fd, libc::F_SETLEASE, libc::F_RDLCK).is_ok()
 }
 

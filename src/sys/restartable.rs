@@ -48,14 +48,17 @@ impl Call {
         Self { number: libc::SYS_recvmsg, arguments: [fd as usize, message, flags as usize, 0, 0, 0] }
     }
 
-    /// Throws `length` received bytes away without copying them (tcp(7), MSG_TRUNC).
+    /// Throws up to `length` received bytes away without copying them (tcp(7), MSG_TRUNC).
     pub(crate) fn discard(fd: c_int, length: usize) -> Self {
-        static DUST: [AtomicU8; 64] = [const { AtomicU8::new(0) }; 64];
+        /// Nothing is written there but under a filter; valgrind expects room for what is asked for.
+        static DUST: [AtomicU8; 4096] = [const { AtomicU8::new(0) }; 4096];
+        let (place, length) = (DUST.as_ptr().cast_mut().cast::<u8>(), length.min(DUST.len()));
         if kernel::is_restricted() {
-            return Self::read(fd, DUST.as_ptr().cast_mut().cast(), length.min(DUST.len()));
+            return Self::read(fd, place, length);
         }
         let flags = libc::MSG_TRUNC | libc::MSG_DONTWAIT;
-        Self { number: libc::SYS_recvfrom, arguments: [fd as usize, 0, length, flags as usize, 0, 0] }
+        let place = place.expose_provenance();
+        Self { number: libc::SYS_recvfrom, arguments: [fd as usize, place, length, flags as usize, 0, 0] }
     }
 
     /// The call that every filter of a program's allows (seccomp(2), strict mode). On a blocking socket it waits, so it is

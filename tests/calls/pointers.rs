@@ -67,11 +67,19 @@ pub(crate) const CASES: &[Case] = &[
             assert_eq!(way.get(a, libc::SOL_SOCKET, libc::SO_ERROR, 4), Ok(vec![0; 4]));
             for page in [page(libc::PROT_NONE), page(libc::PROT_READ)] {
                 let mut length: libc::socklen_t = 4;
-                let at = [a as _, libc::SOL_SOCKET as _, libc::SO_ERROR as _, page.addr(), (&raw mut length).addr()];
+                let at = [
+                    a as _,
+                    libc::SOL_SOCKET as _,
+                    libc::SO_ERROR as _,
+                    page.addr(),
+                    (&raw mut length).addr(),
+                ];
                 assert_eq!(way.call(libc::SYS_getsockopt, words(at)), Err(Errno(libc::EFAULT)));
             }
         }
-        let receive = |message: &mut libc::msghdr| Way::Library.call(libc::SYS_recvmsg, words([b as _, (&raw mut *message).addr()]));
+        let receive = |message: &mut libc::msghdr| {
+            Way::Library.call(libc::SYS_recvmsg, words([b as _, (&raw mut *message).addr()]))
+        };
         for before in [0, 10_000] {
             Flow::new(1).write(a, before, 500);
             Flow::new(1).read(b, before, 500);
@@ -83,7 +91,8 @@ pub(crate) const CASES: &[Case] = &[
             assert_eq!(receive(&mut message), Ok(7));
             assert_eq!(&room, b"message");
             sys::write_all(a, b"x");
-            place.iov_base = page(libc::PROT_READ).cast();
+            let mut bad = libc::iovec { iov_base: page(libc::PROT_READ).cast(), iov_len: room.len() };
+            message.msg_iov = &raw mut bad;
             assert_eq!(receive(&mut message), Err(Errno(libc::EFAULT)));
             assert_eq!(sys::read_exact(b, 1), b"x");
         }

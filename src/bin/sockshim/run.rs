@@ -83,7 +83,8 @@ fn preload(library: &Path, existing: Option<OsString>) -> Result<OsString, Failu
     }
     let existing = existing.unwrap_or_default();
     // ld.so(8): "the items of the list can be separated by spaces or colons".
-    let entries = existing.as_bytes().split(|byte| matches!(byte, b' ' | b':')).filter(|entry| !entry.is_empty());
+    let entries =
+        existing.as_bytes().split(|byte| matches!(byte, b' ' | b':')).filter(|entry| !entry.is_empty());
     let mut kept: Vec<&Path> = entries
         .map(|entry| Path::new(OsStr::from_bytes(entry)))
         .filter(|entry| *entry == library || !is_sockshim(entry))
