@@ -181,14 +181,13 @@ enum Slept {
 /// `mask` is null or a signal mask.
 unsafe fn sleep(entries: &mut [pollfd], deadline: Deadline, mask: *const sigset_t) -> Result<Slept, Errno> {
     let me = lock::thread();
-    // What was entered is left again by walking the same kinds: a socket may change its kind meanwhile, so
-    // the walk is remembered in `revents`, which the kernel overwrites only at the end.
+    let mut entered = Entered::of(entries.len())?;
     let mut quiet = true;
-    for entry in entries.iter_mut() {
-        entry.revents = NOTHING;
+    for (entry, place) in entries.iter_mut().zip(entered.places()) {
+        entry.revents = 0;
         match kind(entry.fd) {
             Kind::Pipe(pipe) => {
-                entry.revents = ENROLLED + arena::enroll(&pipe.entry.sleepers, me) as i16;
+                *place = Place::new(pipe.socket, ENROLLED + arena::enroll(&pipe.entry.sleepers, me) as u32);
                 bells::want_bell(&pipe);
                 quiet &= !back::is_due(&pipe);
                 let asks = entry.events & events::READABLE != 0;
@@ -196,7 +195,7 @@ unsafe fn sleep(entries: &mut [pollfd], deadline: Deadline, mask: *const sigset_
             }
             Kind::Candidate(socket, shared) => {
                 if shared.readers.enter(socket.generation) {
-                    entry.revents = COUNTED;
+                    *place = Place::new(socket, COUNTED);
                 } else {
                     quiet = false;
                 }
@@ -210,24 +209,22 @@ unsafe fn sleep(entries: &mut [pollfd], deadline: Deadline, mask: *const sigset_
         }
     }
     if !quiet {
-        leave(entries);
+        entered.leave(me);
         give_way(clock::ticks());
         return Ok(Slept::Look);
     }
     let time = deadline.timespec();
-    let mut copy = Copy::of(entries);
-    // SAFETY: the caller's promise; the copy and `time` live across the call.
+    // SAFETY: the caller's promise; `time` lives across the call.
     let told = unsafe {
         real::ppoll(
-            copy.entries().as_mut_ptr(),
+            entries.as_mut_ptr(),
             entries.len() as libc::nfds_t,
             time.as_ref().map_or(core::ptr::null(), core::ptr::from_ref),
             mask,
         )
     };
     let errno = Errno::last();
-    copy.free();
-    leave(entries);
+    entered.leave(me);
     match told {
         0 => Ok(Slept::Timeout),
         1.. => Ok(Slept::Look),
@@ -244,66 +241,81 @@ fn arm_set(arena: &Arena, fd: c_int, slot: u32) -> bool {
     quiet
 }
 
-const NOTHING: i16 = 0;
-const COUNTED: i16 = 1;
-const ENROLLED: i16 = 16;
+/// How a socket was entered: not at all, as a call that knows of no bells, or as a sleeper at a place from here on.
+const NOTHING: u32 = 0;
+const COUNTED: u32 = 1;
+const ENROLLED: u32 = 2;
 
-/// Undoes what [`sleep`] entered.
-fn leave(entries: &mut [pollfd]) {
-    for entry in entries {
-        let mark = core::mem::replace(&mut entry.revents, 0);
-        if mark == NOTHING {
-            continue;
-        }
-        let Descriptor::Socket(socket) = table::peek(entry.fd) else { continue };
-        let Some(shared) = socket.entry() else { continue };
-        if mark == COUNTED {
+/// What was entered for one descriptor. By slot and generation: when the sleep is over, its number may be another
+/// socket's.
+#[derive(Clone, Copy)]
+struct Place {
+    /// How, above the slot's bits.
+    slot: u32,
+    generation: u32,
+}
+
+const SLOT_BITS: u32 = 24;
+const _: () = assert!(arena::SOCKETS <= 1 << SLOT_BITS && ENROLLED as usize + arena::SLEEPERS <= 1 << 8);
+
+impl Place {
+    const EMPTY: Self = Self { slot: NOTHING, generation: 0 };
+
+    const fn new(socket: Socket, how: u32) -> Self {
+        Self { slot: how << SLOT_BITS | socket.slot, generation: socket.generation }
+    }
+
+    /// Undoes what was entered. Of a slot that has changed hands since, nothing of it is left.
+    fn leave(self, me: u32) {
+        let socket = Socket { slot: self.slot & ((1 << SLOT_BITS) - 1), generation: self.generation };
+        let how = self.slot >> SLOT_BITS;
+        let Some(shared) = (if how == NOTHING { None } else { socket.entry() }) else { return };
+        if how == COUNTED {
             shared.readers.leave(socket.generation);
         } else {
-            arena::leave(&shared.sleepers, (mark - ENROLLED) as usize, lock::thread());
+            arena::leave(&shared.sleepers, (how - ENROLLED) as usize, me);
         }
     }
 }
 
 /// Entries that a small stack has room for. A cancelled thread never comes back from the sleep, so this is no
-/// [`Scratch`], which it would keep.
+/// [`Scratch`](crate::sys::scratch::Scratch), which it would keep.
 pub(super) const FEW: usize = 32;
 
-/// A copy of poll's array for the kernel: on the stack, or mapped when it is long. No allocation: poll is
+/// What [`sleep`] has entered, for each descriptor: on the stack, or mapped when there are many. No allocation: poll is
 /// safe in a signal handler.
-struct Copy {
-    small: [pollfd; FEW],
-    large: *mut pollfd,
+struct Entered {
+    small: [Place; FEW],
+    large: *mut Place,
     length: usize,
 }
 
-impl Copy {
-    fn of(entries: &[pollfd]) -> Self {
-        let empty = pollfd { fd: -1, events: 0, revents: 0 };
-        let mut copy = Self { small: [empty; FEW], large: core::ptr::null_mut(), length: entries.len() };
-        if entries.len() > copy.small.len()
-            && let Ok(place) = kernel::map_anonymous(size_of_val(entries), core::ptr::null_mut(), false)
-        {
-            copy.large = place.cast();
+impl Entered {
+    /// # Errors
+    /// ENOMEM.
+    fn of(length: usize) -> Result<Self, Errno> {
+        let mut entered = Self { small: [Place::EMPTY; FEW], large: core::ptr::null_mut(), length };
+        if length > entered.small.len() {
+            let bytes = length * size_of::<Place>();
+            // Zeroed memory is an array of `EMPTY`.
+            entered.large = kernel::map_anonymous(bytes, core::ptr::null_mut(), false)?.cast();
         }
-        for (to, from) in copy.entries().iter_mut().zip(entries) {
-            *to = pollfd { fd: from.fd, events: from.events, revents: 0 };
-        }
-        copy
+        Ok(entered)
     }
 
-    fn entries(&mut self) -> &mut [pollfd] {
+    fn places(&mut self) -> &mut [Place] {
         if self.large.is_null() {
-            let length = self.length.min(self.small.len());
-            return &mut self.small[..length];
+            return &mut self.small[..self.length];
         }
-        // SAFETY: mapped with that size in `of`.
+        // SAFETY: mapped with that size in `of`, and unmapped only in `leave`, which takes this value.
         unsafe { core::slice::from_raw_parts_mut(self.large, self.length) }
     }
 
-    fn free(&mut self) {
+    /// Undoes all of it, and gives the memory back.
+    fn leave(mut self, me: u32) {
+        self.places().iter().for_each(|place| place.leave(me));
         if !self.large.is_null() {
-            kernel::unmap(self.large.cast(), self.length * size_of::<pollfd>());
+            kernel::unmap(self.large.cast(), self.length * size_of::<Place>());
         }
     }
 }

@@ -1,5 +1,6 @@
 //! poll, ppoll, select and pselect.
 
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 use std::{ptr, thread};
 
@@ -11,6 +12,36 @@ use crate::sys::wait::{Set, entry, select};
 use crate::sys::{self, call, events, fails, poll, poll_one};
 
 pub(crate) const CASES: &[Case] = &[
+    case("a_number_that_becomes_another_sockets_while_a_poll_sleeps", || {
+        let ((_a, b), (c, d), bell) = (sys::pair(), sys::pair(), sys::eventfd());
+        let (poller, reader) = (AtomicI32::new(0), AtomicI32::new(0));
+        thread::scope(|scope| {
+            let polled = scope.spawn(|| {
+                poller.store(sys::gettid(), Ordering::SeqCst);
+                let mut entries = [entry(b, POLLIN), entry(bell, POLLIN)];
+                (poll(&mut entries, -1), entries[1].revents)
+            });
+            sys::until(|| poller.load(Ordering::SeqCst) != 0);
+            sys::let_sleep(sys::getpid(), poller.load(Ordering::SeqCst));
+            sys::dup2(d, b).expect("dup2");
+            // A plain read, which knows of no bells, sleeps on the number's next socket.
+            let read = scope.spawn(|| {
+                reader.store(sys::gettid(), Ordering::SeqCst);
+                sys::read_exact(b, 5)
+            });
+            sys::until(|| reader.load(Ordering::SeqCst) != 0);
+            sys::let_sleep(sys::getpid(), reader.load(Ordering::SeqCst));
+            sys::write_all(bell, &1_u64.to_ne_bytes());
+            assert_eq!(polled.join().expect("the poller"), (Ok(1), POLLIN));
+            // What it takes to come onto a pipe.
+            for _ in 0..10 {
+                sys::write_all(d, &[b'x'; 50]);
+                assert_eq!(sys::read_exact(c, 50), [b'x'; 50]);
+            }
+            sys::write_all(c, b"bytes");
+            assert_eq!(read.join().expect("the reader"), b"bytes");
+        });
+    }),
     dialogue(
         "masks_in_each_state",
         |end| {
