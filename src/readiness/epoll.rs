@@ -11,6 +11,7 @@
 
 pub(crate) mod hot;
 pub(crate) mod list;
+mod nested;
 mod told;
 pub(crate) mod wait;
 
@@ -220,6 +221,7 @@ fn add(
             registration.flags.fetch_or(ASKS_ROOM, Ordering::Relaxed);
         }
         hot::warm(arena, entry, index);
+        nested::count(entry);
         poke(arena, fd, entry, index);
     }
     Ok(())
@@ -249,6 +251,7 @@ fn unpark(arena: &Arena, fd: c_int, set: &SetEntry, index: u32, event: &epoll_ev
     registration.flags.fetch_or(FRESH, Ordering::Relaxed);
     set.parked.fetch_sub(1, Ordering::Relaxed);
     hot::warm(arena, set, index);
+    nested::count(set);
     poke(arena, fd, set, index);
 }
 
@@ -347,6 +350,7 @@ fn modify(arena: &Arena, fd: c_int, set: &SetEntry, index: u32, event: &epoll_ev
     registration.flags.fetch_and(!DISABLED, Ordering::Relaxed);
     registration.flags.fetch_or(FRESH, Ordering::Relaxed);
     hot::warm(arena, set, index);
+    nested::count(set);
     poke(arena, fd, set, index);
     Ok(())
 }
@@ -537,7 +541,9 @@ pub(crate) fn relies_on_bells(pipe: &Pipe) -> bool {
         let Some(slot) = registration.set.load(Ordering::Acquire).checked_sub(1) else { return false };
         let cold =
             registration.flags.load(Ordering::Acquire) & (MANAGED | HOT | DISABLED | PARKED) == MANAGED;
-        cold || arena::others_asleep(&arena.set(slot).sleepers, me, true)
+        let set = arena.set(slot);
+        // Of a set that others look at, not all sleepers are known.
+        cold || set.watched.load(Ordering::Relaxed) != 0 || arena::others_asleep(&set.sleepers, me, true)
     })
 }
 

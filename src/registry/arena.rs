@@ -231,6 +231,8 @@ pub(crate) struct SetEntry {
     pub(crate) last_hot: AtomicU32,
     /// Ticks of the last look at the kernel's own descriptors.
     pub(crate) looked: AtomicU64,
+    /// What happened in it, counted when somebody looks from outside; see `readiness::epoll::nested`.
+    pub(crate) news: AtomicU32,
 }
 
 /// One descriptor in one epoll set.
@@ -258,8 +260,9 @@ pub(crate) struct Registration {
     pub(crate) next: AtomicU32,
     pub(crate) previous: AtomicU32,
     pub(crate) next_hot: AtomicU32,
-    /// Next in the free list.
-    next_free: AtomicU32,
+    /// Next in the free list; while in use: how far the ring's writer was when a set around this one last looked (low half),
+    /// see `readiness::epoll::nested`.
+    pub(crate) noted: AtomicU32,
 }
 
 /// Where the arena is; null before start or when there is no memory for it.
@@ -361,14 +364,14 @@ impl Arena {
 
     /// Takes a free registration; the caller fills it.
     pub(crate) fn take_registration(&self) -> Option<u32> {
-        pop(&self.free_registrations, |index| &self.registration(index).next_free)
+        pop(&self.free_registrations, |index| &self.registration(index).noted)
             .or_else(|| extend(&self.registrations_used, &self.registrations))
     }
 
     pub(crate) fn free_registration(&self, index: u32) {
         let registration = self.registration(index);
         if registration.set.swap(0, Ordering::AcqRel) != 0 {
-            push(&self.free_registrations, index, &registration.next_free);
+            push(&self.free_registrations, index, &registration.noted);
         }
     }
 

@@ -38,6 +38,7 @@ mod io_uring;
 mod lanes;
 mod masks;
 mod namespaces;
+mod nests;
 mod options;
 mod plain;
 mod pointers;
@@ -106,4 +107,5 @@ const AREAS: &[(&str, &[Case])] = &[
     ("clock", clock::CASES),
     ("families", families::CASES),
     ("namespaces", namespaces::CASES),
+    ("nests", nests::CASES),
 ];

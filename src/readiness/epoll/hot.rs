@@ -1,5 +1,6 @@
 //! The hot registrations of a set: those that every wait looks at. Under the set's lock.
 
+use super::nested::{self, DEEPEST};
 use super::told::{Told, first_moment};
 use super::{
     ARMED, ASKS_ROOM, DISABLED, ENDING, FOREIGN, FRESH, HOT, IDLE_ONE, NESTED, PARKED, TOLD, ask_kernel,
@@ -7,7 +8,7 @@ use super::{
 };
 use crate::pipe::{Pipe, back, bells, events};
 use crate::registry::arena::{
-    self, Arena, FLAG_NO_SPACE, FLAG_SHUT_WRITE, REGISTRATIONS, Registration, SETS, SetEntry,
+    self, Arena, FLAG_NO_SPACE, FLAG_SHUT_WRITE, REGISTRATIONS, Registration, SetEntry,
 };
 use crate::registry::table::{self, Descriptor};
 use crate::registry::{Socket, lock};
@@ -34,6 +35,7 @@ pub(super) fn warm(arena: &Arena, set: &SetEntry, index: u32) {
             && let Some(pipe) = pipe_of(registration)
         {
             pipe.incoming().want_order();
+            nested::note(registration, &pipe);
         }
     }
     registration.flags.fetch_and(IDLE_ONE - 1, Ordering::Relaxed);
@@ -329,11 +331,11 @@ fn ready_other(arena: &Arena, registration: &Registration, flags: u32, wanted: u
         // The kernel's answer is exact; without one there is nothing to look at.
         return if told != 0 { Some(told) } else { None };
     }
-    let slot = registration.slot.load(Ordering::Relaxed);
-    let readable = is_readable(arena, registration.fd.load(Ordering::Relaxed), slot);
-    if readable && wanted & EPOLLET as u32 != 0 && told == 0 && flags & FRESH == 0 {
+    if !nested::take_news(arena, registration, told) {
         return Some(0);
     }
+    let slot = registration.slot.load(Ordering::Relaxed);
+    let readable = is_readable(arena, registration.fd.load(Ordering::Relaxed), slot);
     Some(if readable { wanted & EPOLLIN as u32 } else { 0 })
 }
 
@@ -359,8 +361,8 @@ fn settle_all(arena: &Arena, set: &SetEntry, depth: usize) {
         let Some(index) = next.checked_sub(1) else { return };
         let registration = arena.registration(index);
         let flags = registration.flags.load(Ordering::Relaxed);
-        if flags & NESTED != 0 && depth < 5 {
-            settle_all(arena, arena.set(registration.slot.load(Ordering::Relaxed)), depth + 1);
+        if flags & NESTED != 0 && depth < DEEPEST {
+            settle_all(arena, nested::inner(arena, registration), depth + 1);
         } else if flags & (NESTED | FOREIGN) == 0
             && let Some(pipe) = pipe_of(registration)
             && let Some(fd) = live_descriptor(registration)
@@ -380,8 +382,10 @@ pub(crate) fn has_ready(arena: &Arena, set: &SetEntry, depth: usize) -> bool {
         let flags = registration.flags.load(Ordering::Relaxed);
         if flags & (DISABLED | FOREIGN | PARKED) == 0 {
             if flags & NESTED != 0 {
-                let inner = arena.set(registration.slot.load(Ordering::Relaxed));
-                if depth < 5 && has_ready(arena, inner, depth + 1) {
+                if depth < DEEPEST
+                    && nested::may_report(arena, registration, depth + 1)
+                    && has_ready(arena, nested::inner(arena, registration), depth + 1)
+                {
                     return true;
                 }
             } else if let Some(pipe) = pipe_of(registration)
@@ -464,11 +468,13 @@ pub(crate) fn arm_all(arena: &Arena, fd: i32, set: &SetEntry, depth: usize) -> b
             return false;
         }
         if flags & NESTED != 0 {
-            let inner = arena.set(registration.slot.load(Ordering::Relaxed) % SETS as u32);
-            if depth < 5 {
+            if depth < DEEPEST {
+                let inner = nested::inner(arena, registration);
                 let taken = super::lock_set(inner);
-                quiet &= arm_all(arena, registration.fd.load(Ordering::Relaxed), inner, depth + 1);
+                let is_quiet = arm_all(arena, registration.fd.load(Ordering::Relaxed), inner, depth + 1);
                 inner.lock.release(taken);
+                // What was reported, or does not count here, keeps nobody awake. The next publication rings.
+                quiet &= is_quiet || !nested::may_report(arena, registration, depth + 1);
             }
             // Always looked at: the kernel does not know what is in the rings of the inner set.
             return true;
@@ -487,7 +493,9 @@ pub(crate) fn arm_all(arena: &Arena, fd: i32, set: &SetEntry, depth: usize) -> b
 /// After a sleep: while this thread is awake and looks at the hot pipes by itself, their writers need not ring.
 /// One bell wakes it, not one per pipe.
 pub(super) fn disarm_all(arena: &Arena, set: &SetEntry) {
-    if arena::others_asleep(&set.sleepers, lock::thread(), true) {
+    // Those who sleep in a set around this one are not known here.
+    let is_watched = set.watched.load(Ordering::Relaxed) != 0;
+    if is_watched || arena::others_asleep(&set.sleepers, lock::thread(), true) {
         return;
     }
     retain(arena, set, |index, registration| {

@@ -1,0 +1,117 @@
+//! Sets within sets.
+//!
+//! An edge-triggered registration of a set is told of everything that happens in that set. Where the kernel hears of it, by
+//! bells and by what goes through it, it tells. A hot pipe rings no bell: what its writer has published since the last
+//! look is found by that look, and counted in the set that the pipe is in. Each registration of that set, there may be
+//! several, keeps the count that it has reported.
+
+use super::{DISABLED, FOREIGN, FRESH, HOT, NESTED, PARKED, hot, lock_set, pipe_of};
+use crate::pipe::Pipe;
+use crate::registry::arena::{Arena, REGISTRATIONS, Registration, SETS, SetEntry};
+use core::sync::atomic::Ordering;
+use libc::{EPOLLET, EPOLLIN, EPOLLRDNORM};
+use sockshim_ring::sleep::BELL;
+
+/// How deep the kernel lets sets be nested (`EP_MAX_NESTS` in fs/eventpoll.c).
+pub(super) const DEEPEST: usize = 5;
+
+/// The set that a registration is of.
+pub(super) fn inner<'a>(arena: &'a Arena, registration: &Registration) -> &'a SetEntry {
+    arena.set(registration.slot.load(Ordering::Relaxed) % SETS as u32)
+}
+
+/// Whether something has happened in a nested set since its edge-triggered registration last reported.
+pub(super) fn has_news(arena: &Arena, registration: &Registration, depth: usize) -> bool {
+    registration.flags.load(Ordering::Relaxed) & FRESH != 0
+        || registration.told.load(Ordering::Relaxed) != 0
+        || registration.reported.load(Ordering::Relaxed) != news(arena, inner(arena, registration), depth)
+}
+
+/// Whether a nested set that is readable is reported: at each look, or only after something has happened in it.
+pub(super) fn may_report(arena: &Arena, registration: &Registration, depth: usize) -> bool {
+    registration.events.load(Ordering::Relaxed) & EPOLLET as u32 == 0 || has_news(arena, registration, depth)
+}
+
+/// The same for the look that reports, after the kernel has `told` so much. Under the lock of the set around it.
+pub(super) fn take_news(arena: &Arena, registration: &Registration, told: u32) -> bool {
+    if registration.events.load(Ordering::Relaxed) & EPOLLET as u32 == 0 {
+        return true;
+    }
+    let set = inner(arena, registration);
+    if told != 0 {
+        follow_bells(arena, set, 0);
+    }
+    let news = news(arena, set, 0);
+    let before = registration.reported.swap(news, Ordering::Relaxed);
+    told != 0 || before != news || registration.flags.load(Ordering::Relaxed) & FRESH != 0
+}
+
+/// What has happened so far in a set and in those within it: a number that changes with each event.
+fn news(arena: &Arena, set: &SetEntry, depth: usize) -> u64 {
+    let mut within = 0_u64;
+    let mut next = set.hot.load(Ordering::Acquire);
+    for _ in 0..REGISTRATIONS {
+        let Some(index) = next.checked_sub(1) else { break };
+        let registration = arena.registration(index);
+        let flags = registration.flags.load(Ordering::Relaxed);
+        if flags & (NESTED | DISABLED) == NESTED && depth < DEEPEST {
+            within = within.wrapping_add(news(arena, inner(arena, registration), depth + 1));
+        } else if flags & (NESTED | FOREIGN | PARKED) == 0
+            && let Some(pipe) = pipe_of(registration)
+        {
+            let tail = tail(&pipe);
+            if registration.noted.load(Ordering::Acquire) != tail {
+                let wanted = registration.events.load(Ordering::Relaxed) & (EPOLLIN | EPOLLRDNORM) as u32;
+                if wanted != 0 && flags & DISABLED == 0 {
+                    count(set);
+                }
+                // After the count: who finds it noted finds it counted. Two looks at once may count it twice.
+                registration.noted.store(tail, Ordering::Release);
+            }
+        }
+        next = registration.next_hot.load(Ordering::Relaxed);
+    }
+    within.wrapping_add(set.news.load(Ordering::Relaxed).into())
+}
+
+/// Something has happened in a set; of interest if others look at it.
+pub(super) fn count(set: &SetEntry) {
+    if set.watched.load(Ordering::Relaxed) != 0 {
+        set.news.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A registration that turns hot: of what its pipe has by now the kernel has told.
+pub(super) fn note(registration: &Registration, pipe: &Pipe) {
+    registration.noted.store(tail(pipe), Ordering::Release);
+}
+
+/// How far the writer of a ring is: the low half, which is all that two looks are compared by.
+fn tail(pipe: &Pipe) -> u32 {
+    pipe.incoming().producer.tail.load(Ordering::Acquire) as u32
+}
+
+/// The kernel has told of a set: the pipes in it that have rung are looked at from now on.
+fn follow_bells(arena: &Arena, set: &SetEntry, depth: usize) {
+    let taken = lock_set(set);
+    let mut next = set.first.load(Ordering::Acquire);
+    for _ in 0..REGISTRATIONS {
+        let Some(index) = next.checked_sub(1) else { break };
+        let registration = arena.registration(index);
+        let flags = registration.flags.load(Ordering::Relaxed);
+        if flags & NESTED != 0 {
+            if depth < DEEPEST {
+                follow_bells(arena, inner(arena, registration), depth + 1);
+            }
+        } else if flags & (FOREIGN | PARKED) == 0
+            && let Some(pipe) = pipe_of(registration)
+        {
+            if flags & HOT == 0 && pipe.incoming().wishes() & BELL == 0 {
+                hot::warm(arena, set, index);
+            }
+            note(registration, &pipe);
+        }
+        next = registration.next.load(Ordering::Relaxed);
+    }
+    set.lock.release(taken);
+}
