@@ -722,6 +722,31 @@ int sockshim_fclose(FILE *stream);
 int sockshim_fcloseall(void);
 
 /**
+ * `sigaction(2)`: says what a signal does.
+ */
+int sockshim_sigaction(int signal, const struct sigaction *new_, struct sigaction *old);
+
+/**
+ * `signal(2)`: installs a handler that restarts calls, as BSD does.
+ */
+sighandler_t sockshim_signal(int signal, sighandler_t handler);
+
+/**
+ * `sysv_signal(3)`: installs a handler for once.
+ */
+sighandler_t sockshim_sysv_signal(int signal, sighandler_t handler);
+
+/**
+ * `siginterrupt(3)`: says whether a signal's handler ends calls or restarts them.
+ */
+int sockshim_siginterrupt(int signal, int interrupt);
+
+/**
+ * `sigset(3)`: installs a handler, or blocks the signal.
+ */
+sighandler_t sockshim_sigset(int signal, sighandler_t handler);
+
+/**
  * `sockatmark(3)`: whether a socket is at its urgent mark.
  */
 int sockshim_sockatmark(int fd);

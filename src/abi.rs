@@ -76,6 +76,7 @@ pub mod raw;
 pub mod recv;
 mod rights;
 pub mod send;
+pub mod signal;
 pub mod socket;
 pub mod splice;
 pub mod stdio;

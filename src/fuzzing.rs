@@ -11,6 +11,7 @@ use crate::pipe::{Pipe, attach, bells, end, events, heritage, pin, read, write};
 use crate::registry::arena::{self, Arena, FLAG_CONNECTED, FLAG_NONBLOCK, STATE_PIPE};
 use crate::registry::process_name::ProcessName;
 use crate::registry::{Socket, config, fork, janitor, table};
+use crate::sys::handlers::Since;
 use crate::sys::{diag, kernel};
 use core::ffi::CStr;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -148,7 +149,8 @@ fn talk_over(segment: Segment, bytes: &[u8], begins_well: bool) {
             4 => {
                 let flags = [0, libc::MSG_PEEK, libc::MSG_TRUNC, libc::MSG_WAITALL][length & 3];
                 // SAFETY: the buffer has room for that much.
-                let count = unsafe { read::receive(fd, &pipe, &buffers, libc::MSG_DONTWAIT | flags) };
+                let count =
+                    unsafe { read::receive(fd, &pipe, &buffers, libc::MSG_DONTWAIT | flags, Since::now()) };
                 assert!(count.is_ok_and(|count| count <= length) || count.is_err());
             }
             5 => {

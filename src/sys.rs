@@ -9,6 +9,7 @@ pub(crate) mod filter;
 pub(crate) mod folder;
 pub(crate) mod futex;
 pub(crate) mod give_way;
+pub(crate) mod handlers;
 pub(crate) mod kernel;
 pub(crate) mod probe;
 pub(crate) mod process;

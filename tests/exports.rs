@@ -81,6 +81,7 @@ const PLAIN: &str = "
     fdopen freopen freopen64 dprintf vdprintf fclose fcloseall
     system popen pclose daemon login_tty forkpty _exit _Exit
     syscall prctl
+    sigaction __sigaction signal bsd_signal ssignal sysv_signal __sysv_signal siginterrupt sigset
     open open64 openat openat64 creat creat64 pipe pipe2 eventfd timerfd_create signalfd memfd_create
     inotify_init inotify_init1
     io_uring_setup io_uring_queue_init io_uring_queue_init_params io_uring_queue_init_mem

@@ -423,7 +423,7 @@ pub unsafe extern "C-unwind" fn sockshim_prctl(
     if option == PR_SET_SECCOMP {
         quietly(lifecycle::before_seccomp);
     }
-    let is_strict = option == PR_SET_SECCOMP && b == SECCOMP_MODE_STRICT.into();
+    let is_strict = option == PR_SET_SECCOMP && b == c_ulong::from(SECCOMP_MODE_STRICT);
     if is_strict || option == PR_SET_TSC && b == PR_TSC_SIGSEGV as c_ulong {
         quietly(clock::forbid_counter);
     }

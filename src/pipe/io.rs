@@ -4,10 +4,11 @@
 //! reader could not tell a bell from data, a writer's bytes would have no place in the order. The counts are
 //! undone by hand, not by a guard: a thread cancelled inside the kernel unwinds through here.
 
-use super::{Pipe, attach, pin, quick, read, write};
+use super::{Pipe, attach, pin, quick, read, wait, write};
 use crate::error::{Errno, answer};
 use crate::registry::arena::{self, Entry, FLAG_CONNECTED, STATE_HOST, STATE_PINNED, STATE_PIPE};
 use crate::registry::{Socket, reason::Reason, trace};
+use crate::sys::handlers::Since;
 use crate::sys::{cancel, kernel};
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
@@ -61,7 +62,7 @@ pub(crate) unsafe fn receive(
             return trace::after(fd, entry, kernel());
         }
         // SAFETY: the caller's promise.
-        return answer(unsafe { read::receive(fd, &pipe, buffers, flags) });
+        return answer(unsafe { read::receive(fd, &pipe, buffers, flags, Since::now()) });
     }
     if entry.state.load(Ordering::Relaxed) == STATE_HOST
         || entry.flags.load(Ordering::Relaxed) & FLAG_CONNECTED == 0
@@ -81,12 +82,16 @@ unsafe fn receive_undecided(
     flags: c_int,
     kernel: impl FnOnce() -> isize,
 ) -> isize {
+    let since = Since::now();
     if entry.state.load(Ordering::Acquire) != arena::STATE_UNDECIDED {
         attach::consider(fd, socket);
     }
     if let Some(pipe) = reading_pipe(socket, entry) {
         // SAFETY: the caller's promise.
-        return answer(unsafe { read::receive(fd, &pipe, buffers, flags) });
+        return answer(unsafe { read::receive(fd, &pipe, buffers, flags, since) });
+    }
+    if since.has_any() && wait::would_wait(fd, flags) && wait::is_interrupted(entry, since) {
+        return answer(Err(Errno(libc::EINTR)));
     }
     let counted = entry.readers.enter(socket.generation);
     let received = kernel();
@@ -183,7 +188,15 @@ pub(crate) fn note_sent(fd: c_int, socket: Socket, entry: &'static Entry, sent: 
 
 /// A call that only the kernel can make on the sending side of a socket of ours.
 pub(crate) fn send_by_kernel(fd: c_int, socket: Socket, kernel: impl FnOnce() -> isize) -> isize {
+    send_by_kernel_since(fd, socket, Since::now(), kernel)
+}
+
+fn send_by_kernel_since(fd: c_int, socket: Socket, since: Since, kernel: impl FnOnce() -> isize) -> isize {
     let Some(entry) = socket.entry() else { return kernel() };
+    let kernel = || match since.has_any() && write::is_interrupted(fd, since) {
+        true => answer(Err(Errno(libc::EINTR))),
+        false => kernel(),
+    };
     let counted = entry.writers.enter(socket.generation);
     match writing_pipe(socket, entry) {
         Some(pipe) => {
@@ -211,6 +224,7 @@ pub(crate) fn send_file(
     count: usize,
     kernel: impl FnOnce() -> isize,
 ) -> FileSent {
+    let since = Since::now();
     let pipe = socket.entry().and_then(|entry| writing_pipe(socket, entry));
     if let Some(pipe) = pipe
         && count > 0
@@ -219,5 +233,5 @@ pub(crate) fn send_file(
     {
         return FileSent::ByRing(result);
     }
-    FileSent::ByKernel(send_by_kernel(fd, socket, kernel))
+    FileSent::ByKernel(send_by_kernel_since(fd, socket, since, kernel))
 }

@@ -9,10 +9,11 @@
 //!
 //! Naps are for waits that are short, too: after some that were in vain a reader goes to sleep at once.
 
-use super::{Pipe, spin};
+use super::{Pipe, spin, wait};
 use crate::error::Errno;
 use crate::registry::arena::{self, FLAG_END_SEEN, FLAG_TIMED};
 use crate::registry::trace;
+use crate::sys::handlers::Since;
 use crate::sys::{filter, futex, kernel};
 use core::sync::atomic::{AtomicBool, Ordering};
 use sockshim_ring::lane::is_ring;
@@ -28,7 +29,7 @@ static IS_REFUSED: AtomicBool = AtomicBool::new(false);
 ///
 /// # Errors
 /// EINTR, as recv(2).
-pub(super) fn for_reader(pipe: &Pipe, epoch: u32) -> Result<bool, Errno> {
+pub(super) fn for_reader(pipe: &Pipe, epoch: u32, since: Since) -> Result<bool, Errno> {
     // With bytes of the kernel's before the ring only the kernel tells of them.
     // With a time-out of its own recv does not go on after a handler (signal(7)); and after the end nobody calls.
     let may_nap = is_ring(epoch)
@@ -50,6 +51,9 @@ pub(super) fn for_reader(pipe: &Pipe, epoch: u32) -> Result<bool, Errno> {
     }
     arena::add(&pipe.entry.counters.sleeps, 1);
     trace::note(-1, pipe.entry);
+    if wait::is_interrupted(pipe.entry, since) {
+        return Err(Errno(libc::EINTR));
+    }
     let told = futex::wait(&incoming.sleep.asleep, wish, LONGEST);
     match told {
         Ok(()) | Err(Errno(libc::EAGAIN)) => {

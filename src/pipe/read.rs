@@ -7,6 +7,7 @@ use crate::error::Errno;
 use crate::registry::arena;
 use crate::registry::lock::Taken;
 use crate::registry::{reason::Reason, trace};
+use crate::sys::handlers::Since;
 use crate::sys::kernel;
 use crate::sys::restartable::Call;
 use core::ffi::c_int;
@@ -33,7 +34,7 @@ const MOST_STEPS: u32 = 10_000;
 /// Looks in one call that the end of the stream may be told of while the ring is not empty.
 const MOST_ENDS: u32 = 1000;
 
-/// The receiving calls, on a pipe.
+/// The receiving calls, on a pipe. `since` is when the call began.
 ///
 /// # Errors
 /// As recv(2).
@@ -45,9 +46,10 @@ pub(crate) unsafe fn receive(
     pipe: &Pipe,
     buffers: &[iovec],
     flags: c_int,
+    since: Since,
 ) -> Result<usize, Errno> {
     // SAFETY: the caller's promise.
-    let received = unsafe { receive_in_turn(fd, pipe, buffers, flags) };
+    let received = unsafe { receive_in_turn(fd, pipe, buffers, flags, since) };
     // With much of this end's own in the kernel's lane, as in `write::through_kernel`: a bell may not stay behind.
     if received.is_ok()
         && !is_ring(pipe.outgoing().epoch())
@@ -61,7 +63,13 @@ pub(crate) unsafe fn receive(
 
 /// # Safety
 /// As for [`receive`].
-unsafe fn receive_in_turn(fd: c_int, pipe: &Pipe, buffers: &[iovec], flags: c_int) -> Result<usize, Errno> {
+unsafe fn receive_in_turn(
+    fd: c_int,
+    pipe: &Pipe,
+    buffers: &[iovec],
+    flags: c_int,
+    since: Since,
+) -> Result<usize, Errno> {
     let drop = flags & libc::MSG_TRUNC != 0;
     let wanted = if drop { buffers::length(buffers) } else { buffers::total(buffers)? };
     if flags & libc::MSG_OOB != 0 {
@@ -86,7 +94,7 @@ unsafe fn receive_in_turn(fd: c_int, pipe: &Pipe, buffers: &[iovec], flags: c_in
                 if !all || count >= wanted || has_waited {
                     return Ok(count);
                 }
-                wait::wait_for_all(fd, pipe, wanted, flags);
+                wait::wait_for_all(fd, pipe, wanted, flags, since);
                 has_waited = true;
                 continue;
             }
@@ -102,7 +110,7 @@ unsafe fn receive_in_turn(fd: c_int, pipe: &Pipe, buffers: &[iovec], flags: c_in
             Look::Empty { .. } if wait::is_late(fd, pipe, &mut deadline) => {
                 return if done > 0 { Ok(done) } else { Err(Errno(libc::EAGAIN)) };
             }
-            Look::Empty { epoch } => wait::wait(fd, pipe, flags, epoch),
+            Look::Empty { epoch } => wait::wait(fd, pipe, flags, epoch, since),
             Look::End => end::at_end(fd, pipe).map(Some),
             Look::Failed(error) => end::after_error(pipe, error).map(Some),
             Look::Broken => continue,

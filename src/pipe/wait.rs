@@ -3,8 +3,9 @@
 use super::{Pipe, back, bells, end, events, nap, spin};
 use crate::error::Errno;
 use crate::readiness::Deadline;
-use crate::registry::arena::{self, FLAG_NONBLOCK, FLAG_TIMED};
+use crate::registry::arena::{self, Entry, FLAG_NONBLOCK, FLAG_TIMED};
 use crate::registry::{lock, trace};
+use crate::sys::handlers::Since;
 use crate::sys::{kernel, real};
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
@@ -26,7 +27,13 @@ pub(super) fn is_late(fd: c_int, pipe: &Pipe, deadline: &mut Option<Deadline>) -
 }
 
 /// Waits until it is worth looking again (`None`), or the kernel has said how it ends.
-pub(super) fn wait(fd: c_int, pipe: &Pipe, flags: c_int, epoch: u32) -> Result<Option<()>, Errno> {
+pub(super) fn wait(
+    fd: c_int,
+    pipe: &Pipe,
+    flags: c_int,
+    epoch: u32,
+    since: Since,
+) -> Result<Option<()>, Errno> {
     if pipe.entry.pending_error.load(Ordering::Relaxed) != 0 {
         let error = pipe.entry.pending_error.swap(0, Ordering::AcqRel);
         return end::after_error(pipe, Errno(error)).map(Some);
@@ -43,10 +50,22 @@ pub(super) fn wait(fd: c_int, pipe: &Pipe, flags: c_int, epoch: u32) -> Result<O
     if spin::for_reader(pipe, epoch) {
         return Ok(None);
     }
-    if nap::for_reader(pipe, epoch)? {
+    if nap::for_reader(pipe, epoch, since)? {
         return Ok(None);
     }
-    sleep(fd, pipe, epoch)
+    sleep(fd, pipe, epoch, since)
+}
+
+/// Whether a signal handler has run that would have ended recv(2), had the call been in the kernel by then (signal(7)).
+pub(super) fn is_interrupted(entry: &Entry, since: Since) -> bool {
+    since.ends_io(entry.flags.load(Ordering::Relaxed) & FLAG_TIMED != 0)
+}
+
+/// Whether a plain read of this socket would wait.
+pub(super) fn would_wait(fd: c_int, flags: c_int) -> bool {
+    flags & libc::MSG_DONTWAIT == 0
+        && !kernel::is_nonblocking(fd)
+        && kernel::poll_now(fd, libc::POLLIN | libc::POLLRDHUP) == 0
 }
 
 /// Before EAGAIN is returned, the kernel is asked once: the other end may be dead.
@@ -71,7 +90,7 @@ fn look_at_kernel(fd: c_int, pipe: &Pipe) -> Result<Option<()>, Errno> {
 }
 
 /// Sleeps in the kernel's own recv: it gives SA_RESTART, SO_RCVTIMEO and cancellation for nothing.
-fn sleep(fd: c_int, pipe: &Pipe, epoch: u32) -> Result<Option<()>, Errno> {
+fn sleep(fd: c_int, pipe: &Pipe, epoch: u32, since: Since) -> Result<Option<()>, Errno> {
     let entry = pipe.entry;
     let incoming = pipe.incoming();
     bells::settle(fd, pipe);
@@ -85,6 +104,10 @@ fn sleep(fd: c_int, pipe: &Pipe, epoch: u32) -> Result<Option<()>, Errno> {
     }
     arena::add(&entry.counters.sleeps, 1);
     trace::note(fd, entry);
+    if is_interrupted(entry, since) {
+        arena::leave(&entry.sleepers, place, me);
+        return Err(Errno(libc::EINTR));
+    }
     let mut byte = 0u8;
     // SAFETY: `byte` is writable. A thread cancelled in here leaves its place among the sleepers, from which
     // it is reaped; nothing else is held.
@@ -114,7 +137,7 @@ fn sleep(fd: c_int, pipe: &Pipe, epoch: u32) -> Result<Option<()>, Errno> {
 }
 
 /// MSG_PEEK with MSG_WAITALL: until so many bytes are there, in whatever lane, or no more can come, or a signal does.
-pub(super) fn wait_for_all(fd: c_int, pipe: &Pipe, wanted: usize, flags: c_int) {
+pub(super) fn wait_for_all(fd: c_int, pipe: &Pipe, wanted: usize, flags: c_int, since: Since) {
     let until = Deadline::after(kernel::receive_timeout(fd));
     let has_come = || {
         let queued = kernel::queued(fd).unwrap_or(0) as c_int;
@@ -124,6 +147,7 @@ pub(super) fn wait_for_all(fd: c_int, pipe: &Pipe, wanted: usize, flags: c_int) 
     let nonblocking = flags & libc::MSG_DONTWAIT != 0 || kernel::is_nonblocking(fd);
     while !has_come()
         && !nonblocking
+        && !since.has_any()
         && until.left() != Some(0)
         && kernel::poll_now(fd, libc::POLLRDHUP) == 0
         && kernel::nap(200)

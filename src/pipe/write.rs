@@ -12,6 +12,7 @@ use crate::registry::arena::{self, FLAG_NO_SPACE, FLAG_NONBLOCK, FLAG_SENT_IN_VA
 use crate::registry::lock::Taken;
 use crate::registry::{Socket, reason::Reason, trace};
 use crate::sys::give_way::give_way;
+use crate::sys::handlers::Since;
 use crate::sys::restartable::Call;
 use crate::sys::{clock, kernel, real, thread};
 use core::ffi::c_int;
@@ -49,10 +50,17 @@ pub(crate) unsafe fn send(
         Ok(total) => total,
         Err(error) => return answer(Err(error)),
     };
+    let began = Since::now();
     let taken = lock_writes(fd, pipe);
     if total == 0 || !enter_ring(fd, pipe, taken) {
         // Counted, so that no lane opens meanwhile; and not locked, because it may sleep.
-        let sent = through_kernel(fd, pipe, taken, total, kernel);
+        let sent = through_kernel(fd, pipe, taken, total, || {
+            if !began.has_any() || total == 0 {
+                return kernel();
+            }
+            // SAFETY: the caller's promise.
+            unsafe { send_interrupted(fd, buffers, total, 0, flags, began) }
+        });
         if flags & libc::MSG_MORE != 0 && sent > 0 {
             options::push(fd, pipe.entry);
         }
@@ -84,7 +92,10 @@ pub(crate) unsafe fn send(
         Pushed::Spilled(done) => {
             // SAFETY: the caller's promise.
             let sent = through_kernel(fd, pipe, taken, total - done, || unsafe {
-                send_rest(fd, buffers, total, done, flags)
+                match began.has_any() {
+                    false => send_rest(fd, buffers, total, done, flags),
+                    true => send_interrupted(fd, buffers, total, done, flags, began),
+                }
             });
             match sent {
                 0.. => done as isize + sent,
@@ -134,6 +145,37 @@ unsafe fn send_rest(fd: c_int, buffers: &[iovec], total: usize, done: usize, fla
             return (at - done) as isize;
         }
     }
+}
+
+/// The same after signal handlers have run in this call. It sends what there is room for, and does not wait for more: once it
+/// has taken something, whatever the handlers' flags are, as the kernel's (`sk_stream_wait_memory`).
+#[cold]
+unsafe fn send_interrupted(
+    fd: c_int,
+    buffers: &[iovec],
+    total: usize,
+    done: usize,
+    flags: c_int,
+    since: Since,
+) -> isize {
+    // SAFETY: the caller's promise.
+    let sent = unsafe { send_rest(fd, buffers, total, done, flags | libc::MSG_DONTWAIT) };
+    if sent >= 0 || done > 0 || Errno::last().0 != libc::EAGAIN || flags & libc::MSG_DONTWAIT != 0 {
+        return sent;
+    }
+    if is_interrupted(fd, since) {
+        return answer(Err(Errno(libc::EINTR)));
+    }
+    // SAFETY: as above.
+    unsafe { send_rest(fd, buffers, total, done, flags) }
+}
+
+/// Whether the kernel's send would wait, and a signal handler has run that would end it then.
+#[cold]
+pub(super) fn is_interrupted(fd: c_int, since: Since) -> bool {
+    since.ends_io(kernel::has_send_timeout(fd))
+        && !kernel::is_nonblocking(fd)
+        && kernel::poll_now(fd, libc::POLLOUT) == 0
 }
 
 /// The write lock. An owner that is stopped is stepped around: the direction stays in the kernel lane from then on.

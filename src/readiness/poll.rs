@@ -1,12 +1,13 @@
 //! poll(2) and ppoll(2).
 
-use super::{Deadline, epoll};
+use super::{Deadline, check_interrupted, epoll};
 use crate::error::Errno;
 use crate::pipe::{Pipe, attach, back, bells, events, io, spin};
 use crate::registry::arena::{self, Arena, Entry, STATE_UNDECIDED, STATE_WAITING};
 use crate::registry::table::{self, Descriptor};
 use crate::registry::{Socket, lock};
 use crate::sys::give_way::give_way;
+use crate::sys::handlers::Since;
 use crate::sys::scratch::Scratch;
 use crate::sys::{cancel, clock, kernel, real, thread};
 use core::ffi::c_int;
@@ -69,6 +70,7 @@ pub(crate) unsafe fn poll(
     mask: *const sigset_t,
 ) -> Result<usize, Errno> {
     cancel::point();
+    let since = Since::now();
     for entry in entries.iter() {
         if let Descriptor::Socket(socket) = table::find(entry.fd) {
             attach::prepare(entry.fd, socket);
@@ -93,7 +95,9 @@ pub(crate) unsafe fn poll(
             }
         }
         // SAFETY: the caller's promise.
-        match unsafe { sleep(entries, deadline, mask) }? {
+        unsafe { check_interrupted(since, mask) }?;
+        // SAFETY: the caller's promise.
+        match unsafe { sleep(entries, deadline, mask, since) }? {
             Slept::Timeout => return evaluate(entries),
             Slept::Look => {}
         }
@@ -179,7 +183,12 @@ enum Slept {
 ///
 /// # Safety
 /// `mask` is null or a signal mask.
-unsafe fn sleep(entries: &mut [pollfd], deadline: Deadline, mask: *const sigset_t) -> Result<Slept, Errno> {
+unsafe fn sleep(
+    entries: &mut [pollfd],
+    deadline: Deadline,
+    mask: *const sigset_t,
+    since: Since,
+) -> Result<Slept, Errno> {
     let me = lock::thread();
     let mut entered = Entered::of(entries.len())?;
     let mut quiet = true;
@@ -214,6 +223,11 @@ unsafe fn sleep(entries: &mut [pollfd], deadline: Deadline, mask: *const sigset_
         return Ok(Slept::Look);
     }
     let time = deadline.timespec();
+    // SAFETY: the caller's promise.
+    if let Err(error) = unsafe { check_interrupted(since, mask) } {
+        entered.leave(me);
+        return Err(error);
+    }
     // SAFETY: the caller's promise; `time` lives across the call.
     let told = unsafe {
         real::ppoll(

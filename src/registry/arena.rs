@@ -458,7 +458,7 @@ impl Arena {
             let set = registration.set.load(Ordering::Relaxed).checked_sub(1);
             if set.is_none_or(|set| set >= SETS as u32 || !keeps_set(set)) {
                 registration.set.store(0, Ordering::Relaxed);
-                push(&self.free_registrations, index, &registration.next_free);
+                push(&self.free_registrations, index, &registration.noted);
             }
         }
         for (entry, slot) in self.sockets.iter().zip(0..).take(used(&self.sockets_used)) {

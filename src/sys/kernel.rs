@@ -255,8 +255,17 @@ pub(crate) fn take_error(fd: c_int) -> c_int {
 
 /// SO_RCVTIMEO in nanoseconds; `None`: for ever.
 pub(crate) fn receive_timeout(fd: c_int) -> Option<u64> {
+    timeout(fd, libc::SO_RCVTIMEO)
+}
+
+/// Whether SO_SNDTIMEO is set.
+pub(crate) fn has_send_timeout(fd: c_int) -> bool {
+    timeout(fd, libc::SO_SNDTIMEO).is_some()
+}
+
+fn timeout(fd: c_int, name: c_int) -> Option<u64> {
     let zero = libc::timeval { tv_sec: 0, tv_usec: 0 };
-    let time = sockopt(fd, libc::SOL_SOCKET, libc::SO_RCVTIMEO, zero).unwrap_or(zero);
+    let time = sockopt(fd, libc::SOL_SOCKET, name, zero).unwrap_or(zero);
     let time = (time.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(time.tv_usec as u64 * 1000);
     (time > 0).then_some(time)
 }
@@ -614,6 +623,34 @@ pub(crate) fn restore_signals(old: u64) {
         return;
     }
     let _ = call!(SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const old, 0, 8);
+}
+
+/// The set of blocked signals of this thread before `set` was blocked (SIG_BLOCK) or unblocked (SIG_UNBLOCK).
+pub(crate) fn change_signal_mask(how: c_int, set: u64) -> Result<u64, Errno> {
+    let mut old = 0u64;
+    call!(SYS_rt_sigprocmask, how, &raw const set, &raw mut old, 8)?;
+    Ok(old)
+}
+
+/// What a signal does: `struct kernel_sigaction` (asm/signal.h).
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Action {
+    pub(crate) handler: usize,
+    pub(crate) flags: u64,
+    pub(crate) restorer: usize,
+    pub(crate) mask: u64,
+}
+
+/// The restorer of an [`Action`] counts.
+pub(crate) const SA_RESTORER: u64 = 0x0400_0000;
+
+/// What a signal has done until now; `new` is what it does from now on.
+pub(crate) fn signal_action(signal: c_int, new: Option<&Action>) -> Result<Action, Errno> {
+    let mut old = Action { handler: 0, flags: 0, restorer: 0, mask: 0 };
+    let new = new.map_or(core::ptr::null(), core::ptr::from_ref);
+    call!(SYS_rt_sigaction, signal, new, &raw mut old, 8)?;
+    Ok(old)
 }
 
 pub(crate) fn raise_sigpipe() {

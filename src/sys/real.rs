@@ -39,6 +39,14 @@ pub(crate) fn single_threaded() -> bool {
     !flag.is_null() && unsafe { flag.cast::<c_char>().read_volatile() } != 0
 }
 
+/// Whether `sigaction` is the C library's own, of which it has two names, and not another interposer's.
+pub(crate) fn owns_sigaction() -> bool {
+    if slot::sigaction.load(Relaxed).is_null() {
+        resolve();
+    }
+    slot::sigaction.load(Relaxed) == slot::__sigaction.load(Relaxed)
+}
+
 /// The definition of `name` that follows ours in the order of the loaded objects.
 fn next(name: &CStr) -> *mut c_void {
     // SAFETY: `name` is a C string; the result is only stored or checked.
@@ -400,6 +408,10 @@ table! {
     glibc fn syscall(number: c_long, a: c_long, b: c_long, c: c_long, d: c_long, e: c_long, f: c_long) -> c_long {
         resolve
     }
+
+    // Signals.
+    glibc fn sigaction(signal: c_int, new: *const libc::sigaction, old: *mut libc::sigaction) -> c_int { resolve }
+    glibc fn __sigaction(signal: c_int, new: *const libc::sigaction, old: *mut libc::sigaction) -> c_int { resolve }
 
     // Stdio.
     libc fn fdopen(fd: c_int, mode: *const c_char) -> *mut FILE { resolve }

@@ -17,6 +17,7 @@ mod harness;
 mod runner;
 mod sys;
 
+mod alarms;
 mod aliases;
 mod bells;
 mod bulk;
@@ -107,5 +108,6 @@ const AREAS: &[(&str, &[Case])] = &[
     ("clock", clock::CASES),
     ("families", families::CASES),
     ("namespaces", namespaces::CASES),
+    ("alarms", alarms::CASES),
     ("nests", nests::CASES),
 ];

@@ -6,7 +6,7 @@
 use libc::{
     FILE, c_char, c_int, c_uint, c_ulong, c_void, clockid_t, epoll_event, fd_set, iovec, loff_t, mmsghdr,
     mode_t, msghdr, nfds_t, off_t, off64_t, pid_t, pollfd, posix_spawn_file_actions_t, posix_spawnattr_t,
-    sigset_t, size_t, sockaddr, socklen_t, ssize_t, termios, timespec, timeval, uid_t, winsize,
+    sighandler_t, sigset_t, size_t, sockaddr, socklen_t, ssize_t, termios, timespec, timeval, uid_t, winsize,
 };
 use sockshim::abi::command::*;
 use sockshim::abi::control::*;
@@ -18,6 +18,7 @@ use sockshim::abi::process::*;
 use sockshim::abi::raw::*;
 use sockshim::abi::recv::*;
 use sockshim::abi::send::*;
+use sockshim::abi::signal::*;
 use sockshim::abi::socket::*;
 use sockshim::abi::splice::*;
 use sockshim::abi::stdio::*;
@@ -181,6 +182,15 @@ forward! {
     fn io_uring_queue_init(entries: c_uint, ring: *mut c_void, flags: c_uint) -> c_int = sockshim_io_uring_queue_init;
     fn io_uring_queue_init_params(entries: c_uint, ring: *mut c_void, parameters: *mut c_void) -> c_int = sockshim_io_uring_queue_init_params;
     fn io_uring_queue_init_mem(entries: c_uint, ring: *mut c_void, parameters: *mut c_void, memory: *mut c_void, size: size_t) -> c_int = sockshim_io_uring_queue_init_mem;
+    fn sigaction(signal: c_int, new: *const libc::sigaction, old: *mut libc::sigaction) -> c_int = sockshim_sigaction;
+    fn __sigaction(signal: c_int, new: *const libc::sigaction, old: *mut libc::sigaction) -> c_int = sockshim_sigaction;
+    fn signal(signal: c_int, handler: sighandler_t) -> sighandler_t = sockshim_signal;
+    fn bsd_signal(signal: c_int, handler: sighandler_t) -> sighandler_t = sockshim_signal;
+    fn ssignal(signal: c_int, handler: sighandler_t) -> sighandler_t = sockshim_signal;
+    fn sysv_signal(signal: c_int, handler: sighandler_t) -> sighandler_t = sockshim_sysv_signal;
+    fn __sysv_signal(signal: c_int, handler: sighandler_t) -> sighandler_t = sockshim_sysv_signal;
+    fn siginterrupt(signal: c_int, interrupt: c_int) -> c_int = sockshim_siginterrupt;
+    fn sigset(signal: c_int, handler: sighandler_t) -> sighandler_t = sockshim_sigset;
     fn __close(fd: c_int) -> c_int = sockshim_close;
     fn __connect(fd: c_int, address: *const sockaddr, length: socklen_t) -> c_int = sockshim_connect;
     fn __read(fd: c_int, buf: *mut c_void, count: size_t) -> ssize_t = sockshim_read;

@@ -4,10 +4,11 @@ use super::told::{MOST, Told};
 use super::{hot, is_tag, lock_set, poke};
 use crate::error::{Errno, answer};
 use crate::pipe::{buffers, spin};
-use crate::readiness::Deadline;
+use crate::readiness::{Deadline, check_interrupted};
 use crate::registry::arena::{self, Arena, SetEntry};
 use crate::registry::lock::{self, Taken};
 use crate::registry::table::Set;
+use crate::sys::handlers::Since;
 use crate::sys::{cancel, clock, kernel, real};
 use core::ffi::c_int;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -128,6 +129,8 @@ unsafe fn wait_for_pipes(
     // SAFETY: the caller's promise.
     let out = unsafe { core::slice::from_raw_parts_mut(events, most as usize) };
     let mut in_vain = 0;
+    // Known from the first look on that has found nothing.
+    let mut began = None;
     loop {
         let now = clock::ticks();
         let is_hot = entry.hot.load(Ordering::Acquire) != 0;
@@ -147,13 +150,16 @@ unsafe fn wait_for_pipes(
                 return Ok(count);
             }
         }
+        let since = *began.get_or_insert_with(Since::now);
         // What it was is gone, or nothing that this thread may have: no reason not to sleep.
         if is_hot && in_vain < SPINS_IN_VAIN && spin_for(arena, entry) {
             in_vain += 1;
             continue;
         }
         // SAFETY: the caller's promise.
-        match unsafe { sleep(fd, arena, entry, out, deadline, mask) } {
+        unsafe { check_interrupted(since, mask) }?;
+        // SAFETY: the caller's promise.
+        match unsafe { sleep(fd, arena, entry, out, deadline, mask, since) } {
             Ok(Slept::Ready(count)) => return Ok(count),
             Ok(Slept::Look) => {}
             Err(error) => return Err(error),
@@ -232,6 +238,7 @@ unsafe fn sleep(
     out: &mut [epoll_event],
     deadline: Deadline,
     mask: *const sigset_t,
+    since: Since,
 ) -> Result<Slept, Errno> {
     let me = lock::thread();
     let place = arena::enroll(&set.sleepers, me);
@@ -241,9 +248,11 @@ unsafe fn sleep(
     }
     let quiet = taken != Taken::Ours || hot::arm_all(arena, fd, set, 0);
     set.lock.release(taken);
-    if !quiet {
+    // SAFETY: the caller's promise.
+    let interrupted = if quiet { unsafe { check_interrupted(since, mask) } } else { Ok(()) };
+    if !quiet || interrupted.is_err() {
         arena::leave(&set.sleepers, place, me);
-        return Ok(Slept::Look);
+        return interrupted.map(|()| Slept::Look);
     }
     // SAFETY: the caller's promise; a thread cancelled in here leaves its place, from which it is reaped.
     let told = unsafe { kernel_wait(fd, out.as_mut_ptr(), out.len() as c_int, deadline, mask) };
