@@ -144,7 +144,7 @@ pub(crate) fn is_thread_of(process: u32, thread: u32) -> bool {
 pub(crate) fn share_descriptors(one: u32, other: u32) -> bool {
     /// `KCMP_FILES` (linux/kcmp.h).
     const FILES: c_int = 2;
-    !is_restricted() && call!(SYS_kcmp, one, other, FILES, 0, 0) == Ok(0)
+    !is_restricted() && !filter::is_inherited() && call!(SYS_kcmp, one, other, FILES, 0, 0) == Ok(0)
 }
 
 /// Whether a process runs: a zombie has ended already.
