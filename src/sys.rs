@@ -12,4 +12,5 @@ pub(crate) mod kernel;
 pub(crate) mod raw;
 pub(crate) mod real;
 pub(crate) mod restartable;
+pub(crate) mod stack;
 pub(crate) mod thread;

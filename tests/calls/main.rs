@@ -43,6 +43,7 @@ mod poll;
 mod refusals;
 mod replaced;
 mod returns;
+mod sharers;
 mod signals;
 mod standard;
 mod stops;
@@ -51,6 +52,7 @@ mod stream;
 mod successors;
 mod threads;
 mod untrue;
+mod user_threads;
 mod wakes;
 mod watchdog;
 
@@ -102,4 +104,6 @@ const AREAS: &[(&str, &[Case])] = &[
     ("untrue", untrue::CASES),
     ("refusals", refusals::CASES),
     ("clock", clock::CASES),
+    ("sharers", sharers::CASES),
+    ("user_threads", user_threads::CASES),
 ];
