@@ -17,4 +17,5 @@ pub(crate) mod raw;
 pub(crate) mod real;
 pub(crate) mod restartable;
 pub(crate) mod scratch;
+pub(crate) mod stack;
 pub(crate) mod thread;

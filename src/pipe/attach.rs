@@ -70,7 +70,7 @@ pub(crate) fn consider(fd: c_int, socket: Socket) {
         lifecycle::look_for_ring();
     }
     // As `write::lock_writes`: whoever died owed a bell, perhaps.
-    let taken = entry.write_lock.0.take_after(|| {
+    let taken = entry.write_lock.0.take_after(false, || {
         if let Some(pipe) = Pipe::of(socket, entry) {
             pipe.outgoing().want_bell();
         }

@@ -65,6 +65,13 @@ pub(crate) fn mark(pipe: &Pipe, reason: Reason) {
     trace::note(-1, pipe.entry);
 }
 
+/// The same, when this end goes on without somebody who has one of its locks and does not let go.
+pub(super) fn mark_stopped(pipe: &Pipe) {
+    if pipe.entry.state.load(Ordering::Acquire) == STATE_PIPE {
+        mark(pipe, Reason::Stopped);
+    }
+}
+
 /// Closes both rings: ours by spilling, the other end's by its close mark.
 fn close_lanes(fd: c_int, pipe: &Pipe) {
     leave_ring(fd, pipe);

@@ -34,12 +34,13 @@ pub(crate) unsafe fn write(
 ) -> Option<Result<(), Errno>> {
     let lock = &pipe.entry.write_lock.0;
     let me = lock::thread();
-    if length.wrapping_sub(1) >= MOST || !lock.take_free(me) {
+    if length.wrapping_sub(1) >= MOST {
         return None;
     }
+    let mine = lock.take_free(me)?;
     // SAFETY: the caller's promise.
     let written = unsafe { write_locked(fd, pipe, from, length) };
-    lock.release_by(me);
+    lock.give_back(mine);
     written
 }
 
@@ -87,12 +88,13 @@ unsafe fn write_locked(fd: c_int, pipe: &Pipe, from: *const u8, length: usize) -
 pub(crate) unsafe fn read(pipe: &Pipe, to: *mut u8, length: usize) -> Option<usize> {
     let lock = &pipe.entry.read_lock.0;
     let me = lock::thread();
-    if !buffers::is_in_reach(to, length) || !lock.take_free(me) {
+    if !buffers::is_in_reach(to, length) {
         return None;
     }
+    let mine = lock.take_free(me)?;
     // SAFETY: the caller's promise.
     let read = unsafe { read_locked(pipe, to, length) };
-    lock.release_by(me);
+    lock.give_back(mine);
     read
 }
 

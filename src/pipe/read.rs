@@ -2,10 +2,11 @@
 
 use super::bells::{self, Drained};
 use super::buffers::{self, Rest};
+use super::write::MOST_ROUNDS;
 use super::{Pipe, attach, end, lanes, note_cpu, options, quick, wait};
 use crate::error::Errno;
 use crate::registry::arena;
-use crate::registry::lock::Taken;
+use crate::registry::lock::{Around, Taken};
 use crate::registry::{reason::Reason, trace};
 use crate::sys::handlers::Since;
 use crate::sys::kernel;
@@ -14,6 +15,7 @@ use core::ffi::c_int;
 use core::sync::atomic::Ordering;
 use libc::iovec;
 use sockshim_ring::lane::is_ring;
+use sockshim_ring::lock::Content;
 
 /// What one look at the lanes gave.
 pub(crate) enum Look {
@@ -185,51 +187,65 @@ pub(crate) unsafe fn take(
     look
 }
 
-/// The read lock. An owner that is stopped is stepped around: bytes of the ring are consumed by compare-and-swap, so they
-/// go to one of the two, and both directions stay in the kernel lane from then on.
+/// The read lock. An owner that does not let go is stepped around: bytes of the ring are consumed by compare-and-swap, so
+/// they go to one of the two, and both directions stay in the kernel lane from then on.
 #[inline]
 pub(crate) fn lock_reads(pipe: &Pipe) -> Taken {
-    loop {
-        // Somebody who died, or jumped away, may have taken bytes from the kernel that he has not counted.
-        match pipe.entry.read_lock.0.take_after(|| recount(pipe)) {
-            Taken::Not => {
-                if step_around(pipe) {
+    // Somebody who died, or jumped away, may have taken bytes from the kernel that he has not counted.
+    let taken = pipe.entry.read_lock.0.take_at_once(|| recount(pipe));
+    taken.unwrap_or_else(|| wait_for_lock(pipe))
+}
+
+#[cold]
+#[inline(never)]
+fn wait_for_lock(pipe: &Pipe) -> Taken {
+    let incoming = pipe.incoming();
+    for _ in 0..MOST_ROUNDS {
+        let epoch = incoming.reader_epoch();
+        if incoming.is_shut() && !is_ring(epoch) && incoming.epoch() == epoch {
+            // In the kernel's lane for good: nothing is left that the lock protects, whoever says that he has it.
+            return Taken::Nested;
+        }
+        match pipe.entry.read_lock.0.take_after(false, || recount(pipe)) {
+            Taken::Not(seen) => match step_around(pipe, seen) {
+                Around::Taken | Around::Owing => {
+                    recount(pipe);
                     return Taken::Ours;
                 }
-            }
+                Around::InCall => break,
+                Around::Not => {}
+            },
             taken => return taken,
         }
     }
+    if let Some(fd) = a_descriptor(pipe) {
+        end::give_up(fd, pipe, Reason::Stopped);
+    }
+    Taken::Nested
 }
 
-/// Goes on without the lock's owner if it is stopped, wherever that is: with the gate shut no byte can become a bell that
+/// Goes on without the lock's owner, wherever that is: with the gate shut no byte can become a bell that
 /// it still takes for data, and where bells lie before data it takes none of both, because the lock is not its own. A
 /// wish for a bell that it takes back is not missed: the writer finds the ring closed and goes to the kernel.
-#[cold]
-fn step_around(pipe: &Pipe) -> bool {
-    let lock = &pipe.entry.read_lock.0;
-    if let Some(owner) = lock.stopped_owner() {
-        let incoming = pipe.incoming();
-        // First the promise, then the ring: see `lanes::open`.
-        incoming.reader.ready.store(0, Ordering::SeqCst);
-        incoming.close();
-        incoming.shut();
-        super::pin::mark(pipe, Reason::Stopped);
-        if lock.step_around(owner).is_some() {
-            recount(pipe);
-            return true;
-        }
-    }
-    kernel::nap(1000);
-    false
+fn step_around(pipe: &Pipe, seen: Content) -> Around {
+    let incoming = pipe.incoming();
+    // First the promise, then the ring: see `lanes::open`.
+    incoming.reader.ready.store(0, Ordering::SeqCst);
+    incoming.close();
+    incoming.shut();
+    super::pin::mark_stopped(pipe);
+    pipe.entry.read_lock.0.step_around(seen)
+}
+
+/// A number of this process for the socket.
+fn a_descriptor(pipe: &Pipe) -> Option<c_int> {
+    pipe.descriptor(pipe.entry.number.load(Ordering::Relaxed) as c_int - 1)
 }
 
 /// What the kernel says of how far its stream has been read.
 fn recount(pipe: &Pipe) {
-    let number = pipe.entry.number.load(Ordering::Relaxed) as c_int - 1;
-    let position = pipe
-        .descriptor(number)
-        .and_then(|fd| attach::reading_position(fd, |state| state != kernel::TCP_CLOSE));
+    let position =
+        a_descriptor(pipe).and_then(|fd| attach::reading_position(fd, |state| state != kernel::TCP_CLOSE));
     if let Some(position) = position {
         pipe.incoming().reader.kernel_read.store(position, Ordering::Relaxed);
     }
@@ -298,6 +314,10 @@ unsafe fn take_locked(
                 Drained::Beyond => return end::broken(fd, pipe),
                 Drained::Robbed => return robbed(fd, pipe),
             }
+        } else if taken == Taken::Nested && incoming.epoch() == epoch {
+            if let Some(look) = kernel_bytes_nested(fd, pipe, epoch, buffers, skip, wanted, flags) {
+                return look;
+            }
         } else if incoming.enter_kernel(epoch) {
             let look = kernel_bytes(fd, buffers, skip, wanted, flags);
             if let Look::Bytes(count) = look
@@ -311,16 +331,6 @@ unsafe fn take_locked(
                 look => look,
             };
         } else if incoming.epoch() == epoch {
-            if taken == Taken::Nested {
-                // The call that this signal handler interrupted has marked the gate.
-                let look = kernel_bytes(fd, buffers, skip, wanted, flags);
-                if let Look::Bytes(count) = look
-                    && !peek
-                {
-                    advance(pipe, count);
-                }
-                return look;
-            }
             // We have the lock, so whoever marked the gate is dead.
             incoming.leave_kernel();
         } else {
@@ -437,7 +447,9 @@ pub(crate) fn follow(fd: c_int, pipe: &Pipe) {
         }
         if is_ring(epoch) {
             match bells::drain_to(fd, pipe, epoch) {
-                Drained::Done | Drained::Moved => {}
+                Drained::Done => {}
+                // Somebody else has, or the lock was lost: what was read before may not be true any more.
+                Drained::Moved => continue,
                 Drained::Failed(error) => {
                     // The kernel reports an error once: keep it for the call that may tell it.
                     pipe.entry.pending_error.store(error.0, Ordering::Release);
@@ -472,6 +484,38 @@ fn kernel_bytes(fd: c_int, buffers: &[iovec], skip: usize, wanted: usize, flags:
     let mut rest = Rest::after(buffers, skip, wanted);
     let mut message = rest.message();
     look_of(kernel::recvmsg(fd, &mut message, (flags & KEPT) | libc::MSG_DONTWAIT), wanted)
+}
+
+/// The same inside a call of this thread's that may have marked the gate: with the mark, or with one of its own. With
+/// signals blocked, so that the interrupted call, which takes its mark away, does not go on meanwhile: another of the
+/// program's own threads may have it (swapcontext(3) in a handler). `None`: it has taken the mark away already.
+#[cold]
+fn kernel_bytes_nested(
+    fd: c_int,
+    pipe: &Pipe,
+    epoch: u32,
+    buffers: &[iovec],
+    skip: usize,
+    wanted: usize,
+    flags: c_int,
+) -> Option<Look> {
+    let incoming = pipe.incoming();
+    let mask = kernel::block_signals();
+    let entered = incoming.enter_kernel(epoch);
+    let look = (entered || incoming.is_busy(epoch)).then(|| kernel_bytes(fd, buffers, skip, wanted, flags));
+    if let Some(Look::Bytes(count)) = look
+        && flags & libc::MSG_PEEK == 0
+    {
+        advance(pipe, count);
+    }
+    if entered {
+        incoming.leave_kernel();
+    }
+    kernel::restore_signals(mask);
+    match look {
+        Some(Look::Empty { .. }) => Some(Look::Empty { epoch }),
+        look => look,
+    }
 }
 
 /// The same where the ring's bells follow. Under the read lock, with signals blocked; `None`: it is somebody else's.

@@ -5,11 +5,11 @@
 
 use super::buffers::{self, Rest};
 use super::lanes::{enter_ring, note_peer, spill};
-use super::{Pipe, back, bells, bulk, grow, nap, note_cpu, note_moment, options};
+use super::{Pipe, back, bells, bulk, end, grow, nap, note_cpu, note_moment, options};
 use crate::error::{Errno, answer};
 use crate::readiness::Deadline;
 use crate::registry::arena::{self, FLAG_NO_SPACE, FLAG_NONBLOCK, FLAG_SENT_IN_VAIN, FLAG_SHUT_WRITE};
-use crate::registry::lock::Taken;
+use crate::registry::lock::{Around, Taken};
 use crate::registry::{Socket, reason::Reason, trace};
 use crate::sys::give_way::give_way;
 use crate::sys::handlers::Since;
@@ -20,6 +20,7 @@ use core::sync::atomic::Ordering;
 use libc::iovec;
 use sockshim_ring::lane::is_ring;
 use sockshim_ring::layout::{Direction, END_LEFT, END_RESET};
+use sockshim_ring::lock::Content;
 use sockshim_ring::ring::NotPublished;
 use sockshim_ring::sleep::{BELL, CALL};
 
@@ -31,6 +32,12 @@ const PATIENCE_NONBLOCK_US: u64 = 20;
 
 /// Looks for room between two times of giving way; none at all with the reader on the same processor.
 const LOOKS_FOR_ROOM: u32 = 16;
+
+/// Bytes of one write after which another writer that waits has its turn. The kernel takes about as many of a write as a
+/// whole, before it waits for room and lets others in.
+const TURN: usize = 1024 * 1024;
+/// Times that a lock is taken by others, or rewritten by a process that is not to be trusted.
+pub(super) const MOST_ROUNDS: usize = 50;
 
 /// Flags that the ring cannot serve: the kernel does, and the connection stays with it.
 pub(crate) const KERNEL_FLAGS: c_int = libc::MSG_OOB | libc::MSG_ZEROCOPY;
@@ -51,7 +58,9 @@ pub(crate) unsafe fn send(
         Err(error) => return answer(Err(error)),
     };
     let began = Since::now();
-    let taken = lock_writes(fd, pipe);
+    let nonblocking =
+        flags & libc::MSG_DONTWAIT != 0 || pipe.entry.flags.load(Ordering::Relaxed) & FLAG_NONBLOCK != 0;
+    let taken = lock_writes_as(fd, pipe, nonblocking);
     if total == 0 || !enter_ring(fd, pipe, taken) {
         // Counted, so that no lane opens meanwhile; and not locked, because it may sleep.
         let sent = through_kernel(fd, pipe, taken, total, || {
@@ -66,8 +75,6 @@ pub(crate) unsafe fn send(
         }
         return sent;
     }
-    let nonblocking =
-        flags & libc::MSG_DONTWAIT != 0 || pipe.entry.flags.load(Ordering::Relaxed) & FLAG_NONBLOCK != 0;
     let since = if total >= bulk::LONG { clock::ticks() } else { 0 };
     // SAFETY: the caller's promise.
     let pushed = unsafe { push(fd, pipe, buffers, total, nonblocking) };
@@ -178,44 +185,66 @@ pub(super) fn is_interrupted(fd: c_int, since: Since) -> bool {
         && kernel::poll_now(fd, libc::POLLOUT) == 0
 }
 
-/// The write lock. An owner that is stopped is stepped around: the direction stays in the kernel lane from then on.
+/// The write lock. An owner that does not let go is stepped around: the direction stays in the kernel lane from then on.
 #[inline]
 pub(crate) fn lock_writes(fd: c_int, pipe: &Pipe) -> Taken {
-    loop {
-        // A bell that somebody owed when he died: the next publication rings.
-        match pipe.entry.write_lock.0.take_after(|| pipe.outgoing().want_bell()) {
-            Taken::Not => {
-                if step_around(fd, pipe) {
-                    return Taken::Ours;
-                }
-            }
+    lock_writes_as(fd, pipe, false)
+}
+
+/// The same; `nonblocking`: for a call that does not wait.
+#[inline]
+fn lock_writes_as(fd: c_int, pipe: &Pipe, nonblocking: bool) -> Taken {
+    // A bell that somebody owed when he died: the next publication rings.
+    let taken = pipe.entry.write_lock.0.take_at_once(|| pipe.outgoing().want_bell());
+    taken.unwrap_or_else(|| wait_for_lock(fd, pipe, nonblocking))
+}
+
+#[cold]
+#[inline(never)]
+fn wait_for_lock(fd: c_int, pipe: &Pipe, nonblocking: bool) -> Taken {
+    let lock = &pipe.entry.write_lock.0;
+    let outgoing = pipe.outgoing();
+    for _ in 0..MOST_ROUNDS {
+        if outgoing.is_shut() && !is_ring(outgoing.epoch()) {
+            // In the kernel's lane for good: nothing is left that the lock protects, whoever says that he has it.
+            return Taken::Nested;
+        }
+        match lock.take_after(nonblocking, || outgoing.want_bell()) {
+            Taken::Not(seen) => match step_around(fd, pipe, seen) {
+                Around::Taken | Around::Owing => return Taken::Ours,
+                Around::InCall => break,
+                Around::Not => {}
+            },
             taken => return taken,
         }
     }
+    end::give_up(fd, pipe, Reason::Stopped);
+    Taken::Nested
 }
 
-/// Goes on without the lock's owner if it is stopped, wherever that is: its publication fails, because the ring is closed;
+/// Goes on without the lock's owner, wherever that is: its publication fails, because the ring is closed;
 /// it opens no ring any more, because the gate is shut; it rings no bell, because the lock is not its own; and if it
 /// leaves the ring, it says what we say.
-#[cold]
-fn step_around(fd: c_int, pipe: &Pipe) -> bool {
-    let lock = &pipe.entry.write_lock.0;
-    if let Some(owner) = lock.stopped_owner() {
-        let outgoing = pipe.outgoing();
-        outgoing.close();
-        outgoing.shut();
-        super::pin::mark(pipe, Reason::Stopped);
-        if let Some(owes) = lock.step_around(owner) {
-            // What it has published may be news to a sleeper.
-            if owes && is_ring(outgoing.epoch()) {
-                outgoing.want_bell();
-                let _ = ring_bell(fd, pipe);
-            }
-            return true;
-        }
+fn step_around(fd: c_int, pipe: &Pipe, seen: Content) -> Around {
+    let outgoing = pipe.outgoing();
+    outgoing.close();
+    outgoing.shut();
+    super::pin::mark_stopped(pipe);
+    let around = pipe.entry.write_lock.0.step_around(seen);
+    // What it has published may be news to a sleeper.
+    if around == Around::Owing && is_ring(outgoing.epoch()) {
+        outgoing.want_bell();
+        let _ = ring_bell(fd, pipe);
     }
-    kernel::nap(1000);
-    false
+    around
+}
+
+/// Lets others write who wait for it, in the middle of a long write. False: this end is not in its ring any more.
+#[cold]
+fn take_turns(fd: c_int, pipe: &Pipe) -> bool {
+    pipe.entry.write_lock.0.hand_over();
+    let taken = lock_writes(fd, pipe);
+    enter_ring(fd, pipe, taken)
 }
 
 /// What became of a write into the ring.
@@ -239,7 +268,7 @@ unsafe fn push(fd: c_int, pipe: &Pipe, buffers: &[iovec], total: usize, nonblock
     // Before the publication: afterwards the reader has the line.
     note_cpu(&outgoing.producer.cpu);
     let past = bulk::goes_past(pipe, total);
-    let mut done = 0;
+    let (mut done, mut turn) = (0, 0);
     loop {
         let mut seen = local.seen_head.load(Ordering::Relaxed);
         let chunk = (total - done).min(PUBLISH_EVERY);
@@ -289,6 +318,12 @@ unsafe fn push(fd: c_int, pipe: &Pipe, buffers: &[iovec], total: usize, nonblock
         }
         if done == total {
             return Pushed::All;
+        }
+        if done - turn >= TURN && pipe.entry.write_lock.0.is_wanted() {
+            turn = done;
+            if !take_turns(fd, pipe) {
+                return Pushed::Spilled(done);
+            }
         }
     }
 }
@@ -458,7 +493,9 @@ fn wait_for_room(pipe: &Pipe, seen_head: u64, nonblocking: bool) -> bool {
             kernel_read = read;
             since = now;
         }
-        if in_vain || now.wrapping_sub(since) > patience || outgoing.is_closed() {
+        // One that does not wait for room either wants to write: it finds out in the kernel's lane whether there is some.
+        let is_urgent = pipe.entry.write_lock.0.is_urgent();
+        if in_vain || is_urgent || now.wrapping_sub(since) > patience || outgoing.is_closed() {
             let moved = outgoing.has_moved_on(seen_head);
             if !moved {
                 grow::keep_in_mind(pipe);
@@ -482,7 +519,7 @@ pub(crate) fn send_file(
         return None;
     }
     let outgoing = pipe.outgoing();
-    let mut done = 0;
+    let (mut done, mut turn) = (0, 0);
     let result = loop {
         let mut seen = pipe.local.seen_head.load(Ordering::Relaxed);
         let chunk = (count - done).min(4 * PUBLISH_EVERY);
@@ -525,6 +562,12 @@ pub(crate) fn send_file(
         }
         if done == count {
             break Some(Ok(done));
+        }
+        if done - turn >= TURN && pipe.entry.write_lock.0.is_wanted() {
+            turn = done;
+            if !take_turns(fd, pipe) {
+                break None;
+            }
         }
     };
     if result.is_none() && is_ring(outgoing.epoch()) {

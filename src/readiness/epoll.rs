@@ -12,6 +12,7 @@
 pub(crate) mod hot;
 pub(crate) mod list;
 mod nested;
+mod stuck;
 mod told;
 pub(crate) mod wait;
 
@@ -118,7 +119,11 @@ pub(crate) fn ctl(
         return kernel::epoll_ctl(fd, operation, target, event.as_ref());
     }
     let taken = lock_set(entry);
-    let result = ctl_locked(arena, fd, set, operation, target, event, kind, interesting);
+    let result = if let Taken::Not(_) = taken {
+        stuck::ctl(arena, fd, set, operation, target, event, kind, interesting)
+    } else {
+        ctl_locked(arena, fd, set, operation, target, event, kind, interesting)
+    };
     entry.lock.release(taken);
     result
 }
@@ -197,7 +202,7 @@ fn add(
         Descriptor::Host => true,
     };
     let Some(index) = arena.take_registration() else {
-        return add_unseen(fd, target, &event);
+        return add_unseen(fd, target, &event, Reason::TableFull);
     };
     // For room the kernel is asked before a sleep (`hot::arm`).
     let exact = entry.watched.load(Ordering::Relaxed) != 0 || !matches!(kind, Descriptor::Socket(_));
@@ -264,7 +269,9 @@ pub(crate) fn watch(arena: &Arena, fd: c_int, slot: u32) {
     }
     let taken = lock_set(set);
     set.watched.store(1, Ordering::Relaxed);
-    flush_parked(arena, fd, set);
+    if !matches!(taken, Taken::Not(_)) {
+        flush_parked(arena, fd, set);
+    }
     let mut next = set.first.load(Ordering::Relaxed);
     for _ in 0..REGISTRATIONS {
         let Some(index) = next.checked_sub(1) else { break };
@@ -316,7 +323,9 @@ fn unregister_parked(arena: &Arena, entry: &Entry, wanted: impl Fn(&Registration
         let set = arena.set(slot);
         let Some(fd) = descriptor_of(slot, set) else { continue };
         let taken = lock_set(set);
-        if place.load(Ordering::Acquire) == index + 1
+        // Of a set whose lock is not to be had they stay, and are ignored.
+        if !matches!(taken, Taken::Not(_))
+            && place.load(Ordering::Acquire) == index + 1
             && registration.flags.load(Ordering::Relaxed) & PARKED != 0
         {
             delete_from_kernel(fd, registration);
@@ -327,8 +336,8 @@ fn unregister_parked(arena: &Arena, entry: &Entry, wanted: impl Fn(&Registration
 }
 
 /// No room to remember it: the socket stays with (or goes back to) the kernel.
-fn add_unseen(fd: c_int, target: c_int, event: &epoll_event) -> Result<(), Errno> {
-    lifecycle::pin(target, Reason::TableFull);
+fn add_unseen(fd: c_int, target: c_int, event: &epoll_event, reason: Reason) -> Result<(), Errno> {
+    lifecycle::pin(target, reason);
     kernel::epoll_ctl(fd, libc::EPOLL_CTL_ADD, target, Some(event))
 }
 
@@ -438,6 +447,9 @@ pub(crate) fn upgrade(pipe: &Pipe) -> bool {
         let set = arena.set(slot);
         let Some(fd) = descriptor_of(slot, set) else { return false };
         let taken = lock_set(set);
+        if let Taken::Not(_) = taken {
+            return false;
+        }
         let target = registration.fd.load(Ordering::Relaxed);
         let events = registration.events.load(Ordering::Relaxed);
         let event = kernel_event(set, index, events, Descriptor::Socket(pipe.socket));
@@ -499,6 +511,9 @@ pub(crate) fn downgrade(pipe: &Pipe) -> bool {
         let set = arena.set(slot);
         let Some(fd) = descriptor_of(slot, set) else { return false };
         let taken = lock_set(set);
+        if let Taken::Not(_) = taken {
+            return false;
+        }
         let flags = registration.flags.load(Ordering::Relaxed);
         if taken == Taken::Ours && flags & PARKED != 0 {
             delete_from_kernel(fd, registration);
@@ -556,7 +571,10 @@ pub(crate) fn forget_socket(arena: &Arena, entry: &Entry) {
             };
             let set = arena.set(slot);
             let taken = lock_set(set);
-            list::remove(arena, index);
+            // Otherwise it stays in the lists, without a socket, until the set is closed.
+            if !matches!(taken, Taken::Not(_)) {
+                list::remove(arena, index);
+            }
             set.lock.release(taken);
         }
     }
@@ -566,6 +584,10 @@ pub(crate) fn forget_socket(arena: &Arena, entry: &Entry) {
 pub(crate) fn free_set(arena: &Arena, slot: u32, generation: u32) {
     let set = arena.set(slot);
     let taken = lock_set(set);
+    if let Taken::Not(_) = taken {
+        // Somebody who does not run is in the middle of a change of its lists: nobody may use them again.
+        return;
+    }
     while let Some(index) = set.first.load(Ordering::Acquire).checked_sub(1) {
         let before = set.first.load(Ordering::Relaxed);
         list::remove(arena, index);
@@ -582,14 +604,11 @@ pub(crate) fn free_set(arena: &Arena, slot: u32, generation: u32) {
     );
 }
 
-/// The lock of a set, waited for as long as its owner lives.
+/// The lock of a set. Not taken from an owner that does not let go: what it does yet with the lists, when it goes on, cannot be
+/// undone. Until then the set is used without it: see [`stuck`].
+#[inline]
 pub(crate) fn lock_set(set: &SetEntry) -> Taken {
-    loop {
-        match set.lock.take() {
-            Taken::Not => _ = kernel::nap(1000),
-            taken => return taken,
-        }
-    }
+    set.lock.take_at_once(|| {}).unwrap_or_else(|| stuck::wait(set))
 }
 
 /// Whether the socket's kernel registration must be managed.

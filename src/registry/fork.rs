@@ -9,7 +9,7 @@ use super::process_name::ProcessName;
 use super::reason::Reason;
 use super::socket;
 use super::split::Departure;
-use crate::sys::{kernel, process, thread};
+use crate::sys::{clock, kernel, process, thread};
 use core::cell::Cell;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use sockshim_ring::lock::OWNER;
@@ -237,12 +237,12 @@ pub(crate) fn reap_if_due(arena: &Arena) {
     /// When the last one ended, and how long it took, in ticks.
     static LAST: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
     let [end, cost] = LAST.each_ref().map(|ticks| ticks.load(Ordering::Relaxed));
-    let start = kernel::ticks();
+    let start = clock::ticks();
     if end != 0 && start.wrapping_sub(end) < cost.saturating_mul(ONE_IN) {
         return;
     }
     reap(arena);
-    let end = kernel::ticks();
+    let end = clock::ticks();
     LAST[0].store(end, Ordering::Relaxed);
     LAST[1].store(end.wrapping_sub(start), Ordering::Relaxed);
 }

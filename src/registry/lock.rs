@@ -3,15 +3,19 @@
 //! Held for a copy or a change of lanes, never asleep. Recursive per thread, because a signal handler may
 //! use the socket that it interrupted; what the handler does is complete before the interrupted copy tries
 //! to publish, and publication notices (see `sockshim_ring::ring`). Recovered when its owner is dead, and when its
-//! owner has jumped out of the call that took it (`siglongjmp` in a handler). A taker waits a bounded time for an
-//! owner that is alive but does not run, and then goes on without it if it is stopped.
+//! owner has jumped out of the call that took it (`siglongjmp` in a handler).
+//!
+//! A taker sleeps on the word (futex(2)), so that it never keeps the owner from the processor: a real-time thread that
+//! waited awake would. One that has slept for a millisecond while others were faster gets the lock handed over. An owner
+//! that does not let go, because it is stopped, frozen, starved, or somebody has only written its number there, is waited
+//! for a bounded time; then the taker goes on without it.
 
 use super::arena;
 use super::fork::{self, Known};
 use crate::error::Errno;
 use crate::sys::restartable::{Area, Call};
-use crate::sys::{kernel, thread};
-use sockshim_ring::lock::{Content, FIRM, Frame, Word};
+use crate::sys::{futex, kernel, stack, thread};
+use sockshim_ring::lock::{Content, FIRM, Frame, Left, Word};
 
 /// This thread's number, as the family's namespace knows it.
 #[inline]
@@ -43,13 +47,18 @@ pub(crate) fn is_gone(thread: u32) -> bool {
     }
 }
 
-/// Whether a thread lives but does not run: a signal has stopped it.
-fn is_stopped(thread: u32) -> bool {
+/// What a thread does, as proc_pid_stat(5) has it; `None` when that cannot be told.
+fn state(thread: u32) -> Option<u8> {
     match fork::known(thread) {
-        Known::Here(thread) => kernel::is_stopped(thread),
+        Known::Here(thread) => kernel::state(thread),
         // What its process's first thread does says nothing of this one.
-        Known::Alien(_) | Known::Gone | Known::Nothing => false,
+        Known::Alien(_) | Known::Gone | Known::Nothing => None,
     }
+}
+
+/// Whether the owner of a lock may run on soon: nothing says that it is stopped or asleep.
+pub(crate) fn may_run(owner: Content) -> bool {
+    matches!(state(owner.owner()), Some(b'R') | None)
 }
 
 /// How a lock was got.
@@ -60,7 +69,21 @@ pub(crate) enum Taken {
     Ours,
     /// This thread has it already: a signal handler, inside an interrupted call.
     Nested,
-    /// Its owner lives but did not let go in a bounded time.
+    /// Its owner lives but did not let go in a bounded time, in which the word was this.
+    Not(Content),
+}
+
+/// How a taker went on without the owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub(crate) enum Around {
+    /// The lock is the taker's.
+    Taken,
+    /// The same, and the owner may owe somebody a bell.
+    Owing,
+    /// The lock is the taker's, but the owner was inside a call for so long that nobody can say whether it will be made yet.
+    InCall,
+    /// It has let go, or makes a call that must not be overtaken.
     Not,
 }
 
@@ -76,80 +99,135 @@ pub(crate) struct Lock {
 /// jump mostly lies less far below the one that was left.
 const HANDLER_BELOW: i64 = 512;
 
-/// Ticks for which a taker waits for a live owner; about 50 ms.
-const PATIENCE: u64 = 125_000_000;
+/// Nanoseconds after which one that sleeps gets the lock handed over.
+const STARVING: u64 = 1_000_000;
+/// Nanoseconds of a sleep, after which the owner is looked at: it may have died.
+const LOOK_EVERY: u64 = 10_000_000;
+/// Nanoseconds for which a taker waits for an owner that is seen stopped, and for another one, which may only be waiting
+/// for a processor. To go on without it is always safe, but costs the connection its ring.
+const PATIENCE_STOPPED: u64 = 50_000_000;
+const PATIENCE: u64 = 200_000_000;
+/// The same for owners that change all the time: with those who starve served in turn, no honest ones take so long.
+const PATIENCE_WITH_ALL: u64 = 2_000_000_000;
+/// Nanoseconds for which who goes on without the owner waits for a call of the owner's to be over.
+const PATIENCE_IN_CALL: u64 = 10_000_000_000;
 
 impl Lock {
     #[inline]
     pub(crate) fn take(&self) -> Taken {
-        self.take_after(|| {})
+        self.take_at_once(|| {}).unwrap_or_else(|| self.wait(false, || {}))
     }
 
     /// The same; `interrupted` is called when it is taken from an owner that died, or jumped away, in the middle of
-    /// whatever it was.
+    /// whatever it was. `urgent`: the caller would not sleep in the kernel, and an owner that waits itself, for its reader,
+    /// shall do so elsewhere.
+    #[cold]
+    pub(crate) fn take_after(&self, urgent: bool, interrupted: impl Fn()) -> Taken {
+        self.take_at_once(&interrupted).unwrap_or_else(|| self.wait(urgent, &interrupted))
+    }
+
+    /// The same without a wait; `None`: it is another thread's.
     #[inline]
-    pub(crate) fn take_after(&self, interrupted: impl FnOnce()) -> Taken {
+    pub(crate) fn take_at_once(&self, interrupted: impl FnOnce()) -> Option<Taken> {
         let (me, here) = (thread(), kernel::stack_pointer());
         match self.word.take(me, Frame::at(here)) {
-            Ok(()) => Taken::Ours,
+            Ok(_) => Some(Taken::Ours),
             Err(seen) if seen.owner() == me => self.nested(seen, here, interrupted),
-            Err(_) => self.wait(me, here, interrupted),
+            Err(_) => None,
         }
     }
 
     /// This thread has the lock already: in a call that a signal interrupted, or in one that is no more. Nothing takes a
     /// lock twice without a signal in between.
     #[cold]
-    fn nested(&self, seen: Content, here: u64, interrupted: impl FnOnce()) -> Taken {
+    fn nested(&self, seen: Content, here: u64, interrupted: impl FnOnce()) -> Option<Taken> {
         if !is_jumped_over(seen.frame(), here) {
-            return Taken::Nested;
+            return Some(Taken::Nested);
         }
         // With whatever mark the call had made.
-        if self.word.take_from(seen, seen.owner(), Frame::at(here)).is_none() {
-            return self.wait(seen.owner(), here, interrupted);
-        }
+        self.word.take_from(seen, seen.owner(), Frame::at(here))?;
         interrupted();
-        Taken::Ours
+        Some(Taken::Ours)
     }
 
-    /// Takes it for this thread, whose number is `me`, if it is free.
+    /// Takes it for this thread, whose number is `me`, if it is free; what [`Lock::give_back`] needs.
     #[inline(always)]
-    pub(crate) fn take_free(&self, me: u32) -> bool {
-        self.word.take(me, Frame::at(kernel::stack_pointer())).is_ok()
+    pub(crate) fn take_free(&self, me: u32) -> Option<Content> {
+        self.word.take(me, Frame::at(kernel::stack_pointer())).ok()
     }
 
     /// The end of [`Lock::take_free`].
     #[inline(always)]
-    pub(crate) fn release_by(&self, me: u32) {
-        self.word.release(me);
+    pub(crate) fn give_back(&self, mine: Content) {
+        if !self.word.release(mine) {
+            self.give_back_marked();
+        }
     }
 
     #[inline]
     pub(crate) fn release(&self, taken: Taken) {
-        if taken == Taken::Ours {
-            self.release_by(thread());
+        if taken == Taken::Ours && !self.word.release_unmarked(thread()) {
+            self.give_back_marked();
         }
     }
 
-    /// What is in the word, if its owner lives but does not run: it is stopped by a signal.
+    /// Somebody waits; or has stepped around us.
     #[cold]
-    pub(crate) fn stopped_owner(&self) -> Option<Content> {
+    #[inline(never)]
+    fn give_back_marked(&self) {
+        self.give_back_to(false);
+    }
+
+    fn give_back_to(&self, others_only: bool) {
+        let left = self.word.leave(thread(), others_only);
+        if left != Left::Alone && !futex::wake_one(self.word.bed()) && left == Left::Kept {
+            self.word.free_kept();
+        }
+    }
+
+    /// [`Taken::Not`], if the word is still as it was when that was told last: the owner has not let go.
+    pub(crate) fn not_if_still(&self, bits: u64) -> Option<Taken> {
         let seen = self.word.content();
-        (seen.owner() != 0 && seen.marked() & FIRM == 0 && is_stopped(seen.owner())).then_some(seen)
+        (seen.owner() != 0 && seen.bits() == bits).then_some(Taken::Not(seen))
     }
 
-    /// Takes the lock from a stopped owner; `seen` is what was in the word. Only for a caller that has made sure that
-    /// what the owner was doing changes nothing when it goes on. Says whether the owner may owe somebody a bell. `None`:
-    /// it has let go.
+    /// Whether somebody sleeps until it is released.
+    #[inline]
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.word.is_wanted()
+    }
+
+    /// Whether one of those who wait for it would not sleep in the kernel; told once.
+    pub(crate) fn is_urgent(&self) -> bool {
+        self.word.take_urgent()
+    }
+
+    /// Lets those have it who sleep. The caller, whose it was, may wait for it again.
     #[cold]
-    pub(crate) fn step_around(&self, seen: Content) -> Option<bool> {
-        let owes = self.word.take_from(seen, thread(), Frame::at(kernel::stack_pointer()))?;
-        // It may have gone on between the look and this, and be inside a call. Stopped again, it is not.
+    pub(crate) fn hand_over(&self) {
+        self.give_back_to(true);
+    }
+
+    /// Takes the lock from an owner that does not let go; `seen` is what was in the word. Only for a caller that has made
+    /// sure that whatever the owner does yet changes nothing.
+    #[cold]
+    pub(crate) fn step_around(&self, seen: Content) -> Around {
         let owner = seen.owner();
-        while self.word.caller() == owner && !is_stopped(owner) && !is_dead(owner) {
-            kernel::nap(50);
+        if owner == 0 || seen.marked() & FIRM != 0 {
+            return Around::Not;
         }
-        Some(owes)
+        let Some(owes) = self.word.take_from(seen, thread(), Frame::at(kernel::stack_pointer())) else {
+            return Around::Not;
+        };
+        // The owner may be inside a call, if it looked at the word before it was taken.
+        let since = kernel::monotonic_ns();
+        while self.word.caller() == owner && !is_between_calls(owner) && !is_dead(owner) {
+            if kernel::monotonic_ns().wrapping_sub(since) > PATIENCE_IN_CALL {
+                return Around::InCall;
+            }
+            kernel::nap(100);
+        }
+        if owes { Around::Owing } else { Around::Taken }
     }
 
     /// Makes a call that only the owner may make, with signals blocked; `None`, and no call: somebody has stepped
@@ -172,30 +250,67 @@ impl Lock {
     }
 
     #[cold]
-    fn wait(&self, me: u32, here: u64, interrupted: impl FnOnce()) -> Taken {
-        let frame = Frame::at(here);
+    fn wait(&self, urgent: bool, interrupted: impl FnOnce()) -> Taken {
+        let (me, frame) = (thread(), Frame::at(kernel::stack_pointer()));
         for _ in 0..64 {
             core::hint::spin_loop();
             if self.word.take(me, frame).is_ok() {
                 return Taken::Ours;
             }
         }
-        let start = kernel::ticks();
-        loop {
-            kernel::sched_yield();
-            match self.word.take(me, frame) {
-                Ok(()) => return Taken::Ours,
-                Err(seen) if kernel::ticks().wrapping_sub(start) > PATIENCE => {
-                    let robbed =
-                        if is_dead(seen.owner()) { self.word.take_from(seen, me, frame) } else { None };
-                    if robbed.is_none() {
-                        return Taken::Not;
-                    }
-                    interrupted();
-                    return Taken::Ours;
-                }
-                Err(_) => {}
+        match self.wait_asleep(me, frame, urgent) {
+            Waited::Free => Taken::Ours,
+            Waited::Robbed => {
+                interrupted();
+                Taken::Ours
             }
+            Waited::InVain(seen) => Taken::Not(seen),
+        }
+    }
+
+    fn wait_asleep(&self, me: u32, frame: Frame, urgent: bool) -> Waited {
+        let start = kernel::monotonic_ns();
+        let (mut before, mut since, mut has_slept) = (None, start, false);
+        loop {
+            let Err(seen) = self.word.take_after_wait(me, frame, has_slept) else { return Waited::Free };
+            let now = kernel::monotonic_ns();
+            let starved = has_slept && now.wrapping_sub(start) >= STARVING;
+            let Some(wanted) = self.word.want(seen, starved) else { continue };
+            if urgent {
+                self.word.set_urgent();
+            }
+            if before != Some(wanted) {
+                // Somebody has got on.
+                (before, since) = (Some(wanted), now);
+            }
+            let (unchanged, all) = (now.wrapping_sub(since), now.wrapping_sub(start));
+            if unchanged >= LOOK_EVERY || all >= PATIENCE_WITH_ALL {
+                if is_dead(wanted.owner()) {
+                    match self.word.take_from(wanted, me, frame) {
+                        Some(_) => return Waited::Robbed,
+                        None => continue,
+                    }
+                }
+                let is_stopped = matches!(state(wanted.owner()), Some(b'T' | b't'));
+                let patience = if is_stopped { PATIENCE_STOPPED } else { PATIENCE };
+                if unchanged >= patience || all >= PATIENCE_WITH_ALL {
+                    return Waited::InVain(wanted);
+                }
+            }
+            self.sleep(wanted, if starved { LOOK_EVERY } else { STARVING });
+            has_slept = true;
+        }
+    }
+
+    /// Sleeps while the word is as it was `seen`, if that is allowed here.
+    fn sleep(&self, seen: Content, nanoseconds: u64) {
+        let slept = !kernel::is_restricted()
+            && matches!(
+                futex::pause(self.word.bed(), seen.upper_half(), nanoseconds),
+                Ok(()) | Err(Errno(libc::EAGAIN | libc::EINTR | libc::ETIMEDOUT))
+            );
+        if !slept {
+            (0..1000).for_each(|_| core::hint::spin_loop());
         }
     }
 
@@ -205,27 +320,47 @@ impl Lock {
     }
 }
 
-/// Whether a call of this thread that took the lock at `frame` is no more, now that the stack is at `here`.
+/// How a wait for a lock has ended.
+enum Waited {
+    Free,
+    /// It was taken from an owner that had died.
+    Robbed,
+    /// The owner does not let go.
+    InVain(Content),
+}
+
+/// Whether a thread is certainly not on its way into a call that depends on a word: the kernel will lead it back to its
+/// look at the word (see [`crate::sys::restartable`]), or the call is over. So it is when a signal has stopped it, and when it
+/// sleeps in a way that a signal ends: no call that does not wait does that, but a frozen thread (cgroups(7)). A debugger
+/// may have stopped it at the beginning of a call.
+fn is_between_calls(thread: u32) -> bool {
+    matches!(state(thread), Some(b'T' | b'S'))
+}
+
+/// Whether a call of this thread that took the lock at `frame` is no more, now that the stack is at `here`. That can be said
+/// only of two places on one stack: a handler may have a stack of its own, and a program may have made threads of its own on
+/// any memory, between which a handler switches. What cannot be told is taken for a call that goes on; if it does not, others
+/// go on without it, as for an owner that is stopped.
+#[cold]
 fn is_jumped_over(frame: Frame, here: u64) -> bool {
+    let is_within = |stack: &core::ops::Range<u64>| {
+        let length = (stack.end - stack.start).cast_signed();
+        (0..=length).contains(&frame.below(stack.end))
+    };
     let is_above = frame.below(here) > -HANDLER_BELOW;
+    let own = || stack::own(here);
     match kernel::alternate_stack() {
-        None => is_above,
-        Some((stack, on_it)) => {
-            let length = (stack.end - stack.start).cast_signed();
-            match (on_it, (0..=length).contains(&frame.below(stack.end))) {
-                // A handler on its own stack, inside a call on the thread's.
-                (true, false) => false,
-                // The handler has been left.
-                (false, true) => true,
-                _ => is_above,
-            }
-        }
+        // In a handler; it may have been left, and be entered again.
+        Some((stack, true)) => is_within(&stack) && is_above,
+        Some((stack, false)) if is_within(&stack) => own().is_some(),
+        _ => is_above && own().is_some_and(|own| is_within(&own)),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use core::cell::Cell;
     use core::sync::atomic::{AtomicU32, Ordering};
     use sockshim_ring::lock::RINGING;
     use std::sync::mpsc;
@@ -267,10 +402,10 @@ mod tests {
     fn a_call_that_was_jumped_over_has_no_lock() {
         let lock = lock(0);
         assert_eq!(lock.take(), Taken::Ours);
-        let mut interrupted = false;
+        let interrupted = Cell::new(false);
         // As in the next call after a jump: nothing lies between the two on the stack.
-        let taken = lock.take_after(|| interrupted = true);
-        assert_eq!((taken, interrupted), (Taken::Ours, true));
+        let taken = lock.take_after(false, || interrupted.set(true));
+        assert_eq!((taken, interrupted.get()), (Taken::Ours, true));
         lock.release(taken);
         assert_eq!(lock.word.content().marked(), 0);
     }
@@ -307,13 +442,46 @@ mod tests {
         let dead = dead_thread();
         for mark in [0, FIRM, RINGING] {
             let lock = lock(dead | mark);
-            let mut interrupted = false;
-            assert_eq!(lock.take_after(|| interrupted = true), Taken::Ours);
-            assert!(interrupted);
+            let interrupted = Cell::new(false);
+            assert_eq!(lock.take_after(false, || interrupted.set(true)), Taken::Ours);
+            assert!(interrupted.get());
             assert_eq!(lock.word.content().marked(), thread());
         }
         // A word that no owner can have written.
         assert_eq!(lock(FIRM | RINGING).take(), Taken::Ours);
+    }
+
+    #[test]
+    fn a_stack_of_the_programs_own_is_not_taken_for_the_threads() {
+        let lock = lock(0);
+        let here = kernel::stack_pointer();
+        let mine = lock.word.take(thread(), Frame::at(here + (1 << 32))).expect("it is free");
+        assert_eq!(lock.take(), Taken::Nested);
+        assert!(lock.word.release(mine));
+    }
+
+    #[test]
+    fn a_turn_is_handed_to_who_waits() {
+        let lock = lock(0);
+        let turns = AtomicU32::new(0);
+        std::thread::scope(|scope| {
+            let taken = lock.take();
+            let other = scope.spawn(|| {
+                let taken = lock.take();
+                turns.fetch_add(1, Ordering::Relaxed);
+                lock.release(taken);
+            });
+            while !lock.is_wanted() {
+                std::thread::yield_now();
+            }
+            assert_eq!((taken, turns.load(Ordering::Relaxed)), (Taken::Ours, 0));
+            lock.hand_over();
+            let taken = lock.take();
+            // It had its turn before this thread, or it was in no state to take it.
+            assert!(turns.load(Ordering::Relaxed) == 1 || lock.is_wanted() || !other.is_finished());
+            lock.release(taken);
+        });
+        assert_eq!((turns.load(Ordering::Relaxed), lock.word.content().marked()), (1, 0));
     }
 
     #[test]
@@ -348,7 +516,7 @@ mod tests {
             });
             let owner = hold.recv().expect("the owner tells");
             let taken = lock.take();
-            assert_eq!(taken, Taken::Not);
+            assert!(matches!(taken, Taken::Not(seen) if seen.owner() == owner), "{taken:?}");
             lock.release(taken);
             assert_eq!(lock.word.content().marked(), owner);
             done.send(()).expect("the owner waits");
@@ -366,7 +534,7 @@ mod tests {
                     for _ in 0..2000 {
                         let taken = loop {
                             match lock.take() {
-                                Taken::Not => {}
+                                Taken::Not(_) => {}
                                 taken => break taken,
                             }
                         };

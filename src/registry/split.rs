@@ -12,12 +12,13 @@
 
 use super::arena::{self, Arena, Entry, STATE_HOST, STATE_PIPE, STATE_WAITING, forget_sleepers};
 use super::fork::Processes;
+use super::lock::Taken;
 use super::process_name::ProcessName;
 use super::reason::Reason;
 use super::socket::{self, Walk};
 use super::table::{self, Descriptor};
 use super::table_file::{self, TableFile};
-use super::{fork, lock, start};
+use super::{fork, start};
 use crate::pipe::pin;
 use crate::readiness::epoll;
 use crate::sys::kernel;
@@ -125,13 +126,14 @@ fn unlock_all(arena: &Arena) {
         unlock(arena.socket(socket.slot));
     }
     for set in socket::held_sets(arena) {
-        arena.set(set).lock.release_by(lock::thread());
+        arena.set(set).lock.release(Taken::Ours);
     }
 }
 
+/// Of locks that this thread does not have nothing becomes.
 fn unlock(entry: &Entry) {
-    entry.write_lock.0.release_by(lock::thread());
-    entry.read_lock.0.release_by(lock::thread());
+    entry.write_lock.0.release(Taken::Ours);
+    entry.read_lock.0.release(Taken::Ours);
 }
 
 /// Whether this process and others go on to count each other as holders: not of what has only a place in the table.
@@ -190,7 +192,7 @@ fn vacate(left: &Arena, slot: u32) {
     for set in socket::held_sets(left) {
         let entry = left.set(set);
         let generation = entry.generation.load(Ordering::Acquire);
-        entry.lock.release_by(lock::thread());
+        entry.lock.release(Taken::Ours);
         forget_sleepers(&entry.sleepers, fork::is_own_thread);
         if fork::let_go(&entry.holders, slot) {
             epoll::free_set(left, set, generation);

@@ -55,11 +55,35 @@ pub(crate) fn sleep(nanoseconds: u64) -> Result<(), Errno> {
         .map(drop)
 }
 
+/// The same by the older call, which every kernel has, for a wait that is none of the program's: a handler ends it, and that
+/// is no matter. For a part of a larger word.
+///
+/// # Errors
+/// As for [`wait`].
+pub(crate) fn pause(place: *const u32, value: u32, nanoseconds: u64) -> Result<(), Errno> {
+    let time = libc::timespec {
+        tv_sec: (nanoseconds / 1_000_000_000) as i64,
+        tv_nsec: (nanoseconds % 1_000_000_000) as i64,
+    };
+    let arguments = [place.word(), libc::FUTEX_WAIT.word(), value as usize, (&raw const time).word()];
+    let [a, b, c, d] = arguments;
+    // SAFETY: see the module; `time` lives across the call.
+    outcome(unsafe { raw::syscall4(libc::SYS_futex, a, b, c, d) }).map(drop)
+}
+
 /// Wakes all who wait for `word`, in every process.
 pub(crate) fn wake(word: &AtomicU32) {
-    let place = core::ptr::from_ref(word).word();
+    let _ = wake_some(core::ptr::from_ref(word).cast(), c_int::MAX);
+}
+
+/// Wakes one of those who [`pause`] at `place`, and says whether there was one.
+pub(crate) fn wake_one(place: *const u32) -> bool {
+    wake_some(place, 1).is_ok_and(|woken| woken > 0)
+}
+
+fn wake_some(place: *const u32, most: c_int) -> Result<usize, Errno> {
     // SAFETY: see the module.
-    let _ = unsafe { raw::syscall3(libc::SYS_futex, place, libc::FUTEX_WAKE.word(), c_int::MAX.word()) };
+    outcome(unsafe { raw::syscall3(libc::SYS_futex, place.word(), libc::FUTEX_WAKE.word(), most.word()) })
 }
 
 #[cfg(test)]

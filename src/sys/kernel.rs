@@ -6,7 +6,6 @@
 //! kernel checks itself.
 
 use super::address::Address;
-pub(crate) use super::clock::ticks;
 use super::{filter, futex, raw};
 use crate::error::Errno;
 use core::ffi::{CStr, c_int};
@@ -101,13 +100,6 @@ fn is_listed(name: core::fmt::Arguments<'_>) -> bool {
     write!(path, "/proc/{name}").is_err() || exists_file(path.as_c_str()) || !exists_file(c"/proc/self")
 }
 
-/// Whether a thread is stopped by a signal, rather than only waiting for a processor; then it is inside no system call.
-/// A debugger may stop it inside one, at its beginning.
-#[cold]
-pub(crate) fn is_stopped(thread: u32) -> bool {
-    state(thread) == Some(b'T')
-}
-
 /// Whether a thread has ended: it is gone, or a zombie for which nobody has waited yet.
 #[cold]
 pub(crate) fn has_ended(thread: u32) -> bool {
@@ -115,7 +107,8 @@ pub(crate) fn has_ended(thread: u32) -> bool {
 }
 
 /// The letter that says what a thread does (proc_pid_stat(5)); `None` when that cannot be told.
-fn state(thread: u32) -> Option<u8> {
+#[cold]
+pub(crate) fn state(thread: u32) -> Option<u8> {
     use core::fmt::Write;
     let mut path = super::folder::Path::new();
     if is_restricted() {

@@ -73,13 +73,13 @@ impl Call {
         raw::outcome(unsafe { raw::syscall6(self.number, a, b, c, d, e, f) })
     }
 
-    /// Makes the call if `word` is `value`, and not after it has been seen otherwise. `None`: it is not.
+    /// Makes the call if the lower half of `word` is `value`, and not after it has been seen otherwise. `None`: it is not.
     #[inline(never)]
     pub(crate) fn make_while(
         &self,
         area: Area,
         word: &AtomicU64,
-        value: u64,
+        value: u32,
     ) -> Option<Result<usize, Errno>> {
         let [a, b, c, d, e, f] = self.arguments;
         let (result, made): (isize, usize);
@@ -99,7 +99,7 @@ impl Call {
                 "lea rcx, [rip + 22b]",
                 "mov qword ptr [{area} + 8], rcx",
                 "44:",
-                "cmp qword ptr [{word}], {value}",
+                "cmp dword ptr [{word}], {value:e}",
                 "jne 77f",
                 "syscall",
                 "55:",

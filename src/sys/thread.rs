@@ -134,6 +134,12 @@ pub(crate) fn restartable_area() -> Option<*mut u8> {
     area::own()
 }
 
+/// Where this thread's own block is, which the C library has made; `None`: nobody knows here.
+pub(crate) fn pointer() -> Option<u64> {
+    let pointer = area::pointer();
+    (!pointer.is_null()).then(|| pointer.addr() as u64)
+}
+
 /// Finds out what [`cpu`] and [`restartable_area`] need. Called once, while the process starts.
 pub(crate) fn find_area() {
     area::find();
@@ -188,10 +194,14 @@ mod area {
 
     pub(super) fn own() -> Option<*mut u8> {
         cpu()?;
+        Some(pointer().wrapping_offset(PLACE.load(Ordering::Relaxed) - CPU_ID))
+    }
+
+    pub(super) fn pointer() -> *mut u8 {
         let pointer: *mut u8;
         // SAFETY: on x86-64 the first word of the thread's own block is its address.
         unsafe { asm!("mov {}, fs:0", out(reg) pointer, options(nostack, readonly, preserves_flags)) };
-        Some(pointer.wrapping_offset(PLACE.load(Ordering::Relaxed) - CPU_ID))
+        pointer
     }
 }
 
@@ -206,6 +216,10 @@ mod area {
 
     pub(super) fn own() -> Option<*mut u8> {
         None
+    }
+
+    pub(super) fn pointer() -> *mut u8 {
+        core::ptr::null_mut()
     }
 }
 

@@ -47,6 +47,7 @@ mod poll;
 mod refusals;
 mod replaced;
 mod returns;
+mod sharers;
 mod signals;
 mod standard;
 mod stops;
@@ -55,6 +56,7 @@ mod stream;
 mod successors;
 mod threads;
 mod untrue;
+mod user_threads;
 mod wakes;
 mod watchdog;
 
@@ -110,4 +112,6 @@ const AREAS: &[(&str, &[Case])] = &[
     ("namespaces", namespaces::CASES),
     ("alarms", alarms::CASES),
     ("nests", nests::CASES),
+    ("sharers", sharers::CASES),
+    ("user_threads", user_threads::CASES),
 ];

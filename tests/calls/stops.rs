@@ -1,27 +1,50 @@
 //! Processes that are stopped anywhere while they use a connection together with others: whoever goes on is not held
-//! up, and nothing is lost, doubled or made up when they are continued.
+//! up, and nothing is lost, doubled or made up when they are continued. Stopped by a signal, by a debugger, or frozen.
 //!
 //! A stop is most likely to fall where a system call returns, so that is where most of these hit. Once one of them has
 //! been stepped around the connection keeps to the kernel's lane; so each round has a connection of its own.
 
+use std::fs;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use crate::data::Random;
 use crate::harness::{Case, Child, case, fork, skip};
+use crate::sys::wait::{self, epoll, epoll_wait};
 use crate::sys::{self, Ended, call};
 
 pub(crate) const CASES: &[Case] = &[
     case("a_writer_stopped_anywhere_does_not_hold_up_the_other", || {
         for round in 0..ROUNDS {
-            write_beside_a_stopped_writer(round);
+            write_beside_a_stopped_writer(round, &BySignal);
         }
     })
     .within_seconds(240),
     case("a_reader_stopped_anywhere_does_not_hold_up_the_other", || {
         for round in 0..ROUNDS {
-            read_beside_a_stopped_reader(round);
+            read_beside_a_stopped_reader(round, &BySignal);
+        }
+    })
+    .within_seconds(240),
+    case("a_process_stopped_by_a_debugger_does_not_hold_up_the_other", || {
+        for round in 0..ROUNDS / 2 {
+            write_beside_a_stopped_writer(round, &ByDebugger);
+            read_beside_a_stopped_reader(round, &ByDebugger);
+        }
+    })
+    .within_seconds(240),
+    case("a_frozen_process_does_not_hold_up_the_other", || {
+        let freezer = Freezer::new();
+        for round in 0..ROUNDS / 2 {
+            write_beside_a_stopped_writer(round, &freezer);
+            read_beside_a_stopped_reader(round, &freezer);
+        }
+    })
+    .within_seconds(240),
+    case("a_process_stopped_anywhere_does_not_hold_up_its_epoll_set", || {
+        for round in 0..ROUNDS / 4 {
+            wait_beside_a_stopped_waiter(round);
         }
     })
     .within_seconds(240),
@@ -56,15 +79,96 @@ fn linger(random: &mut Random) {
     }
 }
 
-/// Stops the process, lets `act` run, and continues it.
-fn while_stopped(process: libc::pid_t, random: &mut Random, act: impl FnOnce()) {
-    linger(random);
-    sys::kill(process, libc::SIGSTOP).expect("stop");
-    act();
-    sys::kill(process, libc::SIGCONT).expect("continue");
+/// A way to keep a process from running.
+trait Stop {
+    fn stop(&self, process: libc::pid_t);
+    fn go_on(&self, process: libc::pid_t);
 }
 
-fn write_beside_a_stopped_writer(round: u64) {
+struct BySignal;
+
+impl Stop for BySignal {
+    fn stop(&self, process: libc::pid_t) {
+        sys::kill(process, libc::SIGSTOP).expect("stop");
+    }
+
+    fn go_on(&self, process: libc::pid_t) {
+        sys::kill(process, libc::SIGCONT).expect("continue");
+    }
+}
+
+/// As gdb does (ptrace(2)).
+struct ByDebugger;
+
+impl Stop for ByDebugger {
+    fn stop(&self, process: libc::pid_t) {
+        // Not one that has ended.
+        if call!(libc::ptrace(libc::PTRACE_SEIZE, process, 0, 0)).is_ok() {
+            call!(libc::ptrace(libc::PTRACE_INTERRUPT, process, 0, 0)).expect("interrupt");
+            let how = libc::WSTOPPED | libc::WEXITED | libc::WNOWAIT | libc::__WALL;
+            // SAFETY: all zeroes is a valid siginfo_t.
+            let mut told: libc::siginfo_t = unsafe { std::mem::zeroed() };
+            call!(libc::waitid(libc::P_PID, process as u32, &mut told, how)).expect("it stops");
+        }
+    }
+
+    fn go_on(&self, process: libc::pid_t) {
+        let _ = call!(libc::ptrace(libc::PTRACE_DETACH, process, 0, 0));
+    }
+}
+
+/// A control group of its own, as `docker pause` uses one (cgroup v2, `cgroup.freeze`). Removed when it is dropped.
+struct Freezer(String);
+
+impl Freezer {
+    fn new() -> Self {
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        let root = mounts.lines().find_map(|line| {
+            let mut words = line.split(' ').skip(1);
+            let (place, kind) = (words.next()?, words.next()?);
+            (kind == "cgroup2").then_some(place)
+        });
+        let group = root.map(|root| format!("{root}/sockshim-{}", sys::getpid()));
+        match group {
+            Some(group) if fs::create_dir(&group).is_ok() => Self(group),
+            _ => skip("no control group can be made here"),
+        }
+    }
+
+    fn freeze(&self, on: bool) {
+        fs::write(format!("{}/cgroup.freeze", self.0), if on { "1" } else { "0" }).expect("cgroup.freeze");
+        let wanted = format!("frozen {}", u8::from(on));
+        let events = format!("{}/cgroup.events", self.0);
+        sys::until(|| fs::read_to_string(&events).expect("cgroup.events").contains(&wanted));
+    }
+}
+
+impl Stop for Freezer {
+    fn stop(&self, process: libc::pid_t) {
+        fs::write(format!("{}/cgroup.procs", self.0), process.to_string()).expect("cgroup.procs");
+        self.freeze(true);
+    }
+
+    fn go_on(&self, _process: libc::pid_t) {
+        self.freeze(false);
+    }
+}
+
+impl Drop for Freezer {
+    fn drop(&mut self) {
+        fs::remove_dir(&self.0).expect("its processes have ended");
+    }
+}
+
+/// Stops the process, lets `act` run, and continues it.
+fn while_stopped(process: libc::pid_t, how: &dyn Stop, random: &mut Random, act: impl FnOnce()) {
+    linger(random);
+    how.stop(process);
+    act();
+    how.go_on(process);
+}
+
+fn write_beside_a_stopped_writer(round: u64, how: &dyn Stop) {
     const MESSAGES: usize = 2000;
     let mut random = Random::new(round);
     let (end, other) = on_pipe();
@@ -87,7 +191,7 @@ fn write_beside_a_stopped_writer(round: u64) {
         }
     });
     for _ in 0..STOPS {
-        while_stopped(child.0, &mut random, || {
+        while_stopped(child.0, how, &mut random, || {
             for _ in 0..5 {
                 sys::write_all(end, &[b'p'; 50]);
             }
@@ -129,7 +233,7 @@ fn write_across_namespaces(round: u64) {
     let there = Child::run(|| write(b't', &counts[1]));
     for _ in 0..STOPS {
         for process in [here.0, there.0] {
-            while_stopped(process, &mut random, || thread::sleep(Duration::from_millis(70)));
+            while_stopped(process, &BySignal, &mut random, || thread::sleep(Duration::from_millis(70)));
             thread::sleep(Duration::from_millis(5));
         }
     }
@@ -144,7 +248,7 @@ fn write_across_namespaces(round: u64) {
     assert!(found == expected, "round {round}: {:?}", differences(&found, &expected));
 }
 
-fn read_beside_a_stopped_reader(round: u64) {
+fn read_beside_a_stopped_reader(round: u64, how: &dyn Stop) {
     static ENOUGH: AtomicBool = AtomicBool::new(false);
     ENOUGH.store(false, Ordering::Relaxed);
     let mut random = Random::new(round);
@@ -173,7 +277,7 @@ fn read_beside_a_stopped_reader(round: u64) {
     });
     let mut counts = [0; 256];
     for _ in 0..STOPS {
-        while_stopped(child.0, &mut random, || {
+        while_stopped(child.0, how, &mut random, || {
             let mut buffer = [0; 700];
             for _ in 0..20 {
                 let length = sys::read(end, &mut buffer).expect("read");
@@ -194,6 +298,65 @@ fn read_beside_a_stopped_reader(round: u64) {
     for fd in [end, told, tell] {
         sys::close(fd).expect("close");
     }
+}
+
+/// Two processes wait in one set. While one of them is stopped, perhaps in the middle of a walk over its lists, the other goes
+/// on: it hears of bytes, and changes its registrations.
+fn wait_beside_a_stopped_waiter(round: u64) {
+    let mut random = Random::new(round);
+    let pairs: Vec<(i32, i32)> = (0..8).map(|_| on_pipe()).collect();
+    let set = epoll();
+    let ends: Vec<i32> = pairs.iter().map(|pair| pair.0).collect();
+    ends.iter().for_each(|end| wait::add(set, *end, libc::EPOLLIN));
+    let counts: &[AtomicU64; 3] = sys::shared();
+    let [written, read, enough] = counts;
+    let take = |wait: i32| {
+        // Who was stopped is told EINTR (signal(7)).
+        for (_, end) in epoll_wait(set, 4, wait).unwrap_or_default() {
+            if let Ok(count) = sys::recv(end as i32, &mut [0; 100], libc::MSG_DONTWAIT) {
+                read.fetch_add(count as u64, Ordering::Relaxed);
+            }
+        }
+    };
+    let child = Child::run(|| {
+        while enough.load(Ordering::Relaxed) == 0 {
+            take(0);
+        }
+    });
+    let others: Vec<i32> = pairs.iter().map(|pair| pair.1).collect();
+    let writing = thread::spawn(move || {
+        let mut random = Random::new(round + 1000);
+        while enough.load(Ordering::Relaxed) == 0 {
+            for other in &others {
+                if let Ok(count) = sys::send(*other, &[b'.'; 30], libc::MSG_DONTWAIT) {
+                    written.fetch_add(count as u64, Ordering::Relaxed);
+                }
+            }
+            linger(&mut random);
+        }
+    });
+    for _ in 0..10 * STOPS {
+        while_stopped(child.0, &BySignal, &mut random, || {
+            let wanted = read.load(Ordering::Relaxed) + 2000;
+            while read.load(Ordering::Relaxed) < wanted {
+                take(-1);
+            }
+            wait::modify(set, ends[0], libc::EPOLLIN | libc::EPOLLOUT);
+            wait::modify(set, ends[0], libc::EPOLLIN);
+            wait::delete(set, ends[1]);
+            wait::add(set, ends[1], libc::EPOLLIN);
+        });
+        thread::sleep(Duration::from_micros(200));
+    }
+    enough.store(1, Ordering::Relaxed);
+    writing.join().expect("a writer");
+    child.join();
+    // All of them are still there.
+    while read.load(Ordering::Relaxed) < written.load(Ordering::Relaxed) {
+        take(-1);
+    }
+    pairs.iter().flat_map(|pair| [pair.0, pair.1]).for_each(|fd| _ = sys::close(fd));
+    sys::close(set).expect("close");
 }
 
 fn read_to_end(fd: i32, random: &mut Random) -> Counts {

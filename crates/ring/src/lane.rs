@@ -126,6 +126,12 @@ impl Direction {
         }
     }
 
+    /// Whether a reader has entered in `epoch`, and not left.
+    #[must_use]
+    pub fn is_busy(&self, epoch: u32) -> bool {
+        self.switch.gate.load(Ordering::Acquire) & !SHUT == epoch << 1 | BUSY
+    }
+
     /// Reader: the end of [`Direction::enter_kernel`].
     #[inline]
     pub fn leave_kernel(&self) {

@@ -33,6 +33,9 @@
 //! | `declare` without its full barrier | `a_plain_successor_gets_what_was_unread` |
 //! | a writer goes to sleep without a look at what is asked | `a_plain_successor_gets_what_was_unread_from_a_writer_in_the_kernels_lane` |
 //! | the ring is closed after the bytes were put down | all that hand an end on |
+//! | an owner that gives a lock back does not look for marks, or wakes nobody | `who_waits_for_a_lock_is_woken` |
+//! | who has slept takes a lock without a mark for the others | `who_waits_for_a_lock_is_woken` |
+//! | a kept lock for which nobody slept stays kept | `a_lock_that_is_kept_for_who_has_starved_is_taken` |
 //! | the wish for a bell is not taken back before, or a bell is counted after its wish was taken | `a_plain_successor_of_a_sleeper_gets_what_was_unread` |
 
 #![cfg(loom)]
@@ -42,6 +45,7 @@ mod model;
 use loom::model::Builder;
 use loom::thread;
 use model::handed::Connection;
+use model::turns::Turns;
 use model::{Direct, End};
 use sockshim_ring::ring::Seen;
 use sockshim_ring::sync::{AtomicU32, Ordering};
@@ -341,6 +345,34 @@ fn model_of_three(body: impl Fn() + Sync + Send + 'static) {
     let mut builder = Builder::new();
     builder.preemption_bound = Some(builder.preemption_bound.map_or(2, |bound| bound.min(2)));
     builder.check(body);
+}
+
+/// Threads that take turns by a lock on which they sleep.
+fn taking_turns(threads: u32, turns: u32, impatient: bool) {
+    model_of_three(move || {
+        let lock = Turns::new();
+        let all: Vec<_> = (2..=threads)
+            .map(|me| {
+                let lock = lock.clone();
+                thread::spawn(move || (0..turns).for_each(|_| lock.take_turn(me, impatient)))
+            })
+            .collect();
+        (0..turns).for_each(|_| lock.take_turn(1, impatient));
+        all.into_iter().for_each(|each| each.join().unwrap());
+        assert_eq!(lock.counted(), threads * turns);
+    });
+}
+
+#[test]
+fn who_waits_for_a_lock_is_woken() {
+    taking_turns(2, 2, false);
+    taking_turns(3, 1, false);
+}
+
+#[test]
+fn a_lock_that_is_kept_for_who_has_starved_is_taken() {
+    taking_turns(2, 2, true);
+    taking_turns(3, 1, true);
 }
 
 /// The upgrade: a thread that is in the kernel's `recv` already, and one that makes the end ready.

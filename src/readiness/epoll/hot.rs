@@ -4,12 +4,13 @@ use super::nested::{self, DEEPEST};
 use super::told::{Told, first_moment};
 use super::{
     ARMED, ASKS_ROOM, DISABLED, ENDING, FOREIGN, FRESH, HOT, IDLE_ONE, NESTED, PARKED, TOLD, ask_kernel,
-    list, pipe_of,
+    list, pipe_of, stuck,
 };
 use crate::pipe::{Pipe, back, bells, events};
 use crate::registry::arena::{
     self, Arena, FLAG_NO_SPACE, FLAG_SHUT_WRITE, REGISTRATIONS, Registration, SetEntry,
 };
+use crate::registry::lock::Taken;
 use crate::registry::table::{self, Descriptor};
 use crate::registry::{Socket, lock};
 use crate::sys::{clock, kernel, thread};
@@ -214,7 +215,7 @@ fn waits_for_room(registration: &Registration, flags: u32) -> bool {
 /// What a registration must report now; 0: nothing; `None`: it has nothing to look at any more.
 // Not by itself, since it has several callers: 18 instructions of each wait.
 #[inline(always)]
-fn ready(arena: &Arena, registration: &Registration) -> Option<u32> {
+pub(super) fn ready(arena: &Arena, registration: &Registration) -> Option<u32> {
     let flags = registration.flags.load(Ordering::Relaxed);
     let wanted = registration.events.load(Ordering::Relaxed);
     if flags & (NESTED | FOREIGN) != 0 {
@@ -311,6 +312,15 @@ fn take_told(registration: &Registration) -> u32 {
 
 /// Keeps what the kernel told about a registration, for the look that follows. False when it is none of the set's any more.
 pub(super) fn tell(arena: &Arena, set: &SetEntry, index: u32, told: u32) -> bool {
+    let is_there = keep_told(arena, set, index, told);
+    if is_there {
+        warm(arena, set, index);
+    }
+    is_there
+}
+
+/// The same, without a change of the lists.
+pub(super) fn keep_told(arena: &Arena, set: &SetEntry, index: u32, told: u32) -> bool {
     let registration = arena.registration(index);
     let flags = registration.flags.load(Ordering::Relaxed);
     if flags & super::MANAGED == 0
@@ -320,7 +330,6 @@ pub(super) fn tell(arena: &Arena, set: &SetEntry, index: u32, told: u32) -> bool
         return false;
     }
     registration.told.fetch_or(told, Ordering::Relaxed);
-    warm(arena, set, index);
     true
 }
 
@@ -427,7 +436,7 @@ fn is_reported(registration: &Registration, pipe: &Pipe) -> bool {
 }
 
 /// Wants a bell for a registration; true when there is still nothing to report, so it may turn cold.
-fn arm(set_fd: i32, set: &SetEntry, index: u32, registration: &Registration) -> bool {
+pub(super) fn arm(set_fd: i32, set: &SetEntry, index: u32, registration: &Registration) -> bool {
     let flags = registration.flags.load(Ordering::Relaxed);
     if flags & NESTED != 0 {
         return false;
@@ -468,14 +477,9 @@ pub(crate) fn arm_all(arena: &Arena, fd: i32, set: &SetEntry, depth: usize) -> b
             return false;
         }
         if flags & NESTED != 0 {
-            if depth < DEEPEST {
-                let inner = nested::inner(arena, registration);
-                let taken = super::lock_set(inner);
-                let is_quiet = arm_all(arena, registration.fd.load(Ordering::Relaxed), inner, depth + 1);
-                inner.lock.release(taken);
-                // What was reported, or does not count here, keeps nobody awake. The next publication rings.
-                quiet &= is_quiet || !nested::may_report(arena, registration, depth + 1);
-            }
+            // What was reported, or does not count here, keeps nobody awake. The next publication rings.
+            quiet &=
+                arm_nested(arena, registration, depth) || !nested::may_report(arena, registration, depth + 1);
             // Always looked at: the kernel does not know what is in the rings of the inner set.
             return true;
         }
@@ -487,6 +491,22 @@ pub(crate) fn arm_all(arena: &Arena, fd: i32, set: &SetEntry, depth: usize) -> b
         registration.flags.fetch_or(ARMED, Ordering::Relaxed);
         flags / IDLE_ONE < IDLE_SCANS
     });
+    quiet
+}
+
+/// The same for a set within the set.
+pub(super) fn arm_nested(arena: &Arena, registration: &Registration, depth: usize) -> bool {
+    if depth >= nested::DEEPEST {
+        return true;
+    }
+    let inner = nested::inner(arena, registration);
+    let fd = registration.fd.load(Ordering::Relaxed);
+    let taken = super::lock_set(inner);
+    let quiet = match taken {
+        Taken::Not(_) => stuck::arm_all(arena, fd, inner, depth + 1),
+        _ => arm_all(arena, fd, inner, depth + 1),
+    };
+    inner.lock.release(taken);
     quiet
 }
 

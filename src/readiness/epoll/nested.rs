@@ -8,6 +8,7 @@
 use super::{DISABLED, FOREIGN, FRESH, HOT, NESTED, PARKED, hot, lock_set, pipe_of};
 use crate::pipe::Pipe;
 use crate::registry::arena::{Arena, REGISTRATIONS, Registration, SETS, SetEntry};
+use crate::registry::lock::Taken;
 use core::sync::atomic::Ordering;
 use libc::{EPOLLET, EPOLLIN, EPOLLRDNORM};
 use sockshim_ring::sleep::BELL;
@@ -106,7 +107,9 @@ fn follow_bells(arena: &Arena, set: &SetEntry, depth: usize) {
         } else if flags & (FOREIGN | PARKED) == 0
             && let Some(pipe) = pipe_of(registration)
         {
-            if flags & HOT == 0 && pipe.incoming().wishes() & BELL == 0 {
+            // Without the lock the lists are not ours to change: see `stuck`.
+            let may_warm = !matches!(taken, Taken::Not(_));
+            if may_warm && flags & HOT == 0 && pipe.incoming().wishes() & BELL == 0 {
                 hot::warm(arena, set, index);
             }
             note(registration, &pipe);

@@ -1,7 +1,7 @@
 //! epoll_wait(2) and its relatives.
 
 use super::told::{MOST, Told};
-use super::{hot, is_tag, lock_set, poke};
+use super::{hot, is_tag, lock_set, poke, stuck};
 use crate::error::{Errno, answer};
 use crate::pipe::{buffers, spin};
 use crate::readiness::{Deadline, check_interrupted};
@@ -246,7 +246,11 @@ unsafe fn sleep(
     if taken == Taken::Ours {
         super::flush_parked(arena, fd, set);
     }
-    let quiet = taken != Taken::Ours || hot::arm_all(arena, fd, set, 0);
+    let quiet = match taken {
+        Taken::Ours => hot::arm_all(arena, fd, set, 0),
+        Taken::Nested => true,
+        Taken::Not(_) => stuck::arm_all(arena, fd, set, 0),
+    };
     set.lock.release(taken);
     // SAFETY: the caller's promise.
     let interrupted = if quiet { unsafe { check_interrupted(since, mask) } } else { Ok(()) };
@@ -343,12 +347,16 @@ fn tell(arena: &Arena, fd: c_int, set: &SetEntry, out: &mut [epoll_event], said:
             told.add_foreign(event);
         } else if is_ours {
             hot::report(arena, set, index, event.events, &mut told);
-        } else {
+        } else if taken == Taken::Nested {
             hot::tell(arena, set, index, event.events);
+        } else {
+            stuck::tell(arena, set, index, event.events);
         }
     }
-    if is_ours {
-        hot::collect(arena, fd, set, &mut told);
+    match taken {
+        Taken::Ours => hot::collect(arena, fd, set, &mut told),
+        Taken::Nested => {}
+        Taken::Not(_) => stuck::collect(arena, set, &mut told),
     }
     if let Some(index) = told.level {
         // One bell wakes one waiter, who wakes the next one (ep_done_scan in fs/eventpoll.c).

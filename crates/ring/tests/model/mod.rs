@@ -7,6 +7,8 @@ mod cell;
 #[cfg(loom)]
 pub(crate) mod handed;
 mod nap;
+#[cfg(loom)]
+pub(crate) mod turns;
 
 #[cfg(loom)]
 use loom::{cell::UnsafeCell, sync::Condvar, sync::Mutex, thread};
@@ -309,7 +311,7 @@ impl End {
         let mut seen_head = self.direction.room.released.load(Ordering::Acquire);
         assert!(matches!(self.push(&mut seen_head, &[byte]), Direct::Published(1)));
         self.ring_if_wanted();
-        self.write_lock.release(me);
+        let _ = self.write_lock.leave(me, false);
     }
 
     /// A writer that has the lock, and may be stopped after each of its steps: as `push`, `open_quietly`, `ring_bell` and
@@ -329,13 +331,13 @@ impl End {
         }
         if published {
             if self.ring_in_steps(me, &mut step) {
-                self.write_lock.release(me);
+                let _ = self.write_lock.leave(me, false);
             }
             return;
         }
         self.spill_in_steps(&mut step);
         self.write_in_kernel(byte);
-        self.write_lock.release(me);
+        let _ = self.write_lock.leave(me, false);
     }
 
     /// False: somebody has stepped around us, and rings in our place. A writer with more to write would take the lock
@@ -351,7 +353,7 @@ impl End {
             step();
             // The look at the word and the call are one step: a thread that is stopped between the two looks again.
             let send = |word: &AtomicU64, value| {
-                (word.load(Ordering::Relaxed) == value).then(|| self.kernel.send(Item::Bell))
+                (word.load(Ordering::Relaxed) as u32 == value).then(|| self.kernel.send(Item::Bell))
             };
             let sent = self.write_lock.owning(me, send);
             step();
@@ -419,7 +421,7 @@ impl End {
         }
         self.go_to_kernel();
         self.write_in_kernel(byte);
-        self.write_lock.release(me);
+        let _ = self.write_lock.leave(me, false);
     }
 
     /// The lock of the end's writers, for its first owner.

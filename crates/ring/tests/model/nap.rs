@@ -11,25 +11,43 @@ use {std::sync::Condvar, std::sync::Mutex, std::thread};
 
 /// The kernel's queue of those who wait for one word (futex(2)): it looks at the word under its lock.
 pub(super) struct Futex {
-    queue: Mutex<()>,
+    /// How many wait.
+    queue: Mutex<usize>,
     woken: Condvar,
 }
 
 impl Futex {
     pub(super) fn new() -> Self {
-        Self { queue: Mutex::new(()), woken: Condvar::new() }
+        Self { queue: Mutex::new(0), woken: Condvar::new() }
     }
 
     fn wait(&self, word: &AtomicU32, value: u32) {
-        let queue = self.queue.lock().unwrap();
-        if word.load(Ordering::SeqCst) == value {
+        self.wait_while(|| word.load(Ordering::SeqCst) == value);
+    }
+
+    pub(super) fn wait_while(&self, is_unchanged: impl Fn() -> bool) {
+        let mut queue = self.queue.lock().unwrap();
+        if is_unchanged() {
+            *queue += 1;
             drop(self.woken.wait(queue).unwrap());
         }
     }
 
     fn wake(&self) {
-        drop(self.queue.lock().unwrap());
+        *self.queue.lock().unwrap() = 0;
         self.woken.notify_all();
+    }
+
+    /// Whether there was one.
+    #[cfg(loom)]
+    pub(super) fn wake_one(&self) -> bool {
+        let mut queue = self.queue.lock().unwrap();
+        let some = *queue > 0;
+        if some {
+            *queue -= 1;
+            self.woken.notify_one();
+        }
+        some
     }
 }
 
