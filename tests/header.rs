@@ -93,7 +93,7 @@ fn generated() -> String {
 }
 
 /// What has functions or types for the header, in the order of their appearance.
-const SOURCES: [&str; 14] = [
+const SOURCES: [&str; 15] = [
     "src/abi/socket.rs",
     "src/abi/recv.rs",
     "src/abi/send.rs",
