@@ -3,7 +3,7 @@
 //! reads them by the very rules of a pipe: first the ring, then the kernel lane.
 
 use super::segment::Segment;
-use super::{Pipe, options, pin, read, write};
+use super::{Pipe, options, pin, read};
 use crate::error::Errno;
 use crate::readiness::Deadline;
 use crate::registry::arena::{Entry, STATE_PINNED};
@@ -237,25 +237,10 @@ pub(super) fn withdraw(fd: c_int, pipe: &Pipe) -> bool {
     if !untouched && !kernel::exists_file(kept.as_c_str()) {
         return false;
     }
-    // Mapped before the locks are taken, so elsewhere: another thread may be looking at the old one.
-    let found = open_named(if untouched { &path } else { &kept });
+    pipe.local.segment.store(core::ptr::null_mut(), Ordering::Release);
+    pipe.recycle();
+    take_up_from(if untouched { &path } else { &kept }, pipe.socket);
     kernel::unlink(kept.as_c_str());
-    let mask = kernel::block_signals();
-    let reading = read::lock_reads(pipe);
-    let writing = write::lock_writes(fd, pipe);
-    let is_mapped = pipe.is_mapped();
-    if is_mapped {
-        pipe.local.segment.store(core::ptr::null_mut(), Ordering::Release);
-        found.into_iter().for_each(|segment| have(segment, pipe.socket, pipe.entry));
-    }
-    pipe.entry.write_lock.0.release(writing);
-    pipe.entry.read_lock.0.release(reading);
-    kernel::restore_signals(mask);
-    if is_mapped {
-        pipe.recycle();
-    } else if let Some(segment) = found {
-        segment.recycle();
-    }
     true
 }
 

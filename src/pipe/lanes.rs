@@ -42,13 +42,24 @@ pub(super) fn enter_ring(fd: c_int, pipe: &Pipe, taken: Taken) -> bool {
     true
 }
 
+/// Looks in a row that found it so.
+const CERTAIN: u32 = 8;
+
 /// After bytes went through the kernel: the other end may have gone back to it for good (handed on, pinned), which only its
 /// words say.
 #[cold]
 pub(super) fn note_peer(pipe: &Pipe) {
     let outgoing = pipe.outgoing();
-    let has_left = pipe.other_end() != END_JOINED
-        || outgoing.is_closed() && outgoing.reader.ready.load(Ordering::Relaxed) == 0;
+    // One that is about to close the connection takes its promise back as well, but then it is soon no more.
+    let has_gone = pipe.other_end() == END_JOINED
+        && outgoing.is_closed()
+        && outgoing.reader.ready.load(Ordering::Relaxed) == 0;
+    let looks = if has_gone { pipe.local.gone.load(Ordering::Relaxed).saturating_add(1) } else { 0 };
+    pipe.local.gone.store(looks, Ordering::Relaxed);
+    let has_left = looks >= CERTAIN;
+    if has_gone != has_left || pipe.other_end() != END_JOINED {
+        return;
+    }
     let reasons = [Reason::Pipe as u32, Reason::PeerLeft as u32];
     let (old, new) = (reasons[usize::from(!has_left)], reasons[usize::from(has_left)]);
     if pipe.is_open() && pipe.entry.reason.load(Ordering::Relaxed) == old {

@@ -56,6 +56,8 @@ pub(crate) struct Local {
     pub(crate) in_vain: AtomicU32,
     /// The kernel has refused a bell; under the write lock. See `pipe::write`.
     pub(crate) owes: AtomicU32,
+    /// Looks in a row that found the other end gone back to the kernel; see `pipe::lanes`.
+    pub(crate) gone: AtomicU32,
     /// The last walk over all sockets that came past; see [`Walk`].
     walk: AtomicU32,
 }
@@ -132,6 +134,7 @@ static LOCALS: [Local; SOCKETS] = [const {
         asked: AtomicU32::new(0),
         in_vain: AtomicU32::new(0),
         owes: AtomicU32::new(0),
+        gone: AtomicU32::new(0),
         walk: AtomicU32::new(0),
     }
 }; SOCKETS];

@@ -47,10 +47,19 @@ pub(crate) fn owns_sigaction() -> bool {
     slot::sigaction.load(Relaxed) == slot::__sigaction.load(Relaxed)
 }
 
-/// The definition of `name` that follows ours in the order of the loaded objects.
+/// The definition of `name` that follows ours in the order of the loaded objects; that of another copy of this library is
+/// left out, with those between the two.
 fn next(name: &CStr) -> *mut c_void {
+    // SAFETY: a C string; the result is only compared.
+    let other_copy = unsafe { dlsym(RTLD_NEXT, c"sockshim_reason".as_ptr()) };
+    let from = if other_copy.is_null() {
+        RTLD_NEXT
+    } else {
+        // SAFETY: a C string; the library is loaded already, and stays.
+        unsafe { libc::dlopen(c"libc.so.6".as_ptr(), libc::RTLD_LAZY | libc::RTLD_NOLOAD) }
+    };
     // SAFETY: `name` is a C string; the result is only stored or checked.
-    unsafe { dlsym(RTLD_NEXT, name.as_ptr()) }
+    unsafe { dlsym(from, name.as_ptr()) }
 }
 
 /// What a libc function returns when it fails, and how a raw system call's result becomes its result.
