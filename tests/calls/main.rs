@@ -56,7 +56,6 @@ mod stream;
 mod successors;
 mod threads;
 mod untrue;
-mod user_threads;
 mod wakes;
 mod watchdog;
 
@@ -113,5 +112,4 @@ const AREAS: &[(&str, &[Case])] = &[
     ("alarms", alarms::CASES),
     ("nests", nests::CASES),
     ("sharers", sharers::CASES),
-    ("user_threads", user_threads::CASES),
 ];
