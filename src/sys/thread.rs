@@ -7,7 +7,7 @@
 //! # Safety
 //! The assembly reads and writes four bytes of this thread's own storage, which lives as long as the thread.
 
-use super::kernel;
+use super::{filter, kernel};
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 /// This thread's number; `ask` tells it, once.
@@ -35,6 +35,10 @@ static WATCHED: AtomicBool = AtomicBool::new(false);
 
 /// Numbers are kept from now on. Called once, while the process starts.
 pub(crate) fn watch() {
+    // An inherited filter may kill for it.
+    if filter::is_inherited() {
+        return;
+    }
     kernel::wipe_on_fork(ORIGINAL.0.as_ptr().cast(), size_of::<Page>());
     WATCHED.store(true, Ordering::Relaxed);
     ORIGINAL.0[0].store(u32::MAX, Ordering::Relaxed);
