@@ -33,9 +33,8 @@
 //! | `declare` without its full barrier | `a_plain_successor_gets_what_was_unread` |
 //! | a writer goes to sleep without a look at what is asked | `a_plain_successor_gets_what_was_unread_from_a_writer_in_the_kernels_lane` |
 //! | the ring is closed after the bytes were put down | all that hand an end on |
-//! | an owner that gives a lock back does not look for marks, or wakes nobody | `who_waits_for_a_lock_is_woken` |
+//! | an owner that gives a lock back does not look for marks | `who_waits_for_a_lock_is_woken` |
 //! | who has slept takes a lock without a mark for the others | `who_waits_for_a_lock_is_woken` |
-//! | a kept lock for which nobody slept stays kept | `a_lock_that_is_kept_for_who_has_starved_is_taken` |
 //! | the wish for a bell is not taken back before, or a bell is counted after its wish was taken | `a_plain_successor_of_a_sleeper_gets_what_was_unread` |
 
 #![cfg(loom)]
