@@ -52,7 +52,6 @@ mod stream;
 mod successors;
 mod threads;
 mod untrue;
-mod user_threads;
 mod wakes;
 mod watchdog;
 
@@ -105,5 +104,4 @@ const AREAS: &[(&str, &[Case])] = &[
     ("refusals", refusals::CASES),
     ("clock", clock::CASES),
     ("sharers", sharers::CASES),
-    ("user_threads", user_threads::CASES),
 ];
