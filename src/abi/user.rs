@@ -1,5 +1,5 @@
 //! Changes of the process's user: others that keep theirs must not share memory with it any more (see
-//! [`crate::registry::split`]).
+//! `crate::registry::split`).
 
 use super::quietly;
 use crate::registry::reason::Reason;

@@ -62,18 +62,18 @@ pub(crate) const CASES: &[Case] = &[
     .only(&[Environment::Pipe]),
     case("who_has_changed_its_user_does_not_share_the_table", || {
         needs_root();
-        for way in 0..WAYS.len() {
+        for (number, way) in WAYS.iter().enumerate() {
             let (a, b) = used_pair();
             let (told, tell) = sys::pipe();
             let child = Child::run(|| {
-                WAYS[way]();
+                way();
                 let inode = table().map_or(0, |(_, inode)| inode);
                 scribble_over_the_table();
                 sys::write_all(tell, &inode.to_ne_bytes());
                 call!(libc::pause()).expect("a signal");
             });
             let inode = u64::from_ne_bytes(sys::read_exact(told, 8).try_into().expect("eight bytes"));
-            assert!(table().is_none_or(|(_, shared)| inode != shared), "way {way}");
+            assert!(table().is_none_or(|(_, shared)| inode != shared), "way {number}");
             for (from, to) in [(a, b), (b, a)] {
                 let (mut there, mut here) = (Flow::new(2), Flow::new(2));
                 for _ in 0..100 {

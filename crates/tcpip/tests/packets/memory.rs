@@ -71,8 +71,8 @@ fn what_applications_write_is_capped_and_goes_on_when_there_is_room() {
     assert!(!many.host.stack.readiness(many.host.now, last).unwrap().writable);
     many.host.events.clear();
     // The first ones get rid of what they hold.
-    for number in 0..5 {
-        let (mut una, end) = (1, 1 + written[number]);
+    for (number, &written) in written.iter().enumerate().take(5) {
+        let (mut una, end) = (1, 1 + written);
         while una < end {
             many.receive(number, ack(1, una).window(60_000));
             una = (una + 10_000).min(end);
