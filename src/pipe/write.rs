@@ -36,6 +36,10 @@ const LOOKS_FOR_ROOM: u32 = 16;
 /// Bytes of one write after which another writer that waits has its turn. The kernel takes about as many of a write as a
 /// whole, before it waits for room and lets others in.
 const TURN: usize = 1024 * 1024;
+/// A write of less than the ring's size by this is not divided. The reader gives room back by the quarter.
+const WHOLE: usize = 4;
+/// Bytes of the rest of a longer one that are offered to the kernel before others may write.
+const REST: usize = 64 * 1024;
 /// Times that a lock is taken by others, or rewritten by a process that is not to be trusted.
 pub(super) const MOST_ROUNDS: usize = 50;
 
@@ -97,12 +101,22 @@ pub(crate) unsafe fn send(
             after_death(flags, error)
         }
         Pushed::Spilled(done) => {
-            // SAFETY: the caller's promise.
-            let sent = through_kernel(fd, pipe, taken, total - done, || unsafe {
-                match began.has_any() {
-                    false => send_rest(fd, buffers, total, done, flags),
-                    true => send_interrupted(fd, buffers, total, done, flags, began),
-                }
+            let is_begun = done > 0 && total - done <= REST;
+            let first = || if is_begun { send_locked(fd, pipe, buffers, total, done, flags) } else { Ok(0) };
+            let sent = through_kernel_after(fd, pipe, taken, total - done, first, |first| {
+                let first = match first {
+                    Ok(first) if done + first == total => return first as isize,
+                    Ok(first) => first,
+                    Err(error) => return answer(Err(error)),
+                };
+                // SAFETY: the caller's promise.
+                let rest = unsafe {
+                    match began.has_any() {
+                        false => send_rest(fd, buffers, total, done + first, flags),
+                        true => send_interrupted(fd, buffers, total, done + first, flags, began),
+                    }
+                };
+                if first > 0 { first as isize + rest.max(0) } else { rest }
             });
             match sent {
                 0.. => done as isize + sent,
@@ -131,6 +145,33 @@ fn after_death(flags: c_int, error: Errno) -> isize {
         kernel::raise_sigpipe();
     }
     answer(Err(error))
+}
+
+/// The rest of a write whose beginning is in the ring, as far as the kernel takes it without waiting. Under the write lock:
+/// as in the kernel, what another thread writes at the same time comes before or behind a write, not into it, while there is
+/// room.
+#[cold]
+#[inline(never)]
+fn send_locked(
+    fd: c_int,
+    pipe: &Pipe,
+    buffers: &[iovec],
+    total: usize,
+    done: usize,
+    flags: c_int,
+) -> Result<usize, Errno> {
+    let mut rest = Rest::after(buffers, done, total - done);
+    let message = rest.message();
+    let flags = flags & !libc::MSG_MORE | libc::MSG_NOSIGNAL;
+    // A signal handler that writes would find the lock's mark of a call set by what it interrupted.
+    let mask = kernel::block_signals();
+    let sent = pipe.entry.write_lock.0.call(&Call::send_message(fd, &message, flags));
+    kernel::restore_signals(mask);
+    match sent {
+        // Without the lock, or without room: like everybody else.
+        None | Some(Err(Errno(libc::EAGAIN))) => Ok(0),
+        Some(sent) => sent,
+    }
 }
 
 /// The rest of a write, by the kernel, which may sleep: libc's call, a cancellation point.
@@ -282,7 +323,9 @@ unsafe fn push(fd: c_int, pipe: &Pipe, buffers: &[iovec], total: usize, nonblock
         if total - done > span.capacity as usize && grow::by_use(pipe) {
             continue;
         }
-        let room = span.length.min(chunk);
+        // A short write goes one way as a whole: what another thread writes must not come into it.
+        let is_short = total <= PUBLISH_EVERY.min(span.capacity as usize / WHOLE);
+        let room = if is_short && span.length < total { 0 } else { span.length.min(chunk) };
         if room == 0 {
             if grow::by_use(pipe) || wait_for_room(pipe, seen, nonblocking) {
                 continue;
@@ -628,9 +671,22 @@ fn through_kernel(
     wanted: usize,
     kernel: impl FnOnce() -> isize,
 ) -> isize {
+    through_kernel_after(fd, pipe, taken, wanted, || (), |()| kernel())
+}
+
+/// The same, after something that is done under the write lock.
+fn through_kernel_after<T>(
+    fd: c_int,
+    pipe: &Pipe,
+    taken: Taken,
+    wanted: usize,
+    locked: impl FnOnce() -> T,
+    kernel: impl FnOnce(T) -> isize,
+) -> isize {
     if back::is_asked(pipe) {
         back::give(fd, pipe, true);
     }
+    let first = locked();
     let counted = pipe.entry.writers.enter(pipe.socket.generation);
     pipe.entry.write_lock.0.release(taken);
     // Should this process be killed with a bell unread, the kernel would make a reset of it, and throw away what it has
@@ -638,7 +694,7 @@ fn through_kernel(
     if pipe.entry.readers.is_ready() {
         bells::settle(fd, pipe);
     }
-    let sent = kernel();
+    let sent = kernel(first);
     let errno = Errno::last();
     if counted {
         pipe.entry.writers.leave(pipe.socket.generation);

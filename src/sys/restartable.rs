@@ -42,6 +42,12 @@ impl Call {
         }
     }
 
+    pub(crate) fn send_message(fd: c_int, message: &libc::msghdr, flags: c_int) -> Self {
+        let flags = flags | libc::MSG_DONTWAIT;
+        let message = core::ptr::from_ref(message).expose_provenance();
+        Self { number: libc::SYS_sendmsg, arguments: [fd as usize, message, flags as usize, 0, 0, 0] }
+    }
+
     pub(crate) fn receive(fd: c_int, message: &mut libc::msghdr, flags: c_int) -> Self {
         let flags = flags | libc::MSG_DONTWAIT;
         let message = (&raw mut *message).expose_provenance();

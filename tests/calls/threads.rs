@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use crate::data::{Flow, Random};
 use crate::harness::{Case, Child, assert_on_pipe, case, dialogue};
@@ -12,12 +13,23 @@ use crate::sys::{self, Errno, poll_one};
 pub(crate) const CASES: &[Case] = &[
     dialogue(
         "several_writers_one_reader",
-        |end| write_from_threads(end.fd, 4, 20_000),
+        |end| write_from_threads(end.fd, 4, 10_000),
         |end| {
             let mut tally = Tally::default();
             tally.read_all(end.fd);
-            tally.assert_complete(4, 20_000);
+            tally.assert_complete(4, 10_000);
             assert_on_pipe(end.fd);
+        },
+    ),
+    dialogue(
+        "records_stay_whole_when_the_reader_pauses",
+        // Less than the kernel's buffers take: once they are full, the kernel divides records, too.
+        |end| write_from_threads(end.fd, 4, 5000),
+        |end| {
+            // The end of the ring comes in the middle of a record.
+            let mut tally = Tally { pause: Some(Duration::from_millis(1)), ..Tally::default() };
+            tally.read_all(end.fd);
+            tally.assert_complete(4, 5000);
         },
     ),
     dialogue(
@@ -301,6 +313,8 @@ fn write_from_threads(fd: i32, threads: u64, count: u64) {
 #[derive(Default)]
 struct Tally {
     seen: HashMap<u64, Vec<u64>>,
+    /// Between two reads, now and then: the reader falls behind.
+    pause: Option<Duration>,
 }
 
 impl Tally {
@@ -313,7 +327,10 @@ impl Tally {
     /// One reader: each writer's records also arrive in its order.
     fn read_all(&mut self, fd: i32) {
         let (mut buffer, mut filled) = (vec![0; 64 * 100 + 13], 0);
-        loop {
+        for round in 0.. {
+            if let Some(pause) = self.pause.filter(|_| round % 8 == 0) {
+                thread::sleep(pause);
+            }
             match sys::read(fd, &mut buffer[filled..]).expect("read") {
                 0 => break,
                 count => filled += count,
