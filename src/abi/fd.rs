@@ -22,7 +22,9 @@ use std::mem::MaybeUninit;
 pub unsafe extern "C-unwind" fn sockshim_close(fd: c_int) -> c_int {
     quietly(|| lifecycle::closing(fd));
     // SAFETY: the caller gives the descriptor up.
-    unsafe { real::close(fd) }
+    let result = unsafe { real::close(fd) };
+    quietly(|| lifecycle::closed(fd));
+    result
 }
 
 /// `dup(2)`: gives a descriptor a second name, the lowest free number.

@@ -7,7 +7,7 @@
 use super::{Pipe, attach, pin, quick, read, wait, write};
 use crate::error::{Errno, answer};
 use crate::registry::arena::{self, Entry, FLAG_CONNECTED, STATE_HOST, STATE_PINNED, STATE_PIPE};
-use crate::registry::{Socket, reason::Reason, trace};
+use crate::registry::{Socket, lifecycle, reason::Reason, trace};
 use crate::sys::handlers::Since;
 use crate::sys::{cancel, kernel};
 use core::ffi::c_int;
@@ -62,7 +62,10 @@ pub(crate) unsafe fn receive(
             return trace::after(fd, entry, kernel());
         }
         // SAFETY: the caller's promise.
-        return answer(unsafe { read::receive(fd, &pipe, buffers, flags, Since::now()) });
+        return match unsafe { read::receive(fd, &pipe, buffers, flags, Since::now()) } {
+            Err(error) if is_strange(error) && lifecycle::is_replaced(fd, socket) => kernel(),
+            answered => answer(answered),
+        };
     }
     if entry.state.load(Ordering::Relaxed) == STATE_HOST
         || entry.flags.load(Ordering::Relaxed) & FLAG_CONNECTED == 0
@@ -71,6 +74,11 @@ pub(crate) unsafe fn receive(
     }
     // SAFETY: the caller's promise.
     unsafe { receive_undecided(fd, socket, entry, buffers, flags, kernel) }
+}
+
+/// Whether this is what a call tells whose descriptor is another one than before.
+fn is_strange(error: Errno) -> bool {
+    matches!(error.0, libc::ENOTSOCK | libc::EBADF | libc::ENOTCONN | libc::ECONNRESET)
 }
 
 #[inline(never)]

@@ -103,6 +103,9 @@ pub(crate) fn set_made(fd: c_int) {
 /// A number that is looked at for the first time is a TCP socket: inherited, or received by other means.
 /// Other processes may hold it too, unknown to us, so a connection stays with the kernel.
 pub(crate) fn inherited(fd: c_int) {
+    if is_another_name(fd) {
+        return;
+    }
     let Some(socket) = enter(fd, 0) else { return };
     let Some(entry) = socket.entry() else { return };
     let listens = kernel::sockopt(fd, libc::SOL_SOCKET, libc::SO_ACCEPTCONN, 0 as c_int) == Ok(1);
@@ -117,6 +120,50 @@ pub(crate) fn inherited(fd: c_int) {
     if entry.state.load(Ordering::Acquire) == arena::STATE_PINNED {
         gather(fd, socket);
     }
+}
+
+/// Whether `fd` is another number of a socket that we know: made by a system call of the program's own.
+fn is_another_name(fd: c_int) -> bool {
+    let Ok(cookie) = kernel::cookie(fd) else { return false };
+    let mut asked = 0;
+    let known = (0..arena::highest() as c_int).filter(|&other| other != fd).find_map(|other| {
+        let Descriptor::Socket(socket) = table::peek(other) else { return None };
+        let found = match socket.entry()?.cookie.load(Ordering::Relaxed) {
+            // Only a connection that has met its other end has been asked for it.
+            0 if asked == MOST_GATHERED => return None,
+            0 => {
+                asked += 1;
+                kernel::cookie(other).ok()?
+            }
+            noted => noted,
+        };
+        (found == cookie).then_some(socket)
+    });
+    known.is_some_and(|socket| {
+        socket.refer();
+        let is_named = table::set_socket(fd, socket);
+        if !is_named {
+            socket.unrefer();
+        }
+        is_named
+    })
+}
+
+/// Whether `fd`, which the table says is `socket`, is something else: the number was closed and given out again by system
+/// calls of the program's own. Then the table forgets it, and what it is now is found out at the next call.
+#[cold]
+pub(crate) fn is_replaced(fd: c_int, socket: Socket) -> bool {
+    let noted = socket.entry().map_or(0, |entry| entry.cookie.load(Ordering::Relaxed));
+    let is_replaced = noted != 0
+        && fork::has_own_descriptors()
+        && !kernel::is_restricted()
+        && kernel::cookie(fd) != Ok(noted)
+        && table::socket(fd) == Some(socket);
+    if is_replaced {
+        forget(fd);
+        table::look_again(fd);
+    }
+    is_replaced
 }
 
 /// Other numbers of a socket that came with unread bytes: these are to be read by every one of its names.
@@ -143,6 +190,13 @@ pub(crate) fn closing(fd: c_int) {
     if let Some(found) = table::begin_close(fd) {
         release(fd, found);
         table::set_host(fd);
+    }
+}
+
+/// After the kernel has closed `fd`: what the number is next may be made by a call that nobody sees.
+pub(crate) fn closed(fd: c_int) {
+    if fork::has_own_descriptors() {
+        table::end_close(fd);
     }
 }
 

@@ -146,6 +146,13 @@ pub(crate) fn begin_close(fd: c_int) -> Option<Descriptor> {
     Some(decode(word))
 }
 
+/// `fd` is closed, and is looked at when it is used next; unless somebody has it already.
+pub(crate) fn end_close(fd: c_int) {
+    if let Some(cell) = WORDS.get(fd as usize) {
+        let _ = cell.compare_exchange(HOST, UNKNOWN, Ordering::Relaxed, Ordering::Relaxed);
+    }
+}
+
 /// `fd` is looked at when it is used next.
 pub(crate) fn look_again(fd: c_int) {
     if let Some(cell) = WORDS.get(fd as usize) {

@@ -40,6 +40,7 @@ mod lanes;
 mod masks;
 mod namespaces;
 mod nests;
+mod numbers;
 mod options;
 mod plain;
 mod pointers;
@@ -103,6 +104,7 @@ const AREAS: &[(&str, &[Case])] = &[
     ("bulk", bulk::CASES),
     ("bells", bells::CASES),
     ("stops", stops::CASES),
+    ("numbers", numbers::CASES),
     ("strangers", strangers::CASES),
     ("untrue", untrue::CASES),
     ("refusals", refusals::CASES),
