@@ -140,6 +140,10 @@ fn open(fd: c_int, pipe: &Pipe, epoch: u32) -> bool {
 /// Somebody may step around us anywhere in here, and write into the kernel's lane: then the gate is shut.
 fn open_quietly(fd: c_int, pipe: &Pipe, epoch: u32) -> bool {
     let outgoing = pipe.outgoing();
+    // Once more: where a program switches between threads of its own in a handler, one of them may have begun to send since.
+    if !pipe.entry.writers.is_empty() {
+        return false;
+    }
     let Ok(position) = kernel::tcp_position(fd) else { return false };
     let backlog = position.written.wrapping_sub(outgoing.reader.kernel_read.load(Ordering::Relaxed));
     if position.state != kernel::TCP_ESTABLISHED || backlog > OPEN_BACKLOG {

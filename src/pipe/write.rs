@@ -663,6 +663,18 @@ pub(crate) fn note_vain(pipe: &Pipe) {
     }
 }
 
+/// The lock was never ours: the call that has it was interrupted, and has gone on and opened the ring meanwhile. A signal
+/// handler ends before that, but a program may switch between threads of its own in one (swapcontext(3)). Now that this
+/// call is counted, the ring stays closed.
+#[cold]
+fn leave_ring_again(fd: c_int, pipe: &Pipe) {
+    let taken = lock_writes(fd, pipe);
+    if pipe.is_mapped() && is_ring(pipe.outgoing().epoch()) {
+        spill(fd, pipe);
+    }
+    pipe.entry.write_lock.0.release(taken);
+}
+
 /// Makes a kernel call as a counted writer; the write lock is released before.
 fn through_kernel(
     fd: c_int,
@@ -689,6 +701,9 @@ fn through_kernel_after<T>(
     let first = locked();
     let counted = pipe.entry.writers.enter(pipe.socket.generation);
     pipe.entry.write_lock.0.release(taken);
+    if taken == Taken::Nested && pipe.is_mapped() && is_ring(pipe.outgoing().epoch()) {
+        leave_ring_again(fd, pipe);
+    }
     // Should this process be killed with a bell unread, the kernel would make a reset of it, and throw away what it has
     // not delivered yet.
     if pipe.entry.readers.is_ready() {

@@ -314,10 +314,10 @@ fn turn(fd: i32, blocked: Blocked) {
 }
 
 /// SIGALRM for this thread.
-struct Alarm(libc::timer_t);
+pub(crate) struct Alarm(libc::timer_t);
 
 impl Alarm {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut event: libc::sigevent = zeroed();
         event.sigev_notify = libc::SIGEV_THREAD_ID;
         event.sigev_signo = libc::SIGALRM;
@@ -328,7 +328,7 @@ impl Alarm {
     }
 
     /// In so many microseconds, and after that every so many; 0: never.
-    fn set(&self, first: usize, then: usize) {
+    pub(crate) fn set(&self, first: usize, then: usize) {
         let span = |time: usize| libc::timespec { tv_sec: 0, tv_nsec: time as i64 * 1000 };
         let time = libc::itimerspec { it_value: span(first), it_interval: span(then) };
         call!(libc::timer_settime(self.0, 0, &raw const time, ptr::null_mut())).expect("timer");

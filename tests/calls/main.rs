@@ -23,6 +23,7 @@ mod bells;
 mod bulk;
 mod clock;
 mod connect;
+mod contexts;
 mod descriptors;
 mod end;
 mod epoll;
@@ -104,6 +105,7 @@ const AREAS: &[(&str, &[Case])] = &[
     ("bulk", bulk::CASES),
     ("bells", bells::CASES),
     ("stops", stops::CASES),
+    ("contexts", contexts::CASES),
     ("numbers", numbers::CASES),
     ("strangers", strangers::CASES),
     ("untrue", untrue::CASES),

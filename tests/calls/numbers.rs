@@ -21,7 +21,7 @@ pub(crate) const CASES: &[Case] = &[
         assert_eq!(sys::read(b, &mut [0; 99]), Ok(0));
         // The other end sees what the kernel has done.
         assert_eq!(sys::read(a, &mut [0]), Ok(0));
-        [a, b, opened].map(|fd| sys::close(fd).expect("close"));
+        [a, b, opened].into_iter().for_each(shut);
         fs::remove_file(file).expect("a file");
     }),
     case("a_number_that_was_closed_past_libc_is_nothing", || {
@@ -70,7 +70,7 @@ pub(crate) const CASES: &[Case] = &[
             sys::write_all(if round % 3 == 0 { b } else { second }, &[round; 10]);
             assert_eq!(sys::read_exact(a, 10), [round; 10]);
         }
-        [a, b, second].map(|fd| sys::close(fd).expect("close"));
+        [a, b, second].into_iter().for_each(shut);
     }),
 ];
 
@@ -101,4 +101,8 @@ fn scratch(content: &str) -> String {
     let path = std::env::temp_dir().join(format!("sockshim-numbers-{}", std::process::id()));
     fs::File::create(&path).and_then(|mut file| file.write_all(content.as_bytes())).expect("a file");
     path.into_os_string().into_string().expect("a plain name")
+}
+
+fn shut(fd: i32) {
+    sys::close(fd).expect("close");
 }

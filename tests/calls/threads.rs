@@ -293,7 +293,7 @@ fn record(writer: u64, number: u64) -> [u8; 64] {
     record
 }
 
-fn write_records(fd: i32, writer: u64, count: u64) {
+pub(crate) fn write_records(fd: i32, writer: u64, count: u64) {
     for number in 0..count {
         assert_eq!(sys::write(fd, &record(writer, number)), Ok(64));
     }
@@ -311,7 +311,7 @@ fn write_from_threads(fd: i32, threads: u64, count: u64) {
 
 /// What several readers saw, by writer.
 #[derive(Default)]
-struct Tally {
+pub(crate) struct Tally {
     seen: HashMap<u64, Vec<u64>>,
     /// Between two reads, now and then: the reader falls behind.
     pause: Option<Duration>,
@@ -325,7 +325,7 @@ impl Tally {
     }
 
     /// One reader: each writer's records also arrive in its order.
-    fn read_all(&mut self, fd: i32) {
+    pub(crate) fn read_all(&mut self, fd: i32) {
         let (mut buffer, mut filled) = (vec![0; 64 * 100 + 13], 0);
         for round in 0.. {
             if let Some(pause) = self.pause.filter(|_| round % 8 == 0) {
@@ -345,11 +345,15 @@ impl Tally {
     }
 
     #[track_caller]
-    fn assert_complete(mut self, writers: u64, count: u64) {
+    pub(crate) fn assert_complete(mut self, writers: u64, count: u64) {
         for writer in 0..writers {
             let numbers = self.seen.get_mut(&writer).expect("records of each writer");
             numbers.sort_unstable();
-            assert!(numbers.iter().copied().eq(0..count), "records of writer {writer} lost or doubled");
+            let expected: Vec<_> = (0..count).collect();
+            let lost: Vec<_> =
+                expected.iter().filter(|number| numbers.binary_search(number).is_err()).collect();
+            let doubled: Vec<_> = numbers.windows(2).filter(|two| two[0] == two[1]).collect();
+            assert!(*numbers == expected, "writer {writer}: {lost:?} lost, {doubled:?} doubled");
         }
     }
 }
@@ -357,7 +361,7 @@ impl Tally {
 /// How often each byte value came: all that several readers of one stream can say, as even the kernel cuts
 /// a record between them.
 #[derive(Clone, Debug, PartialEq)]
-struct Histogram([u64; 256]);
+pub(crate) struct Histogram([u64; 256]);
 
 impl Default for Histogram {
     fn default() -> Self {
@@ -367,7 +371,7 @@ impl Default for Histogram {
 
 impl Histogram {
     /// Reads to the end, beside other readers.
-    fn read(fd: i32) -> Self {
+    pub(crate) fn read(fd: i32) -> Self {
         let (mut counts, mut buffer) = (Self::default(), [0; 777]);
         loop {
             match sys::read(fd, &mut buffer).expect("read") {
@@ -381,12 +385,12 @@ impl Histogram {
         bytes.iter().for_each(|&byte| self.0[usize::from(byte)] += 1);
     }
 
-    fn add(&mut self, other: &Self) {
+    pub(crate) fn add(&mut self, other: &Self) {
         self.0.iter_mut().zip(other.0).for_each(|(count, more)| *count += more);
     }
 
     #[track_caller]
-    fn assert_records(&self, writers: u64, count: u64) {
+    pub(crate) fn assert_records(&self, writers: u64, count: u64) {
         let mut expected = Self::default();
         for writer in 0..writers {
             (0..count).for_each(|number| expected.count(&record(writer, number)));
