@@ -201,16 +201,20 @@ fn read(path: &Path) -> Result<Table, table::Damage> {
 
 /// The connections of one table whose processes live.
 fn live(table: &Table, name: &str, known: &mut Known) -> Vec<Connection> {
-    // The numbers in it are others' here.
-    if table.namespace != 0 && sys::process::namespace().is_some_and(|own| own != table.namespace) {
-        return Vec::new();
-    }
+    let is_elsewhere =
+        table.namespace != 0 && sys::process::namespace().is_some_and(|own| own != table.namespace);
+    // Processes of another container have other numbers here.
+    let numbers = is_elsewhere.then(|| known.numbers(table.namespace));
+    let seen_from_here = |number: &u32| match &numbers {
+        Some(numbers) => numbers.get(number).copied(),
+        None => Some(*number),
+    };
     let members: HashMap<usize, u32> = table
         .processes
         .iter()
         .enumerate()
-        .filter(|(_, pid)| known.process(**pid).is_some_and(|process| process.has_mapped(name)))
-        .map(|(slot, pid)| (slot, *pid))
+        .filter_map(|(slot, number)| Some((slot, seen_from_here(number)?)))
+        .filter(|(_, pid)| known.process(*pid).is_some_and(|process| process.has_mapped(name)))
         .collect();
     let holders = |slot: &Slot| -> Vec<u32> {
         let holds = |process: &usize| slot.holders[process / 64] >> (process % 64) & 1 == 1;

@@ -54,6 +54,39 @@ fn both_ends_of_a_pipe_are_listed() {
 }
 
 #[test]
+fn programs_of_another_pid_namespace_are_listed_by_their_numbers_here() {
+    let test = Test::new();
+    let alone = ["--pid", "--fork", "--kill-child"];
+    let can = Command::new("unshare").args(alone).arg("true").output();
+    if !can.is_ok_and(|output| output.status.success()) {
+        return process::skip("no process namespaces here");
+    }
+    let start = |words: &[&str]| {
+        let mut command = test.scratch.command(Mode::AtOnce, "unshare");
+        test.scratch.start(command.args(alone).arg(&test.end).args(words))
+    };
+    let mut server = start(&["listen", "pong", "10", "say", "ready", "await", "go"]);
+    let port = server.port();
+    let mut client = start(&["connect", &port, "ping", "10", "say", "ready", "await", "go"]);
+    for end in [&mut server, &mut client] {
+        says_ready(end);
+    }
+    let ends = test.json();
+    assert_eq!(ends.len(), 2, "{ends:?}");
+    for end in &ends {
+        assert_eq!((&end["path"], &end["program"]), (&"pipe".into(), &"end".into()), "{ends:?}");
+        let link = format!("/proc/{}/fd/{}", end["pids"][0], end["fd"]);
+        assert!(fs::read_link(&link).unwrap().to_str().unwrap().starts_with("socket:"), "{link}");
+        let there = fs::read_link(format!("/proc/{}/ns/pid", end["pids"][0])).unwrap();
+        assert_ne!(there, fs::read_link("/proc/self/ns/pid").unwrap());
+    }
+    test.go();
+    server.success();
+    client.success();
+    test.nothing_is_left();
+}
+
+#[test]
 fn what_an_end_does_not_read_is_shown_in_the_ring() {
     let test = Test::new();
     let server = ["listen", "pong", "10", "await", "go", "recv", "1000"];

@@ -11,9 +11,29 @@ use std::rc::Rc;
 pub(super) struct Known {
     processes: HashMap<u32, Option<Process>>,
     networks: HashMap<PathBuf, Rc<Network>>,
+    namespaces: HashMap<u64, Rc<Numbers>>,
 }
 
+/// Numbers of processes in their own pid namespace, and in ours.
+pub(super) type Numbers = HashMap<u32, u32>;
+
 impl Known {
+    /// The processes of a pid namespace that can be seen from here.
+    pub(super) fn numbers(&mut self, namespace: u64) -> Rc<Numbers> {
+        let look = || {
+            let link = format!("pid:[{namespace}]");
+            let is_member = |pid: &u32| {
+                fs::read_link(format!("/proc/{pid}/ns/pid")).is_ok_and(|found| found.as_os_str() == &*link)
+            };
+            let inside = |pid| {
+                let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+                Some((innermost_number(&status)?, pid))
+            };
+            Rc::new(pids().filter(is_member).filter_map(inside).collect())
+        };
+        Rc::clone(self.namespaces.entry(namespace).or_insert_with(look))
+    }
+
     /// `None` when there is no such process.
     pub(super) fn process(&mut self, pid: u32) -> Option<&Process> {
         if pid == 0 {
@@ -22,22 +42,27 @@ impl Known {
         let networks = &mut self.networks;
         self.processes.entry(pid).or_insert_with(|| Process::look_at(pid, networks)).as_ref()
     }
-}
 
-impl Known {
     /// A process in our own network that has the end with these addresses.
     pub(super) fn holder(&mut self, addresses: (SocketAddr, SocketAddr)) -> Option<&Process> {
-        let pids: Vec<u32> = fs::read_dir("/proc")
-            .ok()?
-            .flatten()
-            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-            .collect();
         let holds = |process: &Process| {
             process.is_in_our_network() && process.locate(None, Some(addresses)).is_some()
         };
-        let pid = pids.into_iter().find(|pid| self.process(*pid).is_some_and(holds))?;
+        let pid = pids().find(|pid| self.process(*pid).is_some_and(holds))?;
         self.process(pid)
     }
+}
+
+/// All processes.
+fn pids() -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+/// A process's number in its own pid namespace: the last one of `NSpid` in /proc/pid/status (proc_pid_status(5)).
+fn innermost_number(status: &str) -> Option<u32> {
+    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
+    numbers.split_ascii_whitespace().last()?.parse().ok()
 }
 
 /// A live process.
@@ -176,6 +201,7 @@ fn parse_address(text: &str) -> Option<SocketAddr> {
 #[cfg(any(test, fuzzing))]
 pub(super) fn read_any(text: &str) {
     let _ = parse_network(text).count();
+    let _ = innermost_number(text);
 }
 
 #[cfg(test)]
@@ -197,6 +223,14 @@ mod tests {
             ]
         );
         assert!(same(found[1].1, ("[::1]:80".parse().unwrap(), "127.0.0.1:81".parse().unwrap())));
+    }
+
+    #[test]
+    fn the_last_number_is_the_processs_own() {
+        assert_eq!(innermost_number("Name:\tx\nNSpid:\t4711\t12\t1\nNSpgid:\t9\n"), Some(1));
+        for damaged in ["", "NSpid:", "NSpid:\t", "NSpid:\t1\tx"] {
+            assert_eq!(innermost_number(damaged), None, "{damaged}");
+        }
     }
 
     #[test]
