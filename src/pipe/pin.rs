@@ -150,6 +150,15 @@ pub(crate) fn hand_over(fd: c_int, socket: Socket) {
     with_writes_locked(fd, &pipe, options::restore);
 }
 
+/// After [`hand_over`], if this process does not go on with the connection: when what is unread could not be put down, the
+/// successor would read bells, and miss bytes. A reset tells both ends.
+pub(crate) fn give_up_what_is_lost(fd: c_int, socket: Socket) {
+    let Some(pipe) = socket.entry().and_then(|entry| Pipe::of(socket, entry)) else { return };
+    if pipe.entry.reason.load(Ordering::Relaxed) == Reason::UnreadAtHandOver as u32 {
+        end::give_up(fd, &pipe, Reason::UnreadAtHandOver);
+    }
+}
+
 /// Gives a writer who slept a moment to send again what was left: then the successor finds it at once, whatever it is.
 pub(crate) fn wait_for_answer(socket: Socket, until: Deadline) {
     let Some(pipe) = socket.entry().and_then(|entry| Pipe::of(socket, entry)) else { return };

@@ -272,6 +272,7 @@ pub(crate) fn before_exec() {
             // standard number the program will use it.
             if fd <= 2 || socket.entry().is_some_and(|entry| fork::is_sole(arena, &entry.holders)) {
                 pinning::hand_over(fd, socket);
+                pinning::give_up_what_is_lost(fd, socket);
             } else {
                 unread |= !pinning::share(fd, socket);
             }
@@ -449,6 +450,7 @@ pub(crate) fn disconnecting(fd: c_int) {
 pub(crate) fn sent_away(fd: c_int) {
     if let Descriptor::Socket(socket) = table::find(fd) {
         pinning::hand_over(fd, socket);
+        pinning::give_up_what_is_lost(fd, socket);
         pinning::pin(fd, socket, Reason::HandedOver);
         pinning::wait_for_answer(socket, Deadline::after(Some(OTHERS_LET_GO)));
     }

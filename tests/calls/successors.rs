@@ -5,7 +5,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::data::Flow;
-use crate::harness::{Case, Child, case};
+use crate::harness::{Case, Child, case, fork};
 use crate::sys::{self, call};
 
 pub(crate) const CASES: &[Case] = &[
@@ -65,6 +65,39 @@ pub(crate) const CASES: &[Case] = &[
             call!(libc::setrlimit(libc::RLIMIT_FSIZE, &limit)).expect("setrlimit");
             sys::execute(c"/bin/cat", &[], &sys::environment_with(&[]));
         });
+    }),
+    case("what_cannot_be_put_down_for_a_program_is_not_lost_unnoticed", || {
+        let (a, b) = used_pair(10_000);
+        let mut out = Flow::new(2);
+        out.write(a, 5000, 1000);
+        assert_eq!(sys::poll_one(b, libc::POLLIN, -1), libc::POLLIN);
+        let child = fork(|| {
+            sys::close(a).expect("close");
+            standard(b);
+            let limit = libc::rlimit { rlim_cur: 100, rlim_max: 100 };
+            call!(libc::setrlimit(libc::RLIMIT_FSIZE, &limit)).expect("setrlimit");
+            give_up_capabilities();
+            sys::execute(c"/bin/cat", &[], &sys::environment_with(&[]));
+        });
+        sys::close(b).expect("close");
+        let (mut back, mut room) = (Flow::new(2), [0; 777]);
+        let broken = loop {
+            match sys::read(a, &mut room) {
+                Ok(0) => break false,
+                Ok(count) => back.check(&room[..count]),
+                Err(error) => {
+                    assert_eq!(error.0, libc::ECONNRESET);
+                    break true;
+                }
+            }
+            if back.position == 5000 {
+                sys::shutdown(a, libc::SHUT_WR).expect("shutdown");
+            }
+        };
+        assert!(broken || back.position == 5000);
+        sys::close(a).expect("close");
+        // The program may have told an error of its own.
+        sys::wait(child);
     }),
     case("a_program_sees_the_environment_that_it_was_given", || {
         let (a, b) = sys::pair();
@@ -425,6 +458,13 @@ fn hand_on(start: impl Fn(i32)) {
         sys::close(a).expect("close");
         child.join();
     }
+}
+
+/// Without them the superuser keeps to limits, too (capabilities(7)).
+fn give_up_capabilities() {
+    let header = [0x2008_0522_u32, 0];
+    let none = [0_u32; 6];
+    call!(libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr())).expect("capset");
 }
 
 unsafe extern "C" {
