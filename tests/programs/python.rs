@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use super::{assert_same_content, big_file, compatibility};
-use crate::process::{Ends, Mode, Program, Scratch, free_port, program};
+use crate::process::{Ends, Mode, Program, Scratch, free_port, missing, program};
 
 #[test]
 fn http_server_serves_a_file_to_curl_and_urllib() {
@@ -145,6 +145,35 @@ fn a_connection_survives_being_handed_to_another_program() {
 }
 
 /// The interpreter itself: `python3` may be a script that looks for it.
+/// The server of most FastAPI programs. Its loop makes no io_uring of its own accord, and its symbols are the module's alone.
+#[test]
+fn uvicorn_on_uvloop_serves_over_a_pipe() {
+    // Debian's, which the packages of the two belong to; another one may come first in PATH.
+    let python = PathBuf::from("/usr/bin/python3");
+    let has_modules = Command::new(&python).args(["-c", "import uvicorn, uvloop"]).output();
+    if !has_modules.is_ok_and(|output| output.status.success()) {
+        return missing("no uvicorn or uvloop");
+    }
+    for ends in Ends::ALL {
+        let scratch = Scratch::new();
+        scratch.file("served.py", UVICORN_APPLICATION);
+        let port = free_port();
+        let mut command = scratch.command(ends.server, &python);
+        command.args(["-m", "uvicorn", "--loop", "uvloop", "--log-level", "warning", "served:application"]);
+        let mut server = scratch.start(command.args(["--port", &port.to_string()]));
+        server.accepts_on(port);
+        let mut command = scratch.command(ends.client, &python);
+        let mut client = scratch.start(command.args(["-u", "-c", UVICORN_CLIENT, &port.to_string()]));
+        client.until("has 200 answers", |client| client.stdout().contains("200 answers\n").then_some(()));
+        if (ends.client, ends.server) == (Mode::AtOnce, Mode::AtOnce) {
+            assert_eq!(compatibility::path(&scratch, &mut client, port), "pipe");
+        }
+        scratch.file("go", "");
+        client.success();
+        server.kill();
+    }
+}
+
 fn python() -> Option<PathBuf> {
     let output = Command::new(program("python3")?)
         .args(["-c", "import sys; print(sys.executable)"])
@@ -165,6 +194,25 @@ fn http_server(scratch: &Scratch, python: &PathBuf, mode: Mode, port: u16) -> (P
 fn endless_client(scratch: &Scratch, python: &PathBuf, mode: Mode, port: &str) -> Program {
     scratch.start(scratch.command(mode, python).args(["-u", "-c", ECHO_CLIENT, port, "4", "1000000000"]))
 }
+
+const UVICORN_APPLICATION: &str = "
+async def application(scope, receive, send):
+    assert scope['type'] in ('http', 'lifespan')
+    if scope['type'] == 'http':
+        await send({'type': 'http.response.start', 'status': 200, 'headers': [(b'content-length', b'1000')]})
+        await send({'type': 'http.response.body', 'body': scope['path'].encode().ljust(1000)})
+";
+
+const UVICORN_CLIENT: &str = "
+import http.client, os, sys, time
+connection = http.client.HTTPConnection('127.0.0.1', int(sys.argv[1]))
+for number in range(200):
+    connection.request('GET', f'/{number}')
+    assert connection.getresponse().read().decode().rstrip() == f'/{number}'
+print('200 answers')
+while not os.path.exists('go'):
+    time.sleep(0.01)
+";
 
 const URLLIB: &str = "
 import sys, urllib.request
