@@ -20,7 +20,7 @@ fn hot_calls_stay_within_their_budget() {
     let Some(valgrind) = program("valgrind") else { return };
     let scratch = Scratch::new();
     let caller = compile(&scratch);
-    let library = release_build();
+    let library = process::release_build();
     let counts: Vec<_> =
         CALLS.iter().map(|call| (call.name, count(&scratch, &valgrind, &caller, &library, call))).collect();
 
@@ -110,18 +110,6 @@ fn compile(scratch: &Scratch) -> PathBuf {
     let status = Command::new("cc").args(arguments).arg(&caller).status().expect("a C compiler");
     assert!(status.success());
     caller
-}
-
-/// The library as users get it: tests link one with fewer optimisations.
-fn release_build() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let target = test.ancestors().nth(3).expect("target/debug/deps/budget");
-    let mut build = Command::new(env!("CARGO"));
-    build
-        .args(["build", "--quiet", "--release", "--package", "sockshim-preload", "--target-dir"])
-        .arg(target);
-    assert!(build.current_dir(env!("CARGO_MANIFEST_DIR")).status().unwrap().success());
-    target.join("release/libsockshim.so")
 }
 
 fn count(scratch: &Scratch, valgrind: &Path, caller: &Path, library: &Path, call: &Call) -> f64 {

@@ -182,7 +182,7 @@ pub(crate) struct Rest<'a> {
     used: usize,
 }
 
-const MOST_PIECES: usize = 16;
+const MOST_PIECES: usize = 8;
 
 impl<'a> Rest<'a> {
     pub(crate) fn after(buffers: &'a [iovec], skip: usize, limit: usize) -> Self {

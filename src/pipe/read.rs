@@ -479,7 +479,8 @@ fn note_received(pipe: &Pipe, count: usize) {
     trace::note(-1, pipe.entry);
 }
 
-/// Takes data from the kernel, without waiting.
+/// Takes data from the kernel, without waiting. Apart, so that its message is on the stack only meanwhile.
+#[inline(never)]
 fn kernel_bytes(fd: c_int, buffers: &[iovec], skip: usize, wanted: usize, flags: c_int) -> Look {
     let mut rest = Rest::after(buffers, skip, wanted);
     let mut message = rest.message();
@@ -519,6 +520,7 @@ fn kernel_bytes_nested(
 }
 
 /// The same where the ring's bells follow. Under the read lock, with signals blocked; `None`: it is somebody else's.
+#[inline(never)]
 fn bytes_before_ring(
     fd: c_int,
     pipe: &Pipe,
@@ -575,6 +577,7 @@ pub(crate) fn fit(fd: c_int, pipe: &Pipe) {
 }
 
 /// Urgent data is the kernel's alone.
+#[inline(never)]
 fn receive_urgent(fd: c_int, buffers: &[iovec], flags: c_int) -> Result<usize, Errno> {
     let mut rest = Rest::after(buffers, 0, usize::MAX);
     let mut message = rest.message();

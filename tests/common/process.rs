@@ -407,6 +407,18 @@ pub(crate) fn missing(what: &str) {
     skip(what);
 }
 
+/// The library as users get it: tests link one with fewer optimisations.
+pub(crate) fn release_build() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let target = test.ancestors().nth(3).expect("target/debug/deps/...");
+    let mut build = Command::new(env!("CARGO"));
+    build
+        .args(["build", "--quiet", "--release", "--package", "sockshim-preload", "--target-dir"])
+        .arg(target);
+    assert!(build.current_dir(env!("CARGO_MANIFEST_DIR")).status().unwrap().success());
+    target.join("release/libsockshim.so")
+}
+
 /// Says that a test, or a part of one, was not run: a right is missing, which no package gives. This goes around
 /// the capturing of test output.
 pub(crate) fn skip(why: &str) {
