@@ -48,6 +48,16 @@ impl Deadline {
         self.0.map(|end| if end == 0 { 0 } else { end.saturating_sub(kernel::monotonic_ns()) })
     }
 
+    /// The same, or in so many nanoseconds if that is earlier.
+    pub(crate) fn at_most(self, nanoseconds: u64) -> Self {
+        match self.0 {
+            Some(0) => self,
+            end => {
+                Self(Self::after(Some(nanoseconds)).0.map(|limit| end.map_or(limit, |end| end.min(limit))))
+            }
+        }
+    }
+
     /// Whether nothing may be waited for.
     pub(crate) fn is_now(self) -> bool {
         self.0 == Some(0)

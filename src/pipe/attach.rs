@@ -113,6 +113,11 @@ fn begin(fd: c_int, socket: Socket, entry: &'static Entry) {
             local.owes.store(0, Ordering::Relaxed);
             local.watched_tail.store(0, Ordering::Relaxed);
             clock::calibrate();
+            local.looked.store(0, Ordering::Relaxed);
+            local.moved.store(0, Ordering::Relaxed);
+            local.distrusted.store(0, Ordering::Relaxed);
+            local.doubts.store(0, Ordering::Relaxed);
+            local.is_cut.store(0, Ordering::Relaxed);
             local.watched_since.store(clock::ticks(), Ordering::Relaxed);
             local.have(met.segment, identity.end());
             // A child that another thread forked meanwhile has no mapping. It is marked as a holder before it is

@@ -46,7 +46,8 @@ pub(crate) fn is_in_reach(start: *const u8, length: usize) -> bool {
 /// How many bytes from the start of the buffers can be copied without a fault.
 ///
 /// A page that was seen good is remembered, so the usual cost is one look into a small table; only the first
-/// use of a page asks the kernel (`sys::probe`: what it brings in, the copy would have brought in). So a bad pointer gives EFAULT, and a buffer that runs into bad memory a short count, as with the
+/// use of a page asks the kernel, for all that are not known at once (`sys::probe`: what it brings in, the copy would have
+/// brought in). So a bad pointer gives EFAULT, and a buffer that runs into bad memory a short count, as with the
 /// kernel. What is left: memory that was good once and has been unmapped since is a SIGSEGV in the copy.
 #[inline]
 pub(crate) fn good(buffers: &[iovec], skip: usize, count: usize, write: bool) -> usize {
@@ -66,8 +67,7 @@ pub(crate) fn good(buffers: &[iovec], skip: usize, count: usize, write: bool) ->
 #[inline]
 pub(crate) fn is_good<T>(start: *const T, length: usize, write: bool) -> bool {
     // The usual case: all in a page that was seen good, and so is in reach.
-    let mark = mark(start as usize >> 12, write);
-    let known = GOOD_PAGES[mark % GOOD_PAGES.len()].load(Ordering::Relaxed) == mark;
+    let known = is_known(start as usize >> 12, write);
     (known && length <= 4096 - start as usize % 4096) || is_good_after_all(start as usize, length, write)
 }
 
@@ -77,28 +77,44 @@ fn is_good_after_all(start: usize, length: usize, write: bool) -> bool {
         && (length == 0 || good_piece(start, length, write) == length)
 }
 
-/// What is remembered of a good page. Never 0, which is an empty place.
-#[inline]
-fn mark(page: usize, write: bool) -> usize {
-    (page << 1 | usize::from(write)) + 1
-}
-
 fn good_piece(start: usize, length: usize, write: bool) -> usize {
     let (mut page, last) = (start >> 12, (start + length - 1) >> 12);
+    // How many pages are asked for at once: one, after several were not all good.
+    let mut most = usize::MAX;
     loop {
-        let mark = mark(page, write);
-        let place = &GOOD_PAGES[mark % GOOD_PAGES.len()];
-        if place.load(Ordering::Relaxed) != mark {
-            if !probe::is_accessible(page << 12, write) {
-                return (page << 12).saturating_sub(start);
+        let unknown = (page..=last).take(most).take_while(|page| !is_known(*page, write)).count();
+        if unknown > 0 {
+            if !probe::is_accessible(page << 12, unknown << 12, write) {
+                if unknown == 1 {
+                    return (page << 12).saturating_sub(start);
+                }
+                most = 1;
+                continue;
             }
-            place.store(mark, Ordering::Relaxed);
+            (page..page + unknown).for_each(|page| remember(page, write));
         }
-        if page == last {
+        page += unknown.max(1);
+        if page > last {
             return length;
         }
-        page += 1;
     }
+}
+
+/// What is remembered of a good page: 0 is an empty place.
+#[inline]
+fn mark(page: usize, write: bool) -> usize {
+    (page + 1) << 1 | usize::from(write)
+}
+
+/// Whether a page was seen good. What can be written can be read.
+#[inline]
+fn is_known(page: usize, write: bool) -> bool {
+    let seen = GOOD_PAGES[page % GOOD_PAGES.len()].load(Ordering::Relaxed);
+    if write { seen == mark(page, true) } else { seen | 1 == mark(page, true) }
+}
+
+fn remember(page: usize, write: bool) {
+    GOOD_PAGES[page % GOOD_PAGES.len()].store(mark(page, write), Ordering::Relaxed);
 }
 
 /// Pages that were seen good: number and kind of access.

@@ -38,8 +38,14 @@ pub(super) fn goes_past(pipe: &Pipe, length: usize) -> bool {
 /// Learns from a long write that took so many ticks. Under the write lock.
 pub(super) fn learn(bulk: &Bulk, length: usize, ticks: u64) {
     let phase = bulk.phase.load(Ordering::Relaxed);
-    let bytes = bulk.bytes.load(Ordering::Relaxed) + length as u64;
-    let ticks = if bytes <= SETTLING { 0 } else { bulk.ticks.load(Ordering::Relaxed) + ticks };
+    let before = bulk.bytes.load(Ordering::Relaxed);
+    if before < SETTLING {
+        // However long it is: the first use of a buffer takes the time in which the kernel finds its pages.
+        bulk.bytes.store((before + length as u64).min(SETTLING), Ordering::Relaxed);
+        return;
+    }
+    let bytes = before + length as u64;
+    let ticks = bulk.ticks.load(Ordering::Relaxed) + ticks;
     if bytes < if phase < USE_CACHE { TRIAL } else { TERM } {
         bulk.bytes.store(bytes, Ordering::Relaxed);
         bulk.ticks.store(ticks, Ordering::Relaxed);

@@ -1,5 +1,6 @@
 //! What poll(2) would say of a pipe.
 
+use super::room::{self, Room};
 use super::{Pipe, bells, end, io, read};
 use crate::registry::Socket;
 use crate::registry::arena::FLAG_SHUT_WRITE;
@@ -41,6 +42,10 @@ fn has_room(pipe: &Pipe) -> bool {
     let outgoing = pipe.outgoing();
     if !is_ring(outgoing.epoch()) || outgoing.is_closed() {
         return false;
+    }
+    if room::is_known(pipe) {
+        // It was full: a byte of room is not enough, a short write is taken as a whole.
+        return outgoing.has_room();
     }
     let mut seen = pipe.local.seen_head.load(Ordering::Relaxed);
     outgoing.writable(&mut seen, 1).is_ok_and(|span| span.length > 0)
@@ -115,8 +120,12 @@ pub(crate) fn now(fd: c_int, pipe: &Pipe, interest: i16) -> i16 {
                 ready &= !POLLHUP;
             }
         }
-        if interest & WRITABLE != 0 && has_room(pipe) {
-            ready |= interest & WRITABLE;
+        if interest & WRITABLE != 0 {
+            if has_room(pipe) {
+                ready |= interest & WRITABLE;
+            } else if said & (POLLHUP | POLLERR) == 0 && room::now(pipe) == Room::Awaited {
+                ready &= !WRITABLE;
+            }
         }
         return with_pending(pipe, ready, interest);
     }

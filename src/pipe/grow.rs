@@ -5,6 +5,7 @@
 //! reluctantly. All of it happens under the write lock.
 
 use super::{Pipe, bulk, lanes, options, write};
+use crate::registry::arena::FLAG_NONBLOCK;
 use crate::registry::config;
 use crate::sys::probe;
 use core::ffi::c_int;
@@ -24,7 +25,8 @@ pub(super) fn prepare(fd: c_int, pipe: &Pipe) -> bool {
     if capacity == 0 || capacity > room {
         return resize(pipe, SMALL_CAPACITY.min(room));
     }
-    if capacity < WORKING_CAPACITY && pipe.local.stalls.load(Ordering::Relaxed) >= STALLS {
+    let nonblocking = pipe.entry.flags.load(Ordering::Relaxed) & FLAG_NONBLOCK != 0;
+    if (capacity < WORKING_CAPACITY || nonblocking) && pipe.local.stalls.load(Ordering::Relaxed) >= STALLS {
         // If there is no memory, the old size does as well.
         by_use(pipe);
     }
@@ -41,9 +43,10 @@ pub(super) fn by_use(pipe: &Pipe) -> bool {
 
 /// Whether the ring was full so often that a larger one is worth waiting for, until this one is empty. It is asked once
 /// for each time that it is full.
-pub(super) fn is_due(pipe: &Pipe) -> bool {
+pub(super) fn is_due(pipe: &Pipe, nonblocking: bool) -> bool {
     let capacity = capacity(pipe);
-    let enough = if capacity < WORKING_CAPACITY { 1 } else { STALLS };
+    // A writer that must not wait leaves a ring that stays full.
+    let enough = if capacity < WORKING_CAPACITY || nonblocking { 1 } else { STALLS };
     let stalls = pipe.local.stalls.load(Ordering::Relaxed) + 1;
     let often = stalls >= enough && capacity < most(pipe);
     pipe.local.stalls.store(if often { 0 } else { stalls.min(STALLS) }, Ordering::Relaxed);

@@ -4,7 +4,7 @@
 //! reader could not tell a bell from data, a writer's bytes would have no place in the order. The counts are
 //! undone by hand, not by a guard: a thread cancelled inside the kernel unwinds through here.
 
-use super::{Pipe, attach, pin, quick, read, wait, write};
+use super::{Pipe, attach, pin, quick, read, room, wait, write};
 use crate::error::{Errno, answer};
 use crate::registry::arena::{self, Entry, FLAG_CONNECTED, STATE_HOST, STATE_PINNED, STATE_PIPE};
 use crate::registry::{Socket, lifecycle, reason::Reason, trace};
@@ -56,6 +56,7 @@ pub(crate) unsafe fn receive(
             // SAFETY: the caller's promise.
             && let Some(count) = unsafe { quick::read(&pipe, only.iov_base.cast(), only.iov_len) }
         {
+            room::tell(fd, &pipe);
             return count as isize;
         }
         if entry.state.load(Ordering::Relaxed) == STATE_PINNED && pin::retire(fd, &pipe) {

@@ -11,8 +11,9 @@ use core::sync::atomic::Ordering;
 use sockshim_ring::lane::is_ring;
 use sockshim_ring::layout::END_JOINED;
 
-/// Kernel bytes that the reader may still have before it when the ring opens again.
-const OPEN_BACKLOG: u64 = 256 * 1024;
+/// Kernel bytes that the reader may still have before it when the ring opens again: as many as the kernel's buffers hold. To
+/// wait for fewer would be to wait for ever, for a writer that fills them again as soon as it may.
+const OPEN_BACKLOG: u64 = 64 << 20;
 /// Writes, with nothing read in between, after which the clock is looked at: the look costs as much as half of a
 /// small write.
 const WATCH_EVERY: u32 = 4;
@@ -99,6 +100,13 @@ fn look_at_reader(fd: c_int, pipe: &Pipe) -> bool {
 pub(super) fn reopen(fd: c_int, pipe: &Pipe) -> bool {
     let epoch = pipe.outgoing().epoch();
     is_ready_for_ring(pipe, epoch) && open(fd, pipe, epoch)
+}
+
+/// Opens the ring of a connection that may be on it, for a bell. Under the write lock.
+#[cold]
+pub(super) fn open_for_bell(fd: c_int, pipe: &Pipe) -> bool {
+    let epoch = pipe.outgoing().epoch();
+    may_open(pipe, epoch) && open(fd, pipe, epoch)
 }
 
 /// The cheap conditions for going from the kernel lane to the ring.

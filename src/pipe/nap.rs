@@ -34,10 +34,8 @@ pub(super) fn for_reader(pipe: &Pipe, epoch: u32, since: Since) -> Result<bool, 
     // With a time-out of its own recv does not go on after a handler (signal(7)); and after the end nobody calls.
     let may_nap = is_ring(epoch)
         && pipe.incoming().reader_epoch() == epoch
-        && !filter::is_inherited()
         && pipe.entry.flags.load(Ordering::Relaxed) & (FLAG_TIMED | FLAG_END_SEEN) == 0
-        && !IS_REFUSED.load(Ordering::Relaxed)
-        && !kernel::is_restricted();
+        && is_possible();
     if !may_nap || !spin::pays(&pipe.local.nap) {
         return Ok(false);
     }
@@ -71,6 +69,11 @@ pub(super) fn for_reader(pipe: &Pipe, epoch: u32, since: Since) -> Result<bool, 
             Ok(false)
         }
     }
+}
+
+/// Whether the call may be made at all.
+pub(super) fn is_possible() -> bool {
+    !filter::is_inherited() && !IS_REFUSED.load(Ordering::Relaxed) && !kernel::is_restricted()
 }
 
 /// Calls those who nap on a direction, after its ring was closed, or their wish was seen; true when there may be some.

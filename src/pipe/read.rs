@@ -3,7 +3,7 @@
 use super::bells::{self, Drained};
 use super::buffers::{self, Rest};
 use super::write::MOST_ROUNDS;
-use super::{Pipe, attach, end, lanes, note_cpu, options, quick, wait};
+use super::{Pipe, attach, end, lanes, note_cpu, options, quick, room, wait};
 use crate::error::Errno;
 use crate::registry::arena;
 use crate::registry::lock::{Around, Taken};
@@ -102,6 +102,7 @@ unsafe fn receive_in_turn(
             }
             Look::Bytes(count) => {
                 done += count;
+                room::tell(fd, pipe);
                 // What a change of lanes divides is one stream to the program; an urgent mark divides it.
                 if done == wanted || (!all && !goes_on(fd, pipe)) || (all && kernel::at_mark(fd)) {
                     return Ok(done);
@@ -126,6 +127,7 @@ unsafe fn receive_in_turn(
                     // SAFETY: the caller's promise.
                     && let Some(count) = unsafe { quick::read(pipe, only.iov_base.cast(), only.iov_len) }
                 {
+                    room::tell(fd, pipe);
                     return Ok(count);
                 }
                 fd = match pipe.descriptor(fd) {

@@ -1,37 +1,45 @@
 //! Writing: the ring while it takes bytes, the kernel lane whenever it does not.
 //!
 //! A writer never sleeps on the ring: what does not fit after a short wait spills into the kernel, where
-//! blocking, EAGAIN, EPOLLOUT, time-outs and 4 MB of buffering are the kernel's.
+//! blocking, EAGAIN, EPOLLOUT, time-outs and 4 MB of buffering are the kernel's. Only where the kernel would not take the
+//! whole write either, it waits for a reader that reads (`room`).
+
+mod file;
+mod long;
+mod ringing;
+mod turns;
+
+pub(crate) use file::send_file;
+use long::{Call, PORTION, send_in_portions};
+
+pub(super) use ringing::{is_refusal, ring_if_owed, wake};
+pub(super) use turns::MOST_ROUNDS;
+pub(crate) use turns::lock_writes;
 
 use super::buffers::{self, Rest};
 use super::lanes::{enter_ring, note_peer, spill};
-use super::{Pipe, back, bells, bulk, end, grow, nap, note_cpu, note_moment, options};
+use super::{Pipe, back, bells, bulk, grow, note_cpu, note_moment, options, room};
 use crate::error::{Errno, answer};
-use crate::readiness::Deadline;
 use crate::registry::arena::{self, FLAG_NO_SPACE, FLAG_NONBLOCK, FLAG_SENT_IN_VAIN, FLAG_SHUT_WRITE};
-use crate::registry::lock::{Around, Taken};
+use crate::registry::lock::Taken;
 use crate::registry::{Socket, reason::Reason, trace};
-use crate::sys::give_way::give_way;
 use crate::sys::handlers::Since;
-use crate::sys::restartable::Call;
-use crate::sys::{clock, kernel, real, thread};
+use crate::sys::{clock, kernel, real, restartable};
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
 use libc::iovec;
 use sockshim_ring::lane::is_ring;
-use sockshim_ring::layout::{Direction, END_LEFT, END_RESET};
-use sockshim_ring::lock::Content;
+use sockshim_ring::layout::{END_LEFT, END_RESET};
 use sockshim_ring::ring::NotPublished;
-use sockshim_ring::sleep::{BELL, CALL};
 
 /// Bytes between two publications of one long write: the reader starts while the writer copies.
 const PUBLISH_EVERY: usize = 16 * 1024;
-/// Microseconds without progress of the reader after which a full ring spills.
+/// Bytes of the program's buffer that are looked at at once.
+const CHECK_AT_ONCE: usize = 256 * 1024;
+/// Microseconds without progress of the reader after which a full ring spills, or its writer naps.
 const PATIENCE_US: u64 = 200;
+const PATIENCE_BEFORE_NAP_US: u64 = 50;
 const PATIENCE_NONBLOCK_US: u64 = 20;
-
-/// Looks for room between two times of giving way; none at all with the reader on the same processor.
-const LOOKS_FOR_ROOM: u32 = 16;
 
 /// Bytes of one write after which another writer that waits has its turn. The kernel takes about as many of a write as a
 /// whole, before it waits for room and lets others in.
@@ -40,8 +48,6 @@ const TURN: usize = 1024 * 1024;
 const WHOLE: usize = 4;
 /// Bytes of the rest of a longer one that are offered to the kernel before others may write.
 const REST: usize = 64 * 1024;
-/// Times that a lock is taken by others, or rewritten by a process that is not to be trusted.
-pub(super) const MOST_ROUNDS: usize = 50;
 
 /// Flags that the ring cannot serve: the kernel does, and the connection stays with it.
 pub(crate) const KERNEL_FLAGS: c_int = libc::MSG_OOB | libc::MSG_ZEROCOPY;
@@ -64,8 +70,13 @@ pub(crate) unsafe fn send(
     let began = Since::now();
     let nonblocking =
         flags & libc::MSG_DONTWAIT != 0 || pipe.entry.flags.load(Ordering::Relaxed) & FLAG_NONBLOCK != 0;
-    let taken = lock_writes_as(fd, pipe, nonblocking);
+    let call = Call { fd, flags, nonblocking, naps: room::NAPS, in_vain: false, began };
+    let taken = turns::lock_writes_as(fd, pipe, nonblocking);
     if total == 0 || !enter_ring(fd, pipe, taken) {
+        if total > PORTION && call.is_divided(pipe) {
+            // SAFETY: the caller's promise.
+            return unsafe { send_in_portions(pipe, buffers, total, call, taken, Pushed::Spilled(0)) };
+        }
         // Counted, so that no lane opens meanwhile; and not locked, because it may sleep.
         let sent = through_kernel(fd, pipe, taken, total, || {
             if !began.has_any() || total == 0 {
@@ -80,16 +91,26 @@ pub(crate) unsafe fn send(
         return sent;
     }
     let since = if total >= bulk::LONG { clock::ticks() } else { 0 };
+    let most = if total > room::MOST_AT_ONCE { call.most(total) } else { total };
     // SAFETY: the caller's promise.
-    let pushed = unsafe { push(fd, pipe, buffers, total, nonblocking) };
+    let pushed = unsafe { push(pipe, buffers, 0, most, call) };
     match pushed {
         Pushed::All => {
             if total >= bulk::LONG {
-                bulk::learn(&pipe.local.bulk, total, clock::ticks().wrapping_sub(since));
+                bulk::learn(&pipe.local.bulk, most, clock::ticks().wrapping_sub(since));
+            }
+            if most < total {
+                room::note_full(pipe);
             }
             pipe.entry.write_lock.0.release(taken);
             ring_if_owed(fd, pipe);
-            total as isize
+            most as isize
+        }
+        Pushed::Full(done) => {
+            room::note_full(pipe);
+            pipe.entry.write_lock.0.release(taken);
+            ring_if_owed(fd, pipe);
+            if done > 0 { done as isize } else { answer(Err(Errno(libc::EAGAIN))) }
         }
         Pushed::Faulted(done) => {
             pipe.entry.write_lock.0.release(taken);
@@ -99,6 +120,14 @@ pub(crate) unsafe fn send(
         Pushed::Dead(error) => {
             pipe.entry.write_lock.0.release(taken);
             after_death(flags, error)
+        }
+        Pushed::Nap(_) => {
+            // SAFETY: the caller's promise.
+            unsafe { send_in_portions(pipe, buffers, total, call, taken, pushed) }
+        }
+        Pushed::Spilled(done) if total - done > PORTION && call.is_divided(pipe) => {
+            // SAFETY: the caller's promise.
+            unsafe { send_in_portions(pipe, buffers, total, call, taken, pushed) }
         }
         Pushed::Spilled(done) => {
             let is_begun = done > 0 && total - done <= REST;
@@ -165,7 +194,7 @@ fn send_locked(
     let flags = flags & !libc::MSG_MORE | libc::MSG_NOSIGNAL;
     // A signal handler that writes would find the lock's mark of a call set by what it interrupted.
     let mask = kernel::block_signals();
-    let sent = pipe.entry.write_lock.0.call(&Call::send_message(fd, &message, flags));
+    let sent = pipe.entry.write_lock.0.call(&restartable::Call::send_message(fd, &message, flags));
     kernel::restore_signals(mask);
     match sent {
         // Without the lock, or without room: like everybody else.
@@ -226,90 +255,37 @@ pub(super) fn is_interrupted(fd: c_int, since: Since) -> bool {
         && kernel::poll_now(fd, libc::POLLOUT) == 0
 }
 
-/// The write lock. An owner that does not let go is stepped around: the direction stays in the kernel lane from then on.
-#[inline]
-pub(crate) fn lock_writes(fd: c_int, pipe: &Pipe) -> Taken {
-    lock_writes_as(fd, pipe, false)
-}
-
-/// The same; `nonblocking`: for a call that does not wait.
-#[inline]
-fn lock_writes_as(fd: c_int, pipe: &Pipe, nonblocking: bool) -> Taken {
-    // A bell that somebody owed when he died: the next publication rings.
-    let taken = pipe.entry.write_lock.0.take_at_once(|| pipe.outgoing().want_bell());
-    taken.unwrap_or_else(|| wait_for_lock(fd, pipe, nonblocking))
-}
-
-#[cold]
-#[inline(never)]
-fn wait_for_lock(fd: c_int, pipe: &Pipe, nonblocking: bool) -> Taken {
-    let lock = &pipe.entry.write_lock.0;
-    let outgoing = pipe.outgoing();
-    for _ in 0..MOST_ROUNDS {
-        if outgoing.is_shut() && !is_ring(outgoing.epoch()) {
-            // In the kernel's lane for good: nothing is left that the lock protects, whoever says that he has it.
-            return Taken::Nested;
-        }
-        match lock.take_after(nonblocking, || outgoing.want_bell()) {
-            Taken::Not(seen) => match step_around(fd, pipe, seen) {
-                Around::Taken | Around::Owing => return Taken::Ours,
-                Around::InCall => break,
-                Around::Not => {}
-            },
-            taken => return taken,
-        }
-    }
-    end::give_up(fd, pipe, Reason::Stopped);
-    Taken::Nested
-}
-
-/// Goes on without the lock's owner, wherever that is: its publication fails, because the ring is closed;
-/// it opens no ring any more, because the gate is shut; it rings no bell, because the lock is not its own; and if it
-/// leaves the ring, it says what we say.
-fn step_around(fd: c_int, pipe: &Pipe, seen: Content) -> Around {
-    let outgoing = pipe.outgoing();
-    outgoing.close();
-    outgoing.shut();
-    super::pin::mark_stopped(pipe);
-    let around = pipe.entry.write_lock.0.step_around(seen);
-    // What it has published may be news to a sleeper.
-    if around == Around::Owing && is_ring(outgoing.epoch()) {
-        outgoing.want_bell();
-        let _ = ring_bell(fd, pipe);
-    }
-    around
-}
-
-/// Lets others write who wait for it, in the middle of a long write. False: this end is not in its ring any more.
-#[cold]
-fn take_turns(fd: c_int, pipe: &Pipe) -> bool {
-    pipe.entry.write_lock.0.hand_over();
-    let taken = lock_writes(fd, pipe);
-    enter_ring(fd, pipe, taken)
-}
-
 /// What became of a write into the ring.
 enum Pushed {
     All,
     /// So many bytes are in the ring, the kernel lane takes the rest.
     Spilled(usize),
+    /// So many bytes are in the ring, which is full; the writer must not wait.
+    Full(usize),
+    /// The same, and it naps.
+    Nap(usize),
     /// The bell found the connection dead.
     Dead(Errno),
     /// The program's buffer is bad after so many bytes.
     Faulted(usize),
 }
 
-/// Writes into the ring as long as it takes bytes. Under the write lock.
+/// Writes into the ring as long as it takes bytes, those of the buffers after `start`. Under the write lock.
 ///
 /// # Safety
 /// `buffers` are the program's.
-unsafe fn push(fd: c_int, pipe: &Pipe, buffers: &[iovec], total: usize, nonblocking: bool) -> Pushed {
+unsafe fn push(pipe: &Pipe, buffers: &[iovec], start: usize, total: usize, call: Call) -> Pushed {
+    let Call { fd, nonblocking, .. } = call;
     let outgoing = pipe.outgoing();
     let local = pipe.local;
     // Before the publication: afterwards the reader has the line.
     note_cpu(&outgoing.producer.cpu);
     let past = bulk::goes_past(pipe, total);
-    let (mut done, mut turn) = (0, 0);
+    if nonblocking && total - start >= room::ENOUGH as usize / 2 {
+        // Should the ring become full: what has been read until then shows that the reader reads.
+        room::look(pipe);
+    }
+    let (mut done, mut turn, mut good) = (start, start, start);
     loop {
         let mut seen = local.seen_head.load(Ordering::Relaxed);
         let chunk = (total - done).min(PUBLISH_EVERY);
@@ -327,15 +303,26 @@ unsafe fn push(fd: c_int, pipe: &Pipe, buffers: &[iovec], total: usize, nonblock
         let is_short = total <= PUBLISH_EVERY.min(span.capacity as usize / WHOLE);
         let room = if is_short && span.length < total { 0 } else { span.length.min(chunk) };
         if room == 0 {
-            if grow::by_use(pipe) || wait_for_room(pipe, seen, nonblocking) {
+            if grow::by_use(pipe) {
                 continue;
+            }
+            match if_full(pipe, seen, total - done, call) {
+                Full::Room => continue,
+                Full::ComeBack => return Pushed::Full(done),
+                Full::Nap => return Pushed::Nap(done),
+                Full::Spill => {}
             }
             spill(fd, pipe);
             return Pushed::Spilled(done);
         }
-        // As in the kernel, a stretch that cannot be read as a whole is not sent in part.
-        if buffers::good(buffers, done, room, false) < room {
-            return Pushed::Faulted(done);
+        // As in the kernel, a stretch that cannot be read as a whole is not sent in part. It is asked for with what follows it, as
+        // far as there is room: of a buffer that is not known each question is a system call.
+        if good < done + room {
+            let stretch = span.length.min(total - done).min(CHECK_AT_ONCE);
+            good = done + buffers::good(buffers, done, stretch, false);
+            if good < done + room {
+                return Pushed::Faulted(done);
+            }
         }
         // SAFETY: the ring is as long as any checked capacity; the caller's promise.
         unsafe { buffers::gather(pipe.outgoing_ring(span.capacity), span, buffers, done, room, past) };
@@ -355,7 +342,7 @@ unsafe fn push(fd: c_int, pipe: &Pipe, buffers: &[iovec], total: usize, nonblock
         if outgoing.wishes() != 0
             && let Err(error) = wake(fd, pipe)
             && !is_refusal(error)
-            && done == room
+            && done == start + room
         {
             return Pushed::Dead(error);
         }
@@ -364,263 +351,48 @@ unsafe fn push(fd: c_int, pipe: &Pipe, buffers: &[iovec], total: usize, nonblock
         }
         if done - turn >= TURN && pipe.entry.write_lock.0.is_wanted() {
             turn = done;
-            if !take_turns(fd, pipe) {
+            if !turns::take_turns(fd, pipe) {
                 return Pushed::Spilled(done);
             }
         }
     }
 }
 
-/// Wakes whoever waits at the other end, once. Under the write lock.
-pub(super) fn wake(fd: c_int, pipe: &Pipe) -> Result<(), Errno> {
-    let wishes = pipe.outgoing().wishes();
-    if wishes & CALL != 0 && nap::end(pipe.outgoing()) {
-        arena::add(&pipe.entry.counters.doorbells, 1);
-    }
-    if wishes & BELL != 0 { ring_bell(fd, pipe) } else { Ok(()) }
+/// What to do about a full ring.
+enum Full {
+    /// There is room by now.
+    Room,
+    ComeBack,
+    Nap,
+    Spill,
 }
 
-/// Wakes whoever sleeps at the other end, once: one byte. Under the write lock. When the kernel refuses it, which is the error
-/// then, it is owed: see [`ring_if_owed`].
-fn ring_bell(fd: c_int, pipe: &Pipe) -> Result<(), Errno> {
-    // No signal handler may spill between the look and the bell, which would become data.
-    let mask = kernel::block_signals();
-    let rung = if pipe.entry.write_lock.0.ringing() { ring_quietly(fd, pipe) } else { Rung::Lost };
-    let lost = matches!(rung, Rung::Lost) || !pipe.entry.write_lock.0.rung();
-    kernel::restore_signals(mask);
-    if lost {
-        // Somebody has stepped around us and rings in our place. Only after that may we go on, in the kernel's lane. The
-        // caller's release is for this lock, too.
-        let _ = lock_writes(fd, pipe);
-    }
-    match rung {
-        Rung::Sent => {
-            arena::add(&pipe.entry.counters.doorbells, 1);
-            Ok(())
-        }
-        Rung::Refused(error) => {
-            pipe.local.owes.store(1, Ordering::Relaxed);
-            Err(error)
-        }
-        Rung::Failed(error) => Err(error),
-        Rung::Answered | Rung::Lost => Ok(()),
-    }
-}
-
-/// Whether the kernel has no room or memory for a bell at this moment, and may have later.
-fn is_refusal(error: Errno) -> bool {
-    matches!(error.0, libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM)
-}
-
-/// Microseconds between two attempts to ring a bell that was refused.
-const RING_AGAIN: u64 = 500;
-/// Nanoseconds for which they are made. Room comes with an acknowledgement, which is delayed by less than half a second
-/// (RFC 1122 section 4.2.3.2).
-const RING_FOR: u64 = 1_000_000_000;
-
-/// Rings a bell that the kernel has refused: somebody sleeps who does not know yet of what was published. Not under a lock.
-#[inline]
-pub(super) fn ring_if_owed(fd: c_int, pipe: &Pipe) {
-    if pipe.local.owes.load(Ordering::Relaxed) != 0 {
-        ring_again(fd, pipe);
-    }
-}
-
+/// Waits a little for room, with `left` bytes to write. Under the write lock.
 #[cold]
-fn ring_again(fd: c_int, pipe: &Pipe) {
-    let until = Deadline::after(Some(RING_FOR));
-    let errno = Errno::last();
-    loop {
-        let taken = lock_writes(fd, pipe);
-        pipe.local.owes.store(0, Ordering::Relaxed);
-        let outgoing = pipe.outgoing();
-        // Otherwise it has woken by itself, or the kernel lane wakes it.
-        if pipe.is_mapped()
-            && is_ring(outgoing.epoch())
-            && outgoing.has_bytes()
-            && outgoing.wishes() & BELL != 0
-        {
-            let _ = ring_bell(fd, pipe);
-        }
-        pipe.entry.write_lock.0.release(taken);
-        let is_over = pipe.local.owes.load(Ordering::Relaxed) == 0
-            || until.left() == Some(0)
-            || kernel::poll_now(fd, 0) != 0;
-        if is_over {
-            break;
-        }
-        kernel::nap(RING_AGAIN);
+#[inline(never)]
+fn if_full(pipe: &Pipe, seen_head: u64, left: usize, call: Call) -> Full {
+    let may_come_back = call.nonblocking && room::may_be_awaited(call.fd, pipe) && call.must_not_wait();
+    if may_come_back && room::is_seen_to_read(pipe) {
+        return Full::ComeBack;
     }
-    errno.store();
-}
-
-/// What became of a bell.
-enum Rung {
-    Sent,
-    /// For now; the wish has been given back.
-    Refused(Errno),
-    Failed(Errno),
-    /// Nobody wants one.
-    Answered,
-    /// The write lock is somebody else's.
-    Lost,
-}
-
-fn ring_quietly(fd: c_int, pipe: &Pipe) -> Rung {
-    let outgoing = pipe.outgoing();
-    let bells = &outgoing.switch.bells;
-    // A signal handler that has spilled since the publication has woken the reader by the kernel lane.
-    if !is_ring(outgoing.epoch()) {
-        return Rung::Answered;
-    }
-    // Counted before it is sent: a bell that arrives is always accounted for. And before the wish is taken: a reader that
-    // takes it back, because its socket goes to somebody who knows of no bells, sees that one is under way.
-    bells.fetch_add(1, Ordering::SeqCst);
-    if !outgoing.bell_due() {
-        bells.fetch_sub(1, Ordering::Release);
-        return Rung::Answered;
-    }
-    let rung = match pipe.entry.write_lock.0.call(&Call::send(fd, &[0], libc::MSG_NOSIGNAL)) {
-        Some(Ok(_)) => return Rung::Sent,
-        Some(Err(error)) if is_refusal(error) => Rung::Refused(error),
-        Some(Err(error)) => Rung::Failed(error),
-        None => Rung::Lost,
+    let may_nap = !call.in_vain
+        && match call.nonblocking {
+            true => may_come_back && left >= room::LONG && call.naps == room::NAPS,
+            false => {
+                (left > room::KERNEL_TAKES || left >= room::LONG && call.naps > 0) && call.is_divided(pipe)
+            }
+        };
+    let patience = match (call.nonblocking, may_nap) {
+        (true, _) => PATIENCE_NONBLOCK_US,
+        (_, true) => PATIENCE_BEFORE_NAP_US,
+        _ => PATIENCE_US,
     };
-    bells.fetch_sub(1, Ordering::Release);
-    if let Rung::Refused(_) = rung {
-        outgoing.want_bell();
-        if has_reason_to_wake(outgoing) {
-            return Rung::Answered;
-        }
-    }
-    rung
-}
-
-/// Whether the reader finds, or will find, something in the kernel's queue that wakes it: data before the ring, or an older
-/// bell. It looks at the ring again then.
-fn has_reason_to_wake(outgoing: &Direction) -> bool {
-    let taken = outgoing.reader.kernel_read.load(Ordering::SeqCst);
-    let before = outgoing.switch.kernel_end.load(Ordering::Relaxed);
-    taken.wrapping_sub(before) != outgoing.switch.bells.load(Ordering::Relaxed)
-}
-
-/// Waits a bounded time for a reader that makes progress, spinning and giving way; false: spill.
-#[cold]
-fn wait_for_room(pipe: &Pipe, seen_head: u64, nonblocking: bool) -> bool {
-    let outgoing = pipe.outgoing();
-    let patience = clock::from_us(if nonblocking { PATIENCE_NONBLOCK_US } else { PATIENCE_US });
-    let until_empty = grow::is_due(pipe);
-    let is_over = || {
-        // When the memory for more is not there, the ring does as it is.
-        outgoing.has_moved_on(seen_head) && (!until_empty || grow::by_use(pipe) || !outgoing.has_bytes())
-    };
-    let mut since = clock::ticks();
-    let mut kernel_read = outgoing.reader.kernel_read.load(Ordering::Relaxed);
-    loop {
-        let shares_cpu = outgoing.consumer.cpu.load(Ordering::Relaxed) == thread::cpu() + 1;
-        for _ in 0..if shares_cpu { 0 } else { LOOKS_FOR_ROOM } {
-            if is_over() {
-                return true;
-            }
-            (0..4).for_each(|_| core::hint::spin_loop());
-        }
-        // Where giving way costs too much, a reader on this processor has to wait until we sleep.
-        let in_vain = give_way(clock::ticks()).is_none() && shares_cpu;
-        if is_over() {
-            return true;
-        }
-        let now = clock::ticks();
-        // Before it comes to the ring the reader may still be taking kernel bytes: that is progress.
-        let read = outgoing.reader.kernel_read.load(Ordering::Relaxed);
-        if read != kernel_read && !nonblocking {
-            kernel_read = read;
-            since = now;
-        }
-        // One that does not wait for room either wants to write: it finds out in the kernel's lane whether there is some.
-        let is_urgent = pipe.entry.write_lock.0.is_urgent();
-        if in_vain || is_urgent || now.wrapping_sub(since) > patience || outgoing.is_closed() {
-            let moved = outgoing.has_moved_on(seen_head);
-            if !moved {
-                grow::keep_in_mind(pipe);
-            }
-            return moved;
-        }
-    }
-}
-
-/// sendfile: from a file straight into the ring. `None`: the kernel must do it.
-pub(crate) fn send_file(
-    fd: c_int,
-    pipe: &Pipe,
-    file: c_int,
-    offset: Option<u64>,
-    count: usize,
-) -> Option<Result<usize, Errno>> {
-    let taken = lock_writes(fd, pipe);
-    if !enter_ring(fd, pipe, taken) {
-        pipe.entry.write_lock.0.release(taken);
-        return None;
-    }
-    let outgoing = pipe.outgoing();
-    let (mut done, mut turn) = (0, 0);
-    let result = loop {
-        let mut seen = pipe.local.seen_head.load(Ordering::Relaxed);
-        let chunk = (count - done).min(4 * PUBLISH_EVERY);
-        let Ok(span) = outgoing.writable(&mut seen, chunk) else { break None };
-        pipe.local.seen_head.store(seen, Ordering::Relaxed);
-        if count - done > span.capacity as usize && grow::by_use(pipe) {
-            continue;
-        }
-        let room = span.length.min(chunk);
-        if room == 0 {
-            if grow::by_use(pipe) || wait_for_room(pipe, seen, false) {
-                continue;
-            }
-            break None;
-        }
-        let [(start, length), _] = span.pieces(0, room);
-        // The ring's memory is checked to lie within the mapping by `pieces`; the kernel copies into it.
-        let place = pipe.outgoing_ring(span.capacity).wrapping_add(start);
-        let read = kernel::read_file(file, place, length, offset.map(|offset| offset + done as u64));
-        match read {
-            Ok(0) => break Some(Ok(done)),
-            Ok(read) => {
-                note_moment(outgoing, span.position, read);
-                match outgoing.publish(span.position, read) {
-                    Ok(()) => {}
-                    Err(_) => {
-                        if offset.is_none() {
-                            kernel::rewind(file, read);
-                        }
-                        break None;
-                    }
-                }
-                done += read;
-                arena::add(&pipe.entry.counters.sent, read as u64);
-                if outgoing.wishes() != 0 && wake(fd, pipe).is_err_and(|error| !is_refusal(error)) {
-                    break Some(Ok(done));
-                }
-            }
-            Err(error) => break if done > 0 { Some(Ok(done)) } else { Some(Err(error)) },
-        }
-        if done == count {
-            break Some(Ok(done));
-        }
-        if done - turn >= TURN && pipe.entry.write_lock.0.is_wanted() {
-            turn = done;
-            if !take_turns(fd, pipe) {
-                break None;
-            }
-        }
-    };
-    if result.is_none() && is_ring(outgoing.epoch()) {
-        spill(fd, pipe);
-    }
-    pipe.entry.write_lock.0.release(taken);
-    ring_if_owed(fd, pipe);
-    match result {
-        None if done > 0 => Some(Ok(done)),
-        other => other,
+    if room::wait(pipe, seen_head, patience, call.nonblocking) {
+        Full::Room
+    } else if may_nap {
+        Full::Nap
+    } else {
+        Full::Spill
     }
 }
 

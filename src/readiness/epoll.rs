@@ -12,12 +12,13 @@
 pub(crate) mod hot;
 pub(crate) mod list;
 mod nested;
+mod rooms;
 mod stuck;
 mod told;
 pub(crate) mod wait;
 
 use crate::error::Errno;
-use crate::pipe::{Pipe, attach, io};
+use crate::pipe::{Pipe, attach, io, room};
 use crate::registry::arena::{
     self, Arena, Entry, FLAG_LISTENER, REGISTRATIONS, Registration, STATE_HOST, SetEntry,
 };
@@ -277,6 +278,9 @@ pub(crate) fn watch(arena: &Arena, fd: c_int, slot: u32) {
         let Some(index) = next.checked_sub(1) else { break };
         let registration = arena.registration(index);
         if registration.flags.load(Ordering::Relaxed) & (MANAGED | NESTED | FOREIGN) == MANAGED {
+            if let Some(pipe) = pipe_of(registration) {
+                room::forget(&pipe);
+            }
             let _ = ask_kernel(fd, set, index, registration, registration.events.load(Ordering::Relaxed));
         }
         next = registration.next.load(Ordering::Relaxed);

@@ -1,7 +1,8 @@
 //! poll(2) and ppoll(2).
 
 use super::{Deadline, check_interrupted, epoll};
-use crate::error::Errno;
+use crate::error::{Errno, answer};
+use crate::pipe::room::{self, Room};
 use crate::pipe::{Pipe, attach, back, bells, events, io, spin};
 use crate::registry::arena::{self, Arena, Entry, STATE_UNDECIDED, STATE_WAITING};
 use crate::registry::table::{self, Descriptor};
@@ -192,6 +193,8 @@ unsafe fn sleep(
     let me = lock::thread();
     let mut entered = Entered::of(entries.len())?;
     let mut quiet = true;
+    let mut is_for_room = false;
+    let promises = room::promises();
     for (entry, place) in entries.iter_mut().zip(entered.places()) {
         entry.revents = 0;
         match kind(entry.fd) {
@@ -201,6 +204,14 @@ unsafe fn sleep(
                 quiet &= !back::is_due(&pipe);
                 let asks = entry.events & events::READABLE != 0;
                 quiet &= !asks || !events::has_bytes_next(&pipe);
+                if entry.events & events::WRITABLE != 0 {
+                    let room = room::await_it(&pipe);
+                    quiet &= matches!(room, Room::KernelSays | Room::Awaited);
+                    if room == Room::Awaited {
+                        entry.revents = events::WRITABLE;
+                        is_for_room = true;
+                    }
+                }
             }
             Kind::Candidate(socket, shared) => {
                 if shared.readers.enter(socket.generation) {
@@ -222,28 +233,61 @@ unsafe fn sleep(
         give_way(clock::ticks());
         return Ok(Slept::Look);
     }
-    let time = deadline.timespec();
+    // Room in a ring is not waited for without limit.
+    let is_short = room::promises() != promises;
+    let time = if is_short { deadline.at_most(room::PATIENCE_NS) } else { deadline }.timespec();
     // SAFETY: the caller's promise.
     if let Err(error) = unsafe { check_interrupted(since, mask) } {
         entered.leave(me);
         return Err(error);
     }
-    // SAFETY: the caller's promise; `time` lives across the call.
-    let told = unsafe {
-        real::ppoll(
-            entries.as_mut_ptr(),
-            entries.len() as libc::nfds_t,
-            time.as_ref().map_or(core::ptr::null(), core::ptr::from_ref),
-            mask,
-        )
+    let time = time.as_ref().map_or(core::ptr::null(), core::ptr::from_ref);
+    let told = if is_for_room {
+        // SAFETY: the caller's promise; `time` lives across the call.
+        unsafe { poll_without_room(entries, time, mask) }
+    } else {
+        // SAFETY: as above.
+        unsafe { real::ppoll(entries.as_mut_ptr(), entries.len() as libc::nfds_t, time, mask) }
     };
     let errno = Errno::last();
     entered.leave(me);
     match told {
-        0 => Ok(Slept::Timeout),
-        1.. => Ok(Slept::Look),
+        0 if !is_short || deadline.left() == Some(0) => Ok(Slept::Timeout),
+        0.. => Ok(Slept::Look),
         _ => Err(errno),
     }
+}
+
+/// ppoll(2) on a copy of the array, in which the pipes whose `revents` say so are not asked for room: the ring is full, and the
+/// kernel would say that its own queue is not. Mapped, as in [`Entered`].
+///
+/// # Safety
+/// `time` and `mask` are null or what ppoll wants.
+#[cold]
+#[inline(never)]
+unsafe fn poll_without_room(
+    entries: &mut [pollfd],
+    time: *const libc::timespec,
+    mask: *const sigset_t,
+) -> c_int {
+    let size = size_of_val(entries);
+    let Ok(place) = kernel::map_anonymous(size, core::ptr::null_mut(), false) else {
+        return answer(Err(Errno(libc::ENOMEM))) as c_int;
+    };
+    // SAFETY: new memory of that size, whose zeros are entries; it is this call's alone.
+    let copy = unsafe { core::slice::from_raw_parts_mut(place.cast::<pollfd>(), entries.len()) };
+    for (to, from) in copy.iter_mut().zip(entries) {
+        let waits = core::mem::take(&mut from.revents) != 0;
+        // The bell is a byte to read.
+        let events = if waits { from.events & !events::WRITABLE | libc::POLLIN } else { from.events };
+        *to = pollfd { fd: from.fd, events, revents: 0 };
+    }
+    // SAFETY: the caller's promise; `copy` lives across the call.
+    let told = unsafe { real::ppoll(copy.as_mut_ptr(), copy.len() as libc::nfds_t, time, mask) };
+    let errno = Errno::last();
+    kernel::unmap(place, size);
+    errno.store();
+    told
 }
 
 fn arm_set(arena: &Arena, fd: c_int, slot: u32) -> bool {
@@ -334,17 +378,22 @@ impl Entered {
     }
 }
 
+/// What may come to a pipe while its waiter spins.
+const ASKED: i16 = events::READABLE | events::WRITABLE;
+
 /// Spins while any pipe that is waited for may get bytes soon.
 fn spin_for(entries: &[pollfd]) -> bool {
-    let mut pipes: [Option<Pipe>; 8] = [None; 8];
-    let waited = entries.iter().filter(|entry| entry.events & events::READABLE != 0);
-    let found = waited.filter_map(|entry| match kind(entry.fd) {
-        Kind::Pipe(pipe) => Some(pipe),
+    let mut pipes: [Option<(Pipe, i16)>; 8] = [None; 8];
+    let found = entries.iter().filter_map(|entry| match kind(entry.fd) {
+        Kind::Pipe(pipe) => {
+            let asked = entry.events & if room::is_known(&pipe) { ASKED } else { events::READABLE };
+            (asked != 0).then_some((pipe, asked))
+        }
         _ => None,
     });
     let mut count = 0;
-    for (place, pipe) in pipes.iter_mut().zip(found) {
-        *place = Some(pipe);
+    for (place, found) in pipes.iter_mut().zip(found) {
+        *place = Some(found);
         count += 1;
     }
     if count == 0 || !spin::is_worth(&SPIN) {
@@ -354,16 +403,18 @@ fn spin_for(entries: &[pollfd]) -> bool {
     spin::until(
         &SPIN,
         || {
-            pipes[..count].iter().flatten().any(|pipe| {
+            pipes[..count].iter().flatten().any(|(pipe, asked)| {
                 let incoming = pipe.incoming();
-                events::has_ring_bytes(pipe) || incoming.epoch() != incoming.reader_epoch()
+                asked & events::READABLE != 0
+                    && (events::has_ring_bytes(pipe) || incoming.epoch() != incoming.reader_epoch())
+                    || asked & events::WRITABLE != 0 && room::has_come(pipe)
             })
         },
         || {
             pipes[..count]
                 .iter()
                 .flatten()
-                .any(|pipe| pipe.incoming().producer.cpu.load(Ordering::Relaxed) == own)
+                .any(|(pipe, _)| pipe.incoming().producer.cpu.load(Ordering::Relaxed) == own)
         },
     )
 }

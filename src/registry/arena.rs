@@ -201,6 +201,8 @@ pub(crate) const FLAG_KERNEL_OPTION: u32 = 2048;
 pub(crate) const FLAG_TIMED: u32 = 4096;
 /// The connection has been given up, because what was found on it cannot be true: see `pipe::end::give_up`.
 pub(crate) const FLAG_BROKEN: u32 = 8192;
+/// The last write that must not wait met a full ring; see `pipe::room`.
+pub(crate) const FLAG_RING_FULL: u32 = 16384;
 /// Made by accept, not by connect (for `ss` and the trace).
 pub(crate) const FLAG_ACCEPTED: u32 = 128;
 

@@ -38,6 +38,15 @@ pub(crate) struct Local {
     pub(crate) unwatched: AtomicU32,
     /// How often the ring was full since it last grew; under the write lock.
     pub(crate) stalls: AtomicU32,
+    /// How far the reader was at the last look, when that was, and when it was last seen to have moved; up to which position it is not trusted
+    /// to go on. See `pipe::room`.
+    pub(crate) progress: AtomicU64,
+    pub(crate) looked: AtomicU64,
+    pub(crate) moved: AtomicU64,
+    pub(crate) distrusted: AtomicU64,
+    pub(crate) doubts: AtomicU32,
+    /// 1: the last write came back short.
+    pub(crate) is_cut: AtomicU32,
     pub(crate) bulk: Bulk,
     pub(crate) looks: Looks,
     /// How well spinning paid lately; see `pipe::spin`.
@@ -124,6 +133,12 @@ static LOCALS: [Local; SOCKETS] = [const {
         watched_since: AtomicU64::new(0),
         unwatched: AtomicU32::new(0),
         stalls: AtomicU32::new(0),
+        progress: AtomicU64::new(0),
+        looked: AtomicU64::new(0),
+        moved: AtomicU64::new(0),
+        distrusted: AtomicU64::new(0),
+        doubts: AtomicU32::new(0),
+        is_cut: AtomicU32::new(0),
         bulk: Bulk::new(),
         looks: Looks { since: AtomicU64::new(0), left: AtomicI32::new(0) },
         spin: AtomicU32::new(0),

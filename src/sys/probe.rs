@@ -31,19 +31,22 @@ pub(crate) fn populate(address: *mut u8, length: usize) -> Result<(), Errno> {
     (first..address as usize + length).step_by(PAGE).try_for_each(|page| touch(page, true))
 }
 
-/// Whether a page of the program's can be read, or written. Under a filter of the program's the copy finds out.
+/// Whether pages of the program's, `length` bytes, can all be read, or written. Under a filter of the program's the copy
+/// finds out.
 #[cold]
-pub(crate) fn is_accessible(page: usize, write: bool) -> bool {
+pub(crate) fn is_accessible(page: usize, length: usize, write: bool) -> bool {
     if kernel::is_restricted() {
         return true;
     }
     let advice = if write { MADV_POPULATE_WRITE } else { MADV_POPULATE_READ };
-    match advise(page, PAGE, advice) {
+    match advise(page, length, advice) {
         Some(Ok(())) => true,
         // Not mapped, beyond the end of a file, no permission.
         Some(Err(Errno(libc::EFAULT | libc::ENOMEM | libc::EHWPOISON))) => false,
         // Memory of a device, which the kernel's own copy would take; or it could not tell (EAGAIN, EINTR).
-        Some(Err(_)) | None => touch(page, write) != Err(Errno(libc::EFAULT)),
+        Some(Err(_)) | None => {
+            (page..page + length).step_by(PAGE).all(|page| touch(page, write) != Err(Errno(libc::EFAULT)))
+        }
     }
 }
 
@@ -124,7 +127,7 @@ mod tests {
         ] {
             for (write, expected) in [(false, may_read), (true, may_write)] {
                 assert_eq!(touch(page, write).is_ok(), expected, "{page:x} {write}");
-                assert_eq!(is_accessible(page, write), expected, "{page:x} {write}");
+                assert_eq!(is_accessible(page, PAGE, write), expected, "{page:x} {write}");
             }
         }
     }

@@ -38,6 +38,7 @@ mod holders;
 mod interrupts;
 mod io_uring;
 mod lanes;
+mod loops;
 mod masks;
 mod namespaces;
 mod nests;
@@ -91,6 +92,7 @@ const AREAS: &[(&str, &[Case])] = &[
     ("aliases", aliases::CASES),
     ("io_uring", io_uring::CASES),
     ("lanes", lanes::CASES),
+    ("loops", loops::CASES),
     ("every_option", every_option::CASES),
     ("pointers", pointers::CASES),
     ("wakes", wakes::CASES),

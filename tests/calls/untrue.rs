@@ -87,6 +87,12 @@ const LIES: &[(&str, Lie)] = &[
         direction.producer.capacity.store(12_345, Ordering::SeqCst);
     }),
     ("a shut gate", |direction, _| direction.shut()),
+    ("a writer that waits for room in every way", |direction, _| {
+        direction.room.awaited.store(u32::MAX, Ordering::SeqCst);
+    }),
+    ("more room than was ever written", |_, read| {
+        read.room.released.fetch_add(1 << 40, Ordering::SeqCst);
+    }),
     ("bytes to be sent again that nobody has", |_, read| {
         read.reader.handed.store(2, Ordering::SeqCst);
     }),

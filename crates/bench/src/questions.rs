@@ -173,6 +173,13 @@ fn stream() -> Vec<Question> {
         let [pieces, past_caches] = Way::BULK;
         ask(row, size).ways(&[Way::LIBC, Way::SOCKSHIM, Way::RING, pieces, past_caches])
     };
+    let from_loop = |row: &str, size: u64| {
+        Question::new("stream", row, &["stream", &size.to_string(), "loop"])
+            .unit("write")
+            .measure(Measure::Throughput(size))
+            .ways(&[Way::LIBC, Way::SOCKSHIM])
+            .settled_after((256 << 20) / size)
+    };
     vec![
         ask("64 B", 64),
         bulk("1 KB", 1 << 10).thorough(),
@@ -181,6 +188,8 @@ fn stream() -> Vec<Question> {
         bulk("64 KB", 64 << 10),
         bulk("256 KB", 256 << 10).thorough(),
         bulk("1 MB", 1 << 20),
+        from_loop("64 KB, non-blocking", 64 << 10).thorough(),
+        from_loop("16 MB, non-blocking", 16 << 20),
         ask("64 B, both on one core", 64).on_one_core(),
         ask("64 KB, both on one core", 64 << 10).on_one_core(),
     ]

@@ -22,7 +22,7 @@ use crate::sync::{AtomicU32, AtomicU64};
 /// "sockshim" in ASCII, little endian; stored last by the maker.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"sockshim");
 /// Version of everything in this file; also part of a segment's file name.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 /// Bytes of address space for each direction's ring; a ring's capacity never passes it.
 pub const MAX_CAPACITY: u32 = 1 << 20;
 /// Rings up to this size lie in the front.
@@ -122,6 +122,9 @@ pub struct Room {
     /// At most a quarter of the ring behind [`Consumer::head`], and level with it once the reader has found the
     /// ring empty. Written by the reader.
     pub released: AtomicU64,
+    /// How the writer waits until more is released: [`crate::sleep::BELL`], [`crate::sleep::CALL`]. Set by the writer; the
+    /// reader, who answers, takes it back.
+    pub awaited: AtomicU32,
 }
 
 /// See [`crate::sleep`].
@@ -246,7 +249,7 @@ impl Direction {
                 room: AtomicU32::new(0),
                 handed: AtomicU32::new(HANDED_NOT),
             },
-            room: Room { released: AtomicU64::new(0) },
+            room: Room { released: AtomicU64::new(0), awaited: AtomicU32::new(0) },
         }
     }
 }

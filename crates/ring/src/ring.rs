@@ -95,6 +95,14 @@ impl Direction {
         Ok(Span { position: tail, length: (u64::from(capacity) - used) as usize, capacity })
     }
 
+    /// Whether a writer that waits for room may go on: a quarter of the ring is free, which is what the reader gives back at
+    /// once. True for a ring that is damaged, too: a write finds that out.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        let mut seen = self.room.released.load(Ordering::Acquire);
+        self.writable(&mut seen, 1).map_or(true, |span| span.length >= (span.capacity as usize / 4).max(1))
+    }
+
     /// Whether the reader has released anything since that position was `seen_head`.
     #[inline]
     #[must_use]
@@ -194,8 +202,9 @@ impl Direction {
     #[inline]
     pub(crate) fn release(&self, released: u64, head: u64) {
         if released != head {
-            // pairs with: writable
-            let _ = self.room.released.compare_exchange(released, head, Ordering::Release, Ordering::Relaxed);
+            // pairs with: writable, await_room
+            let _ = self.room.released.compare_exchange(released, head, Ordering::SeqCst, Ordering::Relaxed);
+            fence_after_rmw();
         }
     }
 

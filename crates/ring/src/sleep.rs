@@ -69,6 +69,33 @@ impl Direction {
         self.take(CALL)
     }
 
+    /// Writer: says how it waits until there is room; what is in the word now. `None`: there is room, and it must not wait.
+    #[must_use]
+    pub fn await_room(&self, wish: u32) -> Option<u32> {
+        // A read-modify-write for the same reasons as in `want`.
+        let before = self.room.awaited.fetch_or(wish, Ordering::SeqCst);
+        // pairs with: release
+        fence_after_rmw();
+        if self.has_room() { None } else { Some(before | wish) }
+    }
+
+    /// Reader: whether the writer waits until there is room. A look on a line that the reader has anyway.
+    #[inline]
+    #[must_use]
+    pub fn is_room_awaited(&self) -> bool {
+        self.room.awaited.load(Ordering::Relaxed) != 0
+    }
+
+    /// Reader: how it must wake the writer now, for room that there is by now; 0: not. One wish is answered once.
+    #[must_use]
+    pub fn room_due(&self) -> u32 {
+        if self.is_room_awaited() && self.has_room() {
+            self.room.awaited.swap(0, Ordering::SeqCst)
+        } else {
+            0
+        }
+    }
+
     fn take(&self, wish: u32) -> bool {
         self.sleep.asleep.fetch_and(!wish, Ordering::SeqCst) & wish != 0
     }

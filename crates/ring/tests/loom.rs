@@ -13,6 +13,7 @@
 //! | `publish` or `consume` with a relaxed compare-and-swap | `bytes_arrive_once_and_in_order` |
 //! | `release` with a relaxed compare-and-swap | `room_comes_back_by_the_quarter` |
 //! | no second look before sleeping | `a_sleeper_is_woken` |
+//! | `await_room` without its second look, or a relaxed `swap` in it | `a_writer_that_sleeps_for_room_is_woken` |
 //! | bells younger than the look are thrown away, too | `a_look_takes_no_bell_from_a_sleeper` |
 //! | the wish of a sleeper is not given back with the bell | `a_look_takes_no_bell_from_a_sleeper` |
 //! | the same on the way from the ring to the kernel | `a_sleeper_outlives_a_ring_epoch` |
@@ -127,6 +128,33 @@ fn a_sleeper_is_woken() {
         let mut got = Vec::new();
         end.receive(2, &mut got);
         assert_eq!(got, b"ab");
+        writing.join().unwrap();
+    });
+}
+
+#[test]
+fn a_writer_that_sleeps_for_room_is_woken() {
+    loom::model(|| {
+        let (there, back) = (End::on_ring_of(2), End::on_ring());
+        let (out, own) = (there.clone(), back.clone());
+        let writing = thread::spawn(move || {
+            let mut seen_head = 0;
+            for byte in b"abc" {
+                while out.push(&mut seen_head, &[*byte]) == Direct::Full {
+                    out.sleep_for_room(&own);
+                }
+            }
+        });
+        let mut got = Vec::new();
+        while got.len() < 3 {
+            let before = got.len();
+            there.pull(&mut got, 2);
+            there.tell_of_room(&back);
+            if got.len() == before {
+                thread::yield_now();
+            }
+        }
+        assert_eq!(got, b"abc");
         writing.join().unwrap();
     });
 }

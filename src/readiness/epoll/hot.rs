@@ -1,14 +1,16 @@
 //! The hot registrations of a set: those that every wait looks at. Under the set's lock.
 
 use super::nested::{self, DEEPEST};
+use super::rooms::{awaits_room, news_of_room, waits_for_room};
 use super::told::{Told, first_moment};
 use super::{
     ARMED, ASKS_ROOM, DISABLED, ENDING, FOREIGN, FRESH, HOT, IDLE_ONE, NESTED, PARKED, TOLD, ask_kernel,
     list, pipe_of, stuck,
 };
+use crate::pipe::room::{self, Room};
 use crate::pipe::{Pipe, back, bells, events};
 use crate::registry::arena::{
-    self, Arena, FLAG_NO_SPACE, FLAG_SHUT_WRITE, REGISTRATIONS, Registration, SetEntry,
+    self, Arena, FLAG_NO_SPACE, FLAG_RING_FULL, FLAG_SHUT_WRITE, REGISTRATIONS, Registration, SetEntry,
 };
 use crate::registry::lock::Taken;
 use crate::registry::table::{self, Descriptor};
@@ -141,7 +143,10 @@ pub(super) fn collect(arena: &Arena, fd: i32, set: &SetEntry, told: &mut Told<'_
                 // Before a sleep it would be soon enough, but a program that only looks never sleeps.
                 let _ = ask_kernel(fd, set, index, registration, registration.events.load(Ordering::Relaxed));
             }
-            if flags / IDLE_ONE >= IDLE_SCANS && arm(fd, set, index, registration) {
+            if flags / IDLE_ONE >= IDLE_SCANS
+                && !awaits_room(registration)
+                && arm(fd, set, index, registration)
+            {
                 return false;
             }
             registration.flags.fetch_add(IDLE_ONE, Ordering::Relaxed);
@@ -202,16 +207,6 @@ fn look_for_earlier(arena: &Arena, set: &SetEntry, told: &mut Told<'_>, latest: 
     });
 }
 
-/// Whether an edge of room must come from the kernel, which was not asked for it yet.
-fn waits_for_room(registration: &Registration, flags: u32) -> bool {
-    let wanted = registration.events.load(Ordering::Relaxed);
-    let edge_of_room = (EPOLLOUT | EPOLLET) as u32;
-    flags & (ASKS_ROOM | NESTED | FOREIGN) == 0
-        && wanted & edge_of_room == edge_of_room
-        && pipe_of(registration)
-            .is_some_and(|pipe| pipe.entry.flags.load(Ordering::Relaxed) & FLAG_NO_SPACE != 0)
-}
-
 /// What a registration must report now; 0: nothing; `None`: it has nothing to look at any more.
 // Not by itself, since it has several callers: 18 instructions of each wait.
 #[inline(always)]
@@ -223,7 +218,7 @@ pub(super) fn ready(arena: &Arena, registration: &Registration) -> Option<u32> {
     }
     let pipe = pipe_of(registration)?;
     let fd = live_descriptor(registration)?;
-    let told = take_told(registration);
+    let mut told = take_told(registration);
     if told & EPOLLIN as u32 != 0 {
         bells::check_told(fd, &pipe);
     }
@@ -232,7 +227,11 @@ pub(super) fn ready(arena: &Arena, registration: &Registration) -> Option<u32> {
     let quiet = is_ring(epoch) && incoming.epoch() == epoch;
     let edge = wanted & EPOLLET as u32 != 0;
     // The ring alone can answer while nothing else is asked and nothing has ended.
-    let shut = pipe.entry.flags.load(Ordering::Relaxed) & FLAG_SHUT_WRITE != 0;
+    let of_pipe = pipe.entry.flags.load(Ordering::Relaxed);
+    let shut = of_pipe & FLAG_SHUT_WRITE != 0;
+    if edge && of_pipe & FLAG_RING_FULL != 0 {
+        told |= news_of_room(&pipe);
+    }
     let simple =
         quiet && !shut && flags & ENDING == 0 && told & ENDS == 0 && wanted & libc::EPOLLPRI as u32 == 0;
     let asks_room =
@@ -444,14 +443,20 @@ pub(super) fn arm(set_fd: i32, set: &SetEntry, index: u32, registration: &Regist
     let Some(pipe) = pipe_of(registration) else { return true };
     let Some(fd) = live_descriptor(registration) else { return true };
     let wanted = registration.events.load(Ordering::Relaxed);
-    if wanted & EPOLLOUT as u32 != 0 && flags & ASKS_ROOM == 0 {
-        // From the kernel, which alone can wake for it. It tells at once when there is room by now.
-        let _ = ask_kernel(set_fd, set, index, registration, wanted);
-    }
     let incoming = pipe.incoming();
     let epoch = incoming.epoch();
     bells::settle(fd, &pipe);
     bells::want_bell(&pipe);
+    if wanted & EPOLLOUT as u32 != 0 {
+        let room = room::await_it(&pipe);
+        if room == Room::GivenUp || room == Room::KernelSays && flags & ASKS_ROOM == 0 {
+            // From the kernel, which alone can wake for it. It tells at once when there is room by now.
+            let _ = ask_kernel(set_fd, set, index, registration, wanted);
+        }
+        if matches!(room, Room::GivenUp | Room::Some) {
+            return false;
+        }
+    }
     if registration.told.load(Ordering::Relaxed) != 0 || incoming.epoch() != epoch || back::is_due(&pipe) {
         return false;
     }
@@ -489,7 +494,7 @@ pub(crate) fn arm_all(arena: &Arena, fd: i32, set: &SetEntry, depth: usize) -> b
         }
         // What was active lately stays hot over the sleep; see `disarm_all`.
         registration.flags.fetch_or(ARMED, Ordering::Relaxed);
-        flags / IDLE_ONE < IDLE_SCANS
+        flags / IDLE_ONE < IDLE_SCANS || awaits_room(registration)
     });
     quiet
 }
@@ -554,6 +559,7 @@ pub(super) fn any_bytes(arena: &Arena, set: &SetEntry) -> bool {
                 && incoming.has_bytes()
                 && (!edge || !is_reported(registration, &pipe))
                 || incoming.epoch() != incoming.reader_epoch()
+                || wanted & EPOLLOUT as u32 != 0 && room::has_come(&pipe)
             {
                 return true;
             }

@@ -3,7 +3,7 @@
 use super::told::{MOST, Told};
 use super::{hot, is_tag, lock_set, poke, stuck};
 use crate::error::{Errno, answer};
-use crate::pipe::{buffers, spin};
+use crate::pipe::{buffers, room, spin};
 use crate::readiness::{Deadline, check_interrupted};
 use crate::registry::arena::{self, Arena, SetEntry};
 use crate::registry::lock::{self, Taken};
@@ -246,6 +246,7 @@ unsafe fn sleep(
     if taken == Taken::Ours {
         super::flush_parked(arena, fd, set);
     }
+    let promises = room::promises();
     let quiet = match taken {
         Taken::Ours => hot::arm_all(arena, fd, set, 0),
         Taken::Nested => true,
@@ -258,8 +259,11 @@ unsafe fn sleep(
         arena::leave(&set.sleepers, place, me);
         return interrupted.map(|()| Slept::Look);
     }
+    // Room in a ring is not waited for without limit.
+    let is_short = room::promises() != promises;
+    let until = if is_short { deadline.at_most(room::PATIENCE_NS) } else { deadline };
     // SAFETY: the caller's promise; a thread cancelled in here leaves its place, from which it is reaped.
-    let told = unsafe { kernel_wait(fd, out.as_mut_ptr(), out.len() as c_int, deadline, mask) };
+    let told = unsafe { kernel_wait(fd, out.as_mut_ptr(), out.len() as c_int, until, mask) };
     let errno = Errno::last();
     arena::leave(&set.sleepers, place, me);
     let taken = lock_set(set);
@@ -272,7 +276,7 @@ unsafe fn sleep(
     }
     note_look(set, clock::ticks(), &out[..told as usize], out.len());
     let count = tell(arena, fd, set, out, told as usize);
-    if count > 0 || told == 0 { Ok(Slept::Ready(count)) } else { Ok(Slept::Look) }
+    if count > 0 || told == 0 && !is_short { Ok(Slept::Ready(count)) } else { Ok(Slept::Look) }
 }
 
 /// The kernel's call that waits, by the oldest name that can do it.

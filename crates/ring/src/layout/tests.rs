@@ -63,7 +63,7 @@ fn the_documented_direction_is_the_real_one() {
         .chain(fields!(
             offset_of!(Direction, reader), Reader, "reader.": ready 4, epoch 4, kernel_read 8, bells_past 8, room 4, handed 4
         ))
-        .chain(fields!(offset_of!(Direction, room), Room, "room.": released 8))
+        .chain(fields!(offset_of!(Direction, room), Room, "room.": released 8, awaited 4))
         .collect();
     assert_eq!(table("direction"), real);
 }

@@ -104,6 +104,7 @@ pub(crate) enum Look {
 }
 
 /// What became of a write into the ring.
+#[derive(PartialEq, Eq)]
 pub(crate) enum Direct {
     Published(usize),
     Full,
@@ -626,6 +627,21 @@ impl End {
                 Look::Bytes(bytes) => got.extend(bytes),
                 Look::Empty { epoch } => self.sleep(epoch),
             }
+        }
+    }
+
+    /// Writer: sleeps until there is room, with a bell wanted in the direction that it reads: as `arm` in
+    /// src/readiness/epoll/hot.rs.
+    pub(crate) fn sleep_for_room(&self, own: &Self) {
+        let epoch = own.direction.reader_epoch();
+        own.settle();
+        own.doze_unless(epoch, || self.direction.await_room(BELL).is_none());
+    }
+
+    /// Reader: wakes such a writer, as `ring` in src/pipe/room.rs; `own` is the direction that it writes.
+    pub(crate) fn tell_of_room(&self, own: &Self) {
+        if self.direction.room_due() != 0 {
+            own.ring_if_wanted();
         }
     }
 

@@ -1,0 +1,39 @@
+//! Room to write, as registrations hear of it: from the kernel, or from a ring that was full.
+
+use super::{ASKS_ROOM, FOREIGN, NESTED, pipe_of};
+use crate::pipe::Pipe;
+use crate::pipe::room::{self, Room};
+use crate::registry::arena::{FLAG_NO_SPACE, FLAG_RING_FULL, Registration};
+use core::sync::atomic::Ordering;
+use libc::{EPOLLET, EPOLLOUT};
+
+/// Whether an edge of room must come from the kernel, which was not asked for it yet.
+pub(super) fn waits_for_room(registration: &Registration, flags: u32) -> bool {
+    let wanted = registration.events.load(Ordering::Relaxed);
+    let edge_of_room = (EPOLLOUT | EPOLLET) as u32;
+    flags & (ASKS_ROOM | NESTED | FOREIGN) == 0
+        && wanted & edge_of_room == edge_of_room
+        && pipe_of(registration).is_some_and(|pipe| {
+            pipe.entry.flags.load(Ordering::Relaxed) & (FLAG_NO_SPACE | FLAG_RING_FULL) == FLAG_NO_SPACE
+        })
+}
+
+/// Whether room in the ring is waited for. Such a registration does not turn cold: it is looked at again after a while, whether
+/// or not a bell has come.
+pub(super) fn awaits_room(registration: &Registration) -> bool {
+    registration.events.load(Ordering::Relaxed) & EPOLLOUT as u32 != 0
+        && pipe_of(registration)
+            .is_some_and(|pipe| pipe.entry.flags.load(Ordering::Relaxed) & FLAG_RING_FULL != 0)
+}
+
+/// An edge of room that the ring has to tell, or must tell because the reader stands still: as the kernel would tell it.
+#[cold]
+#[inline(never)]
+pub(super) fn news_of_room(pipe: &Pipe) -> u32 {
+    match room::now(pipe) {
+        Room::Some => room::forget(pipe),
+        Room::GivenUp => {}
+        Room::KernelSays | Room::Awaited => return 0,
+    }
+    EPOLLOUT as u32
+}
