@@ -239,7 +239,7 @@ pub(crate) fn become_ready(fd: c_int, pipe: &Pipe) {
         // Until this end first writes, the other one learns from here whether both share a processor.
         note_cpu(&pipe.outgoing().producer.cpu);
         // The writer looks at it when it opens the ring.
-        pipe.incoming().reader.room.store(options::room(fd, libc::SO_RCVBUF), Ordering::Relaxed);
+        pipe.incoming().reader.room.store(options::room(fd, pipe, libc::SO_RCVBUF), Ordering::Relaxed);
         // A thread may wait for this socket in an epoll set already.
         pipe.incoming().want_bell();
         pipe.incoming().reader.ready.store(1, Ordering::SeqCst);

@@ -78,7 +78,7 @@ fn most(pipe: &Pipe) -> u32 {
 
 /// Finds out how large the ring may become: neither end's buffer size forbids it.
 fn room(fd: c_int, pipe: &Pipe) -> u32 {
-    let own = options::room(fd, libc::SO_SNDBUF);
+    let own = options::room(fd, pipe, libc::SO_SNDBUF);
     let room = match pipe.outgoing().reader.room.load(Ordering::Relaxed) {
         0 => own,
         other => own.min(1 << other.ilog2()),

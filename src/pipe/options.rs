@@ -17,6 +17,7 @@ use crate::sys::address::Address;
 use crate::sys::kernel;
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
+use sockshim_ring::layout::SMALL_CAPACITY;
 
 /// A TCP option whose kernel value may be ours.
 struct Kept {
@@ -209,8 +210,9 @@ pub(crate) fn resized(fd: c_int, socket: Socket) {
 
 /// The largest ring that suits a buffer, `SO_SNDBUF` or `SO_RCVBUF`: a program that has set its size wants to be held
 /// back when so much is under way.
-pub(crate) fn room(fd: c_int, name: c_int) -> u32 {
+pub(crate) fn room(fd: c_int, pipe: &Pipe, name: c_int) -> u32 {
     let most = config::ring_max();
+    let most = if pipe.segment().has_rings() { most } else { most.min(SMALL_CAPACITY) };
     match kernel::fixed_buffer(fd, name) {
         Some(size) => most.min(1 << size.max(SMALLEST).ilog2()),
         None => most,

@@ -566,7 +566,7 @@ pub(super) fn relock(pipe: &Pipe) {
 
 /// Tells the writer which ring suits the receive buffer. One that is too large is closed: it opens again smaller.
 pub(crate) fn fit(fd: c_int, pipe: &Pipe) {
-    let room = options::room(fd, libc::SO_RCVBUF);
+    let room = options::room(fd, pipe, libc::SO_RCVBUF);
     let taken = lock_reads(pipe);
     if pipe.is_mapped() {
         let incoming = pipe.incoming();

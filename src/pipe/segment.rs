@@ -4,7 +4,7 @@ use crate::error::Errno;
 use crate::registry::{reason::Reason, start};
 use crate::sys::{folder::Path, kernel, probe};
 use core::fmt::Write;
-use core::sync::atomic::{AtomicPtr, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 use sockshim_ring::layout::{
     END_ABSENT, END_JOINED, FRONT_SIZE, HEADER_SIZE, Header, MAGIC, RINGS_SIZE, SEGMENT_SIZE, VERSION,
     ring_offset, small_ring_offset,
@@ -160,11 +160,41 @@ pub(crate) fn header_of(identity: &Identity) -> Vec<u8> {
 impl Segment {
     /// Maps a file of [`SEGMENT_SIZE`] bytes.
     pub(crate) fn map(fd: i32) -> Result<Self, Errno> {
-        let place = FRONTS.take().unwrap_or_else(new_front);
-        let front = kernel::map_shared_part(fd, 0, FRONT_SIZE, place)?;
+        Self::map_rings(fd, map_front(fd)?)
+    }
+
+    /// The same for a connection that can do with small rings: the large ones are left out where the program's address space is
+    /// limited (RLIMIT_AS) and ours would take too much of it, or where all that is mapped is locked in memory
+    /// (MCL_FUTURE of mlockall(2)).
+    fn map_sparingly(fd: i32) -> Result<Self, Errno> {
+        let left = allowance().saturating_sub(HELD.load(Ordering::Relaxed));
+        if left < FRONT_SIZE {
+            return Err(Errno(libc::ENOMEM));
+        }
+        let front = map_front(fd)?;
+        // Nobody has used the last page yet.
+        let is_locked = kernel::is_resident(front.wrapping_add(FRONT_SIZE - 4096));
+        if !is_locked && left >= RINGS_SIZE {
+            return Self::map_rings(fd, front);
+        }
+        match spare_rings() {
+            Some(rings) => Ok(Self { front, rings }),
+            None => {
+                FRONTS.recycle(front);
+                Err(Errno(libc::ENOMEM))
+            }
+        }
+    }
+
+    fn map_rings(fd: i32, front: *mut u8) -> Result<Self, Errno> {
         let place = RINGS.take().unwrap_or(core::ptr::null_mut());
         match kernel::map_shared_part(fd, FRONT_SIZE, RINGS_SIZE, place) {
-            Ok(rings) => Ok(Self { front, rings }),
+            Ok(rings) => {
+                if place.is_null() {
+                    HELD.fetch_add(RINGS_SIZE, Ordering::Relaxed);
+                }
+                Ok(Self { front, rings })
+            }
             Err(error) => {
                 FRONTS.recycle(front);
                 Err(error)
@@ -172,9 +202,14 @@ impl Segment {
         }
     }
 
-    /// The same, with a page for the header.
+    /// Whether the large rings are mapped.
+    pub(crate) fn has_rings(&self) -> bool {
+        self.rings != SPARE.load(Ordering::Relaxed)
+    }
+
+    /// As [`Segment::map_sparingly`], with a page for the header.
     fn map_backed(fd: i32) -> Result<Self, Errno> {
-        let segment = Self::map(fd)?;
+        let segment = Self::map_sparingly(fd)?;
         probe::populate(segment.front, HEADER_SIZE).inspect_err(|_| segment.recycle())?;
         Ok(segment)
     }
@@ -191,7 +226,9 @@ impl Segment {
     /// thread that looked at a ring without a lock while another one closed the socket must not fault.
     pub(crate) fn recycle(self) {
         FRONTS.recycle(self.front);
-        RINGS.recycle(self.rings);
+        if self.has_rings() {
+            RINGS.recycle(self.rings);
+        }
     }
 }
 
@@ -233,6 +270,7 @@ impl Ranges {
             .any(|place| place.compare_exchange(null, range, Ordering::AcqRel, Ordering::Relaxed).is_ok());
         if !kept {
             kernel::unmap(range, self.size);
+            HELD.fetch_sub(self.size, Ordering::Relaxed);
         }
     }
 }
@@ -240,11 +278,49 @@ impl Ranges {
 /// Fronts whose address ranges are taken at once, so that they share page tables.
 const TOGETHER: usize = 64;
 
-/// A range for one more front, or null.
-fn new_front() -> *mut u8 {
-    let Ok(first) = kernel::map_anonymous(TOGETHER * FRONT_SIZE, core::ptr::null_mut(), false) else {
-        return core::ptr::null_mut();
-    };
-    (1..TOGETHER).for_each(|number| FRONTS.keep(first.wrapping_add(number * FRONT_SIZE)));
-    first
+/// Address space that segments have of this process, used or kept.
+static HELD: AtomicUsize = AtomicUsize::new(0);
+/// Where there is a limit, what part of it they may have: the rest is the program's.
+const SHARE: u64 = 16;
+
+fn allowance() -> usize {
+    match kernel::address_space_limit() {
+        u64::MAX => usize::MAX,
+        limit => usize::try_from(limit / SHARE).unwrap_or(usize::MAX),
+    }
+}
+
+fn map_front(fd: i32) -> Result<*mut u8, Errno> {
+    let place = FRONTS.take().or_else(new_front).ok_or(Errno(libc::ENOMEM))?;
+    // A place over which that fails is given up: what is there then is not known.
+    kernel::map_shared_part(fd, 0, FRONT_SIZE, place)
+}
+
+/// A range for one more front.
+fn new_front() -> Option<*mut u8> {
+    let count = if TOGETHER * FRONT_SIZE > allowance() / 2 { 1 } else { TOGETHER };
+    let first = kernel::map_unlocked(count * FRONT_SIZE).ok()?;
+    HELD.fetch_add(count * FRONT_SIZE, Ordering::Relaxed);
+    (1..count).for_each(|number| FRONTS.keep(first.wrapping_add(number * FRONT_SIZE)));
+    Some(first)
+}
+
+/// What stands for the large rings of segments that have none: neither end uses them then, but the other one could say that it
+/// does. Memory of this process alone, and none while nobody touches it.
+static SPARE: AtomicPtr<u8> = AtomicPtr::new(core::ptr::null_mut());
+
+fn spare_rings() -> Option<*mut u8> {
+    let null = core::ptr::null_mut();
+    let known = SPARE.load(Ordering::Acquire);
+    if !known.is_null() {
+        return Some(known);
+    }
+    let new = kernel::map_unlocked(RINGS_SIZE).ok()?;
+    match SPARE.compare_exchange(null, new, Ordering::AcqRel, Ordering::Acquire) {
+        Ok(_) => Some(new),
+        Err(other) => {
+            kernel::unmap(new, RINGS_SIZE);
+            Some(other)
+        }
+    }
 }

@@ -558,6 +558,30 @@ pub(crate) fn map_anonymous(size: usize, place: *mut u8, shared: bool) -> Result
         .map(|address| address as *mut u8)
 }
 
+/// Memory of this process that is not locked, even where all new memory is (MCL_FUTURE of mlockall(2)): there are no pages yet that
+/// could be.
+pub(crate) fn map_unlocked(size: usize) -> Result<*mut u8, Errno> {
+    if filter::is_inherited() {
+        return map_anonymous(size, core::ptr::null_mut(), false);
+    }
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    let place = call!(SYS_mmap, 0, size, libc::PROT_NONE, flags, -1isize, 0)? as *mut u8;
+    let _ = call!(SYS_munlock, place, size);
+    match call!(SYS_mprotect, place, size, libc::PROT_READ | libc::PROT_WRITE) {
+        Ok(_) => Ok(place),
+        Err(error) => {
+            unmap(place, size);
+            Err(error)
+        }
+    }
+}
+
+/// Whether a page is in memory (mincore(2)). Where a filter may forbid the call: not known to be.
+pub(crate) fn is_resident(page: *mut u8) -> bool {
+    let mut there = 0u8;
+    !filter::is_inherited() && call!(SYS_mincore, page, 4096usize, &raw mut there).is_ok() && there & 1 == 1
+}
+
 /// A child that gets a copy of the memory finds these pages empty (Linux 4.14).
 pub(crate) fn wipe_on_fork(address: *const u8, length: usize) {
     let _ = call!(SYS_madvise, address, length, libc::MADV_WIPEONFORK);
@@ -655,10 +679,19 @@ pub(crate) fn file_size_limit() -> u64 {
     file_size_limits()[0]
 }
 
-/// The soft and the hard one.
+/// The limit of the address space (RLIMIT_AS), in bytes; `u64::MAX` when there is none.
+pub(crate) fn address_space_limit() -> u64 {
+    limits(libc::RLIMIT_AS)[0]
+}
+
 fn file_size_limits() -> [u64; 2] {
+    limits(libc::RLIMIT_FSIZE)
+}
+
+/// The soft and the hard limit of a resource (getrlimit(2)).
+fn limits(resource: libc::__rlimit_resource_t) -> [u64; 2] {
     let mut limits = [0u64; 2];
-    match call!(SYS_prlimit64, 0, libc::RLIMIT_FSIZE, 0, &raw mut limits) {
+    match call!(SYS_prlimit64, 0, resource, 0, &raw mut limits) {
         Ok(_) => limits,
         Err(_) => [u64::MAX; 2],
     }

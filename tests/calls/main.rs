@@ -40,6 +40,7 @@ mod io_uring;
 mod lanes;
 mod loops;
 mod masks;
+mod memory;
 mod namespaces;
 mod nests;
 mod numbers;
@@ -103,6 +104,7 @@ const AREAS: &[(&str, &[Case])] = &[
     ("replaced", replaced::CASES),
     ("returns", returns::CASES),
     ("masks", masks::CASES),
+    ("memory", memory::CASES),
     ("standard", standard::CASES),
     ("bulk", bulk::CASES),
     ("bells", bells::CASES),
