@@ -34,7 +34,7 @@ use crate::sys::{clock, thread};
 use core::ffi::c_int;
 use core::sync::atomic::{AtomicU32, Ordering};
 use segment::Segment;
-use sockshim_ring::layout::{self, Direction, Header, SMALL_CAPACITY};
+use sockshim_ring::layout::{self, Direction, Header};
 
 /// Says in a direction's word on which processor this end runs. The word is mostly right already, and the other
 /// end reads its line: so it is looked at first.
@@ -117,13 +117,13 @@ impl Pipe {
     /// ring that he saw.
     #[inline]
     fn incoming_ring(&self, capacity: u32) -> *mut u8 {
-        self.local.incoming[usize::from(capacity > SMALL_CAPACITY)].load(Ordering::Relaxed)
+        self.local.incoming[layout::place_of(capacity)].load(Ordering::Relaxed)
     }
 
     /// The same of the ring that this end writes.
     #[inline]
     fn outgoing_ring(&self, capacity: u32) -> *mut u8 {
-        self.local.outgoing[usize::from(capacity > SMALL_CAPACITY)].load(Ordering::Relaxed)
+        self.local.outgoing[layout::place_of(capacity)].load(Ordering::Relaxed)
     }
 
     /// Lets go of the segment.

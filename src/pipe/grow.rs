@@ -1,8 +1,7 @@
-//! How large a ring is: a page at first, and more by use.
+//! How large a ring is: a part of the segment's first page at first, and more by use.
 //!
-//! A ring changes its size only while it is empty, and gets its memory before its capacity says so. A ring of a page lies in
-//! the segment's front and grows as soon as it is too small for anything; larger ones, which take memory, more
-//! reluctantly. All of it happens under the write lock.
+//! A ring changes its size only while it is empty, and gets its memory before its capacity says so. The first one takes no memory; it and
+//! one of a page grow as soon as they are too small for anything, larger ones more reluctantly. All of it happens under the write lock.
 
 use super::{Pipe, bulk, lanes, options, write};
 use crate::registry::arena::FLAG_NONBLOCK;
@@ -11,19 +10,19 @@ use crate::sys::probe;
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
 use sockshim_ring::lane::is_ring;
-use sockshim_ring::layout::{MAX_CAPACITY, SMALL_CAPACITY};
+use sockshim_ring::layout::{MAX_CAPACITY, SMALL_CAPACITY, TINY_CAPACITY};
 
 /// Capacity of a ring that has been too small once.
 const WORKING_CAPACITY: u32 = 32 * 1024;
 /// Times that such a ring is full before it is made larger.
 const STALLS: u32 = 8;
 
-/// Before the ring opens: it gets its first page; or it has become too large for the buffers; or it was full when it was
+/// Before the ring opens: it gets its first size; or it has become too large for the buffers; or it was full when it was
 /// left. False: there is no memory.
 pub(super) fn prepare(fd: c_int, pipe: &Pipe) -> bool {
     let (capacity, room) = (capacity(pipe), room(fd, pipe));
     if capacity == 0 || capacity > room {
-        return resize(pipe, SMALL_CAPACITY.min(room));
+        return resize(pipe, TINY_CAPACITY.min(room));
     }
     let nonblocking = pipe.entry.flags.load(Ordering::Relaxed) & FLAG_NONBLOCK != 0;
     if (capacity < WORKING_CAPACITY || nonblocking) && pipe.local.stalls.load(Ordering::Relaxed) >= STALLS {
@@ -37,7 +36,9 @@ pub(super) fn prepare(fd: c_int, pipe: &Pipe) -> bool {
 #[inline]
 pub(super) fn by_use(pipe: &Pipe) -> bool {
     let (capacity, most) = (capacity(pipe), most(pipe));
-    let larger = capacity.saturating_mul(4).max(WORKING_CAPACITY);
+    let is_busy = pipe.local.stalls.load(Ordering::Relaxed) >= STALLS;
+    let least = if capacity < SMALL_CAPACITY && !is_busy { SMALL_CAPACITY } else { WORKING_CAPACITY };
+    let larger = capacity.saturating_mul(4).max(least);
     capacity < most && !pipe.outgoing().has_bytes() && resize(pipe, larger.min(most))
 }
 
@@ -90,8 +91,9 @@ fn room(fd: c_int, pipe: &Pipe) -> u32 {
 /// Gives pages to the ring, then its capacity. The ring is empty.
 #[cold]
 fn resize(pipe: &Pipe, capacity: u32) -> bool {
-    let capacity = capacity.next_power_of_two().clamp(SMALL_CAPACITY, MAX_CAPACITY);
-    if probe::populate(pipe.outgoing_ring(capacity), capacity as usize).is_err() {
+    let capacity = capacity.next_power_of_two().clamp(TINY_CAPACITY, MAX_CAPACITY);
+    // The first page is there.
+    if capacity > TINY_CAPACITY && probe::populate(pipe.outgoing_ring(capacity), capacity as usize).is_err() {
         return false;
     }
     pipe.outgoing().producer.capacity.store(capacity, Ordering::Release);

@@ -16,7 +16,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use sockshim_ring::lane::is_ring;
 use sockshim_ring::layout::{
     Direction, END_JOINED, END_LEFT, FRONT_SIZE, HANDED_NOT, HEADER_SIZE, Header, MAGIC, MAX_CAPACITY,
-    SEGMENT_SIZE, SMALL_CAPACITY, VERSION, direction_offset, ring_offset, small_ring_offset,
+    SEGMENT_SIZE, SMALL_CAPACITY, VERSION, direction_offset, place_of, ring_offset, small_ring_offset,
 };
 
 /// Files that this process has put down for programs that are about to start.
@@ -253,7 +253,7 @@ pub(crate) fn open(file: c_int) -> Option<Segment> {
         return None;
     }
     let segment = Segment::map(file).ok()?;
-    let [_, large] = segment.places(READ);
+    let [_, _, large] = segment.places(READ);
     let is_backed = probe::populate(segment.front, FRONT_SIZE).is_ok()
         && probe::populate(large, MAX_CAPACITY as usize).is_ok();
     // SAFETY: a mapping of a front whose pages exist.
@@ -317,7 +317,7 @@ fn claim(path: &Path, position: Option<u64>) -> Claimed {
         let [(start, length), _] = span.pieces(0, span.length);
         return Claimed::All(
             segment,
-            segment.places(READ)[usize::from(span.capacity > SMALL_CAPACITY)].wrapping_add(start),
+            segment.places(READ)[place_of(span.capacity)].wrapping_add(start),
             length,
         );
     }

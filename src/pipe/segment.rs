@@ -7,7 +7,7 @@ use core::fmt::Write;
 use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 use sockshim_ring::layout::{
     END_ABSENT, END_JOINED, FRONT_SIZE, HEADER_SIZE, Header, MAGIC, RINGS_SIZE, SEGMENT_SIZE, VERSION,
-    ring_offset, small_ring_offset,
+    ring_offset, small_ring_offset, tiny_ring_offset,
 };
 
 /// The identity of a connection: nothing that could be stale, reused or rewritten on the way.
@@ -214,9 +214,10 @@ impl Segment {
         Ok(segment)
     }
 
-    /// Where a direction's ring lies while it is small, and while it is large.
-    pub(crate) fn places(&self, direction: usize) -> [*mut u8; 2] {
+    /// Where a direction's ring lies while it is tiny, small and large.
+    pub(crate) fn places(&self, direction: usize) -> [*mut u8; 3] {
         [
+            self.front.wrapping_add(tiny_ring_offset(direction)),
             self.front.wrapping_add(small_ring_offset(direction)),
             self.rings.wrapping_add(ring_offset(direction) - FRONT_SIZE),
         ]

@@ -23,9 +23,9 @@ pub(crate) struct Local {
     pub(crate) segment: AtomicPtr<u8>,
     /// Its large rings; see `pipe::segment`.
     pub(crate) rings: AtomicPtr<u8>,
-    /// Where the ring that this end writes, and the one that it reads, lies while it is small, and while it is large.
-    pub(crate) outgoing: [AtomicPtr<u8>; 2],
-    pub(crate) incoming: [AtomicPtr<u8>; 2],
+    /// Where the ring that this end writes, and the one that it reads, lies while it is tiny, small and large.
+    pub(crate) outgoing: [AtomicPtr<u8>; 3],
+    pub(crate) incoming: [AtomicPtr<u8>; 3],
     /// Copy of the other side's reading position; under the write lock.
     pub(crate) seen_head: AtomicU64,
     /// Copy of what the other side has published; under the read lock.
@@ -124,8 +124,8 @@ static LOCALS: [Local; SOCKETS] = [const {
         end: AtomicU32::new(0),
         segment: AtomicPtr::new(core::ptr::null_mut()),
         rings: AtomicPtr::new(core::ptr::null_mut()),
-        outgoing: [const { AtomicPtr::new(core::ptr::null_mut()) }; 2],
-        incoming: [const { AtomicPtr::new(core::ptr::null_mut()) }; 2],
+        outgoing: [const { AtomicPtr::new(core::ptr::null_mut()) }; 3],
+        incoming: [const { AtomicPtr::new(core::ptr::null_mut()) }; 3],
         seen_head: AtomicU64::new(0),
         seen_tail: AtomicU64::new(0),
         seen_capacity: AtomicU32::new(0),

@@ -33,6 +33,32 @@ pub(crate) const CASES: &[Case] = &[
         assert!(each <= 32 << 10, "{each} bytes are locked for each end");
     })
     .only(&[Environment::Host, Environment::Pipe, Environment::Default]),
+    case("idle_connections_take_little_memory_and_leave_less", || {
+        const PAIRS: usize = 500;
+        let exchange = |pairs: &[(i32, i32)]| {
+            for &(a, b) in pairs {
+                for (from, to) in [(a, b), (b, a), (a, b)] {
+                    Flow::new(1).write(from, 300, 100);
+                    Flow::new(1).read(to, 300, 100);
+                }
+            }
+        };
+        let warm: Vec<_> = (0..10).map(|_| sys::pair()).collect();
+        exchange(&warm);
+        let before = status("VmRSS");
+        let pairs: Vec<_> = (0..PAIRS).map(|_| sys::pair()).collect();
+        exchange(&pairs);
+        // Both ends are here, and each maps the page that they share; with it comes what the tables have of an end.
+        let each = status("VmRSS").saturating_sub(before) / (2 * PAIRS);
+        assert!(each < 8000, "an idle end takes {each} bytes");
+        for (a, b) in pairs {
+            sys::close(a).expect("close");
+            sys::close(b).expect("close");
+        }
+        let each = status("VmRSS").saturating_sub(before) / (2 * PAIRS);
+        assert!(each < 3000, "an end that is gone leaves {each} bytes");
+    })
+    .only(&[Environment::Pipe]),
 ];
 
 fn talk(pairs: &[(i32, i32)]) {

@@ -4,7 +4,9 @@
 //! 0        Header                  magic, version, size, who, both ends' state
 //! 1024     Direction 0             written by end 0, read by end 1
 //! 2048     Direction 1             written by end 1, read by end 0
-//! 4096     small ring 0            SMALL_CAPACITY bytes: where a ring lies while it is no larger
+//! 3072     tiny ring 0             TINY_CAPACITY bytes: where a ring lies while it is no larger
+//! 3584     tiny ring 1
+//! 4096     small ring 0            SMALL_CAPACITY bytes: the same of a ring that has grown once
 //! 8192     small ring 1
 //! 12288    ring 0                  MAX_CAPACITY bytes of address space, pages given as they are used
 //! 12288+M  ring 1
@@ -25,6 +27,8 @@ pub const MAGIC: u64 = u64::from_le_bytes(*b"sockshim");
 pub const VERSION: u32 = 5;
 /// Bytes of address space for each direction's ring; a ring's capacity never passes it.
 pub const MAX_CAPACITY: u32 = 1 << 20;
+/// Rings up to this size lie in the first page.
+pub const TINY_CAPACITY: u32 = 512;
 /// Rings up to this size lie in the front.
 pub const SMALL_CAPACITY: u32 = 4096;
 /// Bytes before the first ring.
@@ -205,6 +209,19 @@ const _: () = {
 #[must_use]
 pub const fn direction_offset(direction: usize) -> usize {
     1024 * (1 + (direction & 1))
+}
+
+/// Which of its places a ring of so many bytes has: the tiny, the small or the large one.
+#[inline]
+#[must_use]
+pub const fn place_of(capacity: u32) -> usize {
+    (capacity > TINY_CAPACITY) as usize + (capacity > SMALL_CAPACITY) as usize
+}
+
+/// Byte offset of a direction's ring while it is tiny.
+#[must_use]
+pub const fn tiny_ring_offset(direction: usize) -> usize {
+    direction_offset(1) + 1024 + (direction & 1) * TINY_CAPACITY as usize
 }
 
 /// Byte offset of a direction's ring while it is small.

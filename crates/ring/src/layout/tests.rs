@@ -1,8 +1,8 @@
 use super::{
     CLOSED, Consumer, Direction, END_ABSENT, END_JOINED, END_LEFT, END_RESET, FRONT_SIZE, HANDED_AWAY,
     HANDED_NOT, HANDED_ON, HANDED_SOON, HEADER_SIZE, Header, MAGIC, MAX_CAPACITY, Producer, RINGS_SIZE,
-    Reader, Room, SEGMENT_SIZE, SMALL_CAPACITY, Sleep, Switch, VERSION, direction_offset, ring_offset,
-    small_ring_offset,
+    Reader, Room, SEGMENT_SIZE, SMALL_CAPACITY, Sleep, Switch, TINY_CAPACITY, VERSION, direction_offset,
+    ring_offset, small_ring_offset, tiny_ring_offset,
 };
 use std::collections::BTreeMap;
 use std::mem::{offset_of, size_of};
@@ -33,12 +33,16 @@ fn the_documented_segment_is_the_real_one() {
         ("Header".to_owned(), (0, size_of::<Header>())),
         ("Direction 0".to_owned(), (direction_offset(0), size_of::<Direction>())),
         ("Direction 1".to_owned(), (direction_offset(1), size_of::<Direction>())),
+        ("tiny ring 0".to_owned(), (tiny_ring_offset(0), TINY_CAPACITY as usize)),
+        ("tiny ring 1".to_owned(), (tiny_ring_offset(1), TINY_CAPACITY as usize)),
         ("small ring 0".to_owned(), (small_ring_offset(0), SMALL_CAPACITY as usize)),
         ("small ring 1".to_owned(), (small_ring_offset(1), SMALL_CAPACITY as usize)),
         ("ring 0".to_owned(), (ring_offset(0), MAX_CAPACITY as usize)),
         ("ring 1".to_owned(), (ring_offset(1), MAX_CAPACITY as usize)),
     ]);
     assert_eq!(table("segment"), real);
+    assert!(tiny_ring_offset(0) >= direction_offset(1) + size_of::<Direction>());
+    assert!(tiny_ring_offset(1) + TINY_CAPACITY as usize <= HEADER_SIZE);
     assert_eq!(small_ring_offset(0), HEADER_SIZE);
     assert_eq!(small_ring_offset(1) + SMALL_CAPACITY as usize, FRONT_SIZE);
     assert_eq!(ring_offset(0), FRONT_SIZE);
@@ -72,6 +76,7 @@ fn the_documented_direction_is_the_real_one() {
 fn the_documented_constants_are_the_real_ones() {
     for (name, value) in [
         ("VERSION", u64::from(VERSION)),
+        ("TINY_CAPACITY", u64::from(TINY_CAPACITY)),
         ("SMALL_CAPACITY", u64::from(SMALL_CAPACITY)),
         ("MAX_CAPACITY", u64::from(MAX_CAPACITY)),
         ("SEGMENT_SIZE", SEGMENT_SIZE as u64),
