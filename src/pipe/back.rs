@@ -7,6 +7,7 @@
 
 use super::{Pipe, heritage, lanes, write};
 use crate::readiness::Deadline;
+use crate::registry::lock::Taken;
 use crate::registry::{arena, socket};
 use crate::sys::kernel;
 use core::ffi::c_int;
@@ -16,6 +17,8 @@ use sockshim_ring::lane::is_ring;
 
 /// Nanoseconds that a writer gives the other end for putting its unread bytes down; once, if it does not.
 const PREPARING: u64 = 1_000_000_000;
+/// Times that a reader may begin anew to hand its socket on while a writer looks whether it has.
+const MOST_BEGINNINGS: u32 = 8;
 /// Nanoseconds that a reader gives a writer who was woken for following it to the kernel's lane.
 const FOLLOWING: u64 = 5_000_000;
 /// Nanoseconds that a writer waits for room in the kernel's send buffer; the ring is not larger than that, if the reader has
@@ -97,6 +100,24 @@ pub(crate) fn is_due(pipe: &Pipe) -> bool {
     pipe.outgoing().is_awaited() && pipe.entry.writers.is_empty() && !kernel::is_restricted()
 }
 
+/// Before [`give`] at the end of this end's time in the ring: the other end may be about to say what it leaves. The write lock,
+/// of which `taken` tells, is let go meanwhile, and is this thread's again afterwards.
+#[cold]
+pub(super) fn wait_until_prepared(fd: c_int, pipe: &Pipe, mut taken: Taken) -> Taken {
+    let until = Deadline::after(Some(PREPARING));
+    let is_due = || pipe.is_mapped() && !kernel::is_restricted() && pipe.outgoing().asked() == Asked::NotYet;
+    while is_due() && pipe.local.in_vain.load(Ordering::Relaxed) == 0 {
+        if until.left() == Some(0) {
+            pipe.local.in_vain.store(1, Ordering::Relaxed);
+            break;
+        }
+        pipe.entry.write_lock.0.release(taken);
+        kernel::nap(50);
+        taken = write::lock_writes(fd, pipe);
+    }
+    taken
+}
+
 /// Sends again what the other end has left unread, if it has. Under the write lock; `last`: this end goes on in the
 /// kernel's lane right after it.
 #[cold]
@@ -105,18 +126,13 @@ pub(super) fn give(fd: c_int, pipe: &Pipe, last: bool) {
     if !pipe.is_mapped() || kernel::is_restricted() || !pipe.entry.writers.is_empty() {
         return;
     }
-    let until = Deadline::after(Some(PREPARING));
+    let mut patience = 0..MOST_BEGINNINGS;
     let asked = loop {
         match outgoing.asked() {
-            Asked::NotYet if last => {}
+            Asked::NotYet if last && patience.next().is_some() => outgoing.give_up(),
             Asked::NotYet | Asked::Nothing => return,
             Asked::Again(asked) => break asked,
         }
-        if until.left() == Some(0) || pipe.local.in_vain.load(Ordering::Relaxed) != 0 {
-            pipe.local.in_vain.store(1, Ordering::Relaxed);
-            outgoing.give_up();
-        }
-        kernel::nap(50);
     };
     if is_ring(outgoing.epoch()) {
         lanes::spill(fd, pipe);
@@ -153,7 +169,7 @@ pub(super) fn wait_for_answer(pipe: &Pipe, until: Deadline) {
 /// Before this end's direction ends, by shutdown, close or exit.
 pub(super) fn before_end(fd: c_int, pipe: &Pipe) {
     if fd >= 0 && is_asked(pipe) {
-        let taken = write::lock_writes(fd, pipe);
+        let taken = wait_until_prepared(fd, pipe, write::lock_writes(fd, pipe));
         give(fd, pipe, true);
         pipe.entry.write_lock.0.release(taken);
     }

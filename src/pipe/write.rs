@@ -467,9 +467,13 @@ fn through_kernel_after<T>(
     locked: impl FnOnce() -> T,
     kernel: impl FnOnce(T) -> isize,
 ) -> isize {
-    if back::is_asked(pipe) {
+    let taken = if back::is_asked(pipe) {
+        let taken = back::wait_until_prepared(fd, pipe, taken);
         back::give(fd, pipe, true);
-    }
+        taken
+    } else {
+        taken
+    };
     let first = locked();
     let counted = pipe.entry.writers.enter(pipe.socket.generation);
     pipe.entry.write_lock.0.release(taken);

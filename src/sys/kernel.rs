@@ -730,6 +730,31 @@ pub(crate) fn read_file(fd: c_int, to: *mut u8, length: usize, offset: Option<u6
     }
 }
 
+/// The same as far as it is in memory.
+///
+/// # Errors
+/// EAGAIN: it is not. EOPNOTSUPP: this file system cannot tell (preadv2(2), RWF_NOWAIT).
+pub(crate) fn read_from_memory(
+    fd: c_int,
+    to: *mut u8,
+    length: usize,
+    offset: Option<u64>,
+) -> Result<usize, Errno> {
+    let piece = libc::iovec { iov_base: to.cast(), iov_len: length };
+    // On 64 bits the offset's upper half is always 0; -1: the file's own position.
+    let (low, high) = (offset.unwrap_or(u64::MAX), 0);
+    match call!(SYS_preadv2, fd, &raw const piece, 1, low, high, libc::RWF_NOWAIT) {
+        // A kernel without the call, or without the flag.
+        Err(Errno(libc::ENOSYS | libc::EINVAL)) => Err(Errno(libc::EOPNOTSUPP)),
+        told => told,
+    }
+}
+
+/// A file's own position.
+pub(crate) fn file_position(fd: c_int) -> Result<u64, Errno> {
+    call!(SYS_lseek, fd, 0, libc::SEEK_CUR).map(|position| position as u64)
+}
+
 /// Moves a file's own position back.
 pub(crate) fn rewind(fd: c_int, count: usize) {
     let _ = call!(SYS_lseek, fd, (count as isize).wrapping_neg(), libc::SEEK_CUR);

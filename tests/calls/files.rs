@@ -36,6 +36,35 @@ pub(crate) const CASES: &[Case] = &[
         },
     ),
     dialogue(
+        "sendfile_of_what_is_not_in_memory",
+        |end| {
+            for file in places() {
+                for at_position in [true, false] {
+                    let (mut sent, mut offset) = (0, 0);
+                    while sent < PLACED {
+                        forget_pages(file);
+                        let from = if at_position { ptr::null_mut() } else { &raw mut offset };
+                        let count = call!(libc::sendfile(end.fd, file, from, 1 << 20)).expect("sendfile");
+                        assert!(count > 0);
+                        sent += count;
+                        let position = call!(libc::lseek(file, 0, libc::SEEK_CUR));
+                        assert_eq!(if at_position { position } else { Ok(offset as usize) }, Ok(sent));
+                    }
+                    assert_eq!(call!(libc::sendfile(end.fd, file, ptr::null_mut(), 10)), Ok(0));
+                }
+                sys::close(file).expect("close");
+            }
+            end.hear();
+        },
+        |end| {
+            for _ in 0..4 {
+                Flow::new(1).read(end.fd, PLACED, 10_000);
+            }
+            assert_on_pipe(end.fd);
+            end.tell();
+        },
+    ),
+    dialogue(
         "sendfile_with_an_offset",
         |end| {
             Flow::new(2).write(end.fd, 10_000, 300);
@@ -155,3 +184,24 @@ pub(crate) const CASES: &[Case] = &[
         assert_eq!(sys::read_exact(read_end, 3), b"abc");
     }),
 ];
+
+const PLACED: usize = 3 << 20;
+
+/// A file on a disk, if the folder for temporary files is on one, and one on tmpfs(5), which does not say what is in memory.
+fn places() -> [i32; 2] {
+    let bytes = Flow::new(1).bytes(PLACED);
+    let path = std::env::temp_dir().join(format!("sockshim-files-{}-{}", sys::getpid(), sys::gettid()));
+    let mut options = std::fs::File::options();
+    let on_disk = options.read(true).write(true).create_new(true).open(&path).expect("a file");
+    std::fs::remove_file(&path).expect("a file");
+    let on_disk = std::os::fd::IntoRawFd::into_raw_fd(on_disk);
+    sys::write_all(on_disk, &bytes);
+    call!(libc::lseek(on_disk, 0, libc::SEEK_SET)).expect("lseek");
+    [on_disk, sys::file_with(&bytes)]
+}
+
+/// As if the file had not been read for long.
+fn forget_pages(file: i32) {
+    call!(libc::fsync(file)).expect("fsync");
+    call!(libc::posix_fadvise(file, 0, 0, libc::POSIX_FADV_DONTNEED)).expect("posix_fadvise");
+}

@@ -1,14 +1,69 @@
-//! sendfile(2) into the ring.
+//! sendfile(2) into the ring. The file is read under the write lock only as far as it is in memory; for the rest, which may
+//! take a disk its time, the lock is let go, and others may write meanwhile, as with the kernel's call.
 
 use super::{PATIENCE_US, PUBLISH_EVERY, TURN, is_refusal, lock_writes, ring_if_owed, turns, wake};
 use crate::error::Errno;
 use crate::pipe::lanes::{enter_ring, spill};
 use crate::pipe::{Pipe, grow, note_moment, room};
 use crate::registry::arena;
-use crate::sys::kernel;
+use crate::sys::scratch::Scratch;
+use crate::sys::{kernel, real};
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
+use libc::iovec;
 use sockshim_ring::lane::is_ring;
+
+/// Times that a place of a file is brought into memory in vain.
+const MOST_FETCHES: u32 = 8;
+/// Bytes that are read at a time from a file of which nobody says what is in memory.
+const PORTION: usize = 64 * 1024;
+
+/// Brings the place into memory, with what the kernel reads ahead. Not under a lock.
+fn fetch(file: c_int, offset: Option<u64>) -> Result<(), Errno> {
+    let offset = match offset {
+        Some(offset) => offset,
+        None => kernel::file_position(file)?,
+    };
+    let mut page = Scratch::take().ok_or(Errno(libc::ENOMEM))?;
+    let bytes = page.of::<u8>();
+    kernel::read_file(file, bytes.as_mut_ptr(), bytes.len(), Some(offset)).map(drop)
+}
+
+/// The same for a file system that does not say what is in memory: tmpfs(5) and /proc do not.
+fn copy_file(fd: c_int, pipe: &Pipe, file: c_int, offset: Option<u64>, count: usize) -> Result<usize, Errno> {
+    let mut portion = Scratch::with(PORTION).ok_or(Errno(libc::ENOMEM))?;
+    let bytes = portion.of::<u8>();
+    let mut done = 0;
+    while done < count {
+        let length = bytes.len().min(count - done);
+        let from = offset.map(|offset| offset + done as u64);
+        let read = match kernel::read_file(file, bytes.as_mut_ptr(), length, from) {
+            Ok(0) => break,
+            Ok(read) => read,
+            Err(_) if done > 0 => break,
+            Err(error) => return Err(error),
+        };
+        let place = bytes.as_mut_ptr().cast();
+        // SAFETY: so many bytes are there.
+        let sent = unsafe {
+            let piece = iovec { iov_base: place, iov_len: read };
+            super::send(fd, pipe, &[piece], 0, || real::send(fd, place, read, 0))
+        };
+        let error = Errno::last();
+        let taken = sent.max(0) as usize;
+        if taken < read && offset.is_none() {
+            kernel::rewind(file, read - taken);
+        }
+        done += taken;
+        if sent < 0 && done == 0 {
+            return Err(error);
+        }
+        if taken < read {
+            break;
+        }
+    }
+    Ok(done)
+}
 
 /// sendfile: from a file straight into the ring. `None`: the kernel must do it.
 pub(crate) fn send_file(
@@ -18,13 +73,13 @@ pub(crate) fn send_file(
     offset: Option<u64>,
     count: usize,
 ) -> Option<Result<usize, Errno>> {
-    let taken = lock_writes(fd, pipe);
+    let mut taken = lock_writes(fd, pipe);
     if !enter_ring(fd, pipe, taken) {
         pipe.entry.write_lock.0.release(taken);
         return None;
     }
     let outgoing = pipe.outgoing();
-    let (mut done, mut turn) = (0, 0);
+    let (mut done, mut turn, mut fetches) = (0, 0, 0);
     let result = loop {
         let mut seen = pipe.local.seen_head.load(Ordering::Relaxed);
         let chunk = (count - done).min(4 * PUBLISH_EVERY);
@@ -43,8 +98,8 @@ pub(crate) fn send_file(
         let [(start, length), _] = span.pieces(0, room);
         // The ring's memory is checked to lie within the mapping by `pieces`; the kernel copies into it.
         let place = pipe.outgoing_ring(span.capacity).wrapping_add(start);
-        let read = kernel::read_file(file, place, length, offset.map(|offset| offset + done as u64));
-        match read {
+        let from = offset.map(|offset| offset + done as u64);
+        match kernel::read_from_memory(file, place, length, from) {
             Ok(0) => break Some(Ok(done)),
             Ok(read) => {
                 note_moment(outgoing, span.position, read);
@@ -58,10 +113,36 @@ pub(crate) fn send_file(
                     }
                 }
                 done += read;
+                fetches = 0;
                 arena::add(&pipe.entry.counters.sent, read as u64);
                 if outgoing.wishes() != 0 && wake(fd, pipe).is_err_and(|error| !is_refusal(error)) {
                     break Some(Ok(done));
                 }
+            }
+            Err(Errno(libc::EAGAIN)) if fetches < MOST_FETCHES => {
+                fetches += 1;
+                pipe.entry.write_lock.0.release(taken);
+                let fetched = fetch(file, from);
+                taken = lock_writes(fd, pipe);
+                if !enter_ring(fd, pipe, taken) {
+                    break None;
+                }
+                match fetched {
+                    Ok(()) => continue,
+                    Err(error) => break if done > 0 { Some(Ok(done)) } else { Some(Err(error)) },
+                }
+            }
+            // Not to be had: too little memory, perhaps.
+            Err(Errno(libc::EAGAIN)) => break None,
+            Err(Errno(libc::EOPNOTSUPP)) => {
+                pipe.entry.write_lock.0.release(taken);
+                ring_if_owed(fd, pipe);
+                let sent = copy_file(fd, pipe, file, from, count - done);
+                return Some(match sent {
+                    Ok(sent) => Ok(done + sent),
+                    Err(_) if done > 0 => Ok(done),
+                    error => error,
+                });
             }
             Err(error) => break if done > 0 { Some(Ok(done)) } else { Some(Err(error)) },
         }
