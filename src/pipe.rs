@@ -15,7 +15,7 @@ pub(crate) mod grow;
 pub(crate) mod heritage;
 pub(crate) mod io;
 mod lanes;
-mod nap;
+pub(crate) mod nap;
 pub(crate) mod options;
 pub(crate) mod pin;
 pub(crate) mod quick;

@@ -10,6 +10,7 @@ pub(crate) mod janitor;
 pub(crate) mod lifecycle;
 pub(crate) mod lock;
 pub(crate) mod log;
+pub(crate) mod naps;
 pub(crate) mod process_name;
 pub(crate) mod reason;
 mod rings;

@@ -9,15 +9,16 @@
 //!
 //! Naps are for waits that are short, too: after some that were in vain a reader goes to sleep at once.
 
-use super::{Pipe, spin, wait};
+use super::{Pipe, back, spin, wait};
 use crate::error::Errno;
-use crate::registry::arena::{self, FLAG_END_SEEN, FLAG_TIMED};
+use crate::registry::arena::{self, FLAG_BROKEN, FLAG_END_SEEN, FLAG_SHUT_WRITE, FLAG_TIMED};
 use crate::registry::trace;
+use crate::sys::futex::{self, Words};
 use crate::sys::handlers::Since;
-use crate::sys::{filter, futex, kernel};
+use crate::sys::{filter, kernel};
 use core::sync::atomic::{AtomicBool, Ordering};
 use sockshim_ring::lane::is_ring;
-use sockshim_ring::layout::Direction;
+use sockshim_ring::layout::{Direction, END_JOINED};
 
 /// Nanoseconds: how late a killed peer may be noticed.
 const LONGEST: u64 = 5_000_000;
@@ -71,9 +72,60 @@ pub(super) fn for_reader(pipe: &Pipe, epoch: u32, since: Since) -> Result<bool, 
     }
 }
 
-/// Whether the call may be made at all.
-pub(super) fn is_possible() -> bool {
+/// How a wait for several pipes naps on one of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Joined {
+    /// With its word among those that are waited for.
+    Napping,
+    /// The writer has gone on to another lane.
+    Look,
+    /// Only the kernel tells what comes.
+    Cannot,
+}
+
+/// Whether waits for several pipes may nap at all: the calls that this takes are known here, and allowed.
+pub(crate) fn is_possible() -> bool {
     !filter::is_inherited() && !IS_REFUSED.load(Ordering::Relaxed) && !kernel::is_restricted()
+}
+
+/// Wants a call from the writer of a pipe, among others. The caller must look at its ring again before it naps.
+pub(crate) fn join(pipe: &Pipe, words: &mut Words) -> Joined {
+    let incoming = pipe.incoming();
+    let epoch = incoming.reader_epoch();
+    if !is_ring(epoch)
+        || incoming.is_closed()
+        || pipe.other_end() != END_JOINED
+        || pipe.entry.flags.load(Ordering::Relaxed) & (FLAG_END_SEEN | FLAG_SHUT_WRITE | FLAG_BROKEN) != 0
+        || words.is_full()
+    {
+        return Joined::Cannot;
+    }
+    let wish = incoming.want_call();
+    // Who closes the ring does so before he answers the wish.
+    if incoming.is_closed() {
+        return Joined::Cannot;
+    }
+    if incoming.epoch() != epoch || back::is_due(pipe) || !pipe.is_mapped() {
+        return Joined::Look;
+    }
+    words.add(&incoming.sleep.asleep, wish);
+    Joined::Napping
+}
+
+/// Naps on the words of several pipes, for so many nanoseconds at most. False: nobody has called.
+///
+/// # Errors
+/// EINTR, after a signal handler that was installed without SA_RESTART.
+pub(crate) fn on(words: &Words, nanoseconds: u64) -> Result<bool, Errno> {
+    match words.wait(nanoseconds) {
+        Ok(()) | Err(Errno(libc::EAGAIN)) => Ok(true),
+        Err(Errno(libc::ETIMEDOUT)) => Ok(false),
+        Err(Errno(libc::EINTR)) => Err(Errno(libc::EINTR)),
+        Err(_) => {
+            IS_REFUSED.store(true, Ordering::Relaxed);
+            Ok(false)
+        }
+    }
 }
 
 /// Calls those who nap on a direction, after its ring was closed, or their wish was seen; true when there may be some.

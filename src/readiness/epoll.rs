@@ -11,6 +11,7 @@
 
 pub(crate) mod hot;
 pub(crate) mod list;
+mod nap;
 mod nested;
 mod rooms;
 mod stuck;
@@ -430,6 +431,7 @@ fn keep(registration: &Registration, event: &epoll_event) {
 /// A thread that sleeps in this set already must hear of a pipe that is ready now. The kernel cannot see the
 /// ring, but every socket of ours is writable: asking for that wakes the sleeper, which then looks.
 fn poke(arena: &Arena, fd: c_int, set: &SetEntry, index: u32) {
+    nap::end(set);
     if !arena::others_asleep(&set.sleepers, lock::thread(), false) {
         return;
     }

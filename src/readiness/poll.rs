@@ -2,23 +2,29 @@
 
 use super::{Deadline, check_interrupted, epoll};
 use crate::error::{Errno, answer};
+use crate::pipe::nap::{self, Joined};
 use crate::pipe::room::{self, Room};
 use crate::pipe::{Pipe, attach, back, bells, events, io, spin};
 use crate::registry::arena::{self, Arena, Entry, STATE_UNDECIDED, STATE_WAITING};
+use crate::registry::naps::{LONGEST_US, Naps};
 use crate::registry::table::{self, Descriptor};
 use crate::registry::{Socket, lock};
+use crate::sys::futex::Words;
 use crate::sys::give_way::give_way;
 use crate::sys::handlers::Since;
 use crate::sys::scratch::Scratch;
 use crate::sys::{cancel, clock, kernel, real, thread};
 use core::ffi::c_int;
 use core::sync::atomic::{AtomicU32, Ordering};
-use libc::{pollfd, sigset_t};
+use libc::{POLLPRI, pollfd, sigset_t};
 
 /// How well spinning paid lately in polls.
 static SPIN: AtomicU32 = AtomicU32::new(0);
 
-/// Spins in one call that may find something of which then nothing is told.
+/// How well naps paid lately in polls.
+static NAPS: Naps = Naps::new();
+
+/// Spins, and naps, in one call that may find something of which then nothing is told.
 const MOST_SPINS: u32 = 3;
 
 /// What an entry of poll's array is to us.
@@ -97,6 +103,20 @@ pub(crate) unsafe fn poll(
         }
         // SAFETY: the caller's promise.
         unsafe { check_interrupted(since, mask) }?;
+        // With a mask of the wait's own its handlers run in the kernel's call only.
+        if spins < MOST_SPINS && mask.is_null() {
+            match nap_for(entries, deadline) {
+                Ok(false) => {}
+                Ok(true) => {
+                    spins += 1;
+                    continue;
+                }
+                Err(error) => {
+                    let ready = evaluate(entries)?;
+                    return if ready > 0 { Ok(ready) } else { Err(error) };
+                }
+            }
+        }
         // SAFETY: the caller's promise.
         match unsafe { sleep(entries, deadline, mask, since) }? {
             Slept::Timeout => return evaluate(entries),
@@ -147,7 +167,11 @@ fn evaluate(entries: &mut [pollfd]) -> Result<usize, Errno> {
         ready += usize::from(entry.revents != 0);
     }
     if others {
-        ready += evaluate_kernel(entries)?;
+        let of_kernel = evaluate_kernel(entries)?;
+        if of_kernel > 0 {
+            NAPS.note_unheard(clock::ticks());
+        }
+        ready += of_kernel;
     }
     Ok(ready)
 }
@@ -376,6 +400,42 @@ impl Entered {
             kernel::unmap(self.large.cast(), self.length * size_of::<Place>());
         }
     }
+}
+
+/// Naps until one of the pipes has something: see [`epoll`]'s naps. True: it is worth looking again.
+///
+/// # Errors
+/// EINTR.
+#[inline(never)]
+fn nap_for(entries: &[pollfd], deadline: Deadline) -> Result<bool, Errno> {
+    if !nap::is_possible() || !NAPS.may_begin(clock::ticks()) {
+        return Ok(false);
+    }
+    let mut words = Words::new();
+    let mut pipes = 0;
+    for entry in entries.iter().filter(|entry| entry.fd >= 0) {
+        match kind(entry.fd) {
+            // Of room, and of urgent data, only the kernel tells.
+            Kind::Pipe(_) if entry.events & (events::WRITABLE | POLLPRI) != 0 => return Ok(false),
+            Kind::Pipe(pipe) if entry.events & events::READABLE != 0 => match nap::join(&pipe, &mut words) {
+                Joined::Napping => pipes += 1,
+                Joined::Look => return Ok(true),
+                Joined::Cannot => return Ok(false),
+            },
+            Kind::Set(_) => return Ok(false),
+            Kind::Pipe(_) | Kind::Candidate(..) | Kind::Kernel => {}
+        }
+    }
+    if pipes == 0 {
+        return Ok(false);
+    }
+    if at_hand(entries) {
+        return Ok(true);
+    }
+    let nanoseconds = deadline.left().unwrap_or(u64::MAX).min(LONGEST_US * 1000);
+    let called = nap::on(&words, nanoseconds)?;
+    NAPS.note_end(clock::ticks(), called && at_hand(entries));
+    Ok(called)
 }
 
 /// What may come to a pipe while its waiter spins.

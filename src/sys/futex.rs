@@ -18,6 +18,13 @@ struct Waiter {
     reserved: u32,
 }
 
+impl Waiter {
+    fn new(word: &AtomicU32, value: u32) -> Self {
+        let address = core::ptr::from_ref(word).expose_provenance() as u64;
+        Self { value: value.into(), address, flags: FUTEX_32, reserved: 0 }
+    }
+}
+
 /// The word has 32 bits, and may be another process's too.
 const FUTEX_32: u32 = 2;
 
@@ -27,14 +34,52 @@ const FUTEX_32: u32 = 2;
 /// # Errors
 /// EAGAIN: it has another value. EINTR, ETIMEDOUT. ENOSYS before Linux 5.16.
 pub(crate) fn wait(word: &AtomicU32, value: u32, nanoseconds: u64) -> Result<(), Errno> {
+    wait_for(&[Waiter::new(word, value)], nanoseconds)
+}
+
+fn wait_for(waiters: &[Waiter], nanoseconds: u64) -> Result<(), Errno> {
     let end = kernel::monotonic_ns().saturating_add(nanoseconds);
     let end = libc::timespec { tv_sec: (end / 1_000_000_000) as i64, tv_nsec: (end % 1_000_000_000) as i64 };
-    let address = core::ptr::from_ref(word).expose_provenance() as u64;
-    let waiter = Waiter { value: value.into(), address, flags: FUTEX_32, reserved: 0 };
-    let arguments = [(&raw const waiter).word(), 1, 0, (&raw const end).word(), libc::CLOCK_MONOTONIC.word()];
+    let arguments =
+        [waiters.as_ptr().word(), waiters.len(), 0, (&raw const end).word(), libc::CLOCK_MONOTONIC.word()];
     let [a, b, c, d, e] = arguments;
     // SAFETY: see the module; both live across the call.
     outcome(unsafe { raw::syscall5(libc::SYS_futex_waitv, a, b, c, d, e) }).map(drop)
+}
+
+/// Words to wait for together.
+pub(crate) struct Words {
+    waiters: [Waiter; MOST],
+    count: usize,
+}
+
+/// As many as there are [`Words`]: the kernel takes more (FUTEX_WAITV_MAX, 128), but locks and unlocks each of them.
+const MOST: usize = 17;
+
+impl Words {
+    pub(crate) const fn new() -> Self {
+        Self { waiters: [const { Waiter { value: 0, address: 0, flags: 0, reserved: 0 } }; MOST], count: 0 }
+    }
+
+    /// One more, which has that value. False: there is no place for it.
+    pub(crate) fn add(&mut self, word: &AtomicU32, value: u32) -> bool {
+        let place = self.waiters.get_mut(self.count);
+        self.count += usize::from(place.is_some());
+        place.map(|place| *place = Waiter::new(word, value)).is_some()
+    }
+
+    /// Whether there is no place for another one.
+    pub(crate) const fn is_full(&self) -> bool {
+        self.count == MOST
+    }
+
+    /// Waits while all of them are as they were, for so many nanoseconds at most.
+    ///
+    /// # Errors
+    /// As for [`wait`]. EINVAL where there are no words.
+    pub(crate) fn wait(&self, nanoseconds: u64) -> Result<(), Errno> {
+        wait_for(&self.waiters[..self.count], nanoseconds)
+    }
 }
 
 /// Sleeps so many nanoseconds. Not by nanosleep(2): a filter of the program's knows futex, which libc's locks use.
@@ -110,6 +155,37 @@ mod tests {
                 std::thread::yield_now();
             }
         });
+    }
+
+    #[test]
+    fn one_of_several_words_is_enough() {
+        let words = [const { AtomicU32::new(1) }; 3];
+        let all = || {
+            let mut all = Words::new();
+            assert!(words.iter().all(|word| all.add(word, 1)));
+            all
+        };
+        let told = all().wait(1000);
+        assert!(matches!(told, Err(Errno(libc::ETIMEDOUT | libc::ENOSYS))), "{told:?}");
+        std::thread::scope(|scope| {
+            let waiting =
+                scope.spawn(|| while let Ok(()) | Err(Errno(libc::EINTR)) = all().wait(u64::MAX >> 1) {});
+            words[2].store(2, Ordering::SeqCst);
+            while !waiting.is_finished() {
+                wake(&words[2]);
+                std::thread::yield_now();
+            }
+        });
+        let told = all().wait(u64::MAX >> 1);
+        assert!(matches!(told, Err(Errno(libc::EAGAIN | libc::ENOSYS))), "{told:?}");
+    }
+
+    #[test]
+    fn there_is_no_place_for_too_many_words() {
+        let word = AtomicU32::new(1);
+        let mut words = Words::new();
+        assert_eq!((0..=MOST).filter(|_| words.add(&word, 1)).count(), MOST);
+        assert!(words.is_full());
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! epoll_wait(2) and its relatives.
 
+use super::nap::{self, Napped};
 use super::told::{MOST, Told};
 use super::{hot, is_tag, lock_set, poke, stuck};
 use crate::error::{Errno, answer};
@@ -144,7 +145,7 @@ unsafe fn wait_for_pipes(
         if is_hot && overdue || deadline.is_now() {
             // The kernel's own descriptors first: a pipe that is always ready must not starve them.
             let told = kernel::epoll_now(fd, out)?;
-            note_look(entry, now, &out[..told], out.len());
+            note_look(arena, entry, now, &out[..told], out.len());
             let count = tell(arena, fd, entry, out, told);
             if count > 0 || deadline.is_now() {
                 return Ok(count);
@@ -158,6 +159,20 @@ unsafe fn wait_for_pipes(
         }
         // SAFETY: the caller's promise.
         unsafe { check_interrupted(since, mask) }?;
+        // With a mask of the wait's own its handlers run in the kernel's call only.
+        if is_hot && in_vain < SPINS_IN_VAIN && mask.is_null() {
+            match nap::nap(arena, entry, deadline) {
+                Napped::Not => {}
+                Napped::Look => {
+                    in_vain += 1;
+                    continue;
+                }
+                Napped::Interrupted => {
+                    let count = tell(arena, fd, entry, out, 0);
+                    return if count > 0 { Ok(count) } else { Err(Errno(libc::EINTR)) };
+                }
+            }
+        }
         // SAFETY: the caller's promise.
         match unsafe { sleep(fd, arena, entry, out, deadline, mask, since) } {
             Ok(Slept::Ready(count)) => return Ok(count),
@@ -177,7 +192,8 @@ unsafe fn wait_for_pipes(
 
 /// The kernel has told of these events, where there was room for so many. While it may have more to tell of its own
 /// descriptors it is asked in each wait; after that not before a spin is over. A bell is no such event.
-fn note_look(set: &SetEntry, now: u64, told: &[epoll_event], room: usize) {
+fn note_look(arena: &Arena, set: &SetEntry, now: u64, told: &[epoll_event], room: usize) {
+    nap::note(arena, set, now, told);
     let has_more = told.len() == room || told.iter().any(|event| !is_tag(set, event.u64));
     set.looked.store(if has_more { 0 } else { now }, Ordering::Relaxed);
 }
@@ -274,7 +290,7 @@ unsafe fn sleep(
     if told < 0 {
         return Err(errno);
     }
-    note_look(set, clock::ticks(), &out[..told as usize], out.len());
+    note_look(arena, set, clock::ticks(), &out[..told as usize], out.len());
     let count = tell(arena, fd, set, out, told as usize);
     if count > 0 || told == 0 && !is_short { Ok(Slept::Ready(count)) } else { Ok(Slept::Look) }
 }

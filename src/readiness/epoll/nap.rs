@@ -1,0 +1,133 @@
+//! Naps of a wait in a set: on the words of its hot pipes, before it sleeps in the kernel.
+//!
+//! To be woken in the kernel's epoll_wait takes a byte through TCP, which somebody has to take away again; to be called by
+//! a word (futex(2)) takes neither: see [`crate::pipe::nap`]. But who naps hears nothing of the kernel: of its own descriptors,
+//! of cold pipes, of ends. So
+//!
+//! * a nap is for a few milliseconds, and where such things are told of there is none: see [`crate::registry::naps`];
+//! * while the pipes have always something the kernel is looked at as often as without naps (`wait.rs`);
+//! * only one thread naps in a set, and while nobody sleeps in it: a call wakes all, and the kernel wakes one.
+
+use super::{DISABLED, ENDING, FOREIGN, HOT, NESTED, PARKED, hot, is_tag, lock_set, pipe_of};
+use crate::pipe::nap::{self, Joined};
+use crate::readiness::Deadline;
+use crate::registry::arena::{self, Arena, FLAG_NO_SPACE, REGISTRATIONS, Registration, SetEntry};
+use crate::registry::lock::{self, Taken};
+use crate::registry::naps::LONGEST_US;
+use crate::sys::clock;
+use crate::sys::futex::{self, Words};
+use core::sync::atomic::Ordering;
+use libc::{EPOLLET, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDNORM, epoll_event};
+
+/// What became of a nap.
+pub(super) enum Napped {
+    /// It was over, or cannot be here.
+    Not,
+    /// There may be something to tell.
+    Look,
+    /// A signal handler has run.
+    Interrupted,
+}
+
+/// Naps until a hot pipe of the set has something.
+#[inline(never)]
+pub(super) fn nap(arena: &Arena, set: &SetEntry, deadline: Deadline) -> Napped {
+    let now = clock::ticks();
+    if !nap::is_possible() || !set.naps.may_begin(now) {
+        return Napped::Not;
+    }
+    let until = now.wrapping_add(clock::from_us(LONGEST_US)) | 1;
+    // Who was killed in a nap does not keep others from it for longer.
+    let other = set.napping.load(Ordering::Relaxed);
+    let is_free = other == 0 || other.wrapping_sub(now).cast_signed() < 0;
+    if !is_free || set.napping.compare_exchange(other, until, Ordering::SeqCst, Ordering::Relaxed).is_err() {
+        return Napped::Not;
+    }
+    let napped = nap_on_all(arena, set, deadline);
+    let _ = set.napping.compare_exchange(until, 0, Ordering::Relaxed, Ordering::Relaxed);
+    napped
+}
+
+fn nap_on_all(arena: &Arena, set: &SetEntry, deadline: Deadline) -> Napped {
+    let nanoseconds = deadline.left().unwrap_or(u64::MAX).min(LONGEST_US * 1000);
+    let mut words = Words::new();
+    // Under the lock: what others change they change before this, or they see that somebody naps.
+    let taken = lock_set(set);
+    words.add(&set.turn, set.turn.load(Ordering::Relaxed));
+    let joined = match taken {
+        Taken::Ours if !arena::others_asleep(&set.sleepers, lock::thread(), false) => {
+            join_all(arena, set, &mut words)
+        }
+        _ => Joined::Cannot,
+    };
+    set.lock.release(taken);
+    match joined {
+        Joined::Cannot => return Napped::Not,
+        Joined::Look => return Napped::Look,
+        Joined::Napping if hot::any_bytes(arena, set) => return Napped::Look,
+        Joined::Napping => {}
+    }
+    let Ok(called) = nap::on(&words, nanoseconds) else { return Napped::Interrupted };
+    set.naps.note_end(clock::ticks(), called && hot::any_bytes(arena, set));
+    if called { Napped::Look } else { Napped::Not }
+}
+
+/// Wants a call from every hot pipe of a set. Under its lock.
+fn join_all(arena: &Arena, set: &SetEntry, words: &mut Words) -> Joined {
+    let mut next = set.hot.load(Ordering::Relaxed);
+    for _ in 0..REGISTRATIONS {
+        let Some(index) = next.checked_sub(1) else { break };
+        let registration = arena.registration(index);
+        let flags = registration.flags.load(Ordering::Relaxed);
+        if flags & (DISABLED | PARKED) == 0 {
+            match join(registration, flags, words) {
+                Joined::Napping => {}
+                other => return other,
+            }
+        }
+        next = registration.next_hot.load(Ordering::Relaxed);
+    }
+    Joined::Napping
+}
+
+fn join(registration: &Registration, flags: u32, words: &mut Words) -> Joined {
+    let wanted = registration.events.load(Ordering::Relaxed);
+    if flags & (NESTED | FOREIGN | ENDING) != 0
+        || wanted & EPOLLPRI as u32 != 0
+        || registration.told.load(Ordering::Relaxed) != 0
+    {
+        return Joined::Cannot;
+    }
+    let Some(pipe) = pipe_of(registration) else { return Joined::Cannot };
+    // Of room only the kernel tells. An edge of it there is not before it has been missing.
+    let waits_for_room = wanted & EPOLLOUT as u32 != 0
+        && (wanted & EPOLLET as u32 == 0 || pipe.entry.flags.load(Ordering::Relaxed) & FLAG_NO_SPACE != 0);
+    if waits_for_room {
+        Joined::Cannot
+    } else if wanted & (EPOLLIN | EPOLLRDNORM) as u32 == 0 {
+        Joined::Napping
+    } else {
+        nap::join(&pipe, words)
+    }
+}
+
+/// Wakes who naps in a set: there is more to look at. Under its lock.
+pub(super) fn end(set: &SetEntry) {
+    if set.napping.load(Ordering::SeqCst) != 0 {
+        set.turn.fetch_add(1, Ordering::SeqCst);
+        futex::wake(&set.turn);
+    }
+}
+
+/// The kernel has told of these events at this time. What no nap would have heard of forbids naps for a while.
+pub(super) fn note(arena: &Arena, set: &SetEntry, now: u64, told: &[epoll_event]) {
+    let heard = |event: &epoll_event| {
+        let registration = arena.registration(event.u64 as u32 & 0x00ff_ffff);
+        is_tag(set, event.u64)
+            && registration.flags.load(Ordering::Relaxed) & HOT != 0
+            && event.events & !(EPOLLIN | EPOLLRDNORM) as u32 == 0
+    };
+    if !told.iter().all(heard) {
+        set.naps.note_unheard(now);
+    }
+}
