@@ -88,28 +88,27 @@ pub(crate) fn is_possible() -> bool {
     !filter::is_inherited() && !IS_REFUSED.load(Ordering::Relaxed) && !kernel::is_restricted()
 }
 
-/// Wants a call from the writer of a pipe, among others. The caller must look at its ring again before it naps.
-pub(crate) fn join(pipe: &Pipe, words: &mut Words) -> Joined {
+/// Whether only the kernel tells what comes on a pipe, so that nobody may nap on it.
+pub(crate) fn is_deaf(pipe: &Pipe) -> bool {
     let incoming = pipe.incoming();
-    let epoch = incoming.reader_epoch();
-    if !is_ring(epoch)
+    !is_ring(incoming.reader_epoch())
         || incoming.is_closed()
         || pipe.other_end() != END_JOINED
         || pipe.entry.flags.load(Ordering::Relaxed) & (FLAG_END_SEEN | FLAG_SHUT_WRITE | FLAG_BROKEN) != 0
-        || words.is_full()
-    {
-        return Joined::Cannot;
-    }
+}
+
+/// Wants a call from the writer of a pipe, among others; after a look whether it [`is_deaf`]. The caller must look at its
+/// ring again before it naps.
+pub(crate) fn join(pipe: &Pipe, words: &mut Words) -> Joined {
+    let incoming = pipe.incoming();
+    let epoch = incoming.reader_epoch();
     let wish = incoming.want_call();
     // Who closes the ring does so before he answers the wish.
-    if incoming.is_closed() {
+    if !is_ring(epoch) || incoming.is_closed() || !words.add(&incoming.sleep.asleep, wish) {
         return Joined::Cannot;
     }
-    if incoming.epoch() != epoch || back::is_due(pipe) || !pipe.is_mapped() {
-        return Joined::Look;
-    }
-    words.add(&incoming.sleep.asleep, wish);
-    Joined::Napping
+    let has_gone_on = incoming.epoch() != epoch || back::is_due(pipe) || !pipe.is_mapped();
+    if has_gone_on { Joined::Look } else { Joined::Napping }
 }
 
 /// Naps on the words of several pipes, for so many nanoseconds at most. False: nobody has called.

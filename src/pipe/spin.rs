@@ -28,8 +28,6 @@ const COUNTED: i32 = 2 * STREAM;
 const IN_STREAM: i32 = 1;
 /// How often a thread gives way to a writer on its own processor before it sleeps.
 const YIELDS: u32 = 4;
-/// Where giving way is forbidden a spin may last for this part of its usual time.
-const BUSY: u64 = 4;
 /// Failures in a row after which spinning stops paying, and every how many waits it is tried again.
 const GIVE_UP: u32 = 8;
 const RETRY: u32 = 32;
@@ -72,16 +70,19 @@ fn learn_cost(score: &AtomicU32, found: bool, cost: u64, budget: u64) {
 }
 
 /// Looks until `found` or until the budget is used up; true when found, which is noted in `score`. `shares_cpu` says whether the
-/// other side last ran on this processor: then only giving way can help, and where that is forbidden a sleep.
+/// other side last ran on this processor: then only giving way can help. Where that is forbidden nothing is waited for.
 pub(crate) fn until(
     score: &AtomicU32,
     mut found: impl FnMut() -> bool,
     mut shares_cpu: impl FnMut() -> bool,
 ) -> bool {
     let mut watch = Watch::start();
-    let longest = clock::from_us(config::spin_us().into());
-    // On a busy machine the other end less often runs just now, and who sleeps is woken before others have their turn.
-    let budget = if give_way::is_forbidden(watch.now) { longest / BUSY } else { longest };
+    if give_way::is_forbidden(watch.now) {
+        // On a busy machine who spins uses up its share of the processor, and then waits for the strangers' time slices; who
+        // sleeps is woken before those have their turn.
+        return false;
+    }
+    let budget = clock::from_us(config::spin_us().into());
     let mut rounds = 0;
     let found = loop {
         if shares_cpu() {
@@ -100,7 +101,6 @@ pub(crate) fn until(
             }
             if rounds >= ALONE {
                 watch.look();
-                // Where that is forbidden the strangers have their turn when the scheduler says so.
                 watch.give_way();
             }
         }

@@ -9,7 +9,7 @@ use crate::registry::arena::{self, Arena, Entry, STATE_UNDECIDED, STATE_WAITING}
 use crate::registry::naps::{LONGEST_US, Naps};
 use crate::registry::table::{self, Descriptor};
 use crate::registry::{Socket, lock};
-use crate::sys::futex::Words;
+use crate::sys::futex::{MOST, Words};
 use crate::sys::give_way::give_way;
 use crate::sys::handlers::Since;
 use crate::sys::scratch::Scratch;
@@ -411,23 +411,30 @@ fn nap_for(entries: &[pollfd], deadline: Deadline) -> Result<bool, Errno> {
     if !nap::is_possible() || !NAPS.may_begin(clock::ticks()) {
         return Ok(false);
     }
-    let mut words = Words::new();
     let mut pipes = 0;
     for entry in entries.iter().filter(|entry| entry.fd >= 0) {
         match kind(entry.fd) {
             // Of room, and of urgent data, only the kernel tells.
-            Kind::Pipe(_) if entry.events & (events::WRITABLE | POLLPRI) != 0 => return Ok(false),
-            Kind::Pipe(pipe) if entry.events & events::READABLE != 0 => match nap::join(&pipe, &mut words) {
-                Joined::Napping => pipes += 1,
-                Joined::Look => return Ok(true),
-                Joined::Cannot => return Ok(false),
-            },
+            Kind::Pipe(pipe) if entry.events & (events::WRITABLE | POLLPRI) != 0 || nap::is_deaf(&pipe) => {
+                return Ok(false);
+            }
             Kind::Set(_) => return Ok(false),
+            Kind::Pipe(_) if entry.events & events::READABLE != 0 => pipes += 1,
             Kind::Pipe(_) | Kind::Candidate(..) | Kind::Kernel => {}
         }
     }
-    if pipes == 0 {
+    if pipes == 0 || pipes > MOST {
         return Ok(false);
+    }
+    let mut words = Words::new();
+    for entry in entries.iter().filter(|entry| entry.events & events::READABLE != 0) {
+        if let Kind::Pipe(pipe) = kind(entry.fd) {
+            match nap::join(&pipe, &mut words) {
+                Joined::Napping => {}
+                Joined::Look => return Ok(true),
+                Joined::Cannot => return Ok(false),
+            }
+        }
     }
     if at_hand(entries) {
         return Ok(true);

@@ -54,7 +54,7 @@ pub(crate) struct Words {
 }
 
 /// As many as there are [`Words`]: the kernel takes more (FUTEX_WAITV_MAX, 128), but locks and unlocks each of them.
-const MOST: usize = 17;
+pub(crate) const MOST: usize = 17;
 
 impl Words {
     pub(crate) const fn new() -> Self {
@@ -66,11 +66,6 @@ impl Words {
         let place = self.waiters.get_mut(self.count);
         self.count += usize::from(place.is_some());
         place.map(|place| *place = Waiter::new(word, value)).is_some()
-    }
-
-    /// Whether there is no place for another one.
-    pub(crate) const fn is_full(&self) -> bool {
-        self.count == MOST
     }
 
     /// Waits while all of them are as they were, for so many nanoseconds at most.
@@ -185,7 +180,6 @@ mod tests {
         let word = AtomicU32::new(1);
         let mut words = Words::new();
         assert_eq!((0..=MOST).filter(|_| words.add(&word, 1)).count(), MOST);
-        assert!(words.is_full());
     }
 
     #[test]

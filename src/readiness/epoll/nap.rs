@@ -9,13 +9,14 @@
 //! * only one thread naps in a set, and while nobody sleeps in it: a call wakes all, and the kernel wakes one.
 
 use super::{DISABLED, ENDING, FOREIGN, HOT, NESTED, PARKED, hot, is_tag, lock_set, pipe_of};
+use crate::pipe::Pipe;
 use crate::pipe::nap::{self, Joined};
 use crate::readiness::Deadline;
 use crate::registry::arena::{self, Arena, FLAG_NO_SPACE, REGISTRATIONS, Registration, SetEntry};
 use crate::registry::lock::{self, Taken};
 use crate::registry::naps::LONGEST_US;
 use crate::sys::clock;
-use crate::sys::futex::{self, Words};
+use crate::sys::futex::{self, MOST, Words};
 use core::sync::atomic::Ordering;
 use libc::{EPOLLET, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDNORM, epoll_event};
 
@@ -72,43 +73,63 @@ fn nap_on_all(arena: &Arena, set: &SetEntry, deadline: Deadline) -> Napped {
     if called { Napped::Look } else { Napped::Not }
 }
 
-/// Wants a call from every hot pipe of a set. Under its lock.
+/// Wants a call from every hot pipe of a set, if a nap hears of all that they wait for. Under the set's lock.
 fn join_all(arena: &Arena, set: &SetEntry, words: &mut Words) -> Joined {
+    let mut count = 0;
+    let may_nap = for_each(arena, set, |registration, flags| match hears_of(registration, flags) {
+        Some(pipe) => {
+            count += usize::from(pipe.is_some());
+            // Beside the set's own word.
+            count < MOST
+        }
+        None => false,
+    });
+    let mut joined = Joined::Napping;
+    // Not before it is certain: a call that nobody waits for costs its writer a system call.
+    let all = may_nap
+        && count > 0
+        && for_each(arena, set, |registration, flags| {
+            if let Some(Some(pipe)) = hears_of(registration, flags) {
+                joined = nap::join(&pipe, words);
+            }
+            joined == Joined::Napping
+        });
+    if all || joined != Joined::Napping { joined } else { Joined::Cannot }
+}
+
+/// Calls `each` for the hot registrations that are waited for, until it says false.
+fn for_each(arena: &Arena, set: &SetEntry, mut each: impl FnMut(&Registration, u32) -> bool) -> bool {
     let mut next = set.hot.load(Ordering::Relaxed);
     for _ in 0..REGISTRATIONS {
         let Some(index) = next.checked_sub(1) else { break };
         let registration = arena.registration(index);
         let flags = registration.flags.load(Ordering::Relaxed);
-        if flags & (DISABLED | PARKED) == 0 {
-            match join(registration, flags, words) {
-                Joined::Napping => {}
-                other => return other,
-            }
+        if flags & (DISABLED | PARKED) == 0 && !each(registration, flags) {
+            return false;
         }
         next = registration.next_hot.load(Ordering::Relaxed);
     }
-    Joined::Napping
+    true
 }
 
-fn join(registration: &Registration, flags: u32, words: &mut Words) -> Joined {
+/// The pipe whose writer calls for all that a registration waits for; `Some(None)`: it waits for nothing that comes from
+/// there. `None`: no nap hears of it.
+fn hears_of(registration: &Registration, flags: u32) -> Option<Option<Pipe>> {
     let wanted = registration.events.load(Ordering::Relaxed);
     if flags & (NESTED | FOREIGN | ENDING) != 0
         || wanted & EPOLLPRI as u32 != 0
         || registration.told.load(Ordering::Relaxed) != 0
     {
-        return Joined::Cannot;
+        return None;
     }
-    let Some(pipe) = pipe_of(registration) else { return Joined::Cannot };
+    let pipe = pipe_of(registration)?;
     // Of room only the kernel tells. An edge of it there is not before it has been missing.
     let waits_for_room = wanted & EPOLLOUT as u32 != 0
         && (wanted & EPOLLET as u32 == 0 || pipe.entry.flags.load(Ordering::Relaxed) & FLAG_NO_SPACE != 0);
-    if waits_for_room {
-        Joined::Cannot
-    } else if wanted & (EPOLLIN | EPOLLRDNORM) as u32 == 0 {
-        Joined::Napping
-    } else {
-        nap::join(&pipe, words)
+    if waits_for_room || nap::is_deaf(&pipe) {
+        return None;
     }
+    Some((wanted & (EPOLLIN | EPOLLRDNORM) as u32 != 0).then_some(pipe))
 }
 
 /// Wakes who naps in a set: there is more to look at. Under its lock.
