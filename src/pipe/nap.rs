@@ -115,7 +115,7 @@ pub(crate) fn join(pipe: &Pipe, words: &mut Words) -> Joined {
 ///
 /// # Errors
 /// EINTR, after a signal handler that was installed without SA_RESTART.
-pub(crate) fn on(words: &Words, nanoseconds: u64) -> Result<bool, Errno> {
+pub(crate) fn on(words: &mut Words, nanoseconds: u64) -> Result<bool, Errno> {
     match words.wait(nanoseconds) {
         Ok(()) | Err(Errno(libc::EAGAIN)) => Ok(true),
         Err(Errno(libc::ETIMEDOUT)) => Ok(false),

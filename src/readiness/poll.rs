@@ -440,7 +440,7 @@ fn nap_for(entries: &[pollfd], deadline: Deadline) -> Result<bool, Errno> {
         return Ok(true);
     }
     let nanoseconds = deadline.left().unwrap_or(u64::MAX).min(LONGEST_US * 1000);
-    let called = nap::on(&words, nanoseconds)?;
+    let called = nap::on(&mut words, nanoseconds)?;
     NAPS.note_end(clock::ticks(), called && at_hand(entries));
     Ok(called)
 }

@@ -4,6 +4,7 @@
 //! The kernel checks the pointers that it gets, and writes nothing through them.
 
 use super::raw::{self, Word};
+use super::scratch::{self, Plain, Scratch};
 use super::{kernel, raw::outcome};
 use crate::error::Errno;
 use core::ffi::c_int;
@@ -11,6 +12,7 @@ use core::sync::atomic::AtomicU32;
 
 /// `struct futex_waitv` of linux/futex.h.
 #[repr(C)]
+#[derive(Clone, Copy)]
 struct Waiter {
     value: u64,
     address: u64,
@@ -18,7 +20,12 @@ struct Waiter {
     reserved: u32,
 }
 
+// SAFETY: integers.
+unsafe impl Plain for Waiter {}
+
 impl Waiter {
+    const NONE: Self = Self { value: 0, address: 0, flags: 0, reserved: 0 };
+
     fn new(word: &AtomicU32, value: u32) -> Self {
         let address = core::ptr::from_ref(word).expose_provenance() as u64;
         Self { value: value.into(), address, flags: FUTEX_32, reserved: 0 }
@@ -47,23 +54,36 @@ fn wait_for(waiters: &[Waiter], nanoseconds: u64) -> Result<(), Errno> {
     outcome(unsafe { raw::syscall5(libc::SYS_futex_waitv, a, b, c, d, e) }).map(drop)
 }
 
-/// Words to wait for together.
+/// Words to wait for together: a few lie here, many in a piece of memory for what is too large for a stack.
 pub(crate) struct Words {
-    waiters: [Waiter; MOST],
+    few: [Waiter; FEW],
+    many: Option<Scratch>,
     count: usize,
 }
 
-/// As many as there are [`Words`]: the kernel takes more (FUTEX_WAITV_MAX, 128), but locks and unlocks each of them.
-pub(crate) const MOST: usize = 17;
+const FEW: usize = 12;
+/// As many as the kernel takes (FUTEX_WAITV_MAX of linux/futex.h).
+pub(crate) const MOST: usize = 128;
+const _: () = assert!(MOST * size_of::<Waiter>() <= scratch::SIZE);
 
 impl Words {
     pub(crate) const fn new() -> Self {
-        Self { waiters: [const { Waiter { value: 0, address: 0, flags: 0, reserved: 0 } }; MOST], count: 0 }
+        Self { few: [Waiter::NONE; FEW], many: None, count: 0 }
     }
 
     /// One more, which has that value. False: there is no place for it.
     pub(crate) fn add(&mut self, word: &AtomicU32, value: u32) -> bool {
-        let place = self.waiters.get_mut(self.count);
+        if self.count == FEW && self.many.is_none() {
+            self.many = Scratch::take();
+            if let Some(many) = &mut self.many {
+                many.of()[..FEW].copy_from_slice(&self.few);
+            }
+        }
+        let places = match &mut self.many {
+            Some(many) => &mut many.of()[..MOST],
+            None => &mut self.few[..],
+        };
+        let place = places.get_mut(self.count);
         self.count += usize::from(place.is_some());
         place.map(|place| *place = Waiter::new(word, value)).is_some()
     }
@@ -72,8 +92,11 @@ impl Words {
     ///
     /// # Errors
     /// As for [`wait`]. EINVAL where there are no words.
-    pub(crate) fn wait(&self, nanoseconds: u64) -> Result<(), Errno> {
-        wait_for(&self.waiters[..self.count], nanoseconds)
+    pub(crate) fn wait(&mut self, nanoseconds: u64) -> Result<(), Errno> {
+        match &mut self.many {
+            Some(many) => wait_for(&many.of()[..self.count], nanoseconds),
+            None => wait_for(&self.few[..self.count], nanoseconds),
+        }
     }
 }
 

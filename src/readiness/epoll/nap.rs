@@ -68,7 +68,7 @@ fn nap_on_all(arena: &Arena, set: &SetEntry, deadline: Deadline) -> Napped {
         Joined::Napping if hot::any_bytes(arena, set) => return Napped::Look,
         Joined::Napping => {}
     }
-    let Ok(called) = nap::on(&words, nanoseconds) else { return Napped::Interrupted };
+    let Ok(called) = nap::on(&mut words, nanoseconds) else { return Napped::Interrupted };
     set.naps.note_end(clock::ticks(), called && hot::any_bytes(arena, set));
     if called { Napped::Look } else { Napped::Not }
 }
