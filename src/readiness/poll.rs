@@ -85,7 +85,10 @@ pub(crate) unsafe fn poll(
     }
     let (mut idle, mut spins) = (0, 0);
     loop {
-        if at_hand(entries) {
+        let is_plain = is_plain(entries);
+        if is_plain {
+            // The kernel knows it all, and need not be asked twice.
+        } else if at_hand(entries) {
             let ready = evaluate(entries)?;
             if ready > 0 {
                 return Ok(ready);
@@ -104,7 +107,7 @@ pub(crate) unsafe fn poll(
         // SAFETY: the caller's promise.
         unsafe { check_interrupted(since, mask) }?;
         // With a mask of the wait's own its handlers run in the kernel's call only.
-        if spins < MOST_SPINS && mask.is_null() {
+        if !is_plain && spins < MOST_SPINS && mask.is_null() {
             match nap_for(entries, deadline) {
                 Ok(false) => {}
                 Ok(true) => {
@@ -119,8 +122,11 @@ pub(crate) unsafe fn poll(
         }
         // SAFETY: the caller's promise.
         match unsafe { sleep(entries, deadline, mask, since) }? {
+            Slept::Timeout if is_plain => return Ok(0),
             Slept::Timeout => return evaluate(entries),
-            Slept::Look => {}
+            // Unless one of them has come onto a pipe meanwhile.
+            Slept::Told(count) if is_plain && self::is_plain(entries) => return Ok(count),
+            Slept::Told(_) | Slept::Look => {}
         }
         idle += 1;
         if idle > 2 {
@@ -133,6 +139,11 @@ pub(crate) unsafe fn poll(
             }
         }
     }
+}
+
+/// Whether there is no pipe among these, nor a set with one.
+fn is_plain(entries: &[pollfd]) -> bool {
+    entries.iter().all(|entry| matches!(kind(entry.fd), Kind::Candidate(..) | Kind::Kernel))
 }
 
 /// Whether a pipe has bytes, without asking anybody.
@@ -201,6 +212,8 @@ fn evaluate_kernel(entries: &mut [pollfd]) -> Result<usize, Errno> {
 /// How a sleep ended.
 enum Slept {
     Timeout,
+    /// The kernel has filled in what it knows of so many entries.
+    Told(usize),
     Look,
 }
 
@@ -277,7 +290,8 @@ unsafe fn sleep(
     entered.leave(me);
     match told {
         0 if !is_short || deadline.left() == Some(0) => Ok(Slept::Timeout),
-        0.. => Ok(Slept::Look),
+        0 => Ok(Slept::Look),
+        1.. => Ok(Slept::Told(told as usize)),
         _ => Err(errno),
     }
 }

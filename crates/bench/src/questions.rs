@@ -324,7 +324,10 @@ fn contended() -> Vec<Question> {
         beside("eight pairs", &blocking, 8, 4, 0).thorough(),
         beside("fifty pairs", &blocking, 50, 8, 0).thorough(),
         beside("one pair, epoll", &epoll, 1, 2, 0),
+        beside("one pair, epoll", &epoll, 1, 8, 0).thorough(),
         beside("eight pairs, epoll", &epoll, 8, 4, 0).thorough(),
+        beside("fifty pairs, epoll", &epoll, 50, 8, 0).thorough(),
+        beside("one pair, poll", &["waits", "poll", "0", "both"], 1, 2, 0).thorough(),
         beside("four threads at each end", &["threads", "4", "own"], 1, 4, 0).thorough(),
     ];
     if net::may_raise_priority() {

@@ -31,6 +31,8 @@
 //! | a wish without the read lock | `a_waiter_takes_no_wish_from_a_sleeper` |
 //! | a bell takes the wish for a call with it | `a_napper_and_a_sleeper_share_an_end` |
 //! | `spill`, or who closes the ring, ends no nap | `nobody_naps_on_when_the_ring_is_left`, `nobody_naps_on_a_closed_ring` |
+//! | who naps on two rings looks at them before it has said so | `who_naps_on_two_rings_is_called_by_either` |
+//! | who naps on two rings does not look for a close after its wishes | `nobody_naps_on_two_rings_of_which_one_is_closed` |
 //! | `declare` without its full barrier | `a_plain_successor_gets_what_was_unread` |
 //! | a writer goes to sleep without a look at what is asked | `a_plain_successor_gets_what_was_unread_from_a_writer_in_the_kernels_lane` |
 //! | the ring is closed after the bytes were put down | all that hand an end on |
@@ -189,6 +191,38 @@ fn a_napper_and_a_sleeper_share_an_end() {
         }
         napping.join().unwrap();
         sleeping.join().unwrap();
+    });
+}
+
+#[test]
+fn who_naps_on_two_rings_is_called_by_either() {
+    model_of_three(|| {
+        let ends = End::two_on_rings();
+        let writing = ends.clone().map(|end| thread::spawn(move || assert!(end.write(b'x'))));
+        let mut got = [Vec::new(), Vec::new()];
+        while got.iter().any(Vec::is_empty) {
+            for (end, got) in ends.iter().zip(&mut got) {
+                end.pull(got, 1);
+            }
+            if got.iter().any(Vec::is_empty) {
+                assert!(End::nap_on_both(&ends));
+                thread::yield_now();
+            }
+        }
+        writing.into_iter().for_each(|writer| writer.join().unwrap());
+    });
+}
+
+#[test]
+fn nobody_naps_on_two_rings_of_which_one_is_closed() {
+    loom::model(|| {
+        let ends = End::two_on_rings();
+        let closer = ends[1].clone();
+        let closing = thread::spawn(move || closer.close());
+        while End::nap_on_both(&ends) {
+            thread::yield_now();
+        }
+        closing.join().unwrap();
     });
 }
 

@@ -116,7 +116,7 @@ pub(crate) struct End {
     pub(crate) direction: Direction,
     ring: Vec<UnsafeCell<u8>>,
     kernel: Kernel,
-    futex: nap::Futex,
+    futex: Arc<nap::Futex>,
     read_lock: Mutex<()>,
     write_lock: Word,
     /// Held by a writer while it runs, and let go between its steps: whoever takes it has stopped the writer.
@@ -147,7 +147,7 @@ impl End {
             direction: Direction::new(capacity as u32),
             ring: (0..capacity).map(|_| UnsafeCell::new(0)).collect(),
             kernel: Kernel { stream: Mutex::default(), arrived: Condvar::new() },
-            futex: nap::Futex::new(),
+            futex: Arc::new(nap::Futex::new()),
             read_lock: Mutex::new(()),
             write_lock: Word::new(0),
             running: Mutex::new(()),

@@ -6,6 +6,7 @@ use loom::{sync::Condvar, sync::Mutex, thread};
 use sockshim_ring::lane::is_ring;
 use sockshim_ring::sleep::{BELL, CALL};
 use sockshim_ring::sync::{AtomicU32, Ordering};
+use std::sync::Arc;
 #[cfg(not(loom))]
 use {std::sync::Condvar, std::sync::Mutex, std::thread};
 
@@ -84,6 +85,31 @@ impl End {
             return false;
         }
         self.futex.wait(&direction.sleep.asleep, wish);
+        true
+    }
+
+    /// Two directions whose readers are one thread. Those who wait for the one word or the other are in one queue of the kernel's.
+    #[cfg(loom)]
+    pub(crate) fn two_on_rings() -> [Arc<Self>; 2] {
+        let one = Self::on_ring();
+        let mut other = Self::on_ring();
+        Arc::get_mut(&mut other).unwrap().futex = one.futex.clone();
+        [one, other]
+    }
+
+    /// A wait in an epoll set, as src/readiness/epoll/nap.rs: naps on both until one of them has something. False: one of
+    /// them is closed.
+    #[cfg(loom)]
+    pub(crate) fn nap_on_both(ends: &[Arc<Self>; 2]) -> bool {
+        let wishes = ends.each_ref().map(|end| end.direction.want_call());
+        if ends.iter().any(|end| end.direction.is_closed()) {
+            return false;
+        }
+        if !ends.iter().any(|end| end.direction.has_bytes()) {
+            let is_unchanged =
+                |(end, wish): (&Arc<Self>, u32)| end.direction.sleep.asleep.load(Ordering::SeqCst) == wish;
+            ends[0].futex.wait_while(|| ends.iter().zip(wishes).all(is_unchanged));
+        }
         true
     }
 
