@@ -105,7 +105,11 @@ pub(crate) unsafe fn poll(
             }
         }
         // SAFETY: the caller's promise.
-        unsafe { check_interrupted(since, mask) }?;
+        if let Err(error) = unsafe { check_interrupted(since, mask) } {
+            // Who is interrupted in the kernel looks once more, too.
+            let ready = if is_plain { evaluate(entries)? } else { 0 };
+            return if ready > 0 { Ok(ready) } else { Err(error) };
+        }
         // With a mask of the wait's own its handlers run in the kernel's call only.
         if !is_plain && spins < MOST_SPINS && mask.is_null() {
             match nap_for(entries, deadline) {

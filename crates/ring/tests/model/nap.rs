@@ -6,6 +6,7 @@ use loom::{sync::Condvar, sync::Mutex, thread};
 use sockshim_ring::lane::is_ring;
 use sockshim_ring::sleep::{BELL, CALL};
 use sockshim_ring::sync::{AtomicU32, Ordering};
+#[cfg(loom)]
 use std::sync::Arc;
 #[cfg(not(loom))]
 use {std::sync::Condvar, std::sync::Mutex, std::thread};
