@@ -159,6 +159,7 @@ fn at_hand(entries: &[pollfd]) -> bool {
 }
 
 /// Fills in what is ready now; how many entries that are.
+#[inline(never)]
 fn evaluate(entries: &mut [pollfd]) -> Result<usize, Errno> {
     let mut ready = 0;
     let mut others = false;
@@ -225,6 +226,7 @@ enum Slept {
 ///
 /// # Safety
 /// `mask` is null or a signal mask.
+#[inline(never)]
 unsafe fn sleep(
     entries: &mut [pollfd],
     deadline: Deadline,
@@ -380,7 +382,7 @@ impl Place {
 
 /// Entries that a small stack has room for. A cancelled thread never comes back from the sleep, so this is no
 /// [`Scratch`](crate::sys::scratch::Scratch), which it would keep.
-pub(super) const FEW: usize = 32;
+pub(super) const FEW: usize = 20;
 
 /// What [`sleep`] has entered, for each descriptor: on the stack, or mapped when there are many. No allocation: poll is
 /// safe in a signal handler.
@@ -466,7 +468,8 @@ fn nap_for(entries: &[pollfd], deadline: Deadline) -> Result<bool, Errno> {
 /// What may come to a pipe while its waiter spins.
 const ASKED: i16 = events::READABLE | events::WRITABLE;
 
-/// Spins while any pipe that is waited for may get bytes soon.
+/// Spins while any pipe that is waited for may get bytes soon. Apart, as the other steps of a wait: stacks are small.
+#[inline(never)]
 fn spin_for(entries: &[pollfd]) -> bool {
     let mut pipes: [Option<(Pipe, i16)>; 8] = [None; 8];
     let found = entries.iter().filter_map(|entry| match kind(entry.fd) {
