@@ -57,6 +57,9 @@ const RECORDS: u64 = 4000;
 const SLICE: usize = 150;
 const STACK: usize = 256 * 1024;
 
+/// With a socket, in the context of a number.
+type Work = fn(i32, usize);
+
 struct Contexts(UnsafeCell<[MaybeUninit<ucontext_t>; CONTEXTS]>);
 
 // SAFETY: one thread uses them, and its handler, during which the signal is blocked.
@@ -72,7 +75,7 @@ static ALL: Contexts = Contexts(UnsafeCell::new([const { MaybeUninit::zeroed() }
 static CURRENT: AtomicUsize = AtomicUsize::new(0);
 static DONE: AtomicUsize = AtomicUsize::new(0);
 /// What each context does with the socket; a process does it once.
-static WORK: OnceLock<(i32, fn(i32, usize))> = OnceLock::new();
+static WORK: OnceLock<(i32, Work)> = OnceLock::new();
 /// What each context has read.
 static PARTS: [Mutex<Option<Histogram>>; CONTEXTS] = [const { Mutex::new(None) }; CONTEXTS];
 
@@ -114,7 +117,7 @@ extern "C" fn run_and_stay() {
 }
 
 /// Does `work` in every context, the caller's among them.
-fn in_contexts(fd: i32, work: fn(i32, usize)) {
+fn in_contexts(fd: i32, work: Work) {
     WORK.set((fd, work)).expect("once");
     for index in 1..CONTEXTS {
         let stack = Box::leak(vec![0_u8; STACK].into_boxed_slice());
