@@ -67,7 +67,7 @@ impl<M: Memory> Stack<M> {
         let handshake = Handshake::new(config, (local, remote), listener_key, now, syn, iss, &setup);
         if with_cookie {
             // A cookie without a timestamp has room for the segment size only (Linux clears these, too).
-            let handshake = if handshake.clock_offset.is_some() { handshake } else { handshake.plain() };
+            let handshake = if handshake.clock_offset().is_some() { handshake } else { handshake.plain() };
             let remembered = Remembered {
                 mss: handshake.peer_mss,
                 shift: handshake.peer_shift,
@@ -95,10 +95,9 @@ impl<M: Memory> Stack<M> {
         let config = &self.config.tcp;
         let mss = pmtu::announced(config, options, remote.ip(), path.link_mtu);
         let space = options.receive_buffer.unwrap_or(config.receive_buffer.0).min(u32::from(u16::MAX));
-        let whole = space / u32::from(mss) * u32::from(mss);
         Some(Setup {
             mss,
-            window: (if whole > 0 { whole } else { space }) as u16,
+            space: space as u16,
             shift: if config.window_scaling { window_shift(config, options) } else { 0 },
             clock_offset: self.secrets.clock_offset(local.ip(), remote.ip()),
         })
@@ -115,6 +114,7 @@ impl<M: Memory> Stack<M> {
         if header.seq == handshake.irs && only_syn {
             // It came again: so does the answer.
             if handshake.may_answer(limit, now) {
+                handshake.ask_again(now);
                 let answer = handshake.answer(now);
                 self.reply(local, remote, answer);
             }
@@ -122,7 +122,7 @@ impl<M: Memory> Stack<M> {
         }
         let next = handshake.irs + 1;
         let end = segment.end();
-        let old = handshake.clock_offset.is_some()
+        let old = handshake.clock_offset().is_some()
             && header
                 .options
                 .timestamps
@@ -130,7 +130,9 @@ impl<M: Memory> Stack<M> {
         let window_end = next + u32::from(handshake.window);
         let acceptable = end.at_or_after(next) && header.seq.at_or_before(window_end);
         if old || !acceptable {
-            if !flags.contains(Flags::RST) && handshake.may_answer(limit, now) {
+            // What takes up numbers, and is no SYN, is no acknowledgement, so that no loop comes of it.
+            let limited = segment.len() == 0 || flags.contains(Flags::SYN);
+            if !flags.contains(Flags::RST) && (!limited || handshake.may_answer(limit, now)) {
                 let answer = handshake.acknowledge(now);
                 self.reply(local, remote, answer);
             }
@@ -299,7 +301,7 @@ impl<S: crate::buffer::SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         self.sender.max_wnd = self.sender.wnd;
         self.sender.wl1 = ack.seq;
         self.clock =
-            handshake.clock_offset.map(|offset| Clock { offset, recent: handshake.recent, recent_at: now });
+            handshake.clock_offset().map(|offset| Clock { offset, recent: handshake.recent, recent_at: now });
         self.receiver.whole = (self.receiver.nxt, handshake.recent);
         self.peer_mss = handshake.peer_mss;
         self.update_mss(config);

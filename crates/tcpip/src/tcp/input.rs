@@ -64,6 +64,9 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
     /// RFC 9293 section 3.10.7.4, first to fourth step, with RFC 7323 section 5.3 and RFC 5961 before them.
     fn validate(&mut self, cx: &mut Context<'_>, segment: &Segment<'_>) -> bool {
         let header = segment.header;
+        if !header.flags.intersects(Flags::ACK | Flags::RST | Flags::SYN) {
+            return false; // section 3.10.7.4, fifth step; Linux looks at this first, so that nothing answers it
+        }
         let reset = header.flags.contains(Flags::RST);
         if let (Some(clock), Some(stamps)) = (&self.clock, header.options.timestamps)
             && clock.is_old(cx.now, stamps.value)
@@ -94,7 +97,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         if reset {
             // RFC 5961 section 3.2, and Linux's addition: behind the last block that we reported is right as well,
             // because that is what the other end's SND.NXT can look like to it.
-            let behind_blocks = self.receiver.last_reported() == Some(header.seq);
+            let behind_blocks = self.sender.sack && self.receiver.last_reported() == Some(header.seq);
             if header.seq == self.receiver.nxt || behind_blocks || self.is_reset_behind(header.seq) {
                 self.on_reset(cx);
             } else {

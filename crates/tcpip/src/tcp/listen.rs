@@ -55,24 +55,32 @@ pub(crate) struct Handshake {
     pub(crate) irs: SeqNumber,
     pub(crate) recent: u32,
     /// None if the other end has no timestamps.
-    pub(crate) clock_offset: Option<u32>,
+    clock_offset: u32,
     pub(crate) peer_mss: u16,
     pub(crate) our_mss: u16,
     pub(crate) window: u16,
     pub(crate) peer_shift: Option<u8>,
     pub(crate) our_shift: u8,
-    /// [`SACK`] and [`ECN`]: what both ends have; and [`ACKED`].
+    /// [`SACK`], [`ECN`] and [`CLOCK`]: what both ends have; and [`ACKED`].
     capabilities: u8,
     /// How often the timer had it answered again.
     pub(crate) retries: u8,
     /// It was answered again because the other end asked: then an acknowledgement is ambiguous as well.
     pub(crate) asked_again: bool,
+    /// When a segment out of turn may be answered again, in milliseconds of a clock that wraps: a handshake is over long
+    /// before that matters.
+    next_answer: u32,
 }
+
+/// Bytes of the timestamps option with its padding.
+const TIMESTAMPS_LEN: u16 = 12;
 
 const SACK: u8 = 1;
 const ECN: u8 = 2;
 /// The other end has acknowledged, and the listener waits for data.
 const ACKED: u8 = 4;
+/// Timestamps.
+const CLOCK: u8 = 8;
 
 /// The first wait for an answer (RFC 6298 section 2.1).
 pub(crate) const FIRST_TIMEOUT: Duration = Duration::from_secs(1);
@@ -93,6 +101,11 @@ impl Handshake {
         let sack = config.sack && options.sack_permitted;
         let ecn = config.ecn != Ecn::Off && syn.flags.contains(ecn::ASK);
         let scaling = config.window_scaling && options.window_scale.is_some();
+        let clock_offset = options.timestamps.filter(|_| config.timestamps).map(|_| setup.clock_offset);
+        // Whole segments, as Linux announces: timestamps take their part of each.
+        let taken = if clock_offset.is_some() { TIMESTAMPS_LEN } else { 0 };
+        let data = setup.mss.saturating_sub(taken).max(1);
+        let whole = setup.space / data * data;
         Self {
             local: local.into(),
             remote: remote.into(),
@@ -101,15 +114,18 @@ impl Handshake {
             iss,
             irs: syn.seq,
             recent: options.timestamps.map_or(0, |stamps| stamps.value),
-            clock_offset: options.timestamps.filter(|_| config.timestamps).map(|_| setup.clock_offset),
+            clock_offset: clock_offset.unwrap_or(0),
             peer_mss: options.mss.unwrap_or(default).max(config.min_mss),
             our_mss: setup.mss,
-            window: setup.window,
+            window: if whole > 0 { whole } else { setup.space },
             peer_shift: options.window_scale.filter(|_| scaling),
             our_shift: if scaling { setup.shift } else { 0 },
-            capabilities: if sack { SACK } else { 0 } | if ecn { ECN } else { 0 },
+            capabilities: if sack { SACK } else { 0 }
+                | if ecn { ECN } else { 0 }
+                | if clock_offset.is_some() { CLOCK } else { 0 },
             retries: 0,
             asked_again: false,
+            next_answer: now.as_millis() as u32,
         }
     }
 
@@ -120,6 +136,11 @@ impl Handshake {
 
     pub(crate) fn sack(&self) -> bool {
         self.capabilities & SACK != 0
+    }
+
+    /// What is added to our clock of timestamps, if both ends have those.
+    pub(crate) fn clock_offset(&self) -> Option<u32> {
+        (self.capabilities & CLOCK != 0).then_some(self.clock_offset)
     }
 
     pub(crate) fn ecn(&self) -> bool {
@@ -177,7 +198,7 @@ impl Handshake {
     }
 
     fn stamps(&self, now: Instant) -> Option<Timestamps> {
-        let offset = self.clock_offset?;
+        let offset = self.clock_offset()?;
         Some(Timestamps { value: (now.as_millis() as u32).wrapping_add(offset), echo: self.recent })
     }
 
@@ -194,12 +215,18 @@ impl Handshake {
 
     /// Whether a segment may be answered out of turn: not sooner after the last answer than `limit`.
     pub(crate) fn may_answer(&mut self, limit: Duration, now: Instant) -> bool {
-        let may = now - self.sent_at >= limit || !self.asked_again;
+        let now = now.as_millis() as u32;
+        let may = (now.wrapping_sub(self.next_answer) as i32) >= 0;
         if may {
-            self.sent_at = now;
-            self.asked_again = true;
+            self.next_answer = now.wrapping_add(u32::try_from(limit.as_millis()).unwrap_or(u32::MAX / 2));
         }
         may
+    }
+
+    /// The answer is sent again because the SYN came again.
+    pub(crate) fn ask_again(&mut self, now: Instant) {
+        self.sent_at = now;
+        self.asked_again = true;
     }
 
     /// When the answer is sent again, with exponential backoff.
@@ -222,7 +249,8 @@ pub(crate) enum Timeout {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Setup {
     pub(crate) mss: u16,
-    pub(crate) window: u16,
+    /// Room for data.
+    pub(crate) space: u16,
     pub(crate) shift: u8,
     pub(crate) clock_offset: u32,
 }

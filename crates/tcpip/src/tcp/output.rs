@@ -133,7 +133,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             if self.is_beyond_window(name) {
                 return None;
             }
-            let outgoing = self.send_again(cx, name, 1);
+            let outgoing = self.send_again(cx, name, 1, true);
             self.sender.recovery.losses.tail_probe =
                 Some(TailProbe { end: self.sender.nxt, retransmission: true });
             outgoing
@@ -177,7 +177,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             return None;
         }
         let most = quota.min(self.burst(cx.config));
-        Some(self.send_again(cx, name, most))
+        Some(self.send_again(cx, name, most, false))
     }
 
     /// The other end took its promise back (RFC 9293 section 3.8.6): only the first segment probes that, as in Linux.
@@ -211,12 +211,11 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         let mss = self.current_mss();
         let room = self.sender.window_end().saturating_since(self.sender.nxt);
         let quota = self.sender.control.cwnd().saturating_sub(self.sender.in_flight());
-        if unsent == 0 {
-            // The FIN alone needs no room in either window (Linux's `tcp_cwnd_test`); one in the offered window it does.
-            return (room > 0).then(|| self.send_new(cx, 0, 0, true));
-        }
         if quota == 0 {
             return None;
+        }
+        if unsent == 0 {
+            return (room > 0).then(|| self.send_new(cx, 0, 0, true));
         }
         if !self.sender.pacer.may_send(cx.now) {
             self.paced = true;
@@ -284,6 +283,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             self.sender.small = self.sender.nxt;
         }
         let segments = if len <= size { 1 } else { len.div_ceil(size) };
+        self.sent_since = true;
         self.sent(cx, len, segments);
         if was_empty || !matches!(self.sender.timer, Timer::Retransmit(_) | Timer::Reorder(_)) {
             self.sender.arm(cx.config, cx.now, was_empty);
@@ -310,8 +310,8 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         Outgoing { seq: start, flags, offset, len, gso_size, ecn }
     }
 
-    /// Sends up to `most` segments again, from `name` on.
-    fn send_again(&mut self, cx: &mut Context<'_>, name: u64, most: u32) -> Outgoing {
+    /// Sends up to `most` segments again, from `name` on; or one, as a probe of the tail.
+    fn send_again(&mut self, cx: &mut Context<'_>, name: u64, most: u32, probe: bool) -> Outgoing {
         let mss = self.current_mss();
         if self
             .sender
@@ -334,17 +334,23 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             pushed = record.is_pushed();
             segments += 1;
             let stamp = self.sender.rate.on_sent(cx.now, self.sender.packets_out());
-            self.sender.board.retransmitted(name, cx.now, stamp);
+            if probe {
+                self.sender.board.probed(name, cx.now, stamp);
+            } else {
+                self.sender.board.retransmitted(name, cx.now, stamp);
+            }
         }
         let fin = end.after(data_end);
         let len = end.earlier(data_end).since(start);
-        self.sender.note_retransmission(cx.now, segments);
+        if !probe {
+            self.sender.note_retransmission(cx.now, segments);
+        }
         self.sender.recovery.losses.total_retransmits =
             self.sender.recovery.losses.total_retransmits.wrapping_add(segments);
         self.sender.recovery.losses.bytes_retransmitted += u64::from(len);
         cx.counters.retrans_segs += u64::from(segments);
         self.sent(cx, len, segments);
-        if name == self.sender.board.first_name() {
+        if name == self.sender.board.first_name() && !matches!(self.sender.timer, Timer::Reorder(_)) {
             self.sender.timer = Timer::Retransmit(cx.now + self.sender.rto(cx.config));
         }
         let mut flags = Flags::ACK;
@@ -360,7 +366,6 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
     }
 
     fn sent(&mut self, cx: &Context<'_>, len: u32, segments: u32) {
-        self.sent_since = true;
         self.tidy_later(cx);
         let sender = &mut self.sender;
         sender.sent_at = cx.now;
@@ -457,7 +462,8 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         let packets_out = self.sender.packets_out();
         let in_flight = self.sender.in_flight();
         let cwnd = self.sender.control.cwnd();
-        if core::mem::take(&mut self.sent_since) {
+        // Only where there was something new (Linux's `tcp_write_xmit`): what is sent again tells nothing of the window.
+        if core::mem::take(&mut self.sent_since) || (has_more && in_flight >= cwnd) {
             self.sender.control.on_transmit(&Transmitted {
                 now: cx.now,
                 packets_out,

@@ -122,6 +122,13 @@ impl Receiver {
         }
     }
 
+    /// With the FIN all has arrived, and nothing is left to tell of (Linux's `tcp_fin` resets what it would report).
+    pub(crate) fn forget_duplicate(&mut self) {
+        if self.disorder.duplicate.is_some() {
+            self.disorder.duplicate = None;
+        }
+    }
+
     /// Gives memory back when everything has arrived in its turn and was reported.
     pub(crate) fn give_back(&mut self) {
         if self.disorder.ahead.is_empty() && self.block_count() == 0 {
@@ -445,7 +452,12 @@ impl AckPolicy {
             }
             delay = delay.min(most);
         }
-        let at = now + delay.min(MAX_DELAY);
+        let delay = delay.min(MAX_DELAY);
+        let at = now + delay;
+        if self.deadline.is_some_and(|old| old <= now + Duration::from(delay) / 4) {
+            self.now = true; // it is nearly over: one acknowledgement for both (Linux's `tcp_send_delayed_ack`)
+            return;
+        }
         self.deadline = Some(self.deadline.map_or(at, |old| old.min(at)));
     }
 

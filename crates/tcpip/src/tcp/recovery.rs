@@ -119,6 +119,7 @@ impl Sender {
         if let Some(block) = duplicate {
             self.take_dsack(block, round);
         }
+        let mut reordered_from: Option<SeqNumber> = None;
         for &(start, end) in &blocks[usize::from(duplicate.is_some())..] {
             // Only what is in flight can be sacked (RFC 2018 section 4; Linux's `tcp_is_sackblock_valid`).
             if !start.before(end) || end.after(self.nxt) || start.before(self.una) {
@@ -130,8 +131,7 @@ impl Sender {
                 round.rearm = true;
                 if !record.was_retransmitted() {
                     if record.start.before(round.highest_sacked) {
-                        let from = round.reordered_from.map_or(record.start, |s| s.earlier(record.start));
-                        round.reordered_from = Some(from);
+                        reordered_from = Some(reordered_from.map_or(record.start, |s| s.earlier(record.start)));
                     }
                     if !record.end.after(recovery.high_seq) {
                         round.original_acked = true;
@@ -142,6 +142,11 @@ impl Sender {
                 rate.on_delivered(a.now, &record.stamp, record.sent_at, 1);
                 rack.advance(a.now, record, min_rtt);
             });
+        }
+        let counts =
+            self.recovery.state != CongestionState::Loss || self.recovery.losses.undo_marker.is_some();
+        if let (Some(from), Some(highest), true) = (reordered_from, self.board.highest_sacked(), counts) {
+            self.note_reordering(highest.saturating_since(from));
         }
     }
 
@@ -232,8 +237,17 @@ impl Sender {
     /// Without SACK each duplicate acknowledgement says that one segment has arrived.
     fn emulate_sacked(&mut self, duplicates: u32) {
         let before = self.board.sacked_out();
-        self.board.emulate_sacked(duplicates);
+        if self.board.emulate_sacked(duplicates) && duplicates > 0 {
+            self.note_duplicates_beyond(0);
+        }
         self.rate.count_delivered(self.board.sacked_out().saturating_sub(before));
+    }
+
+    /// More duplicates than segments that can have arrived out of order: so the network reorders or repeats, by as many
+    /// segments as there are (Linux's `tcp_check_reno_reordering`).
+    pub(crate) fn note_duplicates_beyond(&mut self, acked: u32) {
+        self.recovery.reordering = (self.packets_out() + acked).min(MAX_REORDERING);
+        self.recovery.losses.reordering_seen = self.recovery.losses.reordering_seen.saturating_add(1);
     }
 
     /// Fast recovery begins as soon as one segment is known to be lost.
@@ -391,6 +405,9 @@ impl Sender {
 
     /// Segments arrived `distance` bytes behind later ones that were not lost.
     pub(crate) fn note_reordering(&mut self, distance: u32) {
+        if distance == 0 {
+            return;
+        }
         let segments = distance.div_ceil(u32::from(self.mss).max(1));
         self.recovery.losses.reordering_seen = self.recovery.losses.reordering_seen.saturating_add(1);
         if segments > self.recovery.reordering {

@@ -261,6 +261,8 @@ impl Sender {
     /// Takes what was acknowledged cumulatively off the scoreboard.
     fn take_cumulative(&mut self, a: &Acknowledgement, round: &mut Round) {
         let mut acked_packets = 0;
+        // The first segment that was delivered after later ones, without having been sent again.
+        let mut reordered_from: Option<SeqNumber> = None;
         // Without SACK one of them fills the hole, and duplicates have told of the next ones already.
         let mut counted = if self.sack { 0 } else { self.board.sacked_out() };
         while let Some(record) = self.board.pop_acked(self.una) {
@@ -273,8 +275,7 @@ impl Sender {
                 round.retransmission_acked = true;
             } else {
                 if record.start.before(round.highest_sacked) {
-                    round.reordered_from =
-                        Some(round.reordered_from.map_or(record.start, |s| s.earlier(record.start)));
+                    reordered_from = Some(reordered_from.map_or(record.start, |s| s.earlier(record.start)));
                 }
                 if !record.end.after(self.recovery.high_seq) {
                     round.original_acked = true;
@@ -291,13 +292,20 @@ impl Sender {
             round.rearm = true;
             round.acked_packets = acked_packets;
             if !self.sack {
-                self.board.forget_emulated(acked_packets.saturating_sub(1));
+                if self.board.forget_emulated(acked_packets.saturating_sub(1)) {
+                    self.note_duplicates_beyond(acked_packets);
+                }
+                if round.retransmission_acked {
+                    // Without SACK it cannot be known what it was that arrived.
+                    round.original_acked = false;
+                }
             }
         }
-        if let Some(from) = round.reordered_from
+        if let Some(from) = reordered_from
             && self.sack
         {
-            self.note_reordering(round.highest_sacked.since(from));
+            let highest = self.board.highest_sacked().unwrap_or(self.una);
+            self.note_reordering(highest.saturating_since(from));
         }
     }
 
@@ -360,10 +368,8 @@ impl Sender {
     /// had its place meanwhile, Linux counts from the time at which the first segment was sent (`tcp_rearm_rto`).
     pub(crate) fn rto_deadline(&self, config: &Config, now: Instant) -> Instant {
         let rto = self.rto(config);
-        if let (Timer::TailLoss(_) | Timer::Reorder(_), Some(first)) = (self.timer, self.board.first())
-            && first.sent_at + rto > now
-        {
-            return first.sent_at + rto;
+        if let (Timer::TailLoss(_) | Timer::Reorder(_), Some(first)) = (self.timer, self.board.first()) {
+            return (first.sent_at + rto).max(now + Duration::from_millis(1));
         }
         now + rto
     }
@@ -389,8 +395,6 @@ pub(crate) struct Round {
     pub(crate) lost_retransmission: bool,
     /// Where the highest sacked segment ended before.
     pub(crate) highest_sacked: SeqNumber,
-    /// The first segment that was delivered after later ones, without having been sent again.
-    pub(crate) reordered_from: Option<SeqNumber>,
     pub(crate) first_sent: Option<Instant>,
     pub(crate) last_sent: Option<Instant>,
     pub(crate) sacked_first: Option<Instant>,
@@ -414,7 +418,6 @@ impl Round {
             acked_packets: 0,
             lost_retransmission: false,
             highest_sacked: sender.board.highest_sacked().unwrap_or(prior_una),
-            reordered_from: None,
             first_sent: None,
             last_sent: None,
             sacked_first: None,

@@ -73,7 +73,9 @@ impl TimeWait {
         if reset {
             return Verdict::Ignore;
         }
-        if !may_answer_invalid(&mut self.next_answer, config.invalid_ratelimit, now) {
+        // What takes up numbers, and is no SYN, is no acknowledgement, so that no loop comes of it.
+        let limited = len == 0 || header.flags.contains(Flags::SYN);
+        if limited && !may_answer_invalid(&mut self.next_answer, config.invalid_ratelimit, now) {
             return if old || ack { Verdict::Restart } else { Verdict::Ignore };
         }
         Verdict::Acknowledge(self.acknowledge(now))

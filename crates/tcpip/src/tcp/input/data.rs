@@ -16,7 +16,13 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         if segment.payload.is_empty() && !fin {
             return;
         }
+        let data_end = header.seq + segment.payload.len() as u32;
         if !self.state.can_receive() {
+            // Bytes on both sides of where the stream ended: its FIN was a lie (Linux's `tcp_rcv_state_process`).
+            if header.seq.before(self.receiver.nxt) && data_end.after(self.receiver.nxt) {
+                let error = if self.state == State::CloseWait { Error::BrokenPipe } else { Error::ConnectionReset };
+                return self.refuse_data(cx, segment, error);
+            }
             // After its FIN the other end has nothing to send; what comes again is acknowledged again.
             if segment.end().at_or_before(self.receiver.nxt) {
                 self.receiver.ack.now = true;
@@ -24,21 +30,11 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             }
             return;
         }
-        let data_end = header.seq + segment.payload.len() as u32;
         let unwanted =
             self.read_closed && (self.orphaned || matches!(self.state, State::FinWait1 | State::FinWait2));
         if unwanted && data_end.after(self.receiver.nxt) {
             // RFC 2525 section 2.17: nobody will read it, and the other end should know. Nor what is missing before a FIN.
-            cx.counters.tcp_abort_on_data += 1;
-            cx.counters.out_rsts += 1;
-            cx.replies.push(Reply::reset(
-                self.ends.local().into(),
-                self.ends.remote().into(),
-                header,
-                segment.len(),
-            ));
-            self.end(Some(Error::ConnectionReset));
-            return;
+            return self.refuse_data(cx, segment, Error::ConnectionReset);
         }
         self.tidy_later(cx);
         self.receiver.data_segments_in = self.receiver.data_segments_in.wrapping_add(segment.count());
@@ -72,6 +68,16 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             self.events.raise(Events::READABLE);
         }
         self.schedule_ack(cx, stored);
+    }
+
+    /// Resets the connection for data that nobody can read.
+    #[cold]
+    fn refuse_data(&mut self, cx: &mut Context<'_>, segment: &Segment<'_>, error: Error) {
+        cx.counters.tcp_abort_on_data += 1;
+        cx.counters.out_rsts += 1;
+        let (local, remote) = (self.ends.local().into(), self.ends.remote().into());
+        cx.replies.push(Reply::reset(local, remote, segment.header, segment.len()));
+        self.end(Some(error));
     }
 
     /// What the arrival means for acknowledgements and the size of the buffer.
@@ -153,6 +159,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
     fn on_fin(&mut self, _cx: &mut Context<'_>) {
         self.receiver.nxt += 1;
         self.receiver.forget_ahead();
+        self.receiver.forget_duplicate();
         self.receiver.ack.scheduled = true;
         self.events.raise(Events::READABLE);
         match self.state {

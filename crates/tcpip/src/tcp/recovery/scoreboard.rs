@@ -325,15 +325,19 @@ impl Scoreboard {
 
     /// Without SACK a duplicate acknowledgement says that one segment arrived, not which (Linux's
     /// `tcp_add_reno_sack`). Never all of them: one must be missing.
-    pub(crate) fn emulate_sacked(&mut self, segments: u32) {
+    /// Answers whether there were more duplicates than segments that can have arrived.
+    pub(crate) fn emulate_sacked(&mut self, segments: u32) -> bool {
         let most = self.packets_out().saturating_sub(self.lost_out.max(1));
-        self.sacked_out = (self.sacked_out + segments).min(most);
+        let sacked = self.sacked_out + segments;
+        self.sacked_out = sacked.min(most);
+        sacked > most
     }
 
     /// The other end acknowledged `segments`: one filled the hole, and the others were those that duplicates told of.
-    pub(crate) fn forget_emulated(&mut self, segments: u32) {
+    /// Answers as [`emulate_sacked`](Self::emulate_sacked).
+    pub(crate) fn forget_emulated(&mut self, segments: u32) -> bool {
         self.sacked_out = self.sacked_out.saturating_sub(segments);
-        self.emulate_sacked(0);
+        self.emulate_sacked(0)
     }
 
     /// Nothing is lost after all (a recovery that was undone).
@@ -393,6 +397,18 @@ impl Scoreboard {
         record.flags |= RETRANSMITTED;
         self.retransmitted_out += u32::from(!was.1);
         self.waiting -= u32::from(was == (true, false));
+        self.link(name);
+        self.single_out(name);
+    }
+
+    /// A segment was sent again to probe the tail: nothing says that it is lost, so it counts as one in flight (Linux's
+    /// `tcp_send_loss_probe`).
+    pub(crate) fn probed(&mut self, name: u64, now: Instant, stamp: Stamp) {
+        self.unlink(name);
+        let Some(record) = self.get_mut(name) else { return };
+        record.sent_at = now;
+        record.stamp = stamp;
+        record.transmissions = record.transmissions.saturating_add(1);
         self.link(name);
         self.single_out(name);
     }
