@@ -128,7 +128,10 @@ impl<M: Memory> Stack<M> {
                 .timestamps
                 .is_some_and(|stamps| (stamps.value.wrapping_sub(handshake.recent) as i32) < 0);
         let window_end = next + u32::from(handshake.window);
-        let acceptable = end.at_or_after(next) && header.seq.at_or_before(window_end);
+        // Linux's `tcp_in_window`.
+        let acceptable = header.seq == next
+            || (end.after(next) && header.seq.before(window_end))
+            || (header.seq == window_end && end == window_end);
         if old || !acceptable {
             // What takes up numbers, and is no SYN, is no acknowledgement, so that no loop comes of it.
             let limited = segment.len() == 0 || flags.contains(Flags::SYN);

@@ -107,6 +107,9 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
     }
 
     pub(crate) fn check_receive(&mut self) -> Result<(), Error> {
+        if self.receiver.fin.is_some_and(|fin| fin.before(self.receiver.nxt)) {
+            return Ok(()); // after the end of the stream errors are for those who write (Linux's SOCK_DONE)
+        }
         if let Some(error) = self.error.take() {
             return Err(error);
         }
@@ -161,7 +164,8 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
     /// CLOSE of one direction, or both.
     pub(crate) fn shutdown(&mut self, _cx: &mut Context<'_>, how: How) -> Result<(), Error> {
         match self.state {
-            State::SynSent | State::SynReceived | State::Closed | State::Listen if self.error.is_none() => {
+            State::Closed => return Err(Error::NotConnected),
+            State::SynSent | State::SynReceived | State::Listen if self.error.is_none() => {
                 // Linux ends the attempt; nothing was promised yet.
                 if self.state == State::SynSent && how != How::Read {
                     self.end(None);

@@ -327,6 +327,8 @@ impl Controller {
         if let Some(prr) = &mut self.reduction {
             self.window.cwnd = prr.on_ack(ack, self.window.ssthresh, self.window.cwnd);
         } else if ack.delivered > 0 && ack.may_grow {
+            // While it is acknowledged the window is in use (Linux's `tcp_cong_avoid`).
+            self.usage.full_at = Some(ack.now);
             match self.is_used() {
                 true => self.algorithm.on_ack(&mut self.window, ack),
                 false => self.algorithm.on_unused(ack.now),

@@ -114,6 +114,7 @@ impl Sender {
         self.recovery.losses.undo_marker = None;
         if self.recovery.state < CongestionState::Cwr {
             self.control.enter_cwr(now);
+            self.recovery.losses.tail_probe = None;
             self.ecn.on_reduction();
             self.recovery.state = CongestionState::Cwr;
             self.recovery.high_seq = self.nxt;

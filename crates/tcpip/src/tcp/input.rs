@@ -213,11 +213,15 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         if self.state == State::SynReceived && !self.finish_handshake(cx, segment) {
             return;
         }
+        if header.ack.after(self.sender.nxt) {
+            return self.challenge(cx); // RFC 5961 section 5.2
+        }
+        // That its acknowledgement is old says nothing against its stamp (RFC 7323 section 4.3 looks at SEG.SEQ only).
+        self.take_stamp(cx, header);
         if !self.check_ack(cx, header) {
             return;
         }
         self.hear(cx);
-        self.take_stamp(cx, header);
         if header.ack.at_or_after(self.sender.una) {
             self.take_ack(cx, segment);
         } else if !header.options.sack.is_empty() {
@@ -251,12 +255,12 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         }
     }
 
-    /// RFC 5961 section 5.2: an acknowledgement of what was never sent, or that is much too old.
+    /// RFC 5961 section 5.2: an acknowledgement that is much too old.
     fn check_ack(&mut self, cx: &mut Context<'_>, header: &Header) -> bool {
         // Nothing from before the first byte is one of ours.
         let acked = u32::try_from(self.sender.counters.bytes_acked).unwrap_or(u32::MAX);
         let oldest = self.sender.una - self.sender.max_wnd.min(acked).min(1 << 30);
-        if header.ack.after(self.sender.nxt) || header.ack.before(oldest) {
+        if header.ack.before(oldest) {
             self.challenge(cx);
             return false;
         }
@@ -308,12 +312,11 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
                 // The window is still closed, but the other end is there.
                 self.sender.timer = Timer::ZeroWindow(cx.now + self.sender.rto(cx.config));
             }
-        } else if self.sender.packets_out() == 0 {
-            self.sender.backoff = 0;
         }
     }
 
-    /// RFC 9293 section 3.10.7.4, fifth step: SND.WND, and which segment may change it.
+    /// RFC 9293 section 3.10.7.4, fifth step: SND.WND, and which segment may change it. Answers whether this one does, if
+    /// only to what it was: then it is no duplicate, as in Linux (`tcp_may_update_window`).
     fn update_window(&mut self, cx: &Context<'_>, header: &Header) -> bool {
         let window = u32::from(header.window) << self.sender.wscale;
         let sender = &mut self.sender;
@@ -333,7 +336,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         if changed && self.unsent() > 0 {
             self.restart(cx);
         }
-        changed
+        true
     }
 
     fn grow_send_buffer(&mut self, cx: &Context<'_>) {

@@ -35,7 +35,8 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         self.paced = false;
         let outgoing = match self.state {
             State::Closed | State::Listen | State::TimeWait => None,
-            State::SynSent | State::SynReceived => self.transmit_syn(cx),
+            State::SynSent => self.transmit_syn(cx),
+            State::SynReceived => self.transmit_syn(cx).or_else(|| self.transmit_ack()),
             _ => self
                 .transmit_probe(cx)
                 .or_else(|| self.transmit_instead_of_lost(cx))
@@ -92,7 +93,10 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             let record = self.push.record_end().map_or(unsent, |end| end.since(self.sender.nxt).min(unsent));
             let len = record.min(room).min(self.current_mss());
             let fin = self.fin_unsent() && len == unsent && room > len;
+            // What is in flight now has the time-out of any other data, and no tail probe (Linux's `tcp_send_probe0`).
+            self.sender.backoff = 0;
             let mut outgoing = self.send_new(cx, len, 0, fin);
+            self.sender.timer = Timer::Retransmit(cx.now + self.sender.rto(cx.config));
             if len > 0 {
                 // Linux wants the application over there to make room.
                 outgoing.flags |= Flags::PSH;
@@ -122,8 +126,9 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         let room = self.sender.window_end().saturating_since(self.sender.nxt);
         let unsent = self.unsent();
         let len = unsent.min(mss);
-        let outgoing = if len > 0 && len <= room {
-            let fin = self.fin_unsent() && len == unsent && room > len;
+        let fin_alone = unsent == 0 && self.fin_unsent() && room > 0;
+        let outgoing = if (len > 0 && len <= room) || fin_alone {
+            let fin = fin_alone || (self.fin_unsent() && len == unsent && room > len);
             let outgoing = self.send_new(cx, len, 0, fin);
             self.sender.recovery.losses.tail_probe =
                 Some(TailProbe { end: self.sender.nxt, retransmission: false });
@@ -368,7 +373,9 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
     fn sent(&mut self, cx: &Context<'_>, len: u32, segments: u32) {
         self.tidy_later(cx);
         let sender = &mut self.sender;
-        sender.sent_at = cx.now;
+        if len > 0 {
+            sender.sent_at = cx.now;
+        }
         sender.counters.bytes_sent += u64::from(len);
         sender.counters.data_segments_out = sender.counters.data_segments_out.wrapping_add(segments);
         sender.control.on_sent(segments);
@@ -377,7 +384,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             sender.pacer.on_sent(cx.now, len, segments);
         }
         // An answer: the other end's next acknowledgement may come with data (Linux's pingpong mode).
-        if Micros::between(self.receiver.ack.received_at, cx.now) < self.receiver.ack.delay {
+        if len > 0 && Micros::between(self.receiver.ack.received_at, cx.now) < self.receiver.ack.delay {
             self.receiver.ack.interactive = true;
         }
     }

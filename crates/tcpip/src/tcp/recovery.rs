@@ -80,6 +80,9 @@ pub(crate) struct TailProbe {
 /// net.ipv4.tcp_max_reordering.
 const MAX_REORDERING: u32 = 300;
 
+/// How long to wait at least before what the other end seems to have thrown away is sent again.
+const RENEGING_WAIT: Duration = Duration::from_millis(10);
+
 impl Recovery {
     pub(crate) fn new(config: &Config, iss: SeqNumber) -> Self {
         Self {
@@ -165,9 +168,11 @@ impl Sender {
         if round.marked {
             self.control.forbid_undo();
         }
-        if self.has_reneged() {
-            self.board.forget_sacked();
-            self.enter_loss(config, now);
+        if self.has_reneged() && round.advanced {
+            // Perhaps acknowledgements were only reordered: a moment later it is known (Linux's `tcp_check_sack_reneging`).
+            let wait = (self.rtt.srtt().unwrap_or_default() / 2).max(RENEGING_WAIT);
+            self.timer = Timer::Retransmit(now + wait);
+            round.rearm = false;
             return;
         }
         let state = self.recovery.state;
@@ -294,6 +299,8 @@ impl Sender {
         if self.recovery.state < CongestionState::Cwr || !self.control.is_reducing() {
             self.control.enter_recovery(now);
             self.ecn.on_reduction();
+            // What a tail probe may yet find out is known (Linux's `tcp_init_cwnd_reduction`).
+            self.recovery.losses.tail_probe = None;
         }
         self.recovery.high_seq = self.nxt;
         self.recovery.state = CongestionState::Recovery;

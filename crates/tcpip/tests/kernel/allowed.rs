@@ -1,6 +1,9 @@
 //! The differences that are allowed, each with its reason.
 
+use sockshim_tcpip::wire::tcp::Flags;
+
 use crate::compare::{Difference, Field};
+use crate::script::{Said, Segment, What};
 
 /// What is thought of a difference.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -18,11 +21,144 @@ pub(crate) struct Entry {
     is: fn(&Difference<'_>) -> bool,
 }
 
-pub(crate) const TABLE: &[Entry] = &[];
+pub(crate) const TABLE: &[Entry] = &[
+    Entry {
+        name: "PSH within a write that is longer than half of the window",
+        why: "Linux cuts a write into buffers of at most half of the largest window that was offered, and marks their ends \
+              (`forced_push`); our send buffer is one stream of bytes",
+        ends: false,
+        is: |difference| difference.field == Field::Push && difference.longest_write() * 2 > difference.largest_window(),
+    },
+    Entry {
+        name: "a partial segment fills the window",
+        why: "where the window ends within one of its buffers, Linux sends what fits; ours waits for room for a whole segment \
+              (RFC 9293 section 3.8.6.2.1)",
+        ends: true,
+        is: |difference| {
+            let fills = |said: &Said| said.len > 0 && i64::from(said.seq) + said.len as i64 == difference.window_end();
+            difference.breaks_order() && difference.kernel().is_some_and(fills)
+        },
+    },
+    Entry {
+        name: "an acknowledgement within a segment",
+        why: "Linux then cuts its buffers anew (`tcp_trim_head`, `tcp_fragment`); ours are the segments as they were sent, each \
+              delivered when all of it is",
+        ends: true,
+        is: |difference| {
+            (difference.breaks_order() || difference.is_inside() || difference.field == Field::Push)
+                && difference.acknowledges_within()
+        },
+    },
+    Entry {
+        name: "a FIN, and data behind it",
+        why: "the other end contradicts itself, and no rule says what to report of it",
+        ends: true,
+        is: |difference| difference.has_data_behind_fin(),
+    },
+    Entry {
+        name: "a segment that is sent again is shorter, for the blocks that it reports",
+        why: "Linux cuts it so that the packet is not longer than before; ours sends the segment as it was, where the path takes \
+              the packet",
+        ends: true,
+        is: |difference| {
+            let (Some(kernel), Some(ours)) = (difference.kernel(), difference.ours()) else { return false };
+            let shorter = ours.len.saturating_sub(kernel.len);
+            difference.field == Field::Len && !kernel.sack.is_empty() && (1..=36).contains(&shorter)
+        },
+    },
+    Entry {
+        name: "what is lost waits while something that is not is on its way again",
+        why: "after a time-out that was undone Linux sends nothing again while as many retransmissions are under way as segments \
+              are lost, although they are others (`tcp_xmit_retransmit_queue`)",
+        ends: true,
+        is: |difference| {
+            let again = |ours: &Said| difference.ours.said.iter().any(|said| said.seq == ours.seq && said.at < ours.at);
+            difference.field == Field::OnlyOurs
+                && difference.ours().is_some_and(again)
+                && difference.kernel.info.is_some_and(|info| info.lost > 0 && info.retrans >= info.lost)
+        },
+    },
+];
 
 pub(crate) fn verdict(difference: &Difference<'_>) -> Verdict {
     match TABLE.iter().position(|entry| (entry.is)(difference)) {
         Some(entry) => Verdict::Allowed { entry, ends: TABLE[entry].ends },
         None => Verdict::Unexplained,
+    }
+}
+
+impl Difference<'_> {
+    /// One stack sends another segment than the other one, or none.
+    fn breaks_order(&self) -> bool {
+        matches!(self.field, Field::OnlyKernel | Field::OnlyOurs | Field::Flags | Field::Numbers | Field::Len)
+    }
+
+    /// What is sent agrees, and what is thought of it does not.
+    fn is_inside(&self) -> bool {
+        matches!(self.field, Field::Scoreboard | Field::Congestion)
+    }
+
+    /// The steps before the difference.
+    fn steps(&self) -> usize {
+        let said = [self.kernel(), self.ours()].into_iter().flatten().map(|said| said.step);
+        said.max().unwrap_or(self.script.steps.len())
+    }
+
+    fn segments(&self) -> impl Iterator<Item = &Segment> {
+        self.script.steps[..self.steps()].iter().filter_map(|step| match &step.what {
+            What::Arrives(segment) => Some(segment),
+            _ => None,
+        })
+    }
+
+    fn longest_write(&self) -> i64 {
+        let writes = self.script.steps[..self.steps()].iter().map(|step| match step.what {
+            What::Send(len) => len as i64,
+            _ => 0,
+        });
+        writes.max().unwrap_or(0)
+    }
+
+    /// By how much the other end's windows are shifted.
+    fn shift(&self) -> u8 {
+        let ours = self.kernel.said.iter().any(|said| said.scale.is_some());
+        let syn = self.segments().find(|segment| segment.flags.contains(Flags::SYN));
+        syn.and_then(|syn| syn.scale).filter(|_| ours).unwrap_or(0)
+    }
+
+    fn windows(&self) -> impl Iterator<Item = (i32, i64)> {
+        let shift = self.shift();
+        self.segments().filter(|segment| segment.flags.contains(Flags::ACK)).map(move |segment| {
+            let syn = segment.flags.contains(Flags::SYN);
+            (segment.ack, i64::from(segment.window) << if syn { 0 } else { shift })
+        })
+    }
+
+    fn largest_window(&self) -> i64 {
+        self.windows().map(|(_, window)| window).max().unwrap_or(0)
+    }
+
+    /// Behind what the last segment allowed.
+    fn window_end(&self) -> i64 {
+        self.windows().last().map_or(0, |(ack, window)| i64::from(ack) + window)
+    }
+
+    /// The other end has acknowledged, or reported, a part of a segment.
+    fn acknowledges_within(&self) -> bool {
+        let within = |number: i32| {
+            let mut said = self.kernel.said.iter();
+            said.any(|said| said.seq < number && number < said.seq + said.len as i32)
+        };
+        self.segments().any(|segment| {
+            let blocks = &segment.sack[..segment.blocks];
+            within(segment.ack) || blocks.iter().any(|&(from, to)| within(from) || within(to))
+        })
+    }
+
+    fn has_data_behind_fin(&self) -> bool {
+        let fins = self.segments().filter(|segment| segment.flags.contains(Flags::FIN));
+        fins.map(|fin| fin.seq + i32::from(fin.len)).any(|end| {
+            self.segments().any(|segment| segment.len > 0 && segment.seq + i32::from(segment.len) > end)
+        })
     }
 }

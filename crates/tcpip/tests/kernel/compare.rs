@@ -8,10 +8,10 @@ use crate::allowed::{self, Verdict};
 use crate::script::{Inner, Record, Said, Script, What};
 
 /// Linux's clock ticks each 4 ms, and its timers are late by up to an eighth (`timer.c`: the wheel's levels).
-const EARLY: i64 = 7_000;
-const LATE: i64 = 14_000;
+pub(crate) const EARLY: u64 = 7_000;
+const LATE: u64 = 14_000;
 /// The most by which the wheel makes a timer later that is set for less than two seconds.
-const WHEEL: i64 = 45_000;
+const WHEEL: u64 = 45_000;
 /// What leaves so near to the end may be behind it with the other.
 const EDGE: u64 = 70_000;
 
@@ -76,7 +76,7 @@ pub(crate) fn compare(script: &Script, kernel: &Record, ours: &Record) -> Outcom
     let (k, o) = (&kernel.said, &ours.said);
     for place in 0..k.len().max(o.len()) {
         let fields: Vec<Field> = match (k.get(place), o.get(place)) {
-            (Some(k), Some(o)) => segment(script, kernel, ours, place, k, o),
+            (Some(k), Some(o)) => segment(k, o),
             (Some(k), None) if k.at + EDGE < kernel.end => vec![Field::OnlyKernel],
             (None, Some(o)) if o.at + EDGE < kernel.end => vec![Field::OnlyOurs],
             _ => return outcome,
@@ -112,8 +112,9 @@ pub(crate) fn compare(script: &Script, kernel: &Record, ours: &Record) -> Outcom
     let quiet = [kernel, ours]
         .iter()
         .all(|record| record.said.iter().all(|said| said.at + EDGE < kernel.end));
-    // In SYN-SENT and SYN-RECEIVED Linux counts the SYN among the segments in flight.
-    let open = |info: &Inner| !matches!(info.state, 2 | 3);
+    // In SYN-SENT and SYN-RECEIVED Linux counts the SYN among the segments in flight, and of a connection that is over it
+    // tells what was last.
+    let open = |info: &Inner| !matches!(info.state, 2 | 3 | 7);
     if let (Some(k), Some(o), true) = (&kernel.info, &ours.info, quiet) {
         if k.state == o.state && !open(k) {
             return outcome;
@@ -139,7 +140,7 @@ pub(crate) fn compare(script: &Script, kernel: &Record, ours: &Record) -> Outcom
 }
 
 /// In what two segments differ.
-fn segment(script: &Script, kernel: &Record, ours: &Record, place: usize, k: &Said, o: &Said) -> Vec<Field> {
+fn segment(k: &Said, o: &Said) -> Vec<Field> {
     let push = |said: &Said| said.flags.contains(Flags::PSH);
     let stamps = match (k.stamps, o.stamps) {
         (None, None) => true,
@@ -162,7 +163,7 @@ fn segment(script: &Script, kernel: &Record, ours: &Record, place: usize, k: &Sa
         (k.ecn == o.ecn, Field::Marks),
         (window, Field::Window),
         (k.intact && o.intact, Field::Broken),
-        (in_time(script, kernel, ours, place), Field::Time),
+        (in_time(k, o), Field::Time),
     ]
     .into_iter()
     .filter(|&(same, _)| !same)
@@ -170,19 +171,15 @@ fn segment(script: &Script, kernel: &Record, ours: &Record, place: usize, k: &Sa
     .collect()
 }
 
-/// Whether two segments left at the same time, or as long after the ones before: what is late makes later what follows.
-/// An answer to a step has no timer, and so no excuse.
-fn in_time(script: &Script, kernel: &Record, ours: &Record, place: usize) -> bool {
-    let (k, o) = (&kernel.said[place], &ours.said[place]);
-    let made = o.step.checked_sub(1).and_then(|step| ours.times.get(step)).copied().unwrap_or(0);
-    let slack = if o.at == made { 0 } else { (o.at as i64 / 8).min(WHEEL) };
-    let near = |kernel_at: i64, ours_at: i64| (-EARLY - slack / 4..=LATE + slack).contains(&(kernel_at - ours_at));
-    let (k_at, o_at) = (k.at as i64, o.at as i64);
-    let _ = script;
-    near(k_at, o_at)
-        || place.checked_sub(1).is_some_and(|before| {
-            near(k_at - kernel.said[before].at as i64, o_at - ours.said[before].at as i64)
-        })
+/// Whether a timer of the kernel that is due then may run as late as that.
+pub(crate) fn may_be_timer(due: u64, at: u64) -> bool {
+    (due.saturating_sub(EARLY)..=due + LATE + (due / 8).min(WHEEL)).contains(&at)
+}
+
+/// Whether two segments left at the same time. Our timers are as late as the kernel's (`ours::play`), so they are the same
+/// unless a timer is wrong.
+fn in_time(k: &Said, o: &Said) -> bool {
+    may_be_timer(o.at, k.at)
 }
 
 fn describe(field: Field, kernel: Option<&Said>, ours: Option<&Said>) -> String {

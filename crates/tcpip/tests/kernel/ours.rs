@@ -11,6 +11,7 @@ use sockshim_tcpip::tcp::congestion::Algorithm;
 use sockshim_tcpip::time::Instant;
 use sockshim_tcpip::wire;
 
+use crate::compare;
 use crate::script::{Base, Inner, PORT, Record, Said, Script, Step, THEIR_PORT, What, pattern};
 
 /// Where scripts begin on the core's clock.
@@ -37,11 +38,16 @@ struct Player<'a> {
     base: Base,
     step: usize,
     script: &'a Script,
+    kernel: &'a Record,
     record: Record,
 }
 
-/// What the core does when the steps come at `times`, until `end`.
-pub(crate) fn play(script: &Script, config: Config, times: &[u64], end: u64) -> Record {
+/// What the core does when the steps come as they came to the kernel.
+///
+/// The kernel's timers are late: its clock ticks each 4 ms, and the wheel adds up to an eighth. So a timer of ours that is
+/// due may run as late as what the kernel said next, if that is not too late; else two stacks that do the same would be at
+/// odds as soon as a step comes between the two moments.
+pub(crate) fn play(script: &Script, config: Config, kernel: &Record) -> Record {
     let us = IpAddr::V4(Ipv4Addr::new(172, 16, 0, 1));
     let them = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
     let seed = script.seed;
@@ -66,19 +72,20 @@ pub(crate) fn play(script: &Script, config: Config, times: &[u64], end: u64) -> 
         base: Base::default(),
         step: 0,
         script,
+        kernel,
         record: Record::default(),
     };
     player.begin();
     let mut plan = 0;
-    for (place, (step, &at)) in script.steps.iter().zip(times).enumerate() {
+    for (place, (step, &at)) in script.steps.iter().zip(&kernel.times).enumerate() {
         player.wait(at);
         player.step = place + 1;
         plan += step.after;
         player.make(step, plan / 1000);
         player.collect();
-        player.record.times.push(at);
+        player.record.times.push(player.at());
     }
-    player.wait(end);
+    player.wait(kernel.end);
     player.end()
 }
 
@@ -156,20 +163,39 @@ impl Player<'_> {
         self.record.calls.push((self.step, result));
     }
 
-    /// Time passes; timers run at their times.
+    /// Microseconds since the beginning.
+    fn at(&self) -> u64 {
+        self.now.as_micros() - BEGIN
+    }
+
+    /// Time passes, until the next step; timers run at their times, or as late as the kernel's.
     fn wait(&mut self, until: u64) {
-        let end = Instant::from_micros(BEGIN + until);
-        while let Some(at) = self.stack.poll_timeout().filter(|&at| at < end) {
-            self.now = self.now.max(at);
+        let mut end = until.max(self.at());
+        while let Some(due) = self.stack.poll_timeout() {
+            let due = due.as_micros().saturating_sub(BEGIN).max(self.at());
+            let next = self.kernel.said.get(self.record.said.len());
+            let at = match next {
+                Some(said) if said.step <= self.step && said.at < end && due >= end && due < end + compare::EARLY => {
+                    // The kernel's timer was a little early, and the step came behind it.
+                    end = due + 1;
+                    due
+                }
+                Some(said) if said.at > due && compare::may_be_timer(due, said.at) => said.at,
+                _ => due,
+            };
+            if at >= end {
+                break;
+            }
+            self.now = Instant::from_micros(BEGIN + at);
             self.stack.handle_timeout(self.now);
             self.collect();
         }
-        self.now = end;
+        self.now = Instant::from_micros(BEGIN + end);
     }
 
     fn collect(&mut self) {
         let mut frame = Vec::new();
-        let at = self.now.as_micros() - BEGIN;
+        let at = self.at();
         while let Some(transmit) = self.stack.poll_transmit(self.now, &mut frame) {
             for packet in cut(&frame, usize::from(transmit.gso_size)) {
                 self.record.said.extend(Said::read(&packet, &mut self.base, at, self.step));

@@ -261,9 +261,9 @@ impl Maker {
             6..=10 => {
                 // So many segments, or a part of one.
                 let whole = self.random.between(1, (flight.max(1)) as u64) as i32 * self.mss;
-                let ack = match self.random.below(12) {
+                let ack = match self.random.below(40) {
                     0 => self.una + self.mss / 2,
-                    1 => self.sent,
+                    1..=4 => self.sent,
                     _ => self.una + whole,
                 };
                 self.acknowledge(ack.min(self.sent));
@@ -314,13 +314,15 @@ impl Maker {
 
     fn send(&mut self) {
         let mss = self.mss as u64;
-        let len = match self.random.below(6) {
+        // Mostly whole segments, so that it is known where they end; the last of a script may have any length.
+        let len = match self.random.below(24) {
             0 => 1,
             1 => self.random.between(1, mss - 1),
-            2 => mss,
-            3 => mss * self.random.between(2, 5),
-            4 => mss * 10,
-            _ => self.random.between(1, 14 * mss),
+            2 => self.random.between(1, 14 * mss),
+            3..=8 => mss,
+            9..=14 => mss * self.random.between(2, 5),
+            15..=19 => mss * self.random.between(6, 12),
+            _ => mss * 10,
         };
         self.call(What::Send(len as usize));
     }
@@ -329,7 +331,7 @@ impl Maker {
         let delivered = (ack - self.una) / self.mss;
         self.cwnd = (self.cwnd + delivered.max(0)).min(40);
         self.una = self.una.max(ack);
-        self.blocks.retain(|&(_, to)| to > ack);
+        self.blocks.retain(|&(from, _)| from > ack);
         let segment = self.with_blocks(ack);
         self.guess();
         self.arrives(segment);

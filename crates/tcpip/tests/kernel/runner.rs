@@ -85,7 +85,7 @@ pub(crate) fn run(kernel: &mut Namespace, seeds: Range<u64>, change: Change<'_>)
 pub(crate) fn judge(script: &Script, kernel: &Record, change: Change<'_>) -> (Record, Outcome) {
     let mut config = ours::config(script);
     change(&mut config);
-    let ours = ours::play(script, config, &kernel.times, kernel.end);
+    let ours = ours::play(script, config, kernel);
     let outcome = compare::compare(script, kernel, &ours);
     (ours, outcome)
 }

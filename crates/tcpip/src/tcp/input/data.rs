@@ -62,7 +62,8 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         let closed = self.receiver.fin == Some(self.receiver.nxt);
         if closed {
             self.on_fin(cx);
-            self.receiver.ack.now |= full;
+            // The FIN came first, and this filled the gap before it (RFC 5681 section 4.2).
+            self.receiver.ack.now |= full || !fin;
         }
         if self.receiver.nxt != before {
             self.events.raise(Events::READABLE);

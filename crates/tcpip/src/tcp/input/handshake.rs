@@ -1,5 +1,7 @@
 //! The handshake of a connection that we began (RFC 9293 section 3.10.7.3), also when both ends began it at once.
 
+use core::time::Duration;
+
 use super::Segment;
 use crate::buffer::{ReceiveBuffer, SendBuffer};
 use crate::tcp::conn::{Connection, Pending};
@@ -10,11 +12,18 @@ use crate::tcp::sender::Timer;
 use crate::tcp::state::State;
 use crate::wire::tcp::Flags;
 
+/// Two ticks of Linux's clock (TCP_TIMEOUT_MIN).
+const SYN_AFTER_RESET: Duration = Duration::from_millis(8);
+
 impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
     pub(super) fn handle_syn_sent(&mut self, cx: &mut Context<'_>, segment: &Segment<'_>) {
         let header = segment.header;
         let has_ack = header.flags.contains(Flags::ACK);
         if has_ack && (header.ack.at_or_before(self.sender.iss) || header.ack.after(self.sender.nxt)) {
+            if self.sender.retransmits == 0 {
+                // It is of a connection from before, which the reset ends: then our SYN is welcome, and comes again at once.
+                self.sender.timer = Timer::Retransmit(cx.now + SYN_AFTER_RESET);
+            }
             if !header.flags.contains(Flags::RST) {
                 cx.counters.out_rsts += 1;
                 cx.replies.push(Reply::reset(

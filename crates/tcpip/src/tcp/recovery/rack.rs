@@ -133,9 +133,11 @@ impl Sender {
         wait
     }
 
-    /// Whether RACK would not yet take a segment for lost, at a time-out (RFC 8985 section 6.3).
+    /// Whether a segment was sent less than a round trip ago, at a time-out (RFC 8985 section 6.3; Linux leaves the
+    /// reordering window out there).
     pub(crate) fn is_recent(&self, now: Instant, record: &Record) -> bool {
-        (self.rack.rtt + self.reordering_window())
+        self.rack
+            .rtt
             .checked_sub(now - record.sent_at)
             .is_some_and(|left| !left.is_zero())
     }
@@ -164,7 +166,7 @@ impl Sender {
         progress: bool,
     ) -> Option<Instant> {
         let calm = matches!(self.recovery.state, CongestionState::Open | CongestionState::Cwr);
-        if !(config.tail_loss_probe && self.sack && calm) || self.backoff > 0 {
+        if !(config.tail_loss_probe && self.sack && calm) {
             return None;
         }
         let wait = match self.rtt.srtt_micros() {
@@ -175,7 +177,7 @@ impl Sender {
             }
             None => TAIL_PROBE_WITHOUT_RTT,
         };
-        let rto = self.rtt.rto_micros();
+        let rto = self.rto_micros(config);
         let limit = match self.board.first() {
             // New data does not put the time-out off.
             Some(first) if !progress && first.sent_at + rto > now => first.sent_at + rto,

@@ -134,11 +134,13 @@ impl Sender {
         self.undo(true);
         self.retransmits = 0;
         self.recovery.losses.frto = false;
-        if !self.sack && !frto && self.una == self.recovery.high_seq {
-            return true;
+        if !self.sack && self.una == self.recovery.high_seq {
+            return true; // until something above is acknowledged (RFC 6582 section 4)
         }
-        self.recovery.state = CongestionState::Open;
-        self.recovery.forget_retransmission();
+        if frto || self.sack {
+            self.recovery.state = CongestionState::Open;
+            self.recovery.forget_retransmission();
+        }
         true
     }
 }
