@@ -110,8 +110,13 @@ impl<M: Memory> Stack<M> {
         let (local, remote) = (SocketAddr::from(handshake.local), SocketAddr::from(handshake.remote));
         let limit = self.config.tcp.invalid_ratelimit;
         let flags = header.flags;
-        let only_syn = flags.contains(Flags::SYN) && !flags.intersects(Flags::ACK | Flags::RST | Flags::FIN);
-        if header.seq == handshake.irs && only_syn {
+        let old = handshake.clock_offset().is_some()
+            && header
+                .options
+                .timestamps
+                .is_some_and(|stamps| (stamps.value.wrapping_sub(handshake.recent) as i32) < 0);
+        let only_syn = flags.contains(Flags::SYN) && !flags.intersects(Flags::ACK | Flags::RST);
+        if header.seq == handshake.irs && only_syn && !old {
             // It came again: so does the answer.
             if handshake.may_answer(limit, now) {
                 handshake.ask_again(now);
@@ -120,13 +125,17 @@ impl<M: Memory> Stack<M> {
             }
             return;
         }
+        if flags.contains(Flags::ACK) && header.ack != handshake.iss + 1 {
+            // It is about another connection (RFC 9293 section 3.10.7.4, fifth step).
+            if !flags.contains(Flags::RST) {
+                self.counters.out_rsts += 1;
+                let reply = Reply::reset(local, remote, header, segment.len());
+                self.reply(local, remote, reply.header);
+            }
+            return;
+        }
         let next = handshake.irs + 1;
         let end = segment.end();
-        let old = handshake.clock_offset().is_some()
-            && header
-                .options
-                .timestamps
-                .is_some_and(|stamps| (stamps.value.wrapping_sub(handshake.recent) as i32) < 0);
         let window_end = next + u32::from(handshake.window);
         // Linux's `tcp_in_window`.
         let acceptable = header.seq == next
@@ -152,12 +161,10 @@ impl<M: Memory> Stack<M> {
             }
             return;
         }
-        if flags.contains(Flags::SYN) || (flags.contains(Flags::ACK) && header.ack != handshake.iss + 1) {
+        if flags.contains(Flags::SYN) {
             self.counters.out_rsts += 1;
             let reply = Reply::reset(local, remote, header, segment.len());
-            if flags.contains(Flags::SYN) {
-                self.end_handshake(index);
-            }
+            self.end_handshake(index);
             self.reply(local, remote, reply.header);
             return;
         }

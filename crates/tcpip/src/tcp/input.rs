@@ -216,13 +216,13 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         if header.ack.after(self.sender.nxt) {
             return self.challenge(cx); // RFC 5961 section 5.2
         }
-        // That its acknowledgement is old says nothing against its stamp (RFC 7323 section 4.3 looks at SEG.SEQ only).
-        self.take_stamp(cx, header);
         if !self.check_ack(cx, header) {
             return;
         }
         self.hear(cx);
         if header.ack.at_or_after(self.sender.una) {
+            // Of one that was overtaken the stamp is old as well.
+            self.take_stamp(cx, header);
             self.take_ack(cx, segment);
         } else if !header.options.sack.is_empty() {
             // An old acknowledgement may still tell of blocks.

@@ -166,7 +166,8 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
     /// What is lost is sent again before anything new (RFC 6675 section 5, step C).
     fn transmit_lost(&mut self, cx: &mut Context<'_>) -> Option<Outgoing> {
         let sender = &mut self.sender;
-        if sender.recovery.state < CongestionState::Recovery || sender.recovery.losses.prefer_new {
+        let losses = &sender.recovery.losses;
+        if sender.recovery.state < CongestionState::Recovery || losses.prefer_new || losses.held {
             return None;
         }
         let name = sender.board.next_waiting()?;

@@ -41,6 +41,8 @@ pub(crate) struct Losses {
     /// RFC 5682 section 2.1 step 2b: new data comes before retransmissions.
     pub(crate) prefer_new: bool,
     pub(crate) tail_probe: Option<TailProbe>,
+    /// Nothing is sent again before the next acknowledgement, or the timer.
+    pub(crate) held: bool,
     /// How often the network reordered.
     pub(crate) reordering_seen: u32,
     /// Segments ever taken for lost.
@@ -60,6 +62,7 @@ blank!(
         frto: false,
         prefer_new: false,
         tail_probe: None,
+        held: false,
         reordering_seen: 0,
         lost_total: 0,
         total_retransmits: 0,
@@ -131,7 +134,6 @@ impl Sender {
             let Self { board, rate, rack, min_rtt, recovery, .. } = self;
             board.sack(start, end, |record| {
                 round.sacked = true;
-                round.rearm = true;
                 if !record.was_retransmitted() {
                     if record.start.before(round.highest_sacked) {
                         reordered_from = Some(reordered_from.map_or(record.start, |s| s.earlier(record.start)));
@@ -172,6 +174,7 @@ impl Sender {
             // Perhaps acknowledgements were only reordered: a moment later it is known (Linux's `tcp_check_sack_reneging`).
             let wait = (self.rtt.srtt().unwrap_or_default() / 2).max(RENEGING_WAIT);
             self.timer = Timer::Retransmit(now + wait);
+            self.recovery.losses.held = true;
             round.rearm = false;
             return;
         }
@@ -214,7 +217,12 @@ impl Sender {
             }
             CongestionState::Loss => {
                 self.process_loss(config, now, echoed, duplicates, round);
-                self.identify_losses(config, now, round);
+                let over = self.recovery.state == CongestionState::Loss
+                    && self.una.at_or_after(self.recovery.high_seq);
+                if self.sack || !over {
+                    // What was sent after the time-out is not lost because all before is acknowledged.
+                    self.identify_losses(config, now, round);
+                }
                 if !(self.recovery.state == CongestionState::Open || round.lost_retransmission) {
                     return;
                 }
@@ -310,7 +318,8 @@ impl Sender {
     /// The retransmission timer ran out, or the other end has forgotten what it sacked.
     pub(crate) fn enter_loss(&mut self, config: &Config, now: Instant) {
         let new_recovery = self.recovery.state < CongestionState::Recovery;
-        if self.has_reneged() {
+        let reneged = self.has_reneged();
+        if reneged {
             self.board.forget_sacked();
         }
         if !self.sack {
@@ -319,7 +328,7 @@ impl Sender {
         // RFC 8985 section 6.3: the first segment, and what RACK takes for lost; what was just sent is not.
         let first = self.board.first().map(|first| first.start);
         let recent =
-            |record: &Record| self.sack && Some(record.start) != first && self.is_recent(now, record);
+            |record: &Record| !reneged && self.sack && Some(record.start) != first && self.is_recent(now, record);
         let lost: alloc::vec::Vec<u64> =
             self.board.names_where(|record| !record.is_sacked() && !recent(record));
         for name in lost {
@@ -344,6 +353,7 @@ impl Sender {
         self.recovery.losses.frto = config.frto && (new_recovery || self.retransmits > 0);
         self.recovery.losses.prefer_new = false;
         self.recovery.losses.tail_probe = None;
+        self.recovery.losses.held = false;
     }
 
     /// RFC 5682 and the way out of the Loss state.

@@ -197,6 +197,9 @@ impl Sender {
             self.una = a.ack;
         }
         self.probes = 0;
+        if self.recovery.losses.held {
+            self.recovery.losses.held = false;
+        }
         if self.sack && !a.sack.is_empty() && (prior_packets > 0 || round.advanced) {
             self.take_sack(a, &mut round);
         }
@@ -333,6 +336,11 @@ impl Sender {
         if let Some(rtt) = rtt {
             self.rtt.on_sample(rtt, self.una, self.nxt);
             self.backoff = 0; // RFC 6298 section 5, Karn: a fresh measure ends the backoff
+            // What was sacked puts the time-out off only if it was sent before the first segment was sent last: else the
+            // time-out would never come while others arrive (Linux's `tcp_clean_rtx_queue`).
+            if let (Some(sacked), Some(first)) = (round.sacked_first, self.board.first()) {
+                round.rearm |= sacked < first.sent_at;
+            }
             let _ = config;
         }
     }

@@ -35,7 +35,7 @@ pub(crate) const TABLE: &[Entry] = &[
               (RFC 9293 section 3.8.6.2.1)",
         ends: true,
         is: |difference| {
-            let fills = |said: &Said| said.len > 0 && i64::from(said.seq) + said.len as i64 == difference.window_end();
+            let fills = |said: &Said| said.len > 0 && i64::from(said.end()) == difference.window_end(said.step);
             difference.breaks_order() && difference.kernel().is_some_and(fills)
         },
     },
@@ -64,6 +64,39 @@ pub(crate) const TABLE: &[Entry] = &[
             let (Some(kernel), Some(ours)) = (difference.kernel(), difference.ours()) else { return false };
             let shorter = ours.len.saturating_sub(kernel.len);
             difference.field == Field::Len && !kernel.sack.is_empty() && (1..=36).contains(&shorter)
+        },
+    },
+    Entry {
+        name: "small segments are acknowledged at once, or a moment later",
+        why: "of several segments that nobody has read Linux acknowledges the second one at once if it can offer the window \
+              anew, which it knows from the memory that they take (`__tcp_select_window`); ours counts the bytes of the stream",
+        ends: true,
+        is: |difference| difference.is_early_acknowledgement(),
+    },
+    Entry {
+        name: "data that fits into one of the windows",
+        why: "Linux offers a window by the memory that segments take, and makes it larger for those that take little \
+              (`tcp_grow_window`); ours counts the bytes of the stream",
+        ends: true,
+        is: |difference| difference.reaches_beyond_a_window(),
+    },
+    Entry {
+        name: "the stamp of an acknowledgement that is too old",
+        why: "Linux takes it if header prediction finds nothing else wrong, and else not; ours never does",
+        ends: false,
+        is: |difference| difference.field == Field::Stamps && difference.has_old_acknowledgement(),
+    },
+    Entry {
+        name: "a buffer of several segments is lost as a whole",
+        why: "at a second time-out Linux takes the first of its buffers for lost, with all segments in it; ours the first segment \
+              (RFC 8985 section 6.3)",
+        ends: true,
+        is: |difference| {
+            let (Some(kernel), Some(ours)) = (difference.kernel.info, difference.ours.info) else { return false };
+            difference.is_inside()
+                && (kernel.ca_state, ours.ca_state) == (4, 4)
+                && (kernel.unacked, kernel.sacked, kernel.ssthresh) == (ours.unacked, ours.sacked, ours.ssthresh)
+                && (kernel.lost, kernel.retrans) != (ours.lost, ours.retrans)
         },
     },
     Entry {
@@ -126,21 +159,66 @@ impl Difference<'_> {
         syn.and_then(|syn| syn.scale).filter(|_| ours).unwrap_or(0)
     }
 
-    fn windows(&self) -> impl Iterator<Item = (i32, i64)> {
+    fn windows(&self, steps: usize) -> impl Iterator<Item = (i32, i64)> {
         let shift = self.shift();
-        self.segments().filter(|segment| segment.flags.contains(Flags::ACK)).map(move |segment| {
+        let segments = self.script.steps[..steps].iter().filter_map(|step| match &step.what {
+            What::Arrives(segment) => Some(segment),
+            _ => None,
+        });
+        segments.filter(|segment| segment.flags.contains(Flags::ACK)).map(move |segment| {
             let syn = segment.flags.contains(Flags::SYN);
             (segment.ack, i64::from(segment.window) << if syn { 0 } else { shift })
         })
     }
 
     fn largest_window(&self) -> i64 {
-        self.windows().map(|(_, window)| window).max().unwrap_or(0)
+        self.windows(self.steps()).map(|(_, window)| window).max().unwrap_or(0)
     }
 
-    /// Behind what the last segment allowed.
-    fn window_end(&self) -> i64 {
-        self.windows().last().map_or(0, |(ack, window)| i64::from(ack) + window)
+    /// Behind what the last segment before that step allowed.
+    fn window_end(&self, step: usize) -> i64 {
+        self.windows(step).last().map_or(0, |(ack, window)| i64::from(ack) + window)
+    }
+
+    /// Ours acknowledges small segments at once where Linux does so later.
+    fn is_early_acknowledgement(&self) -> bool {
+        let Some(ours) = self.ours().filter(|ours| ours.flags == Flags::ACK && ours.len == 0) else { return false };
+        let small = match ours.step.checked_sub(1).map(|step| self.script.steps[step].what) {
+            Some(What::Arrives(segment)) => (1..1000).contains(&segment.len),
+            _ => false,
+        };
+        let answered = self.kernel.said.iter().any(|said| said.step == ours.step && said.ack == ours.ack && said.at < ours.at + 2000);
+        small && !answered && (self.breaks_order() || matches!(self.field, Field::Time | Field::Stamps))
+    }
+
+    /// A segment of the other end reaches beyond the window that one of the stacks has offered.
+    fn reaches_beyond_a_window(&self) -> bool {
+        let steps = self.script.steps[..self.steps()].iter().enumerate();
+        let mut arrivals = steps.filter_map(|(step, it)| match it.what {
+            What::Arrives(segment) if segment.len > 0 => Some((step, segment.seq + i32::from(segment.len))),
+            _ => None,
+        });
+        arrivals.any(|(step, end)| {
+            let beyond = |record: &crate::script::Record| {
+                let scaled = record.said.iter().find(|said| said.flags.contains(Flags::SYN)).and_then(|said| said.scale);
+                let edge = record.said.iter().filter(|said| said.step <= step && said.flags.contains(Flags::ACK)).map(|said| {
+                    let shift = if said.flags.contains(Flags::SYN) { 0 } else { scaled.unwrap_or(0) };
+                    i64::from(said.ack) + (i64::from(said.window) << shift)
+                });
+                edge.max().is_some_and(|edge| i64::from(end) > edge)
+            };
+            beyond(self.kernel) != beyond(self.ours)
+        })
+    }
+
+    /// A segment has acknowledged less than one before it.
+    fn has_old_acknowledgement(&self) -> bool {
+        let mut most = i32::MIN;
+        self.segments().filter(|segment| segment.flags.contains(Flags::ACK)).any(|segment| {
+            let old = segment.ack < most;
+            most = most.max(segment.ack);
+            old
+        })
     }
 
     /// The other end has acknowledged, or reported, a part of a segment.

@@ -181,6 +181,8 @@ impl Player<'_> {
                     due
                 }
                 Some(said) if said.at > due && compare::may_be_timer(due, said.at) => said.at,
+                // It says nothing before the step, so its timer has not run yet.
+                next if due < end && next.is_none_or(|said| said.at >= end) && compare::may_be_timer(due, end) => end,
                 _ => due,
             };
             if at >= end {

@@ -160,12 +160,12 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
     fn on_fin(&mut self, _cx: &mut Context<'_>) {
         self.receiver.nxt += 1;
         self.receiver.forget_ahead();
-        self.receiver.forget_duplicate();
         self.receiver.ack.scheduled = true;
         self.events.raise(Events::READABLE);
         match self.state {
             State::Established => {
                 self.state = State::CloseWait;
+                self.receiver.forget_duplicate();
                 // The application will close soon, and the acknowledgement can go with that; Linux does so, too.
                 self.receiver.ack.interactive = true;
             }

@@ -74,6 +74,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         self.sender.wl1 = header.seq;
         if has_ack {
             self.sender.una = header.ack;
+            self.sender.counters.bytes_acked += 1; // the SYN, as Linux counts
             self.measure_handshake(cx, segment);
             self.establish(cx);
             // Linux drops data that comes with the answer, and so do we: it is sent again.
@@ -105,6 +106,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             return false;
         }
         self.sender.una = self.sender.iss + 1;
+        self.sender.counters.bytes_acked += 1;
         self.sender.wl1 = header.seq;
         let shift = if header.flags.contains(Flags::SYN) { 0 } else { self.sender.wscale };
         self.begin_window(cx.config, u32::from(header.window) << shift);

@@ -32,10 +32,21 @@ impl Sender {
         if !start.before(end) || end.after(self.nxt) || start.before(oldest) {
             return;
         }
-        round.dsacked = true;
-        self.rack.dsack_seen = true;
+        if end.since(start) > self.max_wnd {
+            return;
+        }
         let segments = end.since(start).div_ceil(u32::from(self.mss).max(1)).min(0xffff);
-        self.recovery.losses.dsack_duplicates = self.recovery.losses.dsack_duplicates.wrapping_add(segments);
+        let losses = &mut *self.recovery.losses;
+        losses.dsack_duplicates = losses.dsack_duplicates.wrapping_add(segments);
+        if losses.dsack_duplicates > losses.total_retransmits {
+            return; // we sent nothing twice so often: the network did, or the other end lies
+        }
+        round.dsacked = true;
+        // A tail probe that was for nothing says nothing of reordering.
+        if losses.reordering_seen > 0 && !losses.tail_probe.is_some_and(|probe| probe.retransmission) {
+            self.rack.dsack_seen = true;
+        }
+        self.rate.count_delivered(segments); // both copies arrived
         if let (Some(marker), Some(count)) =
             (self.recovery.losses.undo_marker, self.recovery.losses.undo_retransmissions)
             && end.after(marker)
