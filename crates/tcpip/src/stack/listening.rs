@@ -141,7 +141,7 @@ impl<M: Memory> Stack<M> {
         let acceptable = header.seq == next
             || (end.after(next) && header.seq.before(window_end))
             || (header.seq == window_end && end == window_end);
-        if old || !acceptable {
+        if old || !acceptable || handshake.echoes_wrongly(header) {
             // What takes up numbers, and is no SYN, is no acknowledgement, so that no loop comes of it.
             let limited = segment.len() == 0 || flags.contains(Flags::SYN);
             if !flags.contains(Flags::RST) && (!limited || handshake.may_answer(limit, now)) {

@@ -13,6 +13,10 @@ use crate::error::Error;
 use crate::seq::SeqNumber;
 use crate::wire::tcp::{Flags, Header};
 
+/// By how much a stamp may be behind TS.Recent: segments of one moment may have been stamped in another order than they
+/// were sent (Linux's TCP_PAWS_WINDOW).
+const PAWS_SLACK: u32 = 1;
+
 /// A segment, or several that a link put together.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Segment<'a> {
@@ -70,10 +74,14 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         let reset = header.flags.contains(Flags::RST);
         if let (Some(clock), Some(stamps)) = (&self.clock, header.options.timestamps)
             && clock.is_old(cx.now, stamps.value)
+            && clock.recent.wrapping_sub(stamps.value) > PAWS_SLACK
             && !self.receiver.is_late(stamps.value)
             && !self.is_disordered_ack(cx, segment)
             && !reset
         {
+            if segment.len() == 0 && header.flags.contains(Flags::ACK) && header.seq.before(self.receiver.nxt) {
+                return false; // an acknowledgement from before, which many networks bring: no reason to answer
+            }
             cx.counters.paws_estab_rejected += 1;
             if !header.flags.contains(Flags::SYN) {
                 self.answer_invalid(cx, segment);
@@ -147,12 +155,13 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             return false;
         };
         let header = segment.header;
-        let window = u32::from(header.window) << self.sender.wscale;
+        // RFC 7323 has clocks between 1 ms and 1 s; some tick 1,200 times a second.
+        let replay = self.sender.rto(cx.config).as_millis() * 12 / 10;
         segment.len() == 0
             && header.seq == self.receiver.nxt
             && header.ack == self.sender.una
-            && window == self.sender.wnd
-            && u128::from(clock.recent.wrapping_sub(stamps.value)) <= self.sender.rto(cx.config).as_millis()
+            && !self.may_update_window(header)
+            && u128::from(clock.recent.wrapping_sub(stamps.value)) <= replay
     }
 
     /// RFC 9293 section 3.10.7.4: a segment out of window is acknowledged, so that both ends agree again. Limited, so
@@ -318,14 +327,11 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
     /// RFC 9293 section 3.10.7.4, fifth step: SND.WND, and which segment may change it. Answers whether this one does, if
     /// only to what it was: then it is no duplicate, as in Linux (`tcp_may_update_window`).
     fn update_window(&mut self, cx: &Context<'_>, header: &Header) -> bool {
-        let window = u32::from(header.window) << self.sender.wscale;
-        let sender = &mut self.sender;
-        let newer = header.ack.after(sender.una)
-            || header.seq.after(sender.wl1)
-            || (header.seq == sender.wl1 && (window > sender.wnd || window == 0));
-        if !newer {
+        if !self.may_update_window(header) {
             return false;
         }
+        let window = u32::from(header.window) << self.sender.wscale;
+        let sender = &mut self.sender;
         sender.wl1 = header.seq;
         let changed = sender.wnd != window;
         sender.wnd = window;
@@ -337,6 +343,14 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             self.restart(cx);
         }
         true
+    }
+
+    fn may_update_window(&self, header: &Header) -> bool {
+        let sender = &self.sender;
+        let window = u32::from(header.window) << sender.wscale;
+        header.ack.after(sender.una)
+            || header.seq.after(sender.wl1)
+            || (header.seq == sender.wl1 && (window > sender.wnd || window == 0))
     }
 
     fn grow_send_buffer(&mut self, cx: &Context<'_>) {

@@ -223,6 +223,16 @@ impl Handshake {
         may
     }
 
+    /// What it echoes is no stamp of ours (Linux's check of TSEcr in `tcp_check_req`).
+    pub(crate) fn echoes_wrongly(&self, header: &Header) -> bool {
+        let (Some(ours), Some(stamps)) = (self.stamps(self.sent_at), header.options.timestamps) else {
+            return false;
+        };
+        let after = stamps.echo.wrapping_sub(ours.value) as i32;
+        let once = self.retries == 0 && !self.asked_again;
+        stamps.echo != 0 && (after > 0 || (once && after < 0))
+    }
+
     /// The answer is sent again because the SYN came again.
     pub(crate) fn ask_again(&mut self, now: Instant) {
         self.sent_at = now;

@@ -293,6 +293,10 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         self.sent(cx, len, segments);
         if was_empty || !matches!(self.sender.timer, Timer::Retransmit(_) | Timer::Reorder(_)) {
             self.sender.arm(cx.config, cx.now, was_empty);
+        } else if matches!(self.sender.timer, Timer::Retransmit(_))
+            && let Some(at) = self.sender.tail_probe_deadline(cx.config, cx.now, false)
+        {
+            self.sender.timer = Timer::TailLoss(at); // Linux schedules a probe with all that is new
         }
         let mut flags = Flags::ACK;
         if fin {

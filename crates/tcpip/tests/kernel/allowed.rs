@@ -87,6 +87,33 @@ pub(crate) const TABLE: &[Entry] = &[
         is: |difference| difference.field == Field::Stamps && difference.has_old_acknowledgement(),
     },
     Entry {
+        name: "a SYN or a reset after the socket was closed",
+        why: "in FIN-WAIT-2 of a closed socket Linux has left of the connection what is left in TIME-WAIT, which any reset in the \
+              window ends and any SYN resets; ours is the connection itself, with the challenges of RFC 5961",
+        ends: true,
+        is: |difference| {
+            let steps = &difference.script.steps[..difference.steps()];
+            let closed = steps.iter().position(|step| step.what == What::Close);
+            difference.breaks_order()
+                && closed.is_some_and(|closed| {
+                    steps[closed..].iter().any(|step| match &step.what {
+                        What::Arrives(segment) => segment.flags.intersects(Flags::SYN | Flags::RST),
+                        _ => false,
+                    })
+                })
+        },
+    },
+    Entry {
+        name: "when a part that came twice is reported",
+        why: "a segment that follows one which is waiting, and covers another, becomes one with the first in Linux, which finds \
+              the duplicate only when the gap before is filled (`tcp_ooo_try_coalesce`)",
+        ends: false,
+        is: |difference| {
+            let (Some(kernel), Some(ours)) = (difference.kernel(), difference.ours()) else { return false };
+            difference.field == Field::Sack && without_duplicate(kernel) == without_duplicate(ours) && difference.covers()
+        },
+    },
+    Entry {
         name: "a buffer of several segments is lost as a whole",
         why: "at a second time-out Linux takes the first of its buffers for lost, with all segments in it; ours the first segment \
               (RFC 8985 section 6.3)",
@@ -120,7 +147,25 @@ pub(crate) fn verdict(difference: &Difference<'_>) -> Verdict {
     }
 }
 
+/// The blocks without that of a duplicate (RFC 2883 section 4).
+fn without_duplicate(said: &Said) -> &[(i32, i32)] {
+    match said.sack[..] {
+        [first, ..] if first.0 < said.ack => &said.sack[1..],
+        [first, second, ..] if first.0 >= second.0 && first.1 <= second.1 => &said.sack[1..],
+        _ => &said.sack,
+    }
+}
+
 impl Difference<'_> {
+    /// A segment covers one that came before.
+    fn covers(&self) -> bool {
+        let all: Vec<&Segment> = self.segments().filter(|segment| segment.len > 0).collect();
+        let end = |segment: &Segment| segment.seq + i32::from(segment.len);
+        all.iter().enumerate().any(|(place, later)| {
+            all[..place].iter().any(|former| later.seq <= former.seq && end(later) >= end(former))
+        })
+    }
+
     /// One stack sends another segment than the other one, or none.
     fn breaks_order(&self) -> bool {
         matches!(self.field, Field::OnlyKernel | Field::OnlyOurs | Field::Flags | Field::Numbers | Field::Len)
@@ -133,6 +178,9 @@ impl Difference<'_> {
 
     /// The steps before the difference.
     fn steps(&self) -> usize {
+        if self.is_inside() || matches!(self.field, Field::Call | Field::State) {
+            return self.script.steps.len();
+        }
         let said = [self.kernel(), self.ours()].into_iter().flatten().map(|said| said.step);
         said.max().unwrap_or(self.script.steps.len())
     }
@@ -154,9 +202,13 @@ impl Difference<'_> {
 
     /// By how much the other end's windows are shifted.
     fn shift(&self) -> u8 {
-        let ours = self.kernel.said.iter().any(|said| said.scale.is_some());
         let syn = self.segments().find(|segment| segment.flags.contains(Flags::SYN));
-        syn.and_then(|syn| syn.scale).filter(|_| ours).unwrap_or(0)
+        syn.and_then(|syn| syn.scale).unwrap_or(0)
+    }
+
+    /// Both ends have shifts.
+    fn has_scale(&self) -> bool {
+        self.segments().any(|segment| segment.flags.contains(Flags::SYN) && segment.scale.is_some())
     }
 
     fn windows(&self, steps: usize) -> impl Iterator<Item = (i32, i64)> {
@@ -200,7 +252,8 @@ impl Difference<'_> {
         });
         arrivals.any(|(step, end)| {
             let beyond = |record: &crate::script::Record| {
-                let scaled = record.said.iter().find(|said| said.flags.contains(Flags::SYN)).and_then(|said| said.scale);
+                let syn = record.said.iter().find(|said| said.flags.contains(Flags::SYN));
+                let scaled = syn.and_then(|said| said.scale).filter(|_| self.has_scale());
                 let edge = record.said.iter().filter(|said| said.step <= step && said.flags.contains(Flags::ACK)).map(|said| {
                     let shift = if said.flags.contains(Flags::SYN) { 0 } else { scaled.unwrap_or(0) };
                     i64::from(said.ack) + (i64::from(said.window) << shift)

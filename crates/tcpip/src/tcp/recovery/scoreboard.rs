@@ -413,6 +413,13 @@ impl Scoreboard {
         self.single_out(name);
     }
 
+    /// How many of the segments within `start..end` were ever sent again.
+    pub(crate) fn retransmitted_within(&self, start: SeqNumber, end: SeqNumber) -> u32 {
+        let from = self.records.partition_point(|record| record.start.before(start));
+        let within = self.records.iter().skip(from).take_while(|record| record.end.at_or_before(end));
+        within.filter(|record| record.was_retransmitted()).count() as u32
+    }
+
     /// The name of the first record.
     pub(crate) fn first_name(&self) -> u64 {
         self.base

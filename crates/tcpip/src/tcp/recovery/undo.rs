@@ -51,7 +51,10 @@ impl Sender {
             (self.recovery.losses.undo_marker, self.recovery.losses.undo_retransmissions)
             && end.after(marker)
         {
-            self.recovery.losses.undo_retransmissions = Some(count.saturating_sub(segments));
+            // Of what is in flight it is known what was sent again; of what is not it has to be believed.
+            let known = end.after(round.prior_una);
+            let again = if known { self.board.retransmitted_within(start, end) } else { segments };
+            self.recovery.losses.undo_retransmissions = Some(count.saturating_sub(again));
         }
     }
 
@@ -60,7 +63,8 @@ impl Sender {
         match (self.recovery.losses.retransmitted_at, echoed) {
             (Some(at), Some(echo)) => echo.sent_at.as_millis() < at.as_millis(),
             (Some(_), None) => false,
-            (None, _) => true,
+            // Nothing was sent again yet; but without SACK that is forgotten at the end of the episode.
+            (None, _) => self.sack || self.una.before(self.recovery.high_seq),
         }
     }
 
