@@ -200,12 +200,16 @@ impl Sender {
         if self.recovery.losses.held {
             self.recovery.losses.held = false;
         }
-        if self.sack && !a.sack.is_empty() && (prior_packets > 0 || round.advanced) {
+        if self.sack && !a.sack.is_empty() {
             self.take_sack(a, &mut round);
         }
         let acked = self.una.since(prior_una);
         self.counters.bytes_acked += u64::from(acked);
         if prior_packets == 0 {
+            if round.dsacked {
+                // All has arrived, and some of it twice: perhaps the last reduction was for nothing.
+                self.recover(config, a.now, a.echoed, 0, &mut round);
+            }
             return acked;
         }
         self.take_cumulative(a, &mut round);

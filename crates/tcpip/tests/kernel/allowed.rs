@@ -56,14 +56,15 @@ pub(crate) const TABLE: &[Entry] = &[
         is: |difference| difference.has_data_behind_fin(),
     },
     Entry {
-        name: "a segment that is sent again is shorter, for the blocks that it reports",
-        why: "Linux cuts it so that the packet is not longer than before; ours sends the segment as it was, where the path takes \
-              the packet",
+        name: "a segment that is sent again when there are more or fewer blocks to report",
+        why: "Linux cuts its buffers anew by the room that options leave now; ours sends the segment as it was, where the path \
+              takes the packet",
         ends: true,
         is: |difference| {
             let (Some(kernel), Some(ours)) = (difference.kernel(), difference.ours()) else { return false };
-            let shorter = ours.len.saturating_sub(kernel.len);
-            difference.field == Field::Len && !kernel.sack.is_empty() && (1..=36).contains(&shorter)
+            let reported = difference.kernel.said[..difference.place].iter().any(|said| said.len > 0 && !said.sack.is_empty());
+            let blocks = reported || !kernel.sack.is_empty();
+            difference.field == Field::Len && blocks && (1..=36).contains(&ours.len.abs_diff(kernel.len))
         },
     },
     Entry {
@@ -72,6 +73,25 @@ pub(crate) const TABLE: &[Entry] = &[
               anew, which it knows from the memory that they take (`__tcp_select_window`); ours counts the bytes of the stream",
         ends: true,
         is: |difference| difference.is_early_acknowledgement(),
+    },
+    Entry {
+        name: "an answer a tick before or after the delay of acknowledgements",
+        why: "whether data answers what came before, so that later acknowledgements wait for such data, Linux decides in ticks of \
+              4 ms (`tcp_event_data_sent`), and the moments of ticks are not known",
+        ends: true,
+        is: |difference| {
+            let at = |step: usize| difference.kernel.times.get(step).copied().unwrap_or(0);
+            let steps = &difference.script.steps[..difference.steps()];
+            (difference.breaks_order() || matches!(difference.field, Field::Time | Field::Sack | Field::Stamps))
+                && steps.iter().enumerate().any(|(send, step)| {
+                    let data = steps[..send].iter().rposition(|step| match &step.what {
+                        What::Arrives(segment) => segment.len > 0,
+                        _ => false,
+                    });
+                    matches!(step.what, What::Send(_))
+                        && data.is_some_and(|data| (35_000..45_000).contains(&(at(send) - at(data))))
+                })
+        },
     },
     Entry {
         name: "data that fits into one of the windows",
@@ -105,12 +125,12 @@ pub(crate) const TABLE: &[Entry] = &[
     },
     Entry {
         name: "when a part that came twice is reported",
-        why: "a segment that follows one which is waiting, and covers another, becomes one with the first in Linux, which finds \
-              the duplicate only when the gap before is filled (`tcp_ooo_try_coalesce`)",
+        why: "a segment that follows one which is waiting, and overlaps another, becomes one with the first in Linux, which \
+              finds the duplicate only when the gap before is filled (`tcp_ooo_try_coalesce`)",
         ends: false,
         is: |difference| {
             let (Some(kernel), Some(ours)) = (difference.kernel(), difference.ours()) else { return false };
-            difference.field == Field::Sack && without_duplicate(kernel) == without_duplicate(ours) && difference.covers()
+            difference.field == Field::Sack && without_duplicate(kernel) == without_duplicate(ours) && difference.overlaps()
         },
     },
     Entry {
@@ -157,12 +177,12 @@ fn without_duplicate(said: &Said) -> &[(i32, i32)] {
 }
 
 impl Difference<'_> {
-    /// A segment covers one that came before.
-    fn covers(&self) -> bool {
+    /// A segment has bytes of one that came before.
+    fn overlaps(&self) -> bool {
         let all: Vec<&Segment> = self.segments().filter(|segment| segment.len > 0).collect();
         let end = |segment: &Segment| segment.seq + i32::from(segment.len);
         all.iter().enumerate().any(|(place, later)| {
-            all[..place].iter().any(|former| later.seq <= former.seq && end(later) >= end(former))
+            all[..place].iter().any(|former| later.seq < end(former) && former.seq < end(later))
         })
     }
 

@@ -192,7 +192,7 @@ impl Cubic {
             // RFC 9438 section 4.3: where Reno would be faster, be Reno.
             epoch.w_est.saturating_sub(cwnd + u64::from(self.pending))
         } else {
-            let target = epoch.at(t + millis(self.min_rtt.into())).clamp(cwnd, cwnd + cwnd / 2);
+            let target = epoch.target(t + millis(self.min_rtt.into())).clamp(cwnd, cwnd + cwnd / 2);
             delivered * (target - cwnd) / cwnd
         };
         if self.w_max == 0 {
@@ -219,6 +219,13 @@ impl Epoch {
             Some(after) => self.plateau + cubed(after),
             None => self.plateau.saturating_sub(cubed(self.k - t)),
         }
+    }
+    /// The same with the distance to the plateau in whole segments, as Linux counts: so a window far below it begins to
+    /// grow at once.
+    fn target(&self, t: u64) -> u64 {
+        let (at, plateau) = (self.at(t), self.plateau);
+        let distance = at.abs_diff(plateau) / ONE * ONE;
+        if at < plateau { plateau - distance } else { plateau + distance }
     }
 }
 

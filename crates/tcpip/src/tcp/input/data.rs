@@ -14,6 +14,9 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         let header = segment.header;
         let fin = header.flags.contains(Flags::FIN);
         if segment.payload.is_empty() && !fin {
+            if self.receiver.ack.scheduled {
+                self.schedule_ack(cx, Stored::InOrder); // Linux looks whether to acknowledge after each segment
+            }
             return;
         }
         let data_end = header.seq + segment.payload.len() as u32;
@@ -48,6 +51,9 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             if data_end.after(before) {
                 self.receiver.note_fin_ahead(data_end);
                 Stored::OutOfOrder
+            } else if segment.end().at_or_before(before) {
+                self.receiver.note_duplicate(cx.config, Some((header.seq, segment.end())));
+                Stored::Duplicate
             } else {
                 Stored::InOrder
             }
