@@ -161,6 +161,14 @@ impl<M: Memory> Stack<M> {
             }
             return;
         }
+        if flags.contains(Flags::SYN) && header.seq == handshake.irs {
+            // Nothing new but what is wrong with it: RFC 5961 section 4.
+            if handshake.may_answer(limit, now) {
+                let answer = handshake.acknowledge(now);
+                self.reply(local, remote, answer);
+            }
+            return;
+        }
         if flags.contains(Flags::SYN) {
             self.counters.out_rsts += 1;
             let reply = Reply::reset(local, remote, header, segment.len());

@@ -400,13 +400,7 @@ impl AckPolicy {
         limit_mss: u16,
         rto: Micros,
     ) {
-        self.scheduled = true;
-        let segment = u16::try_from(segment).unwrap_or(u16::MAX).min(limit_mss);
-        if segment >= self.mss {
-            self.mss = segment;
-        } else {
-            self.pushed |= push;
-        }
+        self.measure(segment, push, limit_mss);
         let gap = Micros::between(self.received_at, now);
         if self.delay.is_zero() {
             self.raise_quick(window, MAX_QUICK);
@@ -420,6 +414,17 @@ impl AckPolicy {
             self.raise_quick(window, MAX_QUICK);
         }
         self.received_at = now;
+    }
+
+    /// Data arrived, in its turn or not: its size is that of the other end's segments (Linux's `tcp_measure_rcv_mss`).
+    pub(crate) fn measure(&mut self, segment: usize, push: bool, limit_mss: u16) {
+        self.scheduled = true;
+        let segment = u16::try_from(segment).unwrap_or(u16::MAX).min(limit_mss);
+        if segment >= self.mss {
+            self.mss = segment;
+        } else {
+            self.pushed |= push;
+        }
     }
 
     fn raise_quick(&mut self, window: u32, max: u8) {

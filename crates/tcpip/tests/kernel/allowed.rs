@@ -27,7 +27,11 @@ pub(crate) const TABLE: &[Entry] = &[
         why: "Linux cuts a write into buffers of at most half of the largest window that was offered, and marks their ends \
               (`forced_push`); our send buffer is one stream of bytes",
         ends: false,
-        is: |difference| difference.field == Field::Push && difference.longest_write() * 2 > difference.largest_window(),
+        is: |difference| {
+            // Half, and in whole segments.
+            let buffer = difference.largest_window() / 2 - 1460;
+            difference.field == Field::Push && difference.longest_write() > buffer
+        },
     },
     Entry {
         name: "a partial segment fills the window",
@@ -35,7 +39,10 @@ pub(crate) const TABLE: &[Entry] = &[
               (RFC 9293 section 3.8.6.2.1)",
         ends: true,
         is: |difference| {
-            let fills = |said: &Said| said.len > 0 && i64::from(said.end()) == difference.window_end(said.step);
+            let fills = |said: &Said| {
+                let mut ends = difference.windows(said.step).map(|(ack, window)| i64::from(ack) + window);
+                said.len > 0 && ends.any(|end| end == i64::from(said.end()))
+            };
             difference.breaks_order() && difference.kernel().is_some_and(fills)
         },
     },
@@ -47,6 +54,16 @@ pub(crate) const TABLE: &[Entry] = &[
         is: |difference| {
             (difference.breaks_order() || difference.is_inside() || difference.field == Field::Push)
                 && difference.acknowledges_within()
+        },
+    },
+    Entry {
+        name: "options of an answer when both ends connect",
+        why: "Linux sends its SYN again with all its options, whatever the other end's SYN had; ours answers with what both have \
+              (RFC 7323 section 2.2)",
+        ends: false,
+        is: |difference| {
+            let answer = difference.kernel().is_some_and(|said| said.flags.contains(Flags::SYN | Flags::ACK));
+            matches!(difference.field, Field::SynOptions | Field::Stamps) && difference.script.setup.connects && answer
         },
     },
     Entry {
@@ -247,16 +264,11 @@ impl Difference<'_> {
         self.windows(self.steps()).map(|(_, window)| window).max().unwrap_or(0)
     }
 
-    /// Behind what the last segment before that step allowed.
-    fn window_end(&self, step: usize) -> i64 {
-        self.windows(step).last().map_or(0, |(ack, window)| i64::from(ack) + window)
-    }
-
     /// Ours acknowledges small segments at once where Linux does so later.
     fn is_early_acknowledgement(&self) -> bool {
         let Some(ours) = self.ours().filter(|ours| ours.flags == Flags::ACK && ours.len == 0) else { return false };
         let small = match ours.step.checked_sub(1).map(|step| self.script.steps[step].what) {
-            Some(What::Arrives(segment)) => (1..1000).contains(&segment.len),
+            Some(What::Arrives(segment)) => (1..1200).contains(&segment.len),
             _ => false,
         };
         let answered = self.kernel.said.iter().any(|said| said.step == ours.step && said.ack == ours.ack && said.at < ours.at + 2000);
@@ -309,7 +321,10 @@ impl Difference<'_> {
     fn has_data_behind_fin(&self) -> bool {
         let fins = self.segments().filter(|segment| segment.flags.contains(Flags::FIN));
         fins.map(|fin| fin.seq + i32::from(fin.len)).any(|end| {
-            self.segments().any(|segment| segment.len > 0 && segment.seq + i32::from(segment.len) > end)
+            self.segments().any(|segment| {
+                let behind = segment.seq + i32::from(segment.len);
+                (segment.len > 0 && behind > end) || (segment.flags.contains(Flags::FIN) && behind != end)
+            })
         })
     }
 }

@@ -23,6 +23,8 @@ use crate::script::{Base, Inner, PORT, Record, Said, Script, Step, THEIR_PORT, W
 const REST: Duration = Duration::from_millis(450);
 /// Scripts that are played at the same time. With more of them a processor would not keep up.
 const AT_ONCE: usize = 400;
+/// A player that slept for longer, in microseconds, has spoiled what it plays.
+pub(crate) const STALL: u64 = 4_000;
 /// A new one begins each so often, so that their steps do not come together.
 const STAGGER: Duration = Duration::from_micros(1500);
 
@@ -92,9 +94,16 @@ impl Namespace {
         let mut waiting = scripts.iter().enumerate();
         let mut next_begin = Instant::now();
         let mut more = true;
+        let mut awake = Instant::now();
         while more || !plays.is_empty() {
+            // Between these two moments nothing was read: what the kernel said may have been said at any of them.
+            let stall = awake.elapsed().as_micros() as u64;
+            if stall > STALL {
+                plays.values_mut().for_each(|play| play.record.late = play.record.late.max(stall));
+            }
             self.drain(&mut plays);
             let now = Instant::now();
+            awake = now;
             if more && plays.len() < AT_ONCE && now >= next_begin {
                 if let Some((index, script)) = waiting.next() {
                     let ends = self.addresses();
@@ -126,6 +135,7 @@ impl Namespace {
                     let begin = (more && plays.len() < AT_ONCE).then_some(next_begin);
                     let until = first.into_iter().chain(begin).min();
                     self.wait(until.map_or(Duration::from_millis(10), |at| at - now));
+                    awake = Instant::now().min(until.map_or(now + Duration::from_millis(10), |at| at.max(now)));
                 }
             }
         }

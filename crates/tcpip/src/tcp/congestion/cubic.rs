@@ -188,13 +188,12 @@ impl Cubic {
         // RFC 9438 section 4.3 goes over to one segment a round trip at the window before the reduction; Linux does not.
         epoch.w_est += delivered * ALPHA.0 / ALPHA.1 * ONE / cwnd;
         let t = millis(now.saturating_duration_since(epoch.start));
-        let mut growth = if epoch.at(t) < epoch.w_est {
+        let target = epoch.target(t + millis(self.min_rtt.into())).clamp(cwnd, cwnd + cwnd / 2);
+        let mut growth = delivered * (target - cwnd) / cwnd;
+        if epoch.at(t) < epoch.w_est {
             // RFC 9438 section 4.3: where Reno would be faster, be Reno.
-            epoch.w_est.saturating_sub(cwnd + u64::from(self.pending))
-        } else {
-            let target = epoch.target(t + millis(self.min_rtt.into())).clamp(cwnd, cwnd + cwnd / 2);
-            delivered * (target - cwnd) / cwnd
-        };
+            growth = growth.max(epoch.w_est.saturating_sub(cwnd + u64::from(self.pending)));
+        }
         if self.w_max == 0 {
             growth = growth.max(delivered / BLIND_GROWTH);
         }

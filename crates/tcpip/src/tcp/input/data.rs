@@ -61,6 +61,9 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             let scarce = cx.resources.is_exhausted();
             self.receiver.store(cx.config, &mut self.rx, header.seq, segment.payload, scarce)
         };
+        if stored == Stored::Duplicate && fin && segment.end().at_or_before(before) {
+            self.receiver.note_duplicate(cx.config, Some((header.seq, segment.end()))); // the FIN as well
+        }
         if fin && data_end.at_or_after(self.receiver.nxt) && stored != Stored::NoRoom {
             self.receiver.fin = Some(data_end);
         }
@@ -96,17 +99,18 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         match stored {
             // A FIN alone says nothing about how data arrives.
             _ if segment.payload.is_empty() => {}
-            Stored::InOrder | Stored::FilledGap | Stored::OutOfOrder => {
+            Stored::OutOfOrder => {
+                // It says nothing of the pace at which the stream arrives.
+                cx.counters.tcp_ofo_queue += 1;
+                let push = header.flags.contains(Flags::PSH);
+                self.receiver.ack.measure(size, push, self.receiver.advertised_mss);
+            }
+            Stored::InOrder | Stored::FilledGap => {
                 let rto = self.sender.rto_micros(cx.config);
                 let push = header.flags.contains(Flags::PSH);
                 let limit = self.receiver.advertised_mss;
                 self.receiver.ack.on_data(cx.now, size, push, window, limit, rto);
-                if stored == Stored::OutOfOrder {
-                    cx.counters.tcp_ofo_queue += 1;
-                    self.receiver.ack.enter_quick(window);
-                } else {
-                    self.measure_receiver_rtt(cx, segment, size);
-                }
+                self.measure_receiver_rtt(cx, segment, size);
             }
             Stored::Duplicate => self.receiver.ack.enter_quick(window),
             Stored::NoRoom => {
