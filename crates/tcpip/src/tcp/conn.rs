@@ -435,6 +435,8 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         self.sender.recovery.high_seq = self.sender.una;
         self.sender.recovery.forget_retransmission();
         self.receiver.ack.received_at = cx.now;
+        // The other end's segments are guessed to be like ours, until some have come (Linux's `tcp_initialize_rcv_mss`).
+        self.receiver.ack.mss = super::DEFAULT_MSS.min(self.sender.mss).max(88);
         self.pending = Pending::Nothing;
         self.sender.update_pacing();
         self.start_keepalive(cx);

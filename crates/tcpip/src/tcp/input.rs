@@ -254,7 +254,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
 
     /// RFC 7323 section 4.3.
     #[inline]
-    fn take_stamp(&mut self, cx: &Context<'_>, header: &Header) {
+    pub(super) fn take_stamp(&mut self, cx: &Context<'_>, header: &Header) {
         if let (Some(clock), Some(stamps)) = (&mut self.clock, header.options.timestamps)
             && header.seq.at_or_before(self.receiver.wup)
             && clock.update(cx.now, stamps.value)

@@ -474,8 +474,9 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         let packets_out = self.sender.packets_out();
         let in_flight = self.sender.in_flight();
         let cwnd = self.sender.control.cwnd();
+        let calm = self.sender.recovery.state < CongestionState::Loss;
         // Only where there was something new (Linux's `tcp_write_xmit`): what is sent again tells nothing of the window.
-        if core::mem::take(&mut self.sent_since) || (has_more && in_flight >= cwnd) {
+        if core::mem::take(&mut self.sent_since) || (has_more && in_flight >= cwnd && calm) {
             self.sender.control.on_transmit(&Transmitted {
                 now: cx.now,
                 packets_out,

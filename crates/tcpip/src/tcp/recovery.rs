@@ -217,10 +217,11 @@ impl Sender {
             }
             CongestionState::Loss => {
                 self.process_loss(config, now, echoed, duplicates, round);
-                let over = self.recovery.state == CongestionState::Loss
-                    && self.una.at_or_after(self.recovery.high_seq);
-                if self.sack || !over {
-                    // What was sent after the time-out is not lost because all before is acknowledged.
+                let spurious = self.recovery.state == CongestionState::Open;
+                let over = !spurious && self.una.at_or_after(self.recovery.high_seq);
+                // What was sent after the time-out is not lost because all before is acknowledged; and when the time-out
+                // turned out to be for nothing, what was sent again early says nothing of what is late.
+                if !spurious && (self.sack || !over) {
                     self.identify_losses(config, now, round);
                 }
                 if !(self.recovery.state == CongestionState::Open || round.lost_retransmission) {

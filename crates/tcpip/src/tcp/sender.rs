@@ -206,6 +206,7 @@ impl Sender {
         let acked = self.una.since(prior_una);
         self.counters.bytes_acked += u64::from(acked);
         if prior_packets == 0 {
+            self.take_tail_probe(a, &mut round);
             if round.dsacked {
                 // All has arrived, and some of it twice: perhaps the last reduction was for nothing.
                 self.recover(config, a.now, a.echoed, 0, &mut round);

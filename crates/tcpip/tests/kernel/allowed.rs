@@ -34,6 +34,29 @@ pub(crate) const TABLE: &[Entry] = &[
         },
     },
     Entry {
+        name: "PSH in what leaves with CWR",
+        why: "the segment with CWR leaves alone: only some devices repeat it rightly in a super-segment (SKB_GSO_TCP_ECN); Linux \
+              leaves that to the device",
+        ends: false,
+        is: |difference| {
+            let Some(step) = difference.kernel().map(|said| said.step) else { return false };
+            let mut said = difference.kernel.said.iter();
+            difference.field == Field::Push && said.any(|said| said.step == step && said.flags.contains(Flags::CWR))
+        },
+    },
+    Entry {
+        name: "a probe of a closed window after data of the other end",
+        why: "Linux sets the time of the next probe anew with each acknowledgement, but not with one that header prediction finds \
+              in data; ours with each",
+        ends: true,
+        is: |difference| {
+            let probe = |said: &Said| said.len == 0 && said.flags == Flags::ACK && difference.is_probe(said);
+            matches!(difference.field, Field::Time | Field::OnlyKernel | Field::Numbers)
+                && difference.kernel().is_some_and(probe)
+                && difference.segments().any(|segment| segment.len > 0 && segment.window == 0)
+        },
+    },
+    Entry {
         name: "a partial segment fills the window",
         why: "where the window ends within one of its buffers, Linux sends what fits; ours waits for room for a whole segment \
               (RFC 9293 section 3.8.6.2.1)",
@@ -227,6 +250,11 @@ impl Difference<'_> {
             What::Arrives(segment) => Some(segment),
             _ => None,
         })
+    }
+
+    /// A number from before what is acknowledged.
+    fn is_probe(&self, said: &Said) -> bool {
+        self.windows(said.step).map(|(ack, _)| ack).max().is_some_and(|una| said.seq < una)
     }
 
     fn longest_write(&self) -> i64 {

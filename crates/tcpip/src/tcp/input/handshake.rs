@@ -119,6 +119,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             // The other end's SYN with its acknowledgement: nothing else is in it, but it wants to be answered, in case
             // ours got lost.
             self.receiver.ack.now = true;
+            self.take_stamp(cx, header);
             // Its number came with the first SYN already.
             self.receiver.note_duplicate(cx.config, Some((header.seq, self.receiver.nxt)));
             return false;
