@@ -141,10 +141,16 @@ impl IcmpError {
 
 /// How many errors we send: in all (Linux: `icmp_msgs_per_sec`, `icmp_msgs_burst`) and to one destination
 /// (`icmp_ratelimit`, one a second with a burst of six). RFC 1812 §4.3.2.8 and RFC 4443 §2.4 f want such limits.
+///
+/// The limit of all is shared by those who do not trust each other: one who can count exactly how many errors are left
+/// learns what others have asked for, and finds the port of a socket by it (CVE-2020-25705, "SAD DNS"). So each error costs
+/// nothing, one or two, at random, as in Linux (`icmp_global_consume`): one in the mean.
 #[derive(Debug)]
 pub struct RateLimit {
     key: HashKey,
     all: Bucket,
+    /// Errors that were sent: with the key they are our random numbers.
+    sent: u64,
     /// Destinations share a bucket when their hashes do: an attacker cannot make them many.
     destinations: Box<[Bucket; DESTINATIONS]>,
 }
@@ -162,24 +168,30 @@ impl RateLimit {
     /// With full buckets.
     pub fn new(key: HashKey) -> Self {
         let full = Bucket { credit: Duration::MAX, at: Instant::ZERO };
-        Self { key, all: full, destinations: Box::new([full; DESTINATIONS]) }
+        Self { key, all: full, sent: 0, destinations: Box::new([full; DESTINATIONS]) }
     }
 
     /// Whether an error may go to `destination` now.
     pub fn allow(&mut self, now: Instant, destination: IpAddr) -> bool {
         let bucket = &mut self.destinations[self.key.address(destination) as usize % DESTINATIONS];
-        bucket.take(now, Duration::from_secs(1), 6) && self.all.take(now, Duration::from_millis(1), 50)
+        if !bucket.take(now, Duration::from_secs(1), 6, 1) {
+            return false;
+        }
+        let price = self.key.number(self.sent) % 3;
+        let allowed = self.all.take(now, Duration::from_millis(1), 50, price);
+        self.sent += u64::from(allowed);
+        allowed
     }
 }
 
 impl Bucket {
-    /// Takes a token from a bucket that gets one each `interval` and holds `burst` of them.
-    fn take(&mut self, now: Instant, interval: Duration, burst: u32) -> bool {
+    /// Takes `price` tokens from a bucket that gets one each `interval` and holds `burst` of them, if there is one.
+    fn take(&mut self, now: Instant, interval: Duration, burst: u32, price: u32) -> bool {
         let credit = self.credit.saturating_add(now.saturating_duration_since(self.at)).min(interval * burst);
         self.at = now;
-        let left = credit.checked_sub(interval);
-        self.credit = left.unwrap_or(credit);
-        left.is_some()
+        let allowed = credit >= interval;
+        self.credit = if allowed { credit.saturating_sub(interval * price) } else { credit };
+        allowed
     }
 }
 

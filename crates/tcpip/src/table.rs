@@ -188,6 +188,11 @@ impl HashKey {
         self.hash(address, u64::from(port) << 32)
     }
 
+    /// Of a number.
+    pub fn number(&self, number: u64) -> u32 {
+        self.hash(number, u64::MAX) // no port is as large
+    }
+
     /// Of an address.
     #[inline]
     pub fn address(&self, address: IpAddr) -> u32 {
