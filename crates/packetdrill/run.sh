@@ -4,7 +4,7 @@
 #   PACKETDRILL=/path/to/packetdrill/gtests/net crates/packetdrill/run.sh [-v] [script ...]
 #
 # PACKETDRILL is the folder of a google/packetdrill checkout in which packetdrill was built (docs/packetdrill.md). Scripts are
-# named as in expected.txt; without any, all of it is run. -v shows what packetdrill says about each script that fails.
+# named as in expected.txt, or as in scripts/ here (own/NAME.pkt), which are expected to pass; without any, all of it is run. -v shows what packetdrill says about each script that fails.
 # IP_VERSION is ipv4, ipv6 or ipv4-mapped-ipv6 (default: ipv4); the outcomes are the same.
 # Each script runs in a network namespace of its own, for the sysctls that it sets; so this needs root.
 #
@@ -25,7 +25,8 @@ case ${IP_VERSION:=ipv4} in
     *) addresses="--local_ip=192.168.0.1 --gateway_ip=192.168.0.1 --netmask_ip=255.255.0.0 --remote_ip=192.0.2.1
         --so_flags=local=192.168.0.1" ;;
 esac
-export IP_VERSION addresses object suite
+own=$here/scripts
+export IP_VERSION addresses object suite own
 output=$(mktemp)
 trap 'rm -f "$output"' EXIT
 
@@ -36,7 +37,7 @@ run() {
         ip tuntap add dev tun0 mode tun
         ip link set dev lo up
         ip link set dev tun0 up
-        cd "$suite/$(dirname "$1")"
+        case $1 in own/*) cd "$own" ;; *) cd "$suite/$(dirname "$1")" ;; esac
         if [ -d /sys/module/tcp_cubic/parameters ]; then
             mount -t tmpfs none /sys/module/tcp_cubic/parameters
         fi
@@ -64,7 +65,7 @@ while read -r expected script reason; do
     fi
     echo "$outcome $script$note"
     if [ $outcome = differs ] && [ -n "$verbose" ]; then sed 's/^/    /' "$output"; fi
-done <"$here/expected.txt"
+done < <(cat "$here/expected.txt"; cd "$own"; printf 'pass own/%s\n' *.pkt)
 echo "$surprises not as expected"
 echo "$passed passed, $failed failed"
 [ $surprises = 0 ]
