@@ -39,7 +39,7 @@ test:
 	@.ci/count $(CARGO) test --no-fail-fast
 
 # The second stage: tests of these suites that say #[ignore = "slow: make test-slow"].
-SLOW := bench programs
+SLOW := bench programs kernel
 test-slow:
 	@.ci/count $(CARGO) test --no-fail-fast $(addprefix --test ,$(SLOW)) -- --ignored
 

@@ -79,7 +79,8 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             && !self.is_disordered_ack(cx, segment)
             && !reset
         {
-            if segment.len() == 0 && header.flags.contains(Flags::ACK) && header.seq.before(self.receiver.nxt) {
+            if segment.len() == 0 && header.flags.contains(Flags::ACK) && header.seq.before(self.receiver.nxt)
+            {
                 return false; // an acknowledgement from before, which many networks bring: no reason to answer
             }
             cx.counters.paws_estab_rejected += 1;

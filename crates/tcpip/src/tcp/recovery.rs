@@ -136,7 +136,8 @@ impl Sender {
                 round.sacked = true;
                 if !record.was_retransmitted() {
                     if record.start.before(round.highest_sacked) {
-                        reordered_from = Some(reordered_from.map_or(record.start, |s| s.earlier(record.start)));
+                        reordered_from =
+                            Some(reordered_from.map_or(record.start, |s| s.earlier(record.start)));
                     }
                     if !record.end.after(recovery.high_seq) {
                         round.original_acked = true;
@@ -328,8 +329,9 @@ impl Sender {
         }
         // RFC 8985 section 6.3: the first segment, and what RACK takes for lost; what was just sent is not.
         let first = self.board.first().map(|first| first.start);
-        let recent =
-            |record: &Record| !reneged && self.sack && Some(record.start) != first && self.is_recent(now, record);
+        let recent = |record: &Record| {
+            !reneged && self.sack && Some(record.start) != first && self.is_recent(now, record)
+        };
         let lost: alloc::vec::Vec<u64> =
             self.board.names_where(|record| !record.is_sacked() && !recent(record));
         for name in lost {

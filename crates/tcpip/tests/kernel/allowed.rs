@@ -10,7 +10,10 @@ use crate::script::{Said, Segment, What};
 pub(crate) enum Verdict {
     Unexplained,
     /// `ends`: what follows from it is not compared.
-    Allowed { entry: usize, ends: bool },
+    Allowed {
+        entry: usize,
+        ends: bool,
+    },
 }
 
 /// An entry of the table.
@@ -41,7 +44,8 @@ pub(crate) const TABLE: &[Entry] = &[
         is: |difference| {
             let Some(step) = difference.kernel().map(|said| said.step) else { return false };
             let mut said = difference.kernel.said.iter();
-            difference.field == Field::Push && said.any(|said| said.step == step && said.flags.contains(Flags::CWR))
+            difference.field == Field::Push
+                && said.any(|said| said.step == step && said.flags.contains(Flags::CWR))
         },
     },
     Entry {
@@ -86,7 +90,9 @@ pub(crate) const TABLE: &[Entry] = &[
         ends: false,
         is: |difference| {
             let answer = difference.kernel().is_some_and(|said| said.flags.contains(Flags::SYN | Flags::ACK));
-            matches!(difference.field, Field::SynOptions | Field::Stamps) && difference.script.setup.connects && answer
+            matches!(difference.field, Field::SynOptions | Field::Stamps)
+                && difference.script.setup.connects
+                && answer
         },
     },
     Entry {
@@ -102,7 +108,9 @@ pub(crate) const TABLE: &[Entry] = &[
         ends: true,
         is: |difference| {
             let (Some(kernel), Some(ours)) = (difference.kernel(), difference.ours()) else { return false };
-            let reported = difference.kernel.said[..difference.place].iter().any(|said| said.len > 0 && !said.sack.is_empty());
+            let reported = difference.kernel.said[..difference.place]
+                .iter()
+                .any(|said| said.len > 0 && !said.sack.is_empty());
             let blocks = reported || !kernel.sack.is_empty();
             difference.field == Field::Len && blocks && (1..=36).contains(&ours.len.abs_diff(kernel.len))
         },
@@ -122,7 +130,8 @@ pub(crate) const TABLE: &[Entry] = &[
         is: |difference| {
             let at = |step: usize| difference.kernel.times.get(step).copied().unwrap_or(0);
             let steps = &difference.script.steps[..difference.steps()];
-            (difference.breaks_order() || matches!(difference.field, Field::Time | Field::Sack | Field::Stamps))
+            (difference.breaks_order()
+                || matches!(difference.field, Field::Time | Field::Sack | Field::Stamps))
                 && steps.iter().enumerate().any(|(send, step)| {
                     let data = steps[..send].iter().rposition(|step| match &step.what {
                         What::Arrives(segment) => segment.len > 0,
@@ -170,7 +179,9 @@ pub(crate) const TABLE: &[Entry] = &[
         ends: false,
         is: |difference| {
             let (Some(kernel), Some(ours)) = (difference.kernel(), difference.ours()) else { return false };
-            difference.field == Field::Sack && without_duplicate(kernel) == without_duplicate(ours) && difference.overlaps()
+            difference.field == Field::Sack
+                && without_duplicate(kernel) == without_duplicate(ours)
+                && difference.overlaps()
         },
     },
     Entry {
@@ -179,10 +190,13 @@ pub(crate) const TABLE: &[Entry] = &[
               (RFC 8985 section 6.3)",
         ends: true,
         is: |difference| {
-            let (Some(kernel), Some(ours)) = (difference.kernel.info, difference.ours.info) else { return false };
+            let (Some(kernel), Some(ours)) = (difference.kernel.info, difference.ours.info) else {
+                return false;
+            };
             difference.is_inside()
                 && (kernel.ca_state, ours.ca_state) == (4, 4)
-                && (kernel.unacked, kernel.sacked, kernel.ssthresh) == (ours.unacked, ours.sacked, ours.ssthresh)
+                && (kernel.unacked, kernel.sacked, kernel.ssthresh)
+                    == (ours.unacked, ours.sacked, ours.ssthresh)
                 && (kernel.lost, kernel.retrans) != (ours.lost, ours.retrans)
         },
     },
@@ -192,7 +206,9 @@ pub(crate) const TABLE: &[Entry] = &[
               are lost, although they are others (`tcp_xmit_retransmit_queue`)",
         ends: true,
         is: |difference| {
-            let again = |ours: &Said| difference.ours.said.iter().any(|said| said.seq == ours.seq && said.at < ours.at);
+            let again = |ours: &Said| {
+                difference.ours.said.iter().any(|said| said.seq == ours.seq && said.at < ours.at)
+            };
             difference.field == Field::OnlyOurs
                 && difference.ours().is_some_and(again)
                 && difference.kernel.info.is_some_and(|info| info.lost > 0 && info.retrans >= info.lost)
@@ -294,12 +310,18 @@ impl Difference<'_> {
 
     /// Ours acknowledges small segments at once where Linux does so later.
     fn is_early_acknowledgement(&self) -> bool {
-        let Some(ours) = self.ours().filter(|ours| ours.flags == Flags::ACK && ours.len == 0) else { return false };
+        let Some(ours) = self.ours().filter(|ours| ours.flags == Flags::ACK && ours.len == 0) else {
+            return false;
+        };
         let small = match ours.step.checked_sub(1).map(|step| self.script.steps[step].what) {
             Some(What::Arrives(segment)) => (1..1200).contains(&segment.len),
             _ => false,
         };
-        let answered = self.kernel.said.iter().any(|said| said.step == ours.step && said.ack == ours.ack && said.at < ours.at + 2000);
+        let answered = self
+            .kernel
+            .said
+            .iter()
+            .any(|said| said.step == ours.step && said.ack == ours.ack && said.at < ours.at + 2000);
         small && !answered && (self.breaks_order() || matches!(self.field, Field::Time | Field::Stamps))
     }
 
@@ -314,10 +336,14 @@ impl Difference<'_> {
             let beyond = |record: &crate::script::Record| {
                 let syn = record.said.iter().find(|said| said.flags.contains(Flags::SYN));
                 let scaled = syn.and_then(|said| said.scale).filter(|_| self.has_scale());
-                let edge = record.said.iter().filter(|said| said.step <= step && said.flags.contains(Flags::ACK)).map(|said| {
-                    let shift = if said.flags.contains(Flags::SYN) { 0 } else { scaled.unwrap_or(0) };
-                    i64::from(said.ack) + (i64::from(said.window) << shift)
-                });
+                let edge = record
+                    .said
+                    .iter()
+                    .filter(|said| said.step <= step && said.flags.contains(Flags::ACK))
+                    .map(|said| {
+                        let shift = if said.flags.contains(Flags::SYN) { 0 } else { scaled.unwrap_or(0) };
+                        i64::from(said.ack) + (i64::from(said.window) << shift)
+                    });
                 edge.max().is_some_and(|edge| i64::from(end) > edge)
             };
             beyond(self.kernel) != beyond(self.ours)

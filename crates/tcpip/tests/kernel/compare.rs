@@ -101,7 +101,7 @@ pub(crate) fn compare(script: &Script, kernel: &Record, ours: &Record) -> Outcom
     if let Some(place) = calls {
         match allowed::verdict(&difference(Field::Call, place)) {
             Verdict::Unexplained => {
-                let text = format!("kernel {:?}, ours {:?}", kernel.calls[place], ours.calls[place]);
+                let text = format!("Call: kernel {:?}, ours {:?}", kernel.calls[place], ours.calls[place]);
                 outcome.difference = Some((Field::Call, text));
                 return outcome;
             }
@@ -109,9 +109,8 @@ pub(crate) fn compare(script: &Script, kernel: &Record, ours: &Record) -> Outcom
         }
     }
     // At a moment at which a timer may just have run or not, the insides may differ.
-    let quiet = [kernel, ours]
-        .iter()
-        .all(|record| record.said.iter().all(|said| said.at + EDGE < kernel.end));
+    let quiet =
+        [kernel, ours].iter().all(|record| record.said.iter().all(|said| said.at + EDGE < kernel.end));
     // In SYN-SENT and SYN-RECEIVED Linux counts the SYN among the segments in flight, and of a connection that is over it
     // tells what was last.
     let open = |info: &Inner| !matches!(info.state, 2 | 3 | 7);
@@ -121,20 +120,28 @@ pub(crate) fn compare(script: &Script, kernel: &Record, ours: &Record) -> Outcom
         }
         let fields = [
             (k.state != o.state, Field::State),
-            ((k.unacked, k.sacked, k.lost, k.retrans) != (o.unacked, o.sacked, o.lost, o.retrans), Field::Scoreboard),
-            ((k.ca_state, k.cwnd, k.ssthresh, k.reordering) != (o.ca_state, o.cwnd, o.ssthresh, o.reordering), Field::Congestion),
+            (
+                (k.unacked, k.sacked, k.lost, k.retrans) != (o.unacked, o.sacked, o.lost, o.retrans),
+                Field::Scoreboard,
+            ),
+            (
+                (k.ca_state, k.cwnd, k.ssthresh, k.reordering)
+                    != (o.ca_state, o.cwnd, o.ssthresh, o.reordering),
+                Field::Congestion,
+            ),
         ];
         for (_, field) in fields.into_iter().filter(|&(differs, _)| differs) {
             match allowed::verdict(&difference(field, 0)) {
                 Verdict::Unexplained => {
-                    outcome.difference = Some((field, format!("kernel {k:?}, ours {o:?}")));
+                    outcome.difference = Some((field, format!("{field}: kernel {k:?}, ours {o:?}")));
                     return outcome;
                 }
                 Verdict::Allowed { entry, .. } => outcome.allowed.push(entry),
             }
         }
     } else if kernel.info.is_some() != ours.info.is_some() {
-        outcome.difference = Some((Field::State, format!("kernel {:?}, ours {:?}", kernel.info, ours.info)));
+        outcome.difference =
+            Some((Field::State, format!("State: kernel {:?}, ours {:?}", kernel.info, ours.info)));
     }
     outcome
 }

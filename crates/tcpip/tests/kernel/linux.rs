@@ -135,7 +135,8 @@ impl Namespace {
                     let begin = (more && plays.len() < AT_ONCE).then_some(next_begin);
                     let until = first.into_iter().chain(begin).min();
                     self.wait(until.map_or(Duration::from_millis(10), |at| at - now));
-                    awake = Instant::now().min(until.map_or(now + Duration::from_millis(10), |at| at.max(now)));
+                    awake =
+                        Instant::now().min(until.map_or(now + Duration::from_millis(10), |at| at.max(now)));
                 }
             }
         }
@@ -207,7 +208,8 @@ impl<'a> Play<'a> {
         let setup = self.script.setup;
         let kind = libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
         // SAFETY: socket(2) takes no memory, and what it makes belongs to nobody else.
-        let socket = unsafe { OwnedFd::from_raw_fd(check(libc::socket(libc::AF_INET, kind, 0)).expect("a socket")) };
+        let socket =
+            unsafe { OwnedFd::from_raw_fd(check(libc::socket(libc::AF_INET, kind, 0)).expect("a socket")) };
         let algorithm: &[u8] = if setup.cubic { b"cubic" } else { b"reno" };
         set(&socket, libc::IPPROTO_TCP, libc::TCP_CONGESTION, algorithm).expect("an algorithm of the kernel");
         if setup.nodelay {
@@ -216,7 +218,8 @@ impl<'a> Play<'a> {
         set(&socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, &1_i32.to_ne_bytes()).expect("SO_REUSEADDR");
         let (local, len) = address(self.ends.1, PORT);
         // SAFETY: bind(2) reads as many bytes as an address of IPv4 has.
-        check(unsafe { libc::bind(socket.as_raw_fd(), (&raw const local).cast(), len) }).expect("a free address");
+        check(unsafe { libc::bind(socket.as_raw_fd(), (&raw const local).cast(), len) })
+            .expect("a free address");
         self.begin = Instant::now();
         if setup.connects {
             let (remote, len) = address(self.ends.0, THEIR_PORT);

@@ -145,7 +145,9 @@ impl Player<'_> {
             What::Close => {
                 stack.close(now, socket);
                 self.socket = None;
-                self.listener.take().map(|listener| stack.close_listener(now, listener));
+                if let Some(listener) = self.listener.take() {
+                    stack.close_listener(now, listener);
+                }
                 return;
             }
             What::Nodelay(on) => {
@@ -175,14 +177,24 @@ impl Player<'_> {
             let due = due.as_micros().saturating_sub(BEGIN).max(self.at());
             let next = self.kernel.said.get(self.record.said.len());
             let at = match next {
-                Some(said) if said.step <= self.step && said.at < end && due >= end && due < end + compare::EARLY => {
+                Some(said)
+                    if said.step <= self.step
+                        && said.at < end
+                        && due >= end
+                        && due < end + compare::EARLY =>
+                {
                     // The kernel's timer was a little early, and the step came behind it.
                     end = due + 1;
                     due
                 }
                 Some(said) if said.at > due && compare::may_be_timer(due, said.at) => said.at,
                 // It says nothing before the step, so its timer has not run yet.
-                next if due < end && next.is_none_or(|said| said.at >= end) && compare::may_be_timer(due, end) => end,
+                next if due < end
+                    && next.is_none_or(|said| said.at >= end)
+                    && compare::may_be_timer(due, end) =>
+                {
+                    end
+                }
                 _ => due,
             };
             if at >= end {
@@ -251,7 +263,7 @@ fn cut(frame: &[u8], size: usize) -> Vec<Vec<u8>> {
     let count = data.len().div_ceil(size);
     let pieces = data.chunks(size).enumerate().map(|(place, piece)| {
         let mut header = header;
-        header.seq = header.seq + (place * size) as u32;
+        header.seq += (place * size) as u32;
         if place + 1 < count {
             header.flags = header.flags.without(Flags::PSH | Flags::FIN);
         }

@@ -117,7 +117,7 @@ impl Report {
             shown = if last == Some(differing.field) { shown + 1 } else { 1 };
             last = Some(differing.field);
             *self.counts.entry(differing.field).or_default() += 1;
-            shown <= crate::number("KERNEL_SHOW", 3)
+            shown <= crate::number("SHOW", 3)
         });
         shrink::shrink(kernel, &mut self.differing, change);
     }

@@ -255,7 +255,10 @@ impl Said {
             sack: sack.map(|&(from, to)| (relative(from, IRS), relative(to, IRS))).collect(),
             ecn: ip.traffic_class & 3,
             intact: sum.is_intact()
-                && data.iter().enumerate().all(|(i, &byte)| byte == pattern((seq as u32).wrapping_add(i as u32))),
+                && data
+                    .iter()
+                    .enumerate()
+                    .all(|(i, &byte)| byte == pattern((seq as u32).wrapping_add(i as u32))),
         })
     }
 

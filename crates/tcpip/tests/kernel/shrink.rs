@@ -1,9 +1,9 @@
 //! Makes scripts that differ shorter, as long as they differ in the same way.
 
+use crate::compare;
 use crate::linux::Namespace;
 use crate::runner::{Change, Differing, judge, retime};
 use crate::script::Script;
-use crate::compare;
 
 /// How often a shorter script must differ before it is believed.
 const TIMES: u32 = 2;
@@ -29,7 +29,8 @@ pub(crate) fn shrink(kernel: &mut Namespace, differing: &mut [Differing], change
             last = kernel.play(&candidates);
             for (place, candidate) in candidates.iter().enumerate() {
                 let (_, outcome) = judge(candidate, &last[place], change);
-                alive[place] &= outcome.difference.is_some_and(|(field, _)| field == differing[owners[place]].field);
+                alive[place] &=
+                    outcome.difference.is_some_and(|(field, _)| field == differing[owners[place]].field);
             }
         }
         open.retain(|&place| {

@@ -23,7 +23,8 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         if !self.state.can_receive() {
             // Bytes on both sides of where the stream ended: its FIN was a lie (Linux's `tcp_rcv_state_process`).
             if header.seq.before(self.receiver.nxt) && data_end.after(self.receiver.nxt) {
-                let error = if self.state == State::CloseWait { Error::BrokenPipe } else { Error::ConnectionReset };
+                let error =
+                    if self.state == State::CloseWait { Error::BrokenPipe } else { Error::ConnectionReset };
                 return self.refuse_data(cx, segment, error);
             }
             // After its FIN the other end has nothing to send; what comes again is acknowledged again.

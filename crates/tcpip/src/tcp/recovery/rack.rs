@@ -136,10 +136,7 @@ impl Sender {
     /// Whether a segment was sent less than a round trip ago, at a time-out (RFC 8985 section 6.3; Linux leaves the
     /// reordering window out there).
     pub(crate) fn is_recent(&self, now: Instant, record: &Record) -> bool {
-        self.rack
-            .rtt
-            .checked_sub(now - record.sent_at)
-            .is_some_and(|left| !left.is_zero())
+        self.rack.rtt.checked_sub(now - record.sent_at).is_some_and(|left| !left.is_zero())
     }
 
     /// RFC 8985 section 6.2 on an acknowledgement, and when its timer runs out.
