@@ -1,5 +1,6 @@
 //! What TCP does with each kind of segment, one at a time. docs/tcpip.md lists which of RFC 9293's rules each test shows.
 
+mod as_linux;
 mod closing;
 mod data;
 mod ecn;

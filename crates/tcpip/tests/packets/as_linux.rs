@@ -1,0 +1,272 @@
+//! What random scripts played to Linux found (tests/kernel): each behaviour by itself.
+
+use sockshim_tcpip::stack::Event;
+use sockshim_tcpip::tcp::State;
+use sockshim_tcpip::wire::tcp::{Flags, Options, Timestamps};
+
+use crate::util::{Host, Seg, ack, seg, syn_options};
+
+fn stamps(value: u32, echo: u32) -> Option<Timestamps> {
+    Some(Timestamps { value, echo })
+}
+
+#[test]
+fn the_first_window_is_of_whole_segments_less_their_timestamps() {
+    let mut host = Host::new();
+    host.listen(1);
+    host.receive(Seg {
+        options: Options { timestamps: stamps(1, 0), ..syn_options() },
+        ..seg(Flags::SYN, 0, 0)
+    });
+    let answer = host.expect_flags(Flags::SYN | Flags::ACK);
+    assert_eq!(answer.window % 988, 0, "{}", answer.window);
+}
+
+#[test]
+fn a_segment_without_ack_is_dropped_before_its_number_is_looked_at() {
+    let (mut host, _) = Host::established();
+    host.receive(seg(Flags::FIN, 500_000, 0));
+    host.receive(seg(Flags::empty(), 0, 0));
+    host.expect_nothing();
+}
+
+#[test]
+fn without_sack_a_reset_behind_what_waits_is_challenged() {
+    let (mut host, id) = Host::new().accept_with(Options { sack_permitted: false, ..syn_options() });
+    host.receive(ack(1001, 1).data(1000));
+    host.expect_ack(1);
+    host.receive(seg(Flags::RST | Flags::ACK, 2001, 1));
+    host.expect_ack(1);
+    host.expect_state(id, State::Established);
+}
+
+#[test]
+fn a_fin_alone_waits_for_the_congestion_window_and_can_be_a_tail_probe() {
+    let (mut host, id) = Host::established();
+    host.send(id, 10_000);
+    assert_eq!(host.drain().len(), 10);
+    host.call(|stack, now| stack.close(now, id));
+    host.expect_nothing();
+    host.wait_ms(150); // two round trips
+    let probe = host.expect_flags(Flags::FIN | Flags::ACK);
+    assert_eq!(probe.seq, 10_001);
+}
+
+#[test]
+fn bytes_on_both_sides_of_the_end_of_the_stream_reset_it() {
+    let (mut host, id) = Host::established();
+    host.receive(seg(Flags::FIN | Flags::ACK, 1, 1));
+    host.wait_ms(50);
+    host.drain();
+    host.expect_state(id, State::CloseWait);
+    host.receive(ack(1, 1).data(100));
+    host.expect_reset();
+    host.expect_state(id, State::Closed);
+}
+
+#[test]
+fn a_duplicate_is_not_reported_with_the_end_of_the_stream() {
+    let (mut host, _) = Host::established();
+    host.receive(ack(1, 1).data(100));
+    host.drain();
+    host.receive(Seg { flags: Flags::FIN | Flags::ACK, ..ack(51, 1).data(100) });
+    host.wait_ms(50);
+    let answer = host.drain().pop().expect("an acknowledgement");
+    assert_eq!((answer.ack, answer.options.sack.as_slice().len()), (152, 0));
+}
+
+#[test]
+fn a_duplicate_is_reported_with_its_fin() {
+    let (mut host, _) = Host::established();
+    host.receive(ack(1, 1).data(100));
+    host.drain();
+    host.receive(Seg { flags: Flags::FIN | Flags::ACK, ..ack(1, 1).data(99) });
+    let answer = host.expect_ack(101);
+    let block = answer.options.sack.as_slice()[0];
+    assert_eq!(block.1.since(block.0), 100, "99 bytes and the FIN");
+}
+
+#[test]
+fn in_time_wait_what_takes_up_numbers_is_answered_each_time() {
+    let (mut host, id) = Host::established();
+    host.call(|stack, now| stack.close(now, id));
+    host.drain();
+    host.receive(seg(Flags::FIN | Flags::ACK, 1, 2));
+    host.expect_ack(2);
+    for _ in 0..3 {
+        host.receive(seg(Flags::FIN | Flags::ACK, 2, 2));
+        host.expect_ack(2);
+    }
+}
+
+#[test]
+fn an_acknowledgement_that_is_nearly_due_is_not_put_off() {
+    // An application that answers: acknowledgements wait for its answers.
+    let waiting = || {
+        let (mut host, id) = Host::established();
+        host.receive(ack(1, 1).data(100));
+        host.send(id, 10);
+        host.drain();
+        host.wait_ms(10);
+        host.receive(ack(101, 11).data(100));
+        host.expect_nothing();
+        host
+    };
+    let mut host = waiting();
+    let mut delay = 0;
+    while host.drain().is_empty() {
+        host.wait_ms(1);
+        delay += 1;
+    }
+    let mut host = waiting();
+    host.wait_ms(delay * 85 / 100);
+    host.expect_nothing();
+    host.receive(ack(201, 11).data(10));
+    host.expect_ack(211);
+}
+
+#[test]
+fn without_sack_more_duplicates_than_segments_say_how_much_is_reordered() {
+    let (mut host, id) = Host::new().accept_with(Options { sack_permitted: false, ..syn_options() });
+    host.send(id, 1000);
+    host.drain();
+    host.receive(ack(1, 1));
+    let info = host.call(|stack, now| stack.tcp_info(now, id)).unwrap();
+    assert_eq!(info.reordering, 1);
+}
+
+#[test]
+fn a_tail_probe_is_no_second_copy_in_flight() {
+    let (mut host, id) = Host::established();
+    host.send(id, 2000);
+    assert_eq!(host.drain().len(), 2);
+    host.wait_ms(150);
+    host.expect_data(1001, 1000);
+    let info = host.call(|stack, now| stack.tcp_info(now, id)).unwrap();
+    assert_eq!((info.unacked, info.retrans), (2, 0));
+}
+
+#[test]
+fn a_reordering_timer_outlives_the_retransmission_of_the_first_segment() {
+    let (mut host, id) = Host::established();
+    host.send(id, 4000);
+    host.wait_ms(30);
+    host.send(id, 6000);
+    assert_eq!(host.drain().len(), 10);
+    // Sent 50 ms after those that are lost at once; its neighbours get a quarter of a round trip.
+    host.wait_ms(50);
+    host.receive(ack(1, 1).sack(&host, &[(9001, 10_001)]));
+    assert!(!host.drain().is_empty());
+    host.wait_ms(30);
+    assert!(!host.drain().is_empty(), "what was sent with it is lost by now");
+}
+
+#[test]
+fn a_window_probe_with_data_is_sent_again_as_any_data() {
+    let (mut host, id) = Host::with_window(500);
+    host.send(id, 3000);
+    host.wait_ms(300);
+    host.expect_data(1, 500);
+    host.wait_ms(260);
+    host.expect_data(1, 500);
+}
+
+#[test]
+fn what_was_reported_and_is_missing_after_all_is_sent_again_a_moment_later() {
+    let (mut host, id) = Host::established();
+    host.send(id, 4000);
+    host.drain();
+    host.wait_ms(50);
+    host.receive(ack(1, 1).sack(&host, &[(1001, 4001)]));
+    host.drain();
+    host.wait_ms(50);
+    host.receive(ack(1, 1001)); // and not 4001
+    host.expect_nothing();
+    host.wait_ms(40); // half a round trip
+    host.expect_data(1001, 1000);
+}
+
+#[test]
+fn a_syn_comes_again_at_once_after_an_acknowledgement_of_something_else() {
+    let mut host = Host::new();
+    host.connect();
+    host.receive(ack(1, 77));
+    host.expect_reset();
+    host.wait_ms(20);
+    host.expect_flags(Flags::SYN);
+}
+
+#[test]
+fn in_a_handshake_a_wrong_acknowledgement_is_reset_wherever_it_is() {
+    let mut host = Host::new();
+    host.listen(4);
+    host.receive(Seg { options: syn_options(), ..seg(Flags::SYN, 0, 0) });
+    host.drain();
+    host.receive(ack(500_000, 7));
+    host.expect_reset();
+    assert_eq!(host.stack.handshake_count(), 1);
+    host.receive(ack(1, 1));
+    host.expect_nothing();
+    assert!(host.stack.handshake_count() == 0);
+}
+
+#[test]
+fn a_handshake_is_not_completed_by_a_stamp_that_was_never_sent() {
+    let mut host = Host::new();
+    host.listen(4);
+    host.receive(Seg {
+        options: Options { timestamps: stamps(5, 0), ..syn_options() },
+        ..seg(Flags::SYN, 0, 0)
+    });
+    let ours = host.expect_flags(Flags::SYN | Flags::ACK).options.timestamps.unwrap().value;
+    host.wait_ms(10);
+    host.receive(ack(1, 1).stamps(6, ours + 5));
+    host.drain();
+    assert_eq!(host.stack.handshake_count(), 1);
+    host.receive(ack(1, 1).stamps(6, ours));
+    assert_eq!(host.stack.handshake_count(), 0);
+}
+
+#[test]
+fn a_stamp_one_tick_back_is_not_old() {
+    let options = Options { timestamps: stamps(50, 0), ..syn_options() };
+    let (mut host, id) = Host::new().accept_with(options);
+    host.receive(ack(1, 1).data(10).stamps(100, 0));
+    host.receive(ack(11, 1).data(10).stamps(99, 0));
+    assert_eq!(host.read(id).len(), 20);
+}
+
+#[test]
+fn an_old_acknowledgement_with_an_old_stamp_is_not_answered() {
+    let options = Options { timestamps: stamps(50, 0), ..syn_options() };
+    let (mut host, _) = Host::new().accept_with(options);
+    host.receive(ack(1, 1).data(10).stamps(5000, 0));
+    host.drain();
+    host.receive(ack(1, 1).stamps(60, 0));
+    host.expect_nothing();
+}
+
+#[test]
+fn after_the_end_of_the_stream_reading_says_so_whatever_came_later() {
+    let (mut host, id) = Host::established();
+    host.receive(seg(Flags::FIN | Flags::ACK, 1, 1));
+    host.receive(seg(Flags::RST | Flags::ACK, 2, 1));
+    assert!(host.events.iter().any(|event| matches!(event, Event::Failed(failed, _) if *failed == id)));
+    let mut data = [0; 10];
+    assert_eq!(host.call(|stack, now| stack.recv(now, id, &mut data)), Ok(0));
+}
+
+#[test]
+fn a_duplicate_report_of_what_was_never_sent_again_undoes_nothing() {
+    let (mut host, id) = Host::established();
+    host.send(id, 10_000);
+    host.drain();
+    host.wait_ms(50);
+    host.receive(ack(1, 1).sack(&host, &[(1001, 5001)]));
+    host.expect_data(1, 1000);
+    let before = host.call(|stack, now| stack.tcp_info(now, id)).unwrap();
+    // It says that 8001:9001 came twice, which was sent once.
+    host.receive(ack(1, 1001).sack(&host, &[(8001, 9001), (1001, 9001)]));
+    let after = host.call(|stack, now| stack.tcp_info(now, id)).unwrap();
+    assert_eq!(after.snd_ssthresh, before.snd_ssthresh);
+}
