@@ -255,18 +255,3 @@ fn after_the_end_of_the_stream_reading_says_so_whatever_came_later() {
     let mut data = [0; 10];
     assert_eq!(host.call(|stack, now| stack.recv(now, id, &mut data)), Ok(0));
 }
-
-#[test]
-fn a_duplicate_report_of_what_was_never_sent_again_undoes_nothing() {
-    let (mut host, id) = Host::established();
-    host.send(id, 10_000);
-    host.drain();
-    host.wait_ms(50);
-    host.receive(ack(1, 1).sack(&host, &[(1001, 5001)]));
-    host.expect_data(1, 1000);
-    let before = host.call(|stack, now| stack.tcp_info(now, id)).unwrap();
-    // It says that 8001:9001 came twice, which was sent once.
-    host.receive(ack(1, 1001).sack(&host, &[(8001, 9001), (1001, 9001)]));
-    let after = host.call(|stack, now| stack.tcp_info(now, id)).unwrap();
-    assert_eq!(after.snd_ssthresh, before.snd_ssthresh);
-}

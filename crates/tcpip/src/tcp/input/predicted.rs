@@ -41,6 +41,9 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             cx.counters.tcp_hp_acks += 1;
             self.hear_expected(cx, header);
             self.take_expected_ack(cx, ack);
+            if self.receiver.ack.scheduled {
+                self.schedule_ack(cx, Stored::InOrder); // as the long way does after each segment
+            }
             return true;
         }
         let (one_way, room) = (self.sender.packets_out() == 0, self.receiver.room(&self.rx));
