@@ -156,6 +156,17 @@ pub(crate) const TABLE: &[Entry] = &[
         is: |difference| difference.field == Field::Stamps && difference.has_old_acknowledgement(),
     },
     Entry {
+        name: "one segment more after the reordering timer",
+        why: "when that timer finds a loss, Linux's PRR counts a segment as delivered (`tcp_rack_reo_timeout`), so one more is sent \
+              again at the next report; ours counts none (RFC 9937 section 6.2)",
+        ends: true,
+        is: |difference| {
+            let differs =
+                difference.breaks_order() || matches!(difference.field, Field::Time | Field::Stamps);
+            differs && difference.follows_reordering_timer()
+        },
+    },
+    Entry {
         name: "a SYN or a reset after the socket was closed",
         why: "in FIN-WAIT-2 of a closed socket Linux has left of the connection what is left in TIME-WAIT, which any reset in the \
               window ends and any SYN resets; ours is the connection itself, with the challenges of RFC 5961",
@@ -179,9 +190,7 @@ pub(crate) const TABLE: &[Entry] = &[
         ends: false,
         is: |difference| {
             let (Some(kernel), Some(ours)) = (difference.kernel(), difference.ours()) else { return false };
-            difference.field == Field::Sack
-                && without_duplicate(kernel) == without_duplicate(ours)
-                && difference.overlaps()
+            difference.field == Field::Sack && same_blocks(kernel, ours) && difference.overlaps()
         },
     },
     Entry {
@@ -232,7 +241,36 @@ fn without_duplicate(said: &Said) -> &[(i32, i32)] {
     }
 }
 
+/// Whether the blocks are the same but for a duplicate, which may leave no room for the last one.
+fn same_blocks(kernel: &Said, ours: &Said) -> bool {
+    let (kernel, ours) = (without_duplicate(kernel), without_duplicate(ours));
+    kernel.iter().zip(ours).all(|(a, b)| a == b)
+        && (kernel.len() == ours.len() || kernel.len().min(ours.len()) >= 2)
+}
+
 impl Difference<'_> {
+    /// The kernel sends a segment again in answer to a report, and sent one again before when a timer ran out.
+    fn follows_reordering_timer(&self) -> bool {
+        let highest = |place: usize| self.kernel.said[..place].iter().map(Said::end).max().unwrap_or(0);
+        let again = |place: usize| {
+            let said = &self.kernel.said[place];
+            said.len > 0 && said.seq < highest(place)
+        };
+        let at = |said: &Said| {
+            said.step.checked_sub(1).and_then(|step| self.kernel.times.get(step)).copied().unwrap_or(0)
+        };
+        let Some(kernel) = self.kernel() else { return false };
+        let reported = kernel.step.checked_sub(1).is_some_and(|step| match &self.script.steps[step].what {
+            What::Arrives(segment) => segment.blocks > 0,
+            _ => false,
+        });
+        let by_timer = |place: usize| {
+            let said = &self.kernel.said[place];
+            again(place) && said.at > at(said) + 1500
+        };
+        again(self.place) && reported && kernel.at < at(kernel) + 1500 && (0..self.place).any(by_timer)
+    }
+
     /// A segment has bytes of one that came before.
     fn overlaps(&self) -> bool {
         let all: Vec<&Segment> = self.segments().filter(|segment| segment.len > 0).collect();
