@@ -402,7 +402,7 @@ impl Difference<'_> {
     fn acknowledges_within(&self) -> bool {
         let within = |number: i32| {
             let mut said = self.kernel.said.iter();
-            said.any(|said| said.seq < number && number < said.seq + said.len as i32)
+            said.any(|said| said.seq < number && number < said.seq.wrapping_add(said.len as i32))
         };
         self.segments().any(|segment| {
             let blocks = &segment.sack[..segment.blocks];

@@ -172,7 +172,7 @@ impl Segment {
         };
         let mut tcp = vec![0; header.len()];
         header.emit(&mut tcp);
-        tcp.extend((0..u32::from(self.len)).map(|at| pattern(self.seq as u32 + at)));
+        tcp.extend((0..u32::from(self.len)).map(|at| pattern((self.seq as u32).wrapping_add(at))));
         let sum = checksum::pseudo(ip.src, ip.dst, ip.protocol, tcp.len() as u32) + checksum::sum(&tcp);
         tcp[16..18].copy_from_slice(&checksum::finish(sum).to_be_bytes());
         ip.traffic_class = self.ecn;
@@ -264,7 +264,7 @@ impl Said {
 
     /// Behind the last number that it takes.
     pub(crate) fn end(&self) -> i32 {
-        self.seq + self.len as i32 + i32::from(self.flags.intersects(Flags::SYN | Flags::FIN))
+        self.seq.wrapping_add(self.len as i32 + i32::from(self.flags.intersects(Flags::SYN | Flags::FIN)))
     }
 }
 
@@ -325,7 +325,14 @@ impl fmt::Display for Step {
 
 impl fmt::Display for Segment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "< {:?} {}:{}({})", self.flags, self.seq, self.seq + i32::from(self.len), self.len)?;
+        write!(
+            f,
+            "< {:?} {}:{}({})",
+            self.flags,
+            self.seq,
+            self.seq.wrapping_add(i32::from(self.len)),
+            self.len
+        )?;
         if self.flags.contains(Flags::ACK) {
             write!(f, " ack {}", self.ack)?;
         }
@@ -354,7 +361,14 @@ impl fmt::Display for Segment {
 
 impl fmt::Display for Said {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "> {:?} {}:{}({})", self.flags, self.seq, self.seq + self.len as i32, self.len)?;
+        write!(
+            f,
+            "> {:?} {}:{}({})",
+            self.flags,
+            self.seq,
+            self.seq.wrapping_add(self.len as i32),
+            self.len
+        )?;
         if self.flags.contains(Flags::ACK) {
             write!(f, " ack {}", self.ack)?;
         }
