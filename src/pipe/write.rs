@@ -458,6 +458,18 @@ fn through_kernel(
     through_kernel_after(fd, pipe, taken, wanted, || (), |()| kernel())
 }
 
+/// Sends again what the other end has left unread, if it hands its socket on. The write lock, of which `taken` tells, may be
+/// let go meanwhile; of it the answer tells afterwards.
+#[inline]
+fn give_if_asked(fd: c_int, pipe: &Pipe, taken: Taken) -> Taken {
+    if !back::is_asked(pipe) {
+        return taken;
+    }
+    let taken = back::wait_until_prepared(fd, pipe, taken);
+    back::give(fd, pipe, true);
+    taken
+}
+
 /// The same, after something that is done under the write lock.
 fn through_kernel_after<T>(
     fd: c_int,
@@ -467,15 +479,9 @@ fn through_kernel_after<T>(
     locked: impl FnOnce() -> T,
     kernel: impl FnOnce(T) -> isize,
 ) -> isize {
-    let taken = if back::is_asked(pipe) {
-        let taken = back::wait_until_prepared(fd, pipe, taken);
-        back::give(fd, pipe, true);
-        taken
-    } else {
-        taken
-    };
+    let taken = give_if_asked(fd, pipe, taken);
     let first = locked();
-    let counted = pipe.entry.writers.enter(pipe.socket.generation);
+    let mut counted = pipe.entry.writers.enter(pipe.socket.generation);
     pipe.entry.write_lock.0.release(taken);
     if taken == Taken::Nested && pipe.is_mapped() && is_ring(pipe.outgoing().epoch()) {
         leave_ring_again(fd, pipe);
@@ -484,6 +490,15 @@ fn through_kernel_after<T>(
     // not delivered yet.
     if pipe.entry.readers.is_ready() {
         bells::settle(fd, pipe);
+    }
+    // The other end may have begun meanwhile: what it leaves comes before what is sent now.
+    if back::is_asked(pipe) {
+        if counted {
+            pipe.entry.writers.leave(pipe.socket.generation);
+        }
+        let taken = give_if_asked(fd, pipe, lock_writes(fd, pipe));
+        counted = pipe.entry.writers.enter(pipe.socket.generation);
+        pipe.entry.write_lock.0.release(taken);
     }
     let sent = kernel(first);
     let errno = Errno::last();
