@@ -234,14 +234,19 @@ static void measure_all(void)
     measure("last close", do_close);
 }
 
-static int on_a_page(void *nothing_of_use)
+static void connect_both_ends(void)
 {
-    (void)nothing_of_use;
     listen_somewhere();
     do_socket();
     do_connect();
     a = made;
     do_accept();
+}
+
+static int on_a_page(void *nothing_of_use)
+{
+    (void)nothing_of_use;
+    connect_both_ends();
     for (int round = 0; round < 100; round++) {
         do_write();
         do_poll();
@@ -285,11 +290,7 @@ int main(int count, char **words)
         b = atoi(words[2]);
         measure("read in a new image", do_read);
     } else if (strcmp(what, "exec") == 0) {
-        listen_somewhere();
-        do_socket();
-        do_connect();
-        a = made;
-        do_accept();
+        connect_both_ends();
         for (int round = 0; round < 100; round++) {
             do_write();
             do_read();
