@@ -166,9 +166,11 @@ mod tests {
     #[test]
     fn what_was_measured_before_the_ring_grew_is_forgotten() {
         let bulk = Bulk::new();
-        learn(&bulk, SETTLING as usize + 1, 5);
-        start_again(&bulk);
-        learn(&bulk, SETTLING as usize + 1, 7);
+        for ticks in [5, 7] {
+            start_again(&bulk);
+            learn(&bulk, SETTLING as usize + 1, 1000);
+            learn(&bulk, 1, ticks);
+        }
         assert_eq!(bulk.ticks.load(Ordering::Relaxed), 7);
         assert_eq!(bulk.phase.load(Ordering::Relaxed), TRY_CACHE);
     }

@@ -45,7 +45,8 @@ pub(crate) fn is_accessible(page: usize, length: usize, write: bool) -> bool {
         Some(Err(Errno(libc::EFAULT | libc::ENOMEM | libc::EHWPOISON))) => false,
         // Memory of a device, which the kernel's own copy would take; or it could not tell (EAGAIN, EINTR).
         Some(Err(_)) | None => {
-            (page..page + length).step_by(PAGE).all(|page| touch(page, write) != Err(Errno(libc::EFAULT)))
+            let end = page.saturating_add(length);
+            (page..end).step_by(PAGE).all(|page| touch(page, write) != Err(Errno(libc::EFAULT)))
         }
     }
 }
