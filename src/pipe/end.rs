@@ -246,6 +246,7 @@ fn say_goodbye(fd: c_int, pipe: &Pipe) {
     // First the promise, then the ring: see `lanes::open`.
     incoming.reader.ready.store(0, Ordering::SeqCst);
     incoming.close();
+    nap::end(incoming);
     if kernel::is_restricted() {
         // Nobody may be asked: as after SIGKILL, the other end decides.
         return;

@@ -7,7 +7,7 @@
 use super::{Pipe, attach, pin, quick, read, room, wait, write};
 use crate::error::{Errno, answer};
 use crate::registry::arena::{self, Entry, FLAG_CONNECTED, STATE_HOST, STATE_PINNED, STATE_PIPE};
-use crate::registry::{Socket, lifecycle, reason::Reason, trace};
+use crate::registry::{Socket, lifecycle, reason::Reason, table, trace};
 use crate::sys::handlers::Since;
 use crate::sys::{cancel, kernel};
 use core::ffi::c_int;
@@ -64,7 +64,10 @@ pub(crate) unsafe fn receive(
         }
         // SAFETY: the caller's promise.
         return match unsafe { read::receive(fd, &pipe, buffers, flags, Since::now()) } {
-            Err(error) if is_strange(error) && lifecycle::is_replaced(fd, socket) => kernel(),
+            // SAFETY: the caller's promise.
+            Err(error) if is_strange(error) && lifecycle::is_replaced(fd, socket) => unsafe {
+                receive_from_other(fd, socket, buffers, flags, kernel)
+            },
             answered => answer(answered),
         };
     }
@@ -75,6 +78,23 @@ pub(crate) unsafe fn receive(
     }
     // SAFETY: the caller's promise.
     unsafe { receive_undecided(fd, socket, entry, buffers, flags, kernel) }
+}
+
+/// The number is something else by now: another socket, perhaps, that is on a pipe.
+#[cold]
+#[inline(never)]
+unsafe fn receive_from_other(
+    fd: c_int,
+    before: Socket,
+    buffers: &[iovec],
+    flags: c_int,
+    kernel: impl FnOnce() -> isize,
+) -> isize {
+    match table::socket(fd) {
+        // SAFETY: the caller's promise.
+        Some(now) if now != before => unsafe { receive(fd, now, buffers, flags, kernel) },
+        _ => kernel(),
+    }
 }
 
 /// Whether this is what a call tells whose descriptor is another one than before.

@@ -120,6 +120,8 @@ pub(crate) fn on(words: &mut Words, nanoseconds: u64) -> Result<bool, Errno> {
         Ok(()) | Err(Errno(libc::EAGAIN)) => Ok(true),
         Err(Errno(libc::ETIMEDOUT)) => Ok(false),
         Err(Errno(libc::EINTR)) => Err(Errno(libc::EINTR)),
+        // Another thread has closed one of them; or there is no memory.
+        Err(Errno(libc::EFAULT | libc::ENOMEM)) => Ok(false),
         Err(_) => {
             IS_REFUSED.store(true, Ordering::Relaxed);
             Ok(false)
@@ -128,8 +130,13 @@ pub(crate) fn on(words: &mut Words, nanoseconds: u64) -> Result<bool, Errno> {
 }
 
 /// Calls those who nap on a direction, after its ring was closed, or their wish was seen; true when there may be some.
-/// A stale wish is answered in vain, once.
+/// A stale wish is answered in vain, once. Also a writer that naps until there is room: there will be none.
 pub(super) fn end(direction: &Direction) -> bool {
+    if direction.is_room_awaited() && direction.is_closed() {
+        // Another value, for one who is about to nap.
+        direction.room.awaited.swap(0, Ordering::SeqCst);
+        futex::wake(&direction.room.awaited);
+    }
     let due = direction.call_due();
     if due {
         futex::wake(&direction.sleep.asleep);

@@ -9,10 +9,12 @@
 //! All of this is a promise that the reader goes on. When it does not for [`PATIENCE_US`], or waits for room itself, the
 //! promise is void: the kernel's answer counts again, and the next write spills. So nobody sleeps on the ring for longer
 //! than that, whatever the other end does, and a pipe takes what the kernel would take.
+//!
+//! Not where a set tells by edges (EPOLLET): see [`is_told_by_edges`].
 
 use super::{Pipe, grow, lanes, nap, write};
 use crate::error::Errno;
-use crate::registry::arena::{self, Entry, FLAG_NO_SPACE, FLAG_RING_FULL};
+use crate::registry::arena::{self, Arena, Entry, FLAG_NO_SPACE, FLAG_RING_FULL, Registration};
 use crate::registry::lock::{self, Taken};
 use crate::sys::give_way::give_way;
 use crate::sys::handlers::Since;
@@ -40,6 +42,8 @@ pub(super) const NAPS: u32 = 4;
 /// How long a reader may stand still before the promise is void.
 const PATIENCE_US: u64 = 10_000;
 pub(crate) const PATIENCE_NS: u64 = PATIENCE_US * 1000;
+/// How long a reader is waited for under the write lock that goes on to take the kernel's bytes.
+const MOST_PATIENCE_US: u64 = 20_000;
 /// A look that is older says nothing of what the reader does now. Longer than a sleep for room.
 const LATELY_US: u64 = 2 * PATIENCE_US;
 /// Bytes for which a reader is not trusted again that has stood still: at first, and how often that is doubled if it does so
@@ -76,15 +80,31 @@ pub(super) fn may_be_awaited(fd: c_int, pipe: &Pipe) -> bool {
         && has_one_observer(pipe.entry)
 }
 
-/// Whether one set at most looks at the socket, and by our calls alone.
+/// Whether one set at most looks at the socket, by our calls alone, and whenever it is waited for.
 fn has_one_observer(entry: &Entry) -> bool {
     let Some(arena) = arena::get() else { return false };
-    let mut registrations =
-        entry.registrations.iter().filter_map(|place| place.load(Ordering::Acquire).checked_sub(1));
-    let Some(index) = registrations.next() else { return true };
-    let slot = arena.registration(index).set.load(Ordering::Acquire).checked_sub(1);
+    let mut registrations = registrations(arena, entry);
+    let Some(registration) = registrations.next() else { return true };
+    let slot = registration.set.load(Ordering::Acquire).checked_sub(1);
     registrations.next().is_none()
+        && registration.events.load(Ordering::Relaxed) & EDGES == 0
         && slot.is_some_and(|slot| arena.set(slot).watched.load(Ordering::Relaxed) == 0)
+}
+
+/// Whether a set tells of this socket once for each change (EPOLLET). Such a program hears of room from the kernel alone: a
+/// thread that sleeps in the set already, or in one that has not looked at this socket for long, would not hear of the ring's.
+#[cold]
+pub(super) fn is_told_by_edges(entry: &Entry) -> bool {
+    arena::get().is_some_and(|arena| {
+        registrations(arena, entry).any(|one| one.events.load(Ordering::Relaxed) & EDGES != 0)
+    })
+}
+
+const EDGES: u32 = libc::EPOLLET as u32;
+
+fn registrations<'a>(arena: &'a Arena, entry: &'a Entry) -> impl Iterator<Item = &'a Registration> {
+    let numbers = entry.registrations.iter().filter_map(|place| place.load(Ordering::Acquire).checked_sub(1));
+    numbers.map(|index| arena.registration(index))
 }
 
 /// The writer comes back with less than it was given, which says nothing of the kernel's queue: EPOLLOUT is due when there is
@@ -165,7 +185,7 @@ fn give_up(pipe: &Pipe) -> Room {
     let local = pipe.local;
     let tail = pipe.outgoing().producer.tail.load(Ordering::Relaxed) & !CLOSED;
     let is_soon = tail.wrapping_sub(local.distrusted.load(Ordering::Relaxed)) < SOON;
-    let doubts = if is_soon { (local.doubts.load(Ordering::Relaxed) + 1).min(DOUBTS) } else { 0 };
+    let doubts = if is_soon { local.doubts.load(Ordering::Relaxed).saturating_add(1).min(DOUBTS) } else { 0 };
     local.doubts.store(doubts, Ordering::Relaxed);
     local.distrusted.store(tail + (DISTRUST << doubts), Ordering::Relaxed);
     forget(pipe);
@@ -281,7 +301,8 @@ pub(super) fn wait(pipe: &Pipe, seen_head: u64, patience_us: u64, nonblocking: b
         // When the memory for more is not there, the ring does as it is.
         outgoing.has_moved_on(seen_head) && (!until_empty || grow::by_use(pipe) || !outgoing.has_bytes())
     };
-    let mut since = clock::ticks();
+    let began = clock::ticks();
+    let mut since = began;
     let mut kernel_read = outgoing.reader.kernel_read.load(Ordering::Relaxed);
     loop {
         let shares_cpu = outgoing.consumer.cpu.load(Ordering::Relaxed) == thread::cpu() + 1;
@@ -297,9 +318,10 @@ pub(super) fn wait(pipe: &Pipe, seen_head: u64, patience_us: u64, nonblocking: b
             return true;
         }
         let now = clock::ticks();
-        // Before it comes to the ring the reader may still be taking kernel bytes: that is progress.
+        // Before it comes to the ring the reader may still be taking kernel bytes: that is progress, as long as it can be true.
         let read = outgoing.reader.kernel_read.load(Ordering::Relaxed);
-        if read != kernel_read && !nonblocking {
+        let is_long = now.wrapping_sub(began) > clock::from_us(MOST_PATIENCE_US);
+        if read != kernel_read && !nonblocking && !is_long {
             kernel_read = read;
             since = now;
         }

@@ -91,7 +91,7 @@ pub(crate) unsafe fn send(
         return sent;
     }
     let since = if total >= bulk::LONG { clock::ticks() } else { 0 };
-    let most = if total > room::MOST_AT_ONCE { call.most(total) } else { total };
+    let most = if total > room::MOST_AT_ONCE { call.most(pipe, total) } else { total };
     // SAFETY: the caller's promise.
     let pushed = unsafe { push(pipe, buffers, 0, most, call) };
     match pushed {
@@ -502,12 +502,12 @@ fn through_kernel_after<T>(
     }
     let sent = kernel(first);
     let errno = Errno::last();
-    if counted {
-        pipe.entry.writers.leave(pipe.socket.generation);
-    }
     if sent < wanted as isize {
         // The kernel tells when there is room again (EPOLLOUT).
         pipe.entry.flags.fetch_or(FLAG_NO_SPACE, Ordering::Relaxed);
+    }
+    if counted {
+        pipe.entry.writers.leave(pipe.socket.generation);
     }
     if sent > 0 {
         note_vain(pipe);

@@ -138,7 +138,7 @@ pub(crate) unsafe fn poll(
             if deadline.left() == Some(0) {
                 return evaluate(entries);
             }
-            if !kernel::nap(100) {
+            if !kernel::nap(100 * idle.min(10)) {
                 return Err(Errno(libc::EINTR));
             }
         }

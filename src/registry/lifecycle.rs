@@ -141,11 +141,15 @@ fn is_another_name(fd: c_int) -> bool {
     });
     known.is_some_and(|socket| {
         socket.refer();
-        let is_named = table::set_socket(fd, socket);
-        if !is_named {
+        if !table::set_socket_if_unknown(fd, socket) {
             socket.unrefer();
+            // Another thread was faster; or it is beyond the table.
+            return !table::is_unknown(fd) && (fd as usize) < table::CAP;
         }
-        is_named
+        if (0..=2).contains(&fd) {
+            pin(fd, Reason::Stdio);
+        }
+        true
     })
 }
 
@@ -158,10 +162,11 @@ pub(crate) fn is_replaced(fd: c_int, socket: Socket) -> bool {
         && fork::has_own_descriptors()
         && !kernel::is_restricted()
         && kernel::cookie(fd) != Ok(noted)
-        && table::socket(fd) == Some(socket);
+        && table::begin_close_of(fd, socket);
     if is_replaced {
-        forget(fd);
-        table::look_again(fd);
+        table::set_host(fd);
+        release(-1, Descriptor::Socket(socket));
+        table::end_close(fd);
     }
     is_replaced
 }
@@ -195,7 +200,7 @@ pub(crate) fn closing(fd: c_int) {
 
 /// After the kernel has closed `fd`: what the number is next may be made by a call that nobody sees.
 pub(crate) fn closed(fd: c_int) {
-    if fork::has_own_descriptors() {
+    if table::is_known_host(fd) && fork::has_own_descriptors() {
         table::end_close(fd);
     }
 }

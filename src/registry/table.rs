@@ -107,8 +107,11 @@ fn classify(fd: c_int) -> Descriptor {
         }
         Err(error) if error.0 == libc::EBADF => Descriptor::Host,
         _ => {
-            set_host(fd);
-            Descriptor::Host
+            // Unless another thread knows better by now.
+            if let Some(cell) = WORDS.get(fd as usize) {
+                let _ = cell.compare_exchange(UNKNOWN, HOST, Ordering::AcqRel, Ordering::Relaxed);
+            }
+            peek(fd)
         }
     }
 }
@@ -146,6 +149,13 @@ pub(crate) fn begin_close(fd: c_int) -> Option<Descriptor> {
     Some(decode(word))
 }
 
+/// The same if the word is that socket's.
+pub(crate) fn begin_close_of(fd: c_int, socket: Socket) -> bool {
+    let Some(cell) = WORDS.get(fd as usize) else { return false };
+    let word = word_of(socket);
+    cell.compare_exchange(word, word | CLOSING, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+}
+
 /// `fd` is closed, and is looked at when it is used next; unless somebody has it already.
 pub(crate) fn end_close(fd: c_int) {
     if let Some(cell) = WORDS.get(fd as usize) {
@@ -162,7 +172,32 @@ pub(crate) fn look_again(fd: c_int) {
 
 /// `fd` names this socket now; false above the cap.
 pub(crate) fn set_socket(fd: c_int, socket: Socket) -> bool {
-    put(fd, u64::from(socket.generation) << 32 | u64::from(socket.slot) << 2 | SOCKET)
+    put(fd, word_of(socket))
+}
+
+const fn word_of(socket: Socket) -> u64 {
+    (socket.generation as u64) << 32 | (socket.slot as u64) << 2 | SOCKET
+}
+
+/// The same for a number that was never seen, if nobody has been faster.
+pub(crate) fn set_socket_if_unknown(fd: c_int, socket: Socket) -> bool {
+    WORDS.get(fd as usize).is_some_and(|cell| {
+        let set = cell.compare_exchange(UNKNOWN, word_of(socket), Ordering::AcqRel, Ordering::Relaxed);
+        set.is_ok() && {
+            arena::note_highest(fd as u32);
+            true
+        }
+    })
+}
+
+/// Whether nobody knows yet what `fd` is.
+pub(crate) fn is_unknown(fd: c_int) -> bool {
+    WORDS.get(fd as usize).is_some_and(|cell| cell.load(Ordering::Acquire) == UNKNOWN)
+}
+
+/// Whether `fd` is known to be the kernel's; not of numbers beyond the table.
+pub(crate) fn is_known_host(fd: c_int) -> bool {
+    WORDS.get(fd as usize).is_some_and(|cell| cell.load(Ordering::Relaxed) == HOST)
 }
 
 /// `fd` names this epoll set now; false above the cap.

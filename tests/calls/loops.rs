@@ -38,6 +38,36 @@ pub(crate) const CASES: &[Case] = &[
             end.tell();
         },
     ),
+    dialogue(
+        "an_edge_of_room_comes_to_a_thread_that_waits_already",
+        |end| {
+            // As Go and tokio do: registered once for everything, and one thread waits for all of them.
+            let set = epoll();
+            sys::set_nonblocking(end.fd, true);
+            add(set, end.fd, libc::EPOLLIN | EPOLLOUT | EPOLLET);
+            let (tell, edges) = std::sync::mpsc::channel();
+            let waiter = thread::spawn(move || {
+                while let [(events, _)] = ready(set, -1)[..] {
+                    if events & EPOLLOUT != 0 && tell.send(()).is_err() || events & libc::EPOLLIN != 0 {
+                        break;
+                    }
+                }
+            });
+            for piece in [100_000, 1 << 20, 6 << 20] {
+                send(end.fd, 32 << 20, piece, || edges.recv().expect("an edge"));
+            }
+            // The other end's answer ends the wait.
+            waiter.join().expect("no panic");
+            end.hear();
+        },
+        |end| {
+            for _ in 0..3 {
+                Flow::new(1).read(end.fd, 32 << 20, 50_000);
+            }
+            end.tell();
+        },
+    )
+    .within_seconds(120),
 ];
 
 /// Sends the flow by writes that do not wait; `until_room` waits after one that was short.

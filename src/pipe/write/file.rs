@@ -34,7 +34,8 @@ fn copy_file(fd: c_int, pipe: &Pipe, file: c_int, offset: Option<u64>, count: us
     let mut portion = Scratch::with(PORTION).ok_or(Errno(libc::ENOMEM))?;
     let bytes = portion.of::<u8>();
     let mut done = 0;
-    while done < count {
+    // Another thread may have closed the descriptor, and its number may be another socket's.
+    while done < count && (done == 0 || pipe.descriptor(fd) == Some(fd)) {
         let length = bytes.len().min(count - done);
         let from = offset.map(|offset| offset + done as u64);
         let read = match kernel::read_file(file, bytes.as_mut_ptr(), length, from) {
@@ -123,6 +124,9 @@ pub(crate) fn send_file(
                 fetches += 1;
                 pipe.entry.write_lock.0.release(taken);
                 let fetched = fetch(file, from);
+                if pipe.descriptor(fd) != Some(fd) {
+                    return Some(if done > 0 { Ok(done) } else { Err(Errno(libc::EBADF)) });
+                }
                 taken = lock_writes(fd, pipe);
                 if !enter_ring(fd, pipe, taken) {
                     break None;

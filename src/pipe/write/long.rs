@@ -39,15 +39,21 @@ impl Call {
     /// How many bytes of `total` it takes at once: a loop that has other connections must not be held for longer than by
     /// the kernel.
     #[cold]
-    pub(super) fn most(&self, total: usize) -> usize {
-        if self.must_not_wait() { total.min(room::MOST_AT_ONCE) } else { total }
+    pub(super) fn most(&self, pipe: &Pipe, total: usize) -> usize {
+        let may_be_short = self.must_not_wait() && !room::is_told_by_edges(pipe.entry);
+        if may_be_short { total.min(room::MOST_AT_ONCE) } else { total }
     }
 
     /// Whether what goes through the kernel goes in portions: while the connection may come back to the ring. Not if its time is
-    /// limited (SO_SNDTIMEO), because each portion would have all of that time.
+    /// limited (SO_SNDTIMEO), because each portion would have all of that time; nor if only the kernel's refusal brings the
+    /// program back.
     #[cold]
     pub(super) fn is_divided(&self, pipe: &Pipe) -> bool {
-        pipe.is_open() && (self.nonblocking || !kernel::has_send_timeout(self.fd))
+        pipe.is_open()
+            && match self.nonblocking {
+                true => !room::is_told_by_edges(pipe.entry),
+                false => !kernel::has_send_timeout(self.fd),
+            }
     }
 }
 
@@ -68,7 +74,11 @@ pub(super) unsafe fn send_in_portions(
 ) -> isize {
     let Call { fd, flags, began, .. } = call;
     call.nonblocking = call.must_not_wait();
-    let most = call.most(total);
+    // What has been written is so, also if the socket has become non-blocking since.
+    let most = match pushed {
+        Pushed::Full(n) | Pushed::Nap(n) | Pushed::Spilled(n) => call.most(pipe, total).max(n),
+        _ => call.most(pipe, total),
+    };
     let mut done = 0;
     loop {
         match pushed {

@@ -17,7 +17,10 @@ use crate::registry::table::{self, Descriptor};
 use crate::registry::{Socket, lock};
 use crate::sys::{clock, kernel, thread};
 use core::sync::atomic::{AtomicU32, Ordering};
-use libc::{EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP};
+use libc::{EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLLRDNORM};
+
+/// Either says that there is something to read (epoll_ctl(2), poll(2)).
+const READS: u32 = (EPOLLIN | EPOLLRDNORM) as u32;
 use sockshim_ring::lane::is_ring;
 use sockshim_ring::moment::Moment;
 
@@ -219,7 +222,7 @@ pub(super) fn ready(arena: &Arena, registration: &Registration) -> Option<u32> {
     let pipe = pipe_of(registration)?;
     let fd = live_descriptor(registration)?;
     let mut told = take_told(registration);
-    if told & EPOLLIN as u32 != 0 {
+    if told & READS != 0 {
         bells::check_told(fd, &pipe);
     }
     let incoming = pipe.incoming();
@@ -242,7 +245,7 @@ pub(super) fn ready(arena: &Arena, registration: &Registration) -> Option<u32> {
     let found = if simple && (!tells_room || events::at_hand(&pipe, libc::POLLOUT).is_some()) {
         let mut found = 0;
         if readable {
-            found |= EPOLLIN as u32 | libc::EPOLLRDNORM as u32;
+            found |= READS;
         }
         if tells_room {
             found |= (EPOLLOUT | libc::EPOLLWRNORM) as u32;
@@ -290,13 +293,15 @@ fn live_descriptor(registration: &Registration) -> Option<i32> {
 
 /// Whether something has happened since the last report: data, an end, or what the kernel told.
 fn is_edge(registration: &Registration, pipe: &Pipe, found: u32, ends: u32, told: u32, arrived: u64) -> bool {
-    let data = found & EPOLLIN as u32 != 0 && registration.reported.load(Ordering::Relaxed) != arrived;
+    let data = found & READS != 0 && registration.reported.load(Ordering::Relaxed) != arrived;
     let end = ends & !registration.ended.load(Ordering::Relaxed) != 0;
     // The kernel tells everything that holds; room is news only after there was none.
-    let room =
-        told & found & EPOLLOUT as u32 != 0 && pipe.entry.flags.load(Ordering::Relaxed) & FLAG_NO_SPACE != 0;
+    // A write that is under way may be about to say so, and what the kernel tells it tells once.
+    let is_sending = !pipe.entry.writers.is_empty();
+    let room = told & found & EPOLLOUT as u32 != 0
+        && (is_sending || pipe.entry.flags.load(Ordering::Relaxed) & FLAG_NO_SPACE != 0);
     let sets = pipe.entry.registrations.iter().filter(|place| place.load(Ordering::Acquire) != 0).count();
-    if room && sets == 1 {
+    if room && sets == 1 && !is_sending {
         // With several sets it is news for each of them; an edge more does no harm.
         pipe.entry.flags.fetch_and(!FLAG_NO_SPACE, Ordering::Relaxed);
     }
@@ -344,7 +349,7 @@ fn ready_other(arena: &Arena, registration: &Registration, flags: u32, wanted: u
     }
     let slot = registration.slot.load(Ordering::Relaxed);
     let readable = is_readable(arena, registration.fd.load(Ordering::Relaxed), slot);
-    Some(if readable { wanted & EPOLLIN as u32 } else { 0 })
+    Some(if readable { wanted & READS } else { 0 })
 }
 
 /// Whether a wait in a set would find anything: what poll(2) says of an epoll descriptor.
@@ -411,7 +416,7 @@ fn is_ready_quietly(registration: &Registration, pipe: &Pipe) -> bool {
     let wanted = registration.events.load(Ordering::Relaxed);
     let flags = registration.flags.load(Ordering::Relaxed);
     let is_edge = wanted & EPOLLET as u32 != 0 && flags & FRESH == 0;
-    if wanted & EPOLLIN as u32 != 0 && events::has_ring_bytes(pipe) {
+    if wanted & READS != 0 && events::has_ring_bytes(pipe) {
         return !is_edge || !is_reported(registration, pipe);
     }
     if is_edge {
@@ -466,7 +471,7 @@ pub(super) fn arm(set_fd: i32, set: &SetEntry, index: u32, registration: &Regist
         return !is_ready_quietly(registration, &pipe);
     }
     // Edge-triggered, and reported already: the next publication rings.
-    !events::has_bytes_next(&pipe) || wanted & EPOLLIN as u32 == 0 || is_reported(registration, &pipe)
+    !events::has_bytes_next(&pipe) || wanted & READS == 0 || is_reported(registration, &pipe)
 }
 
 /// Wants a bell for every hot registration before a sleep, and those of nested sets. False when something
@@ -555,9 +560,7 @@ pub(super) fn any_bytes(arena: &Arena, set: &SetEntry) -> bool {
             let incoming = pipe.incoming();
             let wanted = registration.events.load(Ordering::Relaxed);
             let edge = wanted & EPOLLET as u32 != 0;
-            if wanted & EPOLLIN as u32 != 0
-                && incoming.has_bytes()
-                && (!edge || !is_reported(registration, &pipe))
+            if wanted & READS != 0 && incoming.has_bytes() && (!edge || !is_reported(registration, &pipe))
                 || incoming.epoch() != incoming.reader_epoch()
                 || wanted & EPOLLOUT as u32 != 0 && room::has_come(&pipe)
             {

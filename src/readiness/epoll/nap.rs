@@ -134,9 +134,17 @@ fn hears_of(registration: &Registration, flags: u32) -> Option<Option<Pipe>> {
 
 /// Wakes who naps in a set: there is more to look at. Under its lock.
 pub(super) fn end(set: &SetEntry) {
-    if set.napping.load(Ordering::SeqCst) != 0 {
-        set.turn.fetch_add(1, Ordering::SeqCst);
-        futex::wake(&set.turn);
+    let until = set.napping.load(Ordering::SeqCst);
+    if until == 0 {
+        return;
+    }
+    set.turn.fetch_add(1, Ordering::SeqCst);
+    futex::wake(&set.turn);
+    // Who was killed in a nap, or has jumped out of it, does not come back.
+    let is_left =
+        until.wrapping_sub(clock::ticks()).cast_signed() < -(clock::from_us(4 * LONGEST_US).cast_signed());
+    if is_left {
+        let _ = set.napping.compare_exchange(until, 0, Ordering::Relaxed, Ordering::Relaxed);
     }
 }
 
