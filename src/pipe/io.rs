@@ -90,10 +90,11 @@ unsafe fn receive_from_other(
     flags: c_int,
     kernel: impl FnOnce() -> isize,
 ) -> isize {
-    match table::socket(fd) {
+    let other = table::socket(fd).filter(|now| *now != before);
+    match other.and_then(|socket| reading_pipe(socket, socket.entry()?)) {
         // SAFETY: the caller's promise.
-        Some(now) if now != before => unsafe { receive(fd, now, buffers, flags, kernel) },
-        _ => kernel(),
+        Some(pipe) => answer(unsafe { read::receive(fd, &pipe, buffers, flags, Since::now()) }),
+        None => kernel(),
     }
 }
 

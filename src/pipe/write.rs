@@ -130,7 +130,7 @@ pub(crate) unsafe fn send(
             unsafe { send_in_portions(pipe, buffers, total, call, taken, pushed) }
         }
         Pushed::Spilled(done) => {
-            let is_begun = done > 0 && total - done <= REST;
+            let is_begun = done > 0 && total - done <= REST && !kernel::is_restricted();
             let first = || if is_begun { send_locked(fd, pipe, buffers, total, done, flags) } else { Ok(0) };
             let sent = through_kernel_after(fd, pipe, taken, total - done, first, |first| {
                 let first = match first {
@@ -300,7 +300,9 @@ unsafe fn push(pipe: &Pipe, buffers: &[iovec], start: usize, total: usize, call:
             continue;
         }
         // A short write goes one way as a whole: what another thread writes must not come into it.
-        let is_short = total <= PUBLISH_EVERY.min(span.capacity as usize / WHOLE);
+        // Nor is one divided whose rest the program's filter would not let go (seccomp(2), strict mode: no sendmsg).
+        let fits = total <= span.capacity as usize / WHOLE || kernel::is_restricted();
+        let is_short = total <= PUBLISH_EVERY && fits;
         let room = if is_short && span.length < total { 0 } else { span.length.min(chunk) };
         if room == 0 {
             if grow::by_use(pipe) {
@@ -371,7 +373,10 @@ enum Full {
 #[cold]
 #[inline(never)]
 fn if_full(pipe: &Pipe, seen_head: u64, left: usize, call: Call) -> Full {
-    let may_come_back = call.nonblocking && room::may_be_awaited(call.fd, pipe) && call.must_not_wait();
+    let may_come_back = call.nonblocking
+        && !kernel::is_restricted()
+        && room::may_be_awaited(call.fd, pipe)
+        && call.must_not_wait();
     if may_come_back && room::is_seen_to_read(pipe) {
         return Full::ComeBack;
     }
