@@ -9,11 +9,11 @@ mod guest;
 use super::makers::made;
 use super::quietly;
 use crate::error::{Errno, answer};
-use crate::registry::{fork, lifecycle, start};
+use crate::registry::{fork, lifecycle, lock, start};
 use crate::sys::{clock, kernel, real};
 use libc::{
-    PR_SET_SECCOMP, PR_SET_TSC, PR_TSC_SIGSEGV, SECCOMP_MODE_STRICT, c_char, c_int, c_ulong, c_void, pid_t,
-    posix_spawn_file_actions_t, posix_spawnattr_t, termios, winsize,
+    PR_SET_SECCOMP, PR_SET_TSC, PR_TSC_SIGSEGV, SECCOMP_MODE_STRICT, c_char, c_int, c_long, c_ulong, c_void,
+    pid_t, posix_spawn_file_actions_t, posix_spawnattr_t, termios, winsize,
 };
 use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 
@@ -420,17 +420,30 @@ pub unsafe extern "C-unwind" fn sockshim_prctl(
     d: c_ulong,
     e: c_ulong,
 ) -> c_int {
+    // SAFETY: the caller keeps the contract of prctl(2).
+    let call = || unsafe { real::prctl(option, b, c, d, e) };
     if option == PR_SET_SECCOMP {
-        quietly(lifecycle::before_seccomp);
+        return restricting(b == c_ulong::from(SECCOMP_MODE_STRICT), || call().into()) as c_int;
     }
-    let is_strict = option == PR_SET_SECCOMP && b == c_ulong::from(SECCOMP_MODE_STRICT);
-    if is_strict || option == PR_SET_TSC && b == PR_TSC_SIGSEGV as c_ulong {
+    if option == PR_SET_TSC && b == PR_TSC_SIGSEGV as c_ulong {
         quietly(clock::forbid_counter);
     }
-    // SAFETY: the caller keeps the contract of prctl(2).
-    let result = unsafe { real::prctl(option, b, c, d, e) };
-    if option == PR_SET_SECCOMP && result == 0 {
-        kernel::restrict();
+    call()
+}
+
+/// Around a call that puts a system call filter on the program (seccomp(2)).
+pub(super) fn restricting(is_strict: bool, call: impl FnOnce() -> c_long) -> c_long {
+    quietly(lifecycle::before_seccomp);
+    // Afterwards the thread's number cannot be asked for.
+    let thread = quietly(lock::thread);
+    if is_strict {
+        quietly(clock::forbid_counter);
+    }
+    let result = call();
+    match (result, is_strict) {
+        (0, true) => kernel::restrict_strictly(thread),
+        (0, false) => kernel::restrict(),
+        _ => {}
     }
     result
 }

@@ -8,7 +8,7 @@ use super::fd::{sockshim_close, sockshim_close_range, sockshim_dup, sockshim_dup
 use super::io_uring;
 use super::makers::{made, made_pair};
 use super::poll::*;
-use super::process::{exec, sockshim__exit, sockshim_execve, sockshim_prctl};
+use super::process::{exec, restricting, sockshim__exit, sockshim_execve, sockshim_prctl};
 use super::quietly;
 use super::recv::*;
 use super::send::*;
@@ -16,8 +16,7 @@ use super::socket::*;
 use super::splice::*;
 use super::user::changing;
 use crate::pipe::buffers;
-use crate::registry::lifecycle;
-use crate::sys::{clock, kernel, raw, real};
+use crate::sys::{raw, real};
 use libc::{c_int, c_long, sigset_t, size_t, timespec, timeval};
 use std::mem::MaybeUninit;
 use std::ptr;
@@ -201,18 +200,12 @@ hooks! { |a, b, c, d, e, f|
     SYS_io_uring_enter => io_uring::using(|| plain(libc::SYS_io_uring_enter, [a, b, c, d, e, f])),
     SYS_io_uring_register => io_uring::using(|| plain(libc::SYS_io_uring_register, [a, b, c, d, e, f])),
     SYS_seccomp => {
-        let restricts = matches!(a as u32, libc::SECCOMP_SET_MODE_STRICT | libc::SECCOMP_SET_MODE_FILTER);
-        if restricts {
-            quietly(lifecycle::before_seccomp);
+        let call = || plain(libc::SYS_seccomp, [a, b, c, d, e, f]);
+        match a as u32 {
+            libc::SECCOMP_SET_MODE_STRICT => restricting(true, call),
+            libc::SECCOMP_SET_MODE_FILTER => restricting(false, call),
+            _ => call(),
         }
-        if a as u32 == libc::SECCOMP_SET_MODE_STRICT {
-            quietly(clock::forbid_counter);
-        }
-        let result = plain(libc::SYS_seccomp, [a, b, c, d, e, f]);
-        if restricts && result == 0 {
-            kernel::restrict();
-        }
-        result
     },
 
     SYS_setuid => changing(|| plain(libc::SYS_setuid, [a, b, c, d, e, f])),

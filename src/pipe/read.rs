@@ -6,7 +6,7 @@ use super::write::MOST_ROUNDS;
 use super::{Pipe, attach, end, lanes, note_cpu, options, quick, room, wait};
 use crate::error::Errno;
 use crate::registry::arena;
-use crate::registry::lock::{Around, Taken};
+use crate::registry::lock::{self, Around, Taken};
 use crate::registry::{reason::Reason, trace};
 use crate::sys::handlers::Since;
 use crate::sys::kernel;
@@ -485,11 +485,11 @@ fn note_received(pipe: &Pipe, count: usize) {
 #[inline(never)]
 fn kernel_bytes(fd: c_int, buffers: &[iovec], skip: usize, wanted: usize, flags: c_int) -> Look {
     let mut rest = Rest::after(buffers, skip, wanted);
-    if kernel::is_restricted()
-        && flags & KEPT == 0
+    if kernel::is_strict(lock::thread())
+        && flags & (KEPT | libc::MSG_DONTWAIT) == 0
         && let Some(piece) = rest.first()
     {
-        // The one call that every filter allows. It waits, as the program's own would.
+        // The one call that is allowed. It waits, as the program's own would, which was a read, too.
         let call = Call::read(fd, piece.iov_base.cast(), piece.iov_len.min(wanted));
         return look_of(call.make(), wanted);
     }

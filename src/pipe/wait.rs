@@ -108,8 +108,8 @@ fn sleep(fd: c_int, pipe: &Pipe, epoch: u32, since: Since) -> Result<Option<()>,
         arena::leave(&entry.sleepers, place, me);
         return Err(Errno(libc::EINTR));
     }
-    if kernel::is_restricted() {
-        // A filter of the program's (seccomp(2), strict mode) kills for a recv, and a read would take what it wakes for.
+    if kernel::is_strict(me) {
+        // A recv would kill the process, and a read take what it wakes for.
         arena::leave(&entry.sleepers, place, me);
         (0..1000).for_each(|_| core::hint::spin_loop());
         return Ok(None);

@@ -10,7 +10,7 @@ use super::{filter, futex, raw};
 use crate::error::Errno;
 use core::ffi::{CStr, c_int};
 use core::mem::size_of;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 /// Makes a system call with up to six arguments.
 ///
@@ -70,6 +70,9 @@ pub(crate) fn users() -> [u32; 4] {
 
 /// Whether the program has put a system call filter on itself; see [`restrict`].
 static RESTRICTED: AtomicBool = AtomicBool::new(false);
+/// The thread that is in the strict mode of seccomp(2): its number, 0, or [`SEVERAL`].
+static STRICT: AtomicU32 = AtomicU32::new(0);
+const SEVERAL: u32 = u32::MAX;
 
 /// From now on a call that the program would not make by itself may kill it: what can only be found out with one
 /// is taken for granted.
@@ -79,6 +82,20 @@ pub(crate) fn restrict() {
 
 pub(crate) fn is_restricted() -> bool {
     RESTRICTED.load(Ordering::Relaxed)
+}
+
+/// The same, in strict mode: `thread` has read(2), write(2), and nothing else that a connection needs.
+pub(crate) fn restrict_strictly(thread: u32) {
+    if STRICT.swap(thread, Ordering::Relaxed) != 0 {
+        STRICT.store(SEVERAL, Ordering::Relaxed);
+    }
+    restrict();
+}
+
+/// Whether `thread` is, or may be, in strict mode.
+pub(crate) fn is_strict(thread: u32) -> bool {
+    let strict = STRICT.load(Ordering::Relaxed);
+    strict == thread || strict == SEVERAL
 }
 
 /// Whether a process or thread of that number exists (a zombie counts as dead to us only when reaped).
