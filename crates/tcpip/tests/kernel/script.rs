@@ -325,51 +325,47 @@ impl fmt::Display for Step {
 
 impl fmt::Display for Segment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "< {:?} {}:{}({})",
-            self.flags,
-            self.seq,
-            self.seq.wrapping_add(i32::from(self.len)),
-            self.len
-        )?;
-        if self.flags.contains(Flags::ACK) {
-            write!(f, " ack {}", self.ack)?;
-        }
-        write!(f, " win {}", self.window)?;
-        if let Some(mss) = self.mss {
-            write!(f, " mss {mss}")?;
-        }
-        if let Some(scale) = self.scale {
-            write!(f, " wscale {scale}")?;
-        }
-        if self.sack_permitted {
-            f.write_str(" sackOK")?;
-        }
-        if let Some(stamps) = self.stamps {
-            write!(f, " ts-{} echo {:?}", stamps.back, stamps.echo)?;
-        }
-        if self.blocks > 0 {
-            write!(f, " sack {}", blocks(&self.sack[..self.blocks]))?;
-        }
-        if self.ecn > 0 {
-            write!(f, " ip-ecn {}", self.ecn)?;
-        }
-        Ok(())
+        let Self { flags, seq, ack, window, len, mss, scale, sack_permitted, stamps, ecn, .. } = *self;
+        let stamps = stamps.map(|stamps| format!("ts-{} echo {:?}", stamps.back, stamps.echo));
+        let (len, sack) = (i32::from(len), &self.sack[..self.blocks]);
+        Line { mark: '<', flags, seq, len, ack, window, mss, scale, sack_permitted, stamps, sack, ecn }.fmt(f)
     }
 }
 
 impl fmt::Display for Said {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "> {:?} {}:{}({})",
-            self.flags,
-            self.seq,
-            self.seq.wrapping_add(self.len as i32),
-            self.len
-        )?;
-        if self.flags.contains(Flags::ACK) {
+        let Self { flags, seq, ack, window, len, mss, scale, sack_permitted, stamps, ref sack, ecn, .. } =
+            *self;
+        let echo = |echo| if echo == i32::MIN { "0".into() } else { format!("+{echo}") };
+        let stamps = stamps.map(|(value, echoed)| format!("ts {value} ecr {}", echo(echoed)));
+        let len = len as i32;
+        Line { mark: '>', flags, seq, len, ack, window, mss, scale, sack_permitted, stamps, sack, ecn }
+            .fmt(f)?;
+        f.write_str(if self.intact { "" } else { " BROKEN" })
+    }
+}
+
+/// What is shown of a segment of either side.
+struct Line<'a> {
+    mark: char,
+    flags: Flags,
+    seq: i32,
+    len: i32,
+    ack: i32,
+    window: u16,
+    mss: Option<u16>,
+    scale: Option<u8>,
+    sack_permitted: bool,
+    stamps: Option<String>,
+    sack: &'a [(i32, i32)],
+    ecn: u8,
+}
+
+impl fmt::Display for Line<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { mark, flags, seq, len, .. } = self;
+        write!(f, "{mark} {flags:?} {seq}:{}({len})", seq.wrapping_add(*len))?;
+        if flags.contains(Flags::ACK) {
             write!(f, " ack {}", self.ack)?;
         }
         write!(f, " win {}", self.window)?;
@@ -382,17 +378,14 @@ impl fmt::Display for Said {
         if self.sack_permitted {
             f.write_str(" sackOK")?;
         }
-        if let Some((value, echo)) = self.stamps {
-            write!(f, " ts {value} ecr {}", if echo == i32::MIN { "0".into() } else { format!("+{echo}") })?;
+        if let Some(stamps) = &self.stamps {
+            write!(f, " {stamps}")?;
         }
         if !self.sack.is_empty() {
-            write!(f, " sack {}", blocks(&self.sack))?;
+            write!(f, " sack {}", blocks(self.sack))?;
         }
         if self.ecn > 0 {
             write!(f, " ip-ecn {}", self.ecn)?;
-        }
-        if !self.intact {
-            f.write_str(" BROKEN")?;
         }
         Ok(())
     }
