@@ -1,11 +1,11 @@
 //! Spinning before a sleep: bounded by what the sleep would cost, only while it has paid lately, and giving
 //! way at once when both ends share a processor.
 
-use super::{Pipe, events};
+use super::{Pipe, events, nap};
 use crate::registry::arena::FLAG_NONBLOCK;
 use crate::registry::config;
 use crate::sys::give_way::{self, give_way};
-use crate::sys::{clock, kernel, thread};
+use crate::sys::{clock, kernel};
 use core::sync::atomic::{AtomicU32, Ordering};
 
 /// Pauses between two looks: who looks more often takes the line from the writer, who is about to write it again.
@@ -28,12 +28,15 @@ const COUNTED: i32 = 2 * STREAM;
 const IN_STREAM: i32 = 1;
 /// How often a thread gives way to a writer on its own processor before it sleeps.
 const YIELDS: u32 = 4;
-/// Failures in a row after which spinning stops paying, and every how many waits it is tried again.
-const GIVE_UP: u32 = 8;
+/// What a spin that used up its budget costs, where one that found something earns 1: that saved a sleep and a wake-up, which
+/// take some ten microseconds of CPU time.
+const FAILURE: u32 = 4;
+/// The balance at which spinning stops paying, and every how many waits it is tried again.
+const GIVE_UP: u32 = 8 * FAILURE;
 const RETRY: u32 = 32;
 
-/// How well spinning paid lately: the number of spins in a row that ended in a sleep (low half), and waits
-/// since spinning stopped (high half). Lost updates do no harm.
+/// How well spinning paid lately: what it has cost more than it has earned (low half, up to [`GIVE_UP`]), and waits since
+/// spinning stopped (high half). Lost updates do no harm.
 pub(crate) fn is_worth(score: &AtomicU32) -> bool {
     !kernel::is_restricted() && config::spin_us() > 0 && pays(score)
 }
@@ -49,23 +52,29 @@ pub(crate) fn pays(score: &AtomicU32) -> bool {
     waits.is_multiple_of(RETRY)
 }
 
-/// Learns from a spin, or another wait that may pay or not.
+/// Learns from a wait that paid, which is all that counts then, or did not.
 pub(crate) fn learn(score: &AtomicU32, paid: bool) {
-    if paid { score.store(0, Ordering::Relaxed) } else { add_failures(score, 1) }
+    if paid { score.store(0, Ordering::Relaxed) } else { charge(score, FAILURE) }
 }
 
-fn add_failures(score: &AtomicU32, count: u32) {
+fn charge(score: &AtomicU32, cost: u32) {
     let seen = score.load(Ordering::Relaxed);
-    score.store((seen & 0xffff).saturating_add(count).min(0xffff), Ordering::Relaxed);
+    let balance = (seen & 0xffff).saturating_add(cost).min(GIVE_UP);
+    score.store(seen & !0xffff | balance, Ordering::Relaxed);
 }
 
 /// Learns from a spin by what it did cost, whatever it found: a thread that had to wait for its processor until after the
-/// answer had come would rather have slept.
+/// answer had come would rather have slept. Beside strangers some spins find their answer at once and others none, because the
+/// other end waits for its processor: many short ones must have earned what a long one costs.
 fn learn_cost(score: &AtomicU32, found: bool, cost: u64, budget: u64) {
     if found && cost <= budget {
-        score.store(0, Ordering::Relaxed);
+        let seen = score.load(Ordering::Relaxed);
+        if seen & 0xffff != 0 {
+            score.store((seen & 0xffff) - 1, Ordering::Relaxed);
+        }
     } else {
-        add_failures(score, (cost / budget.max(1)).clamp(1, GIVE_UP.into()) as u32);
+        let cost = cost.saturating_mul(FAILURE.into()) / budget.max(1);
+        charge(score, cost.clamp(1, GIVE_UP.into()) as u32);
     }
 }
 
@@ -192,7 +201,7 @@ fn wait_for_more(pipe: &Pipe, count: usize, left: i32) -> bool {
     let in_stream = passed < clock::from_us(looked * HASTE_US)
         && count.wrapping_sub(1) < LITTLE
         && pipe.entry.flags.load(Ordering::Relaxed) & FLAG_NONBLOCK == 0
-        && pipe.incoming().producer.cpu.load(Ordering::Relaxed) != thread::cpu() + 1;
+        && !nap::is_near(pipe);
     looks.left.store(if in_stream { IN_STREAM } else { COUNTED }, Ordering::Relaxed);
     if in_stream {
         pause(LEISURELY);
@@ -212,7 +221,7 @@ pub(crate) fn for_reader(pipe: &Pipe, seen_epoch: u32) -> bool {
         return false;
     }
     let incoming = pipe.incoming();
-    let shares_cpu = || incoming.producer.cpu.load(Ordering::Relaxed) == thread::cpu() + 1;
+    let shares_cpu = || nap::is_near(pipe);
     if pipe.local.unwatched.load(Ordering::Relaxed) == 0 && !shares_cpu() {
         // Nothing was answered: bytes come by themselves, and more of them at once to who waits a little. A look for
         // each message costs both sides the transfer of a line.

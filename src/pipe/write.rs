@@ -24,7 +24,7 @@ use crate::registry::arena::{self, FLAG_NO_SPACE, FLAG_NONBLOCK, FLAG_SENT_IN_VA
 use crate::registry::lock::Taken;
 use crate::registry::{Socket, reason::Reason, trace};
 use crate::sys::handlers::Since;
-use crate::sys::{clock, kernel, real, restartable};
+use crate::sys::{clock, give_way, kernel, real, restartable};
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
 use libc::iovec;
@@ -46,7 +46,8 @@ const PATIENCE_NONBLOCK_US: u64 = 20;
 const TURN: usize = 1024 * 1024;
 /// A write of less than the ring's size by this is not divided. The reader gives room back by the quarter.
 const WHOLE: usize = 4;
-/// Bytes of the rest of a longer one that are offered to the kernel before others may write.
+/// Bytes of the rest of a longer one that are offered to the kernel before others may write; and of a write that does not begin
+/// before there is room for all of it, if it is shorter than such a part of the ring.
 const REST: usize = 64 * 1024;
 
 /// Flags that the ring cannot serve: the kernel does, and the connection stays with it.
@@ -302,13 +303,13 @@ unsafe fn push(pipe: &Pipe, buffers: &[iovec], start: usize, total: usize, call:
         // A short write goes one way as a whole: what another thread writes must not come into it.
         // Nor is one divided whose rest the program's filter would not let go (seccomp(2), strict mode: no sendmsg).
         let fits = total <= span.capacity as usize / WHOLE || kernel::is_restricted();
-        let is_short = total <= PUBLISH_EVERY && fits;
+        let is_short = total <= REST && fits;
         let room = if is_short && span.length < total { 0 } else { span.length.min(chunk) };
         if room == 0 {
             if grow::by_use(pipe) {
                 continue;
             }
-            match if_full(pipe, seen, total - done, call) {
+            match if_full(pipe, seen, done, total - done, call) {
                 Full::Room => continue,
                 Full::ComeBack => return Pushed::Full(done),
                 Full::Nap => return Pushed::Nap(done),
@@ -369,10 +370,10 @@ enum Full {
     Spill,
 }
 
-/// Waits a little for room, with `left` bytes to write. Under the write lock.
+/// Waits a little for room, with `done` bytes written and `left` ones to write. Under the write lock.
 #[cold]
 #[inline(never)]
-fn if_full(pipe: &Pipe, seen_head: u64, left: usize, call: Call) -> Full {
+fn if_full(pipe: &Pipe, seen_head: u64, done: usize, left: usize, call: Call) -> Full {
     let may_come_back = call.nonblocking
         && !kernel::is_restricted()
         && room::may_be_awaited(call.fd, pipe)
@@ -384,7 +385,8 @@ fn if_full(pipe: &Pipe, seen_head: u64, left: usize, call: Call) -> Full {
         && match call.nonblocking {
             true => may_come_back && left >= room::LONG && call.naps == room::NAPS,
             false => {
-                (left > room::KERNEL_TAKES || left >= room::LONG && call.naps > 0) && call.is_divided(pipe)
+                let may_look = || left >= room::LONG || (done == 0 || left > REST) && is_busy();
+                (left > room::KERNEL_TAKES || call.naps > 0 && may_look()) && call.is_divided(pipe)
             }
         };
     let patience = match (call.nonblocking, may_nap) {
@@ -399,6 +401,11 @@ fn if_full(pipe: &Pipe, seen_head: u64, left: usize, call: Call) -> Full {
     } else {
         Full::Spill
     }
+}
+
+/// Whether strangers want the processors: then a nap is the quickest way to let the reader run.
+fn is_busy() -> bool {
+    give_way::is_forbidden(clock::ticks())
 }
 
 /// Before shutdown(SHUT_WR): the writes that follow must meet the kernel's EPIPE. False: that was so already.

@@ -13,7 +13,7 @@ use crate::sys::futex::{MOST, Words};
 use crate::sys::give_way::give_way;
 use crate::sys::handlers::Since;
 use crate::sys::scratch::Scratch;
-use crate::sys::{cancel, clock, kernel, real, thread};
+use crate::sys::{cancel, clock, kernel, real};
 use core::ffi::c_int;
 use core::sync::atomic::{AtomicU32, Ordering};
 use libc::{POLLPRI, pollfd, sigset_t};
@@ -23,6 +23,9 @@ static SPIN: AtomicU32 = AtomicU32::new(0);
 
 /// How well naps paid lately in polls.
 static NAPS: Naps = Naps::new();
+
+/// Naps in a row while all that was waited for ran on other processors.
+static APART: AtomicU32 = AtomicU32::new(0);
 
 /// Spins, and naps, in one call that may find something of which then nothing is told.
 const MOST_SPINS: u32 = 3;
@@ -94,9 +97,12 @@ pub(crate) unsafe fn poll(
                 return Ok(ready);
             }
         } else {
-            let ready = evaluate(entries)?;
-            if ready > 0 || deadline.is_now() {
-                return Ok(ready);
+            let asks_later = idle == 0 && spins == 0 && mask.is_null() && !deadline.is_now();
+            if !asks_later || !nap_hears_all(entries) {
+                let ready = evaluate(entries)?;
+                if ready > 0 || deadline.is_now() {
+                    return Ok(ready);
+                }
             }
             // A change of lanes alone is nothing to tell of: no reason not to sleep.
             if spins < MOST_SPINS && spin_for(entries) {
@@ -422,6 +428,22 @@ impl Entered {
     }
 }
 
+/// Whether a nap hears of all that is waited for, so that the kernel need not be asked before it, as in a read: what only the
+/// kernel knows, for example of a peer that was killed, is found when the nap is over.
+fn nap_hears_all(entries: &[pollfd]) -> bool {
+    nap::is_possible()
+        && NAPS.pay(clock::ticks())
+        && entries.iter().all(|entry| match kind(entry.fd) {
+            Kind::Pipe(pipe) => {
+                entry.events & events::READABLE != 0
+                    && entry.events & (events::WRITABLE | POLLPRI) == 0
+                    && pipe.entry.pending_error.load(Ordering::Relaxed) == 0
+                    && !nap::is_deaf(&pipe)
+            }
+            _ => entry.fd < 0,
+        })
+}
+
 /// Naps until one of the pipes has something: see [`epoll`]'s naps. True: it is worth looking again.
 ///
 /// # Errors
@@ -431,7 +453,7 @@ fn nap_for(entries: &[pollfd], deadline: Deadline) -> Result<bool, Errno> {
     if !nap::is_possible() || !NAPS.may_begin(clock::ticks()) {
         return Ok(false);
     }
-    let mut pipes = 0;
+    let (mut pipes, mut is_near) = (0, false);
     for entry in entries.iter().filter(|entry| entry.fd >= 0) {
         match kind(entry.fd) {
             // Of room, and of urgent data, only the kernel tells.
@@ -439,11 +461,14 @@ fn nap_for(entries: &[pollfd], deadline: Deadline) -> Result<bool, Errno> {
                 return Ok(false);
             }
             Kind::Set(_) => return Ok(false),
-            Kind::Pipe(_) if entry.events & events::READABLE != 0 => pipes += 1,
+            Kind::Pipe(pipe) if entry.events & events::READABLE != 0 => {
+                pipes += 1;
+                is_near |= nap::is_near(&pipe);
+            }
             Kind::Pipe(_) | Kind::Candidate(..) | Kind::Kernel => {}
         }
     }
-    if pipes == 0 || pipes > MOST {
+    if pipes == 0 || pipes > MOST || nap::is_sleep_due(&APART, is_near) {
         return Ok(false);
     }
     let mut words = Words::new();
@@ -487,7 +512,6 @@ fn spin_for(entries: &[pollfd]) -> bool {
     if count == 0 || !spin::is_worth(&SPIN) {
         return false;
     }
-    let own = thread::cpu() + 1;
     spin::until(
         &SPIN,
         || {
@@ -498,11 +522,6 @@ fn spin_for(entries: &[pollfd]) -> bool {
                     || asked & events::WRITABLE != 0 && room::has_come(pipe)
             })
         },
-        || {
-            pipes[..count]
-                .iter()
-                .flatten()
-                .any(|(pipe, _)| pipe.incoming().producer.cpu.load(Ordering::Relaxed) == own)
-        },
+        || pipes[..count].iter().flatten().any(|(pipe, _)| nap::is_near(pipe)),
     )
 }

@@ -60,6 +60,11 @@ impl Naps {
         until != 0 && until.wrapping_sub(now).cast_signed() > 0
     }
 
+    /// Whether the next wait will nap, as things stand.
+    pub(crate) fn pay(&self, now: u64) -> bool {
+        !self.are_forbidden(now) && self.vain.load(Ordering::Relaxed) < GIVE_UP
+    }
+
     /// Whether a wait may nap now.
     pub(crate) fn may_begin(&self, now: u64) -> bool {
         if self.are_forbidden(now) {

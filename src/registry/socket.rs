@@ -53,6 +53,8 @@ pub(crate) struct Local {
     pub(crate) spin: AtomicU32,
     /// The same for naps; see `pipe::nap`.
     pub(crate) nap: AtomicU32,
+    /// Naps in a row with the other end on another processor.
+    pub(crate) apart: AtomicU32,
     /// Generation of the socket that this process has last shut down for reading, plus one.
     refused: AtomicU32,
     /// Reading position before unread bytes were put down for a successor, plus one; see `pipe::heritage`.
@@ -143,6 +145,7 @@ static LOCALS: [Local; SOCKETS] = [const {
         looks: Looks { since: AtomicU64::new(0), left: AtomicI32::new(0) },
         spin: AtomicU32::new(0),
         nap: AtomicU32::new(0),
+        apart: AtomicU32::new(0),
         refused: AtomicU32::new(0),
         handed_from: AtomicU64::new(0),
         handed_past: AtomicU32::new(0),
@@ -184,6 +187,7 @@ impl Socket {
         local.refs.store(1, Ordering::Relaxed);
         local.spin.store(0, Ordering::Relaxed);
         local.nap.store(0, Ordering::Relaxed);
+        local.apart.store(0, Ordering::Relaxed);
         local.handed_from.store(0, Ordering::Relaxed);
         for word in [&local.handed_past, &local.asked, &local.in_vain] {
             word.store(0, Ordering::Relaxed);

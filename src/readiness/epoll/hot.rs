@@ -8,14 +8,14 @@ use super::{
     list, pipe_of, stuck,
 };
 use crate::pipe::room::{self, Room};
-use crate::pipe::{Pipe, back, bells, events};
+use crate::pipe::{Pipe, back, bells, events, nap};
 use crate::registry::arena::{
     self, Arena, FLAG_NO_SPACE, FLAG_RING_FULL, FLAG_SHUT_WRITE, REGISTRATIONS, Registration, SetEntry,
 };
 use crate::registry::lock::Taken;
 use crate::registry::table::{self, Descriptor};
 use crate::registry::{Socket, lock};
-use crate::sys::{clock, kernel, thread};
+use crate::sys::{clock, kernel};
 use core::sync::atomic::{AtomicU32, Ordering};
 use libc::{EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLLRDNORM};
 
@@ -574,13 +574,12 @@ pub(super) fn any_bytes(arena: &Arena, set: &SetEntry) -> bool {
 
 /// Whether the producer of any hot pipe last ran on this processor.
 pub(super) fn shares_cpu(arena: &Arena, set: &SetEntry) -> bool {
-    let own = thread::cpu() + 1;
     let mut next = set.hot.load(Ordering::Acquire);
     for _ in 0..4 {
         let Some(index) = next.checked_sub(1) else { return false };
         let registration = arena.registration(index);
         if let Some(pipe) = pipe_of(registration)
-            && pipe.incoming().producer.cpu.load(Ordering::Relaxed) == own
+            && nap::is_near(&pipe)
         {
             return true;
         }

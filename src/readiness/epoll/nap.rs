@@ -17,8 +17,11 @@ use crate::registry::lock::{self, Taken};
 use crate::registry::naps::LONGEST_US;
 use crate::sys::clock;
 use crate::sys::futex::{self, MOST, Words};
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU32, Ordering};
 use libc::{EPOLLET, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDNORM, epoll_event};
+
+/// Naps in a row while all that was waited for ran on other processors, for all sets of the process.
+static APART: AtomicU32 = AtomicU32::new(0);
 
 /// What became of a nap.
 pub(super) enum Napped {
@@ -34,7 +37,10 @@ pub(super) enum Napped {
 #[inline(never)]
 pub(super) fn nap(arena: &Arena, set: &SetEntry, deadline: Deadline) -> Napped {
     let now = clock::ticks();
-    if !nap::is_possible() || !set.naps.may_begin(now) {
+    if !nap::is_possible()
+        || !set.naps.may_begin(now)
+        || nap::is_sleep_due(&APART, hot::shares_cpu(arena, set))
+    {
         return Napped::Not;
     }
     let until = now.wrapping_add(clock::from_us(LONGEST_US)) | 1;

@@ -8,15 +8,17 @@ use crate::pipe::{buffers, room, spin};
 use crate::readiness::{Deadline, check_interrupted};
 use crate::registry::arena::{self, Arena, SetEntry};
 use crate::registry::lock::{self, Taken};
-use crate::registry::table::Set;
+use crate::registry::table::{self, Set};
 use crate::sys::handlers::Since;
 use crate::sys::{cancel, clock, kernel, real};
 use core::ffi::c_int;
 use core::sync::atomic::{AtomicU32, Ordering};
 use libc::{epoll_event, sigset_t};
 
-/// Microseconds after which the kernel's own descriptors are looked at although pipes are ready.
+/// Microseconds after which the kernel's own descriptors are looked at although pipes are ready; and while naps pay, because such
+/// descriptors have told of nothing for long.
 const LOOK_EVERY_US: u64 = 200;
+const LOOK_SELDOM_US: u64 = 1000;
 
 /// Spins of one wait that may find something of which then nothing is told; and looks, after which it naps between them.
 const SPINS_IN_VAIN: u32 = 3;
@@ -135,7 +137,8 @@ unsafe fn wait_for_pipes(
     loop {
         let now = clock::ticks();
         let is_hot = entry.hot.load(Ordering::Acquire) != 0;
-        let overdue = now.wrapping_sub(entry.looked.load(Ordering::Relaxed)) > clock::from_us(LOOK_EVERY_US);
+        // Once in a wait: what has come during a spin or a nap is told by the next one.
+        let overdue = in_vain == 0 && is_overdue(entry, now);
         if is_hot && !overdue {
             let count = tell(arena, fd, entry, out, 0);
             if count > 0 {
@@ -161,7 +164,10 @@ unsafe fn wait_for_pipes(
         unsafe { check_interrupted(since, mask) }?;
         // With a mask of the wait's own its handlers run in the kernel's call only.
         if is_hot && in_vain < SPINS_IN_VAIN && mask.is_null() {
+            let before = table::set(fd);
             match nap::nap(arena, entry, deadline) {
+                // The kernel's call would still have the set that another thread has closed meanwhile; who naps has not.
+                _ if table::set(fd) != before => return Err(Errno(libc::EBADF)),
                 Napped::Not => {}
                 Napped::Look => {
                     in_vain += 1;
@@ -188,6 +194,12 @@ unsafe fn wait_for_pipes(
             return Err(Errno(libc::EINTR));
         }
     }
+}
+
+/// Whether it is time to look at the kernel's own descriptors.
+fn is_overdue(set: &SetEntry, now: u64) -> bool {
+    let passed = now.wrapping_sub(set.looked.load(Ordering::Relaxed));
+    passed > clock::from_us(LOOK_EVERY_US) && (passed > clock::from_us(LOOK_SELDOM_US) || !set.naps.pay(now))
 }
 
 /// The kernel has told of these events, where there was room for so many. While it may have more to tell of its own
