@@ -79,10 +79,22 @@ fn every_exported_function_is_declared() {
     }
 }
 
+#[test]
+fn every_function_is_documented() {
+    let header = generated();
+    for name in include_str!("exports.txt").lines().filter(|name| name.starts_with("sockshim_")) {
+        let Some((before, _)) = header.split_once(&format!("{name}(")) else { continue };
+        let (before, type_alone) = before.rsplit_once("*/").expect(name);
+        assert!(!type_alone.contains([';', '}']), "{name} has no comment of its own");
+        let (_, comment) = before.rsplit_once("/**").expect(name);
+        assert!(!comment.contains("As the manual page"), "{name} does not say which page, and what differs");
+    }
+}
+
 fn generated() -> String {
     let mut config = cbindgen::Config::from_file(root().join("cbindgen.toml")).unwrap();
     let functions = config.after_includes.take().unwrap();
-    config.after_includes = Some(format!("{}{functions}", version_macros()));
+    config.after_includes = Some(format!("{}{}", version_macros(), documented(&functions)));
     let mut builder = cbindgen::Builder::new().with_config(config);
     for source in SOURCES {
         builder = builder.with_src(root().join(source));
@@ -90,6 +102,39 @@ fn generated() -> String {
     let mut header = Vec::new();
     builder.generate().unwrap().write(&mut header);
     String::from_utf8(header).unwrap()
+}
+
+/// The declarations that are not cbindgen's, each below the documentation that the function has in the sources.
+fn documented(declarations: &str) -> String {
+    let sources = SOURCES.map(|source| std::fs::read_to_string(root().join(source)).unwrap());
+    let mut header = String::new();
+    for line in declarations.lines() {
+        if let Some((start, _)) = line.split_once('(').filter(|_| line.ends_with(");")) {
+            // `__attribute__((...))` comes before the name.
+            let name = if start.starts_with("__attribute__") { "sockshim_vfork" } else { last_word(start) };
+            header += &format!("\n{}", comment(&sources, name));
+        }
+        header += line;
+        header.push('\n');
+    }
+    header
+}
+
+/// What the sources say of a function, as a comment in C.
+fn comment(sources: &[String], name: &str) -> String {
+    let definition = format!(" fn {name}(");
+    let (before, _) = sources.iter().find_map(|source| source.split_once(&definition)).expect(name);
+    let mut lines: Vec<&str> =
+        before.lines().rev().skip(1).skip_while(|line| line.starts_with("#[")).collect();
+    let length = lines.iter().take_while(|line| line.starts_with("///")).count();
+    assert_ne!(length, 0, "{name} has no documentation");
+    lines.truncate(length);
+    let text: String = lines.iter().rev().map(|line| format!(" *{}\n", &line[3..])).collect();
+    format!("/**\n{text} */\n")
+}
+
+fn last_word(text: &str) -> &str {
+    text.rsplit([' ', '*']).next().unwrap_or(text)
 }
 
 /// What has functions or types for the header, in the order of their appearance.

@@ -6,11 +6,14 @@ use crate::registry::lifecycle;
 use crate::sys::real;
 use libc::{FILE, c_char, c_int};
 
-/// `system(3)`: runs a shell command, which has the standard descriptors.
+/// `system(3)`: runs a shell command.
+///
+/// The connections that the command gets go back to the kernel first; what it leaves unread is read by this
+/// process afterwards.
 ///
 /// # Errors
 ///
-/// As the manual page.
+/// Those of system(3).
 ///
 /// # Safety
 ///
@@ -28,11 +31,14 @@ pub unsafe extern "C-unwind" fn sockshim_system(command: *const c_char) -> c_int
     result
 }
 
-/// `popen(3)`: starts a shell command with a pipe to it; it has the other standard descriptors.
+/// `popen(3)`: starts a shell command with a pipe of the kernel to it.
+///
+/// The connections that the command gets go back to the kernel first; `sockshim_pclose` takes back what it
+/// leaves unread.
 ///
 /// # Errors
 ///
-/// As the manual page.
+/// Those of popen(3).
 ///
 /// # Safety
 ///
@@ -49,15 +55,15 @@ pub unsafe extern "C-unwind" fn sockshim_popen(command: *const c_char, mode: *co
     stream
 }
 
-/// `pclose(3)`: waits for a command that `popen` has started.
+/// `pclose(3)`: waits for a command that `sockshim_popen` has started.
 ///
 /// # Errors
 ///
-/// As the manual page.
+/// Those of pclose(3).
 ///
 /// # Safety
 ///
-/// `stream` is one that `popen` has returned.
+/// `stream` is one that `sockshim_popen` has returned, not used afterwards.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_pclose(stream: *mut FILE) -> c_int {
     // SAFETY: the caller keeps the contract of pclose(3).

@@ -12,6 +12,8 @@ use std::ffi::CStr;
 use std::sync::atomic::Ordering;
 
 /// Where the bytes of a connection run.
+///
+/// A connection may change its path at any byte: an answer is that of the moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub enum Path {
@@ -19,11 +21,11 @@ pub enum Path {
     Host = 0,
     /// Over shared memory.
     Pipe = 1,
-    /// Through the TCP/IP stack in user space.
+    /// Through a TCP/IP stack in user space: reserved, no connection runs there in this version.
     Stack = 2,
 }
 
-/// What a connection, or a whole process, has done.
+/// What a connection, or a whole process, has done. Numbers only grow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Counters {
@@ -47,13 +49,15 @@ pub struct Counters {
 
 /// `fcntl(2)`: works on a descriptor. The argument's word is passed whether the command uses it or not.
 ///
+/// Behaves as the manual page says. `F_SETFL` with `O_ASYNC` brings a connection back to the kernel for good.
+///
 /// # Errors
 ///
-/// As the manual page.
+/// Those of fcntl(2).
 ///
 /// # Safety
 ///
-/// As the manual page, by command.
+/// What fcntl(2) asks, by command.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_fcntl(fd: c_int, command: c_int, argument: c_ulong) -> c_int {
     if command == libc::F_SETFL && argument as c_int & libc::O_ASYNC != 0 {
@@ -74,15 +78,15 @@ pub unsafe extern "C-unwind" fn sockshim_fcntl(fd: c_int, command: c_int, argume
     result
 }
 
-/// `fcntl(2)` for large files, which is the same here.
+/// `fcntl64(2)`: another name of `sockshim_fcntl`, since `off_t` has 64 bits.
 ///
 /// # Errors
 ///
-/// As the manual page.
+/// Those of fcntl(2).
 ///
 /// # Safety
 ///
-/// As the manual page, by command.
+/// What fcntl(2) asks, by command.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_fcntl64(fd: c_int, command: c_int, argument: c_ulong) -> c_int {
     if command == libc::F_SETFL && argument as c_int & libc::O_ASYNC != 0 {
@@ -105,13 +109,17 @@ pub unsafe extern "C-unwind" fn sockshim_fcntl64(fd: c_int, command: c_int, argu
 
 /// `ioctl(2)`: works on a device or socket. The argument's word is passed whether the request uses it or not.
 ///
+/// `FIONREAD` counts unread bytes in shared memory and in the kernel together, and no doorbell bytes.
+/// `SIOCOUTQ` counts the kernel's alone: what is in shared memory has arrived. `FIOASYNC` brings a connection
+/// back to the kernel for good.
+///
 /// # Errors
 ///
-/// As the manual page.
+/// Those of ioctl(2).
 ///
 /// # Safety
 ///
-/// As the manual page, by request.
+/// What ioctl(2) asks, by request.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_ioctl(fd: c_int, request: c_ulong, argument: c_ulong) -> c_int {
     let ours = table::socket(fd);
@@ -158,15 +166,16 @@ pub unsafe extern "C-unwind" fn sockshim_ioctl(fd: c_int, request: c_ulong, argu
     result
 }
 
-/// `sockatmark(3)`: whether a socket is at its urgent mark.
+/// `sockatmark(3)`: 1 at the urgent mark, 0 elsewhere. The mark lies in the kernel's stream, so the answer is
+/// 0 while bytes in shared memory come before it.
 ///
 /// # Errors
 ///
-/// As the manual page.
+/// Those of sockatmark(3).
 ///
 /// # Safety
 ///
-/// Nothing is asked of the caller.
+/// The call touches no memory of the caller.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_sockatmark(fd: c_int) -> c_int {
     let mut marked: c_int = 0;
@@ -177,13 +186,16 @@ pub unsafe extern "C-unwind" fn sockshim_sockatmark(fd: c_int) -> c_int {
     }
 }
 
-/// The version of the library that runs, such as "0.1.0".
+/// The version of the library that runs, such as "0.1.0": a C string that is never freed.
 #[unsafe(no_mangle)]
 pub extern "C" fn sockshim_version() -> *const c_char {
     VERSION.as_ptr()
 }
 
 /// Which path the connection behind `fd` is on: one of `SOCKSHIM_PATH_*`, or -1.
+///
+/// What is no TCP connection of sockshim's is on `SOCKSHIM_PATH_HOST`. The call may finish a move to the pipe
+/// that the other end has prepared.
 ///
 /// # Errors
 ///
@@ -204,6 +216,8 @@ pub extern "C" fn sockshim_path(fd: c_int) -> c_int {
 }
 
 /// Why the connection behind `fd` is on its path: one of `SOCKSHIM_REASON_*`.
+///
+/// It does not fail: a number that is not open, or that sockshim does not know, is `SOCKSHIM_REASON_NOT_TCP`.
 #[unsafe(no_mangle)]
 pub extern "C" fn sockshim_reason(fd: c_int) -> c_uint {
     match table::socket(fd).and_then(Socket::entry) {
@@ -214,7 +228,7 @@ pub extern "C" fn sockshim_reason(fd: c_int) -> c_uint {
     }
 }
 
-/// A reason in words. Never null.
+/// A reason in words, in English: a C string that is never freed, and never null.
 #[unsafe(no_mangle)]
 pub extern "C" fn sockshim_reason_text(reason: c_uint) -> *const c_char {
     reason_text(reason).as_ptr()
@@ -226,6 +240,8 @@ pub(crate) fn reason_text(reason: c_uint) -> &'static CStr {
 }
 
 /// Stores what the connection behind `fd` has done since it was made. Returns 0, or -1.
+///
+/// Processes that share the connection count together. For what sockshim does not know all numbers are 0.
 ///
 /// # Errors
 ///
@@ -246,7 +262,10 @@ pub unsafe extern "C" fn sockshim_counters(fd: c_int, out: *mut Counters) -> c_i
     unsafe { store(counters, out) }
 }
 
-/// Stores what all connections of this process have done since it started. Returns 0, or -1.
+/// Stores what all connections of this process have done since it started, with those that are closed. Returns
+/// 0, or -1.
+///
+/// Of the connections that are closed, processes that have forked from one another have one count in common.
 ///
 /// # Errors
 ///
@@ -269,6 +288,8 @@ pub unsafe extern "C" fn sockshim_process_counters(out: *mut Counters) -> c_int 
 }
 
 /// Keeps the connection behind `fd` in the kernel from now on. Returns 0, or -1.
+///
+/// What is unread in shared memory is still delivered first. On what sockshim does not know it has no effect.
 ///
 /// # Errors
 ///
@@ -309,10 +330,11 @@ unsafe fn store(counters: Counters, out: *mut Counters) -> c_int {
     0
 }
 
-const VERSION: &CStr = match CStr::from_bytes_with_nul(concat!(env!("CARGO_PKG_VERSION"), "\0").as_bytes()) {
-    Ok(version) => version,
-    Err(_) => panic!("a version holds no zero byte"),
-};
+pub(crate) const VERSION: &CStr =
+    match CStr::from_bytes_with_nul(concat!(env!("CARGO_PKG_VERSION"), "\0").as_bytes()) {
+        Ok(version) => version,
+        Err(_) => panic!("a version holds no zero byte"),
+    };
 
 /// Indexed by the numbers of [`Reason`].
 const REASONS: [&CStr; 30] = [

@@ -11,13 +11,16 @@ use std::mem::MaybeUninit;
 
 /// `close(2)`: closes a descriptor.
 ///
+/// Behaves as the manual page says. The last close of a connection with bytes unread sends a reset, as with
+/// the kernel. It never waits for the other end, except as `SO_LINGER` asks.
+///
 /// # Errors
 ///
-/// `EBADF`, and whatever the kernel reports of the last close (`EINTR`, `EIO`, ...).
+/// `EBADF`, and what the kernel reports of the last close (`EINTR`, `EIO`).
 ///
 /// # Safety
 ///
-/// As the manual page asks: no other code relies on the descriptor.
+/// No other code relies on the descriptor.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_close(fd: c_int) -> c_int {
     quietly(|| lifecycle::closing(fd));
@@ -29,13 +32,16 @@ pub unsafe extern "C-unwind" fn sockshim_close(fd: c_int) -> c_int {
 
 /// `dup(2)`: gives a descriptor a second name, the lowest free number.
 ///
+/// Behaves as the manual page says. A connection that becomes descriptor 0, 1 or 2 goes back to the kernel
+/// for good, because stdio has it then.
+///
 /// # Errors
 ///
 /// `EBADF`, `EMFILE`.
 ///
 /// # Safety
 ///
-/// None beyond the manual page's.
+/// The call touches no memory of the caller.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_dup(old: c_int) -> c_int {
     // SAFETY: dup touches no memory.
@@ -43,7 +49,7 @@ pub unsafe extern "C-unwind" fn sockshim_dup(old: c_int) -> c_int {
     noted(old, new)
 }
 
-/// `dup2(2)`: makes `new` another name of `old`, closing what `new` was.
+/// `dup2(2)`: makes `new` another name of `old`, closing what `new` was. Otherwise as `sockshim_dup`.
 ///
 /// # Errors
 ///
@@ -51,7 +57,7 @@ pub unsafe extern "C-unwind" fn sockshim_dup(old: c_int) -> c_int {
 ///
 /// # Safety
 ///
-/// As the manual page asks: no other code relies on what `new` was.
+/// No other code relies on what `new` was.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_dup2(old: c_int, new: c_int) -> c_int {
     if old == new || !replaceable(old, new) {
@@ -64,7 +70,7 @@ pub unsafe extern "C-unwind" fn sockshim_dup2(old: c_int, new: c_int) -> c_int {
     noted(old, new)
 }
 
-/// `dup3(2)`: `dup2` with `O_CLOEXEC`, refusing equal numbers.
+/// `dup3(2)`: `sockshim_dup2` with `O_CLOEXEC`, refusing equal numbers.
 ///
 /// # Errors
 ///
@@ -72,7 +78,7 @@ pub unsafe extern "C-unwind" fn sockshim_dup2(old: c_int, new: c_int) -> c_int {
 ///
 /// # Safety
 ///
-/// As the manual page asks: no other code relies on what `new` was.
+/// No other code relies on what `new` was.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_dup3(old: c_int, new: c_int, flags: c_int) -> c_int {
     if old == new || flags & !O_CLOEXEC != 0 || !replaceable(old, new) {
@@ -85,15 +91,16 @@ pub unsafe extern "C-unwind" fn sockshim_dup3(old: c_int, new: c_int, flags: c_i
     noted(old, new)
 }
 
-/// `close_range(2)`: closes all descriptors from `first` to `last`, or marks them close-on-exec.
+/// `close_range(2)`: closes all descriptors from `first` to `last`, or marks them close-on-exec. Behaves as
+/// the manual page says.
 ///
 /// # Errors
 ///
-/// `EINVAL`, `EMFILE`, `ENOMEM`.
+/// `EINVAL`, `EMFILE`, `ENOMEM`; `ENOSYS` on Linux before 5.9.
 ///
 /// # Safety
 ///
-/// As the manual page asks: no other code relies on the descriptors.
+/// No other code relies on the descriptors.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
     if closes_for_the_process(first, last, flags.cast_unsigned()) {
@@ -103,11 +110,11 @@ pub unsafe extern "C-unwind" fn sockshim_close_range(first: c_uint, last: c_uint
     unsafe { real::close_range(first, last, flags) }
 }
 
-/// `closefrom(3)`: closes all descriptors from `low` on; a negative number means 0.
+/// `closefrom(3)`: closes all descriptors from `low` on; a negative number means 0. Reports no error.
 ///
 /// # Safety
 ///
-/// As the manual page asks: no other code relies on the descriptors.
+/// No other code relies on the descriptors.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_closefrom(low: c_int) {
     quietly(|| lifecycle::closing_range(low.max(0).cast_unsigned(), c_uint::MAX));

@@ -8,45 +8,47 @@ use crate::registry::lifecycle;
 use crate::sys::real;
 use libc::{c_char, c_int, c_uint, clockid_t, mode_t, sigset_t};
 
-/// `open(2)`: opens a file; `mode` counts only with `O_CREAT` or `O_TMPFILE`.
+/// `open(2)`: opens a file. `mode` counts only with `O_CREAT` or `O_TMPFILE`. Behaves as the manual page
+/// says; sockshim only notes that the number is not a connection's.
 ///
 /// # Errors
 ///
-/// As the manual page.
+/// Those of open(2).
 ///
 /// # Safety
 ///
-/// As the manual page asks: pointers are valid.
+/// `path` is a C string.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_open(path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
     // SAFETY: the caller keeps the contract of open(2).
     made(unsafe { real::open(path, flags, mode) })
 }
 
-/// `open(2)`: `open` for large files, which is the same here.
+/// `open64(2)`: another name of `sockshim_open`, since `off_t` has 64 bits.
 ///
 /// # Errors
 ///
-/// As the manual page.
+/// Those of open(2).
 ///
 /// # Safety
 ///
-/// As the manual page asks: pointers are valid.
+/// `path` is a C string.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_open64(path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
     // SAFETY: the caller keeps the contract of open(2).
     made(unsafe { real::open64(path, flags, mode) })
 }
 
-/// `openat(2)`: opens a file relative to a folder.
+/// `openat(2)`: opens a file relative to a folder. `mode` counts only with `O_CREAT` or `O_TMPFILE`. Behaves
+/// as the manual page says; sockshim only notes that the number is not a connection's.
 ///
 /// # Errors
 ///
-/// As the manual page.
+/// Those of openat(2).
 ///
 /// # Safety
 ///
-/// As the manual page asks: pointers are valid.
+/// `path` is a C string.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_openat(
     folder: c_int,
@@ -58,15 +60,15 @@ pub unsafe extern "C-unwind" fn sockshim_openat(
     made(unsafe { real::openat(folder, path, flags, mode) })
 }
 
-/// `openat(2)`: `openat` for large files, which is the same here.
+/// `openat64(2)`: another name of `sockshim_openat`, since `off_t` has 64 bits.
 ///
 /// # Errors
 ///
-/// As the manual page.
+/// Those of openat(2).
 ///
 /// # Safety
 ///
-/// As the manual page asks: pointers are valid.
+/// `path` is a C string.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_openat64(
     folder: c_int,
@@ -78,135 +80,143 @@ pub unsafe extern "C-unwind" fn sockshim_openat64(
     made(unsafe { real::openat64(folder, path, flags, mode) })
 }
 
-/// `creat(2)`: makes or truncates a file.
+/// `creat(2)`: makes or truncates a file. Behaves as the manual page says; sockshim only notes that the
+/// number is not a connection's.
 ///
 /// # Errors
 ///
-/// As the manual page.
+/// Those of creat(2).
 ///
 /// # Safety
 ///
-/// As the manual page asks: pointers are valid.
+/// `path` is a C string.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_creat(path: *const c_char, mode: mode_t) -> c_int {
     // SAFETY: the caller keeps the contract of creat(2).
     made(unsafe { real::creat(path, mode) })
 }
 
-/// `creat(2)`: `creat` for large files, which is the same here.
+/// `creat64(2)`: another name of `sockshim_creat`, since `off_t` has 64 bits.
 ///
 /// # Errors
 ///
-/// As the manual page.
+/// Those of creat(2).
 ///
 /// # Safety
 ///
-/// As the manual page asks: pointers are valid.
+/// `path` is a C string.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_creat64(path: *const c_char, mode: mode_t) -> c_int {
     // SAFETY: the caller keeps the contract of creat(2).
     made(unsafe { real::creat64(path, mode) })
 }
 
-/// `eventfd(2)`: makes a counter to wait on.
+/// `eventfd(2)`: makes a counter to wait on. Behaves as the manual page says; sockshim only notes that the
+/// number is not a connection's.
 ///
 /// # Errors
 ///
-/// As the manual page.
+/// Those of eventfd(2).
 ///
 /// # Safety
 ///
-/// As the manual page asks: pointers are valid.
+/// The call touches no memory of the caller.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_eventfd(initial: c_uint, flags: c_int) -> c_int {
     // SAFETY: the caller keeps the contract of eventfd(2).
     made(unsafe { real::eventfd(initial, flags) })
 }
 
-/// `timerfd_create(2)`: makes a timer to wait on.
+/// `timerfd_create(2)`: makes a timer to wait on. Behaves as the manual page says; sockshim only notes that
+/// the number is not a connection's.
 ///
 /// # Errors
 ///
-/// As the manual page.
+/// Those of timerfd_create(2).
 ///
 /// # Safety
 ///
-/// As the manual page asks: pointers are valid.
+/// The call touches no memory of the caller.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_timerfd_create(clock: clockid_t, flags: c_int) -> c_int {
     // SAFETY: the caller keeps the contract of timerfd_create(2).
     made(unsafe { real::timerfd_create(clock, flags) })
 }
 
-/// `signalfd(2)`: makes or changes a descriptor that reads signals.
+/// `signalfd(2)`: makes or changes a descriptor that reads signals. Behaves as the manual page says; sockshim
+/// only notes that the number is not a connection's.
 ///
 /// # Errors
 ///
-/// As the manual page.
+/// Those of signalfd(2).
 ///
 /// # Safety
 ///
-/// As the manual page asks: pointers are valid.
+/// `mask` is valid for reading.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_signalfd(fd: c_int, mask: *const sigset_t, flags: c_int) -> c_int {
     // SAFETY: the caller keeps the contract of signalfd(2).
     made(unsafe { real::signalfd(fd, mask, flags) })
 }
 
-/// `memfd_create(2)`: makes an anonymous file.
+/// `memfd_create(2)`: makes an anonymous file. Behaves as the manual page says; sockshim only notes that the
+/// number is not a connection's.
 ///
 /// # Errors
 ///
-/// As the manual page.
+/// Those of memfd_create(2).
 ///
 /// # Safety
 ///
-/// As the manual page asks: pointers are valid.
+/// `name` is a C string.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_memfd_create(name: *const c_char, flags: c_uint) -> c_int {
     // SAFETY: the caller keeps the contract of memfd_create(2).
     made(unsafe { real::memfd_create(name, flags) })
 }
 
-/// `inotify_init(2)`: makes a descriptor that reads file events.
+/// `inotify_init(2)`: makes a descriptor that reads file events. Behaves as the manual page says; sockshim
+/// only notes that the number is not a connection's.
 ///
 /// # Errors
 ///
-/// As the manual page.
+/// Those of inotify_init(2).
 ///
 /// # Safety
 ///
-/// As the manual page asks: pointers are valid.
+/// The call touches no memory of the caller.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_inotify_init() -> c_int {
     // SAFETY: the caller keeps the contract of inotify_init(2).
     made(unsafe { real::inotify_init() })
 }
 
-/// `inotify_init1(2)`: makes a descriptor that reads file events, with flags.
+/// `inotify_init1(2)`: makes a descriptor that reads file events, with flags. Behaves as the manual page
+/// says; sockshim only notes that the number is not a connection's.
 ///
 /// # Errors
 ///
-/// As the manual page.
+/// Those of inotify_init1(2).
 ///
 /// # Safety
 ///
-/// As the manual page asks: pointers are valid.
+/// The call touches no memory of the caller.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_inotify_init1(flags: c_int) -> c_int {
     // SAFETY: the caller keeps the contract of inotify_init1(2).
     made(unsafe { real::inotify_init1(flags) })
 }
 
-/// `pipe(2)`: makes a pipe.
+/// `pipe(2)`: makes a pipe of the kernel. Behaves as the manual page says; sockshim only notes that the
+/// numbers are not connections'.
 ///
 /// # Errors
 ///
-/// As the manual page.
+/// Those of pipe(2).
 ///
 /// # Safety
 ///
-/// As the manual page asks: pointers are valid.
+/// `ends` is valid for writing two descriptors.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_pipe(ends: *mut c_int) -> c_int {
     // SAFETY: the caller keeps the contract of pipe(2).
@@ -215,15 +225,15 @@ pub unsafe extern "C-unwind" fn sockshim_pipe(ends: *mut c_int) -> c_int {
     unsafe { made_pair(result, ends) }
 }
 
-/// `pipe2(2)`: makes a pipe, with flags.
+/// `pipe2(2)`: makes a pipe of the kernel, with flags. Otherwise as `sockshim_pipe`.
 ///
 /// # Errors
 ///
-/// As the manual page.
+/// Those of pipe2(2).
 ///
 /// # Safety
 ///
-/// As the manual page asks: pointers are valid.
+/// `ends` is valid for writing two descriptors.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_pipe2(ends: *mut c_int, flags: c_int) -> c_int {
     // SAFETY: the caller keeps the contract of pipe2(2).
@@ -232,15 +242,15 @@ pub unsafe extern "C-unwind" fn sockshim_pipe2(ends: *mut c_int, flags: c_int) -
     unsafe { made_pair(result, ends) }
 }
 
-/// `socketpair(2)`: makes two connected sockets.
+/// `socketpair(2)`: makes two connected sockets, which are the kernel's. Behaves as the manual page says.
 ///
 /// # Errors
 ///
-/// As the manual page.
+/// Those of socketpair(2).
 ///
 /// # Safety
 ///
-/// As the manual page asks: pointers are valid.
+/// `pair` is valid for writing two descriptors.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_socketpair(
     domain: c_int,

@@ -14,13 +14,17 @@ use std::ptr;
 
 /// `select(2)`: waits until a descriptor of three sets is ready.
 ///
+/// `timeout`, in seconds and microseconds, holds what is left of it afterwards, as always on Linux. Sets may
+/// be longer than `FD_SETSIZE` bits. An event of a descriptor that is no pipe may be told 5 ms late while
+/// pipes are busy.
+///
 /// # Errors
 ///
-/// As the manual page.
+/// Those of select(2).
 ///
 /// # Safety
 ///
-/// As the manual page asks: pointers are valid for the lengths given.
+/// Each set is null, or holds `nfds` bits; `timeout` is null, or valid for reading and writing.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_select(
     nfds: c_int,
@@ -58,15 +62,16 @@ pub unsafe extern "C-unwind" fn sockshim_select(
     answer(result) as c_int
 }
 
-/// `pselect(2)`: waits with a signal mask.
+/// `pselect(2)`: waits as `sockshim_select`, with a signal mask. `timeout`, in seconds and nanoseconds, is
+/// not changed.
 ///
 /// # Errors
 ///
-/// As the manual page.
+/// Those of pselect(2).
 ///
 /// # Safety
 ///
-/// As the manual page asks: pointers are valid for the lengths given.
+/// Each set is null, or holds `nfds` bits; `timeout` and `sigmask` are null, or valid for reading.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_pselect(
     nfds: c_int,
@@ -90,13 +95,16 @@ pub unsafe extern "C-unwind" fn sockshim_pselect(
 
 /// `poll(2)`: waits until one of several descriptors is ready.
 ///
+/// `timeout` is in milliseconds; a negative one waits for ever. An event of a descriptor that is no pipe may
+/// be told 5 ms late while pipes are busy.
+///
 /// # Errors
 ///
-/// As the manual page.
+/// Those of poll(2).
 ///
 /// # Safety
 ///
-/// As the manual page asks: pointers are valid for the lengths given.
+/// `fds` is valid for reading and writing `nfds` entries.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_poll(fds: *mut pollfd, nfds: nfds_t, timeout: c_int) -> c_int {
     // SAFETY: the caller keeps the contract of poll(2).
@@ -109,15 +117,17 @@ pub unsafe extern "C-unwind" fn sockshim_poll(fds: *mut pollfd, nfds: nfds_t, ti
     answer(unsafe { poll::poll(entries, Deadline::after(time), ptr::null()) }) as c_int
 }
 
-/// `ppoll(2)`: waits with a signal mask.
+/// `ppoll(2)`: waits as `sockshim_poll`, with a signal mask. `timeout` is in seconds and nanoseconds, and is
+/// not changed.
 ///
 /// # Errors
 ///
-/// As the manual page.
+/// Those of ppoll(2).
 ///
 /// # Safety
 ///
-/// As the manual page asks: pointers are valid for the lengths given.
+/// `fds` is valid for reading and writing `nfds` entries; `timeout` and `sigmask` are null, or valid for
+/// reading.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_ppoll(
     fds: *mut pollfd,
@@ -135,15 +145,16 @@ pub unsafe extern "C-unwind" fn sockshim_ppoll(
     answer(unsafe { poll::poll(entries, Deadline::after(time), sigmask) }) as c_int
 }
 
-/// `poll(2)`: `poll`, as compiled with `_FORTIFY_SOURCE`.
+/// `poll(2)`, as compiled with `_FORTIFY_SOURCE`: ends the program when `nfds` entries need more than `size`
+/// bytes.
 ///
 /// # Errors
 ///
-/// As the manual page.
+/// Those of poll(2).
 ///
 /// # Safety
 ///
-/// As the manual page asks: pointers are valid for the lengths given.
+/// As for `sockshim_poll`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_poll_chk(
     fds: *mut pollfd,
@@ -159,15 +170,16 @@ pub unsafe extern "C-unwind" fn sockshim_poll_chk(
     unsafe { sockshim_poll(fds, nfds, timeout) }
 }
 
-/// `ppoll(2)`: `ppoll`, as compiled with `_FORTIFY_SOURCE`.
+/// `ppoll(2)`, as compiled with `_FORTIFY_SOURCE`: ends the program when `nfds` entries need more than `size`
+/// bytes.
 ///
 /// # Errors
 ///
-/// As the manual page.
+/// Those of ppoll(2).
 ///
 /// # Safety
 ///
-/// As the manual page asks: pointers are valid for the lengths given.
+/// As for `sockshim_ppoll`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_ppoll_chk(
     fds: *mut pollfd,
@@ -184,45 +196,52 @@ pub unsafe extern "C-unwind" fn sockshim_ppoll_chk(
     unsafe { sockshim_ppoll(fds, nfds, timeout, sigmask) }
 }
 
-/// `epoll_create(2)`: makes an epoll set.
+/// `epoll_create(2)`: makes an epoll set. Behaves as the manual page says.
+///
+/// Sets beyond 1,024 in a process and the children that it has forked are the kernel's, and the connections
+/// in them go back to it.
 ///
 /// # Errors
 ///
-/// As the manual page.
+/// Those of epoll_create(2).
 ///
 /// # Safety
 ///
-/// As the manual page asks: pointers are valid for the lengths given.
+/// The call touches no memory of the caller.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_epoll_create(size: c_int) -> c_int {
     // SAFETY: the caller keeps the contract of epoll_create(2).
     set_made(unsafe { real::epoll_create(size) })
 }
 
-/// `epoll_create1(2)`: makes an epoll set, with flags.
+/// `epoll_create1(2)`: makes an epoll set, with flags. Otherwise as `sockshim_epoll_create`.
 ///
 /// # Errors
 ///
-/// As the manual page.
+/// Those of epoll_create1(2).
 ///
 /// # Safety
 ///
-/// As the manual page asks: pointers are valid for the lengths given.
+/// The call touches no memory of the caller.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_epoll_create1(flags: c_int) -> c_int {
     // SAFETY: the caller keeps the contract of epoll_create1(2).
     set_made(unsafe { real::epoll_create1(flags) })
 }
 
-/// `epoll_ctl(2)`: changes an epoll set.
+/// `epoll_ctl(2)`: changes an epoll set. Behaves as the manual page says, with level, edge, one-shot,
+/// exclusive and nested registrations.
+///
+/// A connection that is added to a fifth set, or to a set that sockshim did not see being made, goes back to
+/// the kernel for good.
 ///
 /// # Errors
 ///
-/// As the manual page.
+/// Those of epoll_ctl(2).
 ///
 /// # Safety
 ///
-/// As the manual page asks: pointers are valid for the lengths given.
+/// `event` is null, or valid for reading.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_epoll_ctl(
     epfd: c_int,
@@ -253,13 +272,16 @@ pub unsafe extern "C-unwind" fn sockshim_epoll_ctl(
 
 /// `epoll_wait(2)`: waits for events of an epoll set.
 ///
+/// `timeout` is in milliseconds; a negative one waits for ever. Pipes are told in the order in which they
+/// were written to. An event of a descriptor that is no pipe may be told 5 ms late while pipes are busy.
+///
 /// # Errors
 ///
-/// As the manual page.
+/// Those of epoll_wait(2).
 ///
 /// # Safety
 ///
-/// As the manual page asks: pointers are valid for the lengths given.
+/// `events` is valid for writing `maxevents` events.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_epoll_wait(
     epfd: c_int,
@@ -300,15 +322,15 @@ unsafe fn wait_longer(
     unsafe { epoll::wait::wait(epfd, set, events, maxevents, limit, ptr::null(), kernel) }
 }
 
-/// `epoll_pwait(2)`: waits with a signal mask.
+/// `epoll_pwait(2)`: waits as `sockshim_epoll_wait`, with a signal mask.
 ///
 /// # Errors
 ///
-/// As the manual page.
+/// Those of epoll_pwait(2).
 ///
 /// # Safety
 ///
-/// As the manual page asks: pointers are valid for the lengths given.
+/// `events` is valid for writing `maxevents` events; `sigmask` is null, or valid for reading.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_epoll_pwait(
     epfd: c_int,
@@ -325,15 +347,16 @@ pub unsafe extern "C-unwind" fn sockshim_epoll_pwait(
     unsafe { epoll::wait::wait(epfd, set, events, maxevents, limit, sigmask, kernel) }
 }
 
-/// `epoll_pwait2(2)`: waits with a signal mask and a `timespec`.
+/// `epoll_pwait2(2)`: waits as `sockshim_epoll_pwait`, with a `timeout` in seconds and nanoseconds; null
+/// waits for ever.
 ///
 /// # Errors
 ///
-/// As the manual page.
+/// Those of epoll_pwait2(2).
 ///
 /// # Safety
 ///
-/// As the manual page asks: pointers are valid for the lengths given.
+/// `events` is valid for writing `maxevents` events; `timeout` and `sigmask` are null, or valid for reading.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_epoll_pwait2(
     epfd: c_int,

@@ -17,7 +17,10 @@ use libc::{
 };
 use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 
-/// `fork(2)`: makes a copy of this process.
+/// `fork(2)`: makes a copy of this process. Parent and child share each connection as with the kernel.
+///
+/// A child that would be the 449th living process of its family has a table of its own: the connections that it
+/// shares with its parent go back to the kernel for good.
 ///
 /// # Errors
 ///
@@ -25,7 +28,7 @@ use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 ///
 /// # Safety
 ///
-/// As the manual page: after it, the child of a threaded program calls async-signal-safe functions only.
+/// The child of a program with threads calls async-signal-safe functions only.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_fork() -> pid_t {
     // SAFETY: the caller keeps the contract of fork(2).
@@ -38,15 +41,16 @@ pub unsafe extern "C-unwind" fn sockshim_fork() -> pid_t {
     child
 }
 
-/// `_Fork(3)`: makes a copy of this process without the program's own handlers; allowed in a signal handler.
+/// `_Fork(3)`: makes a copy of this process without the program's own fork handlers; allowed in a signal
+/// handler. Otherwise as `sockshim_fork`.
 ///
 /// # Errors
 ///
-/// As `fork(2)`.
+/// Those of fork(2).
 ///
 /// # Safety
 ///
-/// As the manual page: the child calls async-signal-safe functions only.
+/// The child calls async-signal-safe functions only.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim__Fork() -> pid_t {
     quietly(|| fork::prepare());
@@ -62,7 +66,7 @@ pub unsafe extern "C-unwind" fn sockshim__Fork() -> pid_t {
 
 /// `vfork(2)`: makes a child that borrows this process's memory until it calls `exec` or `_exit`.
 ///
-/// It returns twice on one stack, so there may be no frame of ours in between: this ends in a jump.
+/// What the child closes and duplicates meanwhile leaves this process's connections alone.
 ///
 /// # Errors
 ///
@@ -70,7 +74,7 @@ pub unsafe extern "C-unwind" fn sockshim__Fork() -> pid_t {
 ///
 /// # Safety
 ///
-/// As the manual page: the child calls `exec` or `_exit` and does not return from the calling function.
+/// The child calls `exec` or `_exit`, and does not return from the calling function.
 #[unsafe(naked)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_vfork() -> pid_t {
@@ -116,9 +120,14 @@ extern "C" fn before_vfork() {
 
 /// `execve(2)`: replaces the program.
 ///
+/// Every connection that the program gets goes back to the kernel first. Where bytes are unread in shared
+/// memory then, the call may wait up to 50 ms for other processes that hold the connection, and for the other
+/// end, which sends them again to a program that does not run on sockshim. Such a program may find
+/// `LD_PRELOAD` added in `/proc/<pid>/environ`, but not in its environment.
+///
 /// # Errors
 ///
-/// It returns only with an error: as the manual page.
+/// It returns only with an error: one of execve(2).
 ///
 /// # Safety
 ///
@@ -133,11 +142,11 @@ pub unsafe extern "C-unwind" fn sockshim_execve(
     exec(|| unsafe { guest::invite(envp, |envp| real::execve(path, argv, envp)) })
 }
 
-/// `execv(3)`: replaces the program, keeping the environment.
+/// `execv(3)`: replaces the program, keeping the environment. Otherwise as `sockshim_execve`.
 ///
 /// # Errors
 ///
-/// It returns only with an error: as the manual page.
+/// It returns only with an error: one of execve(2).
 ///
 /// # Safety
 ///
@@ -148,11 +157,12 @@ pub unsafe extern "C-unwind" fn sockshim_execv(path: *const c_char, argv: *const
     exec(|| unsafe { guest::invite(own(), |envp| real::execve(path, argv, envp)) })
 }
 
-/// `execvp(3)`: replaces the program by one found in `PATH`.
+/// `execvp(3)`: replaces the program by one found in `PATH`, keeping the environment. Otherwise as
+/// `sockshim_execve`.
 ///
 /// # Errors
 ///
-/// It returns only with an error: as the manual page.
+/// It returns only with an error: one of execvp(3).
 ///
 /// # Safety
 ///
@@ -163,11 +173,12 @@ pub unsafe extern "C-unwind" fn sockshim_execvp(file: *const c_char, argv: *cons
     exec(|| unsafe { guest::invite(own(), |envp| real::execvpe(file, argv, envp)) })
 }
 
-/// `execvpe(3)`: replaces the program by one found in `PATH`, with a new environment.
+/// `execvpe(3)`: replaces the program by one found in `PATH`, with a new environment. Otherwise as
+/// `sockshim_execve`.
 ///
 /// # Errors
 ///
-/// It returns only with an error: as the manual page.
+/// It returns only with an error: one of execvpe(3).
 ///
 /// # Safety
 ///
@@ -182,11 +193,11 @@ pub unsafe extern "C-unwind" fn sockshim_execvpe(
     exec(|| unsafe { guest::invite(envp, |envp| real::execvpe(file, argv, envp)) })
 }
 
-/// `fexecve(3)`: replaces the program by the one that a descriptor refers to.
+/// `fexecve(3)`: replaces the program by the one that a descriptor refers to. Otherwise as `sockshim_execve`.
 ///
 /// # Errors
 ///
-/// It returns only with an error: as the manual page.
+/// It returns only with an error: one of fexecve(3).
 ///
 /// # Safety
 ///
@@ -227,11 +238,11 @@ macro_rules! collected {
     };
 }
 
-/// `execl(3)`: `execv` with the arguments in the call. C-variadic.
+/// `execl(3)`: `sockshim_execv` with the arguments in the call, up to a null.
 ///
 /// # Errors
 ///
-/// It returns only with an error: as the manual page.
+/// It returns only with an error: one of execl(3).
 ///
 /// # Safety
 ///
@@ -242,11 +253,11 @@ pub unsafe extern "C-unwind" fn sockshim_execl(path: *const c_char, first: *cons
     collected!(execl_collected)
 }
 
-/// `execlp(3)`: `execvp` with the arguments in the call. C-variadic.
+/// `execlp(3)`: `sockshim_execvp` with the arguments in the call, up to a null.
 ///
 /// # Errors
 ///
-/// It returns only with an error: as the manual page.
+/// It returns only with an error: one of execlp(3).
 ///
 /// # Safety
 ///
@@ -257,11 +268,11 @@ pub unsafe extern "C-unwind" fn sockshim_execlp(file: *const c_char, first: *con
     collected!(execlp_collected)
 }
 
-/// `execle(3)`: `execve` with the arguments in the call, and the environment after their null. C-variadic.
+/// `execle(3)`: `sockshim_execve` with the arguments in the call, up to a null, and the environment after it.
 ///
 /// # Errors
 ///
-/// It returns only with an error: as the manual page.
+/// It returns only with an error: one of execle(3).
 ///
 /// # Safety
 ///
@@ -274,16 +285,15 @@ pub unsafe extern "C-unwind" fn sockshim_execle(path: *const c_char, first: *con
 
 /// `posix_spawn(3)`: starts a program in a new process.
 ///
-/// The child runs inside glibc, on raw system calls, until it execs: no hook of ours runs there, and none of
-/// our memory is written. What it is told to duplicate is handed over to it before.
+/// The connections that the program gets go back to the kernel first, as with `sockshim_execve`.
 ///
 /// # Errors
 ///
-/// Returns the error number itself: as the manual page.
+/// Returns the error number itself: one of posix_spawn(3).
 ///
 /// # Safety
 ///
-/// As the manual page: objects are initialised, arrays null-terminated.
+/// Objects are initialised, and arrays null-terminated.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_posix_spawn(
     pid: *mut pid_t,
@@ -299,15 +309,15 @@ pub unsafe extern "C-unwind" fn sockshim_posix_spawn(
     unsafe { guest::invite(envp, |envp| real::posix_spawn(pid, path, actions, attributes, argv, envp)) }
 }
 
-/// `posix_spawnp(3)`: `posix_spawn` of a program found in `PATH`.
+/// `posix_spawnp(3)`: `sockshim_posix_spawn` of a program found in `PATH`.
 ///
 /// # Errors
 ///
-/// Returns the error number itself: as the manual page.
+/// Returns the error number itself: one of posix_spawn(3).
 ///
 /// # Safety
 ///
-/// As the manual page: objects are initialised, arrays null-terminated.
+/// Objects are initialised, and arrays null-terminated.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_posix_spawnp(
     pid: *mut pid_t,
@@ -323,26 +333,28 @@ pub unsafe extern "C-unwind" fn sockshim_posix_spawnp(
     unsafe { guest::invite(envp, |envp| real::posix_spawnp(pid, file, actions, attributes, argv, envp)) }
 }
 
-/// `_exit(2)`: ends the process at once.
+/// `_exit(2)`: ends the process at once, after the connections that nobody else has are left as their other
+/// ends should find them: what was written still arrives.
 ///
 /// # Safety
 ///
-/// As the manual page: nothing relies on what the process would still have done.
+/// Nothing relies on what the process would still have done.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim__exit(status: c_int) -> ! {
     start::finish();
     kernel::exit(status)
 }
 
-/// `daemon(3)`: goes on in the background, with `/dev/null` as descriptors 0 to 2 unless `noclose`.
+/// `daemon(3)`: goes on in the background, with `/dev/null` as descriptors 0 to 2 unless `noclose`. Otherwise
+/// as `sockshim_fork`.
 ///
 /// # Errors
 ///
-/// As `fork(2)` and `setsid(2)`.
+/// Those of daemon(3).
 ///
 /// # Safety
 ///
-/// As `fork(2)`.
+/// As for `sockshim_fork`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_daemon(nochdir: c_int, noclose: c_int) -> c_int {
     // SAFETY: the caller keeps the contract of daemon(3).
@@ -353,15 +365,16 @@ pub unsafe extern "C-unwind" fn sockshim_daemon(nochdir: c_int, noclose: c_int) 
     result
 }
 
-/// `login_tty(3)`: makes a terminal the controlling one and descriptors 0 to 2.
+/// `login_tty(3)`: makes a terminal the controlling one, and descriptors 0 to 2. Behaves as the manual page
+/// says.
 ///
 /// # Errors
 ///
-/// As `ioctl(2)` with `TIOCSCTTY`.
+/// Those of login_tty(3).
 ///
 /// # Safety
 ///
-/// As the manual page: no other code relies on what descriptors 0 to 2 were.
+/// No other code relies on what descriptors 0 to 2 were.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_login_tty(fd: c_int) -> c_int {
     // SAFETY: the caller keeps the contract of login_tty(3).
@@ -372,16 +385,15 @@ pub unsafe extern "C-unwind" fn sockshim_login_tty(fd: c_int) -> c_int {
     result
 }
 
-/// `forkpty(3)`: forks a child on a new terminal.
+/// `forkpty(3)`: forks a child on a new terminal. Otherwise as `sockshim_fork`.
 ///
 /// # Errors
 ///
-/// As `openpty(3)` and `fork(2)`.
+/// Those of forkpty(3).
 ///
 /// # Safety
 ///
-/// As the manual page: `terminal` is valid for writing, `name` is null or long enough, the others are null or
-/// valid.
+/// `terminal` is valid for writing, `name` is null or long enough, the others are null or valid.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_forkpty(
     terminal: *mut c_int,
@@ -403,15 +415,17 @@ pub unsafe extern "C-unwind" fn sockshim_forkpty(
     child
 }
 
-/// `prctl(2)`: changes the process. The four words are passed whether the operation uses them or not.
+/// `prctl(2)`: changes the process. The four words are passed on, whether the operation uses them or not.
+///
+/// Before `PR_SET_SECCOMP` every connection of the process goes back to the kernel for good.
 ///
 /// # Errors
 ///
-/// As the manual page.
+/// Those of prctl(2).
 ///
 /// # Safety
 ///
-/// As the manual page, by operation.
+/// What prctl(2) asks, by operation.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_prctl(
     option: c_int,

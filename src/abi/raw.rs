@@ -21,15 +21,18 @@ use libc::{c_int, c_long, sigset_t, size_t, timespec, timeval};
 use std::mem::MaybeUninit;
 use std::ptr;
 
-/// `syscall(2)`: makes a system call by number. C-variadic: all six words are passed in any case.
+/// `syscall(2)`: makes a system call by number. All six words are passed in any case.
+///
+/// Numbers of calls that have a function in this header do what that function does, and so do the io_uring
+/// calls, `seccomp` and the makers of descriptors; every other one goes straight to the kernel.
 ///
 /// # Errors
 ///
-/// As the call.
+/// Those of the call.
 ///
 /// # Safety
 ///
-/// As the call.
+/// What the call asks.
 #[unsafe(naked)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_syscall(

@@ -15,13 +15,17 @@ use libc::{
 
 /// `read(2)`: reads from a descriptor.
 ///
+/// Returns bytes, 0 at the end of the stream; there may be fewer than `count`, as the manual page allows. A
+/// thread that sleeps here while another one closes the descriptor gets `EBADF` when something arrives.
+///
 /// # Errors
 ///
-/// As the manual page.
+/// Those of read(2). `ECONNRESET` also means that bytes were moved on the connection by system calls that
+/// sockshim could not see (`SOCKSHIM_REASON_INTEGRITY`).
 ///
 /// # Safety
 ///
-/// As the manual page asks: pointers are valid for the lengths given.
+/// `buf` is valid for writing `count` bytes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_read(fd: c_int, buf: *mut c_void, count: size_t) -> ssize_t {
     if table::is_host(fd) {
@@ -51,15 +55,16 @@ unsafe fn read_socket(fd: c_int, buf: *mut c_void, count: size_t) -> ssize_t {
     }
 }
 
-/// `readv(2)`: reads into several buffers.
+/// `readv(2)`: reads into up to 1024 buffers. Otherwise as `sockshim_read`.
 ///
 /// # Errors
 ///
-/// As the manual page.
+/// Those of readv(2). `ECONNRESET` also means that bytes were moved on the connection by system calls that
+/// sockshim could not see (`SOCKSHIM_REASON_INTEGRITY`).
 ///
 /// # Safety
 ///
-/// As the manual page asks: pointers are valid for the lengths given.
+/// `iov` holds `iovcnt` buffers, each of them valid for writing its length.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_readv(fd: c_int, iov: *const iovec, iovcnt: c_int) -> ssize_t {
     if table::is_host(fd) {
@@ -78,15 +83,19 @@ pub unsafe extern "C-unwind" fn sockshim_readv(fd: c_int, iov: *const iovec, iov
     }
 }
 
-/// `preadv2(2)`: reads at an offset (-1: the current one) with flags.
+/// `preadv2(2)`: reads at an offset, in bytes, with flags.
+///
+/// On a pipe the offset is -1, and the flags are `RWF_NOWAIT` and `RWF_HIPRI`; the kernel refuses the rest on
+/// a socket.
 ///
 /// # Errors
 ///
-/// As the manual page.
+/// Those of preadv2(2). `ECONNRESET` also means that bytes were moved on the connection by system calls that
+/// sockshim could not see (`SOCKSHIM_REASON_INTEGRITY`).
 ///
 /// # Safety
 ///
-/// As the manual page asks: pointers are valid for the lengths given.
+/// `iov` holds `iovcnt` buffers, each of them valid for writing its length.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_preadv2(
     fd: c_int,
@@ -107,15 +116,16 @@ pub unsafe extern "C-unwind" fn sockshim_preadv2(
     }
 }
 
-/// `preadv2(2)`: reads at an offset (-1: the current one) with flags.
+/// `preadv64v2(2)`: another name of `sockshim_preadv2`, since `off_t` has 64 bits.
 ///
 /// # Errors
 ///
-/// As the manual page.
+/// Those of preadv2(2). `ECONNRESET` also means that bytes were moved on the connection by system calls that
+/// sockshim could not see (`SOCKSHIM_REASON_INTEGRITY`).
 ///
 /// # Safety
 ///
-/// As the manual page asks: pointers are valid for the lengths given.
+/// `iov` holds `iovcnt` buffers, each of them valid for writing its length.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_preadv64v2(
     fd: c_int,
@@ -131,13 +141,17 @@ pub unsafe extern "C-unwind" fn sockshim_preadv64v2(
 
 /// `recv(2)`: receives from a socket.
 ///
+/// Returns bytes. `MSG_PEEK` does not look past a change between shared memory and the kernel: it may show
+/// fewer bytes than are waiting, and never none when some are. `MSG_OOB` and `MSG_ERRQUEUE` are the kernel's.
+///
 /// # Errors
 ///
-/// As the manual page.
+/// Those of recv(2). `ECONNRESET` also means that bytes were moved on the connection by system calls that
+/// sockshim could not see (`SOCKSHIM_REASON_INTEGRITY`).
 ///
 /// # Safety
 ///
-/// As the manual page asks: pointers are valid for the lengths given.
+/// `buf` is valid for writing `len` bytes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_recv(
     fd: c_int,
@@ -173,15 +187,18 @@ unsafe fn recv_socket(fd: c_int, buf: *mut c_void, len: size_t, flags: c_int) ->
     }
 }
 
-/// `recvfrom(2)`: receives, and tells the sender's address.
+/// `recvfrom(2)`: receives, and tells the sender's address. On a connected TCP socket, which tells none,
+/// `length` becomes 0. Otherwise as `sockshim_recv`.
 ///
 /// # Errors
 ///
-/// As the manual page.
+/// Those of recvfrom(2). `ECONNRESET` also means that bytes were moved on the connection by system calls that
+/// sockshim could not see (`SOCKSHIM_REASON_INTEGRITY`).
 ///
 /// # Safety
 ///
-/// As the manual page asks: pointers are valid for the lengths given.
+/// `buf` is valid for writing `len` bytes. `address` is null, or valid for writing as many bytes as `length`
+/// says; `length` is valid for reading and writing then.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_recvfrom(
     fd: c_int,
@@ -213,15 +230,19 @@ pub unsafe extern "C-unwind" fn sockshim_recvfrom(
     received
 }
 
-/// `recvmsg(2)`: receives with control messages.
+/// `recvmsg(2)`: receives into several buffers, with control messages.
+///
+/// Bytes from shared memory have no control messages, except for the one of `TCP_INQ`. Descriptors that come
+/// with `SCM_RIGHTS` are looked at when they are first used. Otherwise as `sockshim_recv`.
 ///
 /// # Errors
 ///
-/// As the manual page.
+/// Those of recvmsg(2). `ECONNRESET` also means that bytes were moved on the connection by system calls that
+/// sockshim could not see (`SOCKSHIM_REASON_INTEGRITY`).
 ///
 /// # Safety
 ///
-/// As the manual page asks: pointers are valid for the lengths given.
+/// `msg` is valid for reading and writing, and so are the memories that it names, by their lengths.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_recvmsg(fd: c_int, msg: *mut msghdr, flags: c_int) -> ssize_t {
     let mut by_kernel = false;
@@ -262,15 +283,20 @@ pub unsafe extern "C-unwind" fn sockshim_recvmsg(fd: c_int, msg: *mut msghdr, fl
     received
 }
 
-/// `recvmmsg(2)`: receives several messages.
+/// `recvmmsg(2)`: receives up to 1024 messages.
+///
+/// On a pipe, as in the kernel, `timeout` is looked at after each message, and holds what is left of it
+/// afterwards.
 ///
 /// # Errors
 ///
-/// As the manual page.
+/// Those of recvmmsg(2). `ECONNRESET` also means that bytes were moved on the connection by system calls that
+/// sockshim could not see (`SOCKSHIM_REASON_INTEGRITY`).
 ///
 /// # Safety
 ///
-/// As the manual page asks: pointers are valid for the lengths given.
+/// `msgs` is valid for `count` messages, each as `sockshim_recvmsg` asks; `timeout` is null, or valid for
+/// reading and writing.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_recvmmsg(
     fd: c_int,
@@ -338,15 +364,16 @@ fn several(fd: c_int, msgs: *mut mmsghdr, count: usize, flags: c_int, limit: Dea
     count as c_int
 }
 
-/// `read(2)`: `read`, as compiled with `_FORTIFY_SOURCE`.
+/// `read(2)`, as compiled with `_FORTIFY_SOURCE`: ends the program when `count` is above `size`.
 ///
 /// # Errors
 ///
-/// As the manual page.
+/// Those of read(2). `ECONNRESET` also means that bytes were moved on the connection by system calls that
+/// sockshim could not see (`SOCKSHIM_REASON_INTEGRITY`).
 ///
 /// # Safety
 ///
-/// As the manual page asks: pointers are valid for the lengths given.
+/// `buf` is valid for writing `count` bytes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_read_chk(
     fd: c_int,
@@ -362,15 +389,16 @@ pub unsafe extern "C-unwind" fn sockshim_read_chk(
     unsafe { sockshim_read(fd, buf, count) }
 }
 
-/// `recv(2)`: `recv`, as compiled with `_FORTIFY_SOURCE`.
+/// `recv(2)`, as compiled with `_FORTIFY_SOURCE`: ends the program when `len` is above `size`.
 ///
 /// # Errors
 ///
-/// As the manual page.
+/// Those of recv(2). `ECONNRESET` also means that bytes were moved on the connection by system calls that
+/// sockshim could not see (`SOCKSHIM_REASON_INTEGRITY`).
 ///
 /// # Safety
 ///
-/// As the manual page asks: pointers are valid for the lengths given.
+/// `buf` is valid for writing `len` bytes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_recv_chk(
     fd: c_int,
@@ -387,15 +415,16 @@ pub unsafe extern "C-unwind" fn sockshim_recv_chk(
     unsafe { sockshim_recv(fd, buf, len, flags) }
 }
 
-/// `recvfrom(2)`: `recvfrom`, as compiled with `_FORTIFY_SOURCE`.
+/// `recvfrom(2)`, as compiled with `_FORTIFY_SOURCE`: ends the program when `len` is above `size`.
 ///
 /// # Errors
 ///
-/// As the manual page.
+/// Those of recvfrom(2). `ECONNRESET` also means that bytes were moved on the connection by system calls that
+/// sockshim could not see (`SOCKSHIM_REASON_INTEGRITY`).
 ///
 /// # Safety
 ///
-/// As the manual page asks: pointers are valid for the lengths given.
+/// As for `sockshim_recvfrom`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_recvfrom_chk(
     fd: c_int,

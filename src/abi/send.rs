@@ -12,13 +12,18 @@ use libc::{
 
 /// `write(2)`: writes to a descriptor.
 ///
+/// Returns bytes. A non-blocking write to a pipe takes 4 MB at most; it may be short, or fail with `EAGAIN`,
+/// when the ring is full and the other end reads, although the kernel would have room. The socket becomes
+/// writable when the reader has made room, or 10 ms later if it stops to read. `SIGPIPE` comes as with the kernel.
+///
 /// # Errors
 ///
-/// As the manual page.
+/// Those of write(2). `ECONNRESET` also means that bytes were moved on the connection by system calls that
+/// sockshim could not see (`SOCKSHIM_REASON_INTEGRITY`).
 ///
 /// # Safety
 ///
-/// As the manual page asks: pointers are valid for the lengths given.
+/// `buf` is valid for reading `count` bytes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_write(fd: c_int, buf: *const c_void, count: size_t) -> ssize_t {
     if table::is_host(fd) {
@@ -48,15 +53,16 @@ unsafe fn write_socket(fd: c_int, buf: *const c_void, count: size_t) -> ssize_t 
     }
 }
 
-/// `writev(2)`: writes from several buffers.
+/// `writev(2)`: writes from up to 1024 buffers. Otherwise as `sockshim_write`.
 ///
 /// # Errors
 ///
-/// As the manual page.
+/// Those of writev(2). `ECONNRESET` also means that bytes were moved on the connection by system calls that
+/// sockshim could not see (`SOCKSHIM_REASON_INTEGRITY`).
 ///
 /// # Safety
 ///
-/// As the manual page asks: pointers are valid for the lengths given.
+/// `iov` holds `iovcnt` buffers, each of them valid for reading its length.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_writev(fd: c_int, iov: *const iovec, iovcnt: c_int) -> ssize_t {
     if table::is_host(fd) {
@@ -73,15 +79,19 @@ pub unsafe extern "C-unwind" fn sockshim_writev(fd: c_int, iov: *const iovec, io
     }
 }
 
-/// `pwritev2(2)`: writes at an offset (-1: the current one) with flags.
+/// `pwritev2(2)`: writes at an offset, in bytes, with flags.
+///
+/// On a pipe the offset is -1, and the flags are `RWF_NOWAIT` and `RWF_HIPRI`; the kernel refuses the rest on
+/// a socket.
 ///
 /// # Errors
 ///
-/// As the manual page.
+/// Those of pwritev2(2). `ECONNRESET` also means that bytes were moved on the connection by system calls that
+/// sockshim could not see (`SOCKSHIM_REASON_INTEGRITY`).
 ///
 /// # Safety
 ///
-/// As the manual page asks: pointers are valid for the lengths given.
+/// `iov` holds `iovcnt` buffers, each of them valid for reading its length.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_pwritev2(
     fd: c_int,
@@ -100,15 +110,16 @@ pub unsafe extern "C-unwind" fn sockshim_pwritev2(
     }
 }
 
-/// `pwritev2(2)`: writes at an offset (-1: the current one) with flags.
+/// `pwritev64v2(2)`: another name of `sockshim_pwritev2`, since `off_t` has 64 bits.
 ///
 /// # Errors
 ///
-/// As the manual page.
+/// Those of pwritev2(2). `ECONNRESET` also means that bytes were moved on the connection by system calls that
+/// sockshim could not see (`SOCKSHIM_REASON_INTEGRITY`).
 ///
 /// # Safety
 ///
-/// As the manual page asks: pointers are valid for the lengths given.
+/// `iov` holds `iovcnt` buffers, each of them valid for reading its length.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_pwritev64v2(
     fd: c_int,
@@ -124,13 +135,17 @@ pub unsafe extern "C-unwind" fn sockshim_pwritev64v2(
 
 /// `send(2)`: sends on a socket.
 ///
+/// `MSG_MORE` holds nothing back on a pipe. `MSG_OOB` and `MSG_ZEROCOPY` bring the connection back to the
+/// kernel for good. Otherwise as `sockshim_write`.
+///
 /// # Errors
 ///
-/// As the manual page.
+/// Those of send(2). `ECONNRESET` also means that bytes were moved on the connection by system calls that
+/// sockshim could not see (`SOCKSHIM_REASON_INTEGRITY`).
 ///
 /// # Safety
 ///
-/// As the manual page asks: pointers are valid for the lengths given.
+/// `buf` is valid for reading `len` bytes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_send(
     fd: c_int,
@@ -166,15 +181,17 @@ unsafe fn send_socket(fd: c_int, buf: *const c_void, len: size_t, flags: c_int) 
     }
 }
 
-/// `sendto(2)`: sends to an address.
+/// `sendto(2)`: sends to an address, which a connected TCP socket ignores. With `MSG_FASTOPEN` it connects
+/// first. Otherwise as `sockshim_send`.
 ///
 /// # Errors
 ///
-/// As the manual page.
+/// Those of sendto(2). `ECONNRESET` also means that bytes were moved on the connection by system calls that
+/// sockshim could not see (`SOCKSHIM_REASON_INTEGRITY`).
 ///
 /// # Safety
 ///
-/// As the manual page asks: pointers are valid for the lengths given.
+/// `buf` is valid for reading `len` bytes; `address` is null, or valid for reading `length` bytes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_sendto(
     fd: c_int,
@@ -211,15 +228,19 @@ fn connect_and_send(fd: c_int, socket: Socket, kernel: impl FnOnce() -> ssize_t)
     sent
 }
 
-/// `sendmsg(2)`: sends with control messages.
+/// `sendmsg(2)`: sends from several buffers, with control messages.
+///
+/// A message with control messages brings a TCP connection on which it is sent back to the kernel for good,
+/// and so does `SCM_RIGHTS` with the connections that are sent away. Otherwise as `sockshim_send`.
 ///
 /// # Errors
 ///
-/// As the manual page.
+/// Those of sendmsg(2). `ECONNRESET` also means that bytes were moved on the connection by system calls that
+/// sockshim could not see (`SOCKSHIM_REASON_INTEGRITY`).
 ///
 /// # Safety
 ///
-/// As the manual page asks: pointers are valid for the lengths given.
+/// `msg` is valid for reading, and so are the memories that it names, by their lengths.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_sendmsg(fd: c_int, msg: *const msghdr, flags: c_int) -> ssize_t {
     // SAFETY: the caller keeps the contract of sendmsg(2).
@@ -246,15 +267,17 @@ pub unsafe extern "C-unwind" fn sockshim_sendmsg(fd: c_int, msg: *const msghdr, 
     unsafe { io::send(fd, socket, buffers, flags, kernel) }
 }
 
-/// `sendmmsg(2)`: sends several messages.
+/// `sendmmsg(2)`: sends up to 1024 messages, each as `sockshim_sendmsg`. It ends after the first one that is
+/// sent in part.
 ///
 /// # Errors
 ///
-/// As the manual page.
+/// Those of sendmmsg(2). `ECONNRESET` also means that bytes were moved on the connection by system calls that
+/// sockshim could not see (`SOCKSHIM_REASON_INTEGRITY`).
 ///
 /// # Safety
 ///
-/// As the manual page asks: pointers are valid for the lengths given.
+/// `msgs` is valid for reading and writing `count` messages, each as `sockshim_sendmsg` asks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_sendmmsg(
     fd: c_int,

@@ -15,13 +15,16 @@ static INTERRUPTING: AtomicU64 = AtomicU64::new(0);
 
 /// `sigaction(2)`: says what a signal does.
 ///
+/// Behaves as the manual page says. `sa_restorer` of an installed action is an address inside sockshim: so a
+/// call that is spinning, and not asleep yet, is ended by the signal, as in the kernel.
+///
 /// # Errors
 ///
-/// As the manual page.
+/// Those of sigaction(2).
 ///
 /// # Safety
 ///
-/// As the manual page asks: pointers are valid for the lengths given.
+/// `new` is null or valid for reading, `old` is null or valid for writing.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_sigaction(
     signal: c_int,
@@ -60,15 +63,16 @@ pub unsafe extern "C-unwind" fn sockshim_sigaction(
     }
 }
 
-/// `signal(2)`: installs a handler that restarts calls, as BSD does.
+/// `signal(2)`: installs a handler that restarts calls, as BSD does. Behaves as the manual page says, by
+/// `sockshim_sigaction`.
 ///
 /// # Errors
 ///
-/// As the manual page.
+/// Returns `SIG_ERR`, with those of signal(2).
 ///
 /// # Safety
 ///
-/// As the manual page asks: the handler is a function for signals, or one of the constants.
+/// The handler is a function for signals, or one of the constants.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_signal(signal: c_int, handler: sighandler_t) -> sighandler_t {
     let interrupts = INTERRUPTING.load(Ordering::Relaxed) & bit(signal) != 0;
@@ -77,15 +81,15 @@ pub unsafe extern "C-unwind" fn sockshim_signal(signal: c_int, handler: sighandl
     unsafe { install(signal, handler, flags, bit(signal)) }
 }
 
-/// `sysv_signal(3)`: installs a handler for once.
+/// `sysv_signal(3)`: installs a handler for once. Behaves as the manual page says, by `sockshim_sigaction`.
 ///
 /// # Errors
 ///
-/// As the manual page.
+/// Returns `SIG_ERR`, with those of sysv_signal(3).
 ///
 /// # Safety
 ///
-/// As the manual page asks: the handler is a function for signals, or one of the constants.
+/// The handler is a function for signals, or one of the constants.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_sysv_signal(signal: c_int, handler: sighandler_t) -> sighandler_t {
     const SA_INTERRUPT: c_int = 0x2000_0000;
@@ -94,15 +98,16 @@ pub unsafe extern "C-unwind" fn sockshim_sysv_signal(signal: c_int, handler: sig
     unsafe { install(signal, handler, flags, 0) }
 }
 
-/// `siginterrupt(3)`: says whether a signal's handler ends calls or restarts them.
+/// `siginterrupt(3)`: says whether a signal's handler ends calls or restarts them. Behaves as the manual page
+/// says.
 ///
 /// # Errors
 ///
-/// As the manual page.
+/// Those of siginterrupt(3).
 ///
 /// # Safety
 ///
-/// Always allowed.
+/// The call touches no memory of the caller.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_siginterrupt(signal: c_int, interrupt: c_int) -> c_int {
     let mut action = empty();
@@ -121,15 +126,16 @@ pub unsafe extern "C-unwind" fn sockshim_siginterrupt(signal: c_int, interrupt: 
     unsafe { sockshim_sigaction(signal, &raw const action, ptr::null_mut()) }
 }
 
-/// `sigset(3)`: installs a handler, or blocks the signal.
+/// `sigset(3)`: installs a handler, or blocks the signal. Behaves as the manual page says, by
+/// `sockshim_sigaction`.
 ///
 /// # Errors
 ///
-/// As the manual page.
+/// Returns `SIG_ERR`, with those of sigset(3).
 ///
 /// # Safety
 ///
-/// As the manual page asks: the handler is a function for signals, or one of the constants.
+/// The handler is a function for signals, or one of the constants.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_sigset(signal: c_int, handler: sighandler_t) -> sighandler_t {
     if !(1..=64).contains(&signal) || handler == libc::SIG_ERR {

@@ -12,13 +12,16 @@ use libc::{c_int, c_void, sockaddr, socklen_t};
 
 /// `socket(2)`: makes a socket.
 ///
+/// The kernel makes every socket. A TCP socket (`AF_INET` or `AF_INET6`, `SOCK_STREAM`) may come onto a pipe
+/// once it is connected; a socket of another kind is the kernel's altogether.
+///
 /// # Errors
 ///
-/// As the manual page.
+/// Those of socket(2).
 ///
 /// # Safety
 ///
-/// As the manual page asks: pointers are valid for the lengths given.
+/// The call touches no memory of the caller.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int {
     // SAFETY: the caller keeps the contract of socket(2).
@@ -29,15 +32,15 @@ pub unsafe extern "C-unwind" fn sockshim_socket(domain: c_int, kind: c_int, prot
     fd
 }
 
-/// `bind(2)`: gives a socket its local address.
+/// `bind(2)`: gives a socket its local address. Behaves as the manual page says.
 ///
 /// # Errors
 ///
-/// As the manual page.
+/// Those of bind(2).
 ///
 /// # Safety
 ///
-/// As the manual page asks: pointers are valid for the lengths given.
+/// `address` is null or valid for reading `length` bytes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_bind(
     fd: c_int,
@@ -48,15 +51,16 @@ pub unsafe extern "C-unwind" fn sockshim_bind(
     unsafe { real::bind(fd, address, length) }
 }
 
-/// `listen(2)`: makes a socket accept connections.
+/// `listen(2)`: makes a socket accept connections. Behaves as the manual page says; `backlog` is the
+/// kernel's, in connections.
 ///
 /// # Errors
 ///
-/// As the manual page.
+/// Those of listen(2).
 ///
 /// # Safety
 ///
-/// As the manual page asks: pointers are valid for the lengths given.
+/// The call touches no memory of the caller.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_listen(fd: c_int, backlog: c_int) -> c_int {
     // SAFETY: the caller keeps the contract of listen(2).
@@ -69,13 +73,17 @@ pub unsafe extern "C-unwind" fn sockshim_listen(fd: c_int, backlog: c_int) -> c_
 
 /// `accept(2)`: takes the next connection from a listening socket.
 ///
+/// Behaves as the manual page says. With `SOCKSHIM_UPGRADE_AFTER=0` the new connection is prepared for a pipe
+/// before the call returns.
+///
 /// # Errors
 ///
-/// As the manual page.
+/// Those of accept(2).
 ///
 /// # Safety
 ///
-/// As the manual page asks: pointers are valid for the lengths given.
+/// `address` is null, or valid for writing as many bytes as `length` says; `length` is null, or valid for
+/// both.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_accept(
     fd: c_int,
@@ -90,15 +98,17 @@ pub unsafe extern "C-unwind" fn sockshim_accept(
     accepted
 }
 
-/// `accept4(2)`: takes the next connection, with flags.
+/// `accept4(2)`: takes the next connection from a listening socket, and sets `flags` on it. Otherwise as
+/// `sockshim_accept`.
 ///
 /// # Errors
 ///
-/// As the manual page.
+/// Those of accept4(2).
 ///
 /// # Safety
 ///
-/// As the manual page asks: pointers are valid for the lengths given.
+/// `address` is null, or valid for writing as many bytes as `length` says; `length` is null, or valid for
+/// both.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_accept4(
     fd: c_int,
@@ -116,13 +126,17 @@ pub unsafe extern "C-unwind" fn sockshim_accept4(
 
 /// `connect(2)`: connects a socket to an address.
 ///
+/// Behaves as the manual page says. With `SOCKSHIM_UPGRADE_AFTER=0` the connection is prepared for a pipe
+/// before the call returns. An address of the family `AF_UNSPEC` dissolves a connection; the other end sees a
+/// reset, as with the kernel.
+///
 /// # Errors
 ///
-/// As the manual page.
+/// Those of connect(2).
 ///
 /// # Safety
 ///
-/// As the manual page asks: pointers are valid for the lengths given.
+/// `address` is null or valid for reading `length` bytes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_connect(
     fd: c_int,
@@ -155,13 +169,17 @@ pub(super) fn note_connect(fd: c_int, succeeded: bool) {
 
 /// `shutdown(2)`: ends one or both directions of a connection.
 ///
+/// What is unread in shared memory when `SHUT_WR` is asked for is still delivered, before the end of the
+/// stream. After `SHUT_RD` the other end's bytes meet the kernel, which may answer with a reset, as it does
+/// without sockshim.
+///
 /// # Errors
 ///
-/// As the manual page.
+/// Those of shutdown(2).
 ///
 /// # Safety
 ///
-/// As the manual page asks: pointers are valid for the lengths given.
+/// The call touches no memory of the caller.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_shutdown(fd: c_int, how: c_int) -> c_int {
     let Some(socket) = table::socket(fd) else {
@@ -187,15 +205,16 @@ pub unsafe extern "C-unwind" fn sockshim_shutdown(fd: c_int, how: c_int) -> c_in
     result
 }
 
-/// `getsockname(2)`: tells the local address.
+/// `getsockname(2)`: tells the local address. Behaves as the manual page says.
 ///
 /// # Errors
 ///
-/// As the manual page.
+/// Those of getsockname(2).
 ///
 /// # Safety
 ///
-/// As the manual page asks: pointers are valid for the lengths given.
+/// `address` is null, or valid for writing as many bytes as `length` says; `length` is null, or valid for
+/// both.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_getsockname(
     fd: c_int,
@@ -208,13 +227,17 @@ pub unsafe extern "C-unwind" fn sockshim_getsockname(
 
 /// `getpeername(2)`: tells the peer's address.
 ///
+/// It still answers after a reset that was caused by nothing but an unread doorbell byte, as it does after an
+/// ordinary end of the stream.
+///
 /// # Errors
 ///
-/// As the manual page.
+/// Those of getpeername(2).
 ///
 /// # Safety
 ///
-/// As the manual page asks: pointers are valid for the lengths given.
+/// `address` is null, or valid for writing as many bytes as `length` says; `length` is null, or valid for
+/// both.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_getpeername(
     fd: c_int,
@@ -235,13 +258,18 @@ pub unsafe extern "C-unwind" fn sockshim_getpeername(
 
 /// `getsockopt(2)`: reads a socket option.
 ///
+/// `TCP_NODELAY` and `TCP_CORK` are told as the program has set them, although the kernel's socket has other
+/// values while the connection is on a pipe. `SO_ERROR` leaves out a reset that was caused by nothing but an
+/// unread doorbell byte. The byte counts of `TCP_INFO` are the kernel's: they leave out what went through
+/// shared memory, and include doorbell bytes.
+///
 /// # Errors
 ///
-/// As the manual page.
+/// Those of getsockopt(2).
 ///
 /// # Safety
 ///
-/// As the manual page asks: pointers are valid for the lengths given.
+/// `length` is valid for reading and writing, and `value` for writing as many bytes as it says.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_getsockopt(
     fd: c_int,
@@ -270,13 +298,18 @@ pub unsafe extern "C-unwind" fn sockshim_getsockopt(
 
 /// `setsockopt(2)`: sets a socket option.
 ///
+/// Options that only the kernel can serve bring the connection back to it for good: socket filters,
+/// `SO_ZEROCOPY`, time stamps, `SO_PEEK_OFF`, `TCP_REPAIR`, `TCP_INQ` and some more. `SO_RCVLOWAT` above 1
+/// does so for as long as it is. Once `SO_RCVBUF` or `SO_SNDBUF` (bytes) is set, the ring takes at most as
+/// much again. docs/compatibility.md lists them all.
+///
 /// # Errors
 ///
-/// As the manual page.
+/// Those of setsockopt(2), and `ENOENT` for `TCP_ULP` on a pipe, as from a kernel without that module.
 ///
 /// # Safety
 ///
-/// As the manual page asks: pointers are valid for the lengths given.
+/// `value` is valid for reading `length` bytes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_setsockopt(
     fd: c_int,

@@ -10,13 +10,17 @@ use libc::{c_int, c_uint, iovec, loff_t, off_t, off64_t, size_t, ssize_t};
 
 /// `sendfile(2)`: moves bytes from a file to a descriptor.
 ///
+/// Returns bytes. To a pipe, a regular file is read straight into shared memory; everything else goes through
+/// the kernel.
+///
 /// # Errors
 ///
-/// As the manual page.
+/// Those of sendfile(2). `ECONNRESET` also means that bytes were moved on the connection by system calls that
+/// sockshim could not see (`SOCKSHIM_REASON_INTEGRITY`).
 ///
 /// # Safety
 ///
-/// As the manual page asks: pointers are valid for the lengths given.
+/// `offset` is null, or valid for reading and writing.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_sendfile(
     out_fd: c_int,
@@ -60,15 +64,16 @@ pub unsafe extern "C-unwind" fn sockshim_sendfile(
     }
 }
 
-/// `sendfile(2)`: moves bytes from a file to a descriptor.
+/// `sendfile64(2)`: another name of `sockshim_sendfile`, since `off_t` has 64 bits.
 ///
 /// # Errors
 ///
-/// As the manual page.
+/// Those of sendfile(2). `ECONNRESET` also means that bytes were moved on the connection by system calls that
+/// sockshim could not see (`SOCKSHIM_REASON_INTEGRITY`).
 ///
 /// # Safety
 ///
-/// As the manual page asks: pointers are valid for the lengths given.
+/// `offset` is null, or valid for reading and writing.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_sendfile64(
     out_fd: c_int,
@@ -81,15 +86,18 @@ pub unsafe extern "C-unwind" fn sockshim_sendfile64(
     unsafe { sockshim_sendfile(out_fd, in_fd, offset, count) }
 }
 
-/// `splice(2)`: moves bytes between a pipe and a descriptor.
+/// `splice(2)`: moves bytes between a kernel pipe and a descriptor.
+///
+/// From a connection in shared memory it moves 16 KB at most in a call, by copying; to a connection it uses
+/// the kernel.
 ///
 /// # Errors
 ///
-/// As the manual page.
+/// Those of splice(2).
 ///
 /// # Safety
 ///
-/// As the manual page asks: pointers are valid for the lengths given.
+/// `off_in` and `off_out` are null, or valid for reading and writing.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_splice(
     fd_in: c_int,
@@ -112,15 +120,16 @@ pub unsafe extern "C-unwind" fn sockshim_splice(
     }
 }
 
-/// `tee(2)`: copies bytes from one pipe to another.
+/// `tee(2)`: copies bytes from one kernel pipe to another, which never concerns a socket. Behaves as the
+/// manual page says.
 ///
 /// # Errors
 ///
-/// As the manual page.
+/// Those of tee(2).
 ///
 /// # Safety
 ///
-/// As the manual page asks: pointers are valid for the lengths given.
+/// The call touches no memory of the caller.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_tee(
     fd_in: c_int,

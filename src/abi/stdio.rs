@@ -16,11 +16,12 @@ use std::ffi::CStr;
 
 /// `fdopen(3)`: makes a stream over a descriptor.
 ///
-/// Bytes that had already arrived over shared memory are served by the stream first.
+/// A connection goes back to the kernel for good. Bytes that are unread in shared memory then are served by
+/// the stream first.
 ///
 /// # Errors
 ///
-/// `EINVAL`, `ENOMEM`, and those of `fcntl(2)`.
+/// Those of fdopen(3).
 ///
 /// # Safety
 ///
@@ -42,11 +43,12 @@ pub unsafe extern "C-unwind" fn sockshim_fdopen(fd: c_int, mode: *const c_char) 
     stream
 }
 
-/// `freopen(3)`: lets a stream go on with another file.
+/// `freopen(3)`: lets a stream go on with another file. Behaves as the manual page says; sockshim notes what
+/// is closed and opened.
 ///
 /// # Errors
 ///
-/// As `fopen(3)`; the stream is closed then.
+/// Those of freopen(3); the stream is closed then.
 ///
 /// # Safety
 ///
@@ -63,11 +65,11 @@ pub unsafe extern "C-unwind" fn sockshim_freopen(
     unsafe { reopened(real::freopen(path, mode, stream)) }
 }
 
-/// `freopen(3)` for large files, which is the same here.
+/// `freopen64(3)`: another name of `sockshim_freopen`, since `off_t` has 64 bits.
 ///
 /// # Errors
 ///
-/// As `fopen(3)`; the stream is closed then.
+/// Those of freopen(3); the stream is closed then.
 ///
 /// # Safety
 ///
@@ -84,30 +86,30 @@ pub unsafe extern "C-unwind" fn sockshim_freopen64(
     unsafe { reopened(real::freopen64(path, mode, stream)) }
 }
 
-/// `dprintf(3)`: prints to a descriptor. C-variadic.
+/// `dprintf(3)`: prints to a descriptor. A connection goes back to the kernel for good first.
 ///
 /// # Errors
 ///
-/// As `write(2)`.
+/// Those of dprintf(3).
 ///
 /// # Safety
 ///
-/// `format` is a C string and the arguments are what it names.
+/// `format` is a C string, and the arguments are what it names.
 #[unsafe(naked)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_dprintf(fd: c_int, format: *const c_char) -> c_int {
     variadic_detour!(dprintf_hook)
 }
 
-/// `vdprintf(3)`: prints to a descriptor; `arguments` is a `va_list`.
+/// `vdprintf(3)`: prints to a descriptor. A connection goes back to the kernel for good first.
 ///
 /// # Errors
 ///
-/// As `write(2)`.
+/// Those of vdprintf(3).
 ///
 /// # Safety
 ///
-/// `format` is a C string and `arguments` hold what it names.
+/// `format` is a C string, and `arguments` hold what it names.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_vdprintf(
     fd: c_int,
@@ -119,11 +121,11 @@ pub unsafe extern "C-unwind" fn sockshim_vdprintf(
     unsafe { real::vdprintf(fd, format, arguments) }
 }
 
-/// `fclose(3)`: flushes and closes a stream and its descriptor.
+/// `fclose(3)`: flushes and closes a stream and its descriptor. Behaves as the manual page says.
 ///
 /// # Errors
 ///
-/// As `write(2)` and `close(2)`.
+/// Those of fclose(3).
 ///
 /// # Safety
 ///
@@ -136,11 +138,12 @@ pub unsafe extern "C-unwind" fn sockshim_fclose(stream: *mut FILE) -> c_int {
     unsafe { real::fclose(stream) }
 }
 
-/// `fcloseall(3)`: flushes all streams. glibc leaves their descriptors open.
+/// `fcloseall(3)`: flushes all streams. Behaves as the manual page says; the C library leaves their
+/// descriptors open.
 ///
 /// # Errors
 ///
-/// As `write(2)`.
+/// Those of fcloseall(3).
 ///
 /// # Safety
 ///

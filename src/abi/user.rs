@@ -22,69 +22,74 @@ pub(super) fn changing<T>(call: impl FnOnce() -> T) -> T {
 
 /// `setuid(2)`: sets the effective user, and a privileged process's other users.
 ///
+/// Behaves as the manual page says. A process that becomes another user shares no memory with its parent and
+/// children any more, except the rings of connections; connections that others hold, too, go back to the
+/// kernel for good.
+///
 /// # Errors
 ///
-/// As the manual page.
+/// Those of setuid(2).
 ///
 /// # Safety
 ///
-/// As the manual page.
+/// The call touches no memory of the caller.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_setuid(user: uid_t) -> c_int {
     // SAFETY: the caller keeps the contract of setuid(2).
     changing(|| unsafe { real::setuid(user) })
 }
 
-/// `seteuid(2)`: sets the effective user.
+/// `seteuid(2)`: sets the effective user. Otherwise as `sockshim_setuid`.
 ///
 /// # Errors
 ///
-/// As the manual page.
+/// Those of seteuid(2).
 ///
 /// # Safety
 ///
-/// As the manual page.
+/// The call touches no memory of the caller.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_seteuid(effective: uid_t) -> c_int {
     // SAFETY: the caller keeps the contract of seteuid(2).
     changing(|| unsafe { real::seteuid(effective) })
 }
 
-/// `setreuid(2)`: sets the real and the effective user.
+/// `setreuid(2)`: sets the real and the effective user. Otherwise as `sockshim_setuid`.
 ///
 /// # Errors
 ///
-/// As the manual page.
+/// Those of setreuid(2).
 ///
 /// # Safety
 ///
-/// As the manual page.
+/// The call touches no memory of the caller.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_setreuid(real: uid_t, effective: uid_t) -> c_int {
     // SAFETY: the caller keeps the contract of setreuid(2).
     changing(|| unsafe { real::setreuid(real, effective) })
 }
 
-/// `setresuid(2)`: sets the real, the effective and the saved user.
+/// `setresuid(2)`: sets the real, the effective and the saved user. Otherwise as `sockshim_setuid`.
 ///
 /// # Errors
 ///
-/// As the manual page.
+/// Those of setresuid(2).
 ///
 /// # Safety
 ///
-/// As the manual page.
+/// The call touches no memory of the caller.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_setresuid(real: uid_t, effective: uid_t, saved: uid_t) -> c_int {
     // SAFETY: the caller keeps the contract of setresuid(2).
     changing(|| unsafe { real::setresuid(real, effective, saved) })
 }
 
-/// `setfsuid(2)`: sets the user that counts for files. Returns the one before.
+/// `setfsuid(2)`: sets the user that counts for files, and returns the one before. Otherwise as
+/// `sockshim_setuid`; it reports no error.
 ///
 /// # Safety
 ///
-/// As the manual page.
+/// The call touches no memory of the caller.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_setfsuid(user: uid_t) -> c_int {
     // SAFETY: the caller keeps the contract of setfsuid(2).
