@@ -108,13 +108,15 @@ fn quietly<T>(note: impl FnOnce() -> T) -> T {
     result
 }
 
+/// Buffers of one message, and messages of one call: `UIO_MAXIOV` of the kernel.
+pub(crate) const IOV_MAX: usize = 1024;
+
 /// The program's array of buffers, unless the kernel must refuse it.
 ///
 /// # Safety
 ///
 /// The program's `readv` contract.
 unsafe fn vectors<'a>(iov: *const iovec, count: usize) -> Option<&'a [iovec]> {
-    const IOV_MAX: usize = 1024;
     if count == 0 || count > IOV_MAX || !buffers::is_good(iov, count * size_of::<iovec>(), false) {
         return None;
     }

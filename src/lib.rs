@@ -16,6 +16,8 @@ mod connection;
 mod error;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+#[cfg(test)]
+mod limits;
 mod pipe;
 mod readiness;
 mod registry;

@@ -377,13 +377,19 @@ pub unsafe extern "C-unwind" fn sockshim_epoll_pwait2(
     }
 }
 
+/// The default of `fs.nr_open`, which RLIMIT_NOFILE cannot pass; the kernel takes longer arrays where it is higher.
+pub(crate) const MOST_DESCRIPTORS: nfds_t = 1 << 20;
+
 /// The program's array, if any of its descriptors concerns us and the kernel need not refuse it.
 ///
 /// # Safety
 ///
 /// The contract of poll(2).
 unsafe fn array<'a>(fds: *mut pollfd, nfds: nfds_t) -> Option<&'a mut [pollfd]> {
-    if nfds == 0 || nfds > 1 << 20 || !buffers::is_good(fds, nfds as usize * size_of::<pollfd>(), true) {
+    if nfds == 0
+        || nfds > MOST_DESCRIPTORS
+        || !buffers::is_good(fds, nfds as usize * size_of::<pollfd>(), true)
+    {
         return None;
     }
     // SAFETY: upheld by the caller.

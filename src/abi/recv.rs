@@ -2,7 +2,7 @@
 
 use super::poll::nanoseconds;
 use super::socket::room;
-use super::{inq, quietly, rights, stream, vectors};
+use super::{IOV_MAX, inq, quietly, rights, stream, vectors};
 use crate::error::{Errno, answer};
 use crate::pipe::{buffers, end, events, io};
 use crate::readiness::Deadline;
@@ -305,7 +305,7 @@ pub unsafe extern "C-unwind" fn sockshim_recvmmsg(
     flags: c_int,
     timeout: *mut timespec,
 ) -> c_int {
-    let messages = count.min(1024) as usize * size_of::<mmsghdr>();
+    let messages = (count as usize).min(IOV_MAX) * size_of::<mmsghdr>();
     let (socket, good) = (table::socket(fd), buffers::is_good(msgs, messages, true));
     if count > 0 && !good && socket.and_then(events::unread_at_hand).is_some_and(|unread| unread > 0) {
         // The kernel, which sees no bytes, might say EAGAIN before it looks.
@@ -330,7 +330,7 @@ pub unsafe extern "C-unwind" fn sockshim_recvmmsg(
         Ok(limit) => Deadline::after(limit),
         Err(error) => return answer(Err(error)) as c_int,
     };
-    let received = several(fd, msgs, count.min(1024) as usize, flags, limit);
+    let received = several(fd, msgs, (count as usize).min(IOV_MAX), flags, limit);
     if let (Some(left), 1..) = (limit.timespec(), received) {
         if !buffers::is_good(timeout, size_of::<timespec>(), true) {
             return answer(Err(Errno(libc::EFAULT))) as c_int;

@@ -1,7 +1,7 @@
 //! Sending: write, send and their relatives.
 
 use super::socket::note_connect;
-use super::{quietly, rights, stream, vectors};
+use super::{IOV_MAX, quietly, rights, stream, vectors};
 use crate::pipe::{buffers, io};
 use crate::registry::reason::Reason;
 use crate::registry::{Socket, lifecycle, table};
@@ -285,7 +285,7 @@ pub unsafe extern "C-unwind" fn sockshim_sendmmsg(
     count: c_uint,
     flags: c_int,
 ) -> c_int {
-    let messages = count.min(1024) as usize;
+    let messages = (count as usize).min(IOV_MAX);
     let good = buffers::is_good(msgs, messages * size_of::<mmsghdr>(), true);
     if table::socket(fd).is_none() || !good {
         for index in 0..if good { messages } else { 0 } {
@@ -295,7 +295,7 @@ pub unsafe extern "C-unwind" fn sockshim_sendmmsg(
         // SAFETY: as above.
         return unsafe { real::sendmmsg(fd, msgs, count, flags) };
     }
-    for index in 0..count.min(1024) as usize {
+    for index in 0..messages {
         // SAFETY: as above.
         let message = unsafe { &mut *msgs.add(index) };
         // SAFETY: as above.
@@ -311,5 +311,5 @@ pub unsafe extern "C-unwind" fn sockshim_sendmmsg(
             return index as c_int + 1;
         }
     }
-    count.min(1024) as c_int
+    messages as c_int
 }

@@ -141,6 +141,9 @@ pub unsafe extern "C-unwind" fn sockshim_tee(
     unsafe { real::tee(fd_in, fd_out, len, flags) }
 }
 
+/// Bytes that one `splice` takes from a socket of ours.
+pub(crate) const MOST_SPLICED: usize = 16 << 10;
+
 /// `splice` from a socket of ours into a pipe: peek, write, and only then take, so that what the pipe does
 /// not accept stays where it was.
 fn splice_from(
@@ -154,8 +157,7 @@ fn splice_from(
     if socket.entry().is_none_or(|entry| io::reading_pipe(socket, entry).is_none()) {
         return kernel();
     }
-    const MOST: usize = 16 << 10;
-    let Some(room) = Scratch::with(len.min(MOST)) else { return answer(Err(Errno(libc::ENOMEM))) };
+    let Some(room) = Scratch::with(len.min(MOST_SPLICED)) else { return answer(Err(Errno(libc::ENOMEM))) };
     // No destructor lives while a thread may be cancelled; then it keeps the piece.
     let mut room = ManuallyDrop::new(room);
     let moved = move_through(room.of(), fd, socket, to, len, flags, kernel);

@@ -26,7 +26,7 @@ use sockshim_ring::layout::{CLOSED, END_JOINED};
 use sockshim_ring::sleep::{BELL, CALL};
 
 /// Bytes that one write takes at most when it must not wait: the kernel's largest send buffer (net.ipv4.tcp_wmem).
-pub(super) const MOST_AT_ONCE: usize = 4 << 20;
+pub(crate) const MOST_AT_ONCE: usize = 4 << 20;
 /// Smaller rings hold too little of what the kernel would take.
 pub(super) const ENOUGH: u32 = 256 * 1024;
 /// Bytes that the kernel takes of a blocking write before it makes it wait. A write of which less is left does not wait for a

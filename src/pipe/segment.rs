@@ -282,7 +282,7 @@ const TOGETHER: usize = 64;
 /// Address space that segments have of this process, used or kept.
 static HELD: AtomicUsize = AtomicUsize::new(0);
 /// Where there is a limit, what part of it they may have: the rest is the program's.
-const SHARE: u64 = 16;
+pub(crate) const SHARE: u64 = 16;
 
 fn allowance() -> usize {
     match kernel::address_space_limit() {

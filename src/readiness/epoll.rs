@@ -15,7 +15,7 @@ mod nap;
 mod nested;
 mod rooms;
 mod stuck;
-mod told;
+pub(crate) mod told;
 pub(crate) mod wait;
 
 use crate::error::Errno;

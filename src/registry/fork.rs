@@ -31,7 +31,7 @@ thread_local! {
 /// The slot of a child for which there was no other: what it holds is never known to be free again.
 const OVERFLOW: u32 = PROCESSES as u32 - 1;
 /// Slots of members. Those beyond are for children that find no place, until they have a table of their own.
-const MEMBERS: usize = PROCESSES - 64;
+pub(crate) const MEMBERS: usize = PROCESSES - 64;
 
 pub(super) type Holders = [AtomicU64; PROCESSES / 64];
 /// A set of slots.

@@ -15,7 +15,7 @@ static INSTANCE: AtomicU32 = AtomicU32::new(0);
 
 /// A process that executes itself anew may leave children that go on with its table: more such tables than this
 /// have no file.
-const INSTANCES: u32 = 16;
+pub(crate) const INSTANCES: u32 = 16;
 
 /// A file for a table of this process, which nobody uses yet.
 pub(crate) struct TableFile {

@@ -7,7 +7,7 @@ use libc::{EPOLLET, EPOLLONESHOT, epoll_event};
 use sockshim_ring::moment::Moment;
 
 /// Events that are put in order: those that one wait finds of many more say little about one another.
-pub(super) const MOST: usize = 32;
+pub(crate) const MOST: usize = 32;
 
 /// When what is told came.
 pub(super) type Moments = [Option<Moment>; MOST];
