@@ -318,6 +318,27 @@ mod tests {
         }
     }
 
+    /// What fuzzers start from: each file shows a case that is worth keeping.
+    #[test]
+    fn the_corpus_is_survived() {
+        type Target = fn(&[u8]);
+        let targets: [(&str, Target); 7] = [
+            ("diag_answer", diag_answer),
+            ("folder_entries", folder_entries),
+            ("foreign_table", foreign_table),
+            ("inheritance", inheritance),
+            ("pipe_calls", pipe_calls),
+            ("segment_join", segment_join),
+            ("table_words", table_words),
+        ];
+        for (name, target) in targets {
+            let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/").to_owned() + name;
+            let seeds = std::fs::read_dir(&folder).expect("the corpus");
+            let count = seeds.map(|seed| target(&std::fs::read(seed.unwrap().path()).unwrap())).count();
+            assert_ne!(count, 0, "{folder} is empty");
+        }
+    }
+
     /// Words that mean something, where they mean it: far more telling than any bytes.
     #[test]
     fn likely_words_in_a_segment_are_survived() {
