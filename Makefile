@@ -20,6 +20,9 @@ help:
 	@echo 'make tsan      the ring under ThreadSanitizer; make miri under miri; both need a nightly toolchain'
 	@echo 'make fuzz      fuzz each parser for a minute; needs a nightly toolchain and cargo-fuzz'
 	@echo 'make check     formatting, lints and documentation, as reviewers see them'
+	@echo 'make msrv      build with the oldest Rust that is promised, $(MSRV); needs that toolchain'
+	@echo 'make deny      licences and vulnerabilities of dependencies; needs cargo-deny'
+	@echo 'make package   what would be published: $(PUBLISHED)'
 	@echo 'make bench     measure everything, and write docs/benchmarks.md; BENCH_QUICK=1 for a rough idea'
 	@echo 'make criterion whether a change made a difference, with the same questions'
 	@echo 'make build     the command and libsockshim.so, in $(RELEASE)'
@@ -65,10 +68,30 @@ fuzz:
 	for target in $$($(CARGO) +nightly fuzz list); do \
 	    $(CARGO) +nightly fuzz run $$target -- -max_total_time=$(FUZZ_SECONDS) -timeout=10 || exit; done
 
-check:
+check: check-format check-lints check-docs
+
+check-format:
 	$(CARGO) fmt --all --check
+
+check-lints:
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+check-docs:
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps
+
+# With the oldest Rust that is promised. Tests and benches may need a newer one, for what they depend on.
+MSRV := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+msrv:
+	$(CARGO) +$(MSRV) check --workspace --locked --target-dir $(TARGET)/msrv
+
+# Licences, known vulnerabilities and sources of the dependencies: deny.toml says which.
+deny:
+	$(CARGO) deny --workspace check
+
+# What would be published, built as those who download it would build it.
+PUBLISHED := sockshim-ring sockshim-tcpip
+package:
+	for package in $(PUBLISHED); do $(CARGO) publish --dry-run --allow-dirty -p $$package || exit; done
 
 # All questions, and the programs that are installed; then docs/benchmarks.md and its plots. BENCH_QUICK=1 for a
 # rough idea, BENCH_QUESTIONS='pingpong epoll' for a part of it (the answers to the others are kept).
@@ -105,4 +128,5 @@ install: build
 	    -e 's|@VERSION@|$(VERSION)|' sockshim.pc.in > $(DESTDIR)$(LIBDIR)/pkgconfig/sockshim.pc
 	chmod 644 $(DESTDIR)$(LIBDIR)/pkgconfig/sockshim.pc
 
-.PHONY: test-old-kernels fuzz tsan miri help build demo test test-slow loom check bench criterion programs header install
+.PHONY: test-old-kernels fuzz tsan miri help build demo test test-slow loom check check-format check-lints check-docs \
+    msrv deny package bench criterion programs header install
