@@ -28,6 +28,7 @@ help:
 	@echo 'make build     the command and libsockshim.so, in $(RELEASE)'
 	@echo 'make programs  test real programs, and write the table of them in README.md'
 	@echo 'make header    regenerate include/sockshim.h'
+	@echo 'make picture   draw docs/how-it-works.svg'
 	@echo 'make install   into PREFIX ($(PREFIX)); DESTDIR is honoured'
 
 build:
@@ -115,6 +116,9 @@ criterion: build
 programs:
 	SOCKSHIM_BLESS=1 $(CARGO) test --test programs -- --include-ignored --skip cpython
 
+picture:
+	docs/how-it-works.sh > docs/how-it-works.svg
+
 header:
 	SOCKSHIM_BLESS=1 $(CARGO) test --test header
 
@@ -129,4 +133,4 @@ install: build
 	chmod 644 $(DESTDIR)$(LIBDIR)/pkgconfig/sockshim.pc
 
 .PHONY: test-old-kernels fuzz tsan miri help build demo test test-slow loom check check-format check-lints check-docs \
-    msrv deny package bench criterion programs header install
+    msrv deny package bench criterion programs picture header install

@@ -1,0 +1,46 @@
+//! Pages and pictures that are written by something else are up to date, and links between pages lead somewhere.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+#[test]
+fn the_picture_is_what_its_script_draws() {
+    let docs = root().join("docs");
+    let output = Command::new("sh").arg(docs.join("how-it-works.sh")).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let found = std::fs::read(docs.join("how-it-works.svg")).unwrap();
+    assert!(found == output.stdout, "docs/how-it-works.svg is out of date: make picture");
+}
+
+#[test]
+fn links_between_pages_lead_to_files() {
+    let mut pages = vec![root().join("crates/ring/README.md"), root().join("crates/tcpip/README.md")];
+    for folder in [root(), root().join("docs")] {
+        let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        pages.extend(files.filter(|path| path.extension().is_some_and(|ending| ending == "md")));
+    }
+    let mut count = 0;
+    for page in pages {
+        for target in targets(&std::fs::read_to_string(&page).unwrap()) {
+            let path = target.split('#').next().unwrap_or_default();
+            count += 1;
+            assert!(page.with_file_name(path).exists(), "{} links to {target}", page.display());
+        }
+    }
+    assert!(count > 20, "only {count} links were found");
+}
+
+/// What a page links to by a relative path.
+fn targets(page: &str) -> Vec<&str> {
+    page.split("](")
+        .skip(1)
+        .filter_map(|rest| rest.split_once(')').map(|(target, _)| target))
+        .filter(|target| {
+            !target.contains("://") && !target.starts_with('#') && !target.contains(char::is_whitespace)
+        })
+        .collect()
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
+}
