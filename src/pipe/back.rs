@@ -5,11 +5,14 @@
 //! it goes on in the kernel lane, and whenever it is about to wait. Who takes them is decided by one compare-and-swap on the
 //! reading position in the file: a successor that runs on sockshim and was faster has them already.
 
-use super::{Pipe, heritage, lanes, write};
+use super::{Pipe, end, heritage, lanes, write};
+use crate::error::Errno;
 use crate::readiness::Deadline;
 use crate::registry::lock::Taken;
+use crate::registry::reason::Reason;
 use crate::registry::{arena, socket};
 use crate::sys::kernel;
+use crate::sys::restartable::Call;
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
 use sockshim_ring::handed::Asked;
@@ -21,9 +24,9 @@ const PREPARING: u64 = 1_000_000_000;
 const MOST_BEGINNINGS: u32 = 8;
 /// Nanoseconds that a reader gives a writer who was woken for following it to the kernel's lane.
 const FOLLOWING: u64 = 5_000_000;
-/// Nanoseconds that a writer waits for room in the kernel's send buffer; the ring is not larger than that, if the reader has
-/// come so far.
-const ROOM: u64 = 1_000_000_000;
+/// Nanoseconds that a writer waits for room in the kernel's send buffer. The ring is not larger than that, so there mostly is
+/// some. Less than other writers wait for the lock.
+const ROOM: u64 = 100_000_000;
 
 /// Whether the other end hands its socket on, or has done so, with bytes unread.
 #[inline]
@@ -138,25 +141,35 @@ pub(super) fn give(fd: c_int, pipe: &Pipe, last: bool) {
         lanes::spill(fd, pipe);
     }
     let mask = kernel::block_signals();
-    let answered = heritage::reclaim_for(fd, pipe, |bytes| send(fd, bytes));
+    let answered = heritage::reclaim_for(fd, pipe, |bytes| {
+        if !send(fd, pipe, bytes) {
+            // Nobody else has the rest of them. A reset tells both ends.
+            end::give_up(fd, pipe, Reason::UnreadAtHandOver);
+        }
+    });
     kernel::restore_signals(mask);
     // A successor that has taken the file up may hand the rest on to another one.
     outgoing.answer(asked, answered || last);
 }
 
-/// All of it, if the kernel takes it in time.
-fn send(fd: c_int, bytes: &[u8]) {
+/// All of it. False: the kernel does not take it in time, or another thread goes on without this one. Under the write lock, with
+/// signals blocked.
+fn send(fd: c_int, pipe: &Pipe, bytes: &[u8]) -> bool {
     let until = Deadline::after(Some(ROOM));
     let mut at = 0;
     while at < bytes.len() {
-        match kernel::send(fd, &bytes[at..], libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) {
-            Ok(count) => at += count,
-            Err(error) if error.0 == libc::EAGAIN && until.left() != Some(0) => {
+        let call = Call::send(fd, &bytes[at..], libc::MSG_NOSIGNAL);
+        match pipe.entry.write_lock.0.call(&call) {
+            Some(Ok(count)) => at += count,
+            Some(Err(Errno(libc::EAGAIN))) if until.left() != Some(0) => {
                 kernel::nap(500);
             }
-            Err(_) => return,
+            Some(Err(Errno(libc::EAGAIN))) | None => return false,
+            // The connection has ended.
+            Some(Err(_)) => return true,
         }
     }
+    true
 }
 
 /// Waits until the writer has answered.

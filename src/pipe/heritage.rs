@@ -3,12 +3,13 @@
 //! reads them by the very rules of a pipe: first the ring, then the kernel lane.
 
 use super::segment::Segment;
-use super::{Pipe, options, pin, read};
+use super::{Pipe, options, pin, read, write};
 use crate::error::Errno;
 use crate::readiness::Deadline;
 use crate::registry::arena::{Entry, STATE_PINNED};
 use crate::registry::lock::Taken;
 use crate::registry::{Socket, reason::Reason, start};
+use crate::sys::restartable::Call;
 use crate::sys::{folder::Path, kernel, probe};
 use core::ffi::c_int;
 use core::fmt::Write;
@@ -57,6 +58,7 @@ pub(super) fn leave(fd: c_int, pipe: &Pipe) -> bool {
     kernel::unlink(path.as_c_str());
     let flags = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
     let Ok(file) = kernel::open(path.as_c_str(), flags, 0o600) else { return false };
+    wait_for_bytes_before(fd, pipe);
     let taken = read::lock_reads(pipe);
     let filled = fill(fd, file, pipe).is_some();
     pipe.entry.read_lock.0.release(taken);
@@ -68,6 +70,25 @@ pub(super) fn leave(fd: c_int, pipe: &Pipe) -> bool {
     LEFT.fetch_add(1, Ordering::Relaxed);
     true
 }
+
+/// Waits for the kernel bytes that come before those in the ring, without a lock: as long as more of them come, and not where there
+/// are so many that somebody must take some first.
+fn wait_for_bytes_before(fd: c_int, pipe: &Pipe) {
+    let (mut most, mut until) = (0, Deadline::after(Some(UNDER_WAY)));
+    while pipe.is_mapped() && until.left() != Some(0) {
+        let queued = kernel::queued(fd).unwrap_or(0) as usize;
+        if queued >= before_ring(pipe).min(MANY) {
+            return;
+        }
+        if queued > most {
+            (most, until) = (queued, Deadline::after(Some(UNDER_WAY)));
+        }
+        kernel::nap(200);
+    }
+}
+
+/// Bytes that the queue of a socket has room for.
+const MANY: usize = 64 * 1024;
 
 /// Takes the kernel bytes that came after those of the ring, which is empty by now: as many as come and there is room for. A
 /// writer that has said more than the kernel takes at once goes on as they go, and then waits for what is put down.
@@ -93,7 +114,7 @@ fn take_kernel_bytes(fd: c_int, pipe: &Pipe, place: *mut u8, room: usize, quiet:
     let mut done = 0;
     let mut until = Deadline::after(Some(quiet));
     while done < room {
-        match kernel::recv(fd, place.wrapping_add(done), room - done, libc::MSG_DONTWAIT) {
+        match receive(fd, pipe, place.wrapping_add(done), room - done) {
             Ok(count @ 1..) => {
                 pipe.incoming().reader.kernel_read.fetch_add(count as u64, Ordering::Relaxed);
                 done += count;
@@ -111,6 +132,19 @@ fn take_kernel_bytes(fd: c_int, pipe: &Pipe, place: *mut u8, room: usize, quiet:
         }
     }
     done
+}
+
+/// One recv(2), if nobody has taken the read lock from this thread meanwhile: otherwise these bytes are another reader's, and there
+/// are none.
+fn receive(fd: c_int, pipe: &Pipe, place: *mut u8, room: usize) -> Result<usize, Errno> {
+    let mut part = libc::iovec { iov_base: place.cast(), iov_len: room };
+    // SAFETY: zeros are an empty message.
+    let mut message = unsafe { core::mem::zeroed::<libc::msghdr>() };
+    (message.msg_iov, message.msg_iovlen) = (&raw mut part, 1);
+    let mask = kernel::block_signals();
+    let received = pipe.entry.read_lock.0.call(&Call::receive(fd, &mut message, 0));
+    kernel::restore_signals(mask);
+    received.unwrap_or(Ok(0))
 }
 
 /// Kernel bytes that come before those in the ring, with the bells behind them.
@@ -237,9 +271,15 @@ pub(super) fn withdraw(fd: c_int, pipe: &Pipe) -> bool {
     if !untouched && !kernel::exists_file(kept.as_c_str()) {
         return false;
     }
+    let segment = open_named(if untouched { &path } else { &kept });
+    // Other threads of this process may be in the middle of a read or a write.
+    let reads = read::lock_reads(pipe);
+    let writes = write::lock_writes(fd, pipe);
     pipe.local.segment.store(core::ptr::null_mut(), Ordering::Release);
     pipe.recycle();
-    take_up_from(if untouched { &path } else { &kept }, pipe.socket);
+    take_up_from(segment, pipe.socket);
+    pipe.entry.write_lock.0.release(writes);
+    pipe.entry.read_lock.0.release(reads);
     kernel::unlink(kept.as_c_str());
     true
 }
@@ -328,12 +368,12 @@ fn claim(path: &Path, position: Option<u64>) -> Claimed {
 /// A descriptor that was handed to this process: takes up what was left for it.
 pub(super) fn take_up(fd: c_int, socket: Socket) {
     if let Some(path) = path(fd) {
-        take_up_from(&path, socket);
+        take_up_from(open_named(&path), socket);
     }
 }
 
-fn take_up_from(path: &Path, socket: Socket) {
-    match (open_named(path), socket.entry()) {
+fn take_up_from(segment: Option<Segment>, socket: Socket) {
+    match (segment, socket.entry()) {
         (Some(segment), Some(entry)) => have(segment, socket, entry),
         (Some(segment), None) => segment.recycle(),
         _ => {}

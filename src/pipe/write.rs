@@ -46,8 +46,7 @@ const PATIENCE_NONBLOCK_US: u64 = 20;
 const TURN: usize = 1024 * 1024;
 /// A write of less than the ring's size by this is not divided. The reader gives room back by the quarter.
 const WHOLE: usize = 4;
-/// Bytes of the rest of a longer one that are offered to the kernel before others may write; and of a write that does not begin
-/// before there is room for all of it, if it is shorter than such a part of the ring.
+/// Bytes of the rest of a longer one that are offered to the kernel before others may write.
 const REST: usize = 64 * 1024;
 
 /// Flags that the ring cannot serve: the kernel does, and the connection stays with it.
@@ -303,7 +302,7 @@ unsafe fn push(pipe: &Pipe, buffers: &[iovec], start: usize, total: usize, call:
         // A short write goes one way as a whole: what another thread writes must not come into it.
         // Nor is one divided whose rest the program's filter would not let go (seccomp(2), strict mode: no sendmsg).
         let fits = total <= span.capacity as usize / WHOLE || kernel::is_restricted();
-        let is_short = total <= REST && fits;
+        let is_short = total <= PUBLISH_EVERY && fits;
         let room = if is_short && span.length < total { 0 } else { span.length.min(chunk) };
         if room == 0 {
             if grow::by_use(pipe) {
