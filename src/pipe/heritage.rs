@@ -76,7 +76,7 @@ pub(super) fn leave(fd: c_int, pipe: &Pipe) -> bool {
 fn wait_for_bytes_before(fd: c_int, pipe: &Pipe) {
     let (mut most, mut until) = (0, Deadline::after(Some(UNDER_WAY)));
     while pipe.is_mapped() && until.left() != Some(0) {
-        let queued = kernel::queued(fd).unwrap_or(0) as usize;
+        let queued = kernel::queued(fd).unwrap_or(0);
         if queued >= before_ring(pipe).min(MANY) {
             return;
         }

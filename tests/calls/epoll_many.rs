@@ -1,7 +1,7 @@
 //! epoll with many connections, threads and processes.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -198,6 +198,43 @@ pub(crate) const CASES: &[Case] = &[
             });
             crate::sys::wait::delete(set, b);
             assert_eq!(sys::read_exact(b, 1), b"y");
+        }
+    }),
+    case("a_set_that_is_closed_under_a_wait_takes_nothing_from_the_next_one", || {
+        let (a, b) = sys::pair();
+        let (c, d) = sys::pair();
+        for (from, to) in [(a, b), (c, d)] {
+            Flow::new(1).write(from, 10_000, 500);
+            Flow::new(1).read(to, 10_000, 500);
+        }
+        for _ in 0..20 {
+            let set = epoll();
+            add(set, b, EPOLLIN);
+            // So that the wait is for a connection that was active a moment ago.
+            sys::write_all(a, b"x");
+            assert_eq!(ready(set, -1), [(EPOLLIN, b as u64)]);
+            assert_eq!(sys::read_exact(b, 1), b"x");
+            let (waiter, pid) = (AtomicI32::new(0), sys::getpid());
+            let waiter = &waiter;
+            thread::scope(|scope| {
+                let waits = scope.spawn(move || {
+                    waiter.store(sys::gettid(), Ordering::Relaxed);
+                    epoll_wait(set, 8, 20)
+                });
+                sys::until(|| waiter.load(Ordering::Relaxed) != 0);
+                sys::let_sleep(pid, waiter.load(Ordering::Relaxed));
+                sys::close(set).expect("close");
+                // The number is the next set's.
+                assert_eq!(epoll(), set);
+                add(set, d, EPOLLIN | EPOLLET);
+                sys::write_all(c, b"y");
+                // In the kernel the wait goes on in the first set, where nothing happens.
+                let told = waits.join().expect("a wait");
+                assert!(matches!(told.as_deref(), Ok([]) | Err(Errno(libc::EBADF))), "{told:?}");
+            });
+            assert_eq!(ready(set, -1), [(EPOLLIN, d as u64)]);
+            assert_eq!(sys::read_exact(d, 1), b"y");
+            sys::close(set).expect("close");
         }
     }),
     case("what_is_left_is_told_when_another_thread_arms_again", || {

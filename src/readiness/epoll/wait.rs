@@ -8,7 +8,7 @@ use crate::pipe::{buffers, room, spin};
 use crate::readiness::{Deadline, check_interrupted};
 use crate::registry::arena::{self, Arena, SetEntry};
 use crate::registry::lock::{self, Taken};
-use crate::registry::table::{self, Set};
+use crate::registry::table::Set;
 use crate::sys::handlers::Since;
 use crate::sys::{cancel, clock, kernel, real};
 use core::ffi::c_int;
@@ -132,7 +132,7 @@ unsafe fn wait_for_pipes(
     // SAFETY: the caller's promise.
     let out = unsafe { core::slice::from_raw_parts_mut(events, most as usize) };
     let mut in_vain = 0;
-    // Known from the first look on that has found nothing.
+    // Known from the first look on that has found nothing: which handlers have run, and whose slot it is.
     let mut began = None;
     loop {
         let now = clock::ticks();
@@ -154,7 +154,8 @@ unsafe fn wait_for_pipes(
                 return Ok(count);
             }
         }
-        let since = *began.get_or_insert_with(Since::now);
+        let (since, generation) =
+            *began.get_or_insert_with(|| (Since::now(), entry.generation.load(Ordering::Acquire)));
         // What it was is gone, or nothing that this thread may have: no reason not to sleep.
         if is_hot && in_vain < SPINS_IN_VAIN && spin_for(arena, entry) {
             in_vain += 1;
@@ -164,10 +165,11 @@ unsafe fn wait_for_pipes(
         unsafe { check_interrupted(since, mask) }?;
         // With a mask of the wait's own its handlers run in the kernel's call only.
         if is_hot && in_vain < SPINS_IN_VAIN && mask.is_null() {
-            let before = table::set(fd);
             match nap::nap(arena, entry, deadline) {
                 // The kernel's call would still have the set that another thread has closed meanwhile; who naps has not.
-                _ if table::set(fd) != before => return Err(Errno(libc::EBADF)),
+                _ if entry.generation.load(Ordering::Acquire) != generation => {
+                    return Err(Errno(libc::EBADF));
+                }
                 Napped::Not => {}
                 Napped::Look => {
                     in_vain += 1;
@@ -269,6 +271,7 @@ unsafe fn sleep(
     since: Since,
 ) -> Result<Slept, Errno> {
     let me = lock::thread();
+    let generation = set.generation.load(Ordering::Acquire);
     let place = arena::enroll(&set.sleepers, me);
     let taken = lock_set(set);
     if taken == Taken::Ours {
@@ -294,6 +297,10 @@ unsafe fn sleep(
     let told = unsafe { kernel_wait(fd, out.as_mut_ptr(), out.len() as c_int, until, mask) };
     let errno = Errno::last();
     arena::leave(&set.sleepers, place, me);
+    if set.generation.load(Ordering::Acquire) != generation {
+        // Closed by another thread; what is in its place now is another set.
+        return if told == 0 { Ok(Slept::Ready(0)) } else { Err(Errno(libc::EBADF)) };
+    }
     let taken = lock_set(set);
     if taken == Taken::Ours {
         hot::disarm_all(arena, set);
