@@ -85,10 +85,16 @@ pub mod user;
 /// Runs once when the shared object is loaded, before the program's own constructors.
 pub extern "C" fn sockshim_start() {
     alarm::install();
-    start::start();
+    ensure_started();
     // The first one to be registered runs last. `quick_exit` runs nothing else of ours.
     // SAFETY: a function of this library, which stays; glibc allocates nothing for the first 32.
     unsafe { at_quick_exit(sockshim_finish) };
+}
+
+/// Also called by the calls that make sockets, where no constructor ran.
+#[inline]
+fn ensure_started() {
+    start::start(control::sockshim_reason as *const core::ffi::c_void);
 }
 
 unsafe extern "C" {

@@ -14,7 +14,7 @@
 //! Functions of another copy are called by address. It has the same version, so they have the same types.
 
 use crate::abi::control::{self, Counters, Path};
-use crate::registry::reason::Reason;
+use crate::registry::reason::{self, Reason};
 use crate::registry::start;
 use core::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use core::fmt;
@@ -77,7 +77,7 @@ pub fn pin(fd: BorrowedFd<'_>) {
 impl fmt::Display for Reason {
     /// A few words in English, as `sockshim ss` shows them.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(control::reason_text(*self as c_uint).to_str().unwrap_or_default())
+        formatter.write_str(reason::text(*self as c_uint).to_str().unwrap_or_default())
     }
 }
 

@@ -129,7 +129,7 @@ fn talk_over(segment: Segment, bytes: &[u8], begins_well: bool) {
     }
     let local = socket.local();
     local.seen_head.store(0, Ordering::Relaxed);
-    local.have(segment, 0);
+    segment.give_to(local, 0);
     entry.state.store(STATE_PIPE, Ordering::Release);
     let pipe = Pipe::of(socket, entry).expect("it has a segment");
     if begins_well {

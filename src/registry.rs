@@ -3,6 +3,7 @@
 //! Two tables, as in a kernel: the descriptor table ([`table`]) is private to the process and indexed by
 //! number; the socket table ([`arena`]) holds open file descriptions, in memory that `fork` shares.
 
+pub(crate) mod addresses;
 pub(crate) mod arena;
 pub(crate) mod config;
 pub(crate) mod fork;

@@ -13,10 +13,9 @@
 mod process;
 mod table;
 
-use crate::abi::control::reason_text;
 use crate::registry::arena::{self, PROCESSES};
 use crate::registry::janitor;
-use crate::registry::reason::Reason;
+use crate::registry::reason::{self, Reason};
 use crate::sys::{self, diag, folder, kernel};
 use process::{Known, Process};
 use serde::{Serialize, Serializer};
@@ -240,7 +239,7 @@ fn describe(slot: &Slot, state: State, pids: Vec<u32>, known: &mut Known) -> Con
     let program = first.and_then(|process| process.name.clone());
     let addresses = slot.addresses.or(place.map(|place| place.addresses));
     let waits = state == State::Waiting && slot.reason == Reason::Undecided as u32;
-    let reason_text = match reason_text(slot.reason).to_str() {
+    let reason_text = match reason::text(slot.reason).to_str() {
         _ if waits => "waiting for the peer to come to the pipe",
         Ok(text) => text,
         Err(_) => "",

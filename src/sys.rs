@@ -4,6 +4,7 @@ pub(crate) mod address;
 pub(crate) mod alarm;
 pub(crate) mod cancel;
 pub(crate) mod clock;
+pub(crate) mod deadline;
 pub(crate) mod diag;
 pub(crate) mod filter;
 pub(crate) mod folder;

@@ -4,7 +4,7 @@ use super::quietly;
 use crate::error::Errno;
 use crate::pipe::{attach, buffers, events};
 use crate::registry::arena::{self, FLAG_NONBLOCK};
-use crate::registry::reason::Reason;
+use crate::registry::reason::{self, Reason};
 use crate::registry::{Socket, lifecycle, socket, start, table};
 use crate::sys::{filter, kernel, real};
 use libc::{F_GETFD, c_char, c_int, c_uint, c_ulong};
@@ -231,12 +231,7 @@ pub extern "C" fn sockshim_reason(fd: c_int) -> c_uint {
 /// A reason in words, in English: a C string that is never freed, and never null.
 #[unsafe(no_mangle)]
 pub extern "C" fn sockshim_reason_text(reason: c_uint) -> *const c_char {
-    reason_text(reason).as_ptr()
-}
-
-pub(crate) fn reason_text(reason: c_uint) -> &'static CStr {
-    let index = usize::try_from(reason).unwrap_or(usize::MAX);
-    REASONS.get(index).copied().unwrap_or(c"unknown reason")
+    reason::text(reason).as_ptr()
 }
 
 /// Stores what the connection behind `fd` has done since it was made. Returns 0, or -1.
@@ -336,40 +331,6 @@ pub(crate) const VERSION: &CStr =
         Err(_) => panic!("a version holds no zero byte"),
     };
 
-/// Indexed by the numbers of [`Reason`].
-const REASONS: [&CStr; 30] = [
-    c"not enough transferred yet",
-    c"on a pipe",
-    c"not a TCP socket",
-    c"not connected",
-    c"the peer is not on this machine",
-    c"the peer does not run on sockshim, or cannot use this rendezvous folder",
-    c"configured to stay on the host path",
-    c"pinned by the program",
-    c"the rendezvous folder cannot be used",
-    c"the segment is damaged or of another version",
-    c"no memory left in the rendezvous folder",
-    c"a table is full",
-    c"the descriptor number is too high",
-    c"used by stdio",
-    c"uses a socket option that only the kernel serves",
-    c"O_ASYNC is set",
-    c"the program installed a seccomp filter",
-    c"the file size is limited",
-    c"handed to a program that may not run sockshim",
-    c"shared with another process before it had a pipe",
-    c"in an epoll set that sockshim cannot reach",
-    c"handed over with unread bytes in the pipe",
-    c"bytes were moved behind sockshim's back",
-    c"the peer left the pipe",
-    c"first seen in the middle of its life",
-    c"a process that shares it was stopped in the middle of a write",
-    c"SO_RCVLOWAT is above 1",
-    c"the process uses io_uring",
-    c"connected to itself",
-    c"a process that shares it has changed its user",
-];
-
 impl Counters {
     /// The counters of a socket as they are now.
     fn of(shared: &arena::Counters) -> Self {
@@ -429,7 +390,6 @@ mod tests {
 
     #[test]
     fn every_reason_has_a_text() {
-        assert_eq!(REASONS.len(), Reason::OtherUser as usize + 1);
         for number in [0, 24, 25, u32::MAX] {
             assert!(!sockshim_reason_text(number).is_null());
         }

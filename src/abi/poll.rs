@@ -1,13 +1,14 @@
 //! Waiting for readiness: select, poll, epoll.
 
-use super::quietly;
+use super::{ensure_started, quietly};
 use crate::error::{Errno, answer};
 use crate::pipe::buffers;
 use crate::readiness::select::{self, Sets};
-use crate::readiness::{Deadline, epoll, poll};
+use crate::readiness::{epoll, poll};
 use crate::registry::reason::Reason;
 use crate::registry::table::Set;
 use crate::registry::{lifecycle, table};
+use crate::sys::deadline::Deadline;
 use crate::sys::real;
 use libc::{c_int, epoll_event, fd_set, nfds_t, pollfd, sigset_t, size_t, timespec, timeval};
 use std::ptr;
@@ -424,7 +425,10 @@ pub(super) unsafe fn nanoseconds(time: *const timespec) -> Result<Option<u64>, E
 /// Notes a new set.
 fn set_made(fd: c_int) -> c_int {
     if fd >= 0 {
-        quietly(|| lifecycle::set_made(fd));
+        quietly(|| {
+            ensure_started();
+            lifecycle::set_made(fd);
+        });
     }
     fd
 }

@@ -5,8 +5,8 @@ use super::socket::room;
 use super::{IOV_MAX, inq, quietly, rights, stream, vectors};
 use crate::error::{Errno, answer};
 use crate::pipe::{buffers, end, events, io};
-use crate::readiness::Deadline;
 use crate::registry::table;
+use crate::sys::deadline::Deadline;
 use crate::sys::{kernel, real};
 use libc::{
     c_int, c_uint, c_void, iovec, mmsghdr, msghdr, off_t, off64_t, size_t, sockaddr, socklen_t, ssize_t,

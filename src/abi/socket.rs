@@ -1,6 +1,6 @@
 //! Making and connecting sockets, addresses and options.
 
-use super::quietly;
+use super::{ensure_started, quietly};
 use crate::error::{Errno, answer};
 use crate::pipe::options::{self, Before};
 use crate::pipe::{buffers, end, pin, write};
@@ -27,7 +27,10 @@ pub unsafe extern "C-unwind" fn sockshim_socket(domain: c_int, kind: c_int, prot
     // SAFETY: the caller keeps the contract of socket(2).
     let fd = unsafe { real::socket(domain, kind, protocol) };
     if fd >= 0 {
-        quietly(|| lifecycle::socket_made(fd, domain, kind, protocol));
+        quietly(|| {
+            ensure_started();
+            lifecycle::socket_made(fd, domain, kind, protocol);
+        });
     }
     fd
 }

@@ -7,7 +7,7 @@ use crate::registry::arena::{
     self, Arena, Entry, FLAG_CONNECTED, FLAG_LOW_WATER, STATE_PIPE, STATE_UNDECIDED, STATE_WAITING,
 };
 use crate::registry::lock::Taken;
-use crate::registry::{Socket, config, fork, lifecycle, reason::Reason, trace};
+use crate::registry::{Socket, addresses, config, fork, lifecycle, reason::Reason, trace};
 use crate::sys::{clock, diag, kernel};
 use core::ffi::c_int;
 use core::sync::atomic::{Ordering, fence};
@@ -119,7 +119,7 @@ fn begin(fd: c_int, socket: Socket, entry: &'static Entry) {
             local.doubts.store(0, Ordering::Relaxed);
             local.is_cut.store(0, Ordering::Relaxed);
             local.watched_since.store(clock::ticks(), Ordering::Relaxed);
-            local.have(met.segment, identity.end());
+            met.segment.give_to(local, identity.end());
             // A child that another thread forked meanwhile has no mapping. It is marked as a holder before it is
             // made: either it is seen here, or it has got what was just stored.
             fence(Ordering::SeqCst);
@@ -139,7 +139,7 @@ fn begin(fd: c_int, socket: Socket, entry: &'static Entry) {
 fn identify(fd: c_int, entry: &Entry) -> Result<Option<Identity>, Reason> {
     let Ok(peer_address) = kernel::peer_address(fd) else { return Ok(None) };
     let local_address = kernel::local_address(fd).map_err(|_| Reason::NotConnected)?;
-    options::keep_addresses(entry, &local_address, &peer_address);
+    addresses::keep(entry, &local_address, &peer_address);
     if !diag::may_be_local(&local_address, &peer_address) {
         return Err(Reason::Remote);
     }

@@ -7,10 +7,10 @@
 
 use super::{Pipe, end, heritage, lanes, write};
 use crate::error::Errno;
-use crate::readiness::Deadline;
 use crate::registry::lock::Taken;
 use crate::registry::reason::Reason;
 use crate::registry::{arena, socket};
+use crate::sys::deadline::Deadline;
 use crate::sys::kernel;
 use crate::sys::restartable::Call;
 use core::ffi::c_int;

@@ -3,13 +3,13 @@
 //! reads them by the very rules of a pipe: first the ring, then the kernel lane.
 
 use super::segment::Segment;
-use super::{Pipe, options, pin, read, write};
+use super::{Pipe, pin, read, write};
 use crate::error::Errno;
-use crate::readiness::Deadline;
 use crate::registry::arena::{Entry, STATE_PINNED};
 use crate::registry::lock::Taken;
-use crate::registry::{Socket, reason::Reason, start};
 use crate::sys::restartable::Call;
+use crate::registry::{Socket, addresses, reason::Reason, start};
+use crate::sys::deadline::Deadline;
 use crate::sys::{folder::Path, kernel, probe};
 use core::ffi::c_int;
 use core::fmt::Write;
@@ -207,7 +207,7 @@ fn fill(fd: c_int, file: c_int, pipe: &Pipe) -> Option<()> {
         if direction.open(0, position) {
             direction.spill(1, length as u64, position);
         }
-        if let Some(names) = options::learn_addresses(fd, pipe.entry) {
+        if let Some(names) = addresses::learn(fd, pipe.entry) {
             names.iter().zip(&header.names).for_each(|(name, words)| name.store(words));
         }
         header.version.store(VERSION, Ordering::Relaxed);
@@ -393,7 +393,7 @@ fn open_named(path: &Path) -> Option<Segment> {
 fn have(segment: Segment, socket: Socket, entry: &Entry) {
     let local = socket.local();
     local.seen_capacity.store(0, Ordering::Relaxed);
-    local.have(segment, 1 - READ);
+    segment.give_to(local, 1 - READ);
     entry.reason.store(Reason::Inherited as u32, Ordering::Relaxed);
     let _ = entry.readers.make_ready(socket.generation);
     entry.state.store(STATE_PINNED, Ordering::Release);

@@ -127,27 +127,6 @@ pub(crate) fn keep(entry: &Entry, level: c_int, name: c_int, value: c_int) -> bo
     entry.options.fetch_update(Ordering::AcqRel, Ordering::Relaxed, keep).is_ok()
 }
 
-/// Keeps the names of both ends: getpeername fails after a reset.
-pub(crate) fn keep_addresses(entry: &Entry, local: &Address, peer: &Address) {
-    local.store(&entry.local);
-    peer.store(&entry.peer);
-}
-
-/// The names of both ends, asked for if they are not kept yet; `None` when it is not connected.
-pub(crate) fn learn_addresses(fd: c_int, entry: &Entry) -> Option<[Address; 2]> {
-    if let Some(kept) = kept_addresses(entry) {
-        return Some(kept);
-    }
-    let (local, peer) = (kernel::local_address(fd).ok()?, kernel::peer_address(fd).ok()?);
-    keep_addresses(entry, &local, &peer);
-    Some([local, peer])
-}
-
-fn kept_addresses(entry: &Entry) -> Option<[Address; 2]> {
-    let kept = [&entry.local, &entry.peer].map(Address::load);
-    kept.iter().all(|address| address.parts().is_some()).then_some(kept)
-}
-
 /// What becomes of a setsockopt before the kernel sees it.
 pub(crate) enum Before {
     /// The kernel takes it.

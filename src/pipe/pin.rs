@@ -1,10 +1,11 @@
 //! Back to the kernel: for good, or for a new process image.
 
 use super::{Pipe, attach, back, bells, end, heritage, lanes, nap, options, read, write};
-use crate::readiness::{Deadline, epoll};
+use crate::readiness::epoll;
 use crate::registry::arena::{self, Entry, STATE_PINNED, STATE_PIPE, STATE_UNDECIDED, STATE_WAITING};
 use crate::registry::lock::Taken;
 use crate::registry::{Socket, fork, log, reason::Reason, trace};
+use crate::sys::deadline::Deadline;
 use crate::sys::kernel;
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;

@@ -1,7 +1,7 @@
 //! Segments: making, joining and leaving them.
 
 use crate::error::Errno;
-use crate::registry::{reason::Reason, start};
+use crate::registry::{reason::Reason, socket::Local, start};
 use crate::sys::{folder::Path, kernel, probe};
 use core::fmt::Write;
 use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
@@ -221,6 +221,18 @@ impl Segment {
             self.front.wrapping_add(small_ring_offset(direction)),
             self.rings.wrapping_add(ring_offset(direction) - FRONT_SIZE),
         ]
+    }
+
+    /// The socket has it from now on, and is this end of it.
+    pub(crate) fn give_to(self, local: &Local, end: usize) {
+        local.end.store(end as u32, Ordering::Relaxed);
+        local.rings.store(self.rings, Ordering::Relaxed);
+        for (places, direction) in [(&local.outgoing, end), (&local.incoming, 1 - end)] {
+            for (place, ring) in places.iter().zip(self.places(direction)) {
+                place.store(ring, Ordering::Relaxed);
+            }
+        }
+        local.segment.store(self.front, Ordering::SeqCst);
     }
 
     /// Lets go of a segment. Its addresses stay readable (as empty memory) and are used for the next segment: a

@@ -2,9 +2,9 @@
 
 use super::{Pipe, back, bells, end, events, nap, spin};
 use crate::error::Errno;
-use crate::readiness::Deadline;
 use crate::registry::arena::{self, Entry, FLAG_NONBLOCK, FLAG_TIMED};
 use crate::registry::{lock, trace};
+use crate::sys::deadline::Deadline;
 use crate::sys::handlers::Since;
 use crate::sys::{kernel, real};
 use core::ffi::c_int;

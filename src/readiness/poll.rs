@@ -1,6 +1,6 @@
 //! poll(2) and ppoll(2).
 
-use super::{Deadline, check_interrupted, epoll};
+use super::{check_interrupted, epoll};
 use crate::error::{Errno, answer};
 use crate::pipe::nap::{self, Joined};
 use crate::pipe::room::{self, Room};
@@ -9,6 +9,7 @@ use crate::registry::arena::{self, Arena, Entry, STATE_UNDECIDED, STATE_WAITING}
 use crate::registry::naps::{LONGEST_US, Naps};
 use crate::registry::table::{self, Descriptor};
 use crate::registry::{Socket, lock};
+use crate::sys::deadline::Deadline;
 use crate::sys::futex::{MOST, Words};
 use crate::sys::give_way::give_way;
 use crate::sys::handlers::Since;

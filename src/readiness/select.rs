@@ -1,9 +1,10 @@
 //! select(2) and pselect(2), by way of poll.
 
-use super::{Deadline, poll};
+use super::poll;
 use crate::error::Errno;
 use crate::pipe::buffers;
 use crate::registry::table::{self, Descriptor};
+use crate::sys::deadline::Deadline;
 use crate::sys::kernel;
 use core::ffi::c_int;
 use libc::{

@@ -7,9 +7,10 @@ use super::arena::{self, Arena, FLAG_ACCEPTED, FLAG_CONNECTED, FLAG_LISTENER, FL
 use super::reason::Reason;
 use super::socket::Walk;
 use super::table::{self, Descriptor, Set};
-use super::{Socket, config, fork, log, rings, socket, start, trace};
+use super::{Socket, addresses, config, fork, log, rings, socket, start, trace};
 use crate::pipe::{attach, end, options, pin as pinning};
-use crate::readiness::{Deadline, epoll};
+use crate::readiness::epoll;
+use crate::sys::deadline::Deadline;
 use crate::sys::kernel;
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
@@ -24,7 +25,6 @@ pub(crate) fn made(fd: c_int) {
 
 /// After `socket()` made `fd`.
 pub(crate) fn socket_made(fd: c_int, domain: c_int, kind: c_int, protocol: c_int) {
-    start::start();
     let is_tcp = (domain == libc::AF_INET || domain == libc::AF_INET6)
         && kind & 0xf == libc::SOCK_STREAM
         && (protocol == 0 || protocol == libc::IPPROTO_TCP);
@@ -83,7 +83,6 @@ pub(crate) fn connected(fd: c_int, at_once: bool) {
 
 /// After `epoll_create` made `fd`.
 pub(crate) fn set_made(fd: c_int) {
-    start::start();
     made(fd);
     if !start::is_ready() || !fork::has_own_descriptors() {
         return;
@@ -560,7 +559,7 @@ fn release(fd: c_int, descriptor: Descriptor) {
                 }
             } else if fd >= 0 && entry.number.load(Ordering::Relaxed) == fd as u32 + 1 {
                 // It goes on under another number, by which `ss` cannot find its addresses.
-                options::learn_addresses(fd, entry);
+                addresses::learn(fd, entry);
                 entry.number.store(0, Ordering::Relaxed);
             }
         }

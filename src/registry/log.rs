@@ -1,12 +1,10 @@
 //! `SOCKSHIM_LOG=1`: one line on standard error for each connection that stays with the kernel, and why.
 
 use super::arena::{Entry, FLAG_CONNECTED, STATE_HOST, STATE_PINNED};
-use super::config;
-use super::reason::Reason;
+use super::reason::{self, Reason};
 use super::table::{self, Descriptor};
 use super::trace::{LOGGED, Name};
-use crate::abi::control::reason_text;
-use crate::pipe::options;
+use super::{addresses, config};
 use crate::sys::folder::Path;
 use crate::sys::kernel;
 use core::ffi::c_int;
@@ -50,9 +48,10 @@ fn say(entry: &Entry) {
     let mut line = Path::new();
     let pid = kernel::getpid();
     let _ = write!(line, "sockshim: process {pid}, descriptor {fd}");
-    if let Some([local, peer]) = options::learn_addresses(fd, entry) {
+    if let Some([local, peer]) = addresses::learn(fd, entry) {
         let _ = write!(line, ", {} to {}", Name(&local), Name(&peer));
     }
-    let _ = writeln!(line, " stays with the kernel: {}", reason_text(reason).to_str().unwrap_or(""));
+    let text = reason::text(reason);
+    let _ = writeln!(line, " stays with the kernel: {}", text.to_str().unwrap_or(""));
     let _ = kernel::write(2, line.as_str().as_bytes());
 }

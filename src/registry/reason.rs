@@ -1,5 +1,7 @@
 //! Why a connection runs where it runs.
 
+use core::ffi::{CStr, c_uint};
+
 /// The reason code of a descriptor; the numbers are part of the C ABI and never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
@@ -65,3 +67,43 @@ pub enum Reason {
     /// A process that shares it has changed its user.
     OtherUser = 29,
 }
+
+/// A reason in words.
+pub(crate) fn text(reason: c_uint) -> &'static CStr {
+    let index = usize::try_from(reason).unwrap_or(usize::MAX);
+    TEXTS.get(index).copied().unwrap_or(c"unknown reason")
+}
+
+/// Indexed by the numbers of [`Reason`].
+const TEXTS: [&CStr; Reason::OtherUser as usize + 1] = [
+    c"not enough transferred yet",
+    c"on a pipe",
+    c"not a TCP socket",
+    c"not connected",
+    c"the peer is not on this machine",
+    c"the peer does not run on sockshim, or cannot use this rendezvous folder",
+    c"configured to stay on the host path",
+    c"pinned by the program",
+    c"the rendezvous folder cannot be used",
+    c"the segment is damaged or of another version",
+    c"no memory left in the rendezvous folder",
+    c"a table is full",
+    c"the descriptor number is too high",
+    c"used by stdio",
+    c"uses a socket option that only the kernel serves",
+    c"O_ASYNC is set",
+    c"the program installed a seccomp filter",
+    c"the file size is limited",
+    c"handed to a program that may not run sockshim",
+    c"shared with another process before it had a pipe",
+    c"in an epoll set that sockshim cannot reach",
+    c"handed over with unread bytes in the pipe",
+    c"bytes were moved behind sockshim's back",
+    c"the peer left the pipe",
+    c"first seen in the middle of its life",
+    c"a process that shares it was stopped in the middle of a write",
+    c"SO_RCVLOWAT is above 1",
+    c"the process uses io_uring",
+    c"connected to itself",
+    c"a process that shares it has changed its user",
+];

@@ -2,7 +2,6 @@
 
 use super::arena::{self, Arena, Entry, SETS, SOCKETS};
 use super::{fork, log, reason::Reason};
-use crate::pipe::segment::Segment;
 use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 /// A slot of the socket table with the generation that it had: a stale handle finds nothing.
@@ -225,20 +224,6 @@ impl Socket {
         entry.reason.store(reason as u32, Ordering::Relaxed);
         entry.state.store(arena::STATE_HOST, Ordering::Release);
         log::stays_host(entry);
-    }
-}
-
-impl Local {
-    /// The socket has a segment from now on, and is this end of it.
-    pub(crate) fn have(&self, segment: Segment, end: usize) {
-        self.end.store(end as u32, Ordering::Relaxed);
-        self.rings.store(segment.rings, Ordering::Relaxed);
-        for (places, direction) in [(&self.outgoing, end), (&self.incoming, 1 - end)] {
-            for (place, ring) in places.iter().zip(segment.places(direction)) {
-                place.store(ring, Ordering::Relaxed);
-            }
-        }
-        self.segment.store(segment.front, Ordering::SeqCst);
     }
 }
 

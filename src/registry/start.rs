@@ -25,9 +25,8 @@ pub(crate) fn is_ready() -> bool {
 }
 
 /// Whether the process has another copy of this library, whose names come before ours: the program's calls reach that
-/// one first. Two of them would each believe that a connection's bytes are its own to move.
-fn is_second_copy() -> bool {
-    let ours = crate::abi::control::sockshim_reason as *const c_void;
+/// one first. `ours` is the address of this one's `sockshim_reason`. Two of them would each believe that a connection's bytes are its own to move.
+fn is_second_copy(ours: *const c_void) -> bool {
     // SAFETY: the name is a C string; nothing is called.
     let first = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"sockshim_reason".as_ptr()) };
     // Null: the library is linked into the program itself, which exports nothing.
@@ -37,21 +36,21 @@ fn is_second_copy() -> bool {
 /// Starts once; called by the constructor, and by the calls that make sockets where no constructor ran. A
 /// second thread does not wait: its descriptor is classified when it is used.
 #[inline]
-pub(crate) fn start() {
+pub(crate) fn start(ours: *const c_void) {
     if PHASE.load(Ordering::Acquire) == 0 {
-        begin();
+        begin(ours);
     }
 }
 
 /// Apart, because callers may be on a small stack.
 #[cold]
 #[inline(never)]
-fn begin() {
+fn begin(ours: *const c_void) {
     if PHASE.compare_exchange(0, 1, Ordering::AcqRel, Ordering::Acquire).is_err() {
         return;
     }
     real::resolve();
-    if is_second_copy() {
+    if is_second_copy(ours) {
         // Never ready: everything is passed on, and the first copy does the work.
         return;
     }

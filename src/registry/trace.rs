@@ -5,8 +5,7 @@
 //! that closes what it does not know would have us write into a file of its own.
 
 use super::arena::{Entry, FLAG_CONNECTED, FLAG_LISTENER, STATE_HOST};
-use super::config;
-use crate::pipe::options;
+use super::{addresses, config};
 use crate::sys::address::Address;
 use crate::sys::folder::Path;
 use crate::sys::kernel;
@@ -101,7 +100,7 @@ fn tell(fd: c_int, entry: &Entry) {
     }
     if entry.told.load(Ordering::Relaxed) & CONNECTED == 0 {
         // A connect that is still under way has no peer.
-        let Some([local, peer]) = options::learn_addresses(fd, entry) else { return };
+        let Some([local, peer]) = addresses::learn(fd, entry) else { return };
         if entry.told.fetch_or(CONNECTED, Ordering::AcqRel) & CONNECTED == 0 {
             let (local, peer, pid) = (Name(&local), Name(&peer), kernel::getpid());
             append(format_args!("connect {pid} {fd} {local} {peer} {}\n", path(entry)));

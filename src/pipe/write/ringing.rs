@@ -3,8 +3,8 @@
 use super::lock_writes;
 use crate::error::Errno;
 use crate::pipe::{Pipe, nap};
-use crate::readiness::Deadline;
 use crate::registry::arena;
+use crate::sys::deadline::Deadline;
 use crate::sys::{kernel, restartable};
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;

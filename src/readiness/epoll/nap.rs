@@ -11,11 +11,11 @@
 use super::{DISABLED, ENDING, FOREIGN, HOT, NESTED, PARKED, hot, is_tag, lock_set, pipe_of};
 use crate::pipe::Pipe;
 use crate::pipe::nap::{self, Joined};
-use crate::readiness::Deadline;
 use crate::registry::arena::{self, Arena, FLAG_NO_SPACE, REGISTRATIONS, Registration, SetEntry};
 use crate::registry::lock::{self, Taken};
 use crate::registry::naps::LONGEST_US;
 use crate::sys::clock;
+use crate::sys::deadline::Deadline;
 use crate::sys::futex::{self, MOST, Words};
 use core::sync::atomic::{AtomicU32, Ordering};
 use libc::{EPOLLET, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDNORM, epoll_event};
