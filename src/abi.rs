@@ -7,7 +7,7 @@
 
 use crate::error::Errno;
 use crate::pipe::buffers;
-use crate::registry::{Socket, start, table};
+use crate::state::{Socket, start, table};
 use crate::sys::alarm;
 use libc::{c_int, iovec, off64_t};
 

@@ -14,8 +14,8 @@
 //! Functions of another copy are called by address. It has the same version, so they have the same types.
 
 use crate::abi::control::{self, Counters, Path};
-use crate::registry::reason::{self, Reason};
-use crate::registry::start;
+use crate::state::reason::{self, Reason};
+use crate::state::start;
 use core::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use core::fmt;
 use core::mem::transmute;

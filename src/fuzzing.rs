@@ -8,9 +8,9 @@
 
 use crate::pipe::segment::{self, Identity, Segment};
 use crate::pipe::{Pipe, attach, bells, end, events, heritage, pin, read, write};
-use crate::registry::arena::{self, Arena, FLAG_CONNECTED, FLAG_NONBLOCK, STATE_PIPE};
-use crate::registry::process_name::ProcessName;
-use crate::registry::{Socket, config, fork, janitor, table};
+use crate::state::arena::{self, Arena, FLAG_CONNECTED, FLAG_NONBLOCK, STATE_PIPE};
+use crate::state::process_name::ProcessName;
+use crate::state::{Socket, config, fork, janitor, table};
 use crate::sys::handlers::Since;
 use crate::sys::{diag, kernel};
 use core::ffi::CStr;

@@ -6,7 +6,7 @@
 //! A Rust program that runs on sockshim can ask about its connections, those of `std::net` among them: [`path_of`],
 //! [`reason_of`], [`counters`], [`process_counters`] and [`pin`]. `examples/connection.rs` is a whole program.
 //!
-//! Reading order: [`abi`] (what a program calls) -> `registry` (which descriptor is what) -> `pipe` (one
+//! Reading order: [`abi`] (what a program calls) -> `state` (which descriptor is what) -> `pipe` (one
 //! connection over shared memory) -> `readiness` (poll, select, epoll) -> `sys` (the kernel).
 
 #![cfg_attr(not(test), warn(clippy::disallowed_macros, clippy::disallowed_methods, clippy::disallowed_types))]
@@ -20,10 +20,10 @@ pub mod fuzzing;
 mod limits;
 mod pipe;
 mod readiness;
-mod registry;
 pub mod report;
+mod state;
 mod sys;
 
 pub use abi::control::{Counters, Path};
 pub use connection::{counters, path_of, pin, process_counters, reason_of};
-pub use registry::reason::Reason;
+pub use state::reason::Reason;

@@ -3,8 +3,8 @@
 use crate::abi::{IOV_MAX, poll::MOST_DESCRIPTORS, splice::MOST_SPLICED};
 use crate::pipe::{room::MOST_AT_ONCE, segment::SHARE};
 use crate::readiness::epoll::told;
-use crate::registry::arena::{Entry, REGISTRATIONS, SETS, SLEEPERS, SOCKETS};
-use crate::registry::{fork::MEMBERS, table::CAP, table_file::INSTANCES};
+use crate::state::arena::{Entry, REGISTRATIONS, SETS, SLEEPERS, SOCKETS};
+use crate::state::{fork::MEMBERS, table::CAP, table_file::INSTANCES};
 use sockshim_ring::{layout::MAX_CAPACITY, moment::KEPT};
 
 #[test]

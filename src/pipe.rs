@@ -26,10 +26,10 @@ pub(crate) mod spin;
 pub(crate) mod wait;
 pub(crate) mod write;
 
-use crate::registry::Socket;
-use crate::registry::arena::{self, Entry};
-use crate::registry::socket::Local;
-use crate::registry::table::{self, Descriptor};
+use crate::state::Socket;
+use crate::state::arena::{self, Entry};
+use crate::state::socket::Local;
+use crate::state::table::{self, Descriptor};
 use crate::sys::{clock, thread};
 use core::ffi::c_int;
 use core::sync::atomic::{AtomicU32, Ordering};

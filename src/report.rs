@@ -13,9 +13,9 @@
 mod process;
 mod table;
 
-use crate::registry::arena::{self, PROCESSES};
-use crate::registry::janitor;
-use crate::registry::reason::{self, Reason};
+use crate::state::arena::{self, PROCESSES};
+use crate::state::janitor;
+use crate::state::reason::{self, Reason};
 use crate::sys::{self, diag, folder, kernel};
 use process::{Known, Process};
 use serde::{Serialize, Serializer};

@@ -152,7 +152,7 @@ const SOURCES: [&str; 15] = [
     "src/abi/stdio.rs",
     "src/abi/signal.rs",
     "src/abi/raw.rs",
-    "src/registry/reason.rs",
+    "src/state/reason.rs",
     "src/abi/control.rs",
 ];
 

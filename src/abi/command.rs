@@ -2,7 +2,7 @@
 
 use super::makers::made;
 use super::quietly;
-use crate::registry::lifecycle;
+use crate::state::lifecycle;
 use crate::sys::real;
 use libc::{FILE, c_char, c_int};
 

@@ -3,9 +3,9 @@
 use super::quietly;
 use crate::error::Errno;
 use crate::pipe::{attach, buffers, events};
-use crate::registry::arena::{self, FLAG_NONBLOCK};
-use crate::registry::reason::{self, Reason};
-use crate::registry::{Socket, lifecycle, socket, start, table};
+use crate::state::arena::{self, FLAG_NONBLOCK};
+use crate::state::reason::{self, Reason};
+use crate::state::{Socket, lifecycle, socket, start, table};
 use crate::sys::{filter, kernel, real};
 use libc::{F_GETFD, c_char, c_int, c_uint, c_ulong};
 use std::ffi::CStr;

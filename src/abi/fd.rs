@@ -4,7 +4,7 @@
 //! really do it: a refused call must leave a connection as it was.
 
 use super::quietly;
-use crate::registry::lifecycle;
+use crate::state::lifecycle;
 use crate::sys::real;
 use libc::{CLOSE_RANGE_UNSHARE, F_GETFD, O_CLOEXEC, RLIMIT_NOFILE, c_int, c_uint};
 use std::mem::MaybeUninit;

@@ -3,8 +3,8 @@
 
 use crate::pipe::options::TCP_INQ;
 use crate::pipe::{buffers, events};
-use crate::registry::Socket;
-use crate::registry::arena::FLAG_KERNEL_OPTION;
+use crate::state::Socket;
+use crate::state::arena::FLAG_KERNEL_OPTION;
 use crate::sys::kernel;
 use core::sync::atomic::Ordering;
 use libc::{CMSG_LEN, CMSG_SPACE, c_int, cmsghdr, msghdr};

@@ -9,8 +9,8 @@
 use super::makers::made;
 use super::quietly;
 use crate::error::Errno;
-use crate::registry::config::{self, Rings};
-use crate::registry::lifecycle;
+use crate::state::config::{self, Rings};
+use crate::state::lifecycle;
 use core::ffi::{CStr, c_void};
 use core::mem::MaybeUninit;
 use libc::{c_int, c_long, c_uint, size_t};

@@ -4,7 +4,7 @@
 //! number out again here, and what the registry still holds under that number must go.
 
 use super::quietly;
-use crate::registry::lifecycle;
+use crate::state::lifecycle;
 use crate::sys::real;
 use libc::{c_char, c_int, c_uint, clockid_t, mode_t, sigset_t};
 

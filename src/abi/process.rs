@@ -9,7 +9,7 @@ mod guest;
 use super::makers::made;
 use super::quietly;
 use crate::error::{Errno, answer};
-use crate::registry::{fork, lifecycle, lock, start};
+use crate::state::{fork, lifecycle, lock, start};
 use crate::sys::{clock, kernel, real};
 use libc::{
     PR_SET_SECCOMP, PR_SET_TSC, PR_TSC_SIGSEGV, SECCOMP_MODE_STRICT, c_char, c_int, c_long, c_ulong, c_void,

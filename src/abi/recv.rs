@@ -5,7 +5,7 @@ use super::socket::room;
 use super::{IOV_MAX, inq, quietly, rights, stream, vectors};
 use crate::error::{Errno, answer};
 use crate::pipe::{buffers, end, events, io};
-use crate::registry::table;
+use crate::state::table;
 use crate::sys::deadline::Deadline;
 use crate::sys::{kernel, real};
 use libc::{

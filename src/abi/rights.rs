@@ -1,7 +1,7 @@
 //! Descriptors that travel in messages (SCM_RIGHTS, unix(7)).
 
 use crate::pipe::buffers;
-use crate::registry::{lifecycle, table};
+use crate::state::{lifecycle, table};
 use libc::{CMSG_DATA, CMSG_FIRSTHDR, CMSG_NXTHDR, c_int, msghdr};
 
 /// Calls `each` for every descriptor in the control part of a message.

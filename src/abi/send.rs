@@ -3,8 +3,8 @@
 use super::socket::note_connect;
 use super::{IOV_MAX, quietly, rights, stream, vectors};
 use crate::pipe::{buffers, io};
-use crate::registry::reason::Reason;
-use crate::registry::{Socket, lifecycle, table};
+use crate::state::reason::Reason;
+use crate::state::{Socket, lifecycle, table};
 use crate::sys::real;
 use libc::{
     c_int, c_uint, c_void, iovec, mmsghdr, msghdr, off_t, off64_t, size_t, sockaddr, socklen_t, ssize_t,

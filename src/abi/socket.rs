@@ -4,7 +4,7 @@ use super::{ensure_started, quietly};
 use crate::error::{Errno, answer};
 use crate::pipe::options::{self, Before};
 use crate::pipe::{buffers, end, pin, write};
-use crate::registry::{Socket, lifecycle, table};
+use crate::state::{Socket, lifecycle, table};
 use crate::sys::address::Address;
 use crate::sys::kernel;
 use crate::sys::real;

@@ -2,7 +2,7 @@
 
 use crate::error::{Errno, answer, outcome};
 use crate::pipe::{buffers, io};
-use crate::registry::{Socket, table};
+use crate::state::{Socket, table};
 use crate::sys::scratch::Scratch;
 use crate::sys::{kernel, real};
 use core::mem::ManuallyDrop;

@@ -3,11 +3,11 @@
 use super::segment::{self, Identity, Unmet};
 use super::{Pipe, note_cpu, options, pin};
 use crate::readiness::epoll;
-use crate::registry::arena::{
+use crate::state::arena::{
     self, Arena, Entry, FLAG_CONNECTED, FLAG_LOW_WATER, STATE_PIPE, STATE_UNDECIDED, STATE_WAITING,
 };
-use crate::registry::lock::Taken;
-use crate::registry::{Socket, addresses, config, fork, lifecycle, reason::Reason, trace};
+use crate::state::lock::Taken;
+use crate::state::{Socket, addresses, config, fork, lifecycle, reason::Reason, trace};
 use crate::sys::{clock, diag, kernel};
 use core::ffi::c_int;
 use core::sync::atomic::{Ordering, fence};

@@ -7,9 +7,9 @@
 
 use super::{Pipe, end, heritage, lanes, write};
 use crate::error::Errno;
-use crate::registry::lock::Taken;
-use crate::registry::reason::Reason;
-use crate::registry::{arena, socket};
+use crate::state::lock::Taken;
+use crate::state::reason::Reason;
+use crate::state::{arena, socket};
 use crate::sys::deadline::Deadline;
 use crate::sys::kernel;
 use crate::sys::restartable::Call;

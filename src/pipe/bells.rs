@@ -6,9 +6,9 @@
 use super::{Pipe, attach, back, end, read};
 use crate::error::Errno;
 use crate::readiness::epoll;
-use crate::registry::arena;
-use crate::registry::lock::{self, Taken};
-use crate::registry::reason::Reason;
+use crate::state::arena;
+use crate::state::lock::{self, Taken};
+use crate::state::reason::Reason;
 use crate::sys::kernel;
 use crate::sys::restartable::Call;
 use core::ffi::c_int;

@@ -9,7 +9,7 @@
 //! The copy has the contract of `copy_nonoverlapping`.
 
 use super::Pipe;
-use crate::registry::socket::Bulk;
+use crate::state::socket::Bulk;
 use crate::sys::thread;
 use core::sync::atomic::Ordering;
 

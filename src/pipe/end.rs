@@ -7,12 +7,12 @@
 use super::read::{self, Look};
 use super::{Pipe, attach, back, bells, events, nap, write};
 use crate::error::Errno;
-use crate::registry::arena::{
+use crate::state::arena::{
     FLAG_BROKEN, FLAG_END_SEEN, FLAG_LINGER_RESET, FLAG_RESET_TOLD, FLAG_SENT_IN_VAIN, FLAG_SHUT_WRITE,
     STATE_WAITING,
 };
-use crate::registry::lock::Taken;
-use crate::registry::{Socket, reason::Reason};
+use crate::state::lock::Taken;
+use crate::state::{Socket, reason::Reason};
 use crate::sys::{diag, kernel};
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;

@@ -2,8 +2,8 @@
 
 use super::room::{self, Room};
 use super::{Pipe, bells, end, io, read};
-use crate::registry::Socket;
-use crate::registry::arena::FLAG_SHUT_WRITE;
+use crate::state::Socket;
+use crate::state::arena::FLAG_SHUT_WRITE;
 use crate::sys::kernel;
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;

@@ -4,8 +4,8 @@
 //! one of a page grow as soon as they are too small for anything, larger ones more reluctantly. All of it happens under the write lock.
 
 use super::{Pipe, bulk, lanes, options, write};
-use crate::registry::arena::FLAG_NONBLOCK;
-use crate::registry::config;
+use crate::state::arena::FLAG_NONBLOCK;
+use crate::state::config;
 use crate::sys::probe;
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;

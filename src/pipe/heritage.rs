@@ -5,10 +5,10 @@
 use super::segment::Segment;
 use super::{Pipe, pin, read, write};
 use crate::error::Errno;
-use crate::registry::arena::{Entry, STATE_PINNED};
-use crate::registry::lock::Taken;
+use crate::state::arena::{Entry, STATE_PINNED};
+use crate::state::lock::Taken;
 use crate::sys::restartable::Call;
-use crate::registry::{Socket, addresses, reason::Reason, start};
+use crate::state::{Socket, addresses, reason::Reason, start};
 use crate::sys::deadline::Deadline;
 use crate::sys::{folder::Path, kernel, probe};
 use core::ffi::c_int;

@@ -6,8 +6,8 @@
 
 use super::{Pipe, attach, pin, quick, read, room, wait, write};
 use crate::error::{Errno, answer};
-use crate::registry::arena::{self, Entry, FLAG_CONNECTED, STATE_HOST, STATE_PINNED, STATE_PIPE};
-use crate::registry::{Socket, lifecycle, reason::Reason, table, trace};
+use crate::state::arena::{self, Entry, FLAG_CONNECTED, STATE_HOST, STATE_PINNED, STATE_PIPE};
+use crate::state::{Socket, lifecycle, reason::Reason, table, trace};
 use crate::sys::handlers::Since;
 use crate::sys::{cancel, kernel};
 use core::ffi::c_int;

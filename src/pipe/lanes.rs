@@ -2,9 +2,9 @@
 //! whenever it must, for which it needs nothing from the reader.
 
 use super::{Pipe, grow, nap, options};
-use crate::registry::arena::{self, FLAG_SHUT_WRITE};
-use crate::registry::lock::Taken;
-use crate::registry::reason::Reason;
+use crate::state::arena::{self, FLAG_SHUT_WRITE};
+use crate::state::lock::Taken;
+use crate::state::reason::Reason;
 use crate::sys::{clock, kernel};
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;

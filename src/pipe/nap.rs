@@ -11,8 +11,8 @@
 
 use super::{Pipe, back, spin, wait};
 use crate::error::Errno;
-use crate::registry::arena::{self, FLAG_BROKEN, FLAG_END_SEEN, FLAG_SHUT_WRITE, FLAG_TIMED};
-use crate::registry::trace;
+use crate::state::arena::{self, FLAG_BROKEN, FLAG_END_SEEN, FLAG_SHUT_WRITE, FLAG_TIMED};
+use crate::state::trace;
 use crate::sys::futex::{self, Words};
 use crate::sys::handlers::Since;
 use crate::sys::{filter, kernel, thread};

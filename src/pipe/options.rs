@@ -8,11 +8,11 @@
 
 use super::{Pipe, grow, read};
 use crate::error::Errno;
-use crate::registry::arena::{
+use crate::state::arena::{
     Entry, FLAG_CONNECTED, FLAG_KERNEL_OPTION, FLAG_LINGER_RESET, FLAG_LOW_WATER, FLAG_SHUT_WRITE,
     FLAG_TIMED, STATE_HOST, STATE_PIPE,
 };
-use crate::registry::{Socket, config, reason::Reason};
+use crate::state::{Socket, config, reason::Reason};
 use crate::sys::address::Address;
 use crate::sys::kernel;
 use core::ffi::c_int;

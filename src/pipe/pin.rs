@@ -2,9 +2,9 @@
 
 use super::{Pipe, attach, back, bells, end, heritage, lanes, nap, options, read, write};
 use crate::readiness::epoll;
-use crate::registry::arena::{self, Entry, STATE_PINNED, STATE_PIPE, STATE_UNDECIDED, STATE_WAITING};
-use crate::registry::lock::Taken;
-use crate::registry::{Socket, fork, log, reason::Reason, trace};
+use crate::state::arena::{self, Entry, STATE_PINNED, STATE_PIPE, STATE_UNDECIDED, STATE_WAITING};
+use crate::state::lock::Taken;
+use crate::state::{Socket, fork, log, reason::Reason, trace};
 use crate::sys::deadline::Deadline;
 use crate::sys::kernel;
 use core::ffi::c_int;

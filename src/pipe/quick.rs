@@ -8,7 +8,7 @@
 
 use super::{Pipe, buffers, lanes, note_cpu, note_moment, spin, write};
 use crate::error::Errno;
-use crate::registry::{arena, lock};
+use crate::state::{arena, lock};
 use crate::sys::thread;
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;

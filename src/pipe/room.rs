@@ -14,8 +14,8 @@
 
 use super::{Pipe, grow, lanes, nap, write};
 use crate::error::Errno;
-use crate::registry::arena::{self, Arena, Entry, FLAG_NO_SPACE, FLAG_RING_FULL, Registration};
-use crate::registry::lock::{self, Taken};
+use crate::state::arena::{self, Arena, Entry, FLAG_NO_SPACE, FLAG_RING_FULL, Registration};
+use crate::state::lock::{self, Taken};
 use crate::sys::give_way::give_way;
 use crate::sys::handlers::Since;
 use crate::sys::{clock, futex, kernel, thread};

@@ -1,7 +1,7 @@
 //! Segments: making, joining and leaving them.
 
 use crate::error::Errno;
-use crate::registry::{reason::Reason, socket::Local, start};
+use crate::state::{reason::Reason, socket::Local, start};
 use crate::sys::{folder::Path, kernel, probe};
 use core::fmt::Write;
 use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};

@@ -2,8 +2,8 @@
 //! way at once when both ends share a processor.
 
 use super::{Pipe, events, nap};
-use crate::registry::arena::FLAG_NONBLOCK;
-use crate::registry::config;
+use crate::state::arena::FLAG_NONBLOCK;
+use crate::state::config;
 use crate::sys::give_way::{self, give_way};
 use crate::sys::{clock, kernel};
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -22,7 +22,7 @@ const LEISURELY: u32 = 256;
 const STREAM: i32 = 16;
 const HASTE_US: u64 = 2;
 const LITTLE: usize = 4096;
-/// What [`Looks::left`](crate::registry::socket::Looks) is before the first of those, which count it down by twos, and in
+/// What [`Looks::left`](crate::state::socket::Looks) is before the first of those, which count it down by twos, and in
 /// a stream: odd.
 const COUNTED: i32 = 2 * STREAM;
 const IN_STREAM: i32 = 1;

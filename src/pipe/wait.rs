@@ -2,8 +2,8 @@
 
 use super::{Pipe, back, bells, end, events, nap, spin};
 use crate::error::Errno;
-use crate::registry::arena::{self, Entry, FLAG_NONBLOCK, FLAG_TIMED};
-use crate::registry::{lock, trace};
+use crate::state::arena::{self, Entry, FLAG_NONBLOCK, FLAG_TIMED};
+use crate::state::{lock, trace};
 use crate::sys::deadline::Deadline;
 use crate::sys::handlers::Since;
 use crate::sys::{kernel, real};

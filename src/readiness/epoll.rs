@@ -20,13 +20,13 @@ pub(crate) mod wait;
 
 use crate::error::Errno;
 use crate::pipe::{Pipe, attach, io, room};
-use crate::registry::arena::{
+use crate::state::arena::{
     self, Arena, Entry, FLAG_LISTENER, REGISTRATIONS, Registration, STATE_HOST, SetEntry,
 };
-use crate::registry::lock::{self, Taken};
-use crate::registry::reason::Reason;
-use crate::registry::table::{self, Descriptor, Set};
-use crate::registry::{Socket, lifecycle};
+use crate::state::lock::{self, Taken};
+use crate::state::reason::Reason;
+use crate::state::table::{self, Descriptor, Set};
+use crate::state::{Socket, lifecycle};
 use crate::sys::{clock, kernel};
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;

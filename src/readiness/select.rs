@@ -3,7 +3,7 @@
 use super::poll;
 use crate::error::Errno;
 use crate::pipe::buffers;
-use crate::registry::table::{self, Descriptor};
+use crate::state::table::{self, Descriptor};
 use crate::sys::deadline::Deadline;
 use crate::sys::kernel;
 use core::ffi::c_int;

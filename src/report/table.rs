@@ -1,9 +1,9 @@
 //! A socket table's bytes, which nobody vouches for.
 
-use crate::registry::arena::{
+use crate::state::arena::{
     Arena, CLAIMED, Counters, Entry, FLAG_CONNECTED, FLAG_LISTENER, MAGIC, PROCESSES, SOCKETS, VERSION,
 };
-use crate::registry::process_name::Stored;
+use crate::state::process_name::Stored;
 use crate::sys::address::Address;
 use std::io;
 use std::mem::{offset_of, size_of};

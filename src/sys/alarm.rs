@@ -4,7 +4,7 @@
 //! A panic must not unwind: not through C, and not past a lock that is held. And no export can catch one, because it would
 //! catch the unwinding of a cancelled thread, too (pthread_cancel(3)), which has to pass. So the hook, which runs before
 //! anything is unwound, leaves the call by a jump, as a signal handler of the program's may with `siglongjmp`: the call
-//! has failed with EIO, and the locks that it had are taken over by whoever wants them next (`registry::lock`).
+//! has failed with EIO, and the locks that it had are taken over by whoever wants them next (`state::lock`).
 //!
 //! # Safety
 //! The unwinder's functions are used as "Itanium C++ ABI: Exception Handling" 1.6 says; the registers that are restored are

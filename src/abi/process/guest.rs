@@ -2,15 +2,15 @@
 //!
 //! The kernel has no way to put bytes back before those that come. So the program gets sockshim after all, for
 //! this one purpose: `LD_PRELOAD` goes into its environment, and the library takes it out again before the
-//! program runs ([`crate::registry::config`]). It keeps every connection in the kernel there.
+//! program runs ([`crate::state::config`]). It keeps every connection in the kernel there.
 //!
 //! # Safety
 //!
 //! Environments are null-terminated arrays of C strings, as exec's caller promises.
 
 use crate::pipe::heritage;
-use crate::registry::config::GUEST;
-use crate::registry::start;
+use crate::state::config::GUEST;
+use crate::state::start;
 use crate::sys::kernel;
 use libc::{c_char, c_int};
 use std::ffi::CStr;

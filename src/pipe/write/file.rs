@@ -5,7 +5,7 @@ use super::{PATIENCE_US, PUBLISH_EVERY, TURN, is_refusal, lock_writes, ring_if_o
 use crate::error::Errno;
 use crate::pipe::lanes::{enter_ring, spill};
 use crate::pipe::{Pipe, grow, note_moment, room};
-use crate::registry::arena;
+use crate::state::arena;
 use crate::sys::scratch::Scratch;
 use crate::sys::{kernel, real};
 use core::ffi::c_int;

@@ -6,7 +6,7 @@ use super::{
 use crate::error::{Errno, answer};
 use crate::pipe::lanes::enter_ring;
 use crate::pipe::{Pipe, options, room};
-use crate::registry::lock::Taken;
+use crate::state::lock::Taken;
 use crate::sys::handlers::Since;
 use crate::sys::kernel;
 use core::ffi::c_int;

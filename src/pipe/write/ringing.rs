@@ -3,7 +3,7 @@
 use super::lock_writes;
 use crate::error::Errno;
 use crate::pipe::{Pipe, nap};
-use crate::registry::arena;
+use crate::state::arena;
 use crate::sys::deadline::Deadline;
 use crate::sys::{kernel, restartable};
 use core::ffi::c_int;

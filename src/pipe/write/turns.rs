@@ -3,8 +3,8 @@
 use super::ringing::ring_bell;
 use crate::pipe::lanes::enter_ring;
 use crate::pipe::{Pipe, end, pin};
-use crate::registry::lock::{Around, Taken};
-use crate::registry::reason::Reason;
+use crate::state::lock::{Around, Taken};
+use crate::state::reason::Reason;
 use core::ffi::c_int;
 use sockshim_ring::lane::is_ring;
 use sockshim_ring::lock::Content;

@@ -9,12 +9,12 @@ use super::{
 };
 use crate::pipe::room::{self, Room};
 use crate::pipe::{Pipe, back, bells, events, nap};
-use crate::registry::arena::{
+use crate::state::arena::{
     self, Arena, FLAG_NO_SPACE, FLAG_RING_FULL, FLAG_SHUT_WRITE, REGISTRATIONS, Registration, SetEntry,
 };
-use crate::registry::lock::Taken;
-use crate::registry::table::{self, Descriptor};
-use crate::registry::{Socket, lock};
+use crate::state::lock::Taken;
+use crate::state::table::{self, Descriptor};
+use crate::state::{Socket, lock};
 use crate::sys::{clock, kernel};
 use core::sync::atomic::{AtomicU32, Ordering};
 use libc::{EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLLRDNORM};

@@ -1,8 +1,8 @@
 //! The registrations of a set: a list in shared memory, under the set's lock.
 
 use super::{FOREIGN, FRESH, HOT, MANAGED, NESTED, PARKED};
-use crate::registry::arena::{Arena, REGISTRATIONS, SetEntry};
-use crate::registry::table::{Descriptor, Set};
+use crate::state::arena::{Arena, REGISTRATIONS, SetEntry};
+use crate::state::table::{Descriptor, Set};
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
 

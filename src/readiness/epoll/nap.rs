@@ -4,16 +4,16 @@
 //! a word (futex(2)) takes neither: see [`crate::pipe::nap`]. But who naps hears nothing of the kernel: of its own descriptors,
 //! of cold pipes, of ends. So
 //!
-//! * a nap is for a few milliseconds, and where such things are told of there is none: see [`crate::registry::naps`];
+//! * a nap is for a few milliseconds, and where such things are told of there is none: see [`crate::state::naps`];
 //! * while the pipes have always something the kernel is looked at as often as without naps (`wait.rs`);
 //! * only one thread naps in a set, and while nobody sleeps in it: a call wakes all, and the kernel wakes one.
 
 use super::{DISABLED, ENDING, FOREIGN, HOT, NESTED, PARKED, hot, is_tag, lock_set, pipe_of};
 use crate::pipe::Pipe;
 use crate::pipe::nap::{self, Joined};
-use crate::registry::arena::{self, Arena, FLAG_NO_SPACE, REGISTRATIONS, Registration, SetEntry};
-use crate::registry::lock::{self, Taken};
-use crate::registry::naps::LONGEST_US;
+use crate::state::arena::{self, Arena, FLAG_NO_SPACE, REGISTRATIONS, Registration, SetEntry};
+use crate::state::lock::{self, Taken};
+use crate::state::naps::LONGEST_US;
 use crate::sys::clock;
 use crate::sys::deadline::Deadline;
 use crate::sys::futex::{self, MOST, Words};

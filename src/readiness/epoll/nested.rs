@@ -7,8 +7,8 @@
 
 use super::{DISABLED, FOREIGN, FRESH, HOT, NESTED, PARKED, hot, lock_set, pipe_of};
 use crate::pipe::Pipe;
-use crate::registry::arena::{Arena, REGISTRATIONS, Registration, SETS, SetEntry};
-use crate::registry::lock::Taken;
+use crate::state::arena::{Arena, REGISTRATIONS, Registration, SETS, SetEntry};
+use crate::state::lock::Taken;
 use core::sync::atomic::Ordering;
 use libc::{EPOLLET, EPOLLIN, EPOLLRDNORM};
 use sockshim_ring::sleep::BELL;

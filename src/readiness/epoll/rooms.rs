@@ -3,7 +3,7 @@
 use super::{ASKS_ROOM, FOREIGN, NESTED, pipe_of};
 use crate::pipe::Pipe;
 use crate::pipe::room::{self, Room};
-use crate::registry::arena::{FLAG_NO_SPACE, FLAG_RING_FULL, Registration};
+use crate::state::arena::{FLAG_NO_SPACE, FLAG_RING_FULL, Registration};
 use core::sync::atomic::Ordering;
 use libc::{EPOLLET, EPOLLOUT};
 

@@ -12,10 +12,10 @@ use super::{
     check_exclusive, keep, list, tell_kernel,
 };
 use crate::error::Errno;
-use crate::registry::arena::{Arena, REGISTRATIONS, Registration, SETS, SetEntry};
-use crate::registry::lock::{self, Taken};
-use crate::registry::reason::Reason;
-use crate::registry::table::{Descriptor, Set};
+use crate::state::arena::{Arena, REGISTRATIONS, Registration, SETS, SetEntry};
+use crate::state::lock::{self, Taken};
+use crate::state::reason::Reason;
+use crate::state::table::{Descriptor, Set};
 use crate::sys::kernel;
 use core::ffi::c_int;
 use core::sync::atomic::{AtomicU64, Ordering};

@@ -1,4 +1,4 @@
-//! Threads that take turns by a lock on which they sleep, as `wait_asleep` and `give_back_to` in src/registry/lock.rs; but
+//! Threads that take turns by a lock on which they sleep, as `wait_asleep` and `give_back_to` in src/state/lock.rs; but
 //! a sleep that nobody ends never ends, so that loom notices it.
 
 use super::{FRAME, nap::Futex};

@@ -195,7 +195,7 @@ mod tests {
     /// Runs `name` again in a process with these variables: the environment is read once in each.
     fn with(name: &str, variables: &[(&str, &str)]) {
         let mut test = Command::new(std::env::current_exe().expect("the test's own path"));
-        test.args([&format!("registry::config::tests::{name}"), "--exact", "--ignored"]);
+        test.args([&format!("state::config::tests::{name}"), "--exact", "--ignored"]);
         let status = test.envs(variables.iter().copied()).output().expect("the test runs").status;
         assert!(status.success(), "{name} with {variables:?}");
     }

@@ -126,7 +126,7 @@ fn indices_from_shared_memory_are_bounded() {
 #[test]
 fn sleepers_find_a_place_and_leave_it() {
     let sleepers = [const { AtomicU32::new(0) }; SLEEPERS];
-    let me = crate::registry::lock::thread();
+    let me = crate::state::lock::thread();
     let place = enroll(&sleepers, me);
     assert!(!others_asleep(&sleepers, me, false));
     assert!(others_asleep(&sleepers, me + 1, false));
@@ -140,7 +140,7 @@ fn sleepers_find_a_place_and_leave_it() {
 #[test]
 fn more_sleepers_than_places_are_counted() {
     let sleepers = [const { AtomicU32::new(0) }; SLEEPERS];
-    let me = crate::registry::lock::thread();
+    let me = crate::state::lock::thread();
     let places: Vec<usize> = (0..3 * SLEEPERS).map(|_| enroll(&sleepers, me)).collect();
     let named: HashSet<usize> = places[..MORE].iter().copied().collect();
     assert_eq!(named.len(), MORE);
@@ -154,7 +154,7 @@ fn more_sleepers_than_places_are_counted() {
 #[test]
 fn the_places_of_the_dead_are_taken() {
     let sleepers = [const { AtomicU32::new(0) }; SLEEPERS];
-    let me = crate::registry::lock::thread();
+    let me = crate::state::lock::thread();
     let dead = dead_thread();
     (0..MORE).for_each(|_| _ = enroll(&sleepers, dead));
     let places: HashSet<_> = (0..MORE).map(|_| enroll(&sleepers, me)).collect();
@@ -164,7 +164,7 @@ fn the_places_of_the_dead_are_taken() {
 
 /// The number of a thread that has ended.
 fn dead_thread() -> u32 {
-    let dead = thread::spawn(crate::registry::lock::thread).join().unwrap();
+    let dead = thread::spawn(crate::state::lock::thread).join().unwrap();
     while kernel::exists(dead) {
         thread::yield_now();
     }
@@ -174,7 +174,7 @@ fn dead_thread() -> u32 {
 #[test]
 fn dead_sleepers_are_reaped_when_asked() {
     let sleepers = [const { AtomicU32::new(0) }; SLEEPERS];
-    let me = crate::registry::lock::thread();
+    let me = crate::state::lock::thread();
     enroll(&sleepers, dead_thread());
     assert!(others_asleep(&sleepers, me, false));
     assert!(!others_asleep(&sleepers, me, true));
