@@ -20,6 +20,7 @@ pub(crate) mod options;
 pub(crate) mod pin;
 pub(crate) mod quick;
 pub(crate) mod read;
+pub(crate) mod registered;
 pub(crate) mod room;
 pub(crate) mod segment;
 pub(crate) mod spin;

@@ -14,6 +14,7 @@ pub(crate) mod log;
 pub(crate) mod naps;
 pub(crate) mod process_name;
 pub(crate) mod reason;
+pub(crate) mod registrations;
 mod rings;
 pub(crate) mod socket;
 pub(crate) mod split;

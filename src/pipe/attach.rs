@@ -1,13 +1,12 @@
 //! Meeting: when a connection is worth a pipe, and finding the other end.
 
 use super::segment::{self, Identity, Unmet};
-use super::{Pipe, note_cpu, options, pin};
-use crate::readiness::epoll;
+use super::{Pipe, note_cpu, options, pin, registered};
 use crate::state::arena::{
     self, Arena, Entry, FLAG_CONNECTED, FLAG_LOW_WATER, STATE_PIPE, STATE_UNDECIDED, STATE_WAITING,
 };
 use crate::state::lock::Taken;
-use crate::state::{Socket, addresses, config, fork, lifecycle, reason::Reason, trace};
+use crate::state::{Socket, addresses, config, fork, lifecycle, reason::Reason, registrations, trace};
 use crate::sys::{clock, diag, kernel};
 use core::ffi::c_int;
 use core::sync::atomic::{Ordering, fence};
@@ -47,7 +46,7 @@ pub(crate) fn prepare_rearmed(fd: c_int, socket: Socket, set: u32) {
         if let Some(entry) = socket.entry()
             && entry.state.load(Ordering::Acquire) == STATE_PIPE
             && let Some(pipe) = Pipe::of(socket, entry)
-            && !epoll::waits_for_rearm(entry, Some((set, fd)))
+            && !registrations::waits_for_rearm(entry, Some((set, fd)))
         {
             become_ready(fd, &pipe);
         }
@@ -85,7 +84,7 @@ pub(crate) fn consider(fd: c_int, socket: Socket) {
     }
     if entry.state.load(Ordering::Acquire) == STATE_PIPE
         && let Some(pipe) = Pipe::of(socket, entry)
-        && !epoll::waits_for_rearm(entry, None)
+        && !registrations::waits_for_rearm(entry, None)
     {
         become_ready(fd, &pipe);
     }
@@ -235,7 +234,7 @@ pub(crate) fn become_ready(fd: c_int, pipe: &Pipe) {
     }
     entry.read_lock.0.release(taken);
     // Not under the read lock: a wait takes it after the lock of its set.
-    if position.is_some() && epoll::upgrade(pipe) {
+    if position.is_some() && registered::upgrade(pipe) {
         // Until this end first writes, the other one learns from here whether both share a processor.
         note_cpu(&pipe.outgoing().producer.cpu);
         // The writer looks at it when it opens the ring.

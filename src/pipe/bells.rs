@@ -5,10 +5,9 @@
 
 use super::{Pipe, attach, back, end, read};
 use crate::error::Errno;
-use crate::readiness::epoll;
-use crate::state::arena;
 use crate::state::lock::{self, Taken};
 use crate::state::reason::Reason;
+use crate::state::{arena, registrations};
 use crate::sys::kernel;
 use crate::sys::restartable::Call;
 use core::ffi::c_int;
@@ -239,7 +238,8 @@ pub(crate) fn want_bell(pipe: &Pipe) {
 
 /// Whether somebody other than this thread waits for a bell of this pipe.
 pub(super) fn is_relied_on(pipe: &Pipe) -> bool {
-    arena::others_asleep(&pipe.entry.sleepers, lock::thread(), true) || epoll::relies_on_bells(pipe)
+    arena::others_asleep(&pipe.entry.sleepers, lock::thread(), true)
+        || registrations::relies_on_bells(pipe.entry)
 }
 
 /// Whether the ring epoch goes on and the ring is empty.

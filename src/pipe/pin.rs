@@ -1,10 +1,9 @@
 //! Back to the kernel: for good, or for a new process image.
 
 use super::{Pipe, attach, back, bells, end, heritage, lanes, nap, options, read, write};
-use crate::readiness::epoll;
 use crate::state::arena::{self, Entry, STATE_PINNED, STATE_PIPE, STATE_UNDECIDED, STATE_WAITING};
 use crate::state::lock::Taken;
-use crate::state::{Socket, fork, log, reason::Reason, trace};
+use crate::state::{Socket, fork, log, reason::Reason, registrations, trace};
 use crate::sys::deadline::Deadline;
 use crate::sys::kernel;
 use core::ffi::c_int;
@@ -256,7 +255,7 @@ pub(crate) fn retire(fd: c_int, pipe: &Pipe) -> bool {
         && ((!is_ring(epoch) && incoming.epoch() == epoch)
             || (is_ring(epoch) && incoming.is_closed() && bells::bells_waiting(pipe) == 0));
     pipe.entry.read_lock.0.release(taken);
-    let retired = taken == Taken::Ours && at_rest && epoll::downgrade(pipe);
+    let retired = taken == Taken::Ours && at_rest && registrations::downgrade(pipe.entry);
     if retired {
         pipe.entry.readers.unready();
     }

@@ -8,7 +8,7 @@ use crate::pipe::{Pipe, attach, back, bells, events, io, spin};
 use crate::state::arena::{self, Arena, Entry, STATE_UNDECIDED, STATE_WAITING};
 use crate::state::naps::{LONGEST_US, Naps};
 use crate::state::table::{self, Descriptor};
-use crate::state::{Socket, lock};
+use crate::state::{Socket, lock, registrations};
 use crate::sys::deadline::Deadline;
 use crate::sys::futex::{MOST, Words};
 use crate::sys::give_way::give_way;
@@ -344,7 +344,7 @@ unsafe fn poll_without_room(
 fn arm_set(arena: &Arena, fd: c_int, slot: u32) -> bool {
     epoll::watch(arena, fd, slot);
     let set = arena.set(slot);
-    let taken = epoll::lock_set(set);
+    let taken = registrations::lock_set(set);
     let quiet = epoll::hot::arm_all(arena, fd, set, 0);
     set.lock.release(taken);
     quiet

@@ -7,8 +7,8 @@
 use super::arena::{self, Arena, CLAIMED, GHOST, PROCESSES};
 use super::process_name::ProcessName;
 use super::reason::Reason;
-use super::socket;
 use super::split::Departure;
+use super::{registrations, socket};
 use crate::sys::{clock, kernel, process, thread};
 use core::cell::Cell;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -282,7 +282,7 @@ pub(crate) fn reap(arena: &Arena) {
     for (set, entry) in arena.sets.iter().enumerate().take(used(&arena.sets_used)) {
         let generation = entry.generation.load(Ordering::Acquire);
         if is_left(generation, &entry.holders) {
-            crate::readiness::epoll::free_set(arena, set as u32, generation);
+            registrations::free_set(arena, set as u32, generation);
         }
     }
     for (slot, word) in arena.processes.iter().enumerate() {

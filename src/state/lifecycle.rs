@@ -7,9 +7,8 @@ use super::arena::{self, Arena, FLAG_ACCEPTED, FLAG_CONNECTED, FLAG_LISTENER, FL
 use super::reason::Reason;
 use super::socket::Walk;
 use super::table::{self, Descriptor, Set};
-use super::{Socket, addresses, config, fork, log, rings, socket, start, trace};
+use super::{Socket, addresses, config, fork, log, registrations, rings, socket, start, trace};
 use crate::pipe::{attach, end, options, pin as pinning};
-use crate::readiness::epoll;
 use crate::sys::deadline::Deadline;
 use crate::sys::kernel;
 use core::ffi::c_int;
@@ -89,7 +88,7 @@ pub(crate) fn set_made(fd: c_int) {
     }
     let Some(arena) = arena::get() else { return };
     if let Some((slot, entry)) = arena.take_set() {
-        epoll::begin(slot, entry);
+        registrations::begin(slot, entry);
         fork::hold(&entry.holders);
         socket::refer_set(slot);
         let set = Set { slot, generation: entry.generation.load(Ordering::Relaxed) };
@@ -545,7 +544,7 @@ fn release(fd: c_int, descriptor: Descriptor) {
             }
             let last = leaves && fork::is_last(arena, &entry.holders);
             if !last {
-                epoll::forget_number(arena, entry, fd);
+                registrations::forget_number(arena, entry, fd);
             }
             if leaves {
                 if last {
@@ -554,7 +553,7 @@ fn release(fd: c_int, descriptor: Descriptor) {
                 end::leave(fd, socket, last);
                 // One that is about to end uses its entry yet: the next who looks frees it.
                 if last && fork::is_sole(arena, &entry.holders) {
-                    epoll::forget_socket(arena, entry);
+                    registrations::forget_socket(arena, entry);
                     arena.free_socket(socket.slot, socket.generation);
                 }
             } else if fd >= 0 && entry.number.load(Ordering::Relaxed) == fd as u32 + 1 {
@@ -569,7 +568,7 @@ fn release(fd: c_int, descriptor: Descriptor) {
             if current && socket::unrefer_set(set.slot) {
                 fork::unhold(&entry.holders);
                 if fork::is_sole(arena, &entry.holders) {
-                    epoll::free_set(arena, set.slot, set.generation);
+                    registrations::free_set(arena, set.slot, set.generation);
                 }
             }
         }

@@ -18,9 +18,8 @@ use super::reason::Reason;
 use super::socket::{self, Walk};
 use super::table::{self, Descriptor};
 use super::table_file::{self, TableFile};
-use super::{fork, start};
+use super::{fork, registrations, start};
 use crate::pipe::pin;
-use crate::readiness::epoll;
 use crate::sys::kernel;
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
@@ -185,7 +184,7 @@ fn vacate(left: &Arena, slot: u32) {
         if is_haunted(entry) {
             haunts = true;
         } else if fork::let_go(&entry.holders, slot) {
-            epoll::forget_socket(left, entry);
+            registrations::forget_socket(left, entry);
             left.free_socket(socket.slot, socket.generation);
         }
     }
@@ -195,7 +194,7 @@ fn vacate(left: &Arena, slot: u32) {
         entry.lock.release(Taken::Ours);
         forget_sleepers(&entry.sleepers, fork::is_own_thread);
         if fork::let_go(&entry.holders, slot) {
-            epoll::free_set(left, set, generation);
+            registrations::free_set(left, set, generation);
         }
     }
     fork::depart(left, slot, haunts);

@@ -1,22 +1,27 @@
-//! The hot registrations of a set: those that every wait looks at. Under the set's lock.
+//! A wait's look at the hot registrations of a set. Under the set's lock.
 
 use super::nested::{self, DEEPEST};
 use super::rooms::{awaits_room, news_of_room, waits_for_room};
+use super::stuck;
 use super::told::{Told, first_moment};
-use super::{
-    ARMED, ASKS_ROOM, DISABLED, ENDING, FOREIGN, FRESH, HOT, IDLE_ONE, NESTED, PARKED, TOLD, ask_kernel,
-    list, pipe_of, stuck,
-};
+use crate::pipe::registered::{pipe_of, warm};
 use crate::pipe::room::{self, Room};
 use crate::pipe::{Pipe, back, bells, events, nap};
 use crate::state::arena::{
     self, Arena, FLAG_NO_SPACE, FLAG_RING_FULL, FLAG_SHUT_WRITE, REGISTRATIONS, Registration, SetEntry,
 };
 use crate::state::lock::Taken;
+use crate::state::registrations::ask_kernel;
+use crate::state::registrations::flags::{
+    ARMED, ASKS_ROOM, DISABLED, ENDING, FOREIGN, FRESH, IDLE_ONE, MANAGED, NESTED, PARKED, TOLD,
+};
+pub(super) use crate::state::registrations::hot::is_single;
+use crate::state::registrations::hot::{retain, rotate};
+use crate::state::registrations::lock_set;
 use crate::state::table::{self, Descriptor};
 use crate::state::{Socket, lock};
 use crate::sys::{clock, kernel};
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::Ordering;
 use libc::{EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLLRDNORM};
 
 /// Either says that there is something to read (epoll_ctl(2), poll(2)).
@@ -28,98 +33,6 @@ use sockshim_ring::moment::Moment;
 const IDLE_SCANS: u32 = 64;
 /// What the kernel reports of an end.
 const ENDS: u32 = (EPOLLRDHUP | EPOLLHUP | EPOLLERR) as u32;
-
-/// Puts a registration at the end of the list: what became ready first is told first, as in the kernel's list.
-pub(super) fn warm(arena: &Arena, set: &SetEntry, index: u32) {
-    let registration = arena.registration(index);
-    let flags = registration.flags.fetch_or(HOT, Ordering::Relaxed);
-    if flags & HOT == 0 {
-        registration.next_hot.store(0, Ordering::Relaxed);
-        end(arena, set).store(index + 1, Ordering::Release);
-        set.last_hot.store(index + 1, Ordering::Relaxed);
-        if flags & (NESTED | FOREIGN) == 0
-            && let Some(pipe) = pipe_of(registration)
-        {
-            pipe.incoming().want_order();
-            nested::note(registration, &pipe);
-        }
-    }
-    registration.flags.fetch_and(IDLE_ONE - 1, Ordering::Relaxed);
-}
-
-/// The link at the end of the list. Who was killed in the middle of a change has left `last_hot` a step behind.
-fn end<'a>(arena: &'a Arena, set: &'a SetEntry) -> &'a AtomicU32 {
-    let mut link = match set.last_hot.load(Ordering::Relaxed).checked_sub(1) {
-        Some(last) if set.hot.load(Ordering::Relaxed) != 0 => &arena.registration(last).next_hot,
-        _ => &set.hot,
-    };
-    for _ in 0..REGISTRATIONS {
-        let Some(index) = link.load(Ordering::Relaxed).checked_sub(1) else { break };
-        link = &arena.registration(index).next_hot;
-    }
-    link
-}
-
-/// Takes a registration off the list.
-pub(super) fn cool(arena: &Arena, set: &SetEntry, index: u32) {
-    retain(arena, set, |current, _| current != index);
-}
-
-/// Calls `each` for every hot registration; those for which it says false turn cold.
-#[inline(always)]
-fn retain(arena: &Arena, set: &SetEntry, mut each: impl FnMut(u32, &Registration) -> bool) {
-    let (mut link, mut before) = (&set.hot, 0);
-    for _ in 0..REGISTRATIONS {
-        let here = link.load(Ordering::Relaxed);
-        let Some(index) = here.checked_sub(1) else { break };
-        let registration = arena.registration(index);
-        if each(index, registration) {
-            (link, before) = (&registration.next_hot, here);
-        } else {
-            let next = registration.next_hot.load(Ordering::Relaxed);
-            if next == 0 {
-                set.last_hot.store(before, Ordering::Relaxed);
-            }
-            link.store(next, Ordering::Relaxed);
-            registration.flags.fetch_and(!HOT, Ordering::Relaxed);
-        }
-    }
-}
-
-/// Takes every parked registration out of the set, after `last` has been done with it.
-pub(super) fn remove_parked(arena: &Arena, set: &SetEntry, last: impl Fn(&Registration)) {
-    let mut next = set.hot.load(Ordering::Relaxed);
-    for _ in 0..REGISTRATIONS {
-        let Some(index) = next.checked_sub(1) else { return };
-        let registration = arena.registration(index);
-        next = registration.next_hot.load(Ordering::Relaxed);
-        if registration.flags.load(Ordering::Relaxed) & PARKED != 0 {
-            last(registration);
-            list::remove(arena, index);
-        }
-    }
-}
-
-/// Moves the first `count` hot registrations behind the others, so that a short answer is fair.
-fn rotate(arena: &Arena, set: &SetEntry, count: usize) {
-    let first = set.hot.load(Ordering::Relaxed);
-    let mut link = &set.hot;
-    let mut last_moved = None;
-    for _ in 0..count {
-        let Some(index) = link.load(Ordering::Relaxed).checked_sub(1) else { return };
-        last_moved = Some(index);
-        link = &arena.registration(index).next_hot;
-    }
-    let Some(last_moved) = last_moved else { return };
-    let rest = link.load(Ordering::Relaxed);
-    if rest == 0 {
-        return;
-    }
-    end(arena, set).store(first, Ordering::Relaxed);
-    arena.registration(last_moved).next_hot.store(0, Ordering::Relaxed);
-    set.hot.store(rest, Ordering::Relaxed);
-    set.last_hot.store(last_moved + 1, Ordering::Relaxed);
-}
 
 /// Adds what is ready among the hot registrations to what is told already.
 pub(super) fn collect(arena: &Arena, fd: i32, set: &SetEntry, told: &mut Told<'_>) {
@@ -184,12 +97,6 @@ pub(super) fn report(arena: &Arena, set: &SetEntry, index: u32, said: u32, told:
         told.add(index, registration, ready);
         registration.flags.fetch_or(TOLD, Ordering::Relaxed);
     }
-}
-
-/// Whether there is at most one hot registration.
-pub(super) fn is_single(arena: &Arena, set: &SetEntry) -> bool {
-    let first = set.hot.load(Ordering::Relaxed).checked_sub(1);
-    first.is_none_or(|first| arena.registration(first).next_hot.load(Ordering::Relaxed) == 0)
 }
 
 /// Tells of what has come before `latest`, which has been found, to a connection that was looked at too early.
@@ -327,7 +234,7 @@ pub(super) fn tell(arena: &Arena, set: &SetEntry, index: u32, told: u32) -> bool
 pub(super) fn keep_told(arena: &Arena, set: &SetEntry, index: u32, told: u32) -> bool {
     let registration = arena.registration(index);
     let flags = registration.flags.load(Ordering::Relaxed);
-    if flags & super::MANAGED == 0
+    if flags & MANAGED == 0
         || registration.set.load(Ordering::Relaxed) != set.slot.load(Ordering::Relaxed).wrapping_add(1)
     {
         // It was removed, or given back, while the event was on its way.
@@ -511,7 +418,7 @@ pub(super) fn arm_nested(arena: &Arena, registration: &Registration, depth: usiz
     }
     let inner = nested::inner(arena, registration);
     let fd = registration.fd.load(Ordering::Relaxed);
-    let taken = super::lock_set(inner);
+    let taken = lock_set(inner);
     let quiet = match taken {
         Taken::Not(_) => stuck::arm_all(arena, fd, inner, depth + 1),
         _ => arm_all(arena, fd, inner, depth + 1),

@@ -8,12 +8,15 @@
 //! * while the pipes have always something the kernel is looked at as often as without naps (`wait.rs`);
 //! * only one thread naps in a set, and while nobody sleeps in it: a call wakes all, and the kernel wakes one.
 
-use super::{DISABLED, ENDING, FOREIGN, HOT, NESTED, PARKED, hot, is_tag, lock_set, pipe_of};
+use super::hot;
 use crate::pipe::Pipe;
 use crate::pipe::nap::{self, Joined};
+use crate::pipe::registered::pipe_of;
 use crate::state::arena::{self, Arena, FLAG_NO_SPACE, REGISTRATIONS, Registration, SetEntry};
 use crate::state::lock::{self, Taken};
 use crate::state::naps::LONGEST_US;
+use crate::state::registrations::flags::{DISABLED, ENDING, FOREIGN, HOT, NESTED, PARKED};
+use crate::state::registrations::{is_tag, lock_set};
 use crate::sys::clock;
 use crate::sys::deadline::Deadline;
 use crate::sys::futex::{self, MOST, Words};

@@ -5,10 +5,11 @@
 //! look is found by that look, and counted in the set that the pipe is in. Each registration of that set, there may be
 //! several, keeps the count that it has reported.
 
-use super::{DISABLED, FOREIGN, FRESH, HOT, NESTED, PARKED, hot, lock_set, pipe_of};
-use crate::pipe::Pipe;
+use crate::pipe::registered::{self, note, pipe_of, tail};
 use crate::state::arena::{Arena, REGISTRATIONS, Registration, SETS, SetEntry};
 use crate::state::lock::Taken;
+use crate::state::registrations::flags::{DISABLED, FOREIGN, FRESH, HOT, NESTED, PARKED};
+use crate::state::registrations::lock_set;
 use core::sync::atomic::Ordering;
 use libc::{EPOLLET, EPOLLIN, EPOLLRDNORM};
 use sockshim_ring::sleep::BELL;
@@ -82,16 +83,6 @@ pub(super) fn count(set: &SetEntry) {
     }
 }
 
-/// A registration that turns hot: of what its pipe has by now the kernel has told.
-pub(super) fn note(registration: &Registration, pipe: &Pipe) {
-    registration.noted.store(tail(pipe), Ordering::Release);
-}
-
-/// How far the writer of a ring is: the low half, which is all that two looks are compared by.
-fn tail(pipe: &Pipe) -> u32 {
-    pipe.incoming().producer.tail.load(Ordering::Acquire) as u32
-}
-
 /// The kernel has told of a set: the pipes in it that have rung are looked at from now on.
 fn follow_bells(arena: &Arena, set: &SetEntry, depth: usize) {
     let taken = lock_set(set);
@@ -110,7 +101,7 @@ fn follow_bells(arena: &Arena, set: &SetEntry, depth: usize) {
             // Without the lock the lists are not ours to change: see `stuck`.
             let may_warm = !matches!(taken, Taken::Not(_));
             if may_warm && flags & HOT == 0 && pipe.incoming().wishes() & BELL == 0 {
-                hot::warm(arena, set, index);
+                registered::warm(arena, set, index);
             }
             note(registration, &pipe);
         }

@@ -1,9 +1,10 @@
 //! Room to write, as registrations hear of it: from the kernel, or from a ring that was full.
 
-use super::{ASKS_ROOM, FOREIGN, NESTED, pipe_of};
 use crate::pipe::Pipe;
+use crate::pipe::registered::pipe_of;
 use crate::pipe::room::{self, Room};
 use crate::state::arena::{FLAG_NO_SPACE, FLAG_RING_FULL, Registration};
+use crate::state::registrations::flags::{ASKS_ROOM, FOREIGN, NESTED};
 use core::sync::atomic::Ordering;
 use libc::{EPOLLET, EPOLLOUT};
 

@@ -7,46 +7,17 @@
 
 use super::hot;
 use super::told::Told;
-use super::{
-    ARMED, DISABLED, FOREIGN, FRESH, MANAGED, NESTED, PARKED, add_unseen, ask_kernel, can_park,
-    check_exclusive, keep, list, tell_kernel,
-};
+use super::{add_unseen, check_exclusive};
 use crate::error::Errno;
-use crate::state::arena::{Arena, REGISTRATIONS, Registration, SETS, SetEntry};
-use crate::state::lock::{self, Taken};
+use crate::state::arena::{Arena, REGISTRATIONS, Registration, SetEntry};
 use crate::state::reason::Reason;
+use crate::state::registrations::flags::{ARMED, DISABLED, FOREIGN, FRESH, MANAGED, NESTED, PARKED};
+use crate::state::registrations::{ask_kernel, can_park, keep, list, tell_kernel};
 use crate::state::table::{Descriptor, Set};
 use crate::sys::kernel;
 use core::ffi::c_int;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::Ordering;
 use libc::{EPOLLEXCLUSIVE, EPOLLOUT, epoll_event};
-
-/// What was in the lock of each set when this process last waited for it in vain: it does so once, not in each call.
-static SEEN: [AtomicU64; SETS] = [const { AtomicU64::new(0) }; SETS];
-
-/// Waits for an owner that only waits for a processor.
-const MOST_ROUNDS: usize = 10;
-
-/// Waits for a set's lock.
-#[cold]
-#[inline(never)]
-pub(super) fn wait(set: &SetEntry) -> Taken {
-    let seen = &SEEN[set.slot.load(Ordering::Relaxed) as usize % SETS];
-    if let Some(taken) = set.lock.not_if_still(seen.load(Ordering::Relaxed)) {
-        return taken;
-    }
-    let mut taken = set.lock.take_after(false, || {});
-    for _ in 0..MOST_ROUNDS {
-        // Two that tell of one connection at the same time may tell of it twice: not before it is hopeless.
-        let Taken::Not(owner) = taken else { break };
-        if !lock::may_run(owner) {
-            break;
-        }
-        taken = set.lock.take_after(false, || {});
-    }
-    seen.store(if let Taken::Not(seen) = taken { seen.bits() } else { 0 }, Ordering::Relaxed);
-    taken
-}
 
 /// Calls `each` for every registration of a set that the kernel knows by our tag.
 fn for_each(arena: &Arena, set: &SetEntry, mut each: impl FnMut(u32, &Registration, u32)) {

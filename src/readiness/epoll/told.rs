@@ -1,7 +1,8 @@
 //! What a wait tells the program, in the order in which it came. Under the set's lock.
 
-use super::{DISABLED, FOREIGN, FRESH, IDLE_ONE, NESTED, pipe_of};
+use crate::pipe::registered::pipe_of;
 use crate::state::arena::Registration;
+use crate::state::registrations::flags::{DISABLED, FOREIGN, FRESH, IDLE_ONE, NESTED};
 use core::sync::atomic::Ordering;
 use libc::{EPOLLET, EPOLLONESHOT, epoll_event};
 use sockshim_ring::moment::Moment;

@@ -1,13 +1,13 @@
 //! The registrations of a set: a list in shared memory, under the set's lock.
 
-use super::{FOREIGN, FRESH, HOT, MANAGED, NESTED, PARKED};
+use super::flags::{FOREIGN, FRESH, HOT, MANAGED, NESTED, PARKED};
 use crate::state::arena::{Arena, REGISTRATIONS, SetEntry};
 use crate::state::table::{Descriptor, Set};
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
 
 /// The registration of `target` in the set at `slot`.
-pub(super) fn find(arena: &Arena, set: &SetEntry, slot: u32, target: c_int, kind: Descriptor) -> Option<u32> {
+pub(crate) fn find(arena: &Arena, set: &SetEntry, slot: u32, target: c_int, kind: Descriptor) -> Option<u32> {
     let is_it = |index: &u32| {
         let registration = arena.registration(*index);
         registration.set.load(Ordering::Relaxed) == slot + 1
@@ -31,7 +31,7 @@ pub(super) fn find(arena: &Arena, set: &SetEntry, slot: u32, target: c_int, kind
 }
 
 /// Enters a registration that has just been taken; false when the socket cannot remember it.
-pub(super) fn insert(
+pub(crate) fn insert(
     arena: &Arena,
     set: Set,
     index: u32,
@@ -83,7 +83,7 @@ pub(super) fn insert(
 }
 
 /// Takes a registration out of its set, its socket and the hot list, and frees it.
-pub(super) fn remove(arena: &Arena, index: u32) {
+pub(crate) fn remove(arena: &Arena, index: u32) {
     let registration = arena.registration(index);
     let Some(slot) = registration.set.load(Ordering::Relaxed).checked_sub(1) else { return };
     let set = arena.set(slot);

@@ -1,0 +1,212 @@
+//! Registrations of sockets and other descriptors with epoll sets, as data: what a set and its registrations say, how they
+//! are found, and what the kernel is told of them. What they mean to a connection, `pipe::registered` knows; what they mean
+//! to a wait, `readiness::epoll`.
+//!
+//! [`flags`] says what each may be; [`list`] has those of a set, [`hot`] those that its waits look at. Both lists change under the
+//! set's [`lock`].
+
+pub(crate) mod flags;
+pub(crate) mod hot;
+mod in_kernel;
+pub(crate) mod list;
+mod lock;
+
+pub(crate) use in_kernel::{ask_kernel, kernel_event, tell_kernel};
+pub(crate) use lock::lock_set;
+
+use super::arena::{self, Arena, Entry, Registration, SetEntry};
+use super::lock::{Taken, thread};
+use super::table::{self, Descriptor, Set};
+use crate::sys::{clock, kernel};
+use core::ffi::c_int;
+use core::sync::atomic::Ordering;
+use flags::{DISABLED, ENDING, FOREIGN, HOT, MANAGED, NESTED, PARKED};
+use in_kernel::delete_from_kernel;
+use libc::{EPOLLET, EPOLLEXCLUSIVE, epoll_event};
+
+/// Our data: 16 bits that no pointer has on top, 24 random ones, 24 of index. A program's value that happens
+/// to look like it is registered as managed too, so the program's 64 bits are exact, always.
+const TAG_TOP: u64 = 0x5ac1 << 48;
+const TAG_MASK: u64 = !0 << 24;
+
+/// A new set.
+pub(crate) fn begin(slot: u32, set: &SetEntry) {
+    let mut mixed = clock::ticks() ^ u64::from(slot) << 40;
+    mixed = mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    set.slot.store(slot, Ordering::Relaxed);
+    set.prefix.store(TAG_TOP | (mixed >> 24 & 0x00ff_ffff) << 24, Ordering::Relaxed);
+}
+
+/// Whether 64 bits look like our tag in this set.
+pub(crate) fn is_tag(set: &SetEntry, data: u64) -> bool {
+    data & TAG_MASK == set.prefix.load(Ordering::Relaxed)
+}
+
+/// Keeps what the program asks of a registration.
+pub(crate) fn keep(registration: &Registration, event: &epoll_event) {
+    registration.events.store(event.events, Ordering::Relaxed);
+    registration.data.store(event.u64, Ordering::Relaxed);
+}
+
+/// Whether a registration may stay with the kernel when the program deletes it.
+pub(crate) fn can_park(arena: &Arena, set: &SetEntry, index: u32) -> bool {
+    let flags = arena.registration(index).flags.load(Ordering::Relaxed);
+    flags & (MANAGED | NESTED | FOREIGN | ENDING) == MANAGED && set.watched.load(Ordering::Relaxed) == 0
+}
+
+/// Deletes from the kernel's set what the program has deleted. Under the set's lock.
+pub(crate) fn flush_parked(arena: &Arena, fd: c_int, set: &SetEntry) {
+    if set.parked.load(Ordering::Relaxed) > 0 {
+        hot::remove_parked(arena, set, |registration| delete_from_kernel(fd, registration));
+    }
+}
+
+/// Before `fd` is closed, while the open file description has other names: the kernel would keep a
+/// registration of that number, which nobody could delete any more.
+pub(crate) fn forget_number(arena: &Arena, entry: &Entry, fd: c_int) {
+    unregister_parked(arena, entry, |registration| registration.fd.load(Ordering::Relaxed) == fd);
+}
+
+/// Deletes those parked registrations of a socket that are `wanted`.
+pub(crate) fn unregister_parked(arena: &Arena, entry: &Entry, wanted: impl Fn(&Registration) -> bool) {
+    for place in &entry.registrations {
+        let Some(index) = place.load(Ordering::Acquire).checked_sub(1) else { continue };
+        let registration = arena.registration(index);
+        if registration.flags.load(Ordering::Relaxed) & PARKED == 0 || !wanted(registration) {
+            continue;
+        }
+        let Some(slot) = registration.set.load(Ordering::Acquire).checked_sub(1) else { continue };
+        let set = arena.set(slot);
+        let Some(fd) = descriptor_of(slot, set) else { continue };
+        let taken = lock_set(set);
+        // Of a set whose lock is not to be had they stay, and are ignored.
+        if !matches!(taken, Taken::Not(_))
+            && place.load(Ordering::Acquire) == index + 1
+            && registration.flags.load(Ordering::Relaxed) & PARKED != 0
+        {
+            delete_from_kernel(fd, registration);
+            list::remove(arena, index);
+        }
+        set.lock.release(taken);
+    }
+}
+
+/// The last descriptor of a socket is closed: the kernel forgets its registrations, and so do we.
+pub(crate) fn forget_socket(arena: &Arena, entry: &Entry) {
+    for place in &entry.registrations {
+        if let Some(index) = place.swap(0, Ordering::AcqRel).checked_sub(1) {
+            let Some(slot) = arena.registration(index).set.load(Ordering::Acquire).checked_sub(1) else {
+                continue;
+            };
+            let set = arena.set(slot);
+            let taken = lock_set(set);
+            // Otherwise it stays in the lists, without a socket, until the set is closed.
+            if !matches!(taken, Taken::Not(_)) {
+                list::remove(arena, index);
+            }
+            set.lock.release(taken);
+        }
+    }
+}
+
+/// The last descriptor of a set is closed.
+pub(crate) fn free_set(arena: &Arena, slot: u32, generation: u32) {
+    let set = arena.set(slot);
+    let taken = lock_set(set);
+    if let Taken::Not(_) = taken {
+        // Somebody who does not run is in the middle of a change of its lists: nobody may use them again.
+        return;
+    }
+    while let Some(index) = set.first.load(Ordering::Acquire).checked_sub(1) {
+        let before = set.first.load(Ordering::Relaxed);
+        list::remove(arena, index);
+        if set.first.load(Ordering::Relaxed) == before {
+            break;
+        }
+    }
+    set.lock.release(taken);
+    let _ = set.generation.compare_exchange(
+        generation,
+        generation.wrapping_add(1),
+        Ordering::AcqRel,
+        Ordering::Relaxed,
+    );
+}
+
+/// Whether a registration is one-shot: only the kernel knows whether it has told of it. So the connection comes
+/// onto its pipe when the program arms it again, which is just about to happen to `rearmed` (a set's slot and a
+/// descriptor).
+pub(crate) fn waits_for_rearm(entry: &Entry, rearmed: Option<(u32, c_int)>) -> bool {
+    let Some(arena) = arena::get() else { return false };
+    entry.registrations.iter().any(|place| {
+        let Some(index) = place.load(Ordering::Acquire).checked_sub(1) else { return false };
+        let registration = arena.registration(index);
+        registration.flags.load(Ordering::Relaxed) & MANAGED == 0
+            && registration.events.load(Ordering::Relaxed) & libc::EPOLLONESHOT as u32 != 0
+            && rearmed.is_none_or(|(slot, fd)| {
+                registration.set.load(Ordering::Relaxed) != slot + 1
+                    || registration.fd.load(Ordering::Relaxed) != fd
+            })
+    })
+}
+
+/// The registrations of a socket that has gone back to the kernel for good become the program's own again.
+pub(crate) fn downgrade(entry: &Entry) -> bool {
+    let Some(arena) = arena::get() else { return false };
+    for place in &entry.registrations {
+        let Some(index) = place.load(Ordering::Acquire).checked_sub(1) else { continue };
+        let registration = arena.registration(index);
+        let Some(slot) = registration.set.load(Ordering::Acquire).checked_sub(1) else { continue };
+        let set = arena.set(slot);
+        let Some(fd) = descriptor_of(slot, set) else { return false };
+        let taken = lock_set(set);
+        if let Taken::Not(_) = taken {
+            return false;
+        }
+        let flags = registration.flags.load(Ordering::Relaxed);
+        if taken == Taken::Ours && flags & PARKED != 0 {
+            delete_from_kernel(fd, registration);
+            list::remove(arena, index);
+        } else if taken == Taken::Ours && flags & MANAGED != 0 {
+            let mut events = registration.events.load(Ordering::Relaxed);
+            if flags & DISABLED != 0 {
+                events &= (EPOLLET | libc::EPOLLONESHOT) as u32;
+            }
+            let event = epoll_event { events, u64: registration.data.load(Ordering::Relaxed) };
+            let target = registration.fd.load(Ordering::Relaxed);
+            let _ = if events & EPOLLEXCLUSIVE as u32 != 0 {
+                kernel::epoll_ctl(fd, libc::EPOLL_CTL_DEL, target, None)
+                    .and_then(|()| kernel::epoll_ctl(fd, libc::EPOLL_CTL_ADD, target, Some(&event)))
+            } else {
+                kernel::epoll_ctl(fd, libc::EPOLL_CTL_MOD, target, Some(&event))
+            };
+            hot::cool(arena, set, index);
+            registration.flags.fetch_and(!MANAGED, Ordering::Relaxed);
+            set.managed.fetch_sub(1, Ordering::Release);
+        }
+        set.lock.release(taken);
+    }
+    true
+}
+
+/// A descriptor of this process for a set.
+pub(crate) fn descriptor_of(slot: u32, set: &SetEntry) -> Option<c_int> {
+    let wanted = Descriptor::Set(Set { slot, generation: set.generation.load(Ordering::Acquire) });
+    (0..arena::highest() as c_int).find(|fd| table::peek(*fd) == wanted)
+}
+
+/// Whether a set relies on a bell of this connection: another thread sleeps in it, or the registration is cold.
+pub(crate) fn relies_on_bells(entry: &Entry) -> bool {
+    let Some(arena) = arena::get() else { return false };
+    let me = thread();
+    entry.registrations.iter().any(|place| {
+        let Some(index) = place.load(Ordering::Acquire).checked_sub(1) else { return false };
+        let registration = arena.registration(index);
+        let Some(slot) = registration.set.load(Ordering::Acquire).checked_sub(1) else { return false };
+        let cold =
+            registration.flags.load(Ordering::Acquire) & (MANAGED | HOT | DISABLED | PARKED) == MANAGED;
+        let set = arena.set(slot);
+        // Of a set that others look at, not all sleepers are known.
+        cold || set.watched.load(Ordering::Relaxed) != 0 || arena::others_asleep(&set.sleepers, me, true)
+    })
+}
