@@ -2,12 +2,13 @@
 //!
 //! Every function here is called by programs that know nothing of sockshim, so each keeps the manual page's
 //! contract to the letter: result, `errno` (touched by failures only), cancellation points, and what is allowed
-//! in a signal handler or a `vfork` child. The functions are thin: they tell the registry what happens to a
+//! in a signal handler or a `vfork` child. The functions are thin: they tell `lifecycle` what happens to a
 //! descriptor and let the kernel do it.
 
 use crate::error::Errno;
-use crate::pipe::buffers;
-use crate::state::{Socket, start, table};
+use crate::lifecycle::start;
+use crate::pipe::{buffers, descriptor};
+use crate::state::Socket;
 use crate::sys::alarm;
 use libc::{c_int, iovec, off64_t};
 
@@ -132,7 +133,7 @@ unsafe fn vectors<'a>(iov: *const iovec, count: usize) -> Option<&'a [iovec]> {
 
 /// The socket of ours behind `fd`, and `recv`'s flags for those of `preadv2`, if this is stream I/O.
 fn stream(fd: c_int, offset: off64_t, flags: c_int) -> Option<(Socket, c_int)> {
-    let socket = table::socket(fd)?;
+    let socket = descriptor::socket(fd)?;
     let known = libc::RWF_NOWAIT | libc::RWF_HIPRI;
     let ours = if flags & libc::RWF_NOWAIT != 0 { libc::MSG_DONTWAIT } else { 0 };
     (offset == -1 && flags & !known == 0).then_some((socket, ours))

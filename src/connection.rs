@@ -14,8 +14,8 @@
 //! Functions of another copy are called by address. It has the same version, so they have the same types.
 
 use crate::abi::control::{self, Counters, Path};
+use crate::state::phase;
 use crate::state::reason::{self, Reason};
-use crate::state::start;
 use core::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use core::fmt;
 use core::mem::transmute;
@@ -97,7 +97,7 @@ impl Library {
         if !first.is_null() && first.cast_const() != control::sockshim_reason as *const c_void {
             return Self::other();
         }
-        start::is_ready().then_some(Self {
+        phase::is_ready().then_some(Self {
             path: control::sockshim_path,
             reason: control::sockshim_reason,
             counters: control::sockshim_counters,

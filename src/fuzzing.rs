@@ -6,11 +6,12 @@
 #![expect(clippy::disallowed_types, reason = "here std's sockets are the kernel's: nothing is interposed")]
 #![allow(clippy::missing_panics_doc, reason = "a panic is what is looked for")]
 
+use crate::lifecycle::fork;
 use crate::pipe::segment::{self, Identity, Segment};
 use crate::pipe::{Pipe, attach, bells, end, events, heritage, pin, read, write};
 use crate::state::arena::{self, Arena, FLAG_CONNECTED, FLAG_NONBLOCK, STATE_PIPE};
 use crate::state::process_name::ProcessName;
-use crate::state::{Socket, config, fork, janitor, table};
+use crate::state::{Socket, config, family, janitor, table};
 use crate::sys::handlers::Since;
 use crate::sys::{diag, kernel};
 use core::ffi::CStr;
@@ -180,7 +181,7 @@ fn talk_over(segment: Segment, bytes: &[u8], begins_well: bool) {
     }
     table::set_host(fd);
     end::leave(fd, socket, true);
-    fork::unhold(&entry.holders);
+    family::unhold(&entry.holders);
     arena().free_socket(socket.slot, socket.generation);
 }
 
@@ -216,8 +217,8 @@ pub fn table_words(bytes: &[u8]) {
             }
             7 => drop(arena.take_registration()),
             8 => drop(arena.take_set()),
-            9 => drop(fork::is_sole(arena, &arena.socket(at as u32).holders)),
-            10 => drop(fork::may_be_member(arena, at as u32)),
+            9 => drop(family::is_sole(arena, &arena.socket(at as u32).holders)),
+            10 => drop(family::may_be_member(arena, at as u32)),
             _ => {
                 let sleepers = &arena.socket(at as u32).sleepers;
                 let place = arena::enroll(sleepers, at as u32);

@@ -6,8 +6,9 @@
 //! A Rust program that runs on sockshim can ask about its connections, those of `std::net` among them: [`path_of`],
 //! [`reason_of`], [`counters`], [`process_counters`] and [`pin`]. `examples/connection.rs` is a whole program.
 //!
-//! Reading order: [`abi`] (what a program calls) -> `state` (which descriptor is what) -> `pipe` (one
-//! connection over shared memory) -> `readiness` (poll, select, epoll) -> `sys` (the kernel).
+//! The library is made of layers, each of which uses those below it only: [`abi`] (what a program calls), `lifecycle` (what
+//! happens to descriptors and processes), `readiness` (poll, select, epoll), `pipe` (one connection over shared memory),
+//! `state` (what is known: tables, locks, registrations), `sys` (the kernel). Read from the top.
 
 #![cfg_attr(not(test), warn(clippy::disallowed_macros, clippy::disallowed_methods, clippy::disallowed_types))]
 
@@ -16,6 +17,7 @@ mod connection;
 mod error;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+mod lifecycle;
 #[cfg(test)]
 mod limits;
 mod pipe;

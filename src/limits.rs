@@ -4,7 +4,7 @@ use crate::abi::{IOV_MAX, poll::MOST_DESCRIPTORS, splice::MOST_SPLICED};
 use crate::pipe::{room::MOST_AT_ONCE, segment::SHARE};
 use crate::readiness::epoll::told;
 use crate::state::arena::{Entry, REGISTRATIONS, SETS, SLEEPERS, SOCKETS};
-use crate::state::{fork::MEMBERS, table::CAP, table_file::INSTANCES};
+use crate::state::{family::MEMBERS, table::CAP, table_file::INSTANCES};
 use sockshim_ring::{layout::MAX_CAPACITY, moment::KEPT};
 
 #[test]

@@ -9,6 +9,7 @@ pub(crate) mod back;
 pub(crate) mod bells;
 pub(crate) mod buffers;
 pub(crate) mod bulk;
+pub(crate) mod descriptor;
 pub(crate) mod end;
 pub(crate) mod events;
 pub(crate) mod grow;

@@ -1,24 +1,26 @@
-//! Which descriptor is what.
+//! What is known of descriptors, sockets and processes.
 //!
 //! Two tables, as in a kernel: the descriptor table ([`table`]) is private to the process and indexed by
-//! number; the socket table ([`arena`]) holds open file descriptions, in memory that `fork` shares.
+//! number; the socket table ([`arena`]) holds open file descriptions, in memory that `fork` shares, with the processes that have
+//! them ([`family`]), their [`lock`]s and their [`registrations`] with epoll sets.
+//!
+//! Nothing here knows what a connection does: what follows from a change is up to `pipe` and those above it.
 
 pub(crate) mod addresses;
 pub(crate) mod arena;
 pub(crate) mod config;
-pub(crate) mod fork;
+pub(crate) mod family;
 pub(crate) mod janitor;
-pub(crate) mod lifecycle;
 pub(crate) mod lock;
 pub(crate) mod log;
 pub(crate) mod naps;
+pub(crate) mod phase;
 pub(crate) mod process_name;
 pub(crate) mod reason;
 pub(crate) mod registrations;
-mod rings;
+pub(crate) mod rendezvous;
+pub(crate) mod rings;
 pub(crate) mod socket;
-pub(crate) mod split;
-pub(crate) mod start;
 pub(crate) mod table;
 pub(crate) mod table_file;
 pub(crate) mod trace;

@@ -2,7 +2,7 @@
 
 use super::makers::made;
 use super::quietly;
-use crate::state::lifecycle;
+use crate::lifecycle;
 use crate::sys::real;
 use libc::{FILE, c_char, c_int};
 

@@ -2,10 +2,11 @@
 
 use super::quietly;
 use crate::error::Errno;
-use crate::pipe::{attach, buffers, events};
+use crate::lifecycle::{self, start};
+use crate::pipe::{attach, buffers, descriptor, events};
 use crate::state::arena::{self, FLAG_NONBLOCK};
 use crate::state::reason::{self, Reason};
-use crate::state::{Socket, lifecycle, socket, start, table};
+use crate::state::{Socket, socket, table};
 use crate::sys::{filter, kernel, real};
 use libc::{F_GETFD, c_char, c_int, c_uint, c_ulong};
 use std::ffi::CStr;
@@ -61,7 +62,7 @@ pub struct Counters {
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_fcntl(fd: c_int, command: c_int, argument: c_ulong) -> c_int {
     if command == libc::F_SETFL && argument as c_int & libc::O_ASYNC != 0 {
-        quietly(|| lifecycle::pin(fd, Reason::Async));
+        quietly(|| descriptor::pin(fd, Reason::Async));
     }
     // SAFETY: the caller keeps the contract of fcntl(2).
     let result = unsafe { real::fcntl(fd, command, argument) };
@@ -90,7 +91,7 @@ pub unsafe extern "C-unwind" fn sockshim_fcntl(fd: c_int, command: c_int, argume
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_fcntl64(fd: c_int, command: c_int, argument: c_ulong) -> c_int {
     if command == libc::F_SETFL && argument as c_int & libc::O_ASYNC != 0 {
-        quietly(|| lifecycle::pin(fd, Reason::Async));
+        quietly(|| descriptor::pin(fd, Reason::Async));
     }
     // SAFETY: the caller keeps the contract of fcntl(2).
     let result = unsafe { real::fcntl64(fd, command, argument) };
@@ -122,9 +123,9 @@ pub unsafe extern "C-unwind" fn sockshim_fcntl64(fd: c_int, command: c_int, argu
 /// What ioctl(2) asks, by request.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_ioctl(fd: c_int, request: c_ulong, argument: c_ulong) -> c_int {
-    let ours = table::socket(fd);
+    let ours = descriptor::socket(fd);
     if ours.is_some() && request == libc::FIOASYNC {
-        quietly(|| lifecycle::pin(fd, Reason::Async));
+        quietly(|| descriptor::pin(fd, Reason::Async));
     }
     if let (Some(socket), libc::FIONREAD) = (ours, request)
         && let Some(unread) = events::unread_at_hand(socket)
@@ -205,11 +206,11 @@ pub extern "C" fn sockshim_path(fd: c_int) -> c_int {
     if !is_open(fd) {
         return refuse(libc::EBADF);
     }
-    if let Some(socket) = table::socket(fd) {
+    if let Some(socket) = descriptor::socket(fd) {
         // The other end may have come since this one's last call.
         super::quietly(|| attach::prepare(fd, socket));
     }
-    match table::socket(fd).and_then(Socket::entry) {
+    match descriptor::socket(fd).and_then(Socket::entry) {
         Some(entry) if entry.is_on_pipe() => Path::Pipe as c_int,
         _ => Path::Host as c_int,
     }
@@ -220,7 +221,7 @@ pub extern "C" fn sockshim_path(fd: c_int) -> c_int {
 /// It does not fail: a number that is not open, or that sockshim does not know, is `SOCKSHIM_REASON_NOT_TCP`.
 #[unsafe(no_mangle)]
 pub extern "C" fn sockshim_reason(fd: c_int) -> c_uint {
-    match table::socket(fd).and_then(Socket::entry) {
+    match descriptor::socket(fd).and_then(Socket::entry) {
         Some(entry) => entry.reason.load(Ordering::Relaxed),
         None if fd as usize >= table::CAP => Reason::AboveCap as c_uint,
         None if table::is_left_out(fd) && is_tcp(fd) => Reason::TableFull as c_uint,
@@ -250,7 +251,7 @@ pub unsafe extern "C" fn sockshim_counters(fd: c_int, out: *mut Counters) -> c_i
     if !is_open(fd) {
         return refuse(libc::EBADF);
     }
-    let counters = table::socket(fd)
+    let counters = descriptor::socket(fd)
         .and_then(Socket::entry)
         .map_or(Counters::default(), |entry| Counters::of(&entry.counters));
     // SAFETY: upheld by the caller.
@@ -294,7 +295,7 @@ pub extern "C" fn sockshim_pin_host(fd: c_int) -> c_int {
     if !is_open(fd) {
         return refuse(libc::EBADF);
     }
-    super::quietly(|| lifecycle::pin(fd, Reason::PinnedByProgram));
+    super::quietly(|| descriptor::pin(fd, Reason::PinnedByProgram));
     0
 }
 
@@ -365,7 +366,7 @@ const SIOCATMARK: c_ulong = 0x8905;
 
 /// Remembers whether an open file description blocks; what the kernel says is asked again before a sleep.
 fn note_nonblocking(fd: c_int, nonblocking: bool) {
-    if let Some(entry) = table::socket(fd).and_then(Socket::entry) {
+    if let Some(entry) = descriptor::socket(fd).and_then(Socket::entry) {
         if nonblocking {
             entry.flags.fetch_or(FLAG_NONBLOCK, Ordering::Relaxed);
         } else {

@@ -1,10 +1,10 @@
 //! Closing and duplicating descriptors.
 //!
-//! The registry hears of every descriptor that goes away or gets a second name, and only if the kernel will
+//! `lifecycle` hears of every descriptor that goes away or gets a second name, and only if the kernel will
 //! really do it: a refused call must leave a connection as it was.
 
 use super::quietly;
-use crate::state::lifecycle;
+use crate::lifecycle;
 use crate::sys::real;
 use libc::{CLOSE_RANGE_UNSHARE, F_GETFD, O_CLOEXEC, RLIMIT_NOFILE, c_int, c_uint};
 use std::mem::MaybeUninit;
@@ -122,7 +122,7 @@ pub unsafe extern "C-unwind" fn sockshim_closefrom(low: c_int) {
     unsafe { real::closefrom(low) }
 }
 
-/// Tells the registry of `new`, unless the call that should have made it failed.
+/// Tells `lifecycle` of `new`, unless the call that should have made it failed.
 fn noted(old: c_int, new: c_int) -> c_int {
     if new >= 0 {
         quietly(|| lifecycle::duplicated(old, new));

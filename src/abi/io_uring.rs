@@ -4,13 +4,13 @@
 //! kernel: that is always right. libuv, though, makes a ring for itself in every program, to register with epoll
 //! through it, and does without where the kernel refuses: there it pays to refuse (docs/environment.md).
 //!
-//! A ring that was made in neither way is found when a connection comes to its pipe (`lifecycle::look_for_ring`).
+//! A ring that was made in neither way is found when a connection comes to its pipe (`descriptor::look_for_ring`).
 
 use super::makers::made;
 use super::quietly;
 use crate::error::Errno;
+use crate::pipe::descriptor;
 use crate::state::config::{self, Rings};
-use crate::state::lifecycle;
 use core::ffi::{CStr, c_void};
 use core::mem::MaybeUninit;
 use libc::{c_int, c_long, c_uint, size_t};
@@ -24,14 +24,14 @@ pub(super) fn setup(caller: *const c_void, kernel: impl FnOnce() -> c_long) -> c
     }
     let ring = kernel();
     if ring >= 0 {
-        quietly(lifecycle::ring_made);
+        quietly(descriptor::ring_made);
     }
     c_long::from(made(ring as c_int))
 }
 
 /// `io_uring_enter(2)`, `io_uring_register(2)`: there is a ring, whoever made it.
 pub(super) fn using(kernel: impl FnOnce() -> c_long) -> c_long {
-    quietly(lifecycle::ring_made);
+    quietly(descriptor::ring_made);
     kernel()
 }
 
@@ -95,7 +95,7 @@ macro_rules! liburing {
                 // SAFETY: upheld by the caller.
                 let answer = unsafe { real($($argument),*) };
                 if answer >= 0 {
-                    quietly(lifecycle::ring_made);
+                    quietly(descriptor::ring_made);
                 }
                 answer
             }

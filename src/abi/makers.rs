@@ -1,10 +1,10 @@
 //! Calls that make descriptors which are never ours.
 //!
 //! They are interposed because a descriptor may have been closed where we could not see it: the kernel gives its
-//! number out again here, and what the registry still holds under that number must go.
+//! number out again here, and what the descriptor table still holds under that number must go.
 
 use super::quietly;
-use crate::state::lifecycle;
+use crate::lifecycle;
 use crate::sys::real;
 use libc::{c_char, c_int, c_uint, clockid_t, mode_t, sigset_t};
 
@@ -264,7 +264,7 @@ pub unsafe extern "C-unwind" fn sockshim_socketpair(
     unsafe { made_pair(result, pair) }
 }
 
-/// Tells the registry that `fd` is new, unless the call failed.
+/// Tells `lifecycle` that `fd` is new, unless the call failed.
 pub(super) fn made(fd: c_int) -> c_int {
     if fd >= 0 {
         quietly(|| lifecycle::made(fd));
@@ -272,7 +272,7 @@ pub(super) fn made(fd: c_int) -> c_int {
     fd
 }
 
-/// Tells the registry of both descriptors that a call stored in `pair`, unless it failed.
+/// Tells `lifecycle` of both descriptors that a call stored in `pair`, unless it failed.
 ///
 /// # Safety
 ///

@@ -2,12 +2,12 @@
 
 use super::{ensure_started, quietly};
 use crate::error::{Errno, answer};
-use crate::pipe::buffers;
+use crate::lifecycle;
+use crate::pipe::{buffers, descriptor};
 use crate::readiness::select::{self, Sets};
 use crate::readiness::{epoll, poll};
 use crate::state::reason::Reason;
 use crate::state::table::Set;
-use crate::state::{lifecycle, table};
 use crate::sys::deadline::Deadline;
 use crate::sys::real;
 use libc::{c_int, epoll_event, fd_set, nfds_t, pollfd, sigset_t, size_t, timespec, timeval};
@@ -250,12 +250,12 @@ pub unsafe extern "C-unwind" fn sockshim_epoll_ctl(
     fd: c_int,
     event: *mut epoll_event,
 ) -> c_int {
-    let Some(set) = table::set(epfd) else {
+    let Some(set) = descriptor::set(epfd) else {
         // SAFETY: the caller keeps the contract of epoll_ctl(2).
         let result = unsafe { real::epoll_ctl(epfd, op, fd, event) };
         if result == 0 && op == libc::EPOLL_CTL_ADD {
             // A set that we did not see made: nobody could translate for it.
-            quietly(|| lifecycle::pin(fd, Reason::UnknownSet));
+            quietly(|| descriptor::pin(fd, Reason::UnknownSet));
         }
         return result;
     };
@@ -292,7 +292,7 @@ pub unsafe extern "C-unwind" fn sockshim_epoll_wait(
 ) -> c_int {
     // SAFETY: the caller keeps the contract of epoll_wait(2).
     let kernel = || unsafe { real::epoll_wait(epfd, events, maxevents, timeout) };
-    let Some(set) = table::set(epfd) else { return kernel() };
+    let Some(set) = descriptor::set(epfd) else { return kernel() };
     if timeout == 0
         // SAFETY: as above.
         && let Some(told) = unsafe { epoll::wait::look(epfd, set, events, maxevents) }
@@ -342,7 +342,7 @@ pub unsafe extern "C-unwind" fn sockshim_epoll_pwait(
 ) -> c_int {
     // SAFETY: the caller keeps the contract of epoll_pwait(2).
     let kernel = || unsafe { real::epoll_pwait(epfd, events, maxevents, timeout, sigmask) };
-    let Some(set) = table::set(epfd) else { return kernel() };
+    let Some(set) = descriptor::set(epfd) else { return kernel() };
     let limit = u64::try_from(timeout).ok().map(|milliseconds| milliseconds * 1_000_000);
     // SAFETY: as above.
     unsafe { epoll::wait::wait(epfd, set, events, maxevents, limit, sigmask, kernel) }
@@ -369,7 +369,7 @@ pub unsafe extern "C-unwind" fn sockshim_epoll_pwait2(
     // SAFETY: the caller keeps the contract of epoll_pwait2(2).
     let kernel = || unsafe { real::epoll_pwait2(epfd, events, maxevents, timeout, sigmask) };
     // SAFETY: as above.
-    match (table::set(epfd), unsafe { nanoseconds(timeout) }) {
+    match (descriptor::set(epfd), unsafe { nanoseconds(timeout) }) {
         (Some(set), Ok(limit)) => {
             // SAFETY: as above.
             unsafe { epoll::wait::wait(epfd, set, events, maxevents, limit, sigmask, kernel) }

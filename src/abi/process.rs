@@ -1,15 +1,15 @@
 //! Starting processes and programs.
 //!
-//! `fork` needs little here: the registry has installed `pthread_atfork` handlers. What runs between `vfork`
-//! (or `posix_spawn`) and `exec` shares the parent's memory; the registry's functions compare process ids and
+//! `fork` needs little here: `lifecycle` has installed `pthread_atfork` handlers. What runs between `vfork`
+//! (or `posix_spawn`) and `exec` shares the parent's memory; its functions compare process ids and
 //! leave the parent's tables alone.
-
-mod guest;
 
 use super::makers::made;
 use super::quietly;
 use crate::error::{Errno, answer};
-use crate::state::{fork, lifecycle, lock, start};
+use crate::lifecycle::{self, fork, guest, start};
+use crate::pipe::descriptor;
+use crate::state::lock;
 use crate::sys::{clock, kernel, real};
 use libc::{
     PR_SET_SECCOMP, PR_SET_TSC, PR_TSC_SIGSEGV, SECCOMP_MODE_STRICT, c_char, c_int, c_long, c_ulong, c_void,
@@ -447,7 +447,7 @@ pub unsafe extern "C-unwind" fn sockshim_prctl(
 
 /// Around a call that puts a system call filter on the program (seccomp(2)).
 pub(super) fn restricting(is_strict: bool, call: impl FnOnce() -> c_long) -> c_long {
-    quietly(lifecycle::before_seccomp);
+    quietly(descriptor::before_seccomp);
     // Afterwards the thread's number cannot be asked for.
     let thread = quietly(lock::thread);
     if is_strict {

@@ -4,7 +4,7 @@ use super::poll::nanoseconds;
 use super::socket::room;
 use super::{IOV_MAX, inq, quietly, rights, stream, vectors};
 use crate::error::{Errno, answer};
-use crate::pipe::{buffers, end, events, io};
+use crate::pipe::{buffers, descriptor, end, events, io};
 use crate::state::table;
 use crate::sys::deadline::Deadline;
 use crate::sys::{kernel, real};
@@ -45,7 +45,7 @@ pub unsafe extern "C-unwind" fn sockshim_read(fd: c_int, buf: *mut c_void, count
 unsafe fn read_socket(fd: c_int, buf: *mut c_void, count: size_t) -> ssize_t {
     // SAFETY: the caller keeps the contract of read(2).
     let kernel = || unsafe { real::read(fd, buf, count) };
-    match table::socket(fd) {
+    match descriptor::socket(fd) {
         // The kernel answers these two without looking at the stream.
         Some(socket) if count > 0 && count <= isize::MAX as usize => {
             // SAFETY: as above.
@@ -74,7 +74,7 @@ pub unsafe extern "C-unwind" fn sockshim_readv(fd: c_int, iov: *const iovec, iov
     // SAFETY: as above.
     let kernel = || unsafe { real::readv(fd, iov, iovcnt) };
     // SAFETY: as above.
-    match (table::socket(fd), unsafe { vectors(iov, iovcnt as usize) }) {
+    match (descriptor::socket(fd), unsafe { vectors(iov, iovcnt as usize) }) {
         (Some(socket), Some(buffers)) if buffers.iter().any(|buffer| buffer.iov_len > 0) => {
             // SAFETY: as above.
             unsafe { io::receive(fd, socket, buffers, 0, kernel) }
@@ -176,7 +176,7 @@ pub unsafe extern "C-unwind" fn sockshim_recv(
 unsafe fn recv_socket(fd: c_int, buf: *mut c_void, len: size_t, flags: c_int) -> ssize_t {
     // SAFETY: the caller keeps the contract of recv(2).
     let kernel = || unsafe { real::recv(fd, buf, len, flags) };
-    match table::socket(fd) {
+    match descriptor::socket(fd) {
         None => kernel(),
         // SAFETY: as above.
         Some(socket) => {
@@ -214,7 +214,7 @@ pub unsafe extern "C-unwind" fn sockshim_recvfrom(
     }
     // SAFETY: as above.
     let kernel = || unsafe { real::recvfrom(fd, buf, len, flags, address, length) };
-    let Some(socket) = table::socket(fd) else { return kernel() };
+    let Some(socket) = descriptor::socket(fd) else { return kernel() };
     let buffers = [iovec { iov_base: buf, iov_len: len.min(buffers::MOST) }];
     // SAFETY: as above.
     let received = unsafe { io::receive(fd, socket, &buffers, flags, kernel) };
@@ -251,7 +251,7 @@ pub unsafe extern "C-unwind" fn sockshim_recvmsg(fd: c_int, msg: *mut msghdr, fl
         // SAFETY: the caller keeps the contract of recvmsg(2).
         unsafe { real::recvmsg(fd, msg, flags) }
     };
-    let Some(socket) = table::socket(fd) else {
+    let Some(socket) = descriptor::socket(fd) else {
         // SAFETY: as above.
         let received = unsafe { real::recvmsg(fd, msg, flags) };
         if received >= 0 {
@@ -306,7 +306,7 @@ pub unsafe extern "C-unwind" fn sockshim_recvmmsg(
     timeout: *mut timespec,
 ) -> c_int {
     let messages = (count as usize).min(IOV_MAX) * size_of::<mmsghdr>();
-    let (socket, good) = (table::socket(fd), buffers::is_good(msgs, messages, true));
+    let (socket, good) = (descriptor::socket(fd), buffers::is_good(msgs, messages, true));
     if count > 0 && !good && socket.and_then(events::unread_at_hand).is_some_and(|unread| unread > 0) {
         // The kernel, which sees no bytes, might say EAGAIN before it looks.
         return answer(Err(Errno(libc::EFAULT))) as c_int;
@@ -321,7 +321,7 @@ pub unsafe extern "C-unwind" fn sockshim_recvmmsg(
         return received;
     }
     // An error that waits is told first, and is told once, as the kernel does.
-    let error = table::socket(fd).map_or(0, |socket| end::pending_error(socket, kernel::take_error(fd)));
+    let error = descriptor::socket(fd).map_or(0, |socket| end::pending_error(socket, kernel::take_error(fd)));
     if error != 0 {
         return answer(Err(Errno(error))) as c_int;
     }

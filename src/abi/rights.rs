@@ -1,7 +1,8 @@
 //! Descriptors that travel in messages (SCM_RIGHTS, unix(7)).
 
+use crate::lifecycle;
 use crate::pipe::buffers;
-use crate::state::{lifecycle, table};
+use crate::state::table;
 use libc::{CMSG_DATA, CMSG_FIRSTHDR, CMSG_NXTHDR, c_int, msghdr};
 
 /// Calls `each` for every descriptor in the control part of a message.

@@ -2,9 +2,9 @@
 
 use super::socket::note_connect;
 use super::{IOV_MAX, quietly, rights, stream, vectors};
-use crate::pipe::{buffers, io};
+use crate::pipe::{buffers, descriptor, io};
 use crate::state::reason::Reason;
-use crate::state::{Socket, lifecycle, table};
+use crate::state::{Socket, table};
 use crate::sys::real;
 use libc::{
     c_int, c_uint, c_void, iovec, mmsghdr, msghdr, off_t, off64_t, size_t, sockaddr, socklen_t, ssize_t,
@@ -43,7 +43,7 @@ pub unsafe extern "C-unwind" fn sockshim_write(fd: c_int, buf: *const c_void, co
 unsafe fn write_socket(fd: c_int, buf: *const c_void, count: size_t) -> ssize_t {
     // SAFETY: the caller keeps the contract of write(2).
     let kernel = || unsafe { real::write(fd, buf, count) };
-    match table::socket(fd) {
+    match descriptor::socket(fd) {
         Some(socket) if count <= isize::MAX as usize => {
             let buffers = [iovec { iov_base: buf.cast_mut(), iov_len: count }];
             // SAFETY: as above.
@@ -72,7 +72,7 @@ pub unsafe extern "C-unwind" fn sockshim_writev(fd: c_int, iov: *const iovec, io
     // SAFETY: as above.
     let kernel = || unsafe { real::writev(fd, iov, iovcnt) };
     // SAFETY: as above.
-    match (table::socket(fd), unsafe { vectors(iov, iovcnt as usize) }) {
+    match (descriptor::socket(fd), unsafe { vectors(iov, iovcnt as usize) }) {
         // SAFETY: as above.
         (Some(socket), Some(buffers)) => unsafe { io::send(fd, socket, buffers, 0, kernel) },
         _ => kernel(),
@@ -170,7 +170,7 @@ pub unsafe extern "C-unwind" fn sockshim_send(
 unsafe fn send_socket(fd: c_int, buf: *const c_void, len: size_t, flags: c_int) -> ssize_t {
     // SAFETY: the caller keeps the contract of send(2).
     let kernel = || unsafe { real::send(fd, buf, len, flags) };
-    match table::socket(fd) {
+    match descriptor::socket(fd) {
         None => kernel(),
         // SAFETY: as above.
         Some(socket) => {
@@ -207,7 +207,7 @@ pub unsafe extern "C-unwind" fn sockshim_sendto(
     }
     // SAFETY: as above.
     let kernel = || unsafe { real::sendto(fd, buf, len, flags, address, length) };
-    match table::socket(fd) {
+    match descriptor::socket(fd) {
         None => kernel(),
         Some(socket) if flags & libc::MSG_FASTOPEN != 0 => connect_and_send(fd, socket, kernel),
         Some(socket) => {
@@ -250,13 +250,13 @@ pub unsafe extern "C-unwind" fn sockshim_sendmsg(fd: c_int, msg: *const msghdr, 
     }
     // SAFETY: as above, and it is there.
     let message = unsafe { &*msg };
-    let Some(socket) = table::socket(fd) else {
+    let Some(socket) = descriptor::socket(fd) else {
         // SAFETY: as above.
         quietly(|| unsafe { rights::sending(message) });
         return kernel();
     };
     if message.msg_controllen > 0 {
-        quietly(|| lifecycle::pin(fd, Reason::Option));
+        quietly(|| descriptor::pin(fd, Reason::Option));
     }
     if flags & libc::MSG_FASTOPEN != 0 {
         return connect_and_send(fd, socket, kernel);
@@ -287,7 +287,7 @@ pub unsafe extern "C-unwind" fn sockshim_sendmmsg(
 ) -> c_int {
     let messages = (count as usize).min(IOV_MAX);
     let good = buffers::is_good(msgs, messages * size_of::<mmsghdr>(), true);
-    if table::socket(fd).is_none() || !good {
+    if descriptor::socket(fd).is_none() || !good {
         for index in 0..if good { messages } else { 0 } {
             // SAFETY: the caller keeps the contract of sendmmsg(2).
             quietly(|| unsafe { rights::sending(&(*msgs.add(index)).msg_hdr) });

@@ -2,9 +2,10 @@
 
 use super::{ensure_started, quietly};
 use crate::error::{Errno, answer};
+use crate::lifecycle;
 use crate::pipe::options::{self, Before};
-use crate::pipe::{buffers, end, pin, write};
-use crate::state::{Socket, lifecycle, table};
+use crate::pipe::{buffers, descriptor, end, pin, write};
+use crate::state::Socket;
 use crate::sys::address::Address;
 use crate::sys::kernel;
 use crate::sys::real;
@@ -185,7 +186,7 @@ pub(super) fn note_connect(fd: c_int, succeeded: bool) {
 /// The call touches no memory of the caller.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_shutdown(fd: c_int, how: c_int) -> c_int {
-    let Some(socket) = table::socket(fd) else {
+    let Some(socket) = descriptor::socket(fd) else {
         // SAFETY: the caller keeps the contract of shutdown(2).
         return unsafe { real::shutdown(fd, how) };
     };
@@ -251,7 +252,7 @@ pub unsafe extern "C-unwind" fn sockshim_getpeername(
     let result = unsafe { real::getpeername(fd, address, length) };
     if result < 0
         && Errno::last().0 == libc::ENOTCONN
-        && let Some(peer) = table::socket(fd).and_then(options::peer_after_reset)
+        && let Some(peer) = descriptor::socket(fd).and_then(options::peer_after_reset)
     {
         // SAFETY: as above.
         return answer(unsafe { put_address(&peer, address, length) }) as c_int;
@@ -281,14 +282,14 @@ pub unsafe extern "C-unwind" fn sockshim_getsockopt(
     value: *mut c_void,
     length: *mut socklen_t,
 ) -> c_int {
-    if let Some(entry) = table::socket(fd).and_then(Socket::entry)
+    if let Some(entry) = descriptor::socket(fd).and_then(Socket::entry)
         && let Some(kept) = options::kept(entry, level, name)
     {
         // SAFETY: the caller keeps the contract of getsockopt(2).
         return answer(unsafe { put_option(kept, value, length) }) as c_int;
     }
     if (level, name) == (libc::SOL_SOCKET, libc::SO_ERROR)
-        && let Some(socket) = table::socket(fd)
+        && let Some(socket) = descriptor::socket(fd)
         && let Ok(error) = kernel::sockopt(fd, level, name, 0 as c_int)
     {
         let error = quietly(|| end::pending_error(socket, error));
@@ -321,7 +322,7 @@ pub unsafe extern "C-unwind" fn sockshim_setsockopt(
     value: *const c_void,
     length: socklen_t,
 ) -> c_int {
-    let Some(socket) = table::socket(fd) else {
+    let Some(socket) = descriptor::socket(fd) else {
         // SAFETY: the caller keeps the contract of setsockopt(2).
         return unsafe { real::setsockopt(fd, level, name, value, length) };
     };

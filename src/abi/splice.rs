@@ -1,8 +1,8 @@
 //! Moving bytes between two descriptors: sendfile, splice, tee.
 
 use crate::error::{Errno, answer, outcome};
-use crate::pipe::{buffers, io};
-use crate::state::{Socket, table};
+use crate::pipe::{buffers, descriptor, io};
+use crate::state::Socket;
 use crate::sys::scratch::Scratch;
 use crate::sys::{kernel, real};
 use core::mem::ManuallyDrop;
@@ -32,7 +32,7 @@ pub unsafe extern "C-unwind" fn sockshim_sendfile(
     loop {
         // SAFETY: the caller keeps the contract of sendfile(2).
         let kernel = || unsafe { real::sendfile(out_fd, in_fd, offset, count - done) };
-        let Some(socket) = table::socket(out_fd) else { return kernel() };
+        let Some(socket) = descriptor::socket(out_fd) else { return kernel() };
         if !offset.is_null() && !buffers::is_good(offset, size_of::<off_t>(), true) {
             return kernel();
         }
@@ -109,10 +109,10 @@ pub unsafe extern "C-unwind" fn sockshim_splice(
 ) -> ssize_t {
     // SAFETY: the caller keeps the contract of splice(2).
     let kernel = || unsafe { real::splice(fd_in, off_in, fd_out, off_out, len, flags) };
-    if let Some(socket) = table::socket(fd_out) {
+    if let Some(socket) = descriptor::socket(fd_out) {
         return io::send_by_kernel(fd_out, socket, kernel);
     }
-    match table::socket(fd_in) {
+    match descriptor::socket(fd_in) {
         Some(socket) if off_in.is_null() && off_out.is_null() && kernel::is_pipe(fd_out) => {
             splice_from(fd_in, socket, fd_out, len, flags, kernel)
         }

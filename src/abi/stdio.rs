@@ -8,7 +8,8 @@ mod cookie;
 use super::process::target;
 use super::{makers::made, quietly};
 use crate::error::Errno;
-use crate::state::lifecycle;
+use crate::lifecycle;
+use crate::pipe::descriptor;
 use crate::state::reason::Reason;
 use crate::sys::real;
 use libc::{FILE, c_char, c_int, c_void};
@@ -116,7 +117,7 @@ pub unsafe extern "C-unwind" fn sockshim_vdprintf(
     format: *const c_char,
     arguments: *mut c_void,
 ) -> c_int {
-    quietly(|| lifecycle::pin(fd, Reason::Stdio));
+    quietly(|| descriptor::pin(fd, Reason::Stdio));
     // SAFETY: the caller keeps the contract of vdprintf(3).
     unsafe { real::vdprintf(fd, format, arguments) }
 }
@@ -161,7 +162,7 @@ pub unsafe extern "C-unwind" fn sockshim_fcloseall() -> c_int {
 ///
 /// `stream` was made by `fdopen` and is used by nobody else.
 unsafe fn hand_over(fd: c_int, stream: *mut FILE, mode: &CStr) -> *mut FILE {
-    lifecycle::pin(fd, Reason::Stdio);
+    descriptor::pin(fd, Reason::Stdio);
     let mode = mode.to_bytes();
     let both = mode.contains(&b'+');
     if mode.first() != Some(&b'r') && !both {
@@ -194,7 +195,7 @@ fn unread_bytes(fd: c_int) -> Vec<u8> {
 /// How many unread bytes are moved at a time.
 const CHUNK: usize = 16 << 10;
 
-/// Tells the registry that glibc is about to close the stream's descriptor, if it has one.
+/// Tells `lifecycle` that glibc is about to close the stream's descriptor, if it has one.
 ///
 /// # Safety
 ///
@@ -209,7 +210,7 @@ unsafe fn closing(stream: *mut FILE) {
     });
 }
 
-/// Tells the registry what `freopen` opened.
+/// Tells `lifecycle` what `freopen` opened.
 ///
 /// # Safety
 ///
@@ -223,6 +224,6 @@ unsafe fn reopened(stream: *mut FILE) -> *mut FILE {
 }
 
 extern "C" fn dprintf_hook(fd: c_int) -> *const c_void {
-    quietly(|| lifecycle::pin(fd, Reason::Stdio));
+    quietly(|| descriptor::pin(fd, Reason::Stdio));
     target(&real::slot::dprintf)
 }

@@ -1,9 +1,9 @@
 //! Changes of the process's user: others that keep theirs must not share memory with it any more (see
-//! `crate::state::split`).
+//! `crate::lifecycle::split`).
 
 use super::quietly;
+use crate::lifecycle::split::Departure;
 use crate::state::reason::Reason;
-use crate::state::split::Departure;
 use crate::sys::{kernel, real};
 use libc::{c_int, uid_t};
 

@@ -1,12 +1,12 @@
 //! Meeting: when a connection is worth a pipe, and finding the other end.
 
 use super::segment::{self, Identity, Unmet};
-use super::{Pipe, note_cpu, options, pin, registered};
+use super::{Pipe, descriptor, note_cpu, options, pin, registered};
 use crate::state::arena::{
     self, Arena, Entry, FLAG_CONNECTED, FLAG_LOW_WATER, STATE_PIPE, STATE_UNDECIDED, STATE_WAITING,
 };
 use crate::state::lock::Taken;
-use crate::state::{Socket, addresses, config, fork, lifecycle, reason::Reason, registrations, trace};
+use crate::state::{Socket, addresses, config, family, reason::Reason, registrations, trace};
 use crate::sys::{clock, diag, kernel};
 use core::ffi::c_int;
 use core::sync::atomic::{Ordering, fence};
@@ -66,7 +66,7 @@ pub(crate) fn consider(fd: c_int, socket: Socket) {
         return;
     }
     if entry.state.load(Ordering::Relaxed) == STATE_UNDECIDED {
-        lifecycle::look_for_ring();
+        descriptor::look_for_ring();
     }
     // As `write::lock_writes`: whoever died owed a bell, perhaps.
     let taken = entry.write_lock.0.take_after(false, || {
@@ -94,7 +94,7 @@ pub(crate) fn consider(fd: c_int, socket: Socket) {
 /// Makes or joins the segment. Under the write lock.
 fn begin(fd: c_int, socket: Socket, entry: &'static Entry) {
     let Some(arena) = arena::get() else { return };
-    if !fork::is_sole(arena, &entry.holders) {
+    if !family::is_sole(arena, &entry.holders) {
         entry.reason.store(Reason::Shared as u32, Ordering::Relaxed);
         return;
     }
@@ -122,7 +122,7 @@ fn begin(fd: c_int, socket: Socket, entry: &'static Entry) {
             // A child that another thread forked meanwhile has no mapping. It is marked as a holder before it is
             // made: either it is seen here, or it has got what was just stored.
             fence(Ordering::SeqCst);
-            if fork::is_sole(arena, &entry.holders) {
+            if family::is_sole(arena, &entry.holders) {
                 enter(entry, met.joined);
             } else if let Some(pipe) = Pipe::of(socket, entry) {
                 let give_up = if met.joined { pin::mark } else { abandon };
@@ -186,7 +186,7 @@ pub(crate) fn has_come(pipe: &Pipe) -> bool {
 pub(crate) fn forsake(arena: &Arena, socket: Socket) {
     if let Some(entry) = socket.entry()
         && entry.state.load(Ordering::Acquire) == STATE_WAITING
-        && fork::is_sole(arena, &entry.holders)
+        && family::is_sole(arena, &entry.holders)
         && let Some(pipe) = Pipe::of(socket, entry)
     {
         withdraw(&pipe);

@@ -8,7 +8,7 @@ use crate::error::Errno;
 use crate::state::arena::{Entry, STATE_PINNED};
 use crate::state::lock::Taken;
 use crate::sys::restartable::Call;
-use crate::state::{Socket, addresses, reason::Reason, start};
+use crate::state::{Socket, addresses, reason::Reason, rendezvous};
 use crate::sys::deadline::Deadline;
 use crate::sys::{folder::Path, kernel, probe};
 use core::ffi::c_int;
@@ -49,7 +49,7 @@ fn kept_path(fd: c_int) -> Option<Path> {
 /// Of what is left for the socket with that cookie, in the namespace of `fd`.
 fn named(fd: c_int, cookie: u64, suffix: &str) -> Option<Path> {
     let namespace = kernel::namespace_cookie(fd).ok()?;
-    start::file(|path| write!(path, "left{VERSION}-{namespace:x}-{cookie:x}{suffix}"))
+    rendezvous::file(|path| write!(path, "left{VERSION}-{namespace:x}-{cookie:x}{suffix}"))
 }
 
 /// Puts the unread bytes down; the ring is closed. False when that is impossible.

@@ -4,10 +4,10 @@
 //! reader could not tell a bell from data, a writer's bytes would have no place in the order. The counts are
 //! undone by hand, not by a guard: a thread cancelled inside the kernel unwinds through here.
 
-use super::{Pipe, attach, pin, quick, read, room, wait, write};
+use super::{Pipe, attach, descriptor, pin, quick, read, room, wait, write};
 use crate::error::{Errno, answer};
 use crate::state::arena::{self, Entry, FLAG_CONNECTED, STATE_HOST, STATE_PINNED, STATE_PIPE};
-use crate::state::{Socket, lifecycle, reason::Reason, table, trace};
+use crate::state::{Socket, reason::Reason, trace};
 use crate::sys::handlers::Since;
 use crate::sys::{cancel, kernel};
 use core::ffi::c_int;
@@ -65,7 +65,7 @@ pub(crate) unsafe fn receive(
         // SAFETY: the caller's promise.
         return match unsafe { read::receive(fd, &pipe, buffers, flags, Since::now()) } {
             // SAFETY: the caller's promise.
-            Err(error) if is_strange(error) && lifecycle::is_replaced(fd, socket) => unsafe {
+            Err(error) if is_strange(error) && descriptor::is_replaced(fd, socket) => unsafe {
                 receive_from_other(fd, socket, buffers, flags, kernel)
             },
             answered => answer(answered),
@@ -90,7 +90,7 @@ unsafe fn receive_from_other(
     flags: c_int,
     kernel: impl FnOnce() -> isize,
 ) -> isize {
-    let other = table::socket(fd).filter(|now| *now != before);
+    let other = descriptor::socket(fd).filter(|now| *now != before);
     match other.and_then(|socket| reading_pipe(socket, socket.entry()?)) {
         // SAFETY: the caller's promise.
         Some(pipe) => answer(unsafe { read::receive(fd, &pipe, buffers, flags, Since::now()) }),

@@ -3,7 +3,7 @@
 use super::{Pipe, attach, back, bells, end, heritage, lanes, nap, options, read, write};
 use crate::state::arena::{self, Entry, STATE_PINNED, STATE_PIPE, STATE_UNDECIDED, STATE_WAITING};
 use crate::state::lock::Taken;
-use crate::state::{Socket, fork, log, reason::Reason, registrations, trace};
+use crate::state::{Socket, family, log, reason::Reason, registrations, trace};
 use crate::sys::deadline::Deadline;
 use crate::sys::kernel;
 use core::ffi::c_int;
@@ -316,7 +316,7 @@ pub(crate) fn part(fd: c_int, socket: Socket) {
         return;
     }
     if let Some(pipe) = super::io::reading_pipe(socket, entry)
-        && arena::get().is_some_and(|arena| fork::is_last(arena, &entry.holders))
+        && arena::get().is_some_and(|arena| family::is_last(arena, &entry.holders))
     {
         close_incoming(&pipe);
         end::stop_naps(&pipe);

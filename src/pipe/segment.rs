@@ -1,7 +1,7 @@
 //! Segments: making, joining and leaving them.
 
 use crate::error::Errno;
-use crate::state::{reason::Reason, socket::Local, start};
+use crate::state::{reason::Reason, rendezvous, socket::Local};
 use crate::sys::{folder::Path, kernel, probe};
 use core::fmt::Write;
 use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
@@ -26,7 +26,7 @@ impl Identity {
 
     fn path(&self) -> Option<Path> {
         let (low, high) = (self.own.min(self.peer), self.own.max(self.peer));
-        start::file(|path| write!(path, "pipe{VERSION}-{:x}-{low:x}-{high:x}", self.namespace))
+        rendezvous::file(|path| write!(path, "pipe{VERSION}-{:x}-{low:x}-{high:x}", self.namespace))
     }
 }
 

@@ -19,7 +19,8 @@ pub(crate) mod wait;
 
 use crate::error::Errno;
 use crate::pipe::registered::{self, pipe_of};
-use crate::pipe::{attach, room};
+use crate::pipe::{attach, descriptor, room};
+use crate::state::Socket;
 use crate::state::arena::{self, Arena, Entry, FLAG_LISTENER, REGISTRATIONS, STATE_HOST, SetEntry};
 use crate::state::lock::{self, Taken};
 use crate::state::reason::Reason;
@@ -28,8 +29,7 @@ use crate::state::registrations::{
     ask_kernel, can_park, flush_parked, is_tag, keep, kernel_event, list, lock_set, tell_kernel,
     unregister_parked,
 };
-use crate::state::table::{self, Descriptor, Set};
-use crate::state::{Socket, lifecycle};
+use crate::state::table::{Descriptor, Set};
 use crate::sys::kernel;
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
@@ -53,7 +53,7 @@ pub(crate) fn ctl(
 ) -> Result<(), Errno> {
     let arena = arena::get().ok_or(Errno(libc::EBADF))?;
     let entry = arena.set(set.slot);
-    let kind = table::find(target);
+    let kind = descriptor::find(target);
     if operation == libc::EPOLL_CTL_ADD
         && let Descriptor::Socket(socket) = kind
     {
@@ -184,7 +184,7 @@ fn add(
     if !list::insert(arena, set, index, target, kind, managed) {
         // More sets than a socket can remember.
         let _ = kernel::epoll_ctl(fd, libc::EPOLL_CTL_MOD, target, Some(&event));
-        lifecycle::pin(target, Reason::UnknownSet);
+        descriptor::pin(target, Reason::UnknownSet);
         return Ok(());
     }
     if managed {
@@ -258,7 +258,7 @@ fn make_place(arena: &Arena, socket: Socket) {
 
 /// No room to remember it: the socket stays with (or goes back to) the kernel.
 fn add_unseen(fd: c_int, target: c_int, event: &epoll_event, reason: Reason) -> Result<(), Errno> {
-    lifecycle::pin(target, reason);
+    descriptor::pin(target, reason);
     kernel::epoll_ctl(fd, libc::EPOLL_CTL_ADD, target, Some(event))
 }
 

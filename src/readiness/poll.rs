@@ -4,7 +4,7 @@ use super::{check_interrupted, epoll};
 use crate::error::{Errno, answer};
 use crate::pipe::nap::{self, Joined};
 use crate::pipe::room::{self, Room};
-use crate::pipe::{Pipe, attach, back, bells, events, io, spin};
+use crate::pipe::{Pipe, attach, back, bells, descriptor, events, io, spin};
 use crate::state::arena::{self, Arena, Entry, STATE_UNDECIDED, STATE_WAITING};
 use crate::state::naps::{LONGEST_US, Naps};
 use crate::state::table::{self, Descriptor};
@@ -42,7 +42,7 @@ enum Kind {
 }
 
 fn kind(fd: c_int) -> Kind {
-    match table::find(fd) {
+    match descriptor::find(fd) {
         Descriptor::Socket(socket) => kind_of_socket(socket),
         Descriptor::Set(set) => match arena::get() {
             Some(arena) if arena.set(set.slot).managed.load(Ordering::Acquire) > 0 => Kind::Set(set.slot),
@@ -65,7 +65,7 @@ fn kind_of_socket(socket: Socket) -> Kind {
 
 /// Whether any of these descriptors needs more than the kernel's own call.
 pub(crate) fn concerns(entries: &[pollfd]) -> bool {
-    entries.iter().any(|entry| !table::is_host(entry.fd) && table::find(entry.fd) != Descriptor::Host)
+    entries.iter().any(|entry| !table::is_host(entry.fd) && descriptor::find(entry.fd) != Descriptor::Host)
 }
 
 /// ppoll(2).
@@ -83,7 +83,7 @@ pub(crate) unsafe fn poll(
     cancel::point();
     let since = Since::now();
     for entry in entries.iter() {
-        if let Descriptor::Socket(socket) = table::find(entry.fd) {
+        if let Descriptor::Socket(socket) = descriptor::find(entry.fd) {
             attach::prepare(entry.fd, socket);
         }
     }

@@ -2,8 +2,8 @@
 
 use super::poll;
 use crate::error::Errno;
-use crate::pipe::buffers;
-use crate::state::table::{self, Descriptor};
+use crate::pipe::{buffers, descriptor};
+use crate::state::table::Descriptor;
 use crate::sys::deadline::Deadline;
 use crate::sys::kernel;
 use core::ffi::c_int;
@@ -55,7 +55,7 @@ impl Sets {
 
     /// Whether any descriptor below `nfds` needs more than the kernel's own call.
     pub(crate) fn concern(&self, nfds: c_int) -> bool {
-        (0..nfds).any(|fd| self.asked(fd) != 0 && table::find(fd) != Descriptor::Host)
+        (0..nfds).any(|fd| self.asked(fd) != 0 && descriptor::find(fd) != Descriptor::Host)
     }
 
     fn clear(&self, nfds: c_int) {

@@ -11,7 +11,7 @@
 //! for a bounded time; then the taker goes on without it.
 
 use super::arena;
-use super::fork::{self, Known};
+use super::family::{self, Known};
 use crate::error::Errno;
 use crate::sys::restartable::{Area, Call};
 use crate::sys::{futex, kernel, stack, thread};
@@ -20,16 +20,17 @@ use sockshim_ring::lock::{Content, FIRM, Frame, Left, Word};
 /// This thread's number, as the family's namespace knows it.
 #[inline]
 pub(crate) fn thread() -> u32 {
-    thread::number(|| fork::alien_thread().unwrap_or_else(kernel::gettid))
+    thread::number(|| family::alien_thread().unwrap_or_else(kernel::gettid))
 }
 
 /// Whether a thread that is named in shared memory has ended. Its number may be a stranger's by now.
 #[cold]
 pub(crate) fn is_dead(thread: u32) -> bool {
-    match fork::known(thread) {
+    match family::known(thread) {
         _ if thread == 0 => true,
         Known::Here(thread) => {
-            kernel::has_ended(thread) || arena::get().is_some_and(|arena| !fork::may_be_member(arena, thread))
+            kernel::has_ended(thread)
+                || arena::get().is_some_and(|arena| !family::may_be_member(arena, thread))
         }
         Known::Alien(process) => !kernel::lives(process),
         Known::Gone => true,
@@ -39,7 +40,7 @@ pub(crate) fn is_dead(thread: u32) -> bool {
 
 /// Whether no thread has the number any more; for those that are asked for often.
 pub(crate) fn is_gone(thread: u32) -> bool {
-    match fork::known(thread) {
+    match family::known(thread) {
         Known::Here(thread) => !kernel::exists(thread),
         Known::Alien(process) => !kernel::exists(process),
         Known::Gone => true,
@@ -49,7 +50,7 @@ pub(crate) fn is_gone(thread: u32) -> bool {
 
 /// What a thread does, as proc_pid_stat(5) has it; `None` when that cannot be told.
 fn state(thread: u32) -> Option<u8> {
-    match fork::known(thread) {
+    match family::known(thread) {
         Known::Here(thread) => kernel::state(thread),
         // What its process's first thread does says nothing of this one.
         Known::Alien(_) | Known::Gone | Known::Nothing => None,

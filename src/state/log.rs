@@ -14,7 +14,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 static IS_ON: AtomicBool = AtomicBool::new(false);
 
 /// Reads the environment; called once.
-pub(super) fn start() {
+pub(crate) fn start() {
     if config::log() {
         IS_ON.store(true, Ordering::Relaxed);
     }

@@ -18,7 +18,7 @@ const FIRST: u32 = 64;
 
 /// Looks through the process's descriptors; but not so often that it would cost more than a part of the meetings
 /// before which it is called. False also where /proc is not to be had.
-pub(super) fn is_there() -> bool {
+pub(crate) fn is_there() -> bool {
     let rests = REST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |rest| rest.checked_sub(1)).is_ok();
     if rests {
         return false;

@@ -1,7 +1,7 @@
 //! A handle to an open file description, and what this process alone knows of it.
 
 use super::arena::{self, Arena, Entry, SETS, SOCKETS};
-use super::{fork, log, reason::Reason};
+use super::{family, log, reason::Reason};
 use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 /// A slot of the socket table with the generation that it had: a stale handle finds nothing.
@@ -176,11 +176,11 @@ impl Socket {
     pub(crate) fn create(flags: u32) -> Option<Self> {
         let arena = arena::get()?;
         let (slot, entry) = arena.take_socket().or_else(|| {
-            fork::reap_if_due(arena);
+            family::reap_if_due(arena);
             arena.take_socket()
         })?;
         entry.flags.store(flags, Ordering::Relaxed);
-        fork::hold(&entry.holders);
+        family::hold(&entry.holders);
         let socket = Self { slot, generation: entry.generation.load(Ordering::Relaxed) };
         let local = socket.local();
         local.refs.store(1, Ordering::Relaxed);

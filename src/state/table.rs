@@ -2,9 +2,8 @@
 //!
 //! It lies in zeroed static memory, so it is there before our constructor ran and after the last destructor.
 
+use super::arena;
 use super::socket::Socket;
-use super::{arena, start};
-use crate::sys::kernel;
 use core::ffi::c_int;
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -43,12 +42,12 @@ pub(crate) enum Descriptor {
     Set(Set),
 }
 
-/// One look-up. Everything that is not ours, and every number out of range, is the kernel's.
+/// One look-up; `None`: the number was never seen. Everything that is not ours, and every number out of range, is the kernel's.
 #[inline]
-pub(crate) fn find(fd: c_int) -> Descriptor {
-    let Some(cell) = WORDS.get(fd as usize) else { return Descriptor::Host };
+pub(crate) fn known(fd: c_int) -> Option<Descriptor> {
+    let Some(cell) = WORDS.get(fd as usize) else { return Some(Descriptor::Host) };
     let word = cell.load(Ordering::Relaxed);
-    if word == UNKNOWN { classify(fd) } else { decode(word) }
+    if word == UNKNOWN { None } else { Some(decode(word)) }
 }
 
 /// Whether `fd` is known to be none of our business: what a call asks first, in as few instructions as can be.
@@ -57,25 +56,7 @@ pub(crate) fn is_host(fd: c_int) -> bool {
     WORDS.get(fd as usize).is_none_or(|cell| cell.load(Ordering::Relaxed) == HOST)
 }
 
-/// The TCP socket behind `fd`, if it is one.
-#[inline]
-pub(crate) fn socket(fd: c_int) -> Option<Socket> {
-    match find(fd) {
-        Descriptor::Socket(socket) => Some(socket),
-        _ => None,
-    }
-}
-
-/// The epoll set behind `fd`, if it is one that we saw made.
-#[inline]
-pub(crate) fn set(fd: c_int) -> Option<Set> {
-    match find(fd) {
-        Descriptor::Set(set) => Some(set),
-        _ => None,
-    }
-}
-
-/// Without classifying: what the table says now.
+/// What the table says now; what was never seen is the kernel's.
 pub(crate) fn peek(fd: c_int) -> Descriptor {
     match WORDS.get(fd as usize) {
         Some(cell) => decode(cell.load(Ordering::Acquire)),
@@ -94,33 +75,18 @@ fn decode(word: u64) -> Descriptor {
     }
 }
 
-/// First sight of a number: inherited, or made by a call that nobody can see.
-#[cold]
-fn classify(fd: c_int) -> Descriptor {
-    if !start::is_ready() || kernel::is_restricted() || !super::fork::has_own_descriptors() {
-        return Descriptor::Host;
-    }
-    match kernel::sockopt(fd, libc::SOL_SOCKET, libc::SO_PROTOCOL, 0 as c_int) {
-        Ok(libc::IPPROTO_TCP) => {
-            super::lifecycle::inherited(fd);
-            peek(fd)
-        }
-        Err(error) if error.0 == libc::EBADF => Descriptor::Host,
-        _ => {
-            // Unless another thread knows better by now.
-            if let Some(cell) = WORDS.get(fd as usize) {
-                let _ = cell.compare_exchange(UNKNOWN, HOST, Ordering::AcqRel, Ordering::Relaxed);
-            }
-            peek(fd)
-        }
-    }
-}
-
 /// `fd` is the kernel's now.
 #[inline]
 pub(crate) fn set_host(fd: c_int) {
     if let Some(cell) = WORDS.get(fd as usize) {
         cell.store(HOST, Ordering::Release);
+    }
+}
+
+/// The same, unless another thread knows better by now.
+pub(crate) fn set_host_if_unknown(fd: c_int) {
+    if let Some(cell) = WORDS.get(fd as usize) {
+        let _ = cell.compare_exchange(UNKNOWN, HOST, Ordering::AcqRel, Ordering::Relaxed);
     }
 }
 
@@ -231,14 +197,11 @@ mod tests {
         set_host(60_002);
         leave_out(60_003);
         assert!(is_left_out(60_003) && !is_left_out(60_002));
-        assert_eq!((find(60_003), peek(60_003)), (Descriptor::Host, Descriptor::Host));
+        assert_eq!((known(60_003), peek(60_003)), (Some(Descriptor::Host), Descriptor::Host));
         assert_eq!(begin_close(60_003), None);
-        assert_eq!(find(60_000), Descriptor::Socket(socket));
-        assert_eq!(find(60_001), Descriptor::Set(set));
-        assert_eq!(find(60_002), Descriptor::Host);
-        assert_eq!(super::socket(60_001), None);
-        assert_eq!(super::set(60_001), Some(set));
-        assert_eq!(super::set(60_000), None);
+        assert_eq!(known(60_000), Some(Descriptor::Socket(socket)));
+        assert_eq!(known(60_001), Some(Descriptor::Set(set)));
+        assert_eq!(known(60_002), Some(Descriptor::Host));
         assert!(arena::highest() > 60_001);
     }
 
@@ -249,7 +212,7 @@ mod tests {
             assert!(!set_socket(fd, socket));
             set_host(fd);
             look_again(fd);
-            assert_eq!(find(fd), Descriptor::Host);
+            assert_eq!(known(fd), Some(Descriptor::Host));
             assert_eq!(peek(fd), Descriptor::Host);
         }
         let last = CAP as c_int - 1;
@@ -264,7 +227,7 @@ mod tests {
         for slot in [0, arena::SOCKETS as u32 - 1] {
             let socket = Socket { slot, generation: u32::MAX };
             assert!(set_socket(60_010, socket));
-            assert_eq!(find(60_010), Descriptor::Socket(socket));
+            assert_eq!(known(60_010), Some(Descriptor::Socket(socket)));
         }
         set_host(60_010);
     }

@@ -2,7 +2,7 @@
 
 use super::arena::{self, Arena};
 use super::process_name::{ProcessName, Stored};
-use super::{fork, janitor};
+use super::{family, janitor};
 use crate::sys::folder::Path;
 use crate::sys::{kernel, probe};
 use core::ffi::c_int;
@@ -110,7 +110,7 @@ fn resign(path: &Path, own: &ProcessName) {
         // SAFETY: a mapping of that size, which holds only atomics.
         let arena = unsafe { &*place.cast::<Arena>() };
         if arena.maker.load() == *own {
-            fork::resign(arena);
+            family::resign(arena);
         }
         kernel::unmap(place, size);
     }

@@ -27,7 +27,7 @@ const ON_PIPE: u32 = 4;
 pub(super) const LOGGED: u32 = 8;
 
 /// Reads the environment; called once.
-pub(super) fn start() {
+pub(crate) fn start() {
     let Some(name) = config::trace().and_then(|name| name.to_str().ok()).filter(|name| !name.is_empty())
     else {
         return;

@@ -5,9 +5,8 @@
 //! kernel's; and what it deletes is marked, and deleted later. All that is slower than with the lists, and the program gets
 //! the same events.
 
-use super::hot;
 use super::told::Told;
-use super::{add_unseen, check_exclusive};
+use super::{add_unseen, check_exclusive, hot};
 use crate::error::Errno;
 use crate::state::arena::{Arena, REGISTRATIONS, Registration, SetEntry};
 use crate::state::reason::Reason;

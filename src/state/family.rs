@@ -1,4 +1,4 @@
-//! What fork does to the tables: parent and child go on with the same sockets, so each counts as a holder.
+//! The processes that share the socket table, by fork: each counts as a holder of what it has.
 //!
 //! The family's numbers are those of the namespace in which it began (pid_namespaces(7)). A child that is born into
 //! another one, an *alien*, has numbers that mean somebody else here, and sees nobody of the family by its number. So it
@@ -6,12 +6,10 @@
 
 use super::arena::{self, Arena, CLAIMED, GHOST, PROCESSES};
 use super::process_name::ProcessName;
-use super::reason::Reason;
-use super::split::Departure;
-use super::{registrations, socket};
+use super::registrations;
 use crate::sys::{clock, kernel, process, thread};
-use core::cell::Cell;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use once_cell::race::OnceRef;
 use sockshim_ring::lock::OWNER;
 
 /// This process's number, to tell a vfork child from it.
@@ -23,28 +21,26 @@ static ALIEN: AtomicBool = AtomicBool::new(false);
 /// This process's slot in the arena.
 static SLOT: AtomicU32 = AtomicU32::new(OVERFLOW);
 
-thread_local! {
-    /// The slot that this thread's fork has claimed for the child; several threads may fork at the same time.
-    static CHILD_SLOT: Cell<u32> = const { Cell::new(OVERFLOW) };
-}
+/// What a fork does to a child, for one that no fork of libc's has made. By address: the child may find out when it takes any lock,
+/// at the bottom of everything, and what is to be done reaches up to its connections, as with pthread_atfork(3).
+static ON_COPY: OnceRef<'static, fn()> = OnceRef::new();
 
 /// The slot of a child for which there was no other: what it holds is never known to be free again.
-const OVERFLOW: u32 = PROCESSES as u32 - 1;
+pub(crate) const OVERFLOW: u32 = PROCESSES as u32 - 1;
 /// Slots of members. Those beyond are for children that find no place, until they have a table of their own.
 pub(crate) const MEMBERS: usize = PROCESSES - 64;
 
-pub(super) type Holders = [AtomicU64; PROCESSES / 64];
+pub(crate) type Holders = [AtomicU64; PROCESSES / 64];
 /// A set of slots.
-pub(super) type Processes = [u64; PROCESSES / 64];
+pub(crate) type Processes = [u64; PROCESSES / 64];
 
-/// The first process of a family takes its slot.
-pub(crate) fn begin(arena: &Arena, own: &ProcessName) {
+/// The first process of a family takes its slot. `on_copy` makes a member of a copy of it that asks for its number.
+pub(crate) fn begin(arena: &Arena, own: &ProcessName, on_copy: &'static fn()) {
     PROCESS.store(own.number, Ordering::Release);
     NAMESPACE.store(own.namespace, Ordering::Relaxed);
     SLOT.store(0, Ordering::Release);
     arena.processes[0].store(own.number, Ordering::Release);
-    // SAFETY: the handlers are functions of this library, which is never unloaded.
-    unsafe { libc::pthread_atfork(Some(prepare), Some(parent), Some(child)) };
+    let _ = ON_COPY.set(on_copy);
 }
 
 /// False in a vfork child (or one made by a raw `clone`), which must not change the parent's tables.
@@ -62,9 +58,11 @@ pub(crate) fn has_own_descriptors() -> bool {
 /// A fork that was a system call of the program's own is found out by the child, as soon as it asks for its number: it becomes
 /// a member then.
 fn become_known() {
-    if thread::is_copy() && !is_own_process() {
-        prepare();
-        child();
+    if thread::is_copy()
+        && !is_own_process()
+        && let Some(on_copy) = ON_COPY.get()
+    {
+        on_copy();
     }
 }
 
@@ -93,7 +91,7 @@ pub(crate) fn is_last(arena: &Arena, holders: &Holders) -> bool {
 }
 
 /// Slots of the other holders; those beyond the table are one.
-pub(super) fn others(holders: &Holders) -> impl Iterator<Item = u32> + '_ {
+pub(crate) fn others(holders: &Holders) -> impl Iterator<Item = u32> + '_ {
     let own = SLOT.load(Ordering::Acquire);
     holders.iter().zip(0..).flat_map(move |(word, index)| {
         let mut bits = word.load(Ordering::SeqCst);
@@ -151,7 +149,7 @@ pub(crate) fn is_last_of_family(arena: &Arena) -> bool {
 }
 
 /// Whether this process shares its table with no other one.
-pub(super) fn is_alone(arena: &Arena) -> bool {
+pub(crate) fn is_alone(arena: &Arena) -> bool {
     let own = SLOT.load(Ordering::Acquire);
     arena.processes.iter().zip(0..).all(|(word, other)| {
         let number = word.load(Ordering::Acquire);
@@ -161,7 +159,7 @@ pub(super) fn is_alone(arena: &Arena) -> bool {
 
 /// In its own copy of a table this process is alone, but for ghosts. Its slot there, and what it will be once the copy is the
 /// table: see [`have_slot`].
-pub(super) fn settle(copy: &Arena, ghosts: &Processes) -> u32 {
+pub(crate) fn settle(copy: &Arena, ghosts: &Processes) -> u32 {
     let own = SLOT.load(Ordering::Acquire);
     for (slot, word) in copy.processes.iter().enumerate().filter(|(slot, _)| *slot != own as usize) {
         let is_ghost = slot != OVERFLOW as usize && ghosts[slot / 64] >> (slot % 64) & 1 == 1;
@@ -181,7 +179,7 @@ pub(super) fn settle(copy: &Arena, ghosts: &Processes) -> u32 {
 }
 
 /// The holders of what this process has kept in a copy.
-pub(super) fn settle_holders(holders: &Holders, own: u32, is_haunted: bool) {
+pub(crate) fn settle_holders(holders: &Holders, own: u32, is_haunted: bool) {
     unmark(holders, OVERFLOW);
     if !is_haunted {
         holders.iter().for_each(|word| word.store(0, Ordering::Relaxed));
@@ -190,17 +188,17 @@ pub(super) fn settle_holders(holders: &Holders, own: u32, is_haunted: bool) {
 }
 
 /// This process has another slot from now on; returns the one before.
-pub(super) fn have_slot(slot: u32) -> u32 {
+pub(crate) fn have_slot(slot: u32) -> u32 {
     SLOT.swap(slot, Ordering::AcqRel)
 }
 
 /// Whether nobody holds it any more, now that the process at `slot` does not.
-pub(super) fn let_go(holders: &Holders, slot: u32) -> bool {
+pub(crate) fn let_go(holders: &Holders, slot: u32) -> bool {
     slot != OVERFLOW && unmark(holders, slot) && is_free(holders)
 }
 
 /// The process at `slot` has left the family; `haunts`: it still counts as a holder of something.
-pub(super) fn depart(left: &Arena, slot: u32, haunts: bool) {
+pub(crate) fn depart(left: &Arena, slot: u32, haunts: bool) {
     if slot != OVERFLOW {
         let word = &left.processes[slot as usize % PROCESSES];
         if haunts {
@@ -212,7 +210,7 @@ pub(super) fn depart(left: &Arena, slot: u32, haunts: bool) {
 }
 
 /// Whether a thread that is named in the table is one of this process's.
-pub(super) fn is_own_thread(thread: u32) -> bool {
+pub(crate) fn is_own_thread(thread: u32) -> bool {
     let process = PROCESS.load(Ordering::Relaxed);
     match thread & ALIEN_THREAD {
         0 => !ALIEN.load(Ordering::Relaxed) && kernel::is_thread_of(process, thread),
@@ -292,76 +290,21 @@ pub(crate) fn reap(arena: &Arena) {
     }
 }
 
-/// fork has failed: the child's slot is given back.
-pub(crate) fn failed() {
-    let slot = CHILD_SLOT.replace(OVERFLOW);
-    let Some(arena) = arena::get() else { return };
-    if slot != OVERFLOW {
-        for socket in socket::held(arena) {
-            unmark(&arena.socket(socket.slot).holders, slot);
-        }
-        for set in socket::held_sets(arena) {
-            unmark(&arena.set(set).holders, slot);
-        }
-        arena.processes[slot as usize].store(0, Ordering::Release);
-    }
+/// Whether this process is an alien.
+pub(crate) fn is_alien() -> bool {
+    ALIEN.load(Ordering::Relaxed)
 }
 
-/// fork has made a process, which may be killed before it says so itself.
-pub(crate) fn made(child: u32) {
-    let slot = CHILD_SLOT.replace(OVERFLOW);
-    if let Some(arena) = arena::get()
-        && slot != OVERFLOW
-        && !ALIEN.load(Ordering::Relaxed)
-    {
-        let word = &arena.processes[slot as usize % PROCESSES];
-        let _ = word.compare_exchange(CLAIMED, child, Ordering::AcqRel, Ordering::Relaxed);
-    }
-}
-
-fn claim(arena: &Arena) -> u32 {
-    let free =
-        |word: &AtomicU32| word.compare_exchange(0, CLAIMED, Ordering::AcqRel, Ordering::Relaxed).is_ok();
-    let members = || arena.processes[..MEMBERS].iter().position(free);
-    let found = members().or_else(|| {
-        reap_if_due(arena);
-        members().or_else(|| {
-            let births = &arena.processes[MEMBERS..OVERFLOW as usize];
-            births.iter().position(free).map(|place| MEMBERS + place)
-        })
-    });
-    found.map_or(OVERFLOW, |slot| slot as u32)
-}
-
-pub(crate) extern "C" fn prepare() {
-    let Some(arena) = arena::get() else { return };
-    let slot = claim(arena);
-    arena.leaving[slot as usize / 64].fetch_and(!(1 << (slot % 64)), Ordering::SeqCst);
-    for socket in socket::held(arena) {
-        mark(&arena.socket(socket.slot).holders, slot);
-    }
-    for set in socket::held_sets(arena) {
-        mark(&arena.set(set).holders, slot);
-    }
-    CHILD_SLOT.set(slot);
-}
-
-extern "C" fn parent() {}
-
-pub(crate) extern "C" fn child() {
-    thread::renew();
+/// This process is a child, for which its parent has claimed a slot.
+pub(crate) fn be_child(slot: u32) {
     if is_elsewhere() {
         ALIEN.store(true, Ordering::Relaxed);
     }
     PROCESS.store(kernel::getpid(), Ordering::Release);
     let Some(arena) = arena::get() else { return };
-    let slot = CHILD_SLOT.get();
     SLOT.store(slot, Ordering::Release);
     if slot != OVERFLOW && !ALIEN.load(Ordering::Relaxed) {
         arena.processes[slot as usize % PROCESSES].store(kernel::getpid(), Ordering::Release);
-    }
-    if slot as usize >= MEMBERS {
-        Departure::begin().leave(Reason::TableFull, false);
     }
 }
 
@@ -434,12 +377,12 @@ fn used(count: &AtomicU32) -> usize {
     count.load(Ordering::Acquire) as usize
 }
 
-fn mark(holders: &Holders, process: u32) {
+pub(crate) fn mark(holders: &Holders, process: u32) {
     holders[process as usize / 64 % holders.len()].fetch_or(1 << (process % 64), Ordering::SeqCst);
 }
 
 /// True when the mark was there.
-fn unmark(holders: &Holders, process: u32) -> bool {
+pub(crate) fn unmark(holders: &Holders, process: u32) -> bool {
     let bit = 1 << (process % 64);
     holders[process as usize / 64 % holders.len()].fetch_and(!bit, Ordering::SeqCst) & bit != 0
 }

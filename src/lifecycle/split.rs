@@ -10,16 +10,16 @@
 //! that are in the segment, which both have: whoever reads first gets it. Each goes on to count the other as a holder, a
 //! *ghost*, until its process ends.
 
-use super::arena::{self, Arena, Entry, STATE_HOST, STATE_PIPE, STATE_WAITING, forget_sleepers};
-use super::fork::Processes;
-use super::lock::Taken;
-use super::process_name::ProcessName;
-use super::reason::Reason;
-use super::socket::{self, Walk};
-use super::table::{self, Descriptor};
-use super::table_file::{self, TableFile};
-use super::{fork, registrations, start};
 use crate::pipe::pin;
+use crate::state::arena::{self, Arena, Entry, STATE_HOST, STATE_PIPE, STATE_WAITING, forget_sleepers};
+use crate::state::family::{self, Processes};
+use crate::state::lock::Taken;
+use crate::state::process_name::ProcessName;
+use crate::state::reason::Reason;
+use crate::state::socket::{self, Walk};
+use crate::state::table::{self, Descriptor};
+use crate::state::table_file::{self, TableFile};
+use crate::state::{phase, registrations, rendezvous};
 use crate::sys::kernel;
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
@@ -34,15 +34,17 @@ impl Departure {
     /// `None`: there is nobody to leave.
     pub(crate) fn prepare() -> Option<Self> {
         let arena = arena::get()?;
-        let shares =
-            start::is_ready() && !kernel::is_restricted() && fork::is_own_process() && !fork::is_alone(arena);
+        let shares = phase::is_ready()
+            && !kernel::is_restricted()
+            && family::is_own_process()
+            && !family::is_alone(arena);
         shares.then(Self::begin)
     }
 
     /// The same of a child, which has somebody to leave.
     pub(crate) fn begin() -> Self {
         let own = ProcessName::own();
-        Self { own, file: start::folder().and_then(|folder| TableFile::make(folder, &own, false)) }
+        Self { own, file: rendezvous::folder().and_then(|folder| TableFile::make(folder, &own, false)) }
     }
 
     /// There is no reason any more.
@@ -75,7 +77,7 @@ impl Departure {
             // SAFETY: a mapping of that size, which holds only atomics, and is not used by anybody else.
             let slot = settle(unsafe { &*copy.cast::<Arena>() }, &self.own, has_threads);
             if kernel::move_mapping(copy, size, place).is_ok() {
-                let before = fork::have_slot(slot);
+                let before = family::have_slot(slot);
                 // SAFETY: a second mapping of the arena.
                 vacate(unsafe { &*left.cast::<Arena>() }, before);
                 kernel::unmap(left, size);
@@ -100,7 +102,7 @@ fn give_back(arena: &Arena, reason: Reason) {
             && let Some(entry) = socket.entry()
             && walk.is_new(socket)
             && matches!(entry.state.load(Ordering::Acquire), STATE_WAITING | STATE_PIPE)
-            && !fork::is_sole(arena, &entry.holders)
+            && !family::is_sole(arena, &entry.holders)
         {
             pin::pin(fd, socket, reason);
         }
@@ -137,7 +139,7 @@ fn unlock(entry: &Entry) {
 
 /// Whether this process and others go on to count each other as holders: not of what has only a place in the table.
 fn is_haunted(entry: &Entry) -> bool {
-    entry.state.load(Ordering::Acquire) != STATE_HOST && fork::others(&entry.holders).next().is_some()
+    entry.state.load(Ordering::Acquire) != STATE_HOST && family::others(&entry.holders).next().is_some()
 }
 
 /// Makes a copy this process's own; its slot there. What the others' threads are doing right now is none of its business.
@@ -150,9 +152,9 @@ fn settle(copy: &Arena, own: &ProcessName, has_threads: bool) -> u32 {
         entry.read_lock.0.reset();
         entry.write_lock.0.reset();
         if is_haunted(entry) {
-            fork::others(&entry.holders)
+            family::others(&entry.holders)
                 .for_each(|process| ghosts[process as usize / 64] |= 1 << (process % 64));
-            forget_sleepers(&entry.sleepers, |thread| !fork::is_own_thread(thread));
+            forget_sleepers(&entry.sleepers, |thread| !family::is_own_thread(thread));
             for calls in [&entry.readers, &entry.writers] {
                 if !has_threads && !calls.is_ready() {
                     calls.begin(socket.generation);
@@ -160,16 +162,16 @@ fn settle(copy: &Arena, own: &ProcessName, has_threads: bool) -> u32 {
             }
         }
     }
-    let slot = fork::settle(copy, &ghosts);
+    let slot = family::settle(copy, &ghosts);
     for socket in socket::held(copy) {
         let entry = copy.socket(socket.slot);
-        fork::settle_holders(&entry.holders, slot, is_haunted(entry));
+        family::settle_holders(&entry.holders, slot, is_haunted(entry));
     }
     for set in socket::held_sets(copy) {
         let entry = copy.set(set);
         entry.lock.reset();
-        forget_sleepers(&entry.sleepers, |thread| !fork::is_own_thread(thread));
-        fork::settle_holders(&entry.holders, slot, false);
+        forget_sleepers(&entry.sleepers, |thread| !family::is_own_thread(thread));
+        family::settle_holders(&entry.holders, slot, false);
     }
     slot
 }
@@ -180,10 +182,10 @@ fn vacate(left: &Arena, slot: u32) {
     for socket in socket::held(left) {
         let entry = left.socket(socket.slot);
         unlock(entry);
-        forget_sleepers(&entry.sleepers, fork::is_own_thread);
+        forget_sleepers(&entry.sleepers, family::is_own_thread);
         if is_haunted(entry) {
             haunts = true;
-        } else if fork::let_go(&entry.holders, slot) {
+        } else if family::let_go(&entry.holders, slot) {
             registrations::forget_socket(left, entry);
             left.free_socket(socket.slot, socket.generation);
         }
@@ -192,10 +194,10 @@ fn vacate(left: &Arena, slot: u32) {
         let entry = left.set(set);
         let generation = entry.generation.load(Ordering::Acquire);
         entry.lock.release(Taken::Ours);
-        forget_sleepers(&entry.sleepers, fork::is_own_thread);
-        if fork::let_go(&entry.holders, slot) {
+        forget_sleepers(&entry.sleepers, family::is_own_thread);
+        if family::let_go(&entry.holders, slot) {
             registrations::free_set(left, set, generation);
         }
     }
-    fork::depart(left, slot, haunts);
+    family::depart(left, slot, haunts);
 }

@@ -10,7 +10,7 @@
 
 use crate::pipe::heritage;
 use crate::state::config::GUEST;
-use crate::state::start;
+use crate::state::rendezvous;
 use crate::sys::kernel;
 use libc::{c_char, c_int};
 use std::ffi::CStr;
@@ -27,7 +27,7 @@ const FOLDER: &[u8] = b"SOCKSHIM_DIR=";
 /// # Safety
 ///
 /// `given` is null or an environment.
-pub(super) unsafe fn invite(given: Environment, exec: impl FnOnce(Environment) -> c_int) -> c_int {
+pub(crate) unsafe fn invite(given: Environment, exec: impl FnOnce(Environment) -> c_int) -> c_int {
     // SAFETY: upheld by the caller.
     match if heritage::is_left() { unsafe { Invitation::to(given) } } else { None } {
         None => exec(given),
@@ -64,7 +64,7 @@ impl Invitation {
         if others.is_some_and(|list| list.windows(library.len()).any(|part| part == library)) {
             return None;
         }
-        let folder = start::file(|_| Ok(()))?;
+        let folder = rendezvous::file(|_| Ok(()))?;
         let folder = folder.as_str().trim_end_matches('/').as_bytes();
         let folder = if value(FOLDER).is_none() { Some(folder) } else { None };
         let words = (entries.len() + 4) * size_of::<*mut c_char>();

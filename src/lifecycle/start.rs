@@ -1,28 +1,15 @@
-//! The first moments of a process, and its rendezvous folder.
+//! The first moments of a process, and its last.
 
-use super::janitor::{self, Care};
-use super::process_name::ProcessName;
-use super::table::{self, Descriptor};
-use super::table_file::{self, TableFile};
-use super::{arena, config, fork, log, socket, trace};
+use super::fork;
 use crate::pipe::{attach, pin};
-use crate::sys::folder::{self, Path};
+use crate::state::janitor::{self, Care};
+use crate::state::process_name::ProcessName;
+use crate::state::table::{self, Descriptor};
+use crate::state::table_file::{self, TableFile};
+use crate::state::{arena, config, family, log, phase, rendezvous, socket, trace};
+use crate::sys::folder;
 use crate::sys::{clock, filter, real, thread};
 use core::ffi::{c_int, c_void};
-use core::fmt::Write;
-use core::sync::atomic::{AtomicU8, Ordering};
-use once_cell::race::OnceBox;
-
-/// 0: not started; 1: being started by some thread; 2: ready.
-static PHASE: AtomicU8 = AtomicU8::new(0);
-/// The folder, if it can be used.
-static FOLDER: OnceBox<Option<Path>> = OnceBox::new();
-
-/// Whether the tables can be used. Before, every call goes to the kernel.
-#[inline]
-pub(crate) fn is_ready() -> bool {
-    PHASE.load(Ordering::Acquire) == 2
-}
 
 /// Whether the process has another copy of this library, whose names come before ours: the program's calls reach that
 /// one first. `ours` is the address of this one's `sockshim_reason`. Two of them would each believe that a connection's bytes are its own to move.
@@ -37,7 +24,7 @@ fn is_second_copy(ours: *const c_void) -> bool {
 /// second thread does not wait: its descriptor is classified when it is used.
 #[inline]
 pub(crate) fn start(ours: *const c_void) {
-    if PHASE.load(Ordering::Acquire) == 0 {
+    if phase::is_new() {
         begin(ours);
     }
 }
@@ -46,7 +33,7 @@ pub(crate) fn start(ours: *const c_void) {
 #[cold]
 #[inline(never)]
 fn begin(ours: *const c_void) {
-    if PHASE.compare_exchange(0, 1, Ordering::AcqRel, Ordering::Acquire).is_err() {
+    if !phase::begin() {
         return;
     }
     real::resolve();
@@ -70,7 +57,7 @@ fn begin(ours: *const c_void) {
         janitor::sweep(folder, Care::at_start(&own));
     }
     let file = folder.as_ref().and_then(|folder| TableFile::make(folder, &own, true));
-    let _ = FOLDER.set(Box::new(folder));
+    rendezvous::have(folder);
     let Some(arena) = arena::install(file.as_ref().map(|file| file.fd), &own) else {
         if let Some(file) = file {
             file.discard();
@@ -81,38 +68,25 @@ fn begin(ours: *const c_void) {
         file.keep(&own);
     }
     fork::begin(arena, &own);
-    PHASE.store(2, Ordering::Release);
-}
-
-/// The rendezvous folder, if it can be used.
-pub(crate) fn folder() -> Option<&'static Path> {
-    FOLDER.get()?.as_ref()
+    phase::be_ready();
 }
 
 /// Removes what killed processes have left in the folder, in a process that could not while it started: see [`filter`].
 #[cold]
 pub(crate) fn sweep() {
-    if let Some(Some(folder)) = FOLDER.get() {
+    if let Some(folder) = rendezvous::folder() {
         janitor::sweep(folder, Care::at_start(&ProcessName::own()));
     }
-}
-
-/// Path of a file in the rendezvous folder; `None` when there is no usable folder.
-pub(crate) fn file(write: impl Fn(&mut Path) -> core::fmt::Result) -> Option<Path> {
-    let mut path = folder()?.copy()?;
-    path.write_char('/').ok()?;
-    write(&mut path).ok()?;
-    Some(path)
 }
 
 /// Before the kernel closes what the process has: see [`pin::part`]. Removes what it leaves in the folder: segments
 /// that nobody joined, and the table's file when the last process of the family ends.
 pub(crate) fn finish() {
     let Some(arena) = arena::get() else { return };
-    if !fork::is_own_process() {
+    if !family::is_own_process() {
         return;
     }
-    fork::begin_to_leave(arena);
+    family::begin_to_leave(arena);
     for fd in 0..arena::highest() as c_int {
         if let Descriptor::Socket(socket) = table::peek(fd) {
             pin::part(fd, socket);
@@ -121,8 +95,8 @@ pub(crate) fn finish() {
     for socket in socket::held(arena) {
         attach::forsake(arena, socket);
     }
-    if fork::is_last_of_family(arena)
-        && let Some(folder) = folder()
+    if family::is_last_of_family(arena)
+        && let Some(folder) = rendezvous::folder()
     {
         table_file::remove(folder);
     }

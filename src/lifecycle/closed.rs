@@ -1,0 +1,39 @@
+//! Before and after a descriptor is closed.
+
+use crate::pipe::descriptor;
+use crate::state::table::{self, Descriptor};
+use crate::state::{arena, family};
+use core::ffi::c_int;
+
+/// Before the kernel closes `fd`. The caller goes on to close it.
+pub(crate) fn closing(fd: c_int) {
+    if matches!(table::peek(fd), Descriptor::Host) || !family::has_own_descriptors() {
+        return;
+    }
+    if let Some(found) = table::begin_close(fd) {
+        descriptor::release(fd, found);
+        table::set_host(fd);
+    }
+}
+
+/// After the kernel has closed `fd`: what the number is next may be made by a call that nobody sees.
+pub(crate) fn closed(fd: c_int) {
+    if table::is_known_host(fd) && family::has_own_descriptors() {
+        table::end_close(fd);
+    }
+}
+
+/// Before the kernel closes every descriptor from `first` to `last` (both included).
+pub(crate) fn closing_range(first: u32, last: u32) {
+    if !family::has_own_descriptors() {
+        return;
+    }
+    for fd in first..arena::highest().min(last.saturating_add(1)) {
+        closing(fd as c_int);
+    }
+}
+
+/// Before `dup2(old, new)`, which closes `new`. Not called when `old == new`.
+pub(crate) fn replacing(_old: c_int, new: c_int) {
+    closing(new);
+}

@@ -1,0 +1,110 @@
+//! After a descriptor has been made, and what its socket then becomes: connected, listening, unconnected again.
+
+use crate::pipe::{attach, descriptor, end, options};
+use crate::state::arena::{self, FLAG_ACCEPTED, FLAG_CONNECTED, FLAG_LISTENER, FLAG_NONBLOCK};
+use crate::state::reason::Reason;
+use crate::state::table::{self, Descriptor, Set};
+use crate::state::{Socket, config, family, log, phase, registrations, socket, trace};
+use crate::sys::kernel;
+use core::ffi::c_int;
+use core::sync::atomic::Ordering;
+
+/// After a call that made `fd` something that is not a TCP socket.
+pub(crate) fn made(fd: c_int) {
+    if family::has_own_descriptors() {
+        descriptor::forget(fd);
+        table::set_host(fd);
+    }
+}
+
+/// After `socket()` made `fd`.
+pub(crate) fn socket_made(fd: c_int, domain: c_int, kind: c_int, protocol: c_int) {
+    let is_tcp = (domain == libc::AF_INET || domain == libc::AF_INET6)
+        && kind & 0xf == libc::SOCK_STREAM
+        && (protocol == 0 || protocol == libc::IPPROTO_TCP);
+    if is_tcp {
+        let flags = if kind & libc::SOCK_NONBLOCK != 0 { FLAG_NONBLOCK } else { 0 };
+        if descriptor::enter(fd, flags).is_some() {
+            trace::created(fd);
+        }
+    } else {
+        made(fd);
+    }
+}
+
+/// After `accept()` on `listener` made `fd`.
+pub(crate) fn accepted(listener: c_int, fd: c_int, flags: c_int) {
+    let is_tcp = match descriptor::find(listener) {
+        Descriptor::Socket(_) => true,
+        // Above the cap, or before our start: ask.
+        _ => kernel::sockopt(fd, libc::SOL_SOCKET, libc::SO_PROTOCOL, 0 as c_int) == Ok(libc::IPPROTO_TCP),
+    };
+    if !is_tcp {
+        return made(fd);
+    }
+    let nonblock = if flags & libc::SOCK_NONBLOCK != 0 { FLAG_NONBLOCK } else { 0 };
+    let Some(socket) = descriptor::enter(fd, FLAG_CONNECTED | FLAG_ACCEPTED | nonblock) else { return };
+    if let (Some(from), Some(to)) = (descriptor::socket(listener).and_then(Socket::entry), socket.entry()) {
+        options::inherit(from, to);
+    }
+    if config::upgrades_at_once() {
+        attach::consider(fd, socket);
+    }
+    if let Some(entry) = socket.entry() {
+        trace::note(fd, entry);
+    }
+}
+
+/// After `listen()` succeeded.
+pub(crate) fn listening(fd: c_int) {
+    if let Some(entry) = descriptor::socket(fd).and_then(Socket::entry) {
+        entry.flags.fetch_or(FLAG_LISTENER, Ordering::Relaxed);
+        Socket::stay_host(entry, Reason::NotConnected);
+    }
+}
+
+/// After `connect()` succeeded, or said that it is under way.
+pub(crate) fn connected(fd: c_int, at_once: bool) {
+    let Some(socket) = descriptor::socket(fd) else { return };
+    let Some(entry) = socket.entry() else { return };
+    let before = entry.flags.fetch_or(FLAG_CONNECTED, Ordering::Relaxed);
+    if at_once && before & FLAG_CONNECTED == 0 && config::upgrades_at_once() {
+        attach::consider(fd, socket);
+    }
+    log::stays_host(entry);
+    trace::note(fd, entry);
+}
+
+/// After `epoll_create` made `fd`.
+pub(crate) fn set_made(fd: c_int) {
+    made(fd);
+    if !phase::is_ready() || !family::has_own_descriptors() {
+        return;
+    }
+    let Some(arena) = arena::get() else { return };
+    if let Some((slot, entry)) = arena.take_set() {
+        registrations::begin(slot, entry);
+        family::hold(&entry.holders);
+        socket::refer_set(slot);
+        let set = Set { slot, generation: entry.generation.load(Ordering::Relaxed) };
+        if !table::set_set(fd, set) {
+            descriptor::release(fd, Descriptor::Set(set));
+        }
+    }
+}
+
+/// Before connect(AF_UNSPEC): the connection ends, the socket goes on.
+pub(crate) fn disconnecting(fd: c_int) {
+    let Some(socket) = descriptor::socket(fd) else { return };
+    let Some(entry) = socket.entry() else { return };
+    // What follows is a reset (tcp_disconnect in the kernel).
+    entry.flags.fetch_or(arena::FLAG_LINGER_RESET, Ordering::Relaxed);
+    end::leave(fd, socket, true);
+    entry.readers.begin(socket.generation);
+    entry.flags.fetch_and(FLAG_NONBLOCK, Ordering::AcqRel);
+    entry.calls.store(0, Ordering::Relaxed);
+    entry.bytes.store(0, Ordering::Relaxed);
+    entry.reason.store(Reason::Undecided as u32, Ordering::Relaxed);
+    let state = if config::host_only().is_some() { arena::STATE_HOST } else { arena::STATE_UNDECIDED };
+    entry.state.store(state, Ordering::Release);
+}
