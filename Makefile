@@ -19,7 +19,7 @@ help:
 	@echo 'make loom      model-check the ring, the sleepers and the lanes; two minutes'
 	@echo 'make tsan      the ring under ThreadSanitizer; make miri under miri; both need a nightly toolchain'
 	@echo 'make fuzz      fuzz each parser for a minute; needs a nightly toolchain and cargo-fuzz'
-	@echo 'make check     formatting, lints and documentation, as reviewers see them'
+	@echo 'make check     formatting, lints, documentation and layers, as reviewers see them'
 	@echo 'make msrv      build with the oldest Rust that is promised, $(MSRV); needs that toolchain'
 	@echo 'make deny      licences and vulnerabilities of dependencies; needs cargo-deny'
 	@echo 'make package   what would be published: $(PUBLISHED)'
@@ -69,7 +69,7 @@ fuzz:
 	for target in $$($(CARGO) +nightly fuzz list); do \
 	    $(CARGO) +nightly fuzz run $$target -- -max_total_time=$(FUZZ_SECONDS) -timeout=10 || exit; done
 
-check: check-format check-lints check-docs
+check: check-format check-lints check-docs check-layers
 
 check-format:
 	$(CARGO) fmt --all --check
@@ -79,6 +79,9 @@ check-lints:
 
 check-docs:
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps
+
+check-layers:
+	$(CARGO) test --test layers
 
 # With the oldest Rust that is promised. Tests and benches may need a newer one, for what they depend on.
 MSRV := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)

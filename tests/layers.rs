@@ -1,0 +1,301 @@
+//! The layers of the library: each may import from those before it, and never the other way.
+//!
+//! Rust lets modules of one crate import one another in a circle, so this reads the sources. Every path counts that begins
+//! with `crate`, `super` or `self`: in a `use` with all its groups, inside a line, in a module of tests.
+
+use std::fmt::Write;
+use std::fs;
+use std::path::Path;
+
+/// From the bottom to the top.
+const LAYERS: [&str; 7] = ["error", "sys", "state", "pipe", "readiness", "lifecycle", "abi"];
+/// What stands above them, and may import from all: the crate's root, and what only it and tests use.
+const ABOVE: [&str; 5] = ["lib", "connection", "fuzzing", "limits", "report"];
+
+#[test]
+fn every_file_imports_from_its_own_layer_or_those_before_it() {
+    let mut complaints = String::new();
+    let mut count = 0;
+    for (file, text) in sources(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src"))) {
+        // The command is a program of its own.
+        if !file.starts_with("bin/") {
+            count += 1;
+            complaints += &backward(&file, &text);
+        }
+    }
+    assert!(complaints.is_empty(), "\n{complaints}");
+    assert!(count > 50, "only {count} files were found");
+}
+
+#[test]
+fn an_import_from_a_later_layer_is_found_however_it_is_written() {
+    let planted = [
+        ("pipe/pin.rs", "use crate::readiness::epoll;"),
+        ("pipe/pin.rs", "use crate::{error::Errno, readiness::{epoll, poll::Look}};"),
+        ("pipe/pin.rs", "use super::super::readiness::epoll;"),
+        ("pipe/write/long.rs", "pub(crate) use super::super::super::lifecycle::closing as begin;"),
+        ("pipe.rs", "use super::abi::IOV_MAX;"),
+        ("pipe.rs", "use super::{state::Socket, readiness};"),
+        ("sys/raw.rs", "fn raw() -> usize { 'a'; crate::abi::IOV_MAX }"),
+        ("sys/raw.rs", "const TEXT: &str = \"\\\"//\"; fn raw<'a>() { crate::state::arena::get() }"),
+        ("state/table.rs", "mod tests { use super::*; use super::super::super::pipe::Pipe; }"),
+        ("state/table.rs", "mod tests { mod more { fn f() { super::super::super::super::pipe::io::f() } } }"),
+        ("state.rs", "mod tests { /* { */ const A: char = '{'; use super::super::lifecycle::fork; }"),
+        ("state/registrations/hot.rs", "use crate :: readiness\n::epoll;"),
+        ("error.rs", "use self::super::sys::kernel;"),
+        ("readiness/poll.rs", "macro_rules! look { () => { $crate::abi::look() } }"),
+        ("readiness/poll.rs", "use crate::*;"),
+        ("readiness/poll.rs", "use crate as root;"),
+        ("readiness.rs", "use super::*;"),
+        ("lifecycle/fork.rs", "use crate::Reason;"),
+        ("lifecycle/fork.rs", "fn r#try() { r#\"\"\"#; r##\"\"#\"##; b'\\''; crate::report::all() }"),
+        ("new/room.rs", "use crate::abi;"),
+    ];
+    for (file, text) in planted {
+        let complaints = backward(file, text);
+        assert!(complaints.starts_with(&format!("src/{file}:1 ")), "{file}: {text}\n{complaints}");
+    }
+    let complaint =
+        backward("pipe/pin.rs", "\n\nuse crate::state::{Socket, lock};\nuse crate::readiness::epoll;\n");
+    assert_eq!(
+        complaint,
+        "src/pipe/pin.rs:4 imports crate::readiness::epoll: pipe may import from error, sys, state and itself only\n"
+    );
+}
+
+#[test]
+fn what_is_no_import_from_a_later_layer_is_left_alone() {
+    let innocent = [
+        ("pipe/pin.rs", "use crate::state::{Socket, arena::{self, Entry}}; use super::{Pipe, attach};"),
+        ("pipe/pin.rs", "// use crate::readiness::epoll;\n/// [`crate::abi`] /* */\nfn f() {}"),
+        ("pipe/pin.rs", "/* /* use crate::abi; */ use crate::readiness::epoll; */"),
+        ("pipe/pin.rs", "const A: &str = \"crate::readiness::epoll\"; const B: &str = r#\"\"crate::abi\"#;"),
+        (
+            "pipe/pin.rs",
+            "pub(crate) fn f<'a>(x: &'a str) -> char { '\"' } pub(super) fn g() { self.readiness() }",
+        ),
+        ("pipe/pin.rs", "pub(in crate::pipe) fn f() {}"),
+        ("pipe.rs", "mod tests { use super::readiness; use super::*; }"),
+        ("readiness/epoll.rs", "use super::check; use self::hot::ready; use crate::pipe::readiness;"),
+        ("abi.rs", "use super::lifecycle::start;"),
+        ("connection.rs", "use crate::abi::control; use crate::Reason;"),
+        ("lib.rs", "use crate::report;"),
+    ];
+    for (file, text) in innocent {
+        assert_eq!(backward(file, text), "", "{file}: {text}");
+    }
+}
+
+/// What is wrong with the imports of a file, one line for each. `file` is its path below `src`.
+fn backward(file: &str, text: &str) -> String {
+    let modules: Vec<&str> = file.trim_end_matches(".rs").split('/').collect();
+    let own = modules[0];
+    if ABOVE.contains(&own) {
+        return String::new();
+    }
+    let Some(rank) = LAYERS.iter().position(|layer| *layer == own) else {
+        return format!("src/{file}:1 belongs to no layer: tests/layers.rs must say where {own} stands\n");
+    };
+    let mut complaints = String::new();
+    for (line, path) in imports(&modules, text) {
+        let target = path.first().map_or("", String::as_str);
+        if !LAYERS[..=rank].contains(&target) {
+            let path = path.iter().fold("crate".to_owned(), |path, name| path + "::" + name);
+            let allowed = LAYERS[..rank].join(", ");
+            let allowed = if allowed.is_empty() { "itself".to_owned() } else { allowed + " and itself" };
+            let _ = writeln!(
+                complaints,
+                "src/{file}:{line} imports {path}: {own} may import from {allowed} only"
+            );
+        }
+    }
+    complaints
+}
+
+/// Line and full path, without `crate`, of everything that a file of the module at `modules` names in the crate.
+fn imports(modules: &[&str], text: &str) -> Vec<(usize, Vec<String>)> {
+    let tokens = tokens(text);
+    let word = |place: usize| tokens.get(place).map_or("", |(_, token)| token.as_str());
+    let mut found = Vec::new();
+    // The modules that are open within the file, each with the depth of braces at which it began.
+    let mut inner: Vec<(usize, &str)> = Vec::new();
+    let (mut depth, mut place) = (0, 0);
+    while place < tokens.len() {
+        match word(place) {
+            "{" => depth += 1,
+            "}" => {
+                depth -= 1;
+                inner.pop_if(|(began, _)| *began == depth);
+            }
+            "mod" if word(place + 2) == "{" => inner.push((depth, word(place + 1))),
+            // As in `pub(crate)`.
+            "crate" | "super" | "self" if word(place + 1) == ")" => {}
+            start @ ("crate" | "super" | "self") => {
+                // A value, or `use super::{self}`, whose path is already known.
+                let is_path = word(place + 1) == "::" || start == "crate" && word(place - 1) == "use";
+                if is_path {
+                    let here = || modules.iter().copied().chain(inner.iter().map(|(_, name)| *name));
+                    let before: Vec<String> =
+                        if start == "crate" { Vec::new() } else { here().map(str::to_owned).collect() };
+                    place = tree(&tokens, place, before, &mut found);
+                    continue;
+                }
+            }
+            _ => {}
+        }
+        place += 1;
+    }
+    found
+}
+
+/// Follows a path, and the groups at its end, from the token at `place`, inside the module at `path`. The place behind it.
+fn tree(
+    tokens: &[(usize, String)],
+    mut place: usize,
+    mut path: Vec<String>,
+    found: &mut Vec<(usize, Vec<String>)>,
+) -> usize {
+    let word = |place: usize| tokens.get(place).map_or("", |(_, token)| token.as_str());
+    let line = tokens[place].0;
+    loop {
+        match word(place) {
+            "{" => {
+                place += 1;
+                while !matches!(word(place), "}" | "") {
+                    place = tree(tokens, place, path.clone(), found);
+                    while !matches!(word(place), "," | "}" | "") {
+                        // `as` and a name.
+                        place += 1;
+                    }
+                    place += usize::from(word(place) == ",");
+                }
+                return place + 1;
+            }
+            "crate" => path.clear(),
+            "super" => _ = path.pop(),
+            "self" | "*" => {}
+            name => path.push(name.to_owned()),
+        }
+        place += 1;
+        if word(place) != "::" {
+            found.push((line, path));
+            return place;
+        }
+        place += 1;
+        if word(place) == "<" {
+            // Types that a function is called with.
+            found.push((line, path));
+            return place;
+        }
+    }
+}
+
+/// The names and signs of a source text, each with its line; without comments, strings and characters.
+fn tokens(text: &str) -> Vec<(usize, String)> {
+    let mut tokens = Vec::new();
+    let (mut rest, mut line) = (text, 1);
+    while let Some(first) = rest.chars().next() {
+        let name = rest.find(|c: char| c != '_' && !c.is_alphanumeric()).unwrap_or(rest.len());
+        let length = if rest.starts_with("//") {
+            rest.find('\n').unwrap_or(rest.len())
+        } else if rest.starts_with("/*") {
+            block_comment(rest)
+        } else if first == '"' {
+            string(rest, 1)
+        } else if matches!(&rest[..name], "r" | "br" | "cr") && raw_string(&rest[name..]).is_some() {
+            name + raw_string(&rest[name..]).unwrap_or(0)
+        } else if matches!(&rest[..name], "b" | "c") && rest[name..].starts_with('"') {
+            string(rest, name + 1)
+        } else if first == '\'' {
+            character(rest)
+        } else if name > 0 {
+            tokens.push((line, rest[..name].to_owned()));
+            name
+        } else if rest.starts_with("::") {
+            tokens.push((line, "::".to_owned()));
+            2
+        } else {
+            if !first.is_whitespace() {
+                tokens.push((line, first.to_string()));
+            }
+            first.len_utf8()
+        };
+        line += rest[..length].matches('\n').count();
+        rest = &rest[length..];
+    }
+    tokens
+}
+
+/// Length of a comment, which may have others inside.
+fn block_comment(text: &str) -> usize {
+    let (mut depth, mut place) = (0, 0);
+    while place < text.len() {
+        let here = &text.as_bytes()[place..];
+        if here.starts_with(b"/*") {
+            depth += 1;
+            place += 2;
+        } else if here.starts_with(b"*/") {
+            depth -= 1;
+            place += 2;
+        } else {
+            place += 1;
+        }
+        if depth == 0 {
+            break;
+        }
+    }
+    place
+}
+
+/// Length of a string whose first character is at `start`.
+fn string(text: &str, start: usize) -> usize {
+    let mut escaped = false;
+    for (place, letter) in text[start..].char_indices() {
+        match letter {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            '"' => return start + place + 1,
+            _ => {}
+        }
+    }
+    text.len()
+}
+
+/// Length of what follows the `r` of a raw string.
+fn raw_string(text: &str) -> Option<usize> {
+    let hashes = text.find(|c| c != '#')?;
+    let inside = text[hashes..].strip_prefix('"')?;
+    let end = format!("\"{}", &text[..hashes]);
+    Some(hashes + 1 + inside.find(&end).map_or(inside.len(), |place| place + end.len()))
+}
+
+/// Length of a character, or of the sign before a lifetime.
+fn character(text: &str) -> usize {
+    let inside = &text[1..];
+    if let Some(escaped) = inside.strip_prefix('\\') {
+        // What is escaped may be a quote.
+        return 3 + escaped[1..].find('\'').map_or(0, |place| place + 1);
+    }
+    match inside.chars().next() {
+        Some(letter) if inside[letter.len_utf8()..].starts_with('\'') => letter.len_utf8() + 2,
+        _ => 1,
+    }
+}
+
+/// The Rust files below a folder: path from there, and text.
+fn sources(root: &Path) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut folders = vec![root.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).expect("a folder").map(|entry| entry.expect("an entry").path()) {
+            if entry.is_dir() {
+                folders.push(entry);
+            } else if entry.extension().is_some_and(|extension| extension == "rs") {
+                let name = entry.strip_prefix(root).expect("below the root").to_str().expect("a plain name");
+                found.push((name.to_owned(), fs::read_to_string(&entry).expect("a source file")));
+            }
+        }
+    }
+    found.sort();
+    found
+}
