@@ -7,12 +7,12 @@ use crate::state::process_name::ProcessName;
 use crate::state::table::{self, Descriptor};
 use crate::state::table_file::{self, TableFile};
 use crate::state::{arena, config, family, log, phase, rendezvous, socket, trace};
-use crate::sys::folder;
-use crate::sys::{clock, filter, real, thread};
+use crate::sys::{clock, filter, folder, real, thread};
 use core::ffi::{c_int, c_void};
 
 /// Whether the process has another copy of this library, whose names come before ours: the program's calls reach that
-/// one first. `ours` is the address of this one's `sockshim_reason`. Two of them would each believe that a connection's bytes are its own to move.
+/// one first. Two of them would each believe that a connection's bytes are its own to move. `ours` is the address of this
+/// copy's `sockshim_reason`.
 fn is_second_copy(ours: *const c_void) -> bool {
     // SAFETY: the name is a C string; nothing is called.
     let first = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"sockshim_reason".as_ptr()) };

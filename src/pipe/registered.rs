@@ -7,11 +7,10 @@ use crate::state::lock::Taken;
 use crate::state::registrations::flags::{
     ASKS_ROOM, DISABLED, FOREIGN, FRESH, HOT, IDLE_ONE, MANAGED, NESTED,
 };
-use crate::state::registrations::{descriptor_of, hot, kernel_event, lock_set};
+use crate::state::registrations::{descriptor_of, exchange, hot, kernel_event, lock_set, of_socket};
 use crate::state::table::Descriptor;
-use crate::sys::kernel;
 use core::sync::atomic::Ordering;
-use libc::{EPOLLEXCLUSIVE, EPOLLOUT};
+use libc::EPOLLOUT;
 
 /// The pipe of a registration, if it still has one.
 pub(crate) fn pipe_of(registration: &Registration) -> Option<Pipe> {
@@ -48,11 +47,7 @@ pub(crate) fn tail(pipe: &Pipe) -> u32 {
 /// The registrations of a socket that comes onto a pipe become managed. False when one cannot be reached.
 pub(crate) fn upgrade(pipe: &Pipe) -> bool {
     let Some(arena) = arena::get() else { return false };
-    for place in &pipe.entry.registrations {
-        let Some(index) = place.load(Ordering::Acquire).checked_sub(1) else { continue };
-        let registration = arena.registration(index);
-        let Some(slot) = registration.set.load(Ordering::Acquire).checked_sub(1) else { continue };
-        let set = arena.set(slot);
+    for (index, registration, slot, set) in of_socket(arena, pipe.entry) {
         let Some(fd) = descriptor_of(slot, set) else { return false };
         let taken = lock_set(set);
         if let Taken::Not(_) = taken {
@@ -63,12 +58,7 @@ pub(crate) fn upgrade(pipe: &Pipe) -> bool {
         let event = kernel_event(set, index, events, Descriptor::Socket(pipe.socket));
         // Before the kernel can tell with our tag.
         set.managed.fetch_add(1, Ordering::Release);
-        let result = if events & EPOLLEXCLUSIVE as u32 != 0 {
-            kernel::epoll_ctl(fd, libc::EPOLL_CTL_DEL, target, None)
-                .and_then(|()| kernel::epoll_ctl(fd, libc::EPOLL_CTL_ADD, target, Some(&event)))
-        } else {
-            kernel::epoll_ctl(fd, libc::EPOLL_CTL_MOD, target, Some(&event))
-        };
+        let result = exchange(fd, target, events, &event);
         if result.is_ok() {
             // Whether the kernel has told the program of what is unread cannot be known: it is told (again).
             let mut flags = MANAGED | FRESH;

@@ -11,18 +11,18 @@ mod in_kernel;
 pub(crate) mod list;
 mod lock;
 
-pub(crate) use in_kernel::{ask_kernel, kernel_event, tell_kernel};
+pub(crate) use in_kernel::{ask_kernel, exchange, kernel_event, tell_kernel};
 pub(crate) use lock::lock_set;
 
 use super::arena::{self, Arena, Entry, Registration, SetEntry};
 use super::lock::{Taken, thread};
 use super::table::{self, Descriptor, Set};
-use crate::sys::{clock, kernel};
+use crate::sys::clock;
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
 use flags::{DISABLED, ENDING, FOREIGN, HOT, MANAGED, NESTED, PARKED};
 use in_kernel::delete_from_kernel;
-use libc::{EPOLLET, EPOLLEXCLUSIVE, epoll_event};
+use libc::{EPOLLET, epoll_event};
 
 /// Our data: 16 bits that no pointer has on top, 24 random ones, 24 of index. A program's value that happens
 /// to look like it is registered as managed too, so the program's 64 bits are exact, always.
@@ -153,11 +153,7 @@ pub(crate) fn waits_for_rearm(entry: &Entry, rearmed: Option<(u32, c_int)>) -> b
 /// The registrations of a socket that has gone back to the kernel for good become the program's own again.
 pub(crate) fn downgrade(entry: &Entry) -> bool {
     let Some(arena) = arena::get() else { return false };
-    for place in &entry.registrations {
-        let Some(index) = place.load(Ordering::Acquire).checked_sub(1) else { continue };
-        let registration = arena.registration(index);
-        let Some(slot) = registration.set.load(Ordering::Acquire).checked_sub(1) else { continue };
-        let set = arena.set(slot);
+    for (index, registration, slot, set) in of_socket(arena, entry) {
         let Some(fd) = descriptor_of(slot, set) else { return false };
         let taken = lock_set(set);
         if let Taken::Not(_) = taken {
@@ -174,12 +170,7 @@ pub(crate) fn downgrade(entry: &Entry) -> bool {
             }
             let event = epoll_event { events, u64: registration.data.load(Ordering::Relaxed) };
             let target = registration.fd.load(Ordering::Relaxed);
-            let _ = if events & EPOLLEXCLUSIVE as u32 != 0 {
-                kernel::epoll_ctl(fd, libc::EPOLL_CTL_DEL, target, None)
-                    .and_then(|()| kernel::epoll_ctl(fd, libc::EPOLL_CTL_ADD, target, Some(&event)))
-            } else {
-                kernel::epoll_ctl(fd, libc::EPOLL_CTL_MOD, target, Some(&event))
-            };
+            let _ = exchange(fd, target, events, &event);
             hot::cool(arena, set, index);
             registration.flags.fetch_and(!MANAGED, Ordering::Relaxed);
             set.managed.fetch_sub(1, Ordering::Release);
@@ -187,6 +178,19 @@ pub(crate) fn downgrade(entry: &Entry) -> bool {
         set.lock.release(taken);
     }
     true
+}
+
+/// The registrations of a socket: the index of each, itself, the slot of its set, and that.
+pub(crate) fn of_socket<'a>(
+    arena: &'a Arena,
+    entry: &'a Entry,
+) -> impl Iterator<Item = (u32, &'a Registration, u32, &'a SetEntry)> {
+    entry.registrations.iter().filter_map(|place| {
+        let index = place.load(Ordering::Acquire).checked_sub(1)?;
+        let registration = arena.registration(index);
+        let slot = registration.set.load(Ordering::Acquire).checked_sub(1)?;
+        Some((index, registration, slot, arena.set(slot)))
+    })
 }
 
 /// A descriptor of this process for a set.
@@ -199,13 +203,9 @@ pub(crate) fn descriptor_of(slot: u32, set: &SetEntry) -> Option<c_int> {
 pub(crate) fn relies_on_bells(entry: &Entry) -> bool {
     let Some(arena) = arena::get() else { return false };
     let me = thread();
-    entry.registrations.iter().any(|place| {
-        let Some(index) = place.load(Ordering::Acquire).checked_sub(1) else { return false };
-        let registration = arena.registration(index);
-        let Some(slot) = registration.set.load(Ordering::Acquire).checked_sub(1) else { return false };
+    of_socket(arena, entry).any(|(_, registration, _, set)| {
         let cold =
             registration.flags.load(Ordering::Acquire) & (MANAGED | HOT | DISABLED | PARKED) == MANAGED;
-        let set = arena.set(slot);
         // Of a set that others look at, not all sleepers are known.
         cold || set.watched.load(Ordering::Relaxed) != 0 || arena::others_asleep(&set.sleepers, me, true)
     })

@@ -8,7 +8,7 @@ use crate::state::table::Descriptor;
 use crate::sys::kernel;
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
-use libc::{EPOLLET, EPOLLIN, EPOLLOUT, EPOLLRDHUP, epoll_event};
+use libc::{EPOLLET, EPOLLEXCLUSIVE, EPOLLIN, EPOLLOUT, EPOLLRDHUP, epoll_event};
 
 /// What the kernel is told about a managed registration.
 pub(crate) fn kernel_event(set: &SetEntry, index: u32, events: u32, kind: Descriptor) -> epoll_event {
@@ -73,4 +73,14 @@ pub(crate) fn ask_kernel(
 pub(super) fn delete_from_kernel(fd: c_int, registration: &Registration) {
     // It fails when the number is another file's by now; then nothing but an ignored event is left of it.
     let _ = kernel::epoll_ctl(fd, libc::EPOLL_CTL_DEL, registration.fd.load(Ordering::Relaxed), None);
+}
+
+/// Gives the kernel another event of a registration whose `wanted` the program has set: one with EPOLLEXCLUSIVE cannot be
+/// modified (epoll_ctl(2)), and is made anew.
+pub(crate) fn exchange(fd: c_int, target: c_int, wanted: u32, event: &epoll_event) -> Result<(), Errno> {
+    if wanted & EPOLLEXCLUSIVE as u32 != 0 {
+        kernel::epoll_ctl(fd, libc::EPOLL_CTL_DEL, target, None)?;
+        return kernel::epoll_ctl(fd, libc::EPOLL_CTL_ADD, target, Some(event));
+    }
+    kernel::epoll_ctl(fd, libc::EPOLL_CTL_MOD, target, Some(event))
 }
