@@ -2,7 +2,8 @@
  *
  * A call is made on a stack of its own that was filled with a pattern before; what the pattern has lost is what was used.
  * `first`: the first socket of the process is made that way. `clone`: on a stack of a page, by a child that shares the
- * memory (clone(2)). `image FD`: as `first`, but the call reads from an inherited descriptor. */
+ * memory (clone(2)). `handler`: in a signal handler on 8 KB (sigaltstack(2)), of which the kernel's frame takes what all
+ * registers of the processor need. `image FD`: as `first`, but the call reads from an inherited descriptor. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -273,6 +274,45 @@ static void clone_onto_a_page(void)
     puts("clone 0");
 }
 
+static void use_all(int signal)
+{
+    (void)signal;
+    do_write();
+    do_peek();
+    do_poll();
+    do_select();
+    do_read();
+    do_writev();
+    do_readv();
+    do_sendmsg();
+    do_recvmsg();
+    do_read_nothing();
+    do_getsockopt();
+    do_setsockopt();
+}
+
+static void use_all_in_a_handler(void)
+{
+    enum { SIZE = 8192 };
+    connect_both_ends();
+    for (int round = 0; round < 100; round++) {
+        do_write();
+        do_read();
+    }
+    unsigned char *pages = mmap(NULL, 4096 + SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    check(pages != MAP_FAILED && mprotect(pages, 4096, PROT_NONE) == 0, "mmap");
+    stack_t alternate = {.ss_sp = pages + 4096, .ss_size = SIZE};
+    struct sigaction action = {.sa_handler = use_all, .sa_flags = SA_ONSTACK};
+    check(sigaltstack(&alternate, NULL) == 0 && sigaction(SIGUSR1, &action, NULL) == 0, "sigaction");
+    for (int round = 0; round < 10; round++) {
+        /* In use, so that the kernel has to save it: the largest part of what a processor has. */
+        if (__builtin_cpu_supports("avx512f"))
+            __asm__ volatile("vpternlogd $0xff, %zmm31, %zmm31, %zmm31");
+        raise(SIGUSR1);
+    }
+    puts("handler 0");
+}
+
 int main(int count, char **words)
 {
     stack = mmap(NULL, STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -286,6 +326,8 @@ int main(int count, char **words)
         measure("first socket", do_socket);
     } else if (strcmp(what, "clone") == 0) {
         clone_onto_a_page();
+    } else if (strcmp(what, "handler") == 0) {
+        use_all_in_a_handler();
     } else if (strcmp(what, "image") == 0 && count > 2) {
         b = atoi(words[2]);
         measure("read in a new image", do_read);
@@ -302,7 +344,7 @@ int main(int count, char **words)
         perror("exec");
         return 1;
     } else {
-        fputs("usage: stack all|first|clone|exec\n", stderr);
+        fputs("usage: stack all|first|clone|handler|exec\n", stderr);
         return 2;
     }
     return 0;

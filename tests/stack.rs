@@ -37,6 +37,14 @@ fn a_thread_on_one_page_uses_sockets() {
     }
 }
 
+#[test]
+fn a_signal_handler_on_eight_kilobytes_uses_sockets() {
+    let test = Test::new();
+    for mode in [Mode::Preloaded, Mode::AtOnce] {
+        assert_eq!(test.measure(mode, "handler"), [("handler".to_owned(), 0)]);
+    }
+}
+
 /// The program that measures, and the library.
 struct Test {
     scratch: Scratch,
