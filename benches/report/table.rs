@@ -31,17 +31,27 @@ pub(crate) fn of(section: &Section<'_>) -> String {
     head + &if first.entrants.len() > WIDE { matrix(&rows) } else { list(&rows) }
 }
 
-/// What libc against libc came to: how far the ratios of the table can be believed.
+/// What libc against libc came to: how far the figures of the table can be believed.
 fn control(row: &Row) -> Option<String> {
-    let ratio = row.control()?.to_libc;
-    let verdict = if is_sound(ratio.median) {
+    let control = row.control()?;
+    let (measured, is_sound) = match row.measure {
+        // Of memory there is next to none to divide by.
+        Measure::Memory => {
+            (show::verdict(row.measure, control), control.over_libc.median.abs() <= SAME_MEMORY)
+        }
+        _ => (format!("{} times", show::ratio(control.to_libc)), is_sound(control.to_libc.median)),
+    };
+    let verdict = if is_sound {
         "Control"
     } else {
         "**The control is more than 5 % off, so nothing follows from this table.** It"
     };
     let place = row.row.trim_start_matches("control: ");
-    Some(format!("{verdict}, libc against libc ({place}): {} times.\n\n", show::ratio(ratio)))
+    Some(format!("{verdict}, libc against libc ({place}): {measured}.\n\n"))
 }
+
+/// Bytes of memory for each connection that are no difference: a page for sixteen of them.
+const SAME_MEMORY: f64 = 256.0;
 
 /// Whether a ratio of what is the same is near enough to 1.
 fn is_sound(ratio: f64) -> bool {
