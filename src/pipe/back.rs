@@ -161,12 +161,12 @@ fn send(fd: c_int, pipe: &Pipe, bytes: &[u8]) -> bool {
         let call = Call::send(fd, &bytes[at..], libc::MSG_NOSIGNAL);
         match pipe.entry.write_lock.0.call(&call) {
             Some(Ok(count)) => at += count,
-            Some(Err(Errno(libc::EAGAIN))) if until.left() != Some(0) => {
+            Some(Err(error)) if write::is_refusal(error) && until.left() != Some(0) => {
                 kernel::nap(500);
             }
-            Some(Err(Errno(libc::EAGAIN))) | None => return false,
             // The connection has ended.
-            Some(Err(_)) => return true,
+            Some(Err(Errno(libc::EPIPE | libc::ECONNRESET | libc::ETIMEDOUT))) => return true,
+            Some(Err(_)) | None => return false,
         }
     }
     true

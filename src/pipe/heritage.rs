@@ -3,7 +3,7 @@
 //! reads them by the very rules of a pipe: first the ring, then the kernel lane.
 
 use super::segment::Segment;
-use super::{Pipe, pin, read, write};
+use super::{Pipe, bells, end, pin, read, write};
 use crate::error::Errno;
 use crate::state::arena::{Entry, STATE_PINNED};
 use crate::state::lock::Taken;
@@ -77,7 +77,8 @@ fn wait_for_bytes_before(fd: c_int, pipe: &Pipe) {
     let (mut most, mut until) = (0, Deadline::after(Some(UNDER_WAY)));
     while pipe.is_mapped() && until.left() != Some(0) {
         let queued = kernel::queued(fd).unwrap_or(0);
-        if queued >= before_ring(pipe).min(MANY) {
+        let ends = libc::POLLHUP | libc::POLLERR;
+        if queued >= before_ring(pipe).min(MANY) || kernel::poll_now(fd, ends) & ends != 0 {
             return;
         }
         if queued > most {
@@ -87,8 +88,8 @@ fn wait_for_bytes_before(fd: c_int, pipe: &Pipe) {
     }
 }
 
-/// Bytes that the queue of a socket has room for.
-const MANY: usize = 64 * 1024;
+/// Bytes that the queue of most sockets has room for.
+const MANY: usize = 16 * 1024;
 
 /// Takes the kernel bytes that came after those of the ring, which is empty by now: as many as come and there is room for. A
 /// writer that has said more than the kernel takes at once goes on as they go, and then waits for what is put down.
@@ -116,7 +117,6 @@ fn take_kernel_bytes(fd: c_int, pipe: &Pipe, place: *mut u8, room: usize, quiet:
     while done < room {
         match receive(fd, pipe, place.wrapping_add(done), room - done) {
             Ok(count @ 1..) => {
-                pipe.incoming().reader.kernel_read.fetch_add(count as u64, Ordering::Relaxed);
                 done += count;
                 until = Deadline::after(Some(quiet));
             }
@@ -142,7 +142,7 @@ fn receive(fd: c_int, pipe: &Pipe, place: *mut u8, room: usize) -> Result<usize,
     let mut message = unsafe { core::mem::zeroed::<libc::msghdr>() };
     (message.msg_iov, message.msg_iovlen) = (&raw mut part, 1);
     let mask = kernel::block_signals();
-    let received = pipe.entry.read_lock.0.call(&Call::receive(fd, &mut message, 0));
+    let received = bells::take_counted(pipe, &Call::receive(fd, &mut message, 0));
     kernel::restore_signals(mask);
     received.unwrap_or(Ok(0))
 }
@@ -189,6 +189,9 @@ fn fill(fd: c_int, file: c_int, pipe: &Pipe) -> Option<()> {
         // Taken, as far as the other end is concerned; but this process may have to go on after all.
         pipe.local.handed_from.store(span.position.wrapping_add(1), Ordering::Relaxed);
         filled = from.consume(&span, span.length);
+        if !filled && before > 0 {
+            end::give_up(fd, pipe, Reason::UnreadAtHandOver);
+        }
     }
     if filled {
         let epoch = from.reader_epoch();
@@ -232,7 +235,12 @@ fn come_to_ring(fd: c_int, pipe: &Pipe, place: *mut u8, before: usize) -> bool {
     if before == 0 {
         return true;
     }
-    if take_kernel_bytes(fd, pipe, place, before, UNDER_WAY) < before {
+    let done = take_kernel_bytes(fd, pipe, place, before, UNDER_WAY);
+    if done < before {
+        if done > 0 {
+            // Nobody else has them.
+            end::give_up(fd, pipe, Reason::UnreadAtHandOver);
+        }
         return false;
     }
     let incoming = pipe.incoming();

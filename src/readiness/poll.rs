@@ -90,6 +90,8 @@ pub(crate) unsafe fn poll(
     let (mut idle, mut spins) = (0, 0);
     loop {
         let is_plain = is_plain(entries);
+        // Whether it is known what the kernel has for them.
+        let mut is_asked = !is_plain;
         if is_plain {
             // The kernel knows it all, and need not be asked twice.
         } else if at_hand(entries) {
@@ -99,7 +101,8 @@ pub(crate) unsafe fn poll(
             }
         } else {
             let asks_later = idle == 0 && spins == 0 && mask.is_null() && !deadline.is_now();
-            if !asks_later || !nap_hears_all(entries) {
+            is_asked = !asks_later || !nap_hears_all(entries);
+            if is_asked {
                 let ready = evaluate(entries)?;
                 if ready > 0 || deadline.is_now() {
                     return Ok(ready);
@@ -114,7 +117,7 @@ pub(crate) unsafe fn poll(
         // SAFETY: the caller's promise.
         if let Err(error) = unsafe { check_interrupted(since, mask) } {
             // Who is interrupted in the kernel looks once more, too.
-            let ready = if is_plain { evaluate(entries)? } else { 0 };
+            let ready = if is_asked { 0 } else { evaluate(entries)? };
             return if ready > 0 { Ok(ready) } else { Err(error) };
         }
         // With a mask of the wait's own its handlers run in the kernel's call only.
@@ -132,7 +135,14 @@ pub(crate) unsafe fn poll(
             }
         }
         // SAFETY: the caller's promise.
-        match unsafe { sleep(entries, deadline, mask, since) }? {
+        let slept = match unsafe { sleep(entries, deadline, mask, since) } {
+            Err(error) if !is_asked && !is_plain => {
+                let ready = evaluate(entries)?;
+                return if ready > 0 { Ok(ready) } else { Err(error) };
+            }
+            slept => slept?,
+        };
+        match slept {
             Slept::Timeout if is_plain => return Ok(0),
             Slept::Timeout => return evaluate(entries),
             // Unless one of them has come onto a pipe meanwhile.

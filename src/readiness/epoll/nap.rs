@@ -5,7 +5,7 @@
 //! of cold pipes, of ends. So
 //!
 //! * a nap is for a few milliseconds, and where such things are told of there is none: see [`crate::state::naps`];
-//! * while the pipes have always something the kernel is looked at as often as without naps (`wait.rs`);
+//! * while the pipes have always something the kernel is looked at once in a millisecond all the same (`wait.rs`);
 //! * only one thread naps in a set, and while nobody sleeps in it: a call wakes all, and the kernel wakes one.
 
 use super::hot;

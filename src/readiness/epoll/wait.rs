@@ -132,15 +132,21 @@ unsafe fn wait_for_pipes(
     }
     // SAFETY: the caller's promise.
     let out = unsafe { core::slice::from_raw_parts_mut(events, most as usize) };
+    let generation = entry.generation.load(Ordering::Acquire);
     let mut in_vain = 0;
-    // Known from the first look on that has found nothing: which handlers have run, and whose slot it is.
+    // Known from the first look on that has found nothing.
     let mut began = None;
     loop {
         let now = clock::ticks();
         let is_hot = entry.hot.load(Ordering::Acquire) != 0;
-        // Once in a wait: what has come during a spin or a nap is told by the next one.
-        let overdue = in_vain == 0 && is_overdue(entry, now);
-        if is_hot && !overdue {
+        let overdue = is_overdue(entry, now);
+        // The kernel's call would still have the set that another thread has closed meanwhile; who spins, naps or looks has not.
+        let is_gone = || entry.generation.load(Ordering::Acquire) != generation;
+        if in_vain > 0 && is_gone() {
+            return Err(Errno(libc::EBADF));
+        }
+        // After a spin or a nap the pipes first, and the kernel only if they had nothing.
+        if is_hot && (in_vain > 0 || !overdue) {
             let count = tell(arena, fd, entry, out, 0);
             if count > 0 {
                 return Ok(count);
@@ -155,8 +161,7 @@ unsafe fn wait_for_pipes(
                 return Ok(count);
             }
         }
-        let (since, generation) =
-            *began.get_or_insert_with(|| (Since::now(), entry.generation.load(Ordering::Acquire)));
+        let since = *began.get_or_insert_with(Since::now);
         // What it was is gone, or nothing that this thread may have: no reason not to sleep.
         if is_hot && in_vain < SPINS_IN_VAIN && spin_for(arena, entry) {
             in_vain += 1;
@@ -167,15 +172,13 @@ unsafe fn wait_for_pipes(
         // With a mask of the wait's own its handlers run in the kernel's call only.
         if is_hot && in_vain < SPINS_IN_VAIN && mask.is_null() {
             match nap::nap(arena, entry, deadline) {
-                // The kernel's call would still have the set that another thread has closed meanwhile; who naps has not.
-                _ if entry.generation.load(Ordering::Acquire) != generation => {
-                    return Err(Errno(libc::EBADF));
-                }
+                Napped::Not if is_gone() => return Err(Errno(libc::EBADF)),
                 Napped::Not => {}
                 Napped::Look => {
                     in_vain += 1;
                     continue;
                 }
+                Napped::Interrupted if is_gone() => return Err(Errno(libc::EINTR)),
                 Napped::Interrupted => {
                     let count = tell(arena, fd, entry, out, 0);
                     return if count > 0 { Ok(count) } else { Err(Errno(libc::EINTR)) };
@@ -231,6 +234,7 @@ unsafe fn wait_plain(
         return Err(Errno(libc::EFAULT));
     }
     let me = lock::thread();
+    let generation = set.generation.load(Ordering::Acquire);
     loop {
         let place = arena::enroll(&set.sleepers, me);
         // SAFETY: the caller's promise.
@@ -242,6 +246,10 @@ unsafe fn wait_plain(
         }
         if told == 0 {
             return Ok(0);
+        }
+        if set.generation.load(Ordering::Acquire) != generation {
+            // Closed by another thread; what is in its place now is another set.
+            return Err(Errno(libc::EBADF));
         }
         // SAFETY: the kernel has just filled that many.
         let out = unsafe { core::slice::from_raw_parts_mut(events, most as usize) };
