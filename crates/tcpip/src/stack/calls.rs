@@ -239,6 +239,7 @@ impl<M: Memory> Stack<M> {
     pub fn push(&mut self, now: Instant, id: SocketId) {
         if let Some((connection, _)) = self.connection(now, id.0) {
             connection.push.at_once = true;
+            connection.asked = true;
             self.settle(now, id.0);
         }
     }

@@ -12,6 +12,7 @@ use crate::tcp::state::State;
 use crate::tcp::timewait::TimeWait;
 use crate::time::Instant;
 use crate::wheel::Wheel;
+use crate::wire::tcp::Header;
 
 impl<M: Memory> Stack<M> {
     /// Something happened to a connection: puts it where it belongs now.
@@ -76,7 +77,11 @@ impl<M: Memory> Stack<M> {
             next_answer: Instant::ZERO,
         };
         // The FIN is acknowledged now.
-        let answer = connection.receiver.ack.now.then(|| rest.acknowledge(now));
+        let echo = connection.sender.ecn.echo_flags();
+        let answer = connection.receiver.ack.now.then(|| {
+            let header = rest.acknowledge(now);
+            Header { flags: header.flags | echo, ..header }
+        });
         connection.end(None);
         self.flows.remove(local, remote, Flow::Connection(key.index()));
         if let Some(header) = answer {
@@ -150,7 +155,7 @@ impl<M: Memory> Stack<M> {
     }
 
     /// Queues a segment that belongs to no connection.
-    pub(super) fn reply(&mut self, local: SocketAddr, remote: SocketAddr, header: crate::wire::tcp::Header) {
+    pub(super) fn reply(&mut self, local: SocketAddr, remote: SocketAddr, header: Header) {
         if !self.replies.push(crate::tcp::context::Reply { local, remote, header }) {
             self.counters.replies_dropped += 1;
         }

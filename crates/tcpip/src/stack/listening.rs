@@ -70,7 +70,7 @@ impl<M: Memory> Stack<M> {
             let handshake = if handshake.clock_offset().is_some() { handshake } else { handshake.plain() };
             let remembered = Remembered {
                 mss: handshake.peer_mss,
-                shift: handshake.peer_shift,
+                shift: handshake.peer_shift(),
                 sack: handshake.sack(),
                 ecn: handshake.ecn(),
             };
@@ -307,14 +307,14 @@ impl<S: crate::buffer::SendBuffer, R: ReceiveBuffer> Connection<S, R> {
     ) {
         self.receiver.begin(handshake.irs);
         self.receiver.wscale = handshake.our_shift;
-        self.receiver.scaled = handshake.peer_shift.is_some();
+        self.receiver.scaled = handshake.peer_shift().is_some();
         self.receiver.advertised_mss = handshake.our_mss;
         self.receiver.wnd = u32::from(handshake.window);
         self.sender.una = handshake.iss + 1;
         self.sender.nxt = self.sender.una;
         self.sender.sack = handshake.sack();
         self.sender.ecn.on = handshake.ecn();
-        self.sender.wscale = handshake.peer_shift.unwrap_or(0);
+        self.sender.wscale = handshake.peer_shift().unwrap_or(0);
         self.sender.wnd = u32::from(ack.window) << self.sender.wscale;
         self.sender.max_wnd = self.sender.wnd;
         self.sender.wl1 = ack.seq;
@@ -325,7 +325,7 @@ impl<S: crate::buffer::SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         self.update_mss(config);
         self.heard_at = now;
         let rtt = match (&self.clock, ack.options.timestamps) {
-            _ if handshake.retries == 0 && !handshake.asked_again => Some(now - handshake.sent_at),
+            _ if handshake.retries == 0 && !handshake.was_asked_again() => Some(now - handshake.sent_at),
             (Some(clock), Some(stamps)) => clock.echo(now, stamps.echo).map(|echo| echo.age),
             _ => None,
         };

@@ -38,7 +38,7 @@ impl<M: Memory> Stack<M> {
             return;
         }
         handshake.retries += 1;
-        handshake.sent_at = now;
+        handshake.sent_again(now);
         let (local, remote) = (SocketAddr::from(handshake.local), SocketAddr::from(handshake.remote));
         let (answer, deadline) = (handshake.answer(now), handshake.deadline(config));
         self.handshake_timers.schedule(index, deadline);

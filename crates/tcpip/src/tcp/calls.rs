@@ -32,9 +32,13 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             return Ok(0);
         }
         let capacity = self.affordable(cx);
+        let behind = self.unsent() > 0;
         let count = self.tx.write(data, capacity);
         if count > 0 {
-            self.restart(cx);
+            if !behind {
+                self.restart(cx);
+            }
+            self.asked = true;
         }
         if flags.urgent && count > 0 {
             self.mark_urgent();
@@ -43,10 +47,10 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         if count < data.len() {
             self.write_blocked = true;
             if count > 0 {
-                self.push.wrote(end, SendFlags::default());
+                self.push.wrote(end, SendFlags::default(), behind);
             }
         } else {
-            self.push.wrote(end, flags);
+            self.push.wrote(end, flags, behind);
         }
         if !self.is_writable(cx) {
             self.write_blocked = true;
@@ -147,7 +151,8 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         let receiver = &mut self.receiver;
         if receiver.ack.scheduled
             && (receiver.nxt.since(receiver.wup) > u32::from(receiver.ack.mss)
-                || (readable == 0 && receiver.ack.pushed && !receiver.ack.interactive))
+                || (readable == 0
+                    && (receiver.ack.pushed_again || receiver.ack.pushed && !receiver.ack.interactive)))
         {
             receiver.ack.now = true;
         }
@@ -194,6 +199,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             _ => return,
         };
         self.fin_queued = true;
+        self.asked = true;
         self.state = next;
     }
 

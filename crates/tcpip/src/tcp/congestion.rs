@@ -314,6 +314,11 @@ impl Controller {
         self.window.cwnd = self.window.cwnd.min(self.window.clamp);
     }
 
+    /// The connection is there: the window counts as used until now.
+    pub fn begin(&mut self, now: Instant) {
+        self.usage.full_at = Some(now);
+    }
+
     /// The SYN or its answer was retransmitted: RFC 5681 section 3.1 lets the window begin at one segment.
     pub fn on_handshake_loss(&mut self) {
         self.window.cwnd = 1;
@@ -343,21 +348,25 @@ impl Controller {
         }
     }
 
-    /// Fast recovery begins: loss was found by acknowledgements.
-    pub fn enter_recovery(&mut self, now: Instant) {
+    /// Fast recovery begins: loss was found by acknowledgements. `marked` says that there was an ECN mark as well.
+    pub fn enter_recovery(&mut self, now: Instant, marked: bool) {
         if self.reduction.is_none() {
-            self.prior_ssthresh = NonZeroU32::new(self.current_ssthresh());
+            self.prior_ssthresh = NonZeroU32::new(self.current_ssthresh()).filter(|_| !marked);
             self.begin_reduction(now);
         }
     }
 
-    /// Fast recovery has begun, and not with an acknowledgement: lets the first segment be sent again.
-    pub fn allow_retransmission(&mut self, in_flight: u32) {
-        self.window.cwnd = in_flight + 1;
+    /// Fast recovery has begun, and not with an acknowledgement: lets the first segment be sent again. `again` says that the
+    /// window was going down already, for an ECN mark: then it goes on as before.
+    pub fn allow_retransmission(&mut self, in_flight: u32, again: bool) {
+        self.window.cwnd = match &mut self.reduction {
+            Some(prr) if again => prr.on_delivery(1, false, in_flight, self.window.ssthresh),
+            _ => in_flight + 1,
+        };
     }
 
-    /// An ECN mark (RFC 3168 section 6.1.2), or a tail loss probe that filled a hole (RFC 8985 section 7.4.2): the window
-    /// goes down as in fast recovery, and nothing can show that to be spurious.
+    /// An ECN mark (RFC 3168 section 6.1.2): the window goes down as in fast recovery, and nothing can show that to be
+    /// spurious.
     pub fn enter_cwr(&mut self, now: Instant) {
         if self.reduction.is_none() {
             self.prior_ssthresh = None;
@@ -365,16 +374,27 @@ impl Controller {
         }
     }
 
+    /// A tail loss probe filled a hole (RFC 8985 section 7.4.2): a reduction of its own, whatever is under way.
+    pub fn reduce_again(&mut self, now: Instant) {
+        self.begin_reduction(now);
+    }
+
     /// A mark came back: the reduction under way is for something.
     pub fn forbid_undo(&mut self) {
         self.prior_ssthresh = None;
     }
 
-    /// Recovery or CWR is over: the window is `ssthresh`, unless the reduction was undone.
-    pub fn end_reduction(&mut self) {
+    /// Recovery or CWR is over: the window is `ssthresh`.
+    pub fn end_reduction(&mut self, now: Instant) {
         if self.reduction.take().is_some() && self.window.ssthresh < INFINITE_SSTHRESH {
             self.window.cwnd = self.window.ssthresh.max(1);
+            self.usage.full_at = Some(now);
         }
+    }
+
+    /// It is over, because it was for nothing, or something worse happened: the window stays where it is.
+    pub fn leave_reduction(&mut self) {
+        self.reduction = None;
     }
 
     /// The retransmission timer ran out (RFC 5681 section 3.1, RFC 8985 section 6.3). `again` says that this is the
@@ -389,13 +409,14 @@ impl Controller {
         // What is not known to be lost keeps its place: RFC 5681's loss window of one is for the segment sent now.
         self.window.cwnd = in_flight + 1;
         self.window.pending = 0;
+        self.usage.full_at = Some(now);
     }
 
     /// The last reduction was for nothing (RFC 3522, RFC 5682, RFC 2883): takes it back, and says whether there was
     /// one to take back.
-    pub fn undo(&mut self) -> bool {
+    pub fn undo(&mut self, now: Instant) -> bool {
+        self.usage.full_at = Some(now);
         let Some(ssthresh) = self.prior_ssthresh.take() else { return false };
-        self.reduction = None;
         self.window.cwnd = self.window.cwnd.max(self.window.prior);
         self.window.ssthresh = self.window.ssthresh.max(ssthresh.get());
         self.algorithm.on_spurious(&mut self.window);
@@ -421,8 +442,11 @@ impl Controller {
         let usage = &mut self.usage;
         usage.used = usage.used.max(sent.packets_out);
         let full_at = *usage.full_at.get_or_insert(sent.now);
-        if sent.starved && sent.now.saturating_duration_since(full_at) >= sent.rto {
-            self.shrink_to_use(sent.now);
+        if sent.shrinks && sent.now.saturating_duration_since(full_at) >= sent.rto {
+            if sent.starved {
+                self.shrink_to_use();
+            }
+            self.usage.full_at = Some(sent.now);
         }
     }
 
@@ -450,14 +474,13 @@ impl Controller {
     }
 
     /// RFC 2861 section 3.1: half-way from the window to what was used of it.
-    fn shrink_to_use(&mut self, now: Instant) {
+    fn shrink_to_use(&mut self) {
         let used = self.usage.used.max(self.usage.initial.into());
         if used < self.window.cwnd {
             self.window.ssthresh = self.current_ssthresh();
             self.window.cwnd = (self.window.cwnd + used) / 2;
         }
         self.usage.used = 0;
-        self.usage.full_at = Some(now);
     }
 
     /// The threshold to remember: at least three quarters of a window that works.
@@ -485,8 +508,11 @@ pub struct Transmitted {
     pub packets_out: u32,
     /// The congestion window held the sender back.
     pub limited: bool,
-    /// The application has given nothing more to send, and no loss event is under way.
+    /// No loss event is under way, and the application does not wait for room to write: what holds the sender back is that
+    /// nothing more is given to it, or the other end's window.
     pub starved: bool,
+    /// A window that is not used for a while becomes smaller.
+    pub shrinks: bool,
     /// `SND.UNA`.
     pub snd_una: SeqNumber,
     /// `SND.NXT`.

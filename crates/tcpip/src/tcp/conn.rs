@@ -65,6 +65,8 @@ pub(crate) struct Connection<S, R> {
     pub(crate) keepalive_probes: u8,
     /// Something was sent since the sender last ran dry.
     pub(crate) sent_since: bool,
+    /// Something other than a timer has asked since then what can leave.
+    pub(crate) asked: bool,
     /// Nothing but pacing holds the sender back.
     pub(crate) paced: bool,
     /// The listener to whose queue it belongs until it is accepted.
@@ -320,6 +322,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             heard_at: Instant::ZERO,
             keepalive_probes: 0,
             sent_since: false,
+            asked: false,
             paced: false,
             listener: None,
             path: super::route::CachedPath::default(),
@@ -427,7 +430,11 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
     /// The handshake is over.
     pub(crate) fn establish(&mut self, cx: &mut Context<'_>) {
         self.state = State::Established;
+        let next_answer = self.seldom.next_answer;
         self.seldom.give_back();
+        if next_answer > cx.now {
+            self.seldom.next_answer = next_answer; // the limit is for all of the connection
+        }
         self.sender.retransmits = 0;
         self.sender.backoff = 0;
         self.sender.timer = Timer::Idle;
@@ -438,6 +445,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         // The other end's segments are guessed to be like ours, until some have come (Linux's `tcp_initialize_rcv_mss`).
         self.receiver.ack.mss = super::DEFAULT_MSS.min(self.sender.mss).max(88);
         self.pending = Pending::Nothing;
+        self.sender.control.begin(cx.now);
         self.sender.update_pacing();
         self.start_keepalive(cx);
         self.events.raise(Events::CONNECTED | Events::WRITABLE);
@@ -506,6 +514,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         }
         if before.cork && !self.options.cork {
             self.push.more = false;
+            self.asked = true;
         }
         self.start_keepalive(cx);
     }

@@ -26,6 +26,9 @@ pub(crate) const NOT_CAPABLE: u8 = 0;
 pub(crate) const CAPABLE: u8 = 2;
 pub(crate) const EXPERIENCED: u8 = 3;
 
+/// Acknowledgements that do not wait after a mark (Linux's `tcp_data_ecn_check`).
+const QUICK: u8 = 2;
+
 /// What a SYN says that asks for it, and its answer (RFC 3168 section 6.1.1).
 pub(crate) const ASK: Flags = Flags::from_bits(Flags::ECE.bits() | Flags::CWR.bits());
 pub(crate) const ACCEPT: Flags = Flags::ECE;
@@ -83,25 +86,31 @@ impl EcnState {
 }
 
 impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
-    /// A segment with data arrives. Its answer must not wait when the other end's window may be small (Linux's
-    /// `tcp_ecn_accept_cwr` and `tcp_data_ecn_check`).
-    pub(crate) fn take_mark(&mut self, flags: Flags, codepoint: u8) {
+    /// The other end has lowered its window, so that it need not hear any more of the mark. Its window may be small now, so
+    /// the answer must not wait (Linux's `tcp_ecn_accept_cwr`).
+    pub(crate) fn take_reduction(&mut self, flags: Flags, data: bool) {
+        if self.sender.ecn.on && flags.contains(Flags::CWR) {
+            self.sender.ecn.echo = false;
+            self.receiver.ack.now |= data;
+        }
+    }
+
+    /// Data arrives, marked or not (Linux's `tcp_data_ecn_check`).
+    pub(crate) fn take_mark(&mut self, codepoint: u8) {
+        let window = self.receiver.window();
         let ecn = &mut self.sender.ecn;
         if !ecn.on {
             return;
-        }
-        if flags.contains(Flags::CWR) {
-            ecn.echo = false;
-            self.receiver.ack.now = true;
         }
         match codepoint {
             EXPERIENCED => {
                 ecn.seen = true;
                 if !core::mem::replace(&mut ecn.echo, true) {
-                    self.receiver.ack.now = true;
+                    self.receiver.ack.enter_quick_for(window, QUICK);
                 }
             }
-            NOT_CAPABLE if ecn.seen => self.receiver.ack.now = true, // sent again, so something is lost
+            // Sent again, so something is lost.
+            NOT_CAPABLE if ecn.seen => self.receiver.ack.enter_quick_for(window, QUICK),
             NOT_CAPABLE => {}
             _ => ecn.seen = true,
         }
@@ -111,8 +120,9 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
 impl Sender {
     /// Congestion without loss: a mark came back, or a tail loss probe filled a hole. Nothing can show it to be spurious.
     pub(crate) fn enter_cwr(&mut self, now: Instant) {
-        self.recovery.losses.undo_marker = None;
+        self.control.forbid_undo();
         if self.recovery.state < CongestionState::Cwr {
+            self.recovery.losses.undo_marker = None;
             self.control.enter_cwr(now);
             self.recovery.losses.tail_probe = None;
             self.ecn.on_reduction();

@@ -198,7 +198,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             ca_state: sender.recovery.state as u8,
             retransmits: sender.retransmits,
             probes,
-            backoff: sender.backoff,
+            backoff: sender.backoff.max(sender.probe_backoff),
             options: u8::from(self.clock.is_some())
                 | u8::from(sender.sack) << 1
                 | u8::from(receiver.scaled) << 2

@@ -4,7 +4,7 @@ mod data;
 mod handshake;
 mod predicted;
 
-use super::conn::{Connection, Events, Pending};
+use super::conn::{Connection, Events};
 use super::context::{Context, Reply, bare, may_answer_invalid};
 use super::sender::{Acknowledgement, Timer};
 use super::state::State;
@@ -75,7 +75,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         if let (Some(clock), Some(stamps)) = (&self.clock, header.options.timestamps)
             && clock.is_old(cx.now, stamps.value)
             && clock.recent.wrapping_sub(stamps.value) > PAWS_SLACK
-            && !self.receiver.is_late(stamps.value)
+            && !(segment.len() > 0 && self.receiver.is_late(stamps.value))
             && !self.is_disordered_ack(cx, segment)
             && !reset
         {
@@ -134,10 +134,6 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             && header.ack == self.sender.nxt;
         if simultaneous {
             return true;
-        }
-        if self.state == State::SynReceived && header.seq + 1 == self.receiver.nxt {
-            self.pending = Pending::Syn; // it did not get our answer
-            return false;
         }
         cx.counters.tcp_syn_challenge += 1;
         self.challenge(cx);
@@ -230,7 +226,13 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             return;
         }
         self.hear(cx);
-        if header.ack.at_or_after(self.sender.una) {
+        let predicted = self.is_predicted(header);
+        let says_nothing = predicted && !segment.payload.is_empty() && header.ack == self.sender.una;
+        self.asked |= !says_nothing;
+        if says_nothing {
+            self.take_stamp(cx, header);
+            self.update_window(cx, header);
+        } else if header.ack.at_or_after(self.sender.una) {
             // Of one that was overtaken the stamp is old as well.
             self.take_stamp(cx, header);
             self.take_ack(cx, segment);
@@ -242,7 +244,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             return;
         }
         self.take_urgent(segment);
-        self.take_data(cx, segment);
+        self.take_data(cx, segment, predicted);
     }
 
     /// The other end is there.
@@ -279,6 +281,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
 
     fn take_ack(&mut self, cx: &mut Context<'_>, segment: &Segment<'_>) {
         let header = segment.header;
+        self.take_reduction(header.flags, segment.len() > 0);
         let window_changed = header.ack.at_or_after(self.sender.una) && self.update_window(cx, header);
         let acknowledgement = Acknowledgement {
             now: cx.now,
@@ -316,11 +319,11 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         if self.sender.packets_out() == 0 && matches!(self.sender.timer, Timer::ZeroWindow(_)) {
             if self.needed_room() <= self.sender.window_end().saturating_since(self.sender.nxt) {
                 self.sender.timer = Timer::Idle;
-                self.sender.backoff = 0;
+                self.sender.probe_backoff = 0;
                 self.forget_probes();
             } else {
                 // The window is still closed, but the other end is there.
-                self.sender.timer = Timer::ZeroWindow(cx.now + self.sender.rto(cx.config));
+                self.sender.timer = Timer::ZeroWindow(cx.now + self.sender.probe_wait(cx.config));
             }
         }
     }

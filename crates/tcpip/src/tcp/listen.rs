@@ -51,6 +51,8 @@ pub(crate) struct Handshake {
     pub(crate) listener: Key,
     /// When it was answered last.
     pub(crate) sent_at: Instant,
+    /// Milliseconds between the first answer and the last.
+    span: u16,
     pub(crate) iss: SeqNumber,
     pub(crate) irs: SeqNumber,
     pub(crate) recent: u32,
@@ -59,14 +61,13 @@ pub(crate) struct Handshake {
     pub(crate) peer_mss: u16,
     pub(crate) our_mss: u16,
     pub(crate) window: u16,
-    pub(crate) peer_shift: Option<u8>,
+    /// [`NO_SHIFT`] if the other end has no scale.
+    peer_shift: u8,
     pub(crate) our_shift: u8,
     /// [`SACK`], [`ECN`] and [`CLOCK`]: what both ends have; and [`ACKED`].
     capabilities: u8,
     /// How often the timer had it answered again.
     pub(crate) retries: u8,
-    /// It was answered again because the other end asked: then an acknowledgement is ambiguous as well.
-    pub(crate) asked_again: bool,
     /// When a segment out of turn may be answered again, in milliseconds of a clock that wraps: a handshake is over long
     /// before that matters.
     next_answer: u32,
@@ -81,6 +82,10 @@ const ECN: u8 = 2;
 const ACKED: u8 = 4;
 /// Timestamps.
 const CLOCK: u8 = 8;
+/// The SYN came again.
+const ASKED_AGAIN: u8 = 16;
+/// No shift is larger than 14 (RFC 7323 section 2.3).
+const NO_SHIFT: u8 = u8::MAX;
 
 /// The first wait for an answer (RFC 6298 section 2.1).
 pub(crate) const FIRST_TIMEOUT: Duration = Duration::from_secs(1);
@@ -111,6 +116,7 @@ impl Handshake {
             remote: remote.into(),
             listener,
             sent_at: now,
+            span: 0,
             iss,
             irs: syn.seq,
             recent: options.timestamps.map_or(0, |stamps| stamps.value),
@@ -118,20 +124,19 @@ impl Handshake {
             peer_mss: options.mss.unwrap_or(default).max(config.min_mss),
             our_mss: setup.mss,
             window: if whole > 0 { whole } else { setup.space },
-            peer_shift: options.window_scale.filter(|_| scaling),
+            peer_shift: options.window_scale.filter(|_| scaling).unwrap_or(NO_SHIFT),
             our_shift: if scaling { setup.shift } else { 0 },
             capabilities: if sack { SACK } else { 0 }
                 | if ecn { ECN } else { 0 }
                 | if clock_offset.is_some() { CLOCK } else { 0 },
             retries: 0,
-            asked_again: false,
             next_answer: now.as_millis() as u32,
         }
     }
 
     /// With nothing agreed on but the segment size.
     pub(crate) fn plain(self) -> Self {
-        Self { peer_shift: None, our_shift: 0, capabilities: 0, ..self }
+        Self { peer_shift: NO_SHIFT, our_shift: 0, capabilities: 0, ..self }
     }
 
     pub(crate) fn sack(&self) -> bool {
@@ -180,7 +185,7 @@ impl Handshake {
             urgent: 0,
             options: Options {
                 mss: Some(self.our_mss),
-                window_scale: self.peer_shift.map(|_| self.our_shift),
+                window_scale: self.peer_shift().map(|_| self.our_shift),
                 sack_permitted: self.sack(),
                 timestamps: self.stamps(now),
                 ..Options::default()
@@ -223,20 +228,36 @@ impl Handshake {
         may
     }
 
-    /// What it echoes is no stamp of ours (Linux's check of TSEcr in `tcp_check_req`).
+    /// What it echoes is no stamp of our answers (Linux's check of TSEcr in `tcp_check_req`).
     pub(crate) fn echoes_wrongly(&self, header: &Header) -> bool {
         let (Some(ours), Some(stamps)) = (self.stamps(self.sent_at), header.options.timestamps) else {
             return false;
         };
         let after = stamps.echo.wrapping_sub(ours.value) as i32;
-        let once = self.retries == 0 && !self.asked_again;
-        stamps.echo != 0 && (after > 0 || (once && after < 0))
+        stamps.echo != 0 && (after > 0 || after < -i32::from(self.span))
     }
 
     /// The answer is sent again because the SYN came again.
     pub(crate) fn ask_again(&mut self, now: Instant) {
+        self.sent_again(now);
+        self.capabilities |= ASKED_AGAIN;
+    }
+
+    /// It was answered again because the other end asked: then an acknowledgement is ambiguous as well.
+    pub(crate) fn was_asked_again(&self) -> bool {
+        self.capabilities & ASKED_AGAIN != 0
+    }
+
+    /// By how much the other end's windows are shifted, if they are.
+    pub(crate) fn peer_shift(&self) -> Option<u8> {
+        (self.peer_shift != NO_SHIFT).then_some(self.peer_shift)
+    }
+
+    /// The answer is sent once more.
+    pub(crate) fn sent_again(&mut self, now: Instant) {
+        let span = u128::from(self.span) + (now - self.sent_at).as_millis();
+        self.span = u16::try_from(span).unwrap_or(u16::MAX);
         self.sent_at = now;
-        self.asked_again = true;
     }
 
     /// When the answer is sent again, with exponential backoff.

@@ -94,8 +94,9 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             let len = record.min(room).min(self.current_mss());
             let fin = self.fin_unsent() && len == unsent && room > len;
             // What is in flight now has the time-out of any other data, and no tail probe (Linux's `tcp_send_probe0`).
-            self.sender.backoff = 0;
+            self.sender.probe_backoff = 0;
             let mut outgoing = self.send_new(cx, len, 0, fin);
+            self.sent_since = false; // a probe tells nothing of the congestion window
             self.sender.timer = Timer::Retransmit(cx.now + self.sender.rto(cx.config));
             if len > 0 {
                 // Linux wants the application over there to make room.
@@ -154,7 +155,10 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         if !self.sender.recovery.losses.prefer_new {
             return None;
         }
+        // Nothing holds it back, as in Linux: it has to be found out.
+        let at_once = core::mem::replace(&mut self.push.at_once, true);
         let outgoing = self.transmit_new(cx);
+        self.push.at_once = at_once;
         let sent = self.sender.nxt.after(self.sender.recovery.high_seq);
         if outgoing.is_none() && !sent && !self.paced {
             self.sender.recovery.losses.prefer_new = false;
@@ -172,7 +176,9 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         }
         let name = sender.board.next_waiting()?;
         let quota = sender.control.cwnd().saturating_sub(sender.in_flight());
-        if quota == 0 {
+        // As many are on their way again as are lost: those that are not lost any more are waited for first, as in Linux.
+        let enough = sender.board.retransmitted_out() >= sender.board.lost_out() && !losses.timed_out;
+        if quota == 0 || enough {
             return None;
         }
         if !sender.pacer.may_send(cx.now) {
@@ -183,6 +189,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             return None;
         }
         let most = quota.min(self.burst(cx.config));
+        self.sender.recovery.losses.timed_out = false;
         Some(self.send_again(cx, name, most, false))
     }
 
@@ -206,7 +213,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
 
     /// RFC 9293 section 3.7.4 (Nagle), 3.8.6.2.1 (silly window avoidance), and the congestion window.
     fn transmit_new(&mut self, cx: &mut Context<'_>) -> Option<Outgoing> {
-        if !self.state.can_transmit() {
+        if !self.state.can_transmit() || (self.sender.recovery.losses.only_lost && !self.asked) {
             return None;
         }
         let unsent = self.unsent();
@@ -291,12 +298,13 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         let segments = if len <= size { 1 } else { len.div_ceil(size) };
         self.sent_since = true;
         self.sent(cx, len, segments);
+        self.sender.control.on_sent(segments);
         if was_empty || !matches!(self.sender.timer, Timer::Retransmit(_) | Timer::Reorder(_)) {
             self.sender.arm(cx.config, cx.now, was_empty);
-        } else if matches!(self.sender.timer, Timer::Retransmit(_))
-            && let Some(at) = self.sender.tail_probe_deadline(cx.config, cx.now, false)
-        {
-            self.sender.timer = Timer::TailLoss(at); // Linux schedules a probe with all that is new
+        } else if let Some(at) = self.sender.tail_probe_deadline(cx.config, cx.now, false) {
+            // Linux schedules a probe with all that is new, also in place of the reordering timer: the next
+            // acknowledgement looks for losses anyway.
+            self.sender.timer = Timer::TailLoss(at);
         }
         let mut flags = Flags::ACK;
         if fin {
@@ -350,6 +358,9 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
                 self.sender.board.retransmitted(name, cx.now, stamp);
             }
         }
+        // Linux cuts its buffers where a part is sent again.
+        self.sender.board.cut_before(start);
+        self.sender.board.cut_before(end);
         let fin = end.after(data_end);
         let len = end.earlier(data_end).since(start);
         if !probe {
@@ -360,6 +371,9 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         self.sender.recovery.losses.bytes_retransmitted += u64::from(len);
         cx.counters.retrans_segs += u64::from(segments);
         self.sent(cx, len, segments);
+        if !probe {
+            self.sender.control.on_sent(segments);
+        }
         if name == self.sender.board.first_name() && !matches!(self.sender.timer, Timer::Reorder(_)) {
             self.sender.timer = Timer::Retransmit(cx.now + self.sender.rto(cx.config));
         }
@@ -383,7 +397,6 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         }
         sender.counters.bytes_sent += u64::from(len);
         sender.counters.data_segments_out = sender.counters.data_segments_out.wrapping_add(segments);
-        sender.control.on_sent(segments);
         // SO_MAX_PACING_RATE switches pacing on, in Linux as well.
         if cx.config.pacing || sender.max_pacing_rate != u64::MAX {
             sender.pacer.on_sent(cx.now, len, segments);
@@ -398,12 +411,10 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         if !self.receiver.ack.now && self.receiver.ack.duplicates == 0 {
             return None;
         }
-        let seq = if self.sender.window_end().before(self.sender.nxt) {
-            // The other end shrank its window (Linux's `tcp_acceptable_seq`).
-            self.sender.window_end().later(self.sender.una)
-        } else {
-            self.sender.nxt
-        };
+        // The other end shrank its window, by more than what its scale rounds (Linux's `tcp_acceptable_seq`).
+        let (end, nxt) = (self.sender.window_end(), self.sender.nxt);
+        let rounded = self.receiver.scaled && nxt.saturating_since(end) < 1 << self.receiver.wscale;
+        let seq = if end.before(nxt) && !rounded { end } else { nxt };
         Some(Outgoing::empty(seq))
     }
 
@@ -474,14 +485,18 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         let packets_out = self.sender.packets_out();
         let in_flight = self.sender.in_flight();
         let cwnd = self.sender.control.cwnd();
-        let calm = self.sender.recovery.state < CongestionState::Loss;
-        // Only where there was something new (Linux's `tcp_write_xmit`): what is sent again tells nothing of the window.
-        if core::mem::take(&mut self.sent_since) || (has_more && in_flight >= cwnd && calm) {
+        let (sent, asked) = (core::mem::take(&mut self.sent_since), core::mem::take(&mut self.asked));
+        if asked && self.sender.recovery.losses.only_lost {
+            self.sender.recovery.losses.only_lost = false;
+        }
+        // Only where there was something new (Linux's `tcp_write_xmit`): what a timer sends again tells nothing of the window.
+        if sent || (asked && has_more && in_flight >= cwnd) {
             self.sender.control.on_transmit(&Transmitted {
                 now: cx.now,
                 packets_out,
                 limited: in_flight >= cwnd || (self.paced && has_more),
-                starved: unsent == 0 && self.sender.recovery.state == CongestionState::Open,
+                starved: self.sender.recovery.state == CongestionState::Open && !self.write_blocked,
+                shrinks: cx.config.slow_start_after_idle,
                 snd_una: self.sender.una,
                 snd_nxt: self.sender.nxt,
                 rto: self.sender.rto(cx.config),
@@ -495,7 +510,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         // RFC 9293 section 3.8.6.1: nothing is in flight, so no acknowledgement will say that the window opened; nor
         // that a corked piece has waited long enough.
         if packets_out == 0 && has_more && !self.paced && matches!(self.sender.timer, Timer::Idle) {
-            self.sender.timer = Timer::ZeroWindow(cx.now + self.sender.rto(cx.config));
+            self.sender.timer = Timer::ZeroWindow(cx.now + self.sender.probe_wait(cx.config));
         }
     }
 }

@@ -30,23 +30,25 @@ impl Prr {
         if ack.delivered == 0 {
             return cwnd;
         }
-        self.delivered = self.delivered.saturating_add(ack.delivered);
-        let mut send = if ack.in_flight > ssthresh {
+        // SafeACK: the window moved and nothing new is lost, so the retransmissions get through.
+        self.on_delivery(ack.delivered, ack.advanced && ack.lost == 0, ack.in_flight, ssthresh)
+    }
+
+    /// So many segments were delivered; `safe` says that below `ssthresh` one more may be sent.
+    pub fn on_delivery(&mut self, delivered: u32, safe: bool, in_flight: u32, ssthresh: u32) -> u32 {
+        self.delivered = self.delivered.saturating_add(delivered);
+        let mut send = if in_flight > ssthresh {
             let share = u64::from(ssthresh) * u64::from(self.delivered);
             let share = share.div_ceil(u64::from(self.prior_cwnd));
             u32::try_from(share).unwrap_or(u32::MAX).saturating_sub(self.out)
         } else {
-            let mut limit = self.delivered.saturating_sub(self.out).max(ack.delivered);
-            // SafeACK: the window moved and nothing new is lost, so the retransmissions get through.
-            if ack.advanced && ack.lost == 0 {
-                limit += 1;
-            }
-            limit.min(ssthresh - ack.in_flight)
+            let limit = self.delivered.saturating_sub(self.out).max(delivered) + u32::from(safe);
+            limit.min(ssthresh - in_flight)
         };
         if self.out == 0 {
             send = send.max(1); // the fast retransmission itself
         }
-        ack.in_flight.saturating_add(send).max(1)
+        in_flight.saturating_add(send).max(1)
     }
 }
 

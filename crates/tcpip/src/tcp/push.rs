@@ -41,9 +41,10 @@ impl Push {
         Self { at_end: true, more: false, at_once: false, records: Lazy::new() }
     }
 
-    /// Data was written, up to `end`.
-    pub(crate) fn wrote(&mut self, end: SeqNumber, flags: SendFlags) {
-        self.at_once = false;
+    /// Data was written, up to `end`; `behind` says that it follows other data which has not been sent. Then it goes along
+    /// with that, as in Linux, where it is put into the same buffer.
+    pub(crate) fn wrote(&mut self, end: SeqNumber, flags: SendFlags, behind: bool) {
+        self.at_once &= behind;
         self.at_end = !flags.more;
         self.more = flags.more;
         if flags.end_of_record {

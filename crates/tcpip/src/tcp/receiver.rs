@@ -69,8 +69,23 @@ pub(crate) struct AckPolicy {
     pub(crate) received_at: Instant,
     /// The size of the other end's segments.
     pub(crate) mss: u16,
-    /// A segment smaller than that with PSH.
+    /// Nothing more may come soon: a segment with PSH, or a smaller one, and another one of those.
     pub(crate) pushed: bool,
+    pub(crate) pushed_again: bool,
+    /// The size of the last segment, if it was smaller but seems to be whole.
+    small: u16,
+}
+
+/// What a segment tells of the size of the other end's segments.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sized {
+    pub(crate) len: usize,
+    /// Bytes of its options, and of timestamps among them.
+    pub(crate) options: usize,
+    pub(crate) stamps: usize,
+    pub(crate) push: bool,
+    /// It need not be a whole one: the sender had no more, or something else to say.
+    pub(crate) remnant: bool,
 }
 
 /// As much as this, with a window (of 2^30 bytes at most) before and behind it, is less than all sequence numbers.
@@ -81,6 +96,8 @@ pub(crate) const MIN_DELAY: Micros = Micros::from_millis(40);
 pub(crate) const MAX_DELAY: Micros = Micros::from_millis(200);
 /// TCP_MAX_QUICKACKS.
 const MAX_QUICK: u8 = 16;
+/// TCP_MIN_MSS: a smaller segment says nothing of the size of others.
+const MIN_MSS: usize = 88;
 
 impl Receiver {
     pub(crate) fn new(limit: u32) -> Self {
@@ -387,20 +404,14 @@ impl AckPolicy {
             received_at: Instant::ZERO,
             mss: 536,
             pushed: false,
+            pushed_again: false,
+            small: 0,
         }
     }
 
     /// Data arrived (Linux's `tcp_event_data_recv`).
-    pub(crate) fn on_data(
-        &mut self,
-        now: Instant,
-        segment: usize,
-        push: bool,
-        window: u32,
-        limit_mss: u16,
-        rto: Micros,
-    ) {
-        self.measure(segment, push, limit_mss);
+    pub(crate) fn on_data(&mut self, now: Instant, segment: Sized, window: u32, limit_mss: u16, rto: Micros) {
+        self.measure(segment, limit_mss);
         let gap = Micros::between(self.received_at, now);
         if self.delay.is_zero() {
             self.raise_quick(window, MAX_QUICK);
@@ -417,24 +428,42 @@ impl AckPolicy {
     }
 
     /// Data arrived, in its turn or not: its size is that of the other end's segments (Linux's `tcp_measure_rcv_mss`).
-    pub(crate) fn measure(&mut self, segment: usize, push: bool, limit_mss: u16) {
+    pub(crate) fn measure(&mut self, segment: Sized, limit_mss: u16) {
         self.scheduled = true;
-        let segment = u16::try_from(segment).unwrap_or(u16::MAX).min(limit_mss);
-        if segment >= self.mss {
-            self.mss = segment;
-        } else {
-            self.pushed |= push;
+        let last = core::mem::take(&mut self.small);
+        let len = u16::try_from(segment.len).unwrap_or(u16::MAX);
+        if len >= self.mss {
+            self.mss = len.min(limit_mss);
+            self.pushed |= segment.push;
+            return;
         }
+        // Two of one size in a row, which need not be the last ones of what was written: segments have become smaller.
+        let with_options = segment.len + segment.options;
+        if with_options >= usize::from(super::DEFAULT_MSS) || (with_options >= MIN_MSS && !segment.remnant) {
+            self.small = u16::try_from(with_options - segment.stamps).unwrap_or(u16::MAX);
+            if self.small == last {
+                self.mss = self.small;
+                return;
+            }
+        }
+        self.pushed_again |= self.pushed;
+        self.pushed = true;
     }
 
     fn raise_quick(&mut self, window: u32, max: u8) {
         let half = u8::try_from(window / (2 * u32::from(self.mss).max(1))).unwrap_or(u8::MAX);
-        self.quick = self.quick.max(half.max(2).min(max));
+        let count = if half == 0 { 2 } else { half };
+        self.quick = self.quick.max(count.min(max));
     }
 
     /// Something is out of order: the sender needs to know.
     pub(crate) fn enter_quick(&mut self, window: u32) {
-        self.raise_quick(window, MAX_QUICK);
+        self.enter_quick_for(window, MAX_QUICK);
+    }
+
+    /// So many acknowledgements are not to be delayed.
+    pub(crate) fn enter_quick_for(&mut self, window: u32, count: u8) {
+        self.raise_quick(window, count);
         self.interactive = false;
         self.delay = MIN_DELAY;
     }
@@ -484,12 +513,13 @@ impl AckPolicy {
 
     /// An acknowledgement left, alone or with data.
     pub(crate) fn on_sent(&mut self) {
-        self.scheduled = false;
+        // Only one that acknowledges something counts.
+        let counts = core::mem::replace(&mut self.scheduled, false);
         self.now = false;
         self.deadline = None;
-        self.pushed = false;
+        (self.pushed, self.pushed_again) = (false, false);
         self.duplicates = self.duplicates.saturating_sub(1);
-        if self.quick > 0 {
+        if self.quick > 0 && counts {
             self.quick -= 1;
             if self.quick == 0 {
                 self.delay = MIN_DELAY;

@@ -41,6 +41,10 @@ pub(crate) struct Losses {
     /// RFC 5682 section 2.1 step 2b: new data comes before retransmissions.
     pub(crate) prefer_new: bool,
     pub(crate) tail_probe: Option<TailProbe>,
+    /// The retransmission timer has run out: the first segment is sent again, whatever else is under way.
+    pub(crate) timed_out: bool,
+    /// The reordering timer has run out: until something else happens only what is lost is sent.
+    pub(crate) only_lost: bool,
     /// Nothing is sent again before the next acknowledgement, or the timer.
     pub(crate) held: bool,
     /// How often the network reordered.
@@ -62,6 +66,8 @@ blank!(
         frto: false,
         prefer_new: false,
         tail_probe: None,
+        timed_out: false,
+        only_lost: false,
         held: false,
         reordering_seen: 0,
         lost_total: 0,
@@ -128,7 +134,8 @@ impl Sender {
         let mut reordered_from: Option<SeqNumber> = None;
         for &(start, end) in &blocks[usize::from(duplicate.is_some())..] {
             // Only what is in flight can be sacked (RFC 2018 section 4; Linux's `tcp_is_sackblock_valid`).
-            if !start.before(end) || end.after(self.nxt) || start.before(self.una) {
+            // A block that begins at SND.UNA makes no sense: what is there would have been acknowledged.
+            if !start.before(end) || end.after(self.nxt) || !start.after(self.una) {
                 continue;
             }
             let Self { board, rate, rack, min_rtt, recovery, .. } = self;
@@ -148,6 +155,9 @@ impl Sender {
                 rate.on_delivered(a.now, &record.stamp, record.sent_at, 1);
                 rack.advance(a.now, record, min_rtt);
             });
+        }
+        if let Some((start, end)) = duplicate.filter(|_| round.dsacked) {
+            self.board.forget_copies(start, end);
         }
         let counts =
             self.recovery.state != CongestionState::Loss || self.recovery.losses.undo_marker.is_some();
@@ -180,15 +190,15 @@ impl Sender {
             return;
         }
         let state = self.recovery.state;
-        if state == CongestionState::Open && self.board.retransmitted_out() == 0 {
+        if state == CongestionState::Open {
             self.recovery.forget_retransmission();
         }
         if state > CongestionState::Disorder && self.una.at_or_after(self.recovery.high_seq) {
             match state {
                 // Something above must be acknowledged first: else a late duplicate reduces the window again.
                 CongestionState::Cwr if self.una != self.recovery.high_seq => {
-                    self.control.end_reduction();
-                    self.recovery.state = CongestionState::Open;
+                    self.control.end_reduction(now);
+                    self.set_state(CongestionState::Open);
                 }
                 CongestionState::Recovery => {
                     if !self.sack {
@@ -197,7 +207,6 @@ impl Sender {
                     if self.try_undo_recovery(now, echoed) {
                         return;
                     }
-                    self.control.end_reduction();
                 }
                 _ => {}
             }
@@ -208,44 +217,50 @@ impl Sender {
                     if !self.sack {
                         self.emulate_sacked(duplicates);
                     }
-                } else if self.try_undo_partial(config, now, echoed, round) {
+                } else if self.try_undo_partial(now, echoed, round) {
+                    // New data keeps the acknowledgements coming.
+                    self.recovery.losses.held = true;
                     return;
                 }
                 if self.try_undo_dsack(now) {
-                    self.try_to_open();
+                    self.try_to_open(now, round.marked);
                 }
                 self.identify_losses(config, now, round);
+                if self.recovery.state != CongestionState::Recovery && self.board.lost_out() > 0 {
+                    self.enter_recovery(now, round.marked); // what was for nothing is undone, and something else is lost
+                }
             }
             CongestionState::Loss => {
-                self.process_loss(config, now, echoed, duplicates, round);
-                let spurious = self.recovery.state == CongestionState::Open;
-                let over = !spurious && self.una.at_or_after(self.recovery.high_seq);
-                // What was sent after the time-out is not lost because all before is acknowledged; and when the time-out
-                // turned out to be for nothing, what was sent again early says nothing of what is late.
-                if !spurious && (self.sack || !over) {
+                self.process_loss(now, echoed, duplicates, round);
+                // Without SACK all that can be lost is taken for it since the time-out.
+                if self.sack {
                     self.identify_losses(config, now, round);
                 }
-                if !(self.recovery.state == CongestionState::Open || round.lost_retransmission) {
-                    return;
+                if self.recovery.state == CongestionState::Open || round.lost_retransmission {
+                    self.suspect(config, now, duplicates, round);
                 }
-                self.consider_recovery(now);
             }
-            _ => {
-                if !self.sack {
-                    if round.advanced {
-                        self.board.forget_emulated(u32::MAX);
-                    }
-                    self.emulate_sacked(duplicates);
-                }
-                if self.recovery.state <= CongestionState::Disorder {
-                    self.try_undo_dsack(now);
-                }
-                self.identify_losses(config, now, round);
-                if round.marked && self.board.lost_out() == 0 {
-                    self.enter_cwr(now);
-                }
-                self.consider_recovery(now);
+            _ => self.suspect(config, now, duplicates, round),
+        }
+    }
+
+    /// No loss event is under way, or the last one was for nothing: does one begin?
+    fn suspect(&mut self, config: &Config, now: Instant, duplicates: u32, round: &mut Round) {
+        if !self.sack {
+            if round.advanced {
+                self.board.forget_emulated(u32::MAX);
             }
+            self.emulate_sacked(duplicates);
+        }
+        if self.recovery.state <= CongestionState::Disorder {
+            self.try_undo_dsack(now);
+        }
+        self.identify_losses(config, now, round);
+        if self.board.lost_out() > 0 {
+            // Fast recovery begins as soon as one segment is known to be lost.
+            self.enter_recovery(now, round.marked);
+        } else {
+            self.try_to_open(now, round.marked);
         }
     }
 
@@ -265,20 +280,13 @@ impl Sender {
         self.recovery.losses.reordering_seen = self.recovery.losses.reordering_seen.saturating_add(1);
     }
 
-    /// Fast recovery begins as soon as one segment is known to be lost.
-    fn consider_recovery(&mut self, now: Instant) {
-        if self.board.lost_out() == 0 {
-            self.try_to_open();
-        } else if self.recovery.state != CongestionState::Recovery {
-            self.enter_recovery(now);
-        }
-    }
-
     /// RACK with SACK, else RFC 6582.
     fn identify_losses(&mut self, config: &Config, now: Instant, round: &mut Round) {
         if self.sack {
             let before = self.board.retransmitted_out();
-            self.rack(config, now);
+            if self.rack(config, now) {
+                round.rearm = false;
+            }
             round.lost_retransmission |= before > self.board.retransmitted_out();
         } else {
             self.newreno_mark_lost(round.advanced);
@@ -290,31 +298,46 @@ impl Sender {
         let state = self.recovery.state;
         let third = state < CongestionState::Recovery && self.board.sacked_out() >= self.recovery.reordering;
         let partial = state >= CongestionState::Recovery && advanced;
-        if (third || partial)
-            && self.board.first().is_some_and(|first| !first.is_lost() || first.is_retransmitted())
-        {
+        if (third || partial) && self.board.first().is_some_and(|first| !first.is_lost()) {
             let name = self.board.first_name();
             self.take_for_lost(name);
         }
     }
 
     pub(crate) fn take_for_lost(&mut self, name: u64) {
-        if self.board.mark_lost(name) {
+        let marked = self.board.mark_lost(name);
+        self.count_lost(marked);
+    }
+
+    pub(crate) fn count_lost(&mut self, marked: bool) {
+        if marked {
             self.recovery.losses.lost_total = self.recovery.losses.lost_total.wrapping_add(1);
         }
     }
 
-    fn enter_recovery(&mut self, now: Instant) {
+    /// `marked`: an ECN mark came back with it, so that nothing can show it to be spurious.
+    fn enter_recovery(&mut self, now: Instant, marked: bool) {
+        self.forget_old_retransmission();
         self.begin_undo();
-        if self.recovery.state < CongestionState::Cwr || !self.control.is_reducing() {
-            self.control.enter_recovery(now);
+        self.control.forbid_undo();
+        if !self.control.is_reducing() {
+            self.control.enter_recovery(now, marked);
             self.ecn.on_reduction();
             // What a tail probe may yet find out is known (Linux's `tcp_init_cwnd_reduction`).
             self.recovery.losses.tail_probe = None;
+            self.recovery.high_seq = self.nxt;
         }
-        self.recovery.high_seq = self.nxt;
-        self.recovery.state = CongestionState::Recovery;
+        self.set_state(CongestionState::Recovery);
         self.recovery.losses.prefer_new = false;
+        self.recovery.losses.held = false;
+    }
+
+    /// A window that goes down goes on doing so only in the states that say so.
+    pub(crate) fn set_state(&mut self, state: CongestionState) {
+        self.recovery.state = state;
+        if !matches!(state, CongestionState::Cwr | CongestionState::Recovery) {
+            self.control.leave_reduction();
+        }
     }
 
     /// The retransmission timer ran out, or the other end has forgotten what it sacked.
@@ -346,36 +369,30 @@ impl Sender {
         let in_flight = self.in_flight();
         self.control.enter_loss(now, in_flight, again);
         self.ecn.on_reduction();
-        if self.recovery.state <= CongestionState::Disorder
-            && self.board.sacked_out() >= self.recovery.reordering
-        {
+        if self.recovery.state <= CongestionState::Disorder && self.board.sacked_out() >= config.reordering {
             self.recovery.reordering = self.recovery.reordering.min(config.reordering);
         }
-        self.recovery.state = CongestionState::Loss;
+        self.set_state(CongestionState::Loss);
         self.recovery.high_seq = self.nxt;
         self.recovery.losses.frto = config.frto && (new_recovery || self.retransmits > 0);
         self.recovery.losses.prefer_new = false;
         self.recovery.losses.tail_probe = None;
         self.recovery.losses.held = false;
+        self.recovery.losses.timed_out = true;
     }
 
     /// RFC 5682 and the way out of the Loss state.
-    fn process_loss(
-        &mut self,
-        config: &Config,
-        now: Instant,
-        echoed: Option<Echo>,
-        duplicates: u32,
-        round: &mut Round,
-    ) {
+    fn process_loss(&mut self, now: Instant, echoed: Option<Echo>, duplicates: u32, round: &mut Round) {
         let recovered = self.una.at_or_after(self.recovery.high_seq);
         self.recovery.losses.prefer_new = false;
         if round.advanced && self.try_undo_loss(now, echoed, false) {
+            self.recovery.losses.held = true;
             return;
         }
         if self.recovery.losses.frto {
             // Step 3b: data that was never sent again arrived, so not everything was lost.
             if round.original_acked && self.try_undo_loss(now, echoed, true) {
+                self.recovery.losses.held = true;
                 return;
             }
             if self.nxt.after(self.recovery.high_seq) {
@@ -389,6 +406,7 @@ impl Sender {
             }
         }
         if recovered {
+            self.recovery.losses.held = true;
             self.try_undo_recovery(now, echoed);
             return;
         }
@@ -399,7 +417,6 @@ impl Sender {
                 self.board.forget_emulated(u32::MAX);
             }
         }
-        let _ = config;
     }
 
     /// The first segment after `SND.UNA` cannot be sacked, unless the other end threw it away again (RFC 2018 section 8).
@@ -407,19 +424,34 @@ impl Sender {
         self.board.first().is_some_and(Record::is_sacked)
     }
 
-    pub(crate) fn try_to_open(&mut self) {
-        if self.board.retransmitted_out() == 0 {
+    /// Whether the time of the first retransmission still means something: a copy is on its way, or the first segment is
+    /// one that was sent again (Linux's `tcp_any_retrans_done`).
+    pub(crate) fn has_retransmission(&self) -> bool {
+        self.board.retransmitted_out() > 0 || self.board.first().is_some_and(Record::was_retransmitted)
+    }
+
+    pub(crate) fn forget_old_retransmission(&mut self) {
+        if !self.has_retransmission() {
             self.recovery.forget_retransmission();
         }
+    }
+
+    fn try_to_open(&mut self, now: Instant, marked: bool) {
+        self.forget_old_retransmission();
+        if marked {
+            self.enter_cwr(now);
+        }
         if self.recovery.state != CongestionState::Cwr {
-            let disorder = self.board.sacked_out() > 0
-                || self.board.lost_out() > 0
-                || self.board.retransmitted_out() > 0;
-            let state = if disorder { CongestionState::Disorder } else { CongestionState::Open };
-            if self.recovery.state != state {
-                self.recovery.state = state;
-                self.recovery.high_seq = self.nxt;
-            }
+            self.keep_open();
+        }
+    }
+
+    pub(crate) fn keep_open(&mut self) {
+        let disorder = self.board.sacked_out() > 0 || self.board.lost_out() > 0 || self.has_retransmission();
+        let state = if disorder { CongestionState::Disorder } else { CongestionState::Open };
+        if self.recovery.state != state {
+            self.set_state(state);
+            self.recovery.high_seq = self.nxt;
         }
     }
 
@@ -432,22 +464,6 @@ impl Sender {
         self.recovery.losses.reordering_seen = self.recovery.losses.reordering_seen.saturating_add(1);
         if segments > self.recovery.reordering {
             self.recovery.reordering = segments.min(MAX_REORDERING);
-        }
-    }
-
-    /// The reordering timer ran out.
-    pub(crate) fn on_reorder_timeout(&mut self, config: &Config, now: Instant) {
-        self.timer = Timer::Retransmit(self.rto_deadline(config, now));
-        let lost_before = self.board.lost_out();
-        self.rack(config, now);
-        if self.board.lost_out() > lost_before && self.recovery.state != CongestionState::Recovery {
-            self.enter_recovery(now);
-            // One segment may be sent again. Nothing was delivered, so nothing more follows from it (RFC 9937 section 6.2);
-            // Linux counts one as delivered here.
-            self.control.allow_retransmission(self.in_flight());
-        }
-        if matches!(self.timer, Timer::Reorder(at) if at <= now) {
-            self.timer = Timer::Reorder(now + Duration::from_millis(1));
         }
     }
 }

@@ -45,8 +45,10 @@ pub(crate) struct Sender {
     /// SO_MAX_PACING_RATE, bytes a second.
     pub(crate) max_pacing_rate: u64,
     pub(crate) timer: Timer,
-    /// Doublings of the retransmission time-out, or of the probe interval.
+    /// Doublings of the retransmission time-out.
     pub(crate) backoff: u8,
+    /// Doublings of it between probes of a closed window.
+    pub(crate) probe_backoff: u8,
     /// Time-outs since the last progress.
     pub(crate) retransmits: u8,
     /// Zero-window probes without answer.
@@ -139,6 +141,7 @@ impl Sender {
             max_pacing_rate: u64::MAX,
             timer: Timer::Idle,
             backoff: 0,
+            probe_backoff: 0,
             retransmits: 0,
             probes: 0,
             sent_at: Instant::ZERO,
@@ -177,6 +180,12 @@ impl Sender {
             return rto;
         }
         rto.checked_mul(1 << self.backoff.min(20)).unwrap_or(config.max_rto).min(config.max_rto)
+    }
+
+    /// The time to the next probe of a closed window (RFC 9293 section 3.8.6.1).
+    pub(crate) fn probe_wait(&self, config: &Config) -> Duration {
+        let wait = self.rto(config).checked_mul(1 << self.probe_backoff.min(20));
+        wait.unwrap_or(config.max_rto).min(config.max_rto)
     }
 
     #[inline]
@@ -229,11 +238,21 @@ impl Sender {
             self.recover(config, a.now, a.echoed, duplicates, &mut round);
         }
         let lost = self.recovery.losses.lost_total.wrapping_sub(round.lost_before);
-        self.adapt(config, a.now, round.delivered_before, lost, round.advanced, round.rtt);
+        self.adapt(
+            config,
+            a.now,
+            round.delivered_before,
+            lost,
+            &Progress {
+                advanced: round.advanced,
+                in_order: round.acked_packets > 0,
+                sacked: round.sacked,
+                rtt: round.rtt,
+            },
+        );
         if self.packets_out() == 0 {
             self.timer = Timer::Idle;
-        } else if round.rearm && !matches!(self.timer, Timer::Reorder(_)) || matches!(self.timer, Timer::Idle)
-        {
+        } else if round.rearm || matches!(self.timer, Timer::Idle) {
             self.arm(config, a.now, true);
         }
         acked
@@ -247,8 +266,7 @@ impl Sender {
         now: Instant,
         delivered_before: u32,
         lost: u32,
-        advanced: bool,
-        rtt: Option<Duration>,
+        progress: &Progress,
     ) {
         let sample = self.rate.finish(now, lost, self.min_rtt.get());
         self.recovery.on_rate_sample(&mut self.rack, sample.as_ref().map(|sample| sample.prior_delivered));
@@ -257,9 +275,9 @@ impl Sender {
             delivered: self.rate.delivered().wrapping_sub(delivered_before),
             lost,
             in_flight: self.in_flight(),
-            advanced,
-            may_grow: advanced || self.recovery.reordering > config.reordering,
-            rtt,
+            advanced: progress.advanced,
+            may_grow: progress.in_order || (progress.sacked && self.recovery.reordering > config.reordering),
+            rtt: progress.rtt,
             snd_una: self.una,
             snd_nxt: self.nxt,
         });
@@ -275,13 +293,12 @@ impl Sender {
         let mut counted = if self.sack { 0 } else { self.board.sacked_out() };
         while let Some(record) = self.board.pop_acked(self.una) {
             acked_packets += 1;
+            round.retransmission_acked |= record.was_retransmitted();
             if record.is_sacked() {
                 // It was counted as delivered when it was sacked.
                 continue;
             }
-            if record.was_retransmitted() {
-                round.retransmission_acked = true;
-            } else {
+            if !record.was_retransmitted() {
                 if record.start.before(round.highest_sacked) {
                     reordered_from = Some(reordered_from.map_or(record.start, |s| s.earlier(record.start)));
                 }
@@ -294,7 +311,11 @@ impl Sender {
             let known = acked_packets > 1 && counted > 0;
             counted -= u32::from(known);
             self.rate.on_delivered(a.now, &record.stamp, record.sent_at, u32::from(!known));
-            self.rack.advance(a.now, &record, &self.min_rtt);
+            // An echo from before it was sent last: this is an earlier copy, which says nothing of that time.
+            let earlier = a.echoed.is_some_and(|echo| echo.sent_at.as_millis() < record.sent_at.as_millis());
+            if !(record.was_retransmitted() && earlier) {
+                self.rack.advance(a.now, &record, &self.min_rtt);
+            }
         }
         if acked_packets > 0 {
             round.rearm = true;
@@ -326,17 +347,16 @@ impl Sender {
         // there is, and says which copy was acknowledged. Only for a segment that acknowledges something new
         // (RFC 7323 section 4.1).
         if rtt.is_none()
-            && round.advanced
+            && round.acked_packets > 0
             && let Some(echo) = a.echoed
         {
             rtt = Some(echo.age.max(Duration::from_millis(1)));
         }
-        if let Some(sent) = round.last_sent.filter(|_| !round.retransmission_acked).or(round.sacked_last) {
-            // The most recent one tells congestion control about now.
-            round.rtt = Some(a.now - sent);
-            self.min_rtt.on_sample(a.now, (a.now - sent).max(Duration::from_nanos(1)));
-        } else {
-            round.rtt = rtt;
+        // The most recent one tells congestion control about now.
+        let latest = round.sacked_last.or(round.last_sent.filter(|_| !round.retransmission_acked));
+        round.rtt = latest.map(|sent| a.now - sent).or(rtt);
+        if let Some(rtt) = round.rtt {
+            self.min_rtt.on_sample(a.now, rtt.max(Duration::from_nanos(1)));
         }
         if let Some(rtt) = rtt {
             self.rtt.on_sample(rtt, self.una, self.nxt);
@@ -388,6 +408,18 @@ impl Sender {
     }
 }
 
+/// What one acknowledgement brings.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    /// `SND.UNA` moved.
+    pub(crate) advanced: bool,
+    /// Whole segments were acknowledged cumulatively.
+    pub(crate) in_order: bool,
+    /// Something was sacked for the first time.
+    pub(crate) sacked: bool,
+    pub(crate) rtt: Option<Duration>,
+}
+
 /// What is learned while one acknowledgement is processed.
 #[derive(Debug)]
 pub(crate) struct Round {
@@ -398,6 +430,8 @@ pub(crate) struct Round {
     pub(crate) sacked: bool,
     /// A duplicate was reported (RFC 2883).
     pub(crate) dsacked: bool,
+    /// That of a tail probe.
+    pub(crate) probe_dsacked: bool,
     /// A mark was reported (RFC 3168).
     pub(crate) marked: bool,
     /// A segment that was never sent again, and was sent before the time-out, was delivered.
@@ -425,6 +459,7 @@ impl Round {
             prior_una,
             sacked: false,
             dsacked: false,
+            probe_dsacked: false,
             marked: false,
             original_acked: false,
             retransmission_acked: false,

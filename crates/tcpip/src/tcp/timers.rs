@@ -148,8 +148,8 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         // has set its own limit, does not, answers or not (Linux's `tcp_probe_timer`).
         let too_many = if self.orphaned { cx.config.orphan_retries } else { cx.config.retries };
         let worn_out = self.orphaned
-            && self.sender.rto(cx.config) >= cx.config.max_rto
-            && self.sender.backoff >= cx.config.orphan_retries;
+            && self.sender.probe_wait(cx.config) >= cx.config.max_rto
+            && self.sender.probe_backoff >= cx.config.orphan_retries;
         let too_long = self.options.user_timeout.is_some_and(|limit| {
             let since = *self.seldom.probed_since.get_or_insert(cx.now);
             cx.now - since >= limit
@@ -161,8 +161,8 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             return;
         }
         self.sender.probes = self.sender.probes.saturating_add(1);
-        self.sender.backoff = self.sender.backoff.saturating_add(1).min(30);
-        self.sender.timer = Timer::ZeroWindow(cx.now + self.sender.rto(cx.config));
+        self.sender.probe_backoff = self.sender.probe_backoff.saturating_add(1).min(30);
+        self.sender.timer = Timer::ZeroWindow(cx.now + self.sender.probe_wait(cx.config));
         self.pending = Pending::WindowProbe;
     }
 

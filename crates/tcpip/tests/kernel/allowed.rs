@@ -1,9 +1,10 @@
 //! The differences that are allowed, each with its reason.
 
+use sockshim_tcpip::tcp::congestion::INFINITE_SSTHRESH;
 use sockshim_tcpip::wire::tcp::Flags;
 
 use crate::compare::{Difference, Field};
-use crate::script::{Said, Segment, What};
+use crate::script::{Inner, Record, Said, Segment, What};
 
 /// What is thought of a difference.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -30,10 +31,28 @@ pub(crate) const TABLE: &[Entry] = &[
         why: "Linux cuts a write into buffers of at most half of the largest window that was offered, and marks their ends \
               (`forced_push`); our send buffer is one stream of bytes",
         ends: false,
+        is: |difference| difference.field == Field::Push && difference.writes_more_than_half(),
+    },
+    Entry {
+        name: "PSH at the end of what leaves in one go",
+        why: "how many segments leave in one go follows from the measured speed (`tcp_tso_autosize`), and the two do not measure the \
+              same microseconds; the end of a write is another thing",
+        ends: false,
         is: |difference| {
-            // Half, and in whole segments.
-            let buffer = difference.largest_window() / 2 - 1460;
-            difference.field == Field::Push && difference.longest_write() > buffer
+            let Some(kernel) = difference.kernel() else { return false };
+            let one_go = |record: &Record| {
+                let Some(said) = record.said.get(difference.place) else { return false };
+                let neighbour = |other: &Said| {
+                    other.len > 0
+                        && other.step == said.step
+                        && (other.end() == said.seq || other.seq == said.end())
+                };
+                record.said.iter().any(neighbour)
+            };
+            difference.field == Field::Push
+                && !difference.ends_write(kernel.end())
+                && one_go(difference.kernel)
+                && one_go(difference.ours)
         },
     },
     Entry {
@@ -42,10 +61,12 @@ pub(crate) const TABLE: &[Entry] = &[
               leaves that to the device",
         ends: false,
         is: |difference| {
-            let Some(step) = difference.kernel().map(|said| said.step) else { return false };
-            let mut said = difference.kernel.said.iter();
+            // Also when they are sent again, in the portions in which they left at first.
+            let Some(kernel) = difference.kernel() else { return false };
+            let said = &difference.kernel.said;
+            let step = said.iter().find(|said| said.seq == kernel.seq).map(|said| said.step);
             difference.field == Field::Push
-                && said.any(|said| said.step == step && said.flags.contains(Flags::CWR))
+                && said.iter().any(|said| Some(said.step) == step && said.flags.contains(Flags::CWR))
         },
     },
     Entry {
@@ -70,7 +91,11 @@ pub(crate) const TABLE: &[Entry] = &[
                 let mut ends = difference.windows(said.step).map(|(ack, window)| i64::from(ack) + window);
                 said.len > 0 && ends.any(|end| end == i64::from(said.end()))
             };
-            difference.breaks_order() && difference.kernel().is_some_and(fills)
+            // The segment before it then is not the last of its buffer, and carries no PSH.
+            let next = difference.kernel.said.get(difference.place + 1);
+            let follows = |next: &&Said| difference.kernel().is_some_and(|said| said.end() == next.seq);
+            (difference.breaks_order() && difference.kernel().is_some_and(fills))
+                || (difference.field == Field::Push && next.filter(follows).is_some_and(fills))
         },
     },
     Entry {
@@ -79,7 +104,9 @@ pub(crate) const TABLE: &[Entry] = &[
               delivered when all of it is",
         ends: true,
         is: |difference| {
-            (difference.breaks_order() || difference.is_inside() || difference.field == Field::Push)
+            (difference.breaks_order()
+                || difference.is_inside()
+                || matches!(difference.field, Field::Push | Field::Time))
                 && difference.acknowledges_within()
         },
     },
@@ -108,11 +135,137 @@ pub(crate) const TABLE: &[Entry] = &[
         ends: true,
         is: |difference| {
             let (Some(kernel), Some(ours)) = (difference.kernel(), difference.ours()) else { return false };
-            let reported = difference.kernel.said[..difference.place]
-                .iter()
-                .any(|said| said.len > 0 && !said.sack.is_empty());
+            let before = &difference.kernel.said[..difference.place];
+            let reported = before.iter().any(|said| said.len > 0 && !said.sack.is_empty());
             let blocks = reported || !kernel.sack.is_empty();
-            difference.field == Field::Len && blocks && (1..=36).contains(&ours.len.abs_diff(kernel.len))
+            // A probe of the tail begins behind as many shorter segments as there are before it.
+            let shift = kernel.seq.abs_diff(ours.seq).max(kernel.end().abs_diff(ours.end()));
+            let again = before.iter().any(|said| said.len > 0 && said.end() > kernel.seq.max(ours.seq));
+            (difference.field == Field::Len
+                && blocks
+                && (1..=36).contains(&ours.len.abs_diff(kernel.len)))
+                || (matches!(difference.field, Field::Numbers | Field::Len)
+                    && blocks
+                    && again
+                    && kernel.len > 0
+                    && ours.len > 0
+                    && ((1..=360).contains(&shift) || (kernel.end() == ours.end() && ours.len <= 36)))
+                // What reports a duplicate only leaves before data, which then has the room again.
+                || (difference.field == Field::Len
+                    && kernel.len == 0
+                    && ours.len > 0
+                    && !kernel.sack.is_empty()
+                    && kernel.sack == ours.sack)
+        },
+    },
+    Entry {
+        name: "PSH of what is sent again after it was reported",
+        why: "segments that are reported one after the other become one buffer in Linux, which keeps their flags together \
+              (`tcp_shifted_skb`), also when they have to be sent again after all",
+        ends: false,
+        is: |difference| {
+            let Some(kernel) = difference.kernel() else { return false };
+            let again = difference.kernel.said[..difference.place].iter().any(|said| said.seq == kernel.seq);
+            let reported = difference.segments().any(|segment| {
+                let touches = |&(from, to): &(i32, i32)| from <= kernel.end() && to >= kernel.seq;
+                segment.sack[..segment.blocks].iter().any(touches)
+            });
+            // And the flag that one of them was sent before, so that no round-trip time is taken of the others.
+            matches!(difference.field, Field::Push | Field::Time) && again && reported
+        },
+    },
+    Entry {
+        name: "what leaves in answer to data acknowledges it, or does not",
+        why: "what is sent again, or instead of that, leaves in Linux while the acknowledgement is processed, before the data \
+              that came with it; ours sends when the whole segment has been processed",
+        ends: true,
+        is: |difference| {
+            let (Some(kernel), Some(ours)) = (difference.kernel(), difference.ours()) else { return false };
+            let data =
+                kernel.step.checked_sub(1).is_some_and(|step| match &difference.script.steps[step].what {
+                    What::Arrives(segment) => segment.len > 0,
+                    _ => false,
+                });
+            matches!(difference.field, Field::Numbers | Field::Sack)
+                && data
+                && kernel.step == ours.step
+                && (kernel.seq, kernel.len) == (ours.seq, ours.len)
+                && kernel.len > 0
+                && kernel.ack <= ours.ack
+        },
+    },
+    Entry {
+        name: "data that acknowledges nothing new",
+        why: "by header prediction Linux does not look at its acknowledgement, unless it has to ask for memory for the data first \
+              (`sk_forward_alloc`); ours never does, and sends again what is lost with the next acknowledgement",
+        ends: true,
+        is: |difference| {
+            let Some(step) = difference.kernel().map(|said| said.step).filter(|&step| step > 0) else {
+                return false;
+            };
+            let What::Arrives(segment) = difference.script.steps[step - 1].what else { return false };
+            let una = difference.windows(step - 1).map(|(ack, _)| ack).max();
+            let again = difference.kernel().is_some_and(|said| said.len > 0);
+            difference.breaks_order() && again && segment.len > 0 && Some(segment.ack) == una
+        },
+    },
+    Entry {
+        name: "data with an acknowledgement from before the connection",
+        why: "by header prediction Linux takes data whatever it acknowledges; ours wants an acknowledgement of what was sent \
+              (RFC 5961 section 5)",
+        ends: true,
+        is: |difference| {
+            let forged = |segment: &Segment| {
+                segment.len > 0 && segment.flags.without(Flags::PSH) == Flags::ACK && segment.ack < 1
+            };
+            difference.breaks_order() && difference.segments().any(forged)
+        },
+    },
+    Entry {
+        name: "data that is late",
+        why: "Linux drops data with a stamp from before TS.Recent (RFC 7323 section 5.3); ours takes it while the stream has a hole, \
+              for then it was sent before what filled another one",
+        ends: true,
+        is: |difference| {
+            let late =
+                |segment: &Segment| segment.len > 0 && segment.stamps.is_some_and(|stamps| stamps.back > 1);
+            (difference.breaks_order() || matches!(difference.field, Field::Sack | Field::Stamps))
+                && difference.segments().any(late)
+        },
+    },
+    Entry {
+        name: "an acknowledgement and a timer of one moment",
+        why: "a FIN alone is acknowledged with the next tick of the clock; when another timer is due by then, what it sends carries \
+              the acknowledgement with ours",
+        ends: true,
+        is: |difference| {
+            let (Some(kernel), Some(ours)) = (difference.kernel(), difference.ours()) else { return false };
+            let next = difference.kernel.said.get(difference.place + 1);
+            kernel.flags == Flags::ACK
+                && kernel.len == 0
+                && ours.len > 0
+                && next.is_some_and(|next| {
+                    (next.seq, next.len, next.ack) == (ours.seq, ours.len, ours.ack)
+                        && next.at < kernel.at + 5000
+                })
+        },
+    },
+    Entry {
+        name: "microseconds between segments that leave in one go",
+        why: "Linux takes the time for each portion of a write, so that by RACK (RFC 8985 section 6.2) the last one is lost some \
+              microseconds later, which the reordering timer makes milliseconds; with ours all have left at one time",
+        ends: true,
+        is: |difference| {
+            let later = |(kernel, ours): (&Option<Inner>, &Option<Inner>)| {
+                let (Some(kernel), Some(ours)) = (kernel, ours) else { return false };
+                kernel.lost != ours.lost
+                    && kernel.sacked == ours.sacked
+                    && kernel.ca_state.max(ours.ca_state) == 3
+                    && kernel.ca_state.min(ours.ca_state) > 0
+            };
+            let end = (difference.steps() + 1).min(difference.ours.before.len());
+            let mut steps = difference.kernel.before[..end].iter().zip(&difference.ours.before[..end]);
+            difference.breaks_order() && steps.any(later)
         },
     },
     Entry {
@@ -143,6 +296,25 @@ pub(crate) const TABLE: &[Entry] = &[
         },
     },
     Entry {
+        name: "an answer within the millisecond of the first one",
+        why: "an echo must be a stamp of an answer to the SYN (`tcp_check_req`); when something else is answered a moment after it, \
+              the millisecond may have changed with one of the two only",
+        ends: true,
+        is: |difference| {
+            let stamp =
+                |record: &Record| record.said.get(1).and_then(|said| said.stamps).map(|stamps| stamps.0);
+            let moment = match &difference.kernel.said[..] {
+                [first, second, ..] => {
+                    first.flags.contains(Flags::SYN)
+                        && !second.flags.contains(Flags::SYN)
+                        && second.at < first.at + 1000
+                }
+                _ => false,
+            };
+            moment && stamp(difference.kernel) != stamp(difference.ours)
+        },
+    },
+    Entry {
         name: "data that fits into one of the windows",
         why: "Linux offers a window by the memory that segments take, and makes it larger for those that take little \
               (`tcp_grow_window`); ours counts the bytes of the stream",
@@ -156,31 +328,38 @@ pub(crate) const TABLE: &[Entry] = &[
         is: |difference| difference.field == Field::Stamps && difference.has_old_acknowledgement(),
     },
     Entry {
+        name: "what does not belong there after the socket was closed",
+        why: "in FIN-WAIT-2 of a closed socket Linux has left of the connection what is left in TIME-WAIT, which any reset in the \
+              window ends and any SYN resets, and which reports nothing; ours is the connection itself, with the challenges of \
+              RFC 5961",
+        ends: true,
+        is: |difference| {
+            let steps = &difference.script.steps[..difference.steps()];
+            let Some(closed) = steps.iter().position(|step| step.what == What::Close) else { return false };
+            let arrivals = steps[closed..].iter().filter_map(|step| match &step.what {
+                What::Arrives(segment) => Some(segment),
+                _ => None,
+            });
+            let mut wild =
+                arrivals.clone().filter(|segment| segment.flags.intersects(Flags::SYN | Flags::RST));
+            let fin = difference.kernel.said.iter().find(|said| said.flags.contains(Flags::FIN));
+            let over = arrivals.clone().any(|segment| fin.is_some_and(|fin| segment.ack == fin.end()));
+            (difference.breaks_order() && wild.next().is_some())
+                || (over
+                    && (difference.breaks_order()
+                        || matches!(difference.field, Field::Sack | Field::Stamps | Field::Time)))
+        },
+    },
+    Entry {
         name: "one segment more after the reordering timer",
         why: "when that timer finds a loss, Linux's PRR counts a segment as delivered (`tcp_rack_reo_timeout`), so one more is sent \
               again at the next report; ours counts none (RFC 9937 section 6.2)",
         ends: true,
         is: |difference| {
-            let differs =
-                difference.breaks_order() || matches!(difference.field, Field::Time | Field::Stamps);
+            let differs = difference.breaks_order()
+                || difference.is_inside()
+                || matches!(difference.field, Field::Time | Field::Stamps);
             differs && difference.follows_reordering_timer()
-        },
-    },
-    Entry {
-        name: "a SYN or a reset after the socket was closed",
-        why: "in FIN-WAIT-2 of a closed socket Linux has left of the connection what is left in TIME-WAIT, which any reset in the \
-              window ends and any SYN resets; ours is the connection itself, with the challenges of RFC 5961",
-        ends: true,
-        is: |difference| {
-            let steps = &difference.script.steps[..difference.steps()];
-            let closed = steps.iter().position(|step| step.what == What::Close);
-            difference.breaks_order()
-                && closed.is_some_and(|closed| {
-                    steps[closed..].iter().any(|step| match &step.what {
-                        What::Arrives(segment) => segment.flags.intersects(Flags::SYN | Flags::RST),
-                        _ => false,
-                    })
-                })
         },
     },
     Entry {
@@ -191,6 +370,119 @@ pub(crate) const TABLE: &[Entry] = &[
         is: |difference| {
             let (Some(kernel), Some(ours)) = (difference.kernel(), difference.ours()) else { return false };
             difference.field == Field::Sack && same_blocks(kernel, ours) && difference.overlaps()
+        },
+    },
+    Entry {
+        name: "a block that was not reported for a while",
+        why: "Linux joins what arrives with the four blocks that it has reported last only (`tcp_sack_new_ofo_skb`), and so reports \
+              a part of a block that it has forgotten; ours reports all of it",
+        ends: false,
+        is: |difference| {
+            let (Some(kernel), Some(ours)) = (difference.kernel(), difference.ours()) else { return false };
+            let mut blocks: Vec<i32> = difference
+                .kernel
+                .said
+                .iter()
+                .flat_map(|said| said.sack.iter().map(|block| block.0))
+                .collect();
+            blocks.sort_unstable();
+            blocks.dedup();
+            let within =
+                |(kernel, ours): (&(i32, i32), &(i32, i32))| ours.0 <= kernel.0 && kernel.1 <= ours.1;
+            difference.field == Field::Sack
+                && blocks.len() > 4
+                && without_duplicate(kernel).len().abs_diff(without_duplicate(ours).len()) <= 1
+                && without_duplicate(kernel).iter().zip(without_duplicate(ours)).all(within)
+        },
+    },
+    Entry {
+        name: "a copy of what was not taken for lost any more",
+        why: "after a time-out that was for nothing Linux goes on counting the copy that it has sent. When the segment is taken for \
+              lost after all, the copy is believed to be under way (`tcp_mark_skb_lost`), or counted twice when it is sent \
+              again (`tcp_retransmit_skb`), so that less is sent; with ours the copy is lost as well",
+        ends: true,
+        is: |difference| {
+            (difference.breaks_order()
+                || difference.is_inside()
+                || matches!(difference.field, Field::Time | Field::Push | Field::Stamps))
+                && difference.has_stray_copy()
+        },
+    },
+    Entry {
+        name: "a SYN that was sent again, without SACK",
+        why: "Linux is in the Loss state then, until something above the SYN is acknowledged, and looks for no losses before \
+              (`tcp_is_non_sack_preventing_reopen`); ours forgets the time-out of the SYN when it is answered",
+        ends: true,
+        is: |difference| {
+            let syns = difference.kernel.said.iter().filter(|said| said.flags.contains(Flags::SYN)).count();
+            let sack = difference
+                .segments()
+                .any(|segment| segment.flags.contains(Flags::SYN) && segment.sack_permitted);
+            let end = (difference.steps() + 1).min(difference.ours.before.len());
+            let steps = difference.kernel.before[..end].iter().zip(&difference.ours.before[..end]);
+            let last = difference.is_inside().then_some((&difference.kernel.info, &difference.ours.info));
+            let mut states = steps.chain(last);
+            difference.script.setup.connects
+                && syns > 1
+                && !sack
+                && states.any(|pair| match pair {
+                    (Some(kernel), Some(ours)) => (kernel.ca_state, ours.ca_state) == (4, 0),
+                    _ => false,
+                })
+        },
+    },
+    Entry {
+        name: "blocks below the acknowledgement of a FIN",
+        why: "when what was missing before a FIN arrives after our own FIN, Linux acknowledges the FIN before it forgets the blocks \
+              that it has reported (`tcp_fin` within `tcp_ofo_queue`)",
+        ends: true,
+        is: |difference| {
+            let (Some(kernel), Some(ours)) = (difference.kernel(), difference.ours()) else { return false };
+            difference.field == Field::Sack
+                && difference.segments().any(|segment| segment.flags.contains(Flags::FIN))
+                && kernel.ack == ours.ack
+                && ours.sack.len() < kernel.sack.len()
+                && kernel.sack.iter().all(|block| block.1 <= kernel.ack)
+        },
+    },
+    Entry {
+        name: "how slow start ends",
+        why: "Linux's HyStart leaves slow start at once when the delay grows, ours makes sure first (RFC 9406)",
+        ends: true,
+        is: |difference| {
+            let differs = |(kernel, ours): (&Option<Inner>, &Option<Inner>)| {
+                let (Some(kernel), Some(ours)) = (kernel, ours) else { return false };
+                (kernel.ca_state, ours.ca_state) == (0, 0)
+                    && (kernel.cwnd, kernel.ssthresh) != (ours.cwnd, ours.ssthresh)
+                    && kernel.cwnd.min(ours.cwnd) > 16
+                    && kernel.ssthresh.max(ours.ssthresh) == INFINITE_SSTHRESH
+            };
+            let end = (difference.steps() + 1).min(difference.ours.before.len());
+            let steps = difference.kernel.before[..end].iter().zip(&difference.ours.before[..end]);
+            let last = difference.is_inside().then_some((&difference.kernel.info, &difference.ours.info));
+            difference.script.setup.cubic && steps.chain(last).any(differs)
+        },
+    },
+    Entry {
+        name: "how CUBIC's window grows",
+        why: "Linux grows it by whole segments for so many delivered ones (`bictcp_update`), ours by parts of a segment (RFC 9438 \
+              section 4.2); of the last few segments one is sent sooner",
+        ends: true,
+        is: |difference| {
+            let grown = |(kernel, ours): (&Option<Inner>, &Option<Inner>)| {
+                let (Some(kernel), Some(ours)) = (kernel, ours) else { return false };
+                let avoids = |inner: &Inner| inner.cwnd >= inner.ssthresh;
+                kernel.cwnd != ours.cwnd
+                    && kernel.cwnd.abs_diff(ours.cwnd) <= 2
+                    && avoids(kernel)
+                    && avoids(ours)
+                    && (kernel.ca_state, kernel.ssthresh, kernel.lost)
+                        == (ours.ca_state, ours.ssthresh, ours.lost)
+            };
+            let end = (difference.steps() + 1).min(difference.ours.before.len());
+            let steps = difference.kernel.before[..end].iter().zip(&difference.ours.before[..end]);
+            let last = difference.is_inside().then_some((&difference.kernel.info, &difference.ours.info));
+            difference.script.setup.cubic && steps.chain(last).any(grown)
         },
     },
     Entry {
@@ -207,20 +499,6 @@ pub(crate) const TABLE: &[Entry] = &[
                 && (kernel.unacked, kernel.sacked, kernel.ssthresh)
                     == (ours.unacked, ours.sacked, ours.ssthresh)
                 && (kernel.lost, kernel.retrans) != (ours.lost, ours.retrans)
-        },
-    },
-    Entry {
-        name: "what is lost waits while something that is not is on its way again",
-        why: "after a time-out that was undone Linux sends nothing again while as many retransmissions are under way as segments \
-              are lost, although they are others (`tcp_xmit_retransmit_queue`)",
-        ends: true,
-        is: |difference| {
-            let again = |ours: &Said| {
-                difference.ours.said.iter().any(|said| said.seq == ours.seq && said.at < ours.at)
-            };
-            difference.field == Field::OnlyOurs
-                && difference.ours().is_some_and(again)
-                && difference.kernel.info.is_some_and(|info| info.lost > 0 && info.retrans >= info.lost)
         },
     },
 ];
@@ -249,26 +527,41 @@ fn same_blocks(kernel: &Said, ours: &Said) -> bool {
 }
 
 impl Difference<'_> {
-    /// The kernel sends a segment again in answer to a report, and sent one again before when a timer ran out.
+    /// A segment was sent again and then found not to be lost, or reported about in between, and sent again once more.
+    fn has_stray_copy(&self) -> bool {
+        let steps = self.steps();
+        let infos = self.kernel.before[..steps].iter().chain(&self.ours.before[..steps]);
+        let counted = infos.flatten().any(|inner| inner.retrans > inner.lost);
+        let said = &self.ours.said[..(self.place + 1).min(self.ours.said.len())];
+        let thrice = said.iter().any(|first| {
+            let copies: Vec<&Said> =
+                said.iter().filter(|said| said.len > 0 && said.seq == first.seq).collect();
+            copies.windows(2).skip(1).any(|pair| {
+                self.script.steps[pair[0].step..pair[1].step].iter().any(|step| match &step.what {
+                    What::Arrives(segment) => segment.blocks > 0,
+                    _ => false,
+                })
+            })
+        });
+        counted || thrice
+    }
+
+    /// A timer has sent a segment again, and since the report that followed Linux's window is larger by one.
     fn follows_reordering_timer(&self) -> bool {
-        let highest = |place: usize| self.kernel.said[..place].iter().map(Said::end).max().unwrap_or(0);
-        let again = |place: usize| {
-            let said = &self.kernel.said[place];
-            said.len > 0 && said.seq < highest(place)
-        };
         let at = |said: &Said| {
             said.step.checked_sub(1).and_then(|step| self.kernel.times.get(step)).copied().unwrap_or(0)
         };
-        let Some(kernel) = self.kernel() else { return false };
-        let reported = kernel.step.checked_sub(1).is_some_and(|step| match &self.script.steps[step].what {
-            What::Arrives(segment) => segment.blocks > 0,
-            _ => false,
+        let again = self.kernel.said.iter().enumerate().find(|&(place, said)| {
+            let before = &self.kernel.said[..place];
+            said.len > 0 && before.iter().any(|other| other.end() > said.seq) && said.at > at(said) + 1500
         });
-        let by_timer = |place: usize| {
-            let said = &self.kernel.said[place];
-            again(place) && said.at > at(said) + 1500
-        };
-        again(self.place) && reported && kernel.at < at(kernel) + 1500 && (0..self.place).any(by_timer)
+        let end = (self.steps() + 1).min(self.ours.before.len());
+        let steps = self.kernel.before[..end].iter().zip(&self.ours.before[..end]);
+        let steps = steps.skip(again.map_or(end, |(_, said)| said.step));
+        steps.chain(again.map(|_| (&self.kernel.info, &self.ours.info))).any(|pair| {
+            let (Some(kernel), Some(ours)) = pair else { return false };
+            (kernel.ca_state, ours.ca_state) == (3, 3) && kernel.cwnd == ours.cwnd + 1
+        })
     }
 
     /// A segment has bytes of one that came before.
@@ -311,18 +604,36 @@ impl Difference<'_> {
         self.windows(said.step).map(|(ack, _)| ack).max().is_some_and(|una| said.seq < una)
     }
 
-    fn longest_write(&self) -> i64 {
-        let writes = self.script.steps[..self.steps()].iter().map(|step| match step.what {
-            What::Send(len) => len as i64,
-            _ => 0,
-        });
-        writes.max().unwrap_or(0)
+    /// A write ended with the byte before that number.
+    fn ends_write(&self, end: i32) -> bool {
+        let mut written = 1;
+        self.script.steps.iter().enumerate().any(|(place, step)| {
+            if !matches!(step.what, What::Send(_)) {
+                return false;
+            }
+            let call = self.kernel.calls.iter().find(|&&(step, _)| step == place + 1);
+            written += call.map_or(0, |&(_, result)| result.max(0) as i32);
+            written == end
+        })
+    }
+
+    /// A write is longer than half of the largest window that was offered by then, in whole segments.
+    fn writes_more_than_half(&self) -> bool {
+        self.script.steps[..self.steps()].iter().enumerate().any(|(place, step)| {
+            let largest = self.windows(place).map(|(_, window)| window).max().unwrap_or(0);
+            matches!(step.what, What::Send(len) if len as i64 > largest / 2 - 1460)
+        })
     }
 
     /// By how much the other end's windows are shifted.
     fn shift(&self) -> u8 {
-        let syn = self.segments().find(|segment| segment.flags.contains(Flags::SYN));
-        syn.and_then(|syn| syn.scale).unwrap_or(0)
+        // The last one that began a connection.
+        let syns = self.segments().filter(|segment| segment.flags.contains(Flags::SYN));
+        let answered = |segment: &&Segment| {
+            let answers = self.kernel.said.iter().filter(|said| said.flags.contains(Flags::SYN));
+            self.script.setup.connects || answers.into_iter().any(|said| said.ack == segment.seq + 1)
+        };
+        syns.filter(answered).last().and_then(|syn| syn.scale).unwrap_or(0)
     }
 
     /// Both ends have shifts.
@@ -336,31 +647,34 @@ impl Difference<'_> {
             What::Arrives(segment) => Some(segment),
             _ => None,
         });
-        segments.filter(|segment| segment.flags.contains(Flags::ACK)).map(move |segment| {
+        segments.filter(|segment| segment.flags.intersects(Flags::ACK | Flags::SYN)).map(move |segment| {
             let syn = segment.flags.contains(Flags::SYN);
             (segment.ack, i64::from(segment.window) << if syn { 0 } else { shift })
         })
     }
 
-    fn largest_window(&self) -> i64 {
-        self.windows(self.steps()).map(|(_, window)| window).max().unwrap_or(0)
-    }
-
-    /// Ours acknowledges small segments at once where Linux does so later.
+    /// Ours acknowledges small segments at once where Linux does so later. It shows with the next one, at the latest.
     fn is_early_acknowledgement(&self) -> bool {
-        let Some(ours) = self.ours().filter(|ours| ours.flags == Flags::ACK && ours.len == 0) else {
-            return false;
+        let early = |ours: &Said| {
+            let data = match ours.step.checked_sub(1).map(|step| self.script.steps[step].what) {
+                Some(What::Arrives(segment)) => segment.len,
+                _ => 0,
+            };
+            // A large one is held back only by a window that does not move.
+            let mut windows = self.kernel.said.windows(2);
+            let mut narrows =
+                || windows.any(|pair| pair[1].ack >= ours.ack && pair[1].window < pair[0].window);
+            let small = (1..1200).contains(&data) || (data >= 1200 && narrows());
+            let answered = self
+                .kernel
+                .said
+                .iter()
+                .any(|said| said.step == ours.step && said.ack == ours.ack && said.at < ours.at + 2000);
+            ours.flags.without(Flags::ECE) == Flags::ACK && ours.len == 0 && small && !answered
         };
-        let small = match ours.step.checked_sub(1).map(|step| self.script.steps[step].what) {
-            Some(What::Arrives(segment)) => (1..1200).contains(&segment.len),
-            _ => false,
-        };
-        let answered = self
-            .kernel
-            .said
-            .iter()
-            .any(|said| said.step == ours.step && said.ack == ours.ack && said.at < ours.at + 2000);
-        small && !answered && (self.breaks_order() || matches!(self.field, Field::Time | Field::Stamps))
+        let shown = &self.ours.said[self.place.saturating_sub(1)..(self.place + 1).min(self.ours.said.len())];
+        shown.iter().any(early)
+            && (self.breaks_order() || matches!(self.field, Field::Time | Field::Stamps | Field::Sack))
     }
 
     /// A segment of the other end reaches beyond the window that one of the stacks has offered.
@@ -371,7 +685,8 @@ impl Difference<'_> {
             _ => None,
         });
         arrivals.any(|(step, end)| {
-            let beyond = |record: &crate::script::Record| {
+            // Linux's window may have grown by what it answers with.
+            let beyond = |record: &Record, step: usize| {
                 let syn = record.said.iter().find(|said| said.flags.contains(Flags::SYN));
                 let scaled = syn.and_then(|said| said.scale).filter(|_| self.has_scale());
                 let edge = record
@@ -380,11 +695,14 @@ impl Difference<'_> {
                     .filter(|said| said.step <= step && said.flags.contains(Flags::ACK))
                     .map(|said| {
                         let shift = if said.flags.contains(Flags::SYN) { 0 } else { scaled.unwrap_or(0) };
-                        i64::from(said.ack) + (i64::from(said.window) << shift)
+                        // A window of Linux's may be larger than what the header has room for.
+                        let window = if said.window == u16::MAX { 1 << 18 } else { i64::from(said.window) };
+                        i64::from(said.ack) + (window << shift)
                     });
                 edge.max().is_some_and(|edge| i64::from(end) > edge)
             };
-            beyond(self.kernel) != beyond(self.ours)
+            beyond(self.kernel, step) != beyond(self.ours, step)
+                || beyond(self.kernel, step + 1) != beyond(self.ours, step)
         })
     }
 
@@ -402,7 +720,7 @@ impl Difference<'_> {
     fn acknowledges_within(&self) -> bool {
         let within = |number: i32| {
             let mut said = self.kernel.said.iter();
-            said.any(|said| said.seq < number && number < said.seq.wrapping_add(said.len as i32))
+            said.any(|said| said.len > 0 && said.seq < number && number < said.end())
         };
         self.segments().any(|segment| {
             let blocks = &segment.sack[..segment.blocks];

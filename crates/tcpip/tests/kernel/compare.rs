@@ -200,7 +200,19 @@ pub(crate) fn trace(script: &Script, kernel: &Record, ours: &Record) -> String {
     let mut text = script.to_string();
     let mut lines: Vec<(u64, usize, String)> = Vec::new();
     let name = |step: usize| step.checked_sub(1).and_then(|step| script.steps.get(step));
+    let mut last = (None, None);
     for (place, &at) in kernel.times.iter().enumerate() {
+        let (k, o) = (kernel.before.get(place).copied().flatten(), ours.before.get(place).copied().flatten());
+        if last != (k, o) {
+            let same = if k == o {
+                String::from(", ours the same")
+            } else {
+                o.map_or_else(String::new, |o| format!(", ours {o}"))
+            };
+            let text = k.map_or_else(String::new, |k| format!("         {k}{same}"));
+            lines.push((at, 3 * place + 2, text));
+            last = (k, o);
+        }
         lines.push((at, 3 * place + 3, format!("       {}", script.steps[place])));
     }
     for (record, who) in [(kernel, "kernel "), (ours, "  ours ")] {

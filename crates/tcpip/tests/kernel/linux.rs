@@ -245,6 +245,7 @@ impl<'a> Play<'a> {
     /// Makes the next step; false if there is none.
     fn step(&mut self, device: &File, now: Instant) -> bool {
         let Some(step) = self.script.steps.get(self.next) else { return false };
+        self.record.before.push(self.socket.as_ref().and_then(info));
         self.next += 1;
         self.plan += Duration::from_micros(step.after);
         self.record.times.push(now.duration_since(self.begin).as_micros() as u64);

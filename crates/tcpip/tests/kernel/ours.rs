@@ -80,6 +80,8 @@ pub(crate) fn play(script: &Script, config: Config, kernel: &Record) -> Record {
     for (place, (step, &at)) in script.steps.iter().zip(&kernel.times).enumerate() {
         player.wait(at);
         player.step = place + 1;
+        let before = player.look();
+        player.record.before.push(before);
         plan += step.after;
         player.make(step, plan / 1000);
         player.collect();
@@ -220,8 +222,14 @@ impl Player<'_> {
 
     fn end(mut self) -> Record {
         self.accept();
+        self.record.info = self.look();
+        self.record.end = self.now.as_micros() - BEGIN;
+        self.record
+    }
+
+    fn look(&mut self) -> Option<Inner> {
         let info = self.socket.and_then(|socket| self.stack.tcp_info(self.now, socket).ok());
-        self.record.info = info.map(|info| Inner {
+        info.map(|info| Inner {
             state: info.state,
             ca_state: info.ca_state,
             unacked: info.unacked,
@@ -231,9 +239,7 @@ impl Player<'_> {
             ssthresh: info.snd_ssthresh,
             cwnd: info.snd_cwnd,
             reordering: info.reordering,
-        });
-        self.record.end = self.now.as_micros() - BEGIN;
-        self.record
+        })
     }
 }
 

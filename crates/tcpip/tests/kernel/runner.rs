@@ -108,7 +108,7 @@ pub(crate) fn retime(script: &mut Script, attempt: u32) {
 }
 
 impl Report {
-    /// Makes the scripts that are shown shorter.
+    /// Makes the scripts that are shown shorter, unless SOCKSHIM_KERNEL_SHRINK is 0.
     pub(crate) fn shrink(&mut self, kernel: &mut Namespace, change: Change<'_>) {
         self.differing.sort_by_key(|differing| (differing.field, differing.script.steps.len()));
         let mut shown = 0;
@@ -119,7 +119,9 @@ impl Report {
             *self.counts.entry(differing.field).or_default() += 1;
             shown <= crate::number("SHOW", 3)
         });
-        shrink::shrink(kernel, &mut self.differing, change);
+        if crate::number("SHRINK", 1) > 0 {
+            shrink::shrink(kernel, &mut self.differing, change);
+        }
     }
 }
 

@@ -277,6 +277,8 @@ pub(crate) struct Record {
     pub(crate) said: Vec<Said>,
     /// What calls gave: by step, a count or a negative errno.
     pub(crate) calls: Vec<(usize, i64)>,
+    /// What the connection looked like before each step, for people.
+    pub(crate) before: Vec<Option<Inner>>,
     /// What the connection looks like at the end, if the application still has it.
     pub(crate) info: Option<Inner>,
     /// The longest time by which the player was late.
@@ -295,6 +297,18 @@ pub(crate) struct Inner {
     pub(crate) ssthresh: u32,
     pub(crate) cwnd: u32,
     pub(crate) reordering: u32,
+}
+
+impl fmt::Display for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { ca_state, unacked, sacked, lost, retrans, ssthresh, cwnd, reordering, .. } = self;
+        let states = ["Open", "Disorder", "CWR", "Recovery", "Loss"];
+        let state = states.get(usize::from(*ca_state)).unwrap_or(&"?");
+        write!(
+            f,
+            "[{state} cwnd {cwnd}/{ssthresh} out {unacked} sacked {sacked} lost {lost} again {retrans} reordering {reordering}]"
+        )
+    }
 }
 
 impl fmt::Display for Script {

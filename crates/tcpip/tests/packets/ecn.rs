@@ -13,7 +13,7 @@ fn asking(flags: Flags) -> Seg {
 }
 
 /// A server's connection whose other end takes part.
-fn established() -> (Host, SocketId) {
+pub(crate) fn established() -> (Host, SocketId) {
     let mut host = Host::new();
     let listener = host.listen(4);
     host.receive(asking(Flags::ECE | Flags::CWR));

@@ -60,8 +60,8 @@ impl Flow {
     }
 
     fn lose(&mut self) {
-        self.controller.enter_recovery(at(self.now));
-        self.controller.end_reduction();
+        self.controller.enter_recovery(at(self.now), false);
+        self.controller.end_reduction(at(self.now));
     }
 
     fn transmit(&mut self, packets_out: u32, limited: bool, una: u32, nxt: u32) {
@@ -70,6 +70,7 @@ impl Flow {
             packets_out,
             limited,
             starved: !limited,
+            shrinks: true,
             snd_una: SeqNumber::new(una),
             snd_nxt: SeqNumber::new(nxt),
             rto: ms(self.rtt + 200),
@@ -285,13 +286,13 @@ fn a_spurious_reduction_is_taken_back() {
         let mut flow = Flow::after_loss_at(algorithm, 1000, 100);
         flow.round();
         let before = (flow.controller.cwnd(), flow.controller.ssthresh(), flow.controller.snapshot().cubic);
-        flow.controller.enter_recovery(at(flow.now));
-        assert!(flow.controller.undo());
+        flow.controller.enter_recovery(at(flow.now), false);
+        assert!(flow.controller.undo(at(flow.now)));
         let Controller { window, .. } = &flow.controller;
         assert_eq!(window.cwnd, before.0);
         assert!(window.ssthresh >= before.1);
         assert_eq!(flow.controller.snapshot().cubic, before.2, "RFC 9438 section 4.9");
-        assert!(!flow.controller.undo(), "only once");
+        assert!(!flow.controller.undo(at(flow.now)), "only once");
     }
 }
 
@@ -302,7 +303,7 @@ fn a_spurious_time_out_is_taken_back() {
     assert_eq!(flow.controller.cwnd(), 61);
     flow.controller.enter_loss(at(500), 0, true);
     assert_eq!((flow.controller.cwnd(), flow.controller.ssthresh()), (1, 49), "lowered once for one event");
-    assert!(flow.controller.undo());
+    assert!(flow.controller.undo(at(flow.now)));
     assert_eq!(flow.controller.cwnd(), 70);
 }
 
@@ -311,8 +312,8 @@ fn an_ecn_mark_cannot_be_undone() {
     let mut flow = Flow::new(Algorithm::Cubic, 100);
     flow.controller.enter_cwr(at(0));
     assert!(flow.controller.is_reducing());
-    assert!(!flow.controller.undo());
-    flow.controller.end_reduction();
+    assert!(!flow.controller.undo(at(flow.now)));
+    flow.controller.end_reduction(at(flow.now));
     assert_eq!(flow.controller.cwnd(), 7);
 }
 

@@ -5,17 +5,21 @@ use crate::buffer::{ReceiveBuffer, SendBuffer};
 use crate::error::Error;
 use crate::tcp::conn::{Connection, Events};
 use crate::tcp::context::{Context, Reply};
-use crate::tcp::receiver::Stored;
+use crate::tcp::receiver::{Sized, Stored};
 use crate::tcp::state::State;
-use crate::wire::tcp::Flags;
+use crate::wire::tcp::{Flags, MIN_LEN};
+
+/// Bytes that timestamps take in a header.
+const STAMPS: usize = 12;
 
 impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
-    pub(super) fn take_data(&mut self, cx: &mut Context<'_>, segment: &Segment<'_>) {
+    pub(super) fn take_data(&mut self, cx: &mut Context<'_>, segment: &Segment<'_>, predicted: bool) {
         let header = segment.header;
         let fin = header.flags.contains(Flags::FIN);
         if segment.payload.is_empty() && !fin {
-            if self.receiver.ack.scheduled {
-                self.schedule_ack(cx, Stored::InOrder); // Linux looks whether to acknowledge after each segment
+            if self.receiver.ack.scheduled && !predicted {
+                // Linux looks whether to acknowledge after each segment, but not after those.
+                self.schedule_ack(cx, Stored::InOrder);
             }
             return;
         }
@@ -42,14 +46,14 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         }
         self.tidy_later(cx);
         self.receiver.data_segments_in = self.receiver.data_segments_in.wrapping_add(segment.count());
-        if !segment.payload.is_empty() {
-            self.take_mark(header.flags, segment.ecn);
-        }
         let before = self.receiver.nxt;
         // A closed window leaves room for a FIN; the other end may go on asking until it is acknowledged.
         let full = self.receiver.window() == 0;
         let stored = if segment.payload.is_empty() {
             if data_end.after(before) {
+                if self.receiver.fin == Some(data_end) {
+                    self.receiver.note_duplicate(cx.config, Some((data_end, data_end + 1)));
+                }
                 self.receiver.note_fin_ahead(data_end);
                 Stored::OutOfOrder
             } else if segment.end().at_or_before(before) {
@@ -97,20 +101,28 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         let header = segment.header;
         let window = self.receiver.window();
         let size = if segment.gso_size > 0 { usize::from(segment.gso_size) } else { segment.payload.len() };
+        let remnants = Flags::FIN | Flags::URG | Flags::SYN | Flags::PSH;
+        let sized = Sized {
+            len: size,
+            options: header.len() - MIN_LEN,
+            stamps: if self.clock.is_some() { STAMPS } else { 0 },
+            push: header.flags.contains(Flags::PSH),
+            remnant: header.flags.intersects(remnants),
+        };
         match stored {
             // A FIN alone says nothing about how data arrives.
             _ if segment.payload.is_empty() => {}
             Stored::OutOfOrder => {
                 // It says nothing of the pace at which the stream arrives.
                 cx.counters.tcp_ofo_queue += 1;
-                let push = header.flags.contains(Flags::PSH);
-                self.receiver.ack.measure(size, push, self.receiver.advertised_mss);
+                self.take_mark(segment.ecn);
+                self.receiver.ack.measure(sized, self.receiver.advertised_mss);
             }
             Stored::InOrder | Stored::FilledGap => {
                 let rto = self.sender.rto_micros(cx.config);
-                let push = header.flags.contains(Flags::PSH);
                 let limit = self.receiver.advertised_mss;
-                self.receiver.ack.on_data(cx.now, size, push, window, limit, rto);
+                self.receiver.ack.on_data(cx.now, sized, window, limit, rto);
+                self.take_mark(segment.ecn);
                 self.measure_receiver_rtt(cx, segment, size);
             }
             Stored::Duplicate => self.receiver.ack.enter_quick(window),

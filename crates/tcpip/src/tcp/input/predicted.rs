@@ -10,12 +10,32 @@ use crate::tcp::config::Config;
 use crate::tcp::conn::{Connection, Events, before};
 use crate::tcp::context::Context;
 use crate::tcp::receiver::Stored;
-use crate::tcp::sender::{Sender, Timer};
+use crate::tcp::sender::{Progress, Sender, Timer};
 use crate::tcp::state::{CongestionState, State};
 use crate::time::{Instant, Micros};
 use crate::wire::tcp::{Flags, Header};
 
 impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
+    /// Whether Linux's header prediction takes it for the next segment, in which nothing but data or an acknowledgement is
+    /// new. Such data, if it acknowledges nothing, says nothing to the sending half; and after such an acknowledgement it is
+    /// not looked whether to acknowledge as well.
+    pub(super) fn is_predicted(&self, header: &Header) -> bool {
+        self.state == State::Established
+            && header.flags.without(Flags::PSH) == Flags::ACK
+            && header.seq == self.receiver.nxt
+            && header.options.sack.is_empty()
+            && u32::from(header.window) << self.sender.wscale == self.sender.wnd
+            && self.receiver.ahead().is_empty()
+            && self.has_fresh_stamp(header)
+    }
+
+    fn has_fresh_stamp(&self, header: &Header) -> bool {
+        match (&self.clock, header.options.timestamps) {
+            (Some(clock), Some(stamps)) => !before(stamps.value, clock.recent),
+            (clock, _) => clock.is_none(),
+        }
+    }
+
     /// Takes a segment that was to be expected; `false` for another one, which has changed nothing.
     #[inline]
     pub(super) fn take_expected(&mut self, cx: &mut Context<'_>, segment: &Segment<'_>) -> bool {
@@ -26,14 +46,12 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             && header.options.sack.is_empty()
             && !self.fin_queued
             && cx.config.header_prediction
-            && match (&self.clock, header.options.timestamps) {
-                (Some(clock), Some(stamps)) => !before(stamps.value, clock.recent),
-                (clock, _) => clock.is_none(),
-            };
+            && self.has_fresh_stamp(header);
         if !expected {
             return false;
         }
         let ack = header.ack;
+        let predicted = self.is_predicted(header);
         if segment.payload.is_empty() {
             if !self.sender.expects(ack) {
                 return false;
@@ -41,28 +59,23 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             cx.counters.tcp_hp_acks += 1;
             self.hear_expected(cx, header);
             self.take_expected_ack(cx, ack);
-            if self.receiver.ack.scheduled {
+            if self.receiver.ack.scheduled && !predicted {
                 self.schedule_ack(cx, Stored::InOrder); // as the long way does after each segment
             }
             return true;
         }
-        let (one_way, room) = (self.sender.packets_out() == 0, self.receiver.room(&self.rx));
+        let says_nothing = predicted && ack == self.sender.una;
+        let room = self.receiver.room(&self.rx);
         let in_order = self.receiver.ahead().is_empty()
             && self.receiver.fin.is_none()
             && !self.read_closed
             && !cx.resources.is_exhausted();
-        if !in_order
-            || segment.payload.len() > room
-            || !(ack == self.sender.una && one_way || self.sender.expects(ack))
-        {
+        if !in_order || segment.payload.len() > room || !(says_nothing || self.sender.expects(ack)) {
             return false;
         }
         cx.counters.tcp_hp_hits += 1;
         self.hear_expected(cx, header);
-        if ack == self.sender.una {
-            self.sender.probes = 0;
-            self.after_ack(cx, 0);
-        } else {
+        if !says_nothing {
             self.take_expected_ack(cx, ack);
         }
         self.take_urgent(segment);
@@ -77,6 +90,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
     }
 
     fn take_expected_ack(&mut self, cx: &mut Context<'_>, ack: SeqNumber) {
+        self.asked = true;
         let acked = self.sender.on_expected_ack(cx.config, cx.now, ack);
         self.after_ack(cx, acked);
     }
@@ -85,7 +99,6 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
     fn take_expected_data(&mut self, cx: &mut Context<'_>, segment: &Segment<'_>) {
         self.tidy_later(cx);
         self.receiver.data_segments_in = self.receiver.data_segments_in.wrapping_add(segment.count());
-        self.take_mark(segment.header.flags, segment.ecn);
         self.receiver.append(&mut self.rx, segment.payload);
         self.note_arrival(cx, segment, Stored::InOrder);
         self.events.raise(Events::READABLE);
@@ -129,7 +142,8 @@ impl Sender {
         self.rtt.on_micros(rtt, self.una, self.nxt);
         self.backoff = 0; // RFC 6298 section 5, Karn: a fresh measure ends the backoff
         self.update_reordering_window();
-        self.adapt(config, now, delivered_before, 0, true, Some(latest.into()));
+        let progress = Progress { advanced: true, in_order: true, sacked: false, rtt: Some(latest.into()) };
+        self.adapt(config, now, delivered_before, 0, &progress);
         if self.packets_out() == 0 {
             self.timer = Timer::Idle;
         } else if !matches!(self.timer, Timer::Reorder(_)) {

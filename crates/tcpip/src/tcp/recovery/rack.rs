@@ -18,7 +18,8 @@ pub(crate) struct Rack {
     pub(crate) sent_at: Instant,
     pub(crate) end: SeqNumber,
     pub(crate) rtt: Duration,
-    advanced: bool,
+    /// Something was delivered since losses were looked for.
+    pub(crate) advanced: bool,
     /// The reordering window in quarters of the least round-trip time.
     pub(crate) window_steps: u8,
     /// Recoveries until it becomes one quarter again.
@@ -112,10 +113,7 @@ impl Sender {
 
     /// RFC 8985 section 6.2 step 5. Walks the segments in the order in which they were sent, up to the first that
     /// cannot be lost yet. Answers how long that takes to become so.
-    pub(crate) fn find_lost(&mut self, now: Instant) -> Option<Duration> {
-        if !self.rack.advanced {
-            return None;
-        }
+    fn find_lost(&mut self, now: Instant) -> Option<Duration> {
         let limit = self.rack.rtt + self.reordering_window();
         let mut wait: Option<Duration> = None;
         let mut at = self.board.oldest();
@@ -126,7 +124,10 @@ impl Sender {
             }
             at = self.board.sent_after(name);
             match limit.checked_sub(now - record.sent_at) {
-                None | Some(Duration::ZERO) => self.take_for_lost(name),
+                None | Some(Duration::ZERO) => {
+                    let marked = self.board.judge_lost(name);
+                    self.count_lost(marked);
+                }
                 Some(left) => wait = Some(wait.map_or(left, |wait| wait.max(left))),
             }
         }
@@ -139,19 +140,32 @@ impl Sender {
         self.rack.rtt.checked_sub(now - record.sent_at).is_some_and(|left| !left.is_zero())
     }
 
-    /// RFC 8985 section 6.2 on an acknowledgement, and when its timer runs out.
-    pub(crate) fn rack(&mut self, config: &Config, now: Instant) {
+    /// RFC 8985 section 6.2 on an acknowledgement. Answers whether the timer is set: then nothing else sets it.
+    pub(crate) fn rack(&mut self, config: &Config, now: Instant) -> bool {
+        if !core::mem::take(&mut self.rack.advanced) {
+            return false; // nothing new is known
+        }
         let wait = self.find_lost(now);
         if let Some(wait) = wait {
-            // The time-out stays the limit.
-            let rto = match self.timer {
-                Timer::Retransmit(at) => at,
-                _ => self.rto_deadline(config, now),
-            };
-            self.timer = Timer::Reorder((now + wait).min(rto));
-        } else if matches!(self.timer, Timer::Reorder(_)) {
-            self.timer = Timer::Retransmit(self.rto_deadline(config, now));
+            self.timer = Timer::Reorder(now + wait.min(self.rto(config)));
         }
+        wait.is_some()
+    }
+
+    /// Its timer runs out.
+    pub(crate) fn on_reorder_timeout(&mut self, config: &Config, now: Instant) {
+        let in_flight = self.in_flight();
+        self.find_lost(now);
+        self.recovery.losses.held = false;
+        self.recovery.losses.only_lost = true;
+        if self.in_flight() != in_flight && self.recovery.state != CongestionState::Recovery {
+            let again = self.control.is_reducing();
+            self.enter_recovery(now, false);
+            // One segment may be sent again. Nothing was delivered, so nothing more follows from it (RFC 9937 section 6.2);
+            // Linux counts one as delivered here.
+            self.control.allow_retransmission(self.in_flight(), again);
+        }
+        self.timer = Timer::Retransmit(self.rto_deadline(config, now));
     }
 
     /// RFC 8985 section 7.2: when to probe, if at all, and not later than the time-out. Also while a probe is under way, as
@@ -192,15 +206,18 @@ impl Sender {
         if !probe.retransmission {
             // New data: losses show by themselves.
             self.recovery.losses.tail_probe = None;
-        } else if round.dsacked {
+        } else if round.probe_dsacked {
             // Both copies arrived: nothing was lost.
             self.recovery.losses.tail_probe = None;
         } else if a.ack.after(probe.end) {
             // The probe repaired a loss that nobody would have noticed: congestion all the same.
             self.recovery.losses.tail_probe = None;
-            self.enter_cwr(a.now);
-            self.control.end_reduction();
-            self.recovery.state = CongestionState::Open;
+            self.recovery.high_seq = self.nxt;
+            self.control.reduce_again(a.now);
+            self.ecn.on_reduction();
+            self.recovery.state = CongestionState::Cwr;
+            self.control.end_reduction(a.now);
+            self.keep_open();
         } else if !(round.advanced || a.carries_more || round.sacked) {
             // A pure duplicate: the other copy's acknowledgement.
             self.recovery.losses.tail_probe = None;

@@ -4,6 +4,8 @@
 //! that may still arrive are also linked in the order in which they were sent last, because RACK (RFC 8985) asks which
 //! of them were sent long enough before one that has arrived.
 
+mod invariants;
+
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -41,6 +43,10 @@ const LISTED: u8 = 8;
 const ENDS_BURST: u8 = 16;
 /// The application's write ended here.
 const PUSHED: u8 = 32;
+
+/// RACK took it for lost, or the other end had it for a while. If that turns out to be wrong, RACK does not judge it (again)
+/// before it is sent again; the time-out does. (Linux takes such a segment off RACK's list.)
+const JUDGED: u8 = 64;
 
 /// No name: names count segments from the first of the connection.
 const NONE: u64 = u64::MAX;
@@ -135,6 +141,14 @@ impl Scoreboard {
     pub(crate) fn end_burst(&mut self, pushed: bool) {
         if let Some(last) = self.records.back_mut() {
             last.flags |= ENDS_BURST | if pushed { PUSHED } else { 0 };
+        }
+    }
+
+    /// What begins at `start` does not leave in one go with what is before it any more.
+    pub(crate) fn cut_before(&mut self, start: SeqNumber) {
+        let at = self.records.partition_point(|record| record.start.before(start));
+        if let Some(before) = at.checked_sub(1).and_then(|at| self.records.get_mut(at)) {
+            before.flags |= ENDS_BURST;
         }
     }
 
@@ -277,14 +291,28 @@ impl Scoreboard {
             self.sacked_out += 1;
             self.unlink(self.base + at as u64);
             self.single_out(self.base + at as u64);
-            // A retransmission of it may still be on its way, but it is not needed any more.
-            self.records[at].flags = SACKED | record.flags & (ENDS_BURST | PUSHED);
+            // A copy of what was lost is not needed any more. One of what was not taken for lost is still under way, as in
+            // Linux (`tcp_sacktag_one`).
+            let copy = if record.is_lost() { 0 } else { record.flags & RETRANSMITTED };
+            self.retransmitted_out += u32::from(copy != 0);
+            self.records[at].flags = SACKED | copy | record.flags & (ENDS_BURST | PUSHED);
             at += 1;
         }
         if let Some((s, e)) = covered {
             self.sacked.insert(s, e);
+            self.cut_before(s);
+            self.cut_before(e);
         }
         covered.is_some()
+    }
+
+    /// RACK takes a record for lost.
+    pub(crate) fn judge_lost(&mut self, name: u64) -> bool {
+        let marked = self.mark_lost(name);
+        if let Some(record) = self.get_mut(name).filter(|_| marked) {
+            record.flags |= JUDGED;
+        }
+        marked
     }
 
     /// Takes a record for lost. Does nothing to one that is sacked, or lost and not sent again.
@@ -314,11 +342,11 @@ impl Scoreboard {
     /// The other end forgot what it sacked, which RFC 2018 section 8 allows it: nothing is sacked any more.
     pub(crate) fn forget_sacked(&mut self) {
         for at in 0..self.records.len() {
+            // RACK does not judge them before they are sent again: that they arrived says nothing of when.
             if self.records[at].is_sacked() {
-                self.records[at].flags = self.records[at].flags & !SACKED | LISTED;
+                self.records[at].flags = self.records[at].flags & !SACKED | JUDGED;
             }
         }
-        self.relink();
         self.sacked_out = 0;
         self.sacked.clear();
     }
@@ -343,8 +371,10 @@ impl Scoreboard {
     /// Nothing is lost after all (a recovery that was undone).
     pub(crate) fn unmark_lost(&mut self) {
         for at in 0..self.records.len() {
-            if self.records[at].is_lost() {
-                self.records[at].flags = self.records[at].flags & !LOST | LISTED;
+            let flags = self.records[at].flags;
+            if flags & LOST != 0 {
+                let listed = if flags & JUDGED == 0 { LISTED } else { flags & LISTED };
+                self.records[at].flags = flags & !LOST | listed;
             }
         }
         self.relink();
@@ -394,7 +424,7 @@ impl Scoreboard {
         record.stamp = stamp;
         record.transmissions = record.transmissions.saturating_add(1);
         let was = (record.is_lost(), record.is_retransmitted());
-        record.flags |= RETRANSMITTED;
+        record.flags = record.flags & !JUDGED | RETRANSMITTED;
         self.retransmitted_out += u32::from(!was.1);
         self.waiting -= u32::from(was == (true, false));
         self.link(name);
@@ -409,8 +439,21 @@ impl Scoreboard {
         record.sent_at = now;
         record.stamp = stamp;
         record.transmissions = record.transmissions.saturating_add(1);
+        record.flags &= !JUDGED;
         self.link(name);
         self.single_out(name);
+    }
+
+    /// The other end got the segments within `start..end` twice: no copy of them is on its way any more.
+    pub(crate) fn forget_copies(&mut self, start: SeqNumber, end: SeqNumber) {
+        let mut at = self.records.partition_point(|record| record.start.before(start));
+        while let Some(record) = self.records.get_mut(at).filter(|record| record.end.at_or_before(end)) {
+            if record.is_retransmitted() && !record.is_lost() {
+                record.flags &= !RETRANSMITTED;
+                self.retransmitted_out -= 1;
+            }
+            at += 1;
+        }
     }
 
     /// How many of the segments within `start..end` were ever sent again.
@@ -518,56 +561,6 @@ impl Scoreboard {
         match self.get_mut(next) {
             Some(next) => next.previous = previous,
             None => self.newest = previous,
-        }
-    }
-}
-
-impl Scoreboard {
-    /// Counts everything anew.
-    pub(crate) fn check_invariants(&self, una: SeqNumber, nxt: SeqNumber, sack: bool) {
-        let count =
-            |which: fn(&Record) -> bool| self.records.iter().filter(|record| which(record)).count() as u32;
-        if sack {
-            assert_eq!(self.sacked_out, count(Record::is_sacked), "sacked segments");
-        } else {
-            assert!(self.sacked_out <= self.packets_out(), "duplicates of what is in flight");
-        }
-        assert_eq!(self.lost_out, count(Record::is_lost), "lost segments");
-        assert_eq!(self.retransmitted_out, count(Record::is_retransmitted), "segments sent again");
-        assert_eq!(
-            self.waiting,
-            count(|r| r.is_lost() && !r.is_retransmitted()),
-            "segments to be sent again"
-        );
-        assert!(
-            self.sacked_out + self.lost_out <= self.packets_out() + u32::from(!sack),
-            "sacked or lost, not both"
-        );
-        if let (Some(first), Some(last)) = (self.first(), self.last()) {
-            // SND.UNA may be beyond what the SYN took.
-            assert_eq!((first.start, last.end), (una, nxt), "records cover what is in flight");
-        }
-        for pair in 1..self.records.len() {
-            assert_eq!(self.records[pair - 1].end, self.records[pair].start, "segments follow each other");
-        }
-        let mut listed = 0;
-        let mut at = self.oldest();
-        let mut before = Instant::ZERO;
-        while let Some(name) = at {
-            let record = self.get(name).expect("a listed segment is in flight");
-            assert!(record.sent_at >= before, "the list is in order of sending");
-            before = record.sent_at;
-            listed += 1;
-            at = self.sent_after(name);
-        }
-        assert_eq!(listed, count(|r| r.flags & LISTED != 0), "all that are listed are linked");
-        if self.is_ordinary() {
-            let once = |r: &Record| r.transmissions == 1 && r.flags & !(ENDS_BURST | PUSHED) == LISTED;
-            assert_eq!(count(once), self.packets_out(), "nothing is known of what is ordinary");
-            let in_order = (self.base..).zip(&self.records).all(|(name, record)| {
-                record.next == if Some(name) == self.last_name() { NONE } else { name + 1 }
-            });
-            assert!(in_order, "what was sent once was sent in order");
         }
     }
 }

@@ -1,9 +1,9 @@
 //! Taking a reduction of the window back: by timestamps (Eifel, RFC 3522 and 4015), by duplicate reports (RFC 2883), or
 //! because data from before the time-out arrives (F-RTO, RFC 5682).
 
+use super::TailProbe;
 use super::rack::PERSIST;
 use crate::seq::SeqNumber;
-use crate::tcp::config::Config;
 use crate::tcp::sender::{Echo, Round, Sender};
 use crate::tcp::state::CongestionState;
 use crate::time::Instant;
@@ -13,7 +13,9 @@ impl Sender {
     pub(crate) fn begin_undo(&mut self) {
         self.recovery.losses.undo_marker = Some(self.una);
         // Retransmissions that are on their way already may be reported later: then the count means nothing.
-        let out = self.board.retransmitted_out();
+        // So may a tail probe.
+        let probed = self.recovery.losses.tail_probe.is_some_and(|probe| probe.retransmission);
+        let out = self.board.retransmitted_out() + u32::from(probed);
         self.recovery.losses.undo_retransmissions = (out > 0).then_some(out);
     }
 
@@ -43,7 +45,9 @@ impl Sender {
         }
         round.dsacked = true;
         // A tail probe that was for nothing says nothing of reordering.
-        if losses.reordering_seen > 0 && !losses.tail_probe.is_some_and(|probe| probe.retransmission) {
+        let probe = |probe: TailProbe| probe.end == end && segments == 1;
+        round.probe_dsacked = losses.tail_probe.is_some_and(probe);
+        if losses.reordering_seen > 0 && !round.probe_dsacked {
             self.rack.dsack_seen = true;
         }
         self.rate.count_delivered(segments); // both copies arrived
@@ -73,57 +77,51 @@ impl Sender {
             && (self.recovery.losses.undo_retransmissions == Some(0) || self.was_delayed(echoed))
     }
 
-    fn undo(&mut self, unmark: bool) {
+    fn undo(&mut self, now: Instant, unmark: bool) {
         if unmark {
             self.board.unmark_lost();
         }
-        if self.control.undo() {
+        if self.control.undo(now) {
             self.ecn.on_undo();
         }
         self.recovery.losses.undo_marker = None;
-        self.rack.window_steps = self.rack.window_steps.max(1);
+        self.rack.advanced = true; // what is lost now has to be found out anew
     }
 
     /// All that was in flight when recovery began is acknowledged. Answers whether the state must be kept.
-    pub(crate) fn try_undo_recovery(&mut self, _now: Instant, echoed: Option<Echo>) -> bool {
+    pub(crate) fn try_undo_recovery(&mut self, now: Instant, echoed: Option<Echo>) -> bool {
         if self.may_undo(echoed) {
-            self.undo(false);
+            self.undo(now, false);
         } else if self.rack.persist > 0 {
             self.rack.persist -= 1;
         }
         if !self.sack && self.una == self.recovery.high_seq {
             // RFC 6582 section 4: without SACK, duplicates of what was sent again look like a loss of what follows.
-            if self.board.retransmitted_out() == 0 {
-                self.recovery.forget_retransmission();
-            }
+            self.forget_old_retransmission();
             return true;
         }
-        self.control.end_reduction();
         // The marker stays: reports of duplicates may follow, and undo the reduction even now.
+        if self.recovery.losses.undo_marker.is_some() {
+            self.control.end_reduction(now);
+        }
         self.recovery.forget_retransmission();
-        self.recovery.state = CongestionState::Open;
+        self.set_state(CongestionState::Open);
         false
     }
 
     /// Each retransmission was reported as a duplicate: none was needed.
-    pub(crate) fn try_undo_dsack(&mut self, _now: Instant) -> bool {
+    pub(crate) fn try_undo_dsack(&mut self, now: Instant) -> bool {
         if self.recovery.losses.undo_marker.is_some() && self.recovery.losses.undo_retransmissions == Some(0)
         {
             self.rack.persist = PERSIST.min(self.rack.persist + 1);
-            self.undo(false);
+            self.undo(now, false);
             return true;
         }
         false
     }
 
     /// A partial acknowledgement in fast recovery that answers the original: it was only late.
-    pub(crate) fn try_undo_partial(
-        &mut self,
-        _config: &Config,
-        now: Instant,
-        echoed: Option<Echo>,
-        round: &Round,
-    ) -> bool {
+    pub(crate) fn try_undo_partial(&mut self, now: Instant, echoed: Option<Echo>, round: &Round) -> bool {
         if self.recovery.losses.undo_marker.is_none() || !self.was_delayed(echoed) {
             return false;
         }
@@ -135,26 +133,24 @@ impl Sender {
         if self.board.retransmitted_out() > 0 {
             return true;
         }
-        self.undo(true);
-        self.try_to_open();
-        let _ = now;
-        true
+        self.forget_old_retransmission();
+        self.undo(now, true);
+        self.keep_open();
+        false
     }
 
     /// In the Loss state: `frto` says that RFC 5682 found the time-out spurious.
-    pub(crate) fn try_undo_loss(&mut self, _now: Instant, echoed: Option<Echo>, frto: bool) -> bool {
+    pub(crate) fn try_undo_loss(&mut self, now: Instant, echoed: Option<Echo>, frto: bool) -> bool {
         if !(frto || self.may_undo(echoed)) {
             return false;
         }
-        self.undo(true);
+        self.undo(now, true);
         self.retransmits = 0;
-        self.recovery.losses.frto = false;
         if !self.sack && self.una == self.recovery.high_seq {
             return true; // until something above is acknowledged (RFC 6582 section 4)
         }
         if frto || self.sack {
-            self.recovery.state = CongestionState::Open;
-            self.recovery.forget_retransmission();
+            self.set_state(CongestionState::Open);
         }
         true
     }
