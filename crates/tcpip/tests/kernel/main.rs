@@ -2,6 +2,7 @@
 
 mod allowed;
 mod compare;
+mod conditions;
 mod linux;
 mod ours;
 mod random;

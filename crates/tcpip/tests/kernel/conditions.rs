@@ -1,0 +1,235 @@
+//! What the entries of the table of allowed differences ask of a difference.
+
+use sockshim_tcpip::wire::tcp::Flags;
+
+use crate::compare::{Difference, Field};
+use crate::script::{Record, Said, Segment, What};
+
+/// The blocks without that of a duplicate (RFC 2883 section 4).
+pub(crate) fn without_duplicate(said: &Said) -> &[(i32, i32)] {
+    match said.sack[..] {
+        [first, ..] if first.0 < said.ack => &said.sack[1..],
+        [first, second, ..] if first.0 >= second.0 && first.1 <= second.1 => &said.sack[1..],
+        _ => &said.sack,
+    }
+}
+
+/// Whether the blocks are the same but for a duplicate, which may leave no room for the last one.
+pub(crate) fn same_blocks(kernel: &Said, ours: &Said) -> bool {
+    let (kernel, ours) = (without_duplicate(kernel), without_duplicate(ours));
+    kernel.iter().zip(ours).all(|(a, b)| a == b)
+        && (kernel.len() == ours.len() || kernel.len().min(ours.len()) >= 2)
+}
+
+impl Difference<'_> {
+    /// A segment was sent again and then found not to be lost, or reported about in between, and sent again once more.
+    pub(crate) fn has_stray_copy(&self) -> bool {
+        let steps = self.steps();
+        let infos = self.kernel.before[..steps].iter().chain(&self.ours.before[..steps]);
+        let counted = infos.flatten().any(|inner| inner.retrans > inner.lost);
+        let said = &self.ours.said[..(self.place + 1).min(self.ours.said.len())];
+        let thrice = said.iter().any(|first| {
+            let copies: Vec<&Said> =
+                said.iter().filter(|said| said.len > 0 && said.seq == first.seq).collect();
+            copies.windows(2).skip(1).any(|pair| {
+                self.script.steps[pair[0].step..pair[1].step].iter().any(|step| match &step.what {
+                    What::Arrives(segment) => segment.blocks > 0,
+                    _ => false,
+                })
+            })
+        });
+        counted || thrice
+    }
+
+    /// A timer has sent a segment again, and since the report that followed Linux's window is larger by one.
+    pub(crate) fn follows_reordering_timer(&self) -> bool {
+        let at = |said: &Said| {
+            said.step.checked_sub(1).and_then(|step| self.kernel.times.get(step)).copied().unwrap_or(0)
+        };
+        let again = self.kernel.said.iter().enumerate().find(|&(place, said)| {
+            let before = &self.kernel.said[..place];
+            said.len > 0 && before.iter().any(|other| other.end() > said.seq) && said.at > at(said) + 1500
+        });
+        let end = (self.steps() + 1).min(self.ours.before.len());
+        let steps = self.kernel.before[..end].iter().zip(&self.ours.before[..end]);
+        let steps = steps.skip(again.map_or(end, |(_, said)| said.step));
+        steps.chain(again.map(|_| (&self.kernel.info, &self.ours.info))).any(|pair| {
+            let (Some(kernel), Some(ours)) = pair else { return false };
+            (kernel.ca_state, ours.ca_state) == (3, 3) && kernel.cwnd == ours.cwnd + 1
+        })
+    }
+
+    /// A segment has bytes of one that came before.
+    pub(crate) fn overlaps(&self) -> bool {
+        let all: Vec<&Segment> = self.segments().filter(|segment| segment.len > 0).collect();
+        let end = |segment: &Segment| segment.seq + i32::from(segment.len);
+        all.iter().enumerate().any(|(place, later)| {
+            all[..place].iter().any(|former| later.seq < end(former) && former.seq < end(later))
+        })
+    }
+
+    /// One stack sends another segment than the other one, or none.
+    pub(crate) fn breaks_order(&self) -> bool {
+        matches!(self.field, Field::OnlyKernel | Field::OnlyOurs | Field::Flags | Field::Numbers | Field::Len)
+    }
+
+    /// What is sent agrees, and what is thought of it does not.
+    pub(crate) fn is_inside(&self) -> bool {
+        matches!(self.field, Field::Scoreboard | Field::Congestion)
+    }
+
+    /// The steps before the difference.
+    pub(crate) fn steps(&self) -> usize {
+        if self.is_inside() || matches!(self.field, Field::Call | Field::State) {
+            return self.script.steps.len();
+        }
+        let said = [self.kernel(), self.ours()].into_iter().flatten().map(|said| said.step);
+        said.max().unwrap_or(self.script.steps.len())
+    }
+
+    pub(crate) fn segments(&self) -> impl Iterator<Item = &Segment> {
+        self.script.steps[..self.steps()].iter().filter_map(|step| match &step.what {
+            What::Arrives(segment) => Some(segment),
+            _ => None,
+        })
+    }
+
+    /// A number from before what is acknowledged.
+    pub(crate) fn is_probe(&self, said: &Said) -> bool {
+        self.windows(said.step).map(|(ack, _)| ack).max().is_some_and(|una| said.seq < una)
+    }
+
+    /// A write ended with the byte before that number.
+    pub(crate) fn ends_write(&self, end: i32) -> bool {
+        let mut written = 1;
+        self.script.steps.iter().enumerate().any(|(place, step)| {
+            if !matches!(step.what, What::Send(_)) {
+                return false;
+            }
+            let call = self.kernel.calls.iter().find(|&&(step, _)| step == place + 1);
+            written += call.map_or(0, |&(_, result)| result.max(0) as i32);
+            written == end
+        })
+    }
+
+    /// A write is longer than half of the largest window that was offered by then, in whole segments.
+    pub(crate) fn writes_more_than_half(&self) -> bool {
+        self.script.steps[..self.steps()].iter().enumerate().any(|(place, step)| {
+            let largest = self.windows(place).map(|(_, window)| window).max().unwrap_or(0);
+            matches!(step.what, What::Send(len) if len as i64 > largest / 2 - 1460)
+        })
+    }
+
+    /// By how much the other end's windows are shifted.
+    pub(crate) fn shift(&self) -> u8 {
+        // The last one that began a connection.
+        let syns = self.segments().filter(|segment| segment.flags.contains(Flags::SYN));
+        let answered = |segment: &&Segment| {
+            let answers = self.kernel.said.iter().filter(|said| said.flags.contains(Flags::SYN));
+            self.script.setup.connects || answers.into_iter().any(|said| said.ack == segment.seq + 1)
+        };
+        syns.filter(answered).last().and_then(|syn| syn.scale).unwrap_or(0)
+    }
+
+    /// Both ends have shifts.
+    pub(crate) fn has_scale(&self) -> bool {
+        self.segments().any(|segment| segment.flags.contains(Flags::SYN) && segment.scale.is_some())
+    }
+
+    pub(crate) fn windows(&self, steps: usize) -> impl Iterator<Item = (i32, i64)> {
+        let shift = self.shift();
+        let segments = self.script.steps[..steps].iter().filter_map(|step| match &step.what {
+            What::Arrives(segment) => Some(segment),
+            _ => None,
+        });
+        segments.filter(|segment| segment.flags.intersects(Flags::ACK | Flags::SYN)).map(move |segment| {
+            let syn = segment.flags.contains(Flags::SYN);
+            (segment.ack, i64::from(segment.window) << if syn { 0 } else { shift })
+        })
+    }
+
+    /// Ours acknowledges small segments at once where Linux does so later. It shows with the next one, at the latest.
+    pub(crate) fn is_early_acknowledgement(&self) -> bool {
+        let early = |ours: &Said| {
+            let data = match ours.step.checked_sub(1).map(|step| self.script.steps[step].what) {
+                Some(What::Arrives(segment)) => segment.len,
+                _ => 0,
+            };
+            // A large one is held back only by a window that does not move.
+            let mut windows = self.kernel.said.windows(2);
+            let mut narrows =
+                || windows.any(|pair| pair[1].ack >= ours.ack && pair[1].window < pair[0].window);
+            let small = (1..1200).contains(&data) || (data >= 1200 && narrows());
+            let answered = self
+                .kernel
+                .said
+                .iter()
+                .any(|said| said.step == ours.step && said.ack == ours.ack && said.at < ours.at + 2000);
+            ours.flags.without(Flags::ECE) == Flags::ACK && ours.len == 0 && small && !answered
+        };
+        let shown = &self.ours.said[self.place.saturating_sub(1)..(self.place + 1).min(self.ours.said.len())];
+        shown.iter().any(early)
+            && (self.breaks_order() || matches!(self.field, Field::Time | Field::Stamps | Field::Sack))
+    }
+
+    /// A segment of the other end reaches beyond the window that one of the stacks has offered.
+    pub(crate) fn reaches_beyond_a_window(&self) -> bool {
+        let steps = self.script.steps[..self.steps()].iter().enumerate();
+        let mut arrivals = steps.filter_map(|(step, it)| match it.what {
+            What::Arrives(segment) if segment.len > 0 => Some((step, segment.seq + i32::from(segment.len))),
+            _ => None,
+        });
+        arrivals.any(|(step, end)| {
+            // Linux's window may have grown by what it answers with.
+            let beyond = |record: &Record, step: usize| {
+                let syn = record.said.iter().find(|said| said.flags.contains(Flags::SYN));
+                let scaled = syn.and_then(|said| said.scale).filter(|_| self.has_scale());
+                let edge = record
+                    .said
+                    .iter()
+                    .filter(|said| said.step <= step && said.flags.contains(Flags::ACK))
+                    .map(|said| {
+                        let shift = if said.flags.contains(Flags::SYN) { 0 } else { scaled.unwrap_or(0) };
+                        // A window of Linux's may be larger than what the header has room for.
+                        let window = if said.window == u16::MAX { 1 << 18 } else { i64::from(said.window) };
+                        i64::from(said.ack) + (window << shift)
+                    });
+                edge.max().is_some_and(|edge| i64::from(end) > edge)
+            };
+            beyond(self.kernel, step) != beyond(self.ours, step)
+                || beyond(self.kernel, step + 1) != beyond(self.ours, step)
+        })
+    }
+
+    /// A segment has acknowledged less than one before it.
+    pub(crate) fn has_old_acknowledgement(&self) -> bool {
+        let mut most = i32::MIN;
+        self.segments().filter(|segment| segment.flags.contains(Flags::ACK)).any(|segment| {
+            let old = segment.ack < most;
+            most = most.max(segment.ack);
+            old
+        })
+    }
+
+    /// The other end has acknowledged, or reported, a part of a segment.
+    pub(crate) fn acknowledges_within(&self) -> bool {
+        let within = |number: i32| {
+            let mut said = self.kernel.said.iter();
+            said.any(|said| said.len > 0 && said.seq < number && number < said.end())
+        };
+        self.segments().any(|segment| {
+            let blocks = &segment.sack[..segment.blocks];
+            within(segment.ack) || blocks.iter().any(|&(from, to)| within(from) || within(to))
+        })
+    }
+
+    pub(crate) fn has_data_behind_fin(&self) -> bool {
+        let fins = self.segments().filter(|segment| segment.flags.contains(Flags::FIN));
+        fins.map(|fin| fin.seq + i32::from(fin.len)).any(|end| {
+            self.segments().any(|segment| {
+                let behind = segment.seq + i32::from(segment.len);
+                (segment.len > 0 && behind > end) || (segment.flags.contains(Flags::FIN) && behind != end)
+            })
+        })
+    }
+}
