@@ -122,13 +122,13 @@ impl Difference<'_> {
 
     /// By how much the other end's windows are shifted.
     pub(crate) fn shift(&self) -> u8 {
-        // The last one that began a connection.
-        let syns = self.segments().filter(|segment| segment.flags.contains(Flags::SYN));
+        // The first one that began a connection: what is answered after it may be a copy with other options.
+        let mut syns = self.segments().filter(|segment| segment.flags.contains(Flags::SYN));
         let answered = |segment: &&Segment| {
             let answers = self.kernel.said.iter().filter(|said| said.flags.contains(Flags::SYN));
             self.script.setup.connects || answers.into_iter().any(|said| said.ack == segment.seq + 1)
         };
-        syns.filter(answered).last().and_then(|syn| syn.scale).unwrap_or(0)
+        syns.find(answered).and_then(|syn| syn.scale).unwrap_or(0)
     }
 
     /// Both ends have shifts.
