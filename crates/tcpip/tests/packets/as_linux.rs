@@ -260,55 +260,6 @@ fn retransmissions(host: &mut Host) -> Vec<u32> {
     host.drain().iter().filter(|segment| !segment.data.is_empty()).map(|segment| segment.seq).collect()
 }
 
-/// A connection with timestamps whose ten segments were reported lost, all but the last: the first was sent again.
-fn lossy(count: usize) -> (Host, sockshim_tcpip::stack::SocketId, u32) {
-    let options = Options { timestamps: stamps(50, 0), ..syn_options() };
-    let (mut host, id) = Host::new().accept_with(options);
-    host.send(id, count * 988);
-    let first = host.drain()[0].options.timestamps.unwrap().value;
-    (host, id, first)
-}
-
-#[test]
-fn an_early_copy_that_is_acknowledged_late_does_not_make_what_follows_lost() {
-    let (mut host, id, first) = lossy(3);
-    host.wait_ms(400); // a tail probe, and the time-out
-    assert_eq!(retransmissions(&mut host), [1 + 2 * 988, 1]);
-    // The first answer is to the original.
-    host.receive(ack(1, 989).stamps(400, first));
-    host.wait_ms(60);
-    assert_eq!(retransmissions(&mut host), [] as [u32; 0]);
-    let info = host.call(|stack, now| stack.tcp_info(now, id)).unwrap();
-    assert_eq!((info.lost, info.retrans), (0, 0));
-}
-
-#[test]
-fn what_was_wrongly_taken_for_lost_is_left_to_the_time_out() {
-    let (mut host, id, first) = lossy(5);
-    host.wait_ms(50);
-    let blocks = [(1 + 3 * 988, 1 + 5 * 988)];
-    host.receive(ack(1, 1).stamps(100, first).sack(&host, &blocks));
-    host.wait_ms(20);
-    assert_eq!(retransmissions(&mut host), [1], "by the reordering timer");
-    host.receive(ack(1, 989).stamps(120, first).sack(&host, &blocks)); // it was only late
-    host.wait_ms(100);
-    assert_eq!(retransmissions(&mut host), [] as [u32; 0]);
-    let info = host.call(|stack, now| stack.tcp_info(now, id)).unwrap();
-    assert_eq!((info.ca_state, info.lost), (1, 0));
-}
-
-#[test]
-fn new_data_puts_a_tail_probe_in_place_of_the_reordering_timer() {
-    let (mut host, id, first) = lossy(4);
-    host.wait_ms(60);
-    host.receive(ack(1, 1).stamps(100, first).sack(&host, &[(989, 1 + 2 * 988)]));
-    host.receive(ack(1, 1 + 2 * 988).stamps(100, first)); // the gap is filled; the others have a little time
-    host.send(id, 988);
-    host.drain();
-    host.wait_ms(40);
-    host.expect_nothing();
-}
-
 #[test]
 fn without_sack_a_time_out_that_was_for_nothing_sends_nothing_again() {
     let options = Options { timestamps: stamps(50, 0), sack_permitted: false, ..syn_options() };
@@ -353,36 +304,6 @@ fn a_block_from_the_acknowledgement_on_is_none() {
 }
 
 #[test]
-fn a_reordering_timer_sends_nothing_new() {
-    let (mut host, id) = Host::established();
-    host.send(id, 20_000);
-    assert_eq!(host.drain().len(), 10);
-    host.wait_ms(50);
-    host.receive(ack(1, 1).sack(&host, &[(9001, 10_001)]));
-    host.drain();
-    host.wait_ms(20);
-    assert_eq!(retransmissions(&mut host), [1]);
-}
-
-#[test]
-fn the_next_data_with_the_window_that_was_there_sends_nothing_again() {
-    let (mut host, id) = Host::established();
-    host.send(id, 10_000);
-    host.drain();
-    host.wait_ms(50);
-    host.receive(ack(1, 1).sack(&host, &[(8001, 9001)]));
-    host.drain();
-    host.wait_ms(300);
-    host.drain();
-    let before = host.call(|stack, now| stack.tcp_info(now, id)).unwrap();
-    host.receive(ack(1, 1).data(100));
-    let after = host.call(|stack, now| stack.tcp_info(now, id)).unwrap();
-    assert_eq!((after.retrans, after.snd_cwnd), (before.retrans, before.snd_cwnd));
-    host.drain();
-    assert_eq!(host.read(id).len(), 100);
-}
-
-#[test]
 fn only_an_acknowledgement_of_data_takes_from_those_that_do_not_wait() {
     let (mut host, id) = Host::established();
     host.receive(ack(1, 1).data(100));
@@ -391,10 +312,8 @@ fn only_an_acknowledgement_of_data_takes_from_those_that_do_not_wait() {
     for round in 0..20_u32 {
         host.send(id, 1000);
         host.drain();
-        host.wait_ms(50);
         host.receive(ack(101, 1001 + 1000 * round));
     }
-    host.wait_ms(60);
     host.receive(ack(101, 20_001).data(100));
     host.expect_ack(201);
 }
@@ -404,8 +323,10 @@ fn a_window_that_only_rounding_took_back_does_not_change_our_number() {
     let (mut host, id) = Host::with_window(1000);
     host.send(id, 1000);
     host.drain();
-    host.receive(ack(1, 1).data(10).window(990));
-    assert_eq!(host.expect_ack(11).seq, 1001);
+    host.receive(ack(1, 1).data(10));
+    host.expect_ack(11);
+    host.receive(ack(11, 1).data(10).window(990));
+    assert_eq!(host.expect_ack(21).seq, 1001);
 }
 
 #[test]
