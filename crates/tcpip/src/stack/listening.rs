@@ -120,18 +120,19 @@ impl<M: Memory> Stack<M> {
             // It came again: so does the answer.
             if handshake.may_answer(limit, now) {
                 handshake.ask_again(now);
-                let answer = handshake.answer(now);
+                let (answer, deadline) = (handshake.answer(now), handshake.deadline(&self.config.tcp));
+                // The wait for an acknowledgement begins anew (Linux's `tcp_check_req`).
+                self.handshake_timers.schedule(index, deadline);
                 self.reply(local, remote, answer);
             }
             return;
         }
-        if flags.contains(Flags::ACK) && header.ack != handshake.iss + 1 {
+        // A reset counts by its number alone (RFC 9293 section 3.10.7.4, second step before the fifth).
+        if flags.contains(Flags::ACK) && !flags.contains(Flags::RST) && header.ack != handshake.iss + 1 {
             // It is about another connection (RFC 9293 section 3.10.7.4, fifth step).
-            if !flags.contains(Flags::RST) {
-                self.counters.out_rsts += 1;
-                let reply = Reply::reset(local, remote, header, segment.len());
-                self.reply(local, remote, reply.header);
-            }
+            self.counters.out_rsts += 1;
+            let reply = Reply::reset(local, remote, header, segment.len());
+            self.reply(local, remote, reply.header);
             return;
         }
         let next = handshake.irs + 1;

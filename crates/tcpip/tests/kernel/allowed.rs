@@ -151,6 +151,13 @@ pub(crate) const TABLE: &[Entry] = &[
                     && kernel.len > 0
                     && ours.len > 0
                     && ((1..=360).contains(&shift) || (kernel.end() == ours.end() && ours.len <= 36)))
+                // What is sent for the first time was cut when it was written.
+                || (difference.field == Field::Len
+                    && !kernel.sack.is_empty()
+                    && (kernel.seq, &kernel.sack) == (ours.seq, &ours.sack)
+                    && kernel.flags.contains(Flags::PSH)
+                    && (1..=360).contains(&kernel.len)
+                    && kernel.len % 12 == 0)
                 // What reports a duplicate only leaves before data, which then has the room again.
                 || (difference.field == Field::Len
                     && kernel.len == 0
@@ -187,12 +194,18 @@ pub(crate) const TABLE: &[Entry] = &[
                     What::Arrives(segment) => segment.len > 0,
                     _ => false,
                 });
-            matches!(difference.field, Field::Numbers | Field::Sack)
-                && data
-                && kernel.step == ours.step
-                && (kernel.seq, kernel.len) == (ours.seq, ours.len)
-                && kernel.len > 0
-                && kernel.ack <= ours.ack
+            // Without SACK a duplicate follows, which is another segment when the one before it did not count the data.
+            let duplicate = difference.kernel.said[..difference.place].last().is_some_and(|former| {
+                (former.step, former.ack) == (kernel.step, kernel.ack) && former.len > 0
+            });
+            let alone = kernel.flags == Flags::ACK && kernel.len == 0 && ours.step > kernel.step;
+            (data && difference.breaks_order() && duplicate && alone)
+                || (matches!(difference.field, Field::Numbers | Field::Sack)
+                    && data
+                    && kernel.step == ours.step
+                    && (kernel.seq, kernel.len) == (ours.seq, ours.len)
+                    && kernel.len > 0
+                    && kernel.ack <= ours.ack)
         },
     },
     Entry {
@@ -266,7 +279,60 @@ pub(crate) const TABLE: &[Entry] = &[
             };
             let end = (difference.steps() + 1).min(difference.ours.before.len());
             let mut steps = difference.kernel.before[..end].iter().zip(&difference.ours.before[..end]);
-            difference.breaks_order() && steps.any(later)
+            let shown = steps.any(later);
+            difference.breaks_order() && (shown || difference.waits_for_reordering_timer())
+        },
+    },
+    Entry {
+        name: "an acknowledgement within what was reported",
+        why: "segments that are reported one after the other become one buffer in Linux (`tcp_shifted_skb`), of which such an \
+              acknowledgement takes a part (`tcp_trim_head`): what is left has the time and the marks of the whole; ours are \
+              the segments as they were sent",
+        ends: true,
+        is: |difference| {
+            (difference.breaks_order() || difference.is_inside() || difference.field == Field::Time)
+                && difference.acknowledges_within_report()
+        },
+    },
+    Entry {
+        name: "slow start after idle, within a tick of the time-out",
+        why: "Linux counts the pause in ticks of 4 ms (`tcp_slow_start_after_idle_check`), and the moments of ticks are not known; \
+              when the pause is as long as the time-out, one of the two halves its window",
+        ends: true,
+        is: |difference| {
+            (difference.breaks_order() || difference.is_inside() || difference.field == Field::Time)
+                && difference.restarts_once()
+        },
+    },
+    Entry {
+        name: "a FIN for which the window has no room, and the data before it",
+        why: "the FIN is in the buffer of the last data in Linux, which waits with it (`tcp_snd_wnd_test`); ours sends the data, \
+              which fits, and then the FIN",
+        ends: true,
+        is: |difference| {
+            let (kernel, ours) = (difference.kernel(), difference.ours());
+            let Some(ours) = ours.filter(|ours| ours.len > 0 && !ours.flags.contains(Flags::FIN)) else {
+                return false;
+            };
+            let ends = difference.windows(ours.step).map(|(ack, window)| i64::from(ack) + window).max();
+            let whole =
+                |said: &Said| said.flags.contains(Flags::FIN) && (said.seq, said.len) == (ours.seq, ours.len);
+            difference.breaks_order()
+                && ends == Some(i64::from(ours.end()))
+                && difference.kernel.said.iter().any(whole)
+                && kernel.is_none_or(|kernel| kernel.step >= ours.step)
+        },
+    },
+    Entry {
+        name: "a SYN with data that acknowledges ours, in a handshake",
+        why: "Linux takes the SYN off and makes a connection of it (`tcp_check_req`), which challenges the SYN; ours challenges it \
+              and goes on waiting (RFC 5961 section 4); no honest program sends one",
+        ends: true,
+        is: |difference| {
+            let strange = |segment: &Segment| {
+                segment.flags.contains(Flags::SYN | Flags::ACK) && segment.len > 0 && segment.ack == 1
+            };
+            !difference.script.setup.connects && difference.segments().any(strange)
         },
     },
     Entry {
@@ -473,8 +539,12 @@ pub(crate) const TABLE: &[Entry] = &[
             let grown = |(kernel, ours): (&Option<Inner>, &Option<Inner>)| {
                 let (Some(kernel), Some(ours)) = (kernel, ours) else { return false };
                 let avoids = |inner: &Inner| inner.cwnd >= inner.ssthresh;
+                // Many that are acknowledged at once count as many times in Linux, at the rate of the first.
+                let many = kernel.cwnd > ours.cwnd
+                    && ours.ca_state == 4
+                    && kernel.cwnd - ours.cwnd <= difference.most_acknowledged() / 2;
                 kernel.cwnd != ours.cwnd
-                    && kernel.cwnd.abs_diff(ours.cwnd) <= 2
+                    && (kernel.cwnd.abs_diff(ours.cwnd) <= 2 || many)
                     && avoids(kernel)
                     && avoids(ours)
                     && (kernel.ca_state, kernel.ssthresh, kernel.lost)
@@ -483,7 +553,19 @@ pub(crate) const TABLE: &[Entry] = &[
             let end = (difference.steps() + 1).min(difference.ours.before.len());
             let steps = difference.kernel.before[..end].iter().zip(&difference.ours.before[..end]);
             let last = difference.is_inside().then_some((&difference.kernel.info, &difference.ours.info));
-            difference.script.setup.cubic && steps.chain(last).any(grown)
+            // Or it shows only when the window is reduced, to seven tenths.
+            let reduced = match (difference.kernel.info, difference.ours.info) {
+                (Some(kernel), Some(ours)) => {
+                    kernel.ssthresh.abs_diff(ours.ssthresh) == 1
+                        && (kernel.ca_state, ours.ca_state) == (4, 4)
+                        && (kernel.cwnd, kernel.unacked, kernel.sacked, kernel.lost, kernel.reordering)
+                            == (ours.cwnd, ours.unacked, ours.sacked, ours.lost, ours.reordering)
+                }
+                _ => false,
+            };
+            difference.script.setup.cubic
+                && (steps.chain(last).any(grown)
+                    || (difference.field == Field::Congestion && reduced && difference.windows_agree()))
         },
     },
     Entry {

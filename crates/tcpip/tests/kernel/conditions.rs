@@ -3,7 +3,7 @@
 use sockshim_tcpip::wire::tcp::Flags;
 
 use crate::compare::{Difference, Field};
-use crate::script::{Record, Said, Segment, What};
+use crate::script::{Inner, Record, Said, Segment, What};
 
 /// The blocks without that of a duplicate (RFC 2883 section 4).
 pub(crate) fn without_duplicate(said: &Said) -> &[(i32, i32)] {
@@ -50,12 +50,92 @@ impl Difference<'_> {
             let before = &self.kernel.said[..place];
             said.len > 0 && before.iter().any(|other| other.end() > said.seq) && said.at > at(said) + 1500
         });
+        // Or it is the report itself that makes it send one more, or send new data instead of what is lost later.
+        let report = again.and_then(|(_, again)| {
+            (again.step..self.script.steps.len()).find(|&step| match &self.script.steps[step].what {
+                What::Arrives(segment) => segment.blocks > 0 || segment.ack > again.seq,
+                _ => false,
+            })
+        });
+        let one_more = |said: &Said| {
+            let before = &self.kernel.said[..self.place];
+            said.len > 0 && before.iter().all(|other| other.seq != said.seq)
+        };
+        if self.breaks_order()
+            && self
+                .kernel()
+                .is_some_and(|said| Some(said.step) == report.map(|step| step + 1) && one_more(said))
+        {
+            return true;
+        }
         let end = (self.steps() + 1).min(self.ours.before.len());
         let steps = self.kernel.before[..end].iter().zip(&self.ours.before[..end]);
         let steps = steps.skip(again.map_or(end, |(_, said)| said.step));
         steps.chain(again.map(|_| (&self.kernel.info, &self.ours.info))).any(|pair| {
             let (Some(kernel), Some(ours)) = pair else { return false };
             (kernel.ca_state, ours.ca_state) == (3, 3) && kernel.cwnd == ours.cwnd + 1
+        })
+    }
+
+    /// The same segment is sent again by both: by one at once, and by the other one when the reordering timer is due.
+    pub(crate) fn waits_for_reordering_timer(&self) -> bool {
+        let later = |first: &Record, second: &Record| {
+            let Some(said) = first.said.get(self.place) else { return false };
+            let again = first.said[..self.place].iter().any(|other| other.len > 0 && other.seq == said.seq);
+            let mut rest = second.said.iter().skip(self.place);
+            again
+                && said.len > 0
+                && rest.any(|other| {
+                    (other.seq, other.len) == (said.seq, said.len)
+                        && (said.at + 500..said.at + 20_000).contains(&other.at)
+                })
+        };
+        later(self.kernel, self.ours) || later(self.ours, self.kernel)
+    }
+
+    /// The other end acknowledges a part of what it has reported before.
+    pub(crate) fn acknowledges_within_report(&self) -> bool {
+        let all: Vec<&Segment> = self.segments().collect();
+        all.iter().enumerate().any(|(place, later)| {
+            let blocks = all[..place].iter().flat_map(|former| &former.sack[..former.blocks]);
+            blocks.into_iter().any(|&(from, to)| from < later.ack && later.ack < to)
+        })
+    }
+
+    /// One has halved its window after a pause, and the other one has not.
+    pub(crate) fn restarts_once(&self) -> bool {
+        let pairs: Vec<_> = self.kernel.before.iter().zip(&self.ours.before).collect();
+        let last = [(&self.kernel.info, &self.ours.info)];
+        let all: Vec<_> = pairs.into_iter().chain(last).collect();
+        let differs = |&(kernel, ours): &(&Option<Inner>, &Option<Inner>)| match (kernel, ours) {
+            (Some(kernel), Some(ours)) => kernel.cwnd != ours.cwnd,
+            _ => false,
+        };
+        let Some(first) = all.iter().position(differs).filter(|&first| first > 0) else { return false };
+        let (Some(kernel), Some(ours)) = (all[first].0, all[first].1) else { return false };
+        let (more, less) = (kernel.cwnd.max(ours.cwnd), kernel.cwnd.min(ours.cwnd));
+        let begin = self.kernel.times.get(first - 1).copied().unwrap_or(0);
+        let silent = self.kernel.said.iter().filter(|said| said.len > 0 && said.step < first);
+        let pause = begin.saturating_sub(silent.map(|said| said.at).max().unwrap_or(0));
+        matches!(self.script.steps[first - 1].what, What::Send(_))
+            && less == (more / 2).max(more.min(10))
+            && (kernel.ca_state, ours.ca_state) == (0, 0)
+            && kernel.ssthresh == ours.ssthresh
+            && (200_000..1_000_000).contains(&pause)
+            && self.steps() >= first
+    }
+
+    /// The most segments that one acknowledgement has taken from what was in flight.
+    pub(crate) fn most_acknowledged(&self) -> u32 {
+        let flights: Vec<u32> = self.kernel.before.iter().flatten().map(|inner| inner.unacked).collect();
+        flights.windows(2).map(|pair| pair[0].saturating_sub(pair[1])).max().unwrap_or(0)
+    }
+
+    /// Windows that were never more than a segment apart.
+    pub(crate) fn windows_agree(&self) -> bool {
+        self.kernel.before.iter().zip(&self.ours.before).all(|pair| match pair {
+            (Some(kernel), Some(ours)) => kernel.cwnd.abs_diff(ours.cwnd) <= 1,
+            _ => true,
         })
     }
 
@@ -122,13 +202,13 @@ impl Difference<'_> {
 
     /// By how much the other end's windows are shifted.
     pub(crate) fn shift(&self) -> u8 {
-        // The first one that began a connection: what is answered after it may be a copy with other options.
+        // Of the handshake that was answered last the first one: what is answered after it may be a copy with other options.
+        let mut answers = self.kernel.said.iter().filter(|said| said.flags.contains(Flags::SYN));
+        let irs =
+            if self.script.setup.connects { None } else { answers.next_back().map(|said| said.ack - 1) };
         let mut syns = self.segments().filter(|segment| segment.flags.contains(Flags::SYN));
-        let answered = |segment: &&Segment| {
-            let answers = self.kernel.said.iter().filter(|said| said.flags.contains(Flags::SYN));
-            self.script.setup.connects || answers.into_iter().any(|said| said.ack == segment.seq + 1)
-        };
-        syns.find(answered).and_then(|syn| syn.scale).unwrap_or(0)
+        let syn = syns.find(|segment| irs.is_none_or(|irs| segment.seq == irs));
+        syn.and_then(|syn| syn.scale).unwrap_or(0)
     }
 
     /// Both ends have shifts.

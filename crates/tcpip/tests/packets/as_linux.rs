@@ -375,3 +375,52 @@ fn a_stamp_from_before_the_first_answer_completes_no_handshake() {
     host.receive(ack(1, 1).stamps(6, ours));
     assert_eq!(host.stack.handshake_count(), 0);
 }
+
+#[test]
+fn in_a_handshake_a_reset_counts_by_its_number_whatever_it_acknowledges() {
+    let mut host = Host::new();
+    host.listen(4);
+    host.receive(Seg { options: syn_options(), ..seg(Flags::SYN, 0, 0) });
+    host.drain();
+    host.receive(seg(Flags::RST | Flags::ACK, 500, 700));
+    host.expect_ack(1); // in the window, but not the next number
+    assert_eq!(host.stack.handshake_count(), 1);
+    host.receive(seg(Flags::RST | Flags::ACK, 1, 700));
+    host.expect_nothing();
+    assert_eq!(host.stack.handshake_count(), 0);
+}
+
+#[test]
+fn a_syn_that_comes_again_puts_off_the_answer_that_the_timer_sends() {
+    let mut host = Host::new();
+    host.listen(4);
+    let syn = || Seg { options: syn_options(), ..seg(Flags::SYN, 0, 0) };
+    host.receive(syn());
+    host.expect_flags(Flags::SYN | Flags::ACK);
+    host.wait_ms(800);
+    host.receive(syn());
+    host.expect_flags(Flags::SYN | Flags::ACK);
+    host.wait_ms(900);
+    host.expect_nothing();
+    host.wait_ms(200);
+    host.expect_flags(Flags::SYN | Flags::ACK);
+}
+
+#[test]
+fn what_comes_before_a_fin_that_waits_is_acknowledged_at_once() {
+    let (mut host, id) = Host::with_window(20_000);
+    for seq in 0..20 {
+        host.receive(ack(1 + seq * 10, 1).data(10)); // the first ones are acknowledged at once anyway
+        host.drain();
+        host.wait_ms(60);
+        host.drain();
+    }
+    host.read(id);
+    host.drain();
+    host.receive(seg(Flags::FIN | Flags::ACK, 301, 1));
+    host.drain();
+    host.wait_ms(60);
+    host.drain();
+    host.receive(ack(201, 1).data(10));
+    host.expect_ack(211);
+}

@@ -164,6 +164,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
                 (unacknowledged > u32::from(receiver.ack.mss) && window_moves)
                     || receiver.ack.is_quick()
                     || !receiver.ahead().is_empty()
+                    || receiver.fin.is_some_and(|fin| fin.after(receiver.nxt)) // it waits as well
             }
             _ => true,
         };
