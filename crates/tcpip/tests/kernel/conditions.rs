@@ -50,21 +50,25 @@ impl Difference<'_> {
             let before = &self.kernel.said[..place];
             said.len > 0 && before.iter().any(|other| other.end() > said.seq) && said.at > at(said) + 1500
         });
-        // Or it is the report itself that makes it send one more, or send new data instead of what is lost later.
-        let report = again.and_then(|(_, again)| {
-            (again.step..self.script.steps.len()).find(|&step| match &self.script.steps[step].what {
-                What::Arrives(segment) => segment.blocks > 0 || segment.ack > again.seq,
+        // Or a report makes it send one more at once, while the other one waits for the next report, or its timer.
+        let in_recovery = |step: usize| {
+            let (kernel, ours) = (self.kernel.before.get(step), self.ours.before.get(step));
+            match (kernel.copied().flatten(), ours.copied().flatten()) {
+                (Some(kernel), Some(ours)) => (kernel.ca_state, ours.ca_state) == (3, 3),
                 _ => false,
-            })
-        });
+            }
+        };
         let one_more = |said: &Said| {
             let before = &self.kernel.said[..self.place];
-            said.len > 0 && before.iter().all(|other| other.seq != said.seq)
+            let new = before.iter().all(|other| other.seq != said.seq);
+            let alone = self.ours().is_none_or(|ours| ours.at > said.at + 500);
+            let report = said.step.checked_sub(1).filter(|&step| in_recovery(step));
+            let arrival = report.is_some_and(|step| matches!(self.script.steps[step].what, What::Arrives(_)));
+            said.len > 0 && arrival && (new || alone)
         };
         if self.breaks_order()
-            && self
-                .kernel()
-                .is_some_and(|said| Some(said.step) == report.map(|step| step + 1) && one_more(said))
+            && again.is_some_and(|(place, _)| place < self.place)
+            && self.kernel().is_some_and(one_more)
         {
             return true;
         }
@@ -247,9 +251,26 @@ impl Difference<'_> {
                 .any(|said| said.step == ours.step && said.ack == ours.ack && said.at < ours.at + 2000);
             ours.flags.without(Flags::ECE) == Flags::ACK && ours.len == 0 && small && !answered
         };
-        let shown = &self.ours.said[self.place.saturating_sub(1)..(self.place + 1).min(self.ours.said.len())];
+        let shown = &self.ours.said[self.place.saturating_sub(3)..(self.place + 1).min(self.ours.said.len())];
         shown.iter().any(early)
             && (self.breaks_order() || matches!(self.field, Field::Time | Field::Stamps | Field::Sack))
+    }
+
+    /// Linux acknowledges data at once, with a window that does not become smaller, and ours does so later.
+    pub(crate) fn is_late_acknowledgement(&self) -> bool {
+        let (Some(kernel), Some(ours)) = (self.kernel(), self.ours()) else { return false };
+        let data = kernel.step.checked_sub(1).is_some_and(|step| match &self.script.steps[step].what {
+            What::Arrives(segment) => segment.len > 0,
+            _ => false,
+        });
+        let before = self.kernel.said[..self.place].last();
+        let arrived = kernel.step.checked_sub(1).and_then(|step| self.kernel.times.get(step)).copied();
+        data && kernel.len == 0
+            && kernel.flags.without(Flags::ECE) == Flags::ACK
+            && arrived.is_some_and(|arrived| kernel.at < arrived + 2000)
+            && before.is_some_and(|before| before.window <= kernel.window && before.ack < kernel.ack)
+            && ours.ack >= kernel.ack
+            && (30_000..50_000).contains(&ours.at.saturating_sub(kernel.at))
     }
 
     /// A segment of the other end reaches beyond the window that one of the stacks has offered.

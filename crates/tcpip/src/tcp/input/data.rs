@@ -110,7 +110,9 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             remnant: header.flags.intersects(remnants),
         };
         match stored {
-            // A FIN alone says nothing about how data arrives.
+            // A FIN alone says nothing about how data arrives; only of one that waits the mark counts (Linux's
+            // `tcp_data_queue_ofo`).
+            Stored::OutOfOrder if segment.payload.is_empty() => self.take_mark(segment.ecn),
             _ if segment.payload.is_empty() => {}
             Stored::OutOfOrder => {
                 // It says nothing of the pace at which the stream arrives.
