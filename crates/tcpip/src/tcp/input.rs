@@ -232,6 +232,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         if says_nothing {
             self.take_stamp(cx, header);
             self.update_window(cx, header);
+            self.sender.wl1 = header.seq;
         } else if header.ack.at_or_after(self.sender.una) {
             // Of one that was overtaken the stamp is old as well.
             self.take_stamp(cx, header);

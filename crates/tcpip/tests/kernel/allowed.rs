@@ -108,7 +108,7 @@ pub(crate) const TABLE: &[Entry] = &[
         is: |difference| {
             (difference.breaks_order()
                 || difference.is_inside()
-                || matches!(difference.field, Field::Push | Field::Time))
+                || matches!(difference.field, Field::Push | Field::Time | Field::Stamps))
                 && difference.acknowledges_within()
         },
     },
@@ -152,6 +152,13 @@ pub(crate) const TABLE: &[Entry] = &[
                     && kernel.len > 0
                     && ours.len > 0
                     && ((1..=360).contains(&shift) || (kernel.end() == ours.end() && ours.len <= 36)))
+                // A probe of the tail is one of them, cut anew.
+                || (difference.field == Field::Numbers
+                    && before.iter().any(|said| {
+                        said.seq == kernel.seq
+                            && !said.sack.is_empty()
+                            && (1..=36).contains(&kernel.len.abs_diff(said.len))
+                    }))
                 // What is sent for the first time was cut when it was written.
                 || (difference.field == Field::Len
                     && !kernel.sack.is_empty()
@@ -233,7 +240,8 @@ pub(crate) const TABLE: &[Entry] = &[
             let forged = |segment: &Segment| {
                 segment.len > 0 && segment.flags.without(Flags::PSH) == Flags::ACK && segment.ack < 1
             };
-            difference.breaks_order() && difference.segments().any(forged)
+            (difference.breaks_order() || difference.field == Field::Time)
+                && difference.segments().any(forged)
         },
     },
     Entry {
@@ -412,6 +420,20 @@ pub(crate) const TABLE: &[Entry] = &[
         why: "Linux takes it if header prediction finds nothing else wrong, and else not; ours never does",
         ends: false,
         is: |difference| difference.field == Field::Stamps && difference.has_old_acknowledgement(),
+    },
+    Entry {
+        name: "a stamp older than that of an acknowledgement that was too old",
+        why: "what comes later with a stamp in between is old (RFC 7323 section 5.3) in Linux, which may have taken that stamp, \
+              and not with ours, which has not",
+        ends: true,
+        is: |difference| {
+            let echo = |said: Option<&Said>| said.and_then(|said| said.stamps).map(|stamps| stamps.1);
+            let old = |segment: &Segment| segment.stamps.is_some_and(|stamps| stamps.back > 1);
+            difference.breaks_order()
+                && difference.has_old_acknowledgement()
+                && echo(difference.kernel()) != echo(difference.ours())
+                && difference.segments().any(old)
+        },
     },
     Entry {
         name: "what does not belong there after the socket was closed",

@@ -236,7 +236,7 @@ impl Difference<'_> {
     pub(crate) fn is_early_acknowledgement(&self) -> bool {
         let early = |ours: &Said| {
             let data = match ours.step.checked_sub(1).map(|step| self.script.steps[step].what) {
-                Some(What::Arrives(segment)) => segment.len,
+                Some(What::Arrives(segment)) => segment.len + u16::from(segment.flags.contains(Flags::FIN)),
                 _ => 0,
             };
             // A large one is held back only by a window that does not move.

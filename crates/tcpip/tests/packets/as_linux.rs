@@ -424,3 +424,36 @@ fn what_comes_before_a_fin_that_waits_is_acknowledged_at_once() {
     host.receive(ack(201, 1).data(10));
     host.expect_ack(211);
 }
+
+#[test]
+fn a_mark_counts_on_what_waits_already() {
+    let mut host = Host::new();
+    let listener = host.listen(4);
+    host.receive(Seg { options: syn_options(), ..seg(Flags::SYN | Flags::ECE | Flags::CWR, 0, 0) });
+    host.drain();
+    host.receive(ack(1, 1));
+    host.drain();
+    assert!(host.call(|stack, now| stack.accept(now, listener)).is_ok());
+    host.receive(ack(101, 1).data(100));
+    host.drain();
+    host.class = 3;
+    host.receive(ack(151, 1).data(10));
+    let answer = host.drain().pop().expect("an acknowledgement");
+    assert!(answer.flags.contains(Flags::ECE));
+}
+
+#[test]
+fn data_that_was_to_be_expected_says_which_segment_told_the_window_last() {
+    let (mut host, id) = Host::new().accept_with(Options { sack_permitted: false, ..syn_options() });
+    host.send(id, 5000);
+    host.drain();
+    host.receive(ack(30_001, 1)); // its number is larger than those that follow
+    host.receive(ack(1, 1).data(500));
+    host.drain();
+    for _ in 0..3 {
+        host.receive(ack(501, 1)); // the first one is of a new segment, and no duplicate
+    }
+    assert_eq!(retransmissions(&mut host), [] as [u32; 0]);
+    host.receive(ack(501, 1));
+    assert_eq!(retransmissions(&mut host), [1]);
+}

@@ -127,7 +127,13 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
                 self.take_mark(segment.ecn);
                 self.measure_receiver_rtt(cx, segment, size);
             }
-            Stored::Duplicate => self.receiver.ack.enter_quick(window),
+            Stored::Duplicate => {
+                // Among what waits as well, which Linux finds out later.
+                if header.seq.after(self.receiver.nxt) {
+                    self.take_mark(segment.ecn);
+                }
+                self.receiver.ack.enter_quick(window);
+            }
             Stored::NoRoom => {
                 cx.counters.tcp_ofo_drop += 1;
                 self.receiver.ack.enter_quick(window);

@@ -26,6 +26,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             && header.options.sack.is_empty()
             && u32::from(header.window) << self.sender.wscale == self.sender.wnd
             && self.receiver.ahead().is_empty()
+            && self.receiver.fin.is_none()
             && self.has_fresh_stamp(header)
     }
 
@@ -87,6 +88,8 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         self.hear(cx);
         self.take_stamp(cx, header);
         self.update_window(cx, header);
+        // Whatever number another one had in the meantime (Linux's `tcp_update_wl`).
+        self.sender.wl1 = header.seq;
     }
 
     fn take_expected_ack(&mut self, cx: &mut Context<'_>, ack: SeqNumber) {
