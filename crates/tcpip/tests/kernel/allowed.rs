@@ -326,9 +326,14 @@ pub(crate) const TABLE: &[Entry] = &[
             let mut ends = difference.windows(ours.step).map(|(ack, window)| i64::from(ack) + window);
             let whole =
                 |said: &Said| said.flags.contains(Flags::FIN) && (said.seq, said.len) == (ours.seq, ours.len);
+            // Or the connection ends before there is room.
+            let steps = &difference.script.steps[..ours.step.min(difference.script.steps.len())];
+            let ended = steps.iter().any(|step| matches!(step.what, What::Shutdown | What::Close));
+            let waits =
+                ended && difference.kernel.said.iter().all(|said| said.len == 0 || said.end() <= ours.seq);
             difference.breaks_order()
                 && ends.any(|end| end == i64::from(ours.end()))
-                && difference.kernel.said.iter().any(whole)
+                && (difference.kernel.said.iter().any(whole) || waits)
                 && kernel.is_none_or(|kernel| kernel.step >= ours.step)
         },
     },

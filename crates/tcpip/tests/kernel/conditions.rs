@@ -207,7 +207,9 @@ impl Difference<'_> {
     /// By how much the other end's windows are shifted.
     pub(crate) fn shift(&self) -> u8 {
         // Of the handshake that was answered last the first one: what is answered after it may be a copy with other options.
-        let mut answers = self.kernel.said.iter().filter(|said| said.flags.contains(Flags::SYN));
+        let steps = self.steps();
+        let answers = self.kernel.said.iter().filter(|said| said.flags.contains(Flags::SYN));
+        let mut answers = answers.filter(|said| said.step <= steps);
         let irs =
             if self.script.setup.connects { None } else { answers.next_back().map(|said| said.ack - 1) };
         let mut syns = self.segments().filter(|segment| segment.flags.contains(Flags::SYN));
@@ -239,10 +241,10 @@ impl Difference<'_> {
                 Some(What::Arrives(segment)) => segment.len + u16::from(segment.flags.contains(Flags::FIN)),
                 _ => 0,
             };
-            // A large one is held back only by a window that does not move.
+            // A large one is held back only by a window that hardly moves.
             let mut windows = self.kernel.said.windows(2);
             let mut narrows =
-                || windows.any(|pair| pair[1].ack >= ours.ack && pair[1].window < pair[0].window);
+                || windows.any(|pair| pair[1].ack >= ours.ack && pair[1].window <= pair[0].window + 1);
             let small = (1..1200).contains(&data) || (data >= 1200 && narrows());
             let answered = self
                 .kernel

@@ -104,7 +104,9 @@ impl Sender {
         if self.recovery.losses.undo_marker.is_some() {
             self.control.end_reduction(now);
         }
-        self.recovery.forget_retransmission();
+        // What is lost behind it may have been sent again already, and then the next recovery begins at once with that
+        // (Linux's `tcp_enter_recovery`).
+        self.forget_old_retransmission();
         self.set_state(CongestionState::Open);
         false
     }
