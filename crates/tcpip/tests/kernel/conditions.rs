@@ -121,8 +121,8 @@ impl Difference<'_> {
         let begin = self.kernel.times.get(first - 1).copied().unwrap_or(0);
         let silent = self.kernel.said.iter().filter(|said| said.len > 0 && said.step < first);
         let pause = begin.saturating_sub(silent.map(|said| said.at).max().unwrap_or(0));
-        matches!(self.script.steps[first - 1].what, What::Send(_))
-            && less == (more / 2).max(more.min(10))
+        let send = self.script.steps.get(first - 1).is_some_and(|step| matches!(step.what, What::Send(_)));
+        send && less == (more / 2).max(more.min(10))
             && (kernel.ca_state, ours.ca_state) == (0, 0)
             && kernel.ssthresh == ours.ssthresh
             && (200_000..1_000_000).contains(&pause)
@@ -243,8 +243,10 @@ impl Difference<'_> {
             };
             // A large one is held back only by a window that hardly moves.
             let mut windows = self.kernel.said.windows(2);
-            let mut narrows =
-                || windows.any(|pair| pair[1].ack >= ours.ack && pair[1].window <= pair[0].window + 1);
+            let mut narrows = || {
+                windows
+                    .any(|pair| pair[1].ack >= ours.ack && pair[1].window <= pair[0].window.saturating_add(1))
+            };
             let small = (1..1200).contains(&data) || (data >= 1200 && narrows());
             let answered = self
                 .kernel
@@ -253,7 +255,8 @@ impl Difference<'_> {
                 .any(|said| said.step == ours.step && said.ack == ours.ack && said.at < ours.at + 2000);
             ours.flags.without(Flags::ECE) == Flags::ACK && ours.len == 0 && small && !answered
         };
-        let shown = &self.ours.said[self.place.saturating_sub(3)..(self.place + 1).min(self.ours.said.len())];
+        let end = (self.place + 1).min(self.ours.said.len());
+        let shown = &self.ours.said[self.place.saturating_sub(3).min(end)..end];
         shown.iter().any(early)
             && (self.breaks_order() || matches!(self.field, Field::Time | Field::Stamps | Field::Sack))
     }
