@@ -78,11 +78,13 @@ fn the_core_agrees_with_itself() {
 
 #[test]
 fn the_core_with_a_fault_does_not_agree_with_itself() {
-    let faults: [(&str, runner::Change<'_>); 4] = [
+    let faults: [(&str, runner::Change<'_>); 6] = [
         ("initial window", &|config| config.tcp.initial_window = 4),
         ("no SACK", &|config| config.tcp.sack = false),
         ("no D-SACK", &|config| config.tcp.dsack = false),
         ("no tail loss probes", &|config| config.tcp.tail_loss_probe = false),
+        ("no F-RTO", &|config| config.tcp.frto = false),
+        ("a long time-out", &|config| config.tcp.min_rto *= 2),
     ];
     for (name, change) in faults {
         let found = (0..200)
