@@ -39,7 +39,19 @@ struct Player<'a> {
     step: usize,
     script: &'a Script,
     kernel: &'a Record,
+    silent: Silent,
+    /// One of those timers did say something.
+    spoke: bool,
     record: Record,
+}
+
+/// When a timer runs while losses are looked for, if the kernel says nothing between its time and the next step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Silent {
+    /// Behind the step, as late as the kernel's may be.
+    Late,
+    /// Before the step, when it is due.
+    Due,
 }
 
 /// What the core does when the steps come as they came to the kernel.
@@ -47,7 +59,9 @@ struct Player<'a> {
 /// The kernel's timers are late: its clock ticks each 4 ms, and the wheel adds up to an eighth. So a timer of ours that is
 /// due may run as late as what the kernel said next, if that is not too late; else two stacks that do the same would be at
 /// odds as soon as a step comes between the two moments.
-pub(crate) fn play(script: &Script, config: Config, kernel: &Record) -> Record {
+///
+/// None if a timer was to run before a step for which the kernel said nothing, and said something.
+pub(crate) fn play(script: &Script, config: Config, kernel: &Record, silent: Silent) -> Option<Record> {
     let us = IpAddr::V4(Ipv4Addr::new(172, 16, 0, 1));
     let them = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
     let seed = script.seed;
@@ -73,6 +87,8 @@ pub(crate) fn play(script: &Script, config: Config, kernel: &Record) -> Record {
         step: 0,
         script,
         kernel,
+        silent,
+        spoke: false,
         record: Record::default(),
     };
     player.begin();
@@ -88,7 +104,7 @@ pub(crate) fn play(script: &Script, config: Config, kernel: &Record) -> Record {
         player.record.times.push(player.at());
     }
     player.wait(kernel.end);
-    player.end()
+    (!player.spoke).then(|| player.end())
 }
 
 impl Player<'_> {
@@ -178,6 +194,11 @@ impl Player<'_> {
         while let Some(due) = self.stack.poll_timeout() {
             let due = due.as_micros().saturating_sub(BEGIN).max(self.at());
             let next = self.kernel.said.get(self.record.said.len());
+            // Disorder or Recovery: else the timer is not that of reordering.
+            let at_due = self.silent == Silent::Due
+                && due < end
+                && next.is_none_or(|said| said.at >= end)
+                && self.look().is_some_and(|inner| matches!(inner.ca_state, 1 | 3));
             let at = match next {
                 Some(said)
                     if said.step <= self.step
@@ -189,8 +210,9 @@ impl Player<'_> {
                     end = due + 1;
                     due
                 }
+                _ if at_due => due,
                 Some(said) if said.at > due && compare::may_be_timer(due, said.at) => said.at,
-                // It says nothing before the step, so its timer has not run yet.
+                // It says nothing before the step, so its timer has not run yet, or had nothing to say.
                 next if due < end
                     && next.is_none_or(|said| said.at >= end)
                     && compare::may_be_timer(due, end) =>
@@ -203,8 +225,10 @@ impl Player<'_> {
                 break;
             }
             self.now = Instant::from_micros(BEGIN + at);
+            let said = self.record.said.len();
             self.stack.handle_timeout(self.now);
             self.collect();
+            self.spoke |= at_due && self.record.said.len() > said;
         }
         self.now = Instant::from_micros(BEGIN + end);
     }

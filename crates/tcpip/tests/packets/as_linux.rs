@@ -457,3 +457,44 @@ fn data_that_was_to_be_expected_says_which_segment_told_the_window_last() {
     host.receive(ack(501, 1));
     assert_eq!(retransmissions(&mut host), [1]);
 }
+
+/// A connection whose application has answered, so that acknowledgements wait for what it says next.
+fn answering() -> Host {
+    let (mut host, id) = Host::established();
+    host.receive(ack(1, 1).data(10));
+    host.drain();
+    host.send(id, 10);
+    host.drain();
+    host
+}
+
+#[test]
+fn data_that_waits_and_comes_again_does_not_end_the_delay_of_acknowledgements() {
+    let mut host = answering();
+    host.receive(ack(21, 11).data(100));
+    host.receive(ack(31, 11).data(50)); // again
+    host.receive(ack(11, 11).data(10)); // what was missing
+    host.drain();
+    host.receive(ack(121, 11).data(10));
+    host.expect_nothing();
+}
+
+#[test]
+fn a_duplicate_whose_report_was_delayed_is_not_reported_once_more_has_come() {
+    let mut host = answering();
+    host.receive(ack(6, 11).data(10)); // half of it again
+    host.expect_nothing();
+    host.receive(ack(26, 11).data(10));
+    let answer = host.drain().pop().expect("an acknowledgement");
+    assert_eq!(answer.options.sack.as_slice().len(), 1);
+}
+
+#[test]
+fn a_duplicate_is_reported_by_the_acknowledgement_that_was_delayed() {
+    let mut host = answering();
+    host.receive(ack(6, 11).data(10));
+    host.expect_nothing();
+    host.wait_ms(60);
+    let answer = host.drain().pop().expect("an acknowledgement");
+    assert_eq!(answer.options.sack.as_slice().len(), 1);
+}

@@ -45,6 +45,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             return self.refuse_data(cx, segment, Error::ConnectionReset);
         }
         self.tidy_later(cx);
+        self.forget_stale_duplicate(predicted);
         self.receiver.data_segments_in = self.receiver.data_segments_in.wrapping_add(segment.count());
         let before = self.receiver.nxt;
         // A closed window leaves room for a FIN; the other end may go on asking until it is acknowledged.
@@ -85,6 +86,15 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         self.schedule_ack(cx, stored);
     }
 
+    /// What came twice is reported by the acknowledgement of the segment that it came with, also if that is delayed, but
+    /// not once more has come, unless header prediction took that (Linux's `tcp_data_queue`).
+    #[inline]
+    pub(super) fn forget_stale_duplicate(&mut self, predicted: bool) {
+        if !predicted {
+            self.receiver.forget_duplicate();
+        }
+    }
+
     /// Resets the connection for data that nobody can read.
     #[cold]
     fn refuse_data(&mut self, cx: &mut Context<'_>, segment: &Segment<'_>, error: Error) {
@@ -114,7 +124,11 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             // `tcp_data_queue_ofo`).
             Stored::OutOfOrder if segment.payload.is_empty() => self.take_mark(segment.ecn),
             _ if segment.payload.is_empty() => {}
-            Stored::OutOfOrder => {
+            // That all of it waits already, Linux finds out when it puts it to what waits (`tcp_data_queue_ofo`): it is
+            // acknowledged at once, and what comes later is not on its account.
+            _ if stored == Stored::OutOfOrder
+                || (stored == Stored::Duplicate && header.seq.after(self.receiver.nxt)) =>
+            {
                 // It says nothing of the pace at which the stream arrives.
                 cx.counters.tcp_ofo_queue += 1;
                 self.take_mark(segment.ecn);
@@ -127,14 +141,8 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
                 self.take_mark(segment.ecn);
                 self.measure_receiver_rtt(cx, segment, size);
             }
-            Stored::Duplicate => {
-                // Among what waits as well, which Linux finds out later.
-                if header.seq.after(self.receiver.nxt) {
-                    self.take_mark(segment.ecn);
-                }
-                self.receiver.ack.enter_quick(window);
-            }
-            Stored::NoRoom => {
+            Stored::Duplicate => self.receiver.ack.enter_quick(window),
+            Stored::OutOfOrder | Stored::NoRoom => {
                 cx.counters.tcp_ofo_drop += 1;
                 self.receiver.ack.enter_quick(window);
             }

@@ -80,6 +80,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             self.take_expected_ack(cx, ack);
         }
         self.take_urgent(segment);
+        self.forget_stale_duplicate(predicted);
         self.take_expected_data(cx, segment);
         true
     }
