@@ -348,6 +348,10 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         let mut pushed = false;
         for name in names {
             let Some(record) = self.sender.board.get(name) else { break };
+            // Several go together only as far as the window reaches (Linux's `tcp_retransmit_skb`).
+            if segments > 0 && record.end.after(self.sender.window_end()) {
+                break;
+            }
             end = record.end;
             pushed = record.is_pushed();
             segments += 1;

@@ -289,7 +289,8 @@ pub(crate) const TABLE: &[Entry] = &[
             let end = (difference.steps() + 1).min(difference.ours.before.len());
             let mut steps = difference.kernel.before[..end].iter().zip(&difference.ours.before[..end]);
             let shown = steps.any(later);
-            difference.breaks_order() && (shown || difference.waits_for_reordering_timer())
+            let waits = difference.waits_for_reordering_timer() || difference.reports_one_go();
+            difference.breaks_order() && (shown || waits)
         },
     },
     Entry {
@@ -400,9 +401,15 @@ pub(crate) const TABLE: &[Entry] = &[
               the millisecond may have changed with one of the two only",
         ends: true,
         is: |difference| {
-            let stamp =
-                |record: &Record| record.said.get(1).and_then(|said| said.stamps).map(|stamps| stamps.0);
-            let moment = match &difference.kernel.said[..] {
+            // Something may have been reset before.
+            let begin = |record: &Record| {
+                record.said.iter().position(|said| said.flags.contains(Flags::SYN)).unwrap_or(0)
+            };
+            let stamp = |record: &Record| {
+                record.said.get(begin(record) + 1).and_then(|said| said.stamps).map(|stamps| stamps.0)
+            };
+            let from = begin(difference.kernel).min(difference.kernel.said.len());
+            let moment = match &difference.kernel.said[from..] {
                 [first, second, ..] => {
                     first.flags.contains(Flags::SYN)
                         && !second.flags.contains(Flags::SYN)
@@ -602,7 +609,8 @@ pub(crate) const TABLE: &[Entry] = &[
             };
             let end = (difference.steps() + 1).min(difference.ours.before.len());
             let steps = difference.kernel.before[..end].iter().zip(&difference.ours.before[..end]);
-            let last = difference.is_inside().then_some((&difference.kernel.info, &difference.ours.info));
+            let at_end = difference.is_inside() || difference.steps() == difference.script.steps.len();
+            let last = at_end.then_some((&difference.kernel.info, &difference.ours.info));
             // Or it shows only when the window is reduced, to seven tenths.
             let reduced = match (difference.kernel.info, difference.ours.info) {
                 (Some(kernel), Some(ours)) => {

@@ -97,6 +97,29 @@ impl Difference<'_> {
         later(self.kernel, self.ours) || later(self.ours, self.kernel)
     }
 
+    /// The kernel sends again at once what it had sent in one go with a segment that is reported now, and before that one;
+    /// ours sends it again a moment later.
+    pub(crate) fn reports_one_go(&self) -> bool {
+        let Some(kernel) = self.kernel().filter(|kernel| kernel.len > 0) else { return false };
+        let reported = |said: &Said| match kernel.step.checked_sub(1).map(|step| self.script.steps[step].what)
+        {
+            Some(What::Arrives(segment)) => segment.sack[..segment.blocks]
+                .iter()
+                .any(|&(from, to)| said.len > 0 && from <= said.seq && said.end() <= to),
+            _ => false,
+        };
+        let before = &self.kernel.said[..self.place];
+        let Some(copy) = before.iter().rposition(|said| said.len > 0 && said.seq == kernel.seq) else {
+            return false;
+        };
+        let mut behind = before[copy + 1..].iter();
+        behind.any(|said| said.step == before[copy].step && reported(said))
+            && self.ours.said.iter().skip(self.place).any(|said| {
+                (said.seq, said.len) == (kernel.seq, kernel.len)
+                    && (kernel.at..kernel.at + 20_000).contains(&said.at)
+            })
+    }
+
     /// The other end acknowledges a part of what it has reported before.
     pub(crate) fn acknowledges_within_report(&self) -> bool {
         let all: Vec<&Segment> = self.segments().collect();
