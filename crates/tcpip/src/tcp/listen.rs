@@ -255,7 +255,8 @@ impl Handshake {
 
     /// The answer is sent once more.
     pub(crate) fn sent_again(&mut self, now: Instant) {
-        let span = u128::from(self.span) + (now - self.sent_at).as_millis();
+        // Between the stamps, which are whole milliseconds, and not between the moments.
+        let span = u64::from(self.span) + now.as_millis().saturating_sub(self.sent_at.as_millis());
         self.span = u16::try_from(span).unwrap_or(u16::MAX);
         self.sent_at = now;
     }

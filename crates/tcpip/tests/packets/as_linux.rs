@@ -498,3 +498,23 @@ fn a_duplicate_is_reported_by_the_acknowledgement_that_was_delayed() {
     let answer = host.drain().pop().expect("an acknowledgement");
     assert_eq!(answer.options.sack.as_slice().len(), 1);
 }
+
+#[test]
+fn the_stamp_of_the_first_answer_completes_a_handshake_whatever_part_of_a_millisecond_it_left_at() {
+    for offset in [0, 300, 600, 900] {
+        let mut host = Host::new();
+        host.listen(4);
+        host.now += std::time::Duration::from_micros(offset);
+        let syn = || Seg {
+            options: Options { timestamps: stamps(5, 0), ..syn_options() },
+            ..seg(Flags::SYN, 0, 0)
+        };
+        host.receive(syn());
+        let first = host.expect_flags(Flags::SYN | Flags::ACK).options.timestamps.unwrap().value;
+        host.now += std::time::Duration::from_micros(20_500); // or 21 ms, by their stamps
+        host.receive(syn());
+        host.drain();
+        host.receive(ack(1, 1).stamps(6, first));
+        assert_eq!(host.stack.handshake_count(), 0);
+    }
+}
