@@ -48,6 +48,12 @@ pub(crate) fn note_cpu(word: &AtomicU32) {
     }
 }
 
+/// Whether the end that says so in a direction's word runs on this processor.
+#[inline]
+pub(crate) fn runs_here(word: &AtomicU32) -> bool {
+    word.load(Ordering::Relaxed) == thread::cpu() + 1
+}
+
 /// Says when `count` bytes after `position` are published, to a reader who tells connections in the order in which they
 /// came up. Before the publication; under the write lock.
 #[inline]
@@ -112,6 +118,12 @@ impl Pipe {
     #[inline]
     pub(crate) fn outgoing(&self) -> &Direction {
         self.direction(self.end)
+    }
+
+    /// Whether the other end last wrote on this processor.
+    #[inline]
+    pub(crate) fn is_writer_here(&self) -> bool {
+        runs_here(&self.incoming().producer.cpu)
     }
 
     /// First byte of the ring that this end reads, at the time when it has `capacity` bytes: as many, if that is a checked

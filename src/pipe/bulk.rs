@@ -8,9 +8,8 @@
 //! # Safety
 //! The copy has the contract of `copy_nonoverlapping`.
 
-use super::Pipe;
+use super::{Pipe, runs_here};
 use crate::state::socket::Bulk;
-use crate::sys::thread;
 use core::sync::atomic::Ordering;
 
 /// Writes from this length on are long.
@@ -32,7 +31,7 @@ const USE_PAST: u32 = 3;
 pub(super) fn goes_past(pipe: &Pipe, length: usize) -> bool {
     length >= LONG
         && pipe.local.bulk.phase.load(Ordering::Relaxed) & 1 == 1
-        && pipe.outgoing().consumer.cpu.load(Ordering::Relaxed) != thread::cpu() + 1
+        && !runs_here(&pipe.outgoing().consumer.cpu)
 }
 
 /// Learns from a long write that took so many ticks. Under the write lock.

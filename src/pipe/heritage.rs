@@ -2,6 +2,7 @@
 //! (SCM_RIGHTS). They lie in a file named by the socket's cookie, in the layout of a segment, so the successor
 //! reads them by the very rules of a pipe: first the ring, then the kernel lane.
 
+use super::buffers::Rest;
 use super::segment::Segment;
 use super::{Pipe, bells, end, pin, read, write};
 use crate::error::Errno;
@@ -137,10 +138,9 @@ fn take_kernel_bytes(fd: c_int, pipe: &Pipe, place: *mut u8, room: usize, quiet:
 /// One recv(2), if nobody has taken the read lock from this thread meanwhile: otherwise these bytes are another reader's, and there
 /// are none.
 fn receive(fd: c_int, pipe: &Pipe, place: *mut u8, room: usize) -> Result<usize, Errno> {
-    let mut part = libc::iovec { iov_base: place.cast(), iov_len: room };
-    // SAFETY: zeros are an empty message.
-    let mut message = unsafe { core::mem::zeroed::<libc::msghdr>() };
-    (message.msg_iov, message.msg_iovlen) = (&raw mut part, 1);
+    let part = [libc::iovec { iov_base: place.cast(), iov_len: room }];
+    let mut whole = Rest::after(&part, 0, room);
+    let mut message = whole.message();
     let mask = kernel::block_signals();
     let received = bells::take_counted(pipe, &Call::receive(fd, &mut message, 0));
     kernel::restore_signals(mask);

@@ -15,7 +15,7 @@ use crate::state::arena::{self, FLAG_BROKEN, FLAG_END_SEEN, FLAG_SHUT_WRITE, FLA
 use crate::state::trace;
 use crate::sys::futex::{self, Words};
 use crate::sys::handlers::Since;
-use crate::sys::{filter, kernel, thread};
+use crate::sys::{filter, kernel};
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use sockshim_ring::lane::is_ring;
 use sockshim_ring::layout::{Direction, END_JOINED};
@@ -37,7 +37,7 @@ pub(super) fn for_reader(pipe: &Pipe, epoch: u32, since: Since) -> Result<bool, 
         && pipe.incoming().reader_epoch() == epoch
         && pipe.entry.flags.load(Ordering::Relaxed) & (FLAG_TIMED | FLAG_END_SEEN) == 0
         && is_possible();
-    if !may_nap || !spin::pays(&pipe.local.nap) || is_sleep_due(&pipe.local.apart, is_near(pipe)) {
+    if !may_nap || !spin::pays(&pipe.local.nap) || is_sleep_due(&pipe.local.apart, pipe.is_writer_here()) {
         return Ok(false);
     }
     let incoming = pipe.incoming();
@@ -75,22 +75,16 @@ pub(super) fn for_reader(pipe: &Pipe, epoch: u32, since: Since) -> Result<bool, 
 /// Naps with the ends on two processors for which there is one sleep.
 const APART: u32 = 16;
 
-/// Whether a wait sleeps in the kernel this time, for the scheduler's sake; `naps` counts for it, and `is_near` says whether what is
-/// waited for last ran on this processor.
+/// Whether a wait sleeps in the kernel this time, because the scheduler should place the two ends anew. `naps` counts for it, and
+/// `is_writer_here` says whether what is waited for was last written on this processor.
 ///
-/// Who is called by a word (futex(2)) goes on where he last ran. Of a byte through the connection the scheduler knows that its
+/// A thread that is woken by a futex call goes on where it last ran. Of a byte through the connection the scheduler knows that its
 /// writer is about to sleep, so it may run both ends on one processor: beside strangers a round trip takes a tenth of the time
 /// there.
-pub(crate) fn is_sleep_due(naps: &AtomicU32, is_near: bool) -> bool {
-    let count = if is_near { 0 } else { naps.load(Ordering::Relaxed) + 1 };
+pub(crate) fn is_sleep_due(naps: &AtomicU32, is_writer_here: bool) -> bool {
+    let count = if is_writer_here { 0 } else { naps.load(Ordering::Relaxed) + 1 };
     naps.store(count % APART, Ordering::Relaxed);
     count == APART
-}
-
-/// Whether the writer of a pipe last ran on this processor.
-#[inline]
-pub(crate) fn is_near(pipe: &Pipe) -> bool {
-    pipe.incoming().producer.cpu.load(Ordering::Relaxed) == thread::cpu() + 1
 }
 
 /// How a wait for several pipes naps on one of them.

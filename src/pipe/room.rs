@@ -12,13 +12,13 @@
 //!
 //! Not where a set tells by edges (EPOLLET): see [`is_told_by_edges`].
 
-use super::{Pipe, grow, lanes, nap, write};
+use super::{Pipe, grow, lanes, nap, runs_here, write};
 use crate::error::Errno;
 use crate::state::arena::{self, Arena, Entry, FLAG_NO_SPACE, FLAG_RING_FULL, Registration};
 use crate::state::lock::{self, Taken};
 use crate::sys::give_way::give_way;
 use crate::sys::handlers::Since;
-use crate::sys::{clock, futex, kernel, thread};
+use crate::sys::{clock, futex, kernel};
 use core::ffi::c_int;
 use core::sync::atomic::{AtomicU32, Ordering};
 use sockshim_ring::lane::is_ring;
@@ -305,7 +305,7 @@ pub(super) fn wait(pipe: &Pipe, seen_head: u64, patience_us: u64, nonblocking: b
     let mut since = began;
     let mut kernel_read = outgoing.reader.kernel_read.load(Ordering::Relaxed);
     loop {
-        let shares_cpu = outgoing.consumer.cpu.load(Ordering::Relaxed) == thread::cpu() + 1;
+        let shares_cpu = runs_here(&outgoing.consumer.cpu);
         for _ in 0..if shares_cpu { 0 } else { LOOKS } {
             if is_over() {
                 return true;

@@ -1,7 +1,7 @@
 //! Spinning before a sleep: bounded by what the sleep would cost, only while it has paid lately, and giving
 //! way at once when both ends share a processor.
 
-use super::{Pipe, events, nap};
+use super::{Pipe, events};
 use crate::state::arena::FLAG_NONBLOCK;
 use crate::state::config;
 use crate::sys::give_way::{self, give_way};
@@ -201,7 +201,7 @@ fn wait_for_more(pipe: &Pipe, count: usize, left: i32) -> bool {
     let in_stream = passed < clock::from_us(looked * HASTE_US)
         && count.wrapping_sub(1) < LITTLE
         && pipe.entry.flags.load(Ordering::Relaxed) & FLAG_NONBLOCK == 0
-        && !nap::is_near(pipe);
+        && !pipe.is_writer_here();
     looks.left.store(if in_stream { IN_STREAM } else { COUNTED }, Ordering::Relaxed);
     if in_stream {
         pause(LEISURELY);
@@ -221,7 +221,7 @@ pub(crate) fn for_reader(pipe: &Pipe, seen_epoch: u32) -> bool {
         return false;
     }
     let incoming = pipe.incoming();
-    let shares_cpu = || nap::is_near(pipe);
+    let shares_cpu = || pipe.is_writer_here();
     if pipe.local.unwatched.load(Ordering::Relaxed) == 0 && !shares_cpu() {
         // Nothing was answered: bytes come by themselves, and more of them at once to who waits a little. A look for
         // each message costs both sides the transfer of a line.

@@ -117,8 +117,7 @@ pub(crate) unsafe fn poll(
         // SAFETY: the caller's promise.
         if let Err(error) = unsafe { check_interrupted(since, mask) } {
             // Who is interrupted in the kernel looks once more, too.
-            let ready = if is_asked { 0 } else { evaluate(entries)? };
-            return if ready > 0 { Ok(ready) } else { Err(error) };
+            return if is_asked { Err(error) } else { ready_or(error, entries) };
         }
         // With a mask of the wait's own its handlers run in the kernel's call only.
         if !is_plain && spins < MOST_SPINS && mask.is_null() {
@@ -128,18 +127,12 @@ pub(crate) unsafe fn poll(
                     spins += 1;
                     continue;
                 }
-                Err(error) => {
-                    let ready = evaluate(entries)?;
-                    return if ready > 0 { Ok(ready) } else { Err(error) };
-                }
+                Err(error) => return ready_or(error, entries),
             }
         }
         // SAFETY: the caller's promise.
         let slept = match unsafe { sleep(entries, deadline, mask, since) } {
-            Err(error) if !is_asked && !is_plain => {
-                let ready = evaluate(entries)?;
-                return if ready > 0 { Ok(ready) } else { Err(error) };
-            }
+            Err(error) if !is_asked && !is_plain => return ready_or(error, entries),
             slept => slept?,
         };
         match slept {
@@ -159,6 +152,14 @@ pub(crate) unsafe fn poll(
                 return Err(Errno(libc::EINTR));
             }
         }
+    }
+}
+
+/// What is ready comes before the error that ends the wait.
+fn ready_or(error: Errno, entries: &mut [pollfd]) -> Result<usize, Errno> {
+    match evaluate(entries)? {
+        0 => Err(error),
+        ready => Ok(ready),
     }
 }
 
@@ -464,7 +465,7 @@ fn nap_for(entries: &[pollfd], deadline: Deadline) -> Result<bool, Errno> {
     if !nap::is_possible() || !NAPS.may_begin(clock::ticks()) {
         return Ok(false);
     }
-    let (mut pipes, mut is_near) = (0, false);
+    let (mut pipes, mut is_any_here) = (0, false);
     for entry in entries.iter().filter(|entry| entry.fd >= 0) {
         match kind(entry.fd) {
             // Of room, and of urgent data, only the kernel tells.
@@ -474,12 +475,12 @@ fn nap_for(entries: &[pollfd], deadline: Deadline) -> Result<bool, Errno> {
             Kind::Set(_) => return Ok(false),
             Kind::Pipe(pipe) if entry.events & events::READABLE != 0 => {
                 pipes += 1;
-                is_near |= nap::is_near(&pipe);
+                is_any_here |= pipe.is_writer_here();
             }
             Kind::Pipe(_) | Kind::Candidate(..) | Kind::Kernel => {}
         }
     }
-    if pipes == 0 || pipes > MOST || nap::is_sleep_due(&APART, is_near) {
+    if pipes == 0 || pipes > MOST || nap::is_sleep_due(&APART, is_any_here) {
         return Ok(false);
     }
     let mut words = Words::new();
@@ -533,6 +534,6 @@ fn spin_for(entries: &[pollfd]) -> bool {
                     || asked & events::WRITABLE != 0 && room::has_come(pipe)
             })
         },
-        || pipes[..count].iter().flatten().any(|(pipe, _)| nap::is_near(pipe)),
+        || pipes[..count].iter().flatten().any(|(pipe, _)| pipe.is_writer_here()),
     )
 }

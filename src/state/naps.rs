@@ -67,11 +67,11 @@ impl Naps {
 
     /// Whether a wait may nap now.
     pub(crate) fn may_begin(&self, now: u64) -> bool {
+        if self.pay(now) {
+            return true;
+        }
         if self.are_forbidden(now) {
             return false;
-        }
-        if self.vain.load(Ordering::Relaxed) < GIVE_UP {
-            return true;
         }
         let waits = self.waits.load(Ordering::Relaxed).wrapping_add(1);
         self.waits.store(waits, Ordering::Relaxed);

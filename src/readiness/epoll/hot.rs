@@ -6,7 +6,7 @@ use super::stuck;
 use super::told::{Told, first_moment};
 use crate::pipe::registered::{pipe_of, warm};
 use crate::pipe::room::{self, Room};
-use crate::pipe::{Pipe, back, bells, events, nap};
+use crate::pipe::{Pipe, back, bells, events};
 use crate::state::arena::{
     self, Arena, FLAG_NO_SPACE, FLAG_RING_FULL, FLAG_SHUT_WRITE, REGISTRATIONS, Registration, SetEntry,
 };
@@ -486,7 +486,7 @@ pub(super) fn shares_cpu(arena: &Arena, set: &SetEntry) -> bool {
         let Some(index) = next.checked_sub(1) else { return false };
         let registration = arena.registration(index);
         if let Some(pipe) = pipe_of(registration)
-            && nap::is_near(&pipe)
+            && pipe.is_writer_here()
         {
             return true;
         }
