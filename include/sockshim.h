@@ -402,6 +402,10 @@ enum sockshim_reason {
      * A process that shares it has changed its user.
      */
     SOCKSHIM_REASON_OTHER_USER = 29,
+    /**
+     * The kernel is older than Linux 5.14, and does not say in which network namespace a socket is.
+     */
+    SOCKSHIM_REASON_OLD_KERNEL = 30,
 };
 
 /**

@@ -37,7 +37,7 @@ pub fn path_of(fd: BorrowedFd<'_>) -> Path {
 /// `None`: this process does not run on sockshim, or on one of another version than this crate's.
 pub fn reason_of(fd: BorrowedFd<'_>) -> Option<Reason> {
     let number = (Library::at_work()?.reason)(fd.as_raw_fd());
-    REASONS.get(number as usize).copied()
+    reason::numbered(number).map(|(reason, _)| reason)
 }
 
 /// What the connection behind `fd` has done since it was made: bytes, wake-ups, sleeps, moves.
@@ -153,50 +153,3 @@ fn named(name: &CStr) -> *mut c_void {
 
 const PIPE: c_int = Path::Pipe as c_int;
 const STACK: c_int = Path::Stack as c_int;
-
-/// Indexed by their numbers.
-const REASONS: [Reason; Reason::OtherUser as usize + 1] = [
-    Reason::Undecided,
-    Reason::Pipe,
-    Reason::NotTcp,
-    Reason::NotConnected,
-    Reason::Remote,
-    Reason::PeerWithout,
-    Reason::Configured,
-    Reason::PinnedByProgram,
-    Reason::NoFolder,
-    Reason::BadSegment,
-    Reason::NoMemory,
-    Reason::TableFull,
-    Reason::AboveCap,
-    Reason::Stdio,
-    Reason::Option,
-    Reason::Async,
-    Reason::Seccomp,
-    Reason::FileSizeLimit,
-    Reason::HandedOver,
-    Reason::Shared,
-    Reason::UnknownSet,
-    Reason::UnreadAtHandOver,
-    Reason::Integrity,
-    Reason::PeerLeft,
-    Reason::Inherited,
-    Reason::Stopped,
-    Reason::LowWater,
-    Reason::IoUring,
-    Reason::ConnectedToItself,
-    Reason::OtherUser,
-];
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn reasons_are_found_by_their_numbers() {
-        for (number, reason) in REASONS.into_iter().enumerate() {
-            assert_eq!(reason as usize, number);
-        }
-        assert_eq!(Reason::Pipe.to_string(), "on a pipe");
-    }
-}

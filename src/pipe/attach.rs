@@ -146,7 +146,7 @@ fn identify(fd: c_int, entry: &Entry) -> Result<Option<Identity>, Reason> {
         return Err(Reason::FileSizeLimit);
     }
     let own = kernel::cookie(fd).map_err(|_| Reason::NotConnected)?;
-    let namespace = kernel::namespace_cookie(fd).map_err(|_| Reason::NotConnected)?;
+    let namespace = kernel::namespace_cookie(fd).map_err(|_| Reason::OldKernel)?;
     match diag::find_peer(&local_address, &peer_address) {
         Some(peer) if peer.cookie == own => Err(Reason::ConnectedToItself),
         Some(peer) if peer.established => {

@@ -236,7 +236,11 @@ fn step_around(pipe: &Pipe, seen: Content) -> Around {
     incoming.close();
     incoming.shut();
     super::pin::mark_stopped(pipe);
-    pipe.entry.read_lock.0.step_around(seen)
+    // What a call takes is counted after it.
+    pipe.entry.read_lock.0.step_around(seen, || {
+        let counted = incoming.reader.kernel_read.load(Ordering::Relaxed);
+        reading_position(pipe).is_some_and(|position| position > counted)
+    })
 }
 
 /// A number of this process for the socket.
@@ -246,11 +250,13 @@ fn a_descriptor(pipe: &Pipe) -> Option<c_int> {
 
 /// What the kernel says of how far its stream has been read.
 fn recount(pipe: &Pipe) {
-    let position =
-        a_descriptor(pipe).and_then(|fd| attach::reading_position(fd, |state| state != kernel::TCP_CLOSE));
-    if let Some(position) = position {
+    if let Some(position) = reading_position(pipe) {
         pipe.incoming().reader.kernel_read.store(position, Ordering::Relaxed);
     }
+}
+
+fn reading_position(pipe: &Pipe) -> Option<u64> {
+    attach::reading_position(a_descriptor(pipe)?, |state| state != kernel::TCP_CLOSE)
 }
 
 unsafe fn take_locked(

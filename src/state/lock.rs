@@ -210,9 +210,10 @@ impl Lock {
     }
 
     /// Takes the lock from an owner that does not let go; `seen` is what was in the word. Only for a caller that has made
-    /// sure that whatever the owner does yet changes nothing.
+    /// sure that whatever the owner does yet changes nothing. `is_made`: the kernel shows that the call that the owner is
+    /// inside has been made, if it is inside one.
     #[cold]
-    pub(crate) fn step_around(&self, seen: Content) -> Around {
+    pub(crate) fn step_around(&self, seen: Content, is_made: impl Fn() -> bool) -> Around {
         let owner = seen.owner();
         if owner == 0 || seen.marked() & FIRM != 0 {
             return Around::Not;
@@ -222,7 +223,7 @@ impl Lock {
         };
         // The owner may be inside a call, if it looked at the word before it was taken.
         let since = kernel::monotonic_ns();
-        while self.word.caller() == owner && !is_between_calls(owner) && !is_dead(owner) {
+        while self.word.caller() == owner && !is_between_calls(owner, &is_made) && !is_dead(owner) {
             if kernel::monotonic_ns().wrapping_sub(since) > PATIENCE_IN_CALL {
                 return Around::InCall;
             }
@@ -333,9 +334,14 @@ enum Waited {
 /// Whether a thread is certainly not on its way into a call that depends on a word: the kernel will lead it back to its
 /// look at the word (see [`crate::sys::restartable`]), or the call is over. So it is when a signal has stopped it, and when it
 /// sleeps in a way that a signal ends: no call that does not wait does that, but a frozen thread (cgroups(7)). A debugger
-/// may have stopped it at the beginning of a call.
-fn is_between_calls(thread: u32) -> bool {
-    matches!(state(thread), Some(b'T' | b'S'))
+/// stops it at the end of a call mostly, but may have done so at the beginning (PTRACE_SYSCALL): there it depends on
+/// whether the call `is_made`.
+fn is_between_calls(thread: u32, is_made: impl Fn() -> bool) -> bool {
+    match state(thread) {
+        Some(b'T' | b'S') => true,
+        Some(b't') => is_made(),
+        _ => false,
+    }
 }
 
 /// Whether a call of this thread that took the lock at `frame` is no more, now that the stack is at `here`. That can be said

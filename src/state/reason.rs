@@ -66,44 +66,70 @@ pub enum Reason {
     ConnectedToItself = 28,
     /// A process that shares it has changed its user.
     OtherUser = 29,
+    /// The kernel is older than Linux 5.14, and does not say in which network namespace a socket is.
+    OldKernel = 30,
+}
+
+/// The reason with this number, and what it says in words.
+pub(crate) fn numbered(number: c_uint) -> Option<(Reason, &'static CStr)> {
+    REASONS.get(usize::try_from(number).ok()?).copied()
 }
 
 /// A reason in words.
-pub(crate) fn text(reason: c_uint) -> &'static CStr {
-    let index = usize::try_from(reason).unwrap_or(usize::MAX);
-    TEXTS.get(index).copied().unwrap_or(c"unknown reason")
+pub(crate) fn text(number: c_uint) -> &'static CStr {
+    numbered(number).map_or(c"unknown reason", |(_, text)| text)
 }
 
-/// Indexed by the numbers of [`Reason`].
-const TEXTS: [&CStr; Reason::OtherUser as usize + 1] = [
-    c"not enough transferred yet",
-    c"on a pipe",
-    c"not a TCP socket",
-    c"not connected",
-    c"the peer is not on this machine",
-    c"the peer does not run on sockshim, or cannot use this rendezvous folder",
-    c"configured to stay on the host path",
-    c"pinned by the program",
-    c"the rendezvous folder cannot be used",
-    c"the segment is damaged or of another version",
-    c"no memory left in the rendezvous folder",
-    c"a table is full",
-    c"the descriptor number is too high",
-    c"used by stdio",
-    c"uses a socket option that only the kernel serves",
-    c"O_ASYNC is set",
-    c"the program installed a seccomp filter",
-    c"the file size is limited",
-    c"handed to a program that may not run sockshim",
-    c"shared with another process before it had a pipe",
-    c"in an epoll set that sockshim cannot reach",
-    c"handed over with unread bytes in the pipe",
-    c"bytes were moved behind sockshim's back",
-    c"the peer left the pipe",
-    c"first seen in the middle of its life",
-    c"a process that shares it was stopped in the middle of a write",
-    c"SO_RCVLOWAT is above 1",
-    c"the process uses io_uring",
-    c"connected to itself",
-    c"a process that shares it has changed its user",
+const REASONS: [(Reason, &CStr); Reason::OldKernel as usize + 1] = [
+    (Reason::Undecided, c"not enough transferred yet"),
+    (Reason::Pipe, c"on a pipe"),
+    (Reason::NotTcp, c"not a TCP socket"),
+    (Reason::NotConnected, c"not connected"),
+    (Reason::Remote, c"the peer is not on this machine"),
+    (Reason::PeerWithout, c"the peer does not run on sockshim, or cannot use this rendezvous folder"),
+    (Reason::Configured, c"configured to stay on the host path"),
+    (Reason::PinnedByProgram, c"pinned by the program"),
+    (Reason::NoFolder, c"the rendezvous folder cannot be used"),
+    (Reason::BadSegment, c"the segment is damaged or of another version"),
+    (Reason::NoMemory, c"no memory left in the rendezvous folder"),
+    (Reason::TableFull, c"a table is full"),
+    (Reason::AboveCap, c"the descriptor number is too high"),
+    (Reason::Stdio, c"used by stdio"),
+    (Reason::Option, c"uses a socket option that only the kernel serves"),
+    (Reason::Async, c"O_ASYNC is set"),
+    (Reason::Seccomp, c"the program installed a seccomp filter"),
+    (Reason::FileSizeLimit, c"the file size is limited"),
+    (Reason::HandedOver, c"handed to a program that may not run sockshim"),
+    (Reason::Shared, c"shared with another process before it had a pipe"),
+    (Reason::UnknownSet, c"in an epoll set that sockshim cannot reach"),
+    (Reason::UnreadAtHandOver, c"handed over with unread bytes in the pipe"),
+    (Reason::Integrity, c"bytes were moved behind sockshim's back"),
+    (Reason::PeerLeft, c"the peer left the pipe"),
+    (Reason::Inherited, c"first seen in the middle of its life"),
+    (Reason::Stopped, c"a process that shares it was stopped in the middle of a write"),
+    (Reason::LowWater, c"SO_RCVLOWAT is above 1"),
+    (Reason::IoUring, c"the process uses io_uring"),
+    (Reason::ConnectedToItself, c"connected to itself"),
+    (Reason::OtherUser, c"a process that shares it has changed its user"),
+    (Reason::OldKernel, c"the kernel is older than Linux 5.14"),
 ];
+
+// Each stands at the place that its number says.
+const _: () = {
+    let mut number = 0;
+    while number < REASONS.len() {
+        assert!(REASONS[number].0 as usize == number);
+        number += 1;
+    }
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_number_has_its_reason_and_others_have_none() {
+        assert_eq!(numbered(1), Some((Reason::Pipe, c"on a pipe")));
+        assert_eq!((numbered(31), text(31), text(c_uint::MAX)), (None, c"unknown reason", c"unknown reason"));
+    }
+}

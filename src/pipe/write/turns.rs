@@ -5,8 +5,11 @@ use crate::pipe::lanes::enter_ring;
 use crate::pipe::{Pipe, end, pin};
 use crate::state::lock::{Around, Taken};
 use crate::state::reason::Reason;
+use crate::sys::kernel;
 use core::ffi::c_int;
+use core::sync::atomic::Ordering;
 use sockshim_ring::lane::is_ring;
+use sockshim_ring::layout::Direction;
 use sockshim_ring::lock::Content;
 
 /// Times that a lock is taken by others, or rewritten by a process that is not to be trusted.
@@ -57,13 +60,21 @@ fn step_around(fd: c_int, pipe: &Pipe, seen: Content) -> Around {
     outgoing.close();
     outgoing.shut();
     pin::mark_stopped(pipe);
-    let around = pipe.entry.write_lock.0.step_around(seen);
+    let around = pipe.entry.write_lock.0.step_around(seen, || are_bells_sent(fd, outgoing));
     // What it has published may be news to a sleeper.
     if around == Around::Owing && is_ring(outgoing.epoch()) {
         outgoing.want_bell();
         let _ = ring_bell(fd, pipe);
     }
     around
+}
+
+/// Whether every bell that is counted has been sent: a bell is counted before.
+fn are_bells_sent(fd: c_int, outgoing: &Direction) -> bool {
+    let bells = outgoing.switch.bells.load(Ordering::Acquire);
+    let before = outgoing.switch.kernel_end.load(Ordering::Relaxed);
+    is_ring(outgoing.epoch())
+        && kernel::tcp_position(fd).is_ok_and(|position| position.written == before.wrapping_add(bells))
 }
 
 /// Lets others write who wait for it, in the middle of a long write. False: this end is not in its ring any more.

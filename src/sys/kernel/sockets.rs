@@ -72,6 +72,9 @@ pub(crate) fn cookie(fd: c_int) -> Result<u64, Errno> {
 }
 
 /// Cookie of the socket's network namespace.
+///
+/// # Errors
+/// ENOPROTOOPT before Linux 5.14.
 pub(crate) fn namespace_cookie(fd: c_int) -> Result<u64, Errno> {
     const SO_NETNS_COOKIE: c_int = 71;
     sockopt(fd, libc::SOL_SOCKET, SO_NETNS_COOKIE, 0u64)
