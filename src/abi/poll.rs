@@ -386,6 +386,7 @@ pub(crate) const MOST_DESCRIPTORS: nfds_t = 1 << 20;
 /// # Safety
 ///
 /// The contract of poll(2).
+#[inline(always)]
 unsafe fn array<'a>(fds: *mut pollfd, nfds: nfds_t) -> Option<&'a mut [pollfd]> {
     if nfds == 0
         || nfds > MOST_DESCRIPTORS

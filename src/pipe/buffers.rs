@@ -109,12 +109,19 @@ fn mark(page: usize, write: bool) -> usize {
 /// Whether a page was seen good. What can be written can be read.
 #[inline]
 fn is_known(page: usize, write: bool) -> bool {
-    let seen = GOOD_PAGES[page % GOOD_PAGES.len()].load(Ordering::Relaxed);
+    let seen = place(page).load(Ordering::Relaxed);
     if write { seen == mark(page, true) } else { seen | 1 == mark(page, true) }
 }
 
 fn remember(page: usize, write: bool) {
-    GOOD_PAGES[page % GOOD_PAGES.len()].store(mark(page, write), Ordering::Relaxed);
+    place(page).store(mark(page, write), Ordering::Relaxed);
+}
+
+/// Where a page is remembered. Threads have their stacks and heaps at multiples of some megabytes, and use the same pages of
+/// them: the higher bits keep these apart.
+#[inline(always)]
+fn place(page: usize) -> &'static AtomicUsize {
+    &GOOD_PAGES[(page ^ page >> 12) % GOOD_PAGES.len()]
 }
 
 /// Pages that were seen good: number and kind of access.

@@ -1,4 +1,4 @@
-use super::{MOST, MOST_PIECES, Rest, USER_END, gather, good, scatter, total};
+use super::{MOST, MOST_PIECES, Rest, USER_END, gather, good, is_known, remember, scatter, total};
 use crate::error::Errno;
 use libc::iovec;
 use proptest::prelude::*;
@@ -111,4 +111,14 @@ fn more_pieces_than_fit_make_a_short_transfer() {
     assert_eq!(Rest::after(&described, 1, usize::MAX).length(), MOST_PIECES);
     // Unless all is left: then the program's own array is passed on.
     assert_eq!(Rest::after(&described, 0, usize::MAX).length(), MOST_PIECES + 10);
+}
+
+#[test]
+fn pages_of_many_threads_are_remembered_side_by_side() {
+    // As stacks (8 MB each) and heaps (64 MB each) lie, in addresses that nobody has.
+    for (first, distance) in [(0x6000_0000_0000usize, 8 << 20), (0x6800_0000_0000, 64 << 20)] {
+        let pages: Vec<usize> = (0..64).map(|thread| (first + thread * distance) >> 12).collect();
+        pages.iter().for_each(|page| remember(*page, true));
+        assert!(pages.iter().all(|page| is_known(*page, true)));
+    }
 }
