@@ -7,7 +7,8 @@
 
 use crate::error::Errno;
 use crate::lifecycle::start;
-use crate::pipe::{buffers, descriptor};
+use crate::pipe::copying::buffers;
+use crate::pipe::meeting::descriptor;
 use crate::state::Socket;
 use crate::sys::alarm;
 use libc::{c_int, iovec, off64_t};

@@ -7,8 +7,14 @@
 #![allow(clippy::missing_panics_doc, reason = "a panic is what is looked for")]
 
 use crate::lifecycle::fork;
-use crate::pipe::segment::{self, Identity, Segment};
-use crate::pipe::{Pipe, attach, bells, end, events, heritage, pin, read, write};
+use crate::pipe::connection::Pipe;
+use crate::pipe::connection::segment::{self, Identity, Segment};
+use crate::pipe::ending;
+use crate::pipe::handoff::{file, pin};
+use crate::pipe::lanes::unread;
+use crate::pipe::meeting::attach;
+use crate::pipe::transfer::{read, write};
+use crate::pipe::waiting::{events, wait};
 use crate::state::arena::{self, Arena, FLAG_CONNECTED, FLAG_NONBLOCK, STATE_PIPE};
 use crate::state::process_name::ProcessName;
 use crate::state::{Socket, config, family, janitor, table};
@@ -102,7 +108,7 @@ pub fn inheritance(bytes: &[u8]) {
     let header = &bytes[..bytes.len().min(HEADER_SIZE)];
     let size = if bytes.first().is_none_or(|first| first & 1 == 0) { SEGMENT_SIZE } else { bytes.len() };
     let file = file(header, size.max(header.len()));
-    if let Some(segment) = heritage::open(file.as_raw_fd()) {
+    if let Some(segment) = file::open(file.as_raw_fd()) {
         assert_eq!(size.max(header.len()), SEGMENT_SIZE);
         talk_over(segment, bytes, false);
     }
@@ -168,19 +174,19 @@ fn talk_over(segment: Segment, bytes: &[u8], begins_well: bool) {
                 let interest = libc::POLLIN | libc::POLLOUT | libc::POLLRDHUP;
                 let _ = events::at_hand(&pipe, interest);
                 let _ = events::now(fd, &pipe, interest);
-                let _ = events::unread(socket, 0);
-                let _ = events::arrived(fd, &pipe);
-                let _ = end::pending_error(socket, 0);
+                let _ = unread::unread(socket, 0);
+                let _ = unread::arrived(fd, &pipe);
+                let _ = ending::pending_error(socket, 0);
             }
             7 => drop(other.write(&buffer[..length % 4096])),
             8 => drop(other.read(&mut buffer[..length % 4096])),
             _ if length % 16 == 0 => drop(other.shutdown(Shutdown::Write)),
             _ if length % 16 == 1 => pin::pin(fd, socket, crate::Reason::Option),
-            _ => bells::settle(fd, &pipe),
+            _ => wait::settle(fd, &pipe),
         }
     }
     table::set_host(fd);
-    end::leave(fd, socket, true);
+    ending::leave(fd, socket, true);
     family::unhold(&entry.holders);
     arena().free_socket(socket.slot, socket.generation);
 }

@@ -1,11 +1,17 @@
 //! The table of limits in docs/compatibility.md has the numbers that the code has.
 
-use crate::abi::{IOV_MAX, poll::MOST_DESCRIPTORS, splice::MOST_SPLICED};
-use crate::pipe::{room::MOST_AT_ONCE, segment::SHARE};
+use crate::abi::IOV_MAX;
+use crate::abi::poll::MOST_DESCRIPTORS;
+use crate::abi::splice::MOST_SPLICED;
+use crate::pipe::connection::segment::SHARE;
+use crate::pipe::waiting::room::MOST_AT_ONCE;
 use crate::readiness::epoll::told;
 use crate::state::arena::{Entry, REGISTRATIONS, SETS, SLEEPERS, SOCKETS};
-use crate::state::{family::MEMBERS, table::CAP, table_file::INSTANCES};
-use sockshim_ring::{layout::MAX_CAPACITY, moment::KEPT};
+use crate::state::family::MEMBERS;
+use crate::state::table::CAP;
+use crate::state::table_file::INSTANCES;
+use sockshim_ring::layout::MAX_CAPACITY;
+use sockshim_ring::moment::KEPT;
 
 #[test]
 fn the_documented_limits_are_those_of_the_code() {

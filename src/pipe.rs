@@ -1,183 +1,20 @@
-//! One connection over shared memory.
+//! One connection over shared memory, in folders by the phases of its life. Each imports only from those before it
+//! (`tests/layers.rs`):
 //!
-//! [`attach`] (meeting the other end) -> [`io`] (which way a call goes) -> [`quick`] (the usual call), [`read`],
-//! [`write`] (the lanes), [`wait`] (spinning, naps, sleep) and [`bells`] (what wakes) ->
-//! [`end`] (end of stream, reset, close) -> [`pin`] (back to the kernel), [`heritage`] and [`back`] (bytes unread then). [`events`] says what is ready.
+//! * [`connection`]: the shared segment as both ends see it, its locks, its doorbells, and the state of this end;
+//! * [`copying`]: between the program's buffers and the ring;
+//! * [`lanes`]: the ring and the kernel's stream, and the way from one to the other;
+//! * [`handoff`]: back to the kernel, or on to another program, with what is unread;
+//! * [`ending`]: end of stream, reset, close;
+//! * [`meeting`]: finding the other end, and what a descriptor is;
+//! * [`waiting`]: spinning, timed futex waits, sleep, room, and what is ready;
+//! * [`transfer`]: which way a call goes, reading and writing.
 
-pub(crate) mod attach;
-pub(crate) mod back;
-pub(crate) mod bells;
-pub(crate) mod buffers;
-pub(crate) mod bulk;
-pub(crate) mod descriptor;
-pub(crate) mod end;
-pub(crate) mod events;
-pub(crate) mod grow;
-pub(crate) mod heritage;
-pub(crate) mod io;
-mod lanes;
-pub(crate) mod nap;
-pub(crate) mod options;
-pub(crate) mod pin;
-pub(crate) mod quick;
-pub(crate) mod read;
-pub(crate) mod registered;
-pub(crate) mod room;
-pub(crate) mod segment;
-pub(crate) mod spin;
-pub(crate) mod wait;
-pub(crate) mod write;
-
-use crate::state::Socket;
-use crate::state::arena::{self, Entry};
-use crate::state::socket::Local;
-use crate::state::table::{self, Descriptor};
-use crate::sys::{clock, thread};
-use core::ffi::c_int;
-use core::sync::atomic::{AtomicU32, Ordering};
-use segment::Segment;
-use sockshim_ring::layout::{self, Direction, Header};
-
-/// Says in a direction's word on which processor this end runs. The word is mostly right already, and the other
-/// end reads its line: so it is looked at first.
-#[inline]
-pub(crate) fn note_cpu(word: &AtomicU32) {
-    let own = thread::cpu() + 1;
-    if word.load(Ordering::Relaxed) != own {
-        word.store(own, Ordering::Relaxed);
-    }
-}
-
-/// Whether the end that says so in a direction's word runs on this processor.
-#[inline]
-pub(crate) fn runs_here(word: &AtomicU32) -> bool {
-    word.load(Ordering::Relaxed) == thread::cpu() + 1
-}
-
-/// Says when `count` bytes after `position` are published, to a reader who tells connections in the order in which they
-/// came up. Before the publication; under the write lock.
-#[inline]
-pub(crate) fn note_moment(outgoing: &Direction, position: u64, count: usize) {
-    if outgoing.is_ordered() {
-        note_now(outgoing, position.wrapping_add(count as u64));
-    }
-}
-
-/// Not inline: the usual write needs its registers.
-#[inline(never)]
-fn note_now(outgoing: &Direction, end: u64) {
-    outgoing.note_moment(end, clock::ticks());
-}
-
-/// A connection whose segment this process has mapped.
-#[derive(Clone, Copy)]
-pub(crate) struct Pipe {
-    pub(crate) socket: Socket,
-    pub(crate) entry: &'static Entry,
-    pub(crate) local: &'static Local,
-    base: *mut u8,
-    /// Which end we are.
-    end: usize,
-}
-
-impl Pipe {
-    /// The pipe of a socket whose state says that it has one.
-    ///
-    /// The mapping's address range is never given back to the system (see [`segment::recycle`]), so a thread
-    /// that comes late finds an empty page, not a fault.
-    #[inline]
-    pub(crate) fn of(socket: Socket, entry: &'static Entry) -> Option<Self> {
-        let local = socket.local();
-        let base = local.segment.load(Ordering::Acquire);
-        (!base.is_null()).then(|| Self {
-            socket,
-            entry,
-            local,
-            base,
-            end: local.end.load(Ordering::Relaxed) as usize & 1,
-        })
-    }
-
-    pub(crate) fn header(&self) -> &Header {
-        // SAFETY: `base` is a mapping of FRONT_SIZE bytes, page-aligned, and holds only atomics here.
-        unsafe { &*self.base.cast::<Header>() }
-    }
-
-    fn direction(&self, index: usize) -> &Direction {
-        // SAFETY: as for `header`; the offset is within the first page and 1024-aligned.
-        unsafe { &*self.base.add(layout::direction_offset(index)).cast::<Direction>() }
-    }
-
-    /// The direction that this end reads.
-    #[inline]
-    pub(crate) fn incoming(&self) -> &Direction {
-        self.direction(1 - self.end)
-    }
-
-    /// The direction that this end writes.
-    #[inline]
-    pub(crate) fn outgoing(&self) -> &Direction {
-        self.direction(self.end)
-    }
-
-    /// Whether the other end last wrote on this processor.
-    #[inline]
-    pub(crate) fn is_writer_here(&self) -> bool {
-        runs_here(&self.incoming().producer.cpu)
-    }
-
-    /// First byte of the ring that this end reads, at the time when it has `capacity` bytes: as many, if that is a checked
-    /// capacity. By the capacity alone, so that who looked at it before a signal handler went on stays inside the
-    /// ring that he saw.
-    #[inline]
-    fn incoming_ring(&self, capacity: u32) -> *mut u8 {
-        self.local.incoming[layout::place_of(capacity)].load(Ordering::Relaxed)
-    }
-
-    /// The same of the ring that this end writes.
-    #[inline]
-    fn outgoing_ring(&self, capacity: u32) -> *mut u8 {
-        self.local.outgoing[layout::place_of(capacity)].load(Ordering::Relaxed)
-    }
-
-    /// Lets go of the segment.
-    fn recycle(&self) {
-        self.segment().recycle();
-    }
-
-    #[inline]
-    fn segment(&self) -> Segment {
-        Segment { front: self.base, rings: self.local.rings.load(Ordering::Relaxed) }
-    }
-
-    /// State of the other end, `END_*`.
-    pub(crate) fn other_end(&self) -> u32 {
-        self.header().ends[1 - self.end].load(Ordering::Acquire)
-    }
-
-    pub(crate) fn set_own_end(&self, state: u32) {
-        self.header().ends[self.end].store(state, Ordering::Release);
-    }
-
-    /// Whether this process still has the segment. Another thread may have closed the socket; then slot, address
-    /// range and descriptor number may all be another connection's by now.
-    #[inline]
-    pub(crate) fn is_mapped(&self) -> bool {
-        self.local.segment.load(Ordering::Acquire) == self.base && self.socket.entry().is_some()
-    }
-
-    /// A descriptor of this process for the socket, `fd` if it still is one: while a thread slept, another one
-    /// may have closed it, and its number may name something else.
-    pub(crate) fn descriptor(&self, fd: c_int) -> Option<c_int> {
-        let wanted = Descriptor::Socket(self.socket);
-        if table::peek(fd) == wanted {
-            return Some(fd);
-        }
-        (0..arena::highest() as c_int).find(|other| table::peek(*other) == wanted)
-    }
-
-    /// Whether new ring epochs may begin.
-    pub(crate) fn is_open(&self) -> bool {
-        self.entry.state.load(Ordering::Relaxed) == arena::STATE_PIPE
-    }
-}
+pub(crate) mod connection;
+pub(crate) mod copying;
+pub(crate) mod ending;
+pub(crate) mod handoff;
+pub(crate) mod lanes;
+pub(crate) mod meeting;
+pub(crate) mod transfer;
+pub(crate) mod waiting;

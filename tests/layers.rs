@@ -9,6 +9,9 @@ use std::path::Path;
 
 /// From the bottom to the top.
 const LAYERS: [&str; 7] = ["error", "sys", "state", "pipe", "readiness", "lifecycle", "abi"];
+/// The same inside a layer, for its folders.
+const FOLDERS: [(&str, &[&str]); 1] =
+    [("pipe", &["connection", "copying", "lanes", "handoff", "ending", "meeting", "waiting", "transfer"])];
 /// What stands above them, and may import from all: the crate's root, and what only it and tests use.
 const ABOVE: [&str; 5] = ["lib", "connection", "fuzzing", "limits", "report"];
 
@@ -30,10 +33,13 @@ fn every_file_imports_from_its_own_layer_or_those_before_it() {
 #[test]
 fn an_import_from_a_later_layer_is_found_however_it_is_written() {
     let planted = [
-        ("pipe/pin.rs", "use crate::readiness::epoll;"),
-        ("pipe/pin.rs", "use crate::{error::Errno, readiness::{epoll, poll::Look}};"),
-        ("pipe/pin.rs", "use super::super::readiness::epoll;"),
-        ("pipe/write/long.rs", "pub(crate) use super::super::super::lifecycle::closing as begin;"),
+        ("pipe/handoff/pin.rs", "use crate::readiness::epoll;"),
+        ("pipe/handoff/pin.rs", "use crate::{error::Errno, readiness::{epoll, poll::Look}};"),
+        ("pipe/handoff/pin.rs", "use super::super::super::readiness::epoll;"),
+        (
+            "pipe/transfer/write/long.rs",
+            "pub(crate) use super::super::super::super::lifecycle::closing as begin;",
+        ),
         ("pipe.rs", "use super::abi::IOV_MAX;"),
         ("pipe.rs", "use super::{state::Socket, readiness};"),
         ("sys/raw.rs", "fn raw() -> usize { 'a'; crate::abi::IOV_MAX }"),
@@ -50,31 +56,47 @@ fn an_import_from_a_later_layer_is_found_however_it_is_written() {
         ("lifecycle/fork.rs", "use crate::Reason;"),
         ("lifecycle/fork.rs", "fn r#try() { r#\"\"\"#; r##\"\"#\"##; b'\\''; crate::report::all() }"),
         ("new/room.rs", "use crate::abi;"),
+        ("pipe/new.rs", "use crate::state::Socket;"),
+        ("pipe/lanes/grow.rs", "use crate::pipe::transfer::{read, write};"),
+        ("pipe/lanes/grow.rs", "use super::super::handoff::pin;"),
+        ("pipe/connection.rs", "use super::waiting;"),
     ];
     for (file, text) in planted {
         let complaints = backward(file, text);
         assert!(complaints.starts_with(&format!("src/{file}:1 ")), "{file}: {text}\n{complaints}");
     }
-    let complaint =
-        backward("pipe/pin.rs", "\n\nuse crate::state::{Socket, lock};\nuse crate::readiness::epoll;\n");
+    let complaint = backward(
+        "pipe/handoff/pin.rs",
+        "\n\nuse crate::state::{Socket, lock};\nuse crate::readiness::epoll;\n",
+    );
     assert_eq!(
         complaint,
-        "src/pipe/pin.rs:4 imports crate::readiness::epoll: pipe may import from error, sys, state and itself only\n"
+        "src/pipe/handoff/pin.rs:4 imports crate::readiness::epoll: pipe may import from error, sys, state and itself only\n"
     );
 }
 
 #[test]
 fn what_is_no_import_from_a_later_layer_is_left_alone() {
     let innocent = [
-        ("pipe/pin.rs", "use crate::state::{Socket, arena::{self, Entry}}; use super::{Pipe, attach};"),
-        ("pipe/pin.rs", "// use crate::readiness::epoll;\n/// [`crate::abi`] /* */\nfn f() {}"),
-        ("pipe/pin.rs", "/* /* use crate::abi; */ use crate::readiness::epoll; */"),
-        ("pipe/pin.rs", "const A: &str = \"crate::readiness::epoll\"; const B: &str = r#\"\"crate::abi\"#;"),
         (
-            "pipe/pin.rs",
+            "pipe/handoff/pin.rs",
+            "use crate::state::{Socket, arena::{self, Entry}}; use super::{file, give_back};",
+        ),
+        ("pipe/handoff/pin.rs", "// use crate::readiness::epoll;\n/// [`crate::abi`] /* */\nfn f() {}"),
+        ("pipe/handoff/pin.rs", "/* /* use crate::abi; */ use crate::readiness::epoll; */"),
+        (
+            "pipe/handoff/pin.rs",
+            "const A: &str = \"crate::readiness::epoll\"; const B: &str = r#\"\"crate::abi\"#;",
+        ),
+        (
+            "pipe/handoff/pin.rs",
             "pub(crate) fn f<'a>(x: &'a str) -> char { '\"' } pub(super) fn g() { self.readiness() }",
         ),
-        ("pipe/pin.rs", "pub(in crate::pipe) fn f() {}"),
+        ("pipe/handoff/pin.rs", "pub(in crate::pipe) fn f() {}"),
+        (
+            "pipe/lanes/grow.rs",
+            "use super::{super::copying::bulk, reader}; use crate::pipe::connection::Pipe;",
+        ),
         ("pipe.rs", "mod tests { use super::readiness; use super::*; }"),
         ("readiness/epoll.rs", "use super::check; use self::hot::ready; use crate::pipe::readiness;"),
         ("abi.rs", "use super::lifecycle::start;"),
@@ -96,18 +118,30 @@ fn backward(file: &str, text: &str) -> String {
     let Some(rank) = LAYERS.iter().position(|layer| *layer == own) else {
         return format!("src/{file}:1 belongs to no layer: tests/layers.rs must say where {own} stands\n");
     };
+    let folders = FOLDERS.iter().find(|(layer, _)| *layer == own).map_or(&[][..], |(_, folders)| folders);
+    let folder = modules.get(1).copied();
+    let folder_rank = folders.iter().position(|other| Some(*other) == folder);
+    if !folders.is_empty() && folder.is_some() && folder_rank.is_none() {
+        return format!("src/{file}:1 is in no folder that tests/layers.rs knows\n");
+    }
     let mut complaints = String::new();
     for (line, path) in imports(&modules, text) {
         let target = path.first().map_or("", String::as_str);
-        if !LAYERS[..=rank].contains(&target) {
-            let path = path.iter().fold("crate".to_owned(), |path, name| path + "::" + name);
-            let allowed = LAYERS[..rank].join(", ");
-            let allowed = if allowed.is_empty() { "itself".to_owned() } else { allowed + " and itself" };
-            let _ = writeln!(
-                complaints,
-                "src/{file}:{line} imports {path}: {own} may import from {allowed} only"
-            );
-        }
+        let (place, before) = if !LAYERS[..=rank].contains(&target) {
+            (own, &LAYERS[..rank])
+        } else if let (Some(rank), Some(folder), true, Some(target)) =
+            (folder_rank, folder, target == own, path.get(1))
+            && !folders[..=rank].contains(&target.as_str())
+        {
+            (folder, &folders[..rank])
+        } else {
+            continue;
+        };
+        let path = path.iter().fold("crate".to_owned(), |path, name| path + "::" + name);
+        let allowed = before.join(", ");
+        let allowed = if allowed.is_empty() { "itself".to_owned() } else { allowed + " and itself" };
+        let _ =
+            writeln!(complaints, "src/{file}:{line} imports {path}: {place} may import from {allowed} only");
     }
     complaints
 }

@@ -3,7 +3,10 @@
 use super::quietly;
 use crate::error::Errno;
 use crate::lifecycle::{self, start};
-use crate::pipe::{attach, buffers, descriptor, events};
+use crate::pipe::copying::buffers;
+use crate::pipe::lanes::unread;
+use crate::pipe::meeting::{attach, descriptor};
+use crate::pipe::waiting::events;
 use crate::state::arena::{self, FLAG_NONBLOCK};
 use crate::state::reason::{self, Reason};
 use crate::state::{Socket, socket, table};
@@ -128,7 +131,7 @@ pub unsafe extern "C-unwind" fn sockshim_ioctl(fd: c_int, request: c_ulong, argu
         quietly(|| descriptor::pin(fd, Reason::Async));
     }
     if let (Some(socket), libc::FIONREAD) = (ours, request)
-        && let Some(unread) = events::unread_at_hand(socket)
+        && let Some(unread) = unread::unread_at_hand(socket)
         && buffers::is_good(argument as *const c_int, size_of::<c_int>(), true)
     {
         // SAFETY: it is there, and may lie anywhere.
@@ -147,7 +150,7 @@ pub unsafe extern "C-unwind" fn sockshim_ioctl(fd: c_int, request: c_ulong, argu
     match request {
         // SAFETY: as above.
         libc::FIONBIO => note_nonblocking(fd, unsafe { *number } != 0),
-        SIOCATMARK if events::has_unread_ring(socket) => {
+        SIOCATMARK if unread::has_unread_ring(socket) => {
             // The mark lies in the kernel's stream, which comes after what is in the ring.
             // SAFETY: as above.
             unsafe { *number = 0 };
@@ -157,7 +160,7 @@ pub unsafe extern "C-unwind" fn sockshim_ioctl(fd: c_int, request: c_ulong, argu
             let queued = unsafe { *number };
             let unread = quietly(|| {
                 events::check_queue(fd, socket, queued);
-                events::unread(socket, queued)
+                unread::unread(socket, queued)
             });
             // SAFETY: as above.
             unsafe { *number = unread };

@@ -1,8 +1,9 @@
 //! How much is left to read, in a control message with each receive (TCP_INQ, linux/tcp.h). The option brings a connection
 //! back to the kernel, which tells of its own queue; here it is told with those bytes that were in the ring by then.
 
-use crate::pipe::options::TCP_INQ;
-use crate::pipe::{buffers, events};
+use crate::pipe::copying::buffers;
+use crate::pipe::lanes::unread;
+use crate::pipe::meeting::options::TCP_INQ;
 use crate::state::Socket;
 use crate::state::arena::FLAG_KERNEL_OPTION;
 use crate::sys::kernel;
@@ -29,7 +30,7 @@ pub(super) fn received(fd: c_int, socket: Socket, message: &mut msghdr) {
         return;
     }
     let queued = kernel::queued(fd).map_or(0, |bytes| bytes as c_int);
-    let mut left = events::unread(socket, queued);
+    let mut left = unread::unread(socket, queued);
     if left == 0 && kernel::poll_now(fd, libc::POLLRDHUP) & libc::POLLRDHUP != 0 {
         // An end is worth a read, too (tcp_inq_hint in net/ipv4/tcp.c).
         left = 1;

@@ -9,7 +9,7 @@
 use super::makers::made;
 use super::quietly;
 use crate::error::Errno;
-use crate::pipe::descriptor;
+use crate::pipe::meeting::descriptor;
 use crate::state::config::{self, Rings};
 use core::ffi::{CStr, c_void};
 use core::mem::MaybeUninit;

@@ -3,7 +3,8 @@
 use super::{ensure_started, quietly};
 use crate::error::{Errno, answer};
 use crate::lifecycle;
-use crate::pipe::{buffers, descriptor};
+use crate::pipe::copying::buffers;
+use crate::pipe::meeting::descriptor;
 use crate::readiness::select::{self, Sets};
 use crate::readiness::{epoll, poll};
 use crate::state::reason::Reason;

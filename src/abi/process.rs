@@ -8,14 +8,15 @@ use super::makers::made;
 use super::quietly;
 use crate::error::{Errno, answer};
 use crate::lifecycle::{self, fork, guest, start};
-use crate::pipe::descriptor;
+use crate::pipe::meeting::descriptor;
 use crate::state::lock;
 use crate::sys::{clock, kernel, real};
 use libc::{
     PR_SET_SECCOMP, PR_SET_TSC, PR_TSC_SIGSEGV, SECCOMP_MODE_STRICT, c_char, c_int, c_long, c_ulong, c_void,
     pid_t, posix_spawn_file_actions_t, posix_spawnattr_t, termios, winsize,
 };
-use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
+use std::sync::atomic::AtomicPtr;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// `fork(2)`: makes a copy of this process. Parent and child share each connection as with the kernel.
 ///

@@ -5,17 +5,16 @@
 
 use super::control::{sockshim_fcntl, sockshim_ioctl};
 use super::fd::{sockshim_close, sockshim_close_range, sockshim_dup, sockshim_dup2, sockshim_dup3};
-use super::io_uring;
 use super::makers::{made, made_pair};
 use super::poll::*;
 use super::process::{exec, restricting, sockshim__exit, sockshim_execve, sockshim_prctl};
-use super::quietly;
 use super::recv::*;
 use super::send::*;
 use super::socket::*;
 use super::splice::*;
 use super::user::changing;
-use crate::pipe::buffers;
+use super::{io_uring, quietly};
+use crate::pipe::copying::buffers;
 use crate::sys::{raw, real};
 use libc::{c_int, c_long, sigset_t, size_t, timespec, timeval};
 use std::mem::MaybeUninit;

@@ -4,7 +4,11 @@ use super::poll::nanoseconds;
 use super::socket::room;
 use super::{IOV_MAX, inq, quietly, rights, stream, vectors};
 use crate::error::{Errno, answer};
-use crate::pipe::{buffers, descriptor, end, events, io};
+use crate::pipe::copying::buffers;
+use crate::pipe::ending;
+use crate::pipe::lanes::unread;
+use crate::pipe::meeting::descriptor;
+use crate::pipe::transfer::io;
 use crate::state::table;
 use crate::sys::deadline::Deadline;
 use crate::sys::{kernel, real};
@@ -307,7 +311,7 @@ pub unsafe extern "C-unwind" fn sockshim_recvmmsg(
 ) -> c_int {
     let messages = (count as usize).min(IOV_MAX) * size_of::<mmsghdr>();
     let (socket, good) = (descriptor::socket(fd), buffers::is_good(msgs, messages, true));
-    if count > 0 && !good && socket.and_then(events::unread_at_hand).is_some_and(|unread| unread > 0) {
+    if count > 0 && !good && socket.and_then(unread::unread_at_hand).is_some_and(|unread| unread > 0) {
         // The kernel, which sees no bytes, might say EAGAIN before it looks.
         return answer(Err(Errno(libc::EFAULT))) as c_int;
     }
@@ -321,7 +325,8 @@ pub unsafe extern "C-unwind" fn sockshim_recvmmsg(
         return received;
     }
     // An error that waits is told first, and is told once, as the kernel does.
-    let error = descriptor::socket(fd).map_or(0, |socket| end::pending_error(socket, kernel::take_error(fd)));
+    let error =
+        descriptor::socket(fd).map_or(0, |socket| ending::pending_error(socket, kernel::take_error(fd)));
     if error != 0 {
         return answer(Err(Errno(error))) as c_int;
     }

@@ -1,7 +1,7 @@
 //! Descriptors that travel in messages (SCM_RIGHTS, unix(7)).
 
 use crate::lifecycle;
-use crate::pipe::buffers;
+use crate::pipe::copying::buffers;
 use crate::state::table;
 use libc::{CMSG_DATA, CMSG_FIRSTHDR, CMSG_NXTHDR, c_int, msghdr};
 

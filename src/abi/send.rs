@@ -2,7 +2,9 @@
 
 use super::socket::note_connect;
 use super::{IOV_MAX, quietly, rights, stream, vectors};
-use crate::pipe::{buffers, descriptor, io};
+use crate::pipe::copying::buffers;
+use crate::pipe::meeting::descriptor;
+use crate::pipe::transfer::io;
 use crate::state::reason::Reason;
 use crate::state::{Socket, table};
 use crate::sys::real;

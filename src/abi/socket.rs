@@ -3,12 +3,16 @@
 use super::{ensure_started, quietly};
 use crate::error::{Errno, answer};
 use crate::lifecycle;
-use crate::pipe::options::{self, Before};
-use crate::pipe::{buffers, descriptor, end, pin, write};
+use crate::pipe::connection::kept_options;
+use crate::pipe::copying::buffers;
+use crate::pipe::ending;
+use crate::pipe::handoff::pin;
+use crate::pipe::meeting::descriptor;
+use crate::pipe::meeting::options::{self, Before};
+use crate::pipe::transfer::write;
 use crate::state::Socket;
 use crate::sys::address::Address;
-use crate::sys::kernel;
-use crate::sys::real;
+use crate::sys::{kernel, real};
 use libc::{c_int, c_void, sockaddr, socklen_t};
 
 /// `socket(2)`: makes a socket.
@@ -283,7 +287,7 @@ pub unsafe extern "C-unwind" fn sockshim_getsockopt(
     length: *mut socklen_t,
 ) -> c_int {
     if let Some(entry) = descriptor::socket(fd).and_then(Socket::entry)
-        && let Some(kept) = options::kept(entry, level, name)
+        && let Some(kept) = kept_options::kept(entry, level, name)
     {
         // SAFETY: the caller keeps the contract of getsockopt(2).
         return answer(unsafe { put_option(kept, value, length) }) as c_int;
@@ -292,7 +296,7 @@ pub unsafe extern "C-unwind" fn sockshim_getsockopt(
         && let Some(socket) = descriptor::socket(fd)
         && let Ok(error) = kernel::sockopt(fd, level, name, 0 as c_int)
     {
-        let error = quietly(|| end::pending_error(socket, error));
+        let error = quietly(|| ending::pending_error(socket, error));
         // SAFETY: as above.
         return answer(unsafe { put_option(error, value, length) }) as c_int;
     }

@@ -1,7 +1,10 @@
 //! Moving bytes between two descriptors: sendfile, splice, tee.
 
 use crate::error::{Errno, answer, outcome};
-use crate::pipe::{buffers, descriptor, io};
+use crate::pipe::connection;
+use crate::pipe::copying::buffers;
+use crate::pipe::meeting::descriptor;
+use crate::pipe::transfer::io;
 use crate::state::Socket;
 use crate::sys::scratch::Scratch;
 use crate::sys::{kernel, real};
@@ -154,7 +157,7 @@ fn splice_from(
     flags: c_uint,
     kernel: impl FnOnce() -> ssize_t,
 ) -> ssize_t {
-    if socket.entry().is_none_or(|entry| io::reading_pipe(socket, entry).is_none()) {
+    if socket.entry().is_none_or(|entry| connection::reading_pipe(socket, entry).is_none()) {
         return kernel();
     }
     let Some(room) = Scratch::with(len.min(MOST_SPLICED)) else { return answer(Err(Errno(libc::ENOMEM))) };

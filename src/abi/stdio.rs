@@ -5,11 +5,12 @@
 
 mod cookie;
 
+use super::makers::made;
 use super::process::target;
-use super::{makers::made, quietly};
+use super::quietly;
 use crate::error::Errno;
 use crate::lifecycle;
-use crate::pipe::descriptor;
+use crate::pipe::meeting::descriptor;
 use crate::state::reason::Reason;
 use crate::sys::real;
 use libc::{FILE, c_char, c_int, c_void};

@@ -1,6 +1,6 @@
 //! Before and after a descriptor is closed.
 
-use crate::pipe::descriptor;
+use crate::pipe::meeting::descriptor;
 use crate::state::table::{self, Descriptor};
 use crate::state::{arena, family};
 use core::ffi::c_int;

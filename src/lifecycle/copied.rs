@@ -1,7 +1,7 @@
 //! After a descriptor has got a second number.
 
 use super::handed_on::shared_with_child;
-use crate::pipe::descriptor;
+use crate::pipe::meeting::descriptor;
 use crate::state::reason::Reason;
 use crate::state::table::{self, Descriptor};
 use crate::state::{family, socket};

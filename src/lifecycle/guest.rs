@@ -8,7 +8,7 @@
 //!
 //! Environments are null-terminated arrays of C strings, as exec's caller promises.
 
-use crate::pipe::heritage;
+use crate::pipe::handoff::file;
 use crate::state::config::GUEST;
 use crate::state::rendezvous;
 use crate::sys::kernel;
@@ -29,7 +29,7 @@ const FOLDER: &[u8] = b"SOCKSHIM_DIR=";
 /// `given` is null or an environment.
 pub(crate) unsafe fn invite(given: Environment, exec: impl FnOnce(Environment) -> c_int) -> c_int {
     // SAFETY: upheld by the caller.
-    match if heritage::is_left() { unsafe { Invitation::to(given) } } else { None } {
+    match if file::is_left() { unsafe { Invitation::to(given) } } else { None } {
         None => exec(given),
         Some(invitation) => {
             let result = exec(invitation.place.cast());

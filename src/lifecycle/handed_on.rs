@@ -1,6 +1,8 @@
 //! Before connections are another process image's, or another process's: exec, spawn, commands, SCM_RIGHTS, stdio.
 
-use crate::pipe::{descriptor, pin};
+use crate::pipe::handoff::pin;
+use crate::pipe::meeting::descriptor;
+use crate::pipe::transfer::io;
 use crate::state::arena::{self, Arena};
 use crate::state::reason::Reason;
 use crate::state::socket::Walk;
@@ -200,5 +202,5 @@ pub(crate) fn sent_away(fd: c_int) {
 
 /// Moves up to `buf.len()` unread ring bytes of `fd` out of the ring, for stdio to serve first.
 pub(crate) fn take_unread(fd: c_int, buf: &mut [u8]) -> usize {
-    descriptor::socket(fd).map_or(0, |socket| pin::take_unread(fd, socket, buf))
+    descriptor::socket(fd).map_or(0, |socket| io::take_unread(fd, socket, buf))
 }

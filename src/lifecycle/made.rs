@@ -1,6 +1,7 @@
 //! After a descriptor has been made, and what its socket then becomes: connected, listening, unconnected again.
 
-use crate::pipe::{attach, descriptor, end, options};
+use crate::pipe::ending;
+use crate::pipe::meeting::{attach, descriptor, options};
 use crate::state::arena::{self, FLAG_ACCEPTED, FLAG_CONNECTED, FLAG_LISTENER, FLAG_NONBLOCK};
 use crate::state::reason::Reason;
 use crate::state::table::{self, Descriptor, Set};
@@ -99,7 +100,7 @@ pub(crate) fn disconnecting(fd: c_int) {
     let Some(entry) = socket.entry() else { return };
     // What follows is a reset (tcp_disconnect in the kernel).
     entry.flags.fetch_or(arena::FLAG_LINGER_RESET, Ordering::Relaxed);
-    end::leave(fd, socket, true);
+    ending::leave(fd, socket, true);
     entry.readers.begin(socket.generation);
     entry.flags.fetch_and(FLAG_NONBLOCK, Ordering::AcqRel);
     entry.calls.store(0, Ordering::Relaxed);

@@ -10,7 +10,7 @@
 //! that are in the segment, which both have: whoever reads first gets it. Each goes on to count the other as a holder, a
 //! *ghost*, until its process ends.
 
-use crate::pipe::pin;
+use crate::pipe::handoff::pin;
 use crate::state::arena::{self, Arena, Entry, STATE_HOST, STATE_PIPE, STATE_WAITING, forget_sleepers};
 use crate::state::family::{self, Processes};
 use crate::state::lock::Taken;

@@ -1,7 +1,8 @@
 //! The first moments of a process, and its last.
 
 use super::fork;
-use crate::pipe::{attach, pin};
+use crate::pipe::connection::transitions;
+use crate::pipe::handoff::pin;
 use crate::state::janitor::{self, Care};
 use crate::state::process_name::ProcessName;
 use crate::state::table::{self, Descriptor};
@@ -93,7 +94,7 @@ pub(crate) fn finish() {
         }
     }
     for socket in socket::held(arena) {
-        attach::forsake(arena, socket);
+        transitions::forsake(arena, socket);
     }
     if family::is_last_of_family(arena)
         && let Some(folder) = rendezvous::folder()

@@ -18,8 +18,8 @@ pub(crate) mod told;
 pub(crate) mod wait;
 
 use crate::error::Errno;
-use crate::pipe::registered::{self, pipe_of};
-use crate::pipe::{attach, descriptor, room};
+use crate::pipe::meeting::{attach, descriptor, registered};
+use crate::pipe::waiting::room;
 use crate::state::Socket;
 use crate::state::arena::{self, Arena, Entry, FLAG_LISTENER, REGISTRATIONS, STATE_HOST, SetEntry};
 use crate::state::lock::{self, Taken};
@@ -237,7 +237,7 @@ pub(crate) fn watch(arena: &Arena, fd: c_int, slot: u32) {
         let Some(index) = next.checked_sub(1) else { break };
         let registration = arena.registration(index);
         if registration.flags.load(Ordering::Relaxed) & (MANAGED | NESTED | FOREIGN) == MANAGED {
-            if let Some(pipe) = pipe_of(registration) {
+            if let Some(pipe) = registered::pipe_of(registration) {
                 room::forget(&pipe);
             }
             let _ = ask_kernel(fd, set, index, registration, registration.events.load(Ordering::Relaxed));

@@ -2,9 +2,13 @@
 
 use super::{check_interrupted, epoll};
 use crate::error::{Errno, answer};
-use crate::pipe::nap::{self, Joined};
-use crate::pipe::room::{self, Room};
-use crate::pipe::{Pipe, attach, back, bells, descriptor, events, io, spin};
+use crate::pipe::connection::{self, Pipe, incoming_doorbells};
+use crate::pipe::handoff::give_back;
+use crate::pipe::lanes::unread;
+use crate::pipe::meeting::{attach, descriptor};
+use crate::pipe::waiting::nap::{self, Joined};
+use crate::pipe::waiting::room::{self, Room};
+use crate::pipe::waiting::{events, spin};
 use crate::state::arena::{self, Arena, Entry, STATE_UNDECIDED, STATE_WAITING};
 use crate::state::naps::{LONGEST_US, Naps};
 use crate::state::table::{self, Descriptor};
@@ -54,7 +58,7 @@ fn kind(fd: c_int) -> Kind {
 
 fn kind_of_socket(socket: Socket) -> Kind {
     let Some(entry) = socket.entry() else { return Kind::Kernel };
-    if let Some(pipe) = io::reading_pipe(socket, entry) {
+    if let Some(pipe) = connection::reading_pipe(socket, entry) {
         return Kind::Pipe(pipe);
     }
     match entry.state.load(Ordering::Relaxed) {
@@ -171,7 +175,7 @@ fn is_plain(entries: &[pollfd]) -> bool {
 /// Whether a pipe has bytes, without asking anybody.
 fn at_hand(entries: &[pollfd]) -> bool {
     entries.iter().any(|entry| match kind(entry.fd) {
-        Kind::Pipe(pipe) => entry.events & events::READABLE != 0 && events::has_ring_bytes(&pipe),
+        Kind::Pipe(pipe) => entry.events & events::READABLE != 0 && unread::has_ring_bytes(&pipe),
         _ => false,
     })
 }
@@ -261,10 +265,10 @@ unsafe fn sleep(
         match kind(entry.fd) {
             Kind::Pipe(pipe) => {
                 *place = Place::new(pipe.socket, ENROLLED + arena::enroll(&pipe.entry.sleepers, me) as u32);
-                bells::want_bell(&pipe);
-                quiet &= !back::is_due(&pipe);
+                incoming_doorbells::want_bell(&pipe);
+                quiet &= !give_back::is_due(&pipe);
                 let asks = entry.events & events::READABLE != 0;
-                quiet &= !asks || !events::has_bytes_next(&pipe);
+                quiet &= !asks || !unread::has_bytes_next(&pipe);
                 if entry.events & events::WRITABLE != 0 {
                     let room = room::await_it(&pipe);
                     quiet &= matches!(room, Room::KernelSays | Room::Awaited);
@@ -530,7 +534,7 @@ fn spin_for(entries: &[pollfd]) -> bool {
             pipes[..count].iter().flatten().any(|(pipe, asked)| {
                 let incoming = pipe.incoming();
                 asked & events::READABLE != 0
-                    && (events::has_ring_bytes(pipe) || incoming.epoch() != incoming.reader_epoch())
+                    && (unread::has_ring_bytes(pipe) || incoming.epoch() != incoming.reader_epoch())
                     || asked & events::WRITABLE != 0 && room::has_come(pipe)
             })
         },

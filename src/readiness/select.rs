@@ -2,7 +2,8 @@
 
 use super::poll;
 use crate::error::Errno;
-use crate::pipe::{buffers, descriptor};
+use crate::pipe::copying::buffers;
+use crate::pipe::meeting::descriptor;
 use crate::state::table::Descriptor;
 use crate::sys::deadline::Deadline;
 use crate::sys::kernel;

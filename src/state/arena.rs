@@ -123,9 +123,9 @@ pub(crate) struct Entry {
     pub(crate) peer_cookie: AtomicU64,
     /// Next in the free list, index + 1.
     next_free: AtomicU32,
-    /// Options whose kernel value is ours while a lane is open: which, and what the program believes. See `pipe::options`.
+    /// Options whose kernel value is ours while a lane is open: which, and what the program believes. See `pipe::meeting::options`.
     pub(crate) options: AtomicU32,
-    /// How large the ring that this end writes may become, as found when it was opened; see `pipe::write`.
+    /// How large the ring that this end writes may become, as found when it was opened; see `pipe::transfer::write`.
     pub(crate) room: AtomicU32,
     /// A descriptor number that it has, plus one, for `ss` and the event log; 0: not known.
     pub(crate) number: AtomicU32,
@@ -200,9 +200,9 @@ pub(crate) const FLAG_SENT_IN_VAIN: u32 = 1024;
 pub(crate) const FLAG_KERNEL_OPTION: u32 = 2048;
 /// SO_RCVTIMEO is set: a sleep that is cut in parts must not take longer.
 pub(crate) const FLAG_TIMED: u32 = 4096;
-/// The connection has been given up, because what was found on it cannot be true: see `pipe::end::give_up`.
+/// The connection has been given up, because what was found on it cannot be true: see `pipe::connection::transitions::give_up`.
 pub(crate) const FLAG_BROKEN: u32 = 8192;
-/// The last write that must not wait met a full ring; see `pipe::room`.
+/// The last write that must not wait met a full ring; see `pipe::waiting::room`.
 pub(crate) const FLAG_RING_FULL: u32 = 16384;
 /// Made by accept, not by connect (for `ss` and the trace).
 pub(crate) const FLAG_ACCEPTED: u32 = 128;

@@ -20,7 +20,7 @@ pub(crate) struct Local {
     pub(crate) end: AtomicU32,
     /// The mapped segment's front, or null.
     pub(crate) segment: AtomicPtr<u8>,
-    /// Its large rings; see `pipe::segment`.
+    /// Its large rings; see `pipe::connection::segment`.
     pub(crate) rings: AtomicPtr<u8>,
     /// Where the ring that this end writes, and the one that it reads, lies while it is tiny, small and large.
     pub(crate) outgoing: [AtomicPtr<u8>; 3],
@@ -38,7 +38,7 @@ pub(crate) struct Local {
     /// How often the ring was full since it last grew; under the write lock.
     pub(crate) stalls: AtomicU32,
     /// How far the reader was at the last look, when that was, and when it was last seen to have moved; up to which position it is not trusted
-    /// to go on. See `pipe::room`.
+    /// to go on. See `pipe::waiting::room`.
     pub(crate) progress: AtomicU64,
     pub(crate) looked: AtomicU64,
     pub(crate) moved: AtomicU64,
@@ -48,15 +48,15 @@ pub(crate) struct Local {
     pub(crate) is_cut: AtomicU32,
     pub(crate) bulk: Bulk,
     pub(crate) looks: Looks,
-    /// How well spinning paid lately; see `pipe::spin`.
+    /// How well spinning paid lately; see `pipe::waiting::spin`.
     pub(crate) spin: AtomicU32,
-    /// The same for naps; see `pipe::nap`.
+    /// The same for naps; see `pipe::waiting::nap`.
     pub(crate) nap: AtomicU32,
     /// Naps in a row with the other end on another processor.
     pub(crate) apart: AtomicU32,
     /// Generation of the socket that this process has last shut down for reading, plus one.
     refused: AtomicU32,
-    /// Reading position before unread bytes were put down for a successor, plus one; see `pipe::heritage`.
+    /// Reading position before unread bytes were put down for a successor, plus one; see `pipe::handoff::file`.
     pub(crate) handed_from: AtomicU64,
     /// Whether the reader went through other lanes for them, and cannot go back.
     pub(crate) handed_past: AtomicU32,
@@ -64,9 +64,9 @@ pub(crate) struct Local {
     pub(crate) asked: AtomicU32,
     /// The other end has not put down what it announced.
     pub(crate) in_vain: AtomicU32,
-    /// The kernel has refused a bell; under the write lock. See `pipe::write`.
+    /// The kernel has refused a bell; under the write lock. See `pipe::transfer::write`.
     pub(crate) owes: AtomicU32,
-    /// Looks in a row that found the other end gone back to the kernel; see `pipe::lanes`.
+    /// Looks in a row that found the other end gone back to the kernel; see `pipe::lanes::writer`.
     pub(crate) gone: AtomicU32,
     /// The last walk over all sockets that came past; see [`Walk`].
     walk: AtomicU32,
@@ -88,7 +88,7 @@ impl Walk {
     }
 }
 
-/// What was learned about long writes; see `pipe::bulk`. Under the write lock.
+/// What was learned about long writes; see `pipe::copying::bulk`. Under the write lock.
 #[derive(Debug)]
 pub(crate) struct Bulk {
     pub(crate) phase: AtomicU32,
@@ -99,7 +99,7 @@ pub(crate) struct Bulk {
     pub(crate) price: AtomicU64,
 }
 
-/// Looks of a reader to whom bytes come by themselves; see `pipe::spin`. Under the read lock, or a hint.
+/// Looks of a reader to whom bytes come by themselves; see `pipe::waiting::spin`. Under the read lock, or a hint.
 #[derive(Debug)]
 pub(crate) struct Looks {
     /// When they began to be counted.

@@ -4,9 +4,12 @@ use super::nested::{self, DEEPEST};
 use super::rooms::{awaits_room, news_of_room, waits_for_room};
 use super::stuck;
 use super::told::{Told, first_moment};
-use crate::pipe::registered::{pipe_of, warm};
-use crate::pipe::room::{self, Room};
-use crate::pipe::{Pipe, back, bells, events};
+use crate::pipe::connection::{Pipe, incoming_doorbells, read_lock};
+use crate::pipe::handoff::give_back;
+use crate::pipe::lanes::unread;
+use crate::pipe::meeting::registered;
+use crate::pipe::waiting::room::{self, Room};
+use crate::pipe::waiting::{events, wait};
 use crate::state::arena::{
     self, Arena, FLAG_NO_SPACE, FLAG_RING_FULL, FLAG_SHUT_WRITE, REGISTRATIONS, Registration, SetEntry,
 };
@@ -126,11 +129,11 @@ pub(super) fn ready(arena: &Arena, registration: &Registration) -> Option<u32> {
     if flags & (NESTED | FOREIGN) != 0 {
         return ready_other(arena, registration, flags, wanted);
     }
-    let pipe = pipe_of(registration)?;
+    let pipe = registered::pipe_of(registration)?;
     let fd = live_descriptor(registration)?;
     let mut told = take_told(registration);
     if told & READS != 0 {
-        bells::check_told(fd, &pipe);
+        incoming_doorbells::check_told(fd, &pipe);
     }
     let incoming = pipe.incoming();
     let epoch = incoming.reader_epoch();
@@ -146,7 +149,7 @@ pub(super) fn ready(arena: &Arena, registration: &Registration) -> Option<u32> {
         quiet && !shut && flags & ENDING == 0 && told & ENDS == 0 && wanted & libc::EPOLLPRI as u32 == 0;
     let asks_room =
         wanted & EPOLLOUT as u32 != 0 && (!edge || flags & FRESH != 0 || told & EPOLLOUT as u32 != 0);
-    let readable = events::has_ring_bytes(&pipe);
+    let readable = unread::has_ring_bytes(&pipe);
     // An edge tells all that holds.
     let tells_room = asks_room || (edge && readable && wanted & EPOLLOUT as u32 != 0);
     let found = if simple && (!tells_room || events::at_hand(&pipe, libc::POLLOUT).is_some()) {
@@ -175,7 +178,7 @@ pub(super) fn ready(arena: &Arena, registration: &Registration) -> Option<u32> {
     if !edge || found == 0 {
         return Some(found);
     }
-    let arrived = events::arrived(fd, &pipe);
+    let arrived = unread::arrived(fd, &pipe);
     let news = flags & FRESH != 0 || is_edge(registration, &pipe, found, ends, told, arrived);
     if news {
         registration.reported.store(arrived, Ordering::Relaxed);
@@ -225,7 +228,7 @@ fn take_told(registration: &Registration) -> u32 {
 pub(super) fn tell(arena: &Arena, set: &SetEntry, index: u32, told: u32) -> bool {
     let is_there = keep_told(arena, set, index, told);
     if is_there {
-        warm(arena, set, index);
+        registered::warm(arena, set, index);
     }
     is_there
 }
@@ -284,10 +287,10 @@ fn settle_all(arena: &Arena, set: &SetEntry, depth: usize) {
         if flags & NESTED != 0 && depth < DEEPEST {
             settle_all(arena, nested::inner(arena, registration), depth + 1);
         } else if flags & (NESTED | FOREIGN) == 0
-            && let Some(pipe) = pipe_of(registration)
+            && let Some(pipe) = registered::pipe_of(registration)
             && let Some(fd) = live_descriptor(registration)
         {
-            bells::settle(fd, &pipe);
+            wait::settle(fd, &pipe);
         }
         next = registration.next.load(Ordering::Relaxed);
     }
@@ -308,7 +311,7 @@ pub(crate) fn has_ready(arena: &Arena, set: &SetEntry, depth: usize) -> bool {
                 {
                     return true;
                 }
-            } else if let Some(pipe) = pipe_of(registration)
+            } else if let Some(pipe) = registered::pipe_of(registration)
                 && is_ready_quietly(registration, &pipe)
             {
                 return true;
@@ -323,7 +326,7 @@ fn is_ready_quietly(registration: &Registration, pipe: &Pipe) -> bool {
     let wanted = registration.events.load(Ordering::Relaxed);
     let flags = registration.flags.load(Ordering::Relaxed);
     let is_edge = wanted & EPOLLET as u32 != 0 && flags & FRESH == 0;
-    if wanted & READS != 0 && events::has_ring_bytes(pipe) {
+    if wanted & READS != 0 && unread::has_ring_bytes(pipe) {
         return !is_edge || !is_reported(registration, pipe);
     }
     if is_edge {
@@ -342,7 +345,7 @@ fn is_ready_quietly(registration: &Registration, pipe: &Pipe) -> bool {
 /// Whether all that has arrived was reported.
 fn is_reported(registration: &Registration, pipe: &Pipe) -> bool {
     let Some(fd) = live_descriptor(registration) else { return true };
-    let arrived = events::arrived(fd, pipe);
+    let arrived = unread::arrived(fd, pipe);
     registration.reported.load(Ordering::Relaxed) == arrived
 }
 
@@ -352,13 +355,13 @@ pub(super) fn arm(set_fd: i32, set: &SetEntry, index: u32, registration: &Regist
     if flags & NESTED != 0 {
         return false;
     }
-    let Some(pipe) = pipe_of(registration) else { return true };
+    let Some(pipe) = registered::pipe_of(registration) else { return true };
     let Some(fd) = live_descriptor(registration) else { return true };
     let wanted = registration.events.load(Ordering::Relaxed);
     let incoming = pipe.incoming();
     let epoch = incoming.epoch();
-    bells::settle(fd, &pipe);
-    bells::want_bell(&pipe);
+    wait::settle(fd, &pipe);
+    incoming_doorbells::want_bell(&pipe);
     if wanted & EPOLLOUT as u32 != 0 {
         let room = room::await_it(&pipe);
         if room == Room::GivenUp || room == Room::KernelSays && flags & ASKS_ROOM == 0 {
@@ -369,7 +372,8 @@ pub(super) fn arm(set_fd: i32, set: &SetEntry, index: u32, registration: &Regist
             return false;
         }
     }
-    if registration.told.load(Ordering::Relaxed) != 0 || incoming.epoch() != epoch || back::is_due(&pipe) {
+    if registration.told.load(Ordering::Relaxed) != 0 || incoming.epoch() != epoch || give_back::is_due(&pipe)
+    {
         return false;
     }
     if wanted & EPOLLET as u32 == 0 || flags & FRESH != 0 {
@@ -378,7 +382,7 @@ pub(super) fn arm(set_fd: i32, set: &SetEntry, index: u32, registration: &Regist
         return !is_ready_quietly(registration, &pipe);
     }
     // Edge-triggered, and reported already: the next publication rings.
-    !events::has_bytes_next(&pipe) || wanted & READS == 0 || is_reported(registration, &pipe)
+    !unread::has_bytes_next(&pipe) || wanted & READS == 0 || is_reported(registration, &pipe)
 }
 
 /// Wants a bell for every hot registration before a sleep, and those of nested sets. False when something
@@ -438,10 +442,10 @@ pub(super) fn disarm_all(arena: &Arena, set: &SetEntry) {
     retain(arena, set, |index, registration| {
         let flags = registration.flags.fetch_and(!ARMED, Ordering::Relaxed);
         if flags & ARMED != 0
-            && let Some(pipe) = pipe_of(registration)
+            && let Some(pipe) = registered::pipe_of(registration)
         {
             // Under the lock under which others say that they want a bell.
-            let taken = crate::pipe::read::lock_reads(&pipe);
+            let taken = read_lock::lock_reads(&pipe);
             let alone = pipe.entry.registrations.iter().all(|place| {
                 let other = place.load(Ordering::Acquire);
                 other == 0 || other == index + 1
@@ -462,7 +466,7 @@ pub(super) fn any_bytes(arena: &Arena, set: &SetEntry) -> bool {
         let Some(index) = next.checked_sub(1) else { return false };
         let registration = arena.registration(index);
         if registration.flags.load(Ordering::Relaxed) & (DISABLED | NESTED | FOREIGN | PARKED) == 0
-            && let Some(pipe) = pipe_of(registration)
+            && let Some(pipe) = registered::pipe_of(registration)
         {
             let incoming = pipe.incoming();
             let wanted = registration.events.load(Ordering::Relaxed);
@@ -485,7 +489,7 @@ pub(super) fn shares_cpu(arena: &Arena, set: &SetEntry) -> bool {
     for _ in 0..4 {
         let Some(index) = next.checked_sub(1) else { return false };
         let registration = arena.registration(index);
-        if let Some(pipe) = pipe_of(registration)
+        if let Some(pipe) = registered::pipe_of(registration)
             && pipe.is_writer_here()
         {
             return true;

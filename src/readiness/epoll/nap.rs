@@ -1,7 +1,7 @@
 //! Naps of a wait in a set: on the words of its hot pipes, before it sleeps in the kernel.
 //!
 //! To be woken in the kernel's epoll_wait takes a byte through TCP, which somebody has to take away again; to be called by
-//! a word (futex(2)) takes neither: see [`crate::pipe::nap`]. But who naps hears nothing of the kernel: of its own descriptors,
+//! a word (futex(2)) takes neither: see [`crate::pipe::waiting::nap`]. But who naps hears nothing of the kernel: of its own descriptors,
 //! of cold pipes, of ends. So
 //!
 //! * a nap is for a few milliseconds, and where such things are told of there is none: see [`crate::state::naps`];
@@ -9,9 +9,9 @@
 //! * only one thread naps in a set, and while nobody sleeps in it: a call wakes all, and the kernel wakes one.
 
 use super::hot;
-use crate::pipe::Pipe;
-use crate::pipe::nap::{self, Joined};
-use crate::pipe::registered::pipe_of;
+use crate::pipe::connection::Pipe;
+use crate::pipe::meeting::registered;
+use crate::pipe::waiting::nap::{self, Joined};
 use crate::state::arena::{self, Arena, FLAG_NO_SPACE, REGISTRATIONS, Registration, SetEntry};
 use crate::state::lock::{self, Taken};
 use crate::state::naps::LONGEST_US;
@@ -131,7 +131,7 @@ fn hears_of(registration: &Registration, flags: u32) -> Option<Option<Pipe>> {
     {
         return None;
     }
-    let pipe = pipe_of(registration)?;
+    let pipe = registered::pipe_of(registration)?;
     // Of room only the kernel tells. An edge of it there is not before it has been missing.
     let waits_for_room = wanted & EPOLLOUT as u32 != 0
         && (wanted & EPOLLET as u32 == 0 || pipe.entry.flags.load(Ordering::Relaxed) & FLAG_NO_SPACE != 0);

@@ -5,7 +5,7 @@
 //! look is found by that look, and counted in the set that the pipe is in. Each registration of that set, there may be
 //! several, keeps the count that it has reported.
 
-use crate::pipe::registered::{self, note, pipe_of, tail};
+use crate::pipe::meeting::registered;
 use crate::state::arena::{Arena, REGISTRATIONS, Registration, SETS, SetEntry};
 use crate::state::lock::Taken;
 use crate::state::registrations::flags::{DISABLED, FOREIGN, FRESH, HOT, NESTED, PARKED};
@@ -59,9 +59,9 @@ fn news(arena: &Arena, set: &SetEntry, depth: usize) -> u64 {
         if flags & (NESTED | DISABLED) == NESTED && depth < DEEPEST {
             within = within.wrapping_add(news(arena, inner(arena, registration), depth + 1));
         } else if flags & (NESTED | FOREIGN | PARKED) == 0
-            && let Some(pipe) = pipe_of(registration)
+            && let Some(pipe) = registered::pipe_of(registration)
         {
-            let tail = tail(&pipe);
+            let tail = registered::tail(&pipe);
             if registration.noted.load(Ordering::Acquire) != tail {
                 let wanted = registration.events.load(Ordering::Relaxed) & (EPOLLIN | EPOLLRDNORM) as u32;
                 if wanted != 0 && flags & DISABLED == 0 {
@@ -96,14 +96,14 @@ fn follow_bells(arena: &Arena, set: &SetEntry, depth: usize) {
                 follow_bells(arena, inner(arena, registration), depth + 1);
             }
         } else if flags & (FOREIGN | PARKED) == 0
-            && let Some(pipe) = pipe_of(registration)
+            && let Some(pipe) = registered::pipe_of(registration)
         {
             // Without the lock the lists are not ours to change: see `stuck`.
             let may_warm = !matches!(taken, Taken::Not(_));
             if may_warm && flags & HOT == 0 && pipe.incoming().wishes() & BELL == 0 {
                 registered::warm(arena, set, index);
             }
-            note(registration, &pipe);
+            registered::note(registration, &pipe);
         }
         next = registration.next.load(Ordering::Relaxed);
     }

@@ -1,8 +1,8 @@
 //! Room to write, as registrations hear of it: from the kernel, or from a ring that was full.
 
-use crate::pipe::Pipe;
-use crate::pipe::registered::pipe_of;
-use crate::pipe::room::{self, Room};
+use crate::pipe::connection::Pipe;
+use crate::pipe::meeting::registered;
+use crate::pipe::waiting::room::{self, Room};
 use crate::state::arena::{FLAG_NO_SPACE, FLAG_RING_FULL, Registration};
 use crate::state::registrations::flags::{ASKS_ROOM, FOREIGN, NESTED};
 use core::sync::atomic::Ordering;
@@ -14,7 +14,7 @@ pub(super) fn waits_for_room(registration: &Registration, flags: u32) -> bool {
     let edge_of_room = (EPOLLOUT | EPOLLET) as u32;
     flags & (ASKS_ROOM | NESTED | FOREIGN) == 0
         && wanted & edge_of_room == edge_of_room
-        && pipe_of(registration).is_some_and(|pipe| {
+        && registered::pipe_of(registration).is_some_and(|pipe| {
             pipe.entry.flags.load(Ordering::Relaxed) & (FLAG_NO_SPACE | FLAG_RING_FULL) == FLAG_NO_SPACE
         })
 }
@@ -23,7 +23,7 @@ pub(super) fn waits_for_room(registration: &Registration, flags: u32) -> bool {
 /// or not a bell has come.
 pub(super) fn awaits_room(registration: &Registration) -> bool {
     registration.events.load(Ordering::Relaxed) & EPOLLOUT as u32 != 0
-        && pipe_of(registration)
+        && registered::pipe_of(registration)
             .is_some_and(|pipe| pipe.entry.flags.load(Ordering::Relaxed) & FLAG_RING_FULL != 0)
 }
 

@@ -1,6 +1,6 @@
 //! What a wait tells the program, in the order in which it came. Under the set's lock.
 
-use crate::pipe::registered::pipe_of;
+use crate::pipe::meeting::registered;
 use crate::state::arena::Registration;
 use crate::state::registrations::flags::{DISABLED, FOREIGN, FRESH, IDLE_ONE, NESTED};
 use core::sync::atomic::Ordering;
@@ -100,5 +100,5 @@ pub(super) fn first_moment(registration: &Registration) -> Option<Moment> {
     if registration.flags.load(Ordering::Relaxed) & (NESTED | FOREIGN) != 0 {
         return None;
     }
-    pipe_of(registration)?.incoming().first_moment()
+    registered::pipe_of(registration)?.incoming().first_moment()
 }

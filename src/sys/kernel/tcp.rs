@@ -1,6 +1,6 @@
 //! Where a TCP connection is in its stream (tcp(7), TCP_INFO).
 
-use super::sockets::sockopt;
+use super::sockets::{at_mark, poll_now, queued, sockopt};
 use crate::error::Errno;
 use core::ffi::c_int;
 use core::mem::size_of;
@@ -71,7 +71,28 @@ pub(crate) fn tcp_position(fd: c_int) -> Result<TcpPosition, Errno> {
     Ok(info.position())
 }
 
-/// The same from the bytes of a `struct tcp_info`; `None` when the kernel gave too few.
+/// Bytes that the program side has taken: what arrived less what waits, between two looks that agree; in a state of the
+/// connection that `is_right`. `None`: it cannot be told, or the state is another.
+pub(crate) fn reading_position(fd: c_int, is_right: impl Fn(u8) -> bool) -> Option<u64> {
+    // Of what waits, the kernel shows only what comes before an urgent mark.
+    if poll_now(fd, libc::POLLPRI) & libc::POLLPRI != 0 || at_mark(fd) {
+        return None;
+    }
+    for _ in 0..16 {
+        let before = tcp_position(fd).ok()?;
+        let waiting = queued(fd).ok()?;
+        let after = tcp_position(fd).ok()?;
+        if !is_right(before.state) {
+            return None;
+        }
+        if before.received == after.received && after.state == before.state {
+            return before.data_received().checked_sub(waiting as u64);
+        }
+    }
+    None
+}
+
+/// [`tcp_position`] from the bytes of a `struct tcp_info`; `None` when the kernel gave too few.
 pub(crate) fn tcp_position_from(bytes: &[u8]) -> Option<TcpPosition> {
     let bytes = bytes.get(..size_of::<TcpInfo>())?;
     // SAFETY: as many bytes as a TcpInfo has, for which every bit pattern is valid.

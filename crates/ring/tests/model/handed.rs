@@ -1,5 +1,5 @@
-//! A connection of which one end is handed on with bytes unread: as `hand_over` in src/pipe/pin.rs, src/pipe/back.rs and
-//! src/pipe/heritage.rs. Nobody's patience ends here: who waits in vain waits for ever, so that loom notices it.
+//! A connection of which one end is handed on with bytes unread: as `hand_over` in src/pipe/handoff/pin.rs, src/pipe/handoff/give_back.rs and
+//! src/pipe/handoff/file.rs. Nobody's patience ends here: who waits in vain waits for ever, so that loom notices it.
 
 use super::{End, Item, Look};
 use loom::{sync::Mutex, thread};
@@ -231,7 +231,7 @@ impl Connection {
 }
 
 impl End {
-    /// Whether bytes are unread; no bell is in the kernel's queue then, and none comes: `clear_bells` in src/pipe/pin.rs.
+    /// Whether bytes are unread; no bell is in the kernel's queue then, and none comes: `clear_bells` in src/pipe/handoff/pin.rs.
     fn clear_bells(&self) -> bool {
         let direction = &self.direction;
         let _ = direction.bell_due();
@@ -253,7 +253,7 @@ impl End {
         direction.has_bytes()
     }
 
-    /// As `follow` in src/pipe/read.rs. Under the read lock.
+    /// As `follow` in src/pipe/transfer/read.rs. Under the read lock.
     fn follow(&self) {
         let direction = &self.direction;
         loop {

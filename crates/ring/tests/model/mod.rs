@@ -1,6 +1,6 @@
 //! One direction of a connection in a model: the real [`Direction`], a ring of cells that notice data races,
 //! and a kernel whose stream says of each byte whether it is data or a bell. Reading and writing follow
-//! src/pipe/read.rs and src/pipe/write.rs step by step.
+//! src/pipe/transfer/read.rs and src/pipe/transfer/write.rs step by step.
 
 #[cfg(not(loom))]
 mod cell;
@@ -157,7 +157,7 @@ impl End {
         })
     }
 
-    /// As `become_ready` in src/pipe/attach.rs.
+    /// As `become_ready` in src/pipe/meeting/attach.rs.
     pub(crate) fn become_ready(&self) -> bool {
         let _lock = self.read_lock.lock().unwrap();
         if !self.readers.make_ready(0) {
@@ -239,7 +239,7 @@ impl End {
         false
     }
 
-    /// A writer that shares its end with others: as `send` and `through_kernel` in src/pipe/write.rs.
+    /// A writer that shares its end with others: as `send` and `through_kernel` in src/pipe/transfer/write.rs.
     pub(crate) fn write_beside_others(&self, byte: u8, into_ring: bool) {
         let turn = self.running.lock().unwrap();
         if into_ring && self.writers.is_empty() && self.open() {
@@ -259,7 +259,7 @@ impl End {
         self.kernel.stream.lock().unwrap().refused = count;
     }
 
-    /// As `ring_bell` and `ring_if_owed` in src/pipe/write.rs.
+    /// As `ring_bell` and `ring_if_owed` in src/pipe/transfer/write.rs.
     fn ring_if_wanted(&self) {
         while !self.ring_once() {
             thread::yield_now();
@@ -303,7 +303,7 @@ impl End {
         self.direction.switch.bells.fetch_add(u64::from(due), Ordering::Release);
     }
 
-    /// Takes the lock from the dead, and writes: as `lock_writes` in src/pipe/write.rs.
+    /// Takes the lock from the dead, and writes: as `lock_writes` in src/pipe/transfer/write.rs.
     pub(crate) fn write_after_the_dead(&self, me: u32, byte: u8) {
         let owner = self.write_lock.content();
         assert_ne!(owner.owner(), 0);
@@ -316,7 +316,7 @@ impl End {
     }
 
     /// A writer that has the lock, and may be stopped after each of its steps: as `push`, `open_quietly`, `ring_bell` and
-    /// `spill_quietly` in src/pipe/write.rs.
+    /// `spill_quietly` in src/pipe/transfer/write.rs.
     pub(crate) fn write_in_steps(&self, me: u32, byte: u8) {
         let mut runs = Some(self.running.lock().unwrap());
         let mut step = || {
@@ -402,7 +402,7 @@ impl End {
         step();
     }
 
-    /// Another writer of the same end, which may find the first one stopped: as `step_around` in src/pipe/write.rs.
+    /// Another writer of the same end, which may find the first one stopped: as `step_around` in src/pipe/transfer/write.rs.
     pub(crate) fn write_around(&self, me: u32, byte: u8) {
         let direction = &self.direction;
         if self.write_lock.take(me, FRAME).is_err() {
@@ -434,7 +434,7 @@ impl End {
         self.kernel.send(Item::Data(byte));
     }
 
-    /// As `open_quietly` in src/pipe/write.rs.
+    /// As `open_quietly` in src/pipe/transfer/write.rs.
     fn open(&self) -> bool {
         let direction = &self.direction;
         let epoch = direction.epoch();
@@ -446,7 +446,7 @@ impl End {
         direction.reader.ready.load(Ordering::SeqCst) == 1 && direction.open(epoch, written)
     }
 
-    /// As `spill_quietly` in src/pipe/write.rs.
+    /// As `spill_quietly` in src/pipe/transfer/write.rs.
     pub(crate) fn go_to_kernel(&self) {
         let direction = &self.direction;
         let epoch = direction.epoch();
@@ -479,7 +479,7 @@ impl End {
         }
     }
 
-    /// One look at the lanes: `take_locked` in src/pipe/read.rs.
+    /// One look at the lanes: `take_locked` in src/pipe/transfer/read.rs.
     pub(crate) fn take(&self, wanted: usize) -> Look {
         let direction = &self.direction;
         let _lock = self.read_lock.lock().unwrap();
@@ -638,7 +638,7 @@ impl End {
         own.doze_unless(epoch, || self.direction.await_room(BELL).is_none());
     }
 
-    /// Reader: wakes such a writer, as `ring` in src/pipe/room.rs; `own` is the direction that it writes.
+    /// Reader: wakes such a writer, as `ring` in src/pipe/waiting/room.rs; `own` is the direction that it writes.
     pub(crate) fn tell_of_room(&self, own: &Self) {
         if self.direction.room_due() != 0 {
             own.ring_if_wanted();
@@ -669,7 +669,7 @@ impl End {
         self.sleepers.fetch_sub(1, Ordering::SeqCst);
     }
 
-    /// First the promise, then the ring: as `close_lanes` in src/pipe/pin.rs.
+    /// First the promise, then the ring: as `close_lanes` in src/pipe/handoff/pin.rs.
     pub(crate) fn close(&self) {
         let _lock = self.read_lock.lock().unwrap();
         self.direction.reader.ready.store(0, Ordering::SeqCst);

@@ -1,4 +1,4 @@
-//! Naps, as src/pipe/nap.rs; but a nap that nobody ends never ends, so that loom notices it.
+//! Naps, as src/pipe/waiting/nap.rs; but a nap that nobody ends never ends, so that loom notices it.
 
 use super::{End, Look};
 #[cfg(loom)]

@@ -1,0 +1,212 @@
+//! Bells: bytes in the kernel's queue that wake a reader, and are no data.
+//!
+//! They are counted by who rings them (`bells`) and by who takes them (`kernel_read`), so that each byte of the queue is known
+//! for what it is. All of them are taken before the bytes of the kernel lane behind them are read.
+
+use crate::error::Errno;
+use crate::pipe::connection::{Pipe, read_lock, transitions};
+use crate::state::reason::Reason;
+use crate::state::{arena, lock, registrations};
+use crate::sys::kernel;
+use crate::sys::restartable::Call;
+use core::ffi::c_int;
+use core::sync::atomic::Ordering;
+use sockshim_ring::lane::is_ring;
+
+/// Takes bytes from the kernel, or throws them away, and counts them; where bells and data must be told apart. Under the
+/// read lock, with signals blocked. `None`, and nothing is taken: somebody has stepped around us.
+pub(crate) fn take_counted(pipe: &Pipe, call: &Call) -> Option<Result<usize, Errno>> {
+    let position = &pipe.incoming().reader.kernel_read;
+    let before = position.load(Ordering::Relaxed);
+    let taken = pipe.entry.read_lock.0.call(call)?;
+    if let Ok(count) = taken {
+        // Compared: whoever has stepped around us since has asked the kernel, which knows of these, too.
+        let after = before.wrapping_add(count as u64);
+        let _ = position.compare_exchange(before, after, Ordering::Relaxed, Ordering::Relaxed);
+    }
+    Some(taken)
+}
+
+/// Before the socket is closed: no bell may be left in the kernel's queue. Under the read lock.
+pub(crate) fn drain_bells(fd: c_int, pipe: &Pipe) {
+    let incoming = pipe.incoming();
+    let epoch = incoming.reader_epoch();
+    if is_ring(epoch) {
+        let position = incoming.reader.kernel_read.load(Ordering::Relaxed);
+        let end = if incoming.epoch() == epoch {
+            position.wrapping_add(bells_waiting(pipe))
+        } else {
+            incoming.switch.resume.load(Ordering::Relaxed)
+        };
+        let mask = kernel::block_signals();
+        let _ = drain_quietly(fd, pipe, end);
+        kernel::restore_signals(mask);
+    }
+}
+
+/// What became of an attempt to throw bells away.
+pub(crate) enum Drained {
+    /// All up to the position.
+    Done,
+    /// Not all have arrived.
+    NotYet,
+    End,
+    Failed(Errno),
+    /// The position lies behind us: impossible.
+    Beyond,
+    /// Somebody who knows nothing of bells has taken some.
+    Robbed,
+    /// A signal handler of this thread has followed the writer already, or whoever has stepped around us.
+    Moved,
+}
+
+/// Throws away the bells of ring epoch `epoch`, which the writer has left. Under the read lock.
+pub(crate) fn drain_to(fd: c_int, pipe: &Pipe, epoch: u32) -> Drained {
+    let incoming = pipe.incoming();
+    let taken = incoming.reader.kernel_read.load(Ordering::Relaxed);
+    if taken == incoming.switch.resume.load(Ordering::Relaxed) && incoming.reader_epoch() == epoch {
+        // Without a call, which a filter of the program's may forbid.
+        incoming.want_bell();
+        return Drained::Done;
+    }
+    // A signal handler that reads from this socket must not take what is counted here.
+    let mask = kernel::block_signals();
+    let drained = if incoming.reader_epoch() != epoch {
+        Some(Drained::Moved)
+    } else if is_robbed(fd, pipe) {
+        // The last of these would be bytes of the kernel lane.
+        Some(Drained::Robbed)
+    } else {
+        drain_quietly(fd, pipe, incoming.switch.resume.load(Ordering::Relaxed))
+    };
+    kernel::restore_signals(mask);
+    match drained {
+        None => {
+            read_lock::relock(pipe);
+            Drained::Moved
+        }
+        Some(drained) => {
+            if matches!(drained, Drained::Done) {
+                // Whoever relied on one of those bells wants another.
+                incoming.want_bell();
+            }
+            drained
+        }
+    }
+}
+
+/// `None`: the read lock is somebody else's.
+fn drain_quietly(fd: c_int, pipe: &Pipe, to: u64) -> Option<Drained> {
+    let position = &pipe.incoming().reader.kernel_read;
+    loop {
+        let Some(left) = to.checked_sub(position.load(Ordering::Relaxed)) else {
+            return Some(Drained::Beyond);
+        };
+        if left == 0 {
+            return Some(Drained::Done);
+        }
+        match take_counted(pipe, &Call::discard(fd, left.min(1 << 20) as usize))? {
+            Ok(0) => return Some(Drained::End),
+            Ok(_) => {}
+            Err(Errno(libc::EAGAIN)) => return Some(Drained::NotYet),
+            Err(error) => return Some(Drained::Failed(error)),
+        }
+    }
+}
+
+/// Bells that the writer says it rang in this ring epoch and nobody has taken yet.
+pub(crate) fn bells_waiting(pipe: &Pipe) -> u64 {
+    let incoming = pipe.incoming();
+    let taken = incoming
+        .reader
+        .kernel_read
+        .load(Ordering::Relaxed)
+        .wrapping_sub(incoming.switch.kernel_end.load(Ordering::Relaxed));
+    plausible(incoming.switch.bells.load(Ordering::Acquire), taken)
+}
+
+/// Bells that wait. Only sums that can be true; the writer's word is not to be trusted further than that.
+fn plausible(rung: u64, taken: u64) -> u64 {
+    let waiting = rung.wrapping_sub(taken);
+    if waiting < 1 << 32 { waiting } else { 0 }
+}
+
+/// Looks for a byte in the kernel's queue that no bell accounts for, and gives the connection up if there is one: somebody
+/// has used the other end's socket by system calls of his own. Says whether it is given up.
+///
+/// Where that byte belongs among those of the ring nobody can say, so it cannot be passed on as data either.
+#[cold]
+pub(crate) fn find_intruder(fd: c_int, pipe: &Pipe) -> bool {
+    let found = !kernel::is_restricted() && is_intruded(fd, pipe);
+    if found {
+        transitions::give_up(fd, pipe, Reason::Integrity);
+    }
+    found
+}
+
+/// The kernel has told a set of bytes. It tells once: if it was of something else than a bell, nobody hears of it again.
+pub(crate) fn check_told(fd: c_int, pipe: &Pipe) {
+    if bells_waiting(pipe) == 0 && is_ring(pipe.incoming().reader_epoch()) {
+        find_intruder(fd, pipe);
+    }
+}
+
+/// Whether somebody has taken bytes of the kernel's stream by system calls of his own. Under the read lock.
+pub(crate) fn is_robbed(fd: c_int, pipe: &Pipe) -> bool {
+    let counted = pipe.incoming().reader.kernel_read.load(Ordering::Relaxed);
+    !kernel::is_restricted()
+        && kernel::reading_position(fd, |state| state != kernel::TCP_CLOSE)
+            .is_some_and(|position| position > counted)
+}
+
+/// Whether the kernel's queue holds a byte that no bell accounts for.
+///
+/// The order of the looks makes it certain without a lock: what was taken is read before the queue, and the
+/// bells, which are counted before they are sent, after it. Another reader that takes a bell meanwhile can
+/// only make the count look too high.
+fn is_intruded(fd: c_int, pipe: &Pipe) -> bool {
+    let incoming = pipe.incoming();
+    let epoch = incoming.reader_epoch();
+    let position = incoming.reader.kernel_read.load(Ordering::Acquire);
+    let waits = kernel::queued(fd).unwrap_or(0) > 0;
+    let rung = incoming.switch.bells.load(Ordering::Acquire);
+    let before = incoming.switch.kernel_end.load(Ordering::Relaxed);
+    waits
+        && is_ring(epoch)
+        && incoming.epoch() == epoch
+        && incoming.reader_epoch() == epoch
+        && plausible(rung, position.wrapping_sub(before)) == 0
+}
+
+/// Throws bytes of the kernel's away; under the read lock, with signals blocked. Says how many. The kernel reports an
+/// error once: it is kept for the call that may tell it.
+pub(crate) fn discard(fd: c_int, pipe: &Pipe, count: usize) -> usize {
+    match take_counted(pipe, &Call::discard(fd, count)) {
+        Some(Ok(count)) => count,
+        None | Some(Err(Errno(libc::EAGAIN))) => 0,
+        Some(Err(error)) => {
+            pipe.entry.pending_error.store(error.0, Ordering::Release);
+            0
+        }
+    }
+}
+
+/// Says that a bell is wanted, under the read lock: so nobody takes the wish back by mistake.
+pub(crate) fn want_bell(pipe: &Pipe) {
+    let taken = read_lock::lock_reads(pipe);
+    pipe.incoming().want_bell();
+    pipe.entry.read_lock.0.release(taken);
+}
+
+/// Whether somebody other than this thread waits for a bell of this pipe.
+pub(crate) fn is_relied_on(pipe: &Pipe) -> bool {
+    arena::others_asleep(&pipe.entry.sleepers, lock::thread(), true)
+        || registrations::relies_on_bells(pipe.entry)
+}
+
+/// Whether the ring epoch goes on and the ring is empty.
+pub(crate) fn is_quiet(pipe: &Pipe) -> bool {
+    let incoming = pipe.incoming();
+    let epoch = incoming.reader_epoch();
+    is_ring(epoch) && incoming.epoch() == epoch && !incoming.has_bytes()
+}

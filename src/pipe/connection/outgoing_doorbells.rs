@@ -1,0 +1,167 @@
+//! Bells: waking whoever waits at the other end.
+
+use crate::error::Errno;
+use crate::pipe::connection::{Pipe, write_lock};
+use crate::state::arena;
+use crate::sys::deadline::Deadline;
+use crate::sys::{futex, kernel, restartable};
+use core::ffi::c_int;
+use core::sync::atomic::Ordering;
+use sockshim_ring::lane::is_ring;
+use sockshim_ring::layout::Direction;
+use sockshim_ring::sleep::{BELL, CALL};
+
+/// Wakes whoever waits at the other end, once. Under the write lock.
+pub(crate) fn wake(fd: c_int, pipe: &Pipe) -> Result<(), Errno> {
+    let wishes = pipe.outgoing().wishes();
+    if wishes & CALL != 0 && end_nap(pipe.outgoing()) {
+        arena::add(&pipe.entry.counters.doorbells, 1);
+    }
+    if wishes & BELL != 0 { ring_bell(fd, pipe) } else { Ok(()) }
+}
+
+/// Wakes whoever sleeps at the other end, once: one byte. Under the write lock. When the kernel refuses it, which is the error
+/// then, it is owed: see [`ring_if_owed`].
+pub(crate) fn ring_bell(fd: c_int, pipe: &Pipe) -> Result<(), Errno> {
+    // No signal handler may spill between the look and the bell, which would become data.
+    let mask = kernel::block_signals();
+    let rung = if pipe.entry.write_lock.0.ringing() { ring_quietly(fd, pipe) } else { Rung::Lost };
+    let lost = matches!(rung, Rung::Lost) || !pipe.entry.write_lock.0.rung();
+    kernel::restore_signals(mask);
+    if lost {
+        // Somebody has stepped around us and rings in our place. Only after that may we go on, in the kernel's lane. The
+        // caller's release is for this lock, too.
+        let _ = write_lock::lock_writes(fd, pipe);
+    }
+    match rung {
+        Rung::Sent => {
+            arena::add(&pipe.entry.counters.doorbells, 1);
+            Ok(())
+        }
+        Rung::Refused(error) => {
+            pipe.local.owes.store(1, Ordering::Relaxed);
+            Err(error)
+        }
+        Rung::Failed(error) => Err(error),
+        Rung::Answered | Rung::Lost => Ok(()),
+    }
+}
+
+/// Whether the kernel has no room or memory for a bell at this moment, and may have later.
+pub(crate) fn is_refusal(error: Errno) -> bool {
+    matches!(error.0, libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM)
+}
+
+/// Microseconds between two attempts to ring a bell that was refused.
+const RING_AGAIN: u64 = 500;
+
+/// Nanoseconds for which they are made. Room comes with an acknowledgement, which is delayed by less than half a second
+/// (RFC 1122 section 4.2.3.2).
+const RING_FOR: u64 = 1_000_000_000;
+
+/// Rings a bell that the kernel has refused: somebody sleeps who does not know yet of what was published. Not under a lock.
+#[inline]
+pub(crate) fn ring_if_owed(fd: c_int, pipe: &Pipe) {
+    if pipe.local.owes.load(Ordering::Relaxed) != 0 {
+        ring_again(fd, pipe);
+    }
+}
+
+#[cold]
+fn ring_again(fd: c_int, pipe: &Pipe) {
+    let until = Deadline::after(Some(RING_FOR));
+    let errno = Errno::last();
+    loop {
+        let taken = write_lock::lock_writes(fd, pipe);
+        pipe.local.owes.store(0, Ordering::Relaxed);
+        let outgoing = pipe.outgoing();
+        // Otherwise it has woken by itself, or the kernel lane wakes it.
+        if pipe.is_mapped()
+            && is_ring(outgoing.epoch())
+            && outgoing.has_bytes()
+            && outgoing.wishes() & BELL != 0
+        {
+            let _ = ring_bell(fd, pipe);
+        }
+        pipe.entry.write_lock.0.release(taken);
+        let is_over = pipe.local.owes.load(Ordering::Relaxed) == 0
+            || until.left() == Some(0)
+            || kernel::poll_now(fd, 0) != 0;
+        if is_over {
+            break;
+        }
+        kernel::nap(RING_AGAIN);
+    }
+    errno.store();
+}
+
+/// What became of a bell.
+enum Rung {
+    Sent,
+    /// For now; the wish has been given back.
+    Refused(Errno),
+    Failed(Errno),
+    /// Nobody wants one.
+    Answered,
+    /// The write lock is somebody else's.
+    Lost,
+}
+
+fn ring_quietly(fd: c_int, pipe: &Pipe) -> Rung {
+    let outgoing = pipe.outgoing();
+    let bells = &outgoing.switch.bells;
+    // A signal handler that has spilled since the publication has woken the reader by the kernel lane.
+    if !is_ring(outgoing.epoch()) {
+        return Rung::Answered;
+    }
+    // Counted before it is sent: a bell that arrives is always accounted for. And before the wish is taken: a reader that
+    // takes it back, because its socket goes to somebody who knows of no bells, sees that one is under way.
+    bells.fetch_add(1, Ordering::SeqCst);
+    if !outgoing.bell_due() {
+        bells.fetch_sub(1, Ordering::Release);
+        return Rung::Answered;
+    }
+    let rung = match pipe.entry.write_lock.0.call(&restartable::Call::send(fd, &[0], libc::MSG_NOSIGNAL)) {
+        Some(Ok(_)) => return Rung::Sent,
+        Some(Err(error)) if is_refusal(error) => Rung::Refused(error),
+        Some(Err(error)) => Rung::Failed(error),
+        None => Rung::Lost,
+    };
+    bells.fetch_sub(1, Ordering::Release);
+    if let Rung::Refused(_) = rung {
+        outgoing.want_bell();
+        if has_reason_to_wake(outgoing) {
+            return Rung::Answered;
+        }
+    }
+    rung
+}
+
+/// Whether the reader finds, or will find, something in the kernel's queue that wakes it: data before the ring, or an older
+/// bell. It looks at the ring again then.
+fn has_reason_to_wake(outgoing: &Direction) -> bool {
+    let taken = outgoing.reader.kernel_read.load(Ordering::SeqCst);
+    let before = outgoing.switch.kernel_end.load(Ordering::Relaxed);
+    taken.wrapping_sub(before) != outgoing.switch.bells.load(Ordering::Relaxed)
+}
+
+/// This end writes no more into the ring: only the kernel can tell what comes now.
+pub(crate) fn stop_naps(pipe: &Pipe) {
+    pipe.outgoing().close();
+    end_nap(pipe.outgoing());
+}
+
+/// Calls those who nap on a direction, after its ring was closed, or their wish was seen; true when there may be some.
+/// A stale wish is answered in vain, once. Also a writer that naps until there is room: there will be none.
+pub(crate) fn end_nap(direction: &Direction) -> bool {
+    if direction.is_room_awaited() && direction.is_closed() {
+        // Another value, for one who is about to nap.
+        direction.room.awaited.swap(0, Ordering::SeqCst);
+        futex::wake(&direction.room.awaited);
+    }
+    let due = direction.call_due();
+    if due {
+        futex::wake(&direction.sleep.asleep);
+    }
+    due
+}

@@ -1,0 +1,86 @@
+//! The lock of those who read.
+
+use crate::pipe::connection::{Pipe, transitions, write_lock};
+use crate::state::lock::{Around, Taken};
+use crate::state::reason::Reason;
+use crate::sys::kernel;
+use core::ffi::c_int;
+use core::sync::atomic::Ordering;
+use sockshim_ring::lane::is_ring;
+use sockshim_ring::lock::Content;
+
+/// The read lock. An owner that does not let go is stepped around: bytes of the ring are consumed by compare-and-swap, so
+/// they go to one of the two, and both directions stay in the kernel lane from then on.
+#[inline]
+pub(crate) fn lock_reads(pipe: &Pipe) -> Taken {
+    // Somebody who died, or jumped away, may have taken bytes from the kernel that he has not counted.
+    let taken = pipe.entry.read_lock.0.take_at_once(|| recount(pipe));
+    taken.unwrap_or_else(|| wait_for_lock(pipe))
+}
+
+#[cold]
+#[inline(never)]
+fn wait_for_lock(pipe: &Pipe) -> Taken {
+    let incoming = pipe.incoming();
+    for _ in 0..write_lock::MOST_ROUNDS {
+        let epoch = incoming.reader_epoch();
+        if incoming.is_shut() && !is_ring(epoch) && incoming.epoch() == epoch {
+            // In the kernel's lane for good: nothing is left that the lock protects, whoever says that he has it.
+            return Taken::Nested;
+        }
+        match pipe.entry.read_lock.0.take_after(false, || recount(pipe)) {
+            Taken::Not(seen) => match step_around(pipe, seen) {
+                Around::Taken | Around::Owing => {
+                    recount(pipe);
+                    return Taken::Ours;
+                }
+                Around::InCall => break,
+                Around::Not => {}
+            },
+            taken => return taken,
+        }
+    }
+    if let Some(fd) = a_descriptor(pipe) {
+        transitions::give_up(fd, pipe, Reason::Stopped);
+    }
+    Taken::Nested
+}
+
+/// Goes on without the lock's owner, wherever that is: with the gate shut no byte can become a bell that
+/// it still takes for data, and where bells lie before data it takes none of both, because the lock is not its own. A
+/// wish for a bell that it takes back is not missed: the writer finds the ring closed and goes to the kernel.
+fn step_around(pipe: &Pipe, seen: Content) -> Around {
+    let incoming = pipe.incoming();
+    // First the promise, then the ring: see `writer::open`.
+    incoming.reader.ready.store(0, Ordering::SeqCst);
+    incoming.close();
+    incoming.shut();
+    transitions::mark_stopped(pipe);
+    // What a call takes is counted after it.
+    pipe.entry.read_lock.0.step_around(seen, || {
+        let counted = incoming.reader.kernel_read.load(Ordering::Relaxed);
+        reading_position(pipe).is_some_and(|position| position > counted)
+    })
+}
+
+/// A number of this process for the socket.
+fn a_descriptor(pipe: &Pipe) -> Option<c_int> {
+    pipe.descriptor(pipe.entry.number.load(Ordering::Relaxed) as c_int - 1)
+}
+
+/// What the kernel says of how far its stream has been read.
+pub(crate) fn recount(pipe: &Pipe) {
+    if let Some(position) = reading_position(pipe) {
+        pipe.incoming().reader.kernel_read.store(position, Ordering::Relaxed);
+    }
+}
+
+fn reading_position(pipe: &Pipe) -> Option<u64> {
+    kernel::reading_position(a_descriptor(pipe)?, |state| state != kernel::TCP_CLOSE)
+}
+
+/// After somebody has stepped around us. The caller's release is for this lock, too.
+#[cold]
+pub(crate) fn relock(pipe: &Pipe) {
+    let _ = lock_reads(pipe);
+}

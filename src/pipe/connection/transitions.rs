@@ -1,0 +1,106 @@
+//! What this end of a connection becomes: on a pipe, pinned to the kernel, given up.
+
+use crate::pipe::connection::segment::{self, Identity};
+use crate::pipe::connection::{Pipe, outgoing_doorbells};
+use crate::state::arena::{
+    Arena, Entry, FLAG_BROKEN, FLAG_RESET_TOLD, STATE_PINNED, STATE_PIPE, STATE_WAITING,
+};
+use crate::state::reason::Reason;
+use crate::state::{Socket, family, log, trace};
+use crate::sys::kernel;
+use core::ffi::c_int;
+use core::sync::atomic::Ordering;
+use sockshim_ring::layout::END_RESET;
+
+/// Whether the other end has joined; then the connection is on a pipe.
+pub(crate) fn has_come(pipe: &Pipe) -> bool {
+    let joined = pipe.other_end() != sockshim_ring::layout::END_ABSENT;
+    if joined {
+        enter(pipe.entry, true);
+    }
+    joined
+}
+
+/// The process ends without a close: a segment of its own that nobody has joined keeps no name.
+pub(crate) fn forsake(arena: &Arena, socket: Socket) {
+    if let Some(entry) = socket.entry()
+        && entry.state.load(Ordering::Acquire) == STATE_WAITING
+        && family::is_sole(arena, &entry.holders)
+        && let Some(pipe) = Pipe::of(socket, entry)
+    {
+        withdraw(&pipe);
+    }
+}
+
+fn withdraw(pipe: &Pipe) {
+    segment::withdraw(&Identity {
+        namespace: pipe.header().namespace.load(Ordering::Relaxed),
+        own: pipe.entry.cookie.load(Ordering::Relaxed),
+        peer: pipe.entry.peer_cookie.load(Ordering::Relaxed),
+    });
+}
+
+/// Gives up a segment that the other end has not joined. Under the write lock.
+pub(crate) fn abandon(pipe: &Pipe, reason: Reason) {
+    withdraw(pipe);
+    pipe.set_own_end(sockshim_ring::layout::END_LEFT);
+    pipe.local.segment.store(core::ptr::null_mut(), Ordering::Release);
+    pipe.recycle();
+    Socket::stay_host(pipe.entry, reason);
+}
+
+pub(crate) fn enter(entry: &Entry, joined: bool) {
+    let reason = if joined { Reason::Pipe } else { Reason::Undecided };
+    entry.reason.store(reason as u32, Ordering::Relaxed);
+    entry.state.store(if joined { STATE_PIPE } else { STATE_WAITING }, Ordering::Release);
+}
+
+/// The connection cannot go on: it is reset, at both ends, whatever seems to be in its lanes; nothing else is touched. Needs no lock, and
+/// may be called under any.
+#[cold]
+pub(crate) fn give_up(fd: c_int, pipe: &Pipe, reason: Reason) {
+    let before = pipe.entry.flags.fetch_or(FLAG_BROKEN, Ordering::AcqRel);
+    if before & FLAG_BROKEN != 0 || !pipe.is_mapped() {
+        return;
+    }
+    if before & FLAG_RESET_TOLD == 0 {
+        pipe.entry.pending_error.store(libc::ECONNRESET, Ordering::Release);
+    }
+    mark(pipe, reason);
+    let (incoming, outgoing) = (pipe.incoming(), pipe.outgoing());
+    // First the promise, then the ring: see `lanes::writer::open`.
+    incoming.reader.ready.store(0, Ordering::SeqCst);
+    for direction in [incoming, outgoing] {
+        direction.close();
+        direction.shut();
+        outgoing_doorbells::end_nap(direction);
+    }
+    // Out of the ring: nobody takes what seems to be in it.
+    incoming.reader.epoch.fetch_and(!1, Ordering::SeqCst);
+    pipe.set_own_end(END_RESET);
+    let own = pipe.entry.cookie.load(Ordering::Relaxed);
+    if !kernel::is_restricted() && (own == 0 || kernel::cookie(fd) == Ok(own)) {
+        kernel::reset(fd);
+    }
+}
+
+/// Whether the connection was given up. Then its lanes mean nothing any more.
+#[inline]
+pub(crate) fn is_broken(pipe: &Pipe) -> bool {
+    pipe.entry.flags.load(Ordering::Acquire) & FLAG_BROKEN != 0
+}
+
+/// No new ring epoch begins at this end.
+pub(crate) fn mark(pipe: &Pipe, reason: Reason) {
+    pipe.entry.reason.store(reason as u32, Ordering::Relaxed);
+    pipe.entry.state.store(STATE_PINNED, Ordering::Release);
+    log::stays_host(pipe.entry);
+    trace::note(-1, pipe.entry);
+}
+
+/// The same, when this end goes on without somebody who has one of its locks and does not let go.
+pub(crate) fn mark_stopped(pipe: &Pipe) {
+    if pipe.entry.state.load(Ordering::Acquire) == STATE_PIPE {
+        mark(pipe, Reason::Stopped);
+    }
+}

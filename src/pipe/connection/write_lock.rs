@@ -1,0 +1,76 @@
+//! The write lock: who writes next.
+
+use crate::pipe::connection::{Pipe, outgoing_doorbells, transitions};
+use crate::state::lock::{Around, Taken};
+use crate::state::reason::Reason;
+use crate::sys::kernel;
+use core::ffi::c_int;
+use core::sync::atomic::Ordering;
+use sockshim_ring::lane::is_ring;
+use sockshim_ring::layout::Direction;
+use sockshim_ring::lock::Content;
+
+/// Times that a lock is taken by others, or rewritten by a process that is not to be trusted.
+pub(crate) const MOST_ROUNDS: usize = 50;
+
+/// The write lock. An owner that does not let go is stepped around: the direction stays in the kernel lane from then on.
+#[inline]
+pub(crate) fn lock_writes(fd: c_int, pipe: &Pipe) -> Taken {
+    lock_writes_as(fd, pipe, false)
+}
+
+/// The same; `nonblocking`: for a call that does not wait.
+#[inline]
+pub(crate) fn lock_writes_as(fd: c_int, pipe: &Pipe, nonblocking: bool) -> Taken {
+    // A bell that somebody owed when he died: the next publication rings.
+    let taken = pipe.entry.write_lock.0.take_at_once(|| pipe.outgoing().want_bell());
+    taken.unwrap_or_else(|| wait_for_lock(fd, pipe, nonblocking))
+}
+
+#[cold]
+#[inline(never)]
+fn wait_for_lock(fd: c_int, pipe: &Pipe, nonblocking: bool) -> Taken {
+    let lock = &pipe.entry.write_lock.0;
+    let outgoing = pipe.outgoing();
+    for _ in 0..MOST_ROUNDS {
+        if outgoing.is_shut() && !is_ring(outgoing.epoch()) {
+            // In the kernel's lane for good: nothing is left that the lock protects, whoever says that he has it.
+            return Taken::Nested;
+        }
+        match lock.take_after(nonblocking, || outgoing.want_bell()) {
+            Taken::Not(seen) => match step_around(fd, pipe, seen) {
+                Around::Taken | Around::Owing => return Taken::Ours,
+                Around::InCall => break,
+                Around::Not => {}
+            },
+            taken => return taken,
+        }
+    }
+    transitions::give_up(fd, pipe, Reason::Stopped);
+    Taken::Nested
+}
+
+/// Goes on without the lock's owner, wherever that is: its publication fails, because the ring is closed;
+/// it opens no ring any more, because the gate is shut; it rings no bell, because the lock is not its own; and if it
+/// leaves the ring, it says what we say.
+fn step_around(fd: c_int, pipe: &Pipe, seen: Content) -> Around {
+    let outgoing = pipe.outgoing();
+    outgoing.close();
+    outgoing.shut();
+    transitions::mark_stopped(pipe);
+    let around = pipe.entry.write_lock.0.step_around(seen, || are_bells_sent(fd, outgoing));
+    // What it has published may be news to a sleeper.
+    if around == Around::Owing && is_ring(outgoing.epoch()) {
+        outgoing.want_bell();
+        let _ = outgoing_doorbells::ring_bell(fd, pipe);
+    }
+    around
+}
+
+/// Whether every bell that is counted has been sent: a bell is counted before.
+fn are_bells_sent(fd: c_int, outgoing: &Direction) -> bool {
+    let bells = outgoing.switch.bells.load(Ordering::Acquire);
+    let before = outgoing.switch.kernel_end.load(Ordering::Relaxed);
+    is_ring(outgoing.epoch())
+        && kernel::tcp_position(fd).is_ok_and(|position| position.written == before.wrapping_add(bells))
+}

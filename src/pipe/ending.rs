@@ -1,0 +1,242 @@
+//! How a connection ends: end of stream, reset, and our own leaving.
+//!
+//! The kernel says *that* it ends; the ring is looked at once more before the program hears of it. One thing
+//! the kernel cannot know: a bell that nobody read turns its FIN into a RST, on close, exit and SIGKILL
+//! alike. So the surviving end decides between end and reset by whether the dead end had unread ring bytes.
+
+use crate::error::Errno;
+use crate::pipe::connection::{
+    Pipe, incoming_doorbells, outgoing_doorbells, read_lock, transitions, write_lock,
+};
+use crate::pipe::handoff::give_back;
+use crate::pipe::lanes::{reader, unread};
+use crate::state::Socket;
+use crate::state::arena::{
+    FLAG_BROKEN, FLAG_END_SEEN, FLAG_LINGER_RESET, FLAG_RESET_TOLD, FLAG_SENT_IN_VAIN, FLAG_SHUT_WRITE,
+    STATE_WAITING,
+};
+use crate::state::lock::Taken;
+use crate::state::reason::Reason;
+use crate::sys::{diag, kernel};
+use core::ffi::c_int;
+use core::sync::atomic::Ordering;
+use sockshim_ring::lane::is_ring;
+use sockshim_ring::layout::{END_JOINED, END_LEFT, END_RESET};
+
+/// The kernel reports the end of the stream. `Ok`: it is one, once the ring is drained.
+///
+/// # Errors
+/// ECONNRESET when the other end died with bytes of ours unread: the kernel would have sent a reset.
+pub(crate) fn at_end(fd: c_int, pipe: &Pipe) -> Result<(), Errno> {
+    pipe.entry.flags.fetch_or(FLAG_END_SEEN, Ordering::Relaxed);
+    if !unread::is_drained(pipe) {
+        return Ok(());
+    }
+    let pending = pipe.entry.pending_error.swap(0, Ordering::AcqRel);
+    if pending != 0 {
+        return Err(Errno(pending));
+    }
+    if was_killed(fd, pipe) {
+        // As after a reset: the kernel lane takes nothing any more, and poll(2) says so.
+        kernel::shutdown(fd);
+        return Err(tell_reset(pipe));
+    }
+    Ok(())
+}
+
+/// The kernel reports the end of the stream to a poll. If the end should be a reset, the next read, and `poll` before it,
+/// tells so. Says whether there is more to see now.
+pub(crate) fn found_by_poll(fd: c_int, pipe: &Pipe) -> bool {
+    let killed = unread::is_drained(pipe) && was_killed(fd, pipe);
+    if killed {
+        pipe.entry.pending_error.store(tell_reset(pipe).0, Ordering::Release);
+        kernel::shutdown(fd);
+    }
+    killed
+}
+
+/// Whether the FIN that came is a dead end's that has not read all of our ring bytes, and so should have been a reset.
+fn was_killed(fd: c_int, pipe: &Pipe) -> bool {
+    // After both FINs the kernel has no connection left that could be reset, nor a peer to be found; after a
+    // reset that followed the FIN it has said itself what was to be said.
+    let flags = pipe.entry.flags.load(Ordering::Relaxed);
+    let told = flags & (FLAG_RESET_TOLD | FLAG_SHUT_WRITE) != 0;
+    !told
+        && unread_by_other(pipe)
+        && pipe.other_end() == END_JOINED
+        && kernel::tcp_position(fd).is_ok_and(|position| position.state != kernel::TCP_CLOSE)
+        && other_is_dead(fd, pipe)
+}
+
+/// The kernel reports an error on the connection. `Ok`: it is really the end of the stream, or the ring has
+/// bytes to read first (then the error is kept).
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn after_error(pipe: &Pipe, error: Errno) -> Result<(), Errno> {
+    if !is_of_connection(error) {
+        return Err(error);
+    }
+    if !unread::is_drained(pipe) {
+        pipe.entry.pending_error.store(error.0, Ordering::Release);
+        return Ok(());
+    }
+    if error.0 == libc::ECONNRESET {
+        return if is_false_reset(pipe) { Ok(()) } else { Err(tell_reset(pipe)) };
+    }
+    Err(error)
+}
+
+/// An error that came when a call had bytes to return already: the next one tells it.
+pub(crate) fn keep_error(pipe: &Pipe, error: Errno) {
+    if is_of_connection(error) {
+        pipe.entry.pending_error.store(error.0, Ordering::Release);
+    }
+}
+
+/// Whether the connection has the error, and not the call.
+fn is_of_connection(error: Errno) -> bool {
+    !matches!(
+        error.0,
+        libc::EBADF | libc::EFAULT | libc::EINTR | libc::EAGAIN | libc::EINVAL | libc::ENOTSOCK
+    )
+}
+
+/// A reset is told once, as the kernel does.
+fn tell_reset(pipe: &Pipe) -> Errno {
+    pipe.entry.flags.fetch_or(FLAG_RESET_TOLD, Ordering::Relaxed);
+    Errno(libc::ECONNRESET)
+}
+
+/// Whether a reset came only from bells that the other end had not taken out of its queue.
+pub(crate) fn is_false_reset(pipe: &Pipe) -> bool {
+    if unread_by_other(pipe)
+        || pipe.entry.flags.load(Ordering::Relaxed) & (FLAG_SENT_IN_VAIN | FLAG_BROKEN) != 0
+    {
+        return false;
+    }
+    match pipe.other_end() {
+        // What comes after this end has shut its reading down is refused with a reset of this end's own.
+        END_LEFT => !pipe.socket.is_refused(),
+        END_RESET => false,
+        _ => {
+            let outgoing = pipe.outgoing();
+            let taken = outgoing.reader.kernel_read.load(Ordering::Relaxed);
+            let rung = outgoing
+                .switch
+                .kernel_end
+                .load(Ordering::Relaxed)
+                .wrapping_add(outgoing.switch.bells.load(Ordering::Relaxed));
+            is_ring(outgoing.epoch()) && taken < rung
+        }
+    }
+}
+
+/// Whether the other end has not read all that we wrote into the ring.
+fn unread_by_other(pipe: &Pipe) -> bool {
+    pipe.outgoing().has_bytes()
+}
+
+/// Looks, 100 us apart, for an end that is about to die: the kernel sends its FIN a moment before nobody holds it.
+const LOOKS_AT_DYING: u32 = 20;
+
+/// Whether nobody holds the other end's socket any more. It has sent its FIN.
+fn other_is_dead(fd: c_int, pipe: &Pipe) -> bool {
+    let (Ok(local), Ok(peer)) = (kernel::local_address(fd), kernel::peer_address(fd)) else { return true };
+    // Who shuts its direction down leaves the ring before; who dies does not.
+    let looks = if is_ring(pipe.incoming().epoch()) { LOOKS_AT_DYING } else { 1 };
+    for look in 0..looks {
+        if look > 0 {
+            kernel::nap(100);
+        }
+        match diag::find_peer(&local, &peer) {
+            Some(other) if other.held && other.cookie == pipe.entry.peer_cookie.load(Ordering::Relaxed) => {}
+            _ => return true,
+        }
+    }
+    false
+}
+
+/// What a read tells of a connection that was given up: a reset, and after that the end.
+pub(crate) fn after_break(pipe: &Pipe) -> Result<usize, Errno> {
+    match pipe.entry.pending_error.swap(0, Ordering::AcqRel) {
+        0 => Ok(0),
+        error => {
+            pipe.entry.flags.fetch_or(FLAG_RESET_TOLD, Ordering::Relaxed);
+            Err(Errno(error))
+        }
+    }
+}
+
+/// This process closes its last descriptor of a socket; `last`: and no other process holds it. The kernel's
+/// close follows. `fd` is -1 when the kernel has closed it already.
+pub(crate) fn leave(fd: c_int, socket: Socket, last: bool) {
+    let Some(entry) = socket.entry() else { return };
+    let Some(pipe) = Pipe::of(socket, entry) else { return };
+    if last {
+        give_back::before_end(fd, &pipe);
+    }
+    let reading = read_lock::lock_reads(&pipe);
+    let writing = write_lock::lock_writes(fd, &pipe);
+    if pipe.is_mapped() {
+        let waiting = entry.state.load(Ordering::Acquire) == STATE_WAITING && pipe.other_end() != END_JOINED;
+        if last && waiting {
+            transitions::abandon(&pipe, Reason::NotConnected);
+        } else {
+            if last {
+                say_goodbye(fd, &pipe);
+            }
+            pipe.local.segment.store(core::ptr::null_mut(), Ordering::Release);
+            pipe.recycle();
+        }
+    }
+    release(&pipe, reading, writing);
+}
+
+fn release(pipe: &Pipe, reading: Taken, writing: Taken) {
+    pipe.entry.write_lock.0.release(writing);
+    pipe.entry.read_lock.0.release(reading);
+}
+
+/// Tells the other end how this one goes, so that the kernel's FIN or RST says the same.
+fn say_goodbye(fd: c_int, pipe: &Pipe) {
+    let incoming = pipe.incoming();
+    // First the promise, then the ring: see `lanes::writer::open`.
+    incoming.reader.ready.store(0, Ordering::SeqCst);
+    incoming.close();
+    outgoing_doorbells::end_nap(incoming);
+    if kernel::is_restricted() {
+        // Nobody may be asked: as after SIGKILL, the other end decides.
+        return;
+    }
+    if fd >= 0 {
+        // A bell that announced nothing but itself lies before the kernel lane that goes on.
+        reader::follow(fd, pipe);
+    }
+    let in_ring = incoming.has_bytes();
+    // The kernel resets by itself for data in its own queue; an urgent byte counts, read or not.
+    let queued = || unread::unread(pipe.socket, kernel::queued(fd).unwrap_or(0) as c_int) > 0;
+    let unread = in_ring || fd >= 0 && (queued() || kernel::at_mark(fd));
+    if fd >= 0 {
+        incoming_doorbells::drain_bells(fd, pipe);
+    }
+    let reset = unread || pipe.entry.flags.load(Ordering::Relaxed) & FLAG_LINGER_RESET != 0;
+    if fd >= 0 && in_ring {
+        // The kernel sends a reset for unread bytes; it does not see these, so ask for it (socket(7)).
+        let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+        let _ = kernel::set_sockopt(fd, libc::SOL_SOCKET, libc::SO_LINGER, &linger);
+    }
+    pipe.set_own_end(if reset { END_RESET } else { END_LEFT });
+    outgoing_doorbells::stop_naps(pipe);
+}
+
+/// What SO_ERROR tells: the kernel's `error`, or the one that a bell found.
+pub(crate) fn pending_error(socket: Socket, error: c_int) -> c_int {
+    let Some(entry) = socket.entry() else { return error };
+    let pending = entry.pending_error.swap(0, Ordering::AcqRel);
+    let found = if error != 0 { error } else { pending };
+    match Pipe::of(socket, entry) {
+        Some(pipe) if found == libc::ECONNRESET && is_false_reset(&pipe) => 0,
+        _ => found,
+    }
+}

@@ -1,0 +1,411 @@
+//! Unread ring bytes for whoever gets the descriptor next: a new process image (exec) or another process
+//! (SCM_RIGHTS). They lie in a file named by the socket's cookie, in the layout of a segment, so the successor
+//! reads them by the very rules of a pipe: first the ring, then the kernel lane.
+
+use crate::error::Errno;
+use crate::pipe::connection::segment::Segment;
+use crate::pipe::connection::{Pipe, incoming_doorbells, read_lock, transitions, write_lock};
+use crate::pipe::copying::buffers::Rest;
+use crate::pipe::lanes::reader;
+use crate::state::arena::{Entry, STATE_PINNED};
+use crate::state::lock::Taken;
+use crate::state::reason::Reason;
+use crate::state::{Socket, addresses, rendezvous};
+use crate::sys::deadline::Deadline;
+use crate::sys::folder::Path;
+use crate::sys::restartable::Call;
+use crate::sys::{kernel, probe};
+use core::ffi::c_int;
+use core::fmt::Write;
+use core::sync::atomic::{AtomicU32, Ordering};
+use sockshim_ring::lane::is_ring;
+use sockshim_ring::layout::{
+    Direction, END_JOINED, END_LEFT, FRONT_SIZE, HANDED_NOT, HEADER_SIZE, Header, MAGIC, MAX_CAPACITY,
+    SEGMENT_SIZE, SMALL_CAPACITY, VERSION, direction_offset, place_of, ring_offset, small_ring_offset,
+};
+
+/// Files that this process has put down for programs that are about to start.
+static LEFT: AtomicU32 = AtomicU32::new(0);
+
+pub(crate) fn is_left() -> bool {
+    LEFT.load(Ordering::Relaxed) != 0
+}
+
+/// The writer may have sent them again: then this file is of no use any more.
+pub(crate) fn note_answer(pipe: &Pipe) {
+    if pipe.incoming().reader.handed.load(Ordering::Relaxed) == HANDED_NOT {
+        let _ = LEFT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+    }
+}
+
+/// In a heritage the successor is end 0 and reads direction 1.
+const READ: usize = 1;
+
+fn path(fd: c_int) -> Option<Path> {
+    named(fd, kernel::cookie(fd).ok()?, "")
+}
+
+/// A second name, which only the process that puts the bytes down knows: see [`keep`].
+fn kept_path(fd: c_int) -> Option<Path> {
+    named(fd, kernel::cookie(fd).ok()?, "-kept")
+}
+
+/// Of what is left for the socket with that cookie, in the namespace of `fd`.
+fn named(fd: c_int, cookie: u64, suffix: &str) -> Option<Path> {
+    let namespace = kernel::namespace_cookie(fd).ok()?;
+    rendezvous::file(|path| write!(path, "left{VERSION}-{namespace:x}-{cookie:x}{suffix}"))
+}
+
+/// Puts the unread bytes down; the ring is closed. False when that is impossible.
+pub(crate) fn leave(fd: c_int, pipe: &Pipe) -> bool {
+    let Some(path) = path(fd) else { return false };
+    kernel::unlink(path.as_c_str());
+    let flags = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
+    let Ok(file) = kernel::open(path.as_c_str(), flags, 0o600) else { return false };
+    wait_for_bytes_before(fd, pipe);
+    let taken = read_lock::lock_reads(pipe);
+    let filled = fill(fd, file, pipe).is_some();
+    pipe.entry.read_lock.0.release(taken);
+    kernel::close(file);
+    if !filled {
+        kernel::unlink(path.as_c_str());
+        return false;
+    }
+    LEFT.fetch_add(1, Ordering::Relaxed);
+    true
+}
+
+/// Waits for the kernel bytes that come before those in the ring, without a lock: as long as more of them come, and not where there
+/// are so many that somebody must take some first.
+fn wait_for_bytes_before(fd: c_int, pipe: &Pipe) {
+    let (mut most, mut until) = (0, Deadline::after(Some(UNDER_WAY)));
+    while pipe.is_mapped() && until.left() != Some(0) {
+        let queued = kernel::queued(fd).unwrap_or(0);
+        let ends = libc::POLLHUP | libc::POLLERR;
+        if queued >= before_ring(pipe).min(MANY) || kernel::poll_now(fd, ends) & ends != 0 {
+            return;
+        }
+        if queued > most {
+            (most, until) = (queued, Deadline::after(Some(UNDER_WAY)));
+        }
+        kernel::nap(200);
+    }
+}
+
+/// Bytes that the queue of most sockets has room for.
+const MANY: usize = 16 * 1024;
+
+/// Takes the kernel bytes that came after those of the ring, which is empty by now: as many as come and there is room for. A
+/// writer that has said more than the kernel takes at once goes on as they go, and then waits for what is put down.
+fn take_behind(fd: c_int, pipe: &Pipe, place: *mut u8, room: usize) -> usize {
+    let incoming = pipe.incoming();
+    let epoch = incoming.reader_epoch();
+    let resume = incoming.switch.resume.load(Ordering::Relaxed);
+    if !is_ring(epoch)
+        || incoming.epoch() == epoch
+        || incoming.reader.kernel_read.load(Ordering::Relaxed) != resume
+    {
+        return 0;
+    }
+    incoming.follow(epoch);
+    take_kernel_bytes(fd, pipe, place, room, QUIET)
+}
+
+/// Nanoseconds without a byte after which no more is under way from a writer that waits.
+const QUIET: u64 = 3_000_000;
+
+/// Takes up to `room` kernel bytes, until none comes for so many nanoseconds; how many. Under the read lock.
+fn take_kernel_bytes(fd: c_int, pipe: &Pipe, place: *mut u8, room: usize, quiet: u64) -> usize {
+    let mut done = 0;
+    let mut until = Deadline::after(Some(quiet));
+    while done < room {
+        match receive(fd, pipe, place.wrapping_add(done), room - done) {
+            Ok(count @ 1..) => {
+                done += count;
+                until = Deadline::after(Some(quiet));
+            }
+            Err(Errno(libc::EAGAIN)) if until.left() != Some(0) => {
+                kernel::nap(200);
+            }
+            Ok(_) | Err(Errno(libc::EAGAIN)) => break,
+            Err(error) => {
+                // The kernel reports it once.
+                pipe.entry.pending_error.store(error.0, Ordering::Release);
+                break;
+            }
+        }
+    }
+    done
+}
+
+/// One recv(2), if nobody has taken the read lock from this thread meanwhile: otherwise these bytes are another reader's, and there
+/// are none.
+fn receive(fd: c_int, pipe: &Pipe, place: *mut u8, room: usize) -> Result<usize, Errno> {
+    let part = [libc::iovec { iov_base: place.cast(), iov_len: room }];
+    let mut whole = Rest::after(&part, 0, room);
+    let mut message = whole.message();
+    let mask = kernel::block_signals();
+    let received = incoming_doorbells::take_counted(pipe, &Call::receive(fd, &mut message, 0));
+    kernel::restore_signals(mask);
+    received.unwrap_or(Ok(0))
+}
+
+/// Kernel bytes that come before those in the ring, with the bells behind them.
+fn before_ring(pipe: &Pipe) -> usize {
+    let incoming = pipe.incoming();
+    let epoch = incoming.reader_epoch();
+    if is_ring(epoch) || incoming.epoch() == epoch {
+        return 0;
+    }
+    let end = incoming.switch.kernel_end.load(Ordering::Relaxed);
+    end.saturating_sub(incoming.reader.kernel_read.load(Ordering::Relaxed)) as usize
+}
+
+/// Under the read lock. `None`: it is impossible.
+fn fill(fd: c_int, file: c_int, pipe: &Pipe) -> Option<()> {
+    let from = pipe.incoming();
+    let span = from.readable().ok()?;
+    let before = before_ring(pipe);
+    let least = before.saturating_add(span.length);
+    // With what lies behind the ring, as far as there is room for that, too.
+    let is_left = !is_ring(from.epoch());
+    let capacity = if is_left { MAX_CAPACITY as usize } else { least.next_power_of_two().max(4096) };
+    let ring = if capacity <= SMALL_CAPACITY as usize { small_ring_offset(READ) } else { ring_offset(READ) };
+    if least > capacity.min(MAX_CAPACITY as usize)
+        || kernel::truncate_beyond_limit(file, SEGMENT_SIZE).is_err()
+    {
+        return None;
+    }
+    let base = kernel::map_shared(file, SEGMENT_SIZE).ok()?;
+    // The kernel checks this pointer; `capacity` bytes of the ring exist.
+    let mut filled = probe::populate(base, HEADER_SIZE).is_ok()
+        && probe::populate(base.wrapping_add(ring), capacity).is_ok()
+        && come_to_ring(fd, pipe, base.wrapping_add(ring), before);
+    if filled {
+        let [first, second] = span.pieces(0, span.length);
+        // SAFETY: the file's mapping has `least` bytes there, and `pieces` stays within the pipe's ring.
+        unsafe {
+            let (to, from) = (base.add(ring + before), pipe.incoming_ring(span.capacity));
+            core::ptr::copy_nonoverlapping(from.add(first.0), to, first.1);
+            core::ptr::copy_nonoverlapping(from.add(second.0), to.add(first.1), second.1);
+        }
+        // Taken, as far as the other end is concerned; but this process may have to go on after all.
+        pipe.local.handed_from.store(span.position.wrapping_add(1), Ordering::Relaxed);
+        filled = from.consume(&span, span.length);
+        if !filled && before > 0 {
+            transitions::give_up(fd, pipe, Reason::UnreadAtHandOver);
+        }
+    }
+    if filled {
+        let epoch = from.reader_epoch();
+        let behind = take_behind(fd, pipe, base.wrapping_add(ring + least), capacity - least);
+        let length = least + behind;
+        // SAFETY: a fresh mapping whose first page exists.
+        let (header, direction) =
+            unsafe { (&*base.cast::<Header>(), &*base.add(direction_offset(READ)).cast::<Direction>()) };
+        direction.producer.capacity.store(capacity as u32, Ordering::Relaxed);
+        direction.producer.tail.store(length as u64, Ordering::Relaxed);
+        direction.close();
+        // The ring epoch has ended, and every bell is taken: the kernel lane goes on right here.
+        let position = from.reader.kernel_read.load(Ordering::Relaxed);
+        direction.reader.kernel_read.store(position, Ordering::Relaxed);
+        direction.reader.epoch.store(1, Ordering::Relaxed);
+        if direction.open(0, position) {
+            direction.spill(1, length as u64, position);
+        }
+        if let Some(names) = addresses::learn(fd, pipe.entry) {
+            names.iter().zip(&header.names).for_each(|(name, words)| name.store(words));
+        }
+        header.version.store(VERSION, Ordering::Relaxed);
+        header.ends[1].store(END_LEFT, Ordering::Relaxed);
+        header.ends[0].store(END_JOINED, Ordering::Relaxed);
+        header.magic.store(MAGIC, Ordering::Release);
+        let has_moved = before > 0 || from.reader_epoch() != epoch;
+        pipe.local.handed_past.store(u32::from(has_moved), Ordering::Relaxed);
+    }
+    kernel::unmap(base, SEGMENT_SIZE);
+    filled.then_some(())
+}
+
+/// Nanoseconds without a byte for which kernel bytes that have been written may be under way: Nagle's algorithm keeps them
+/// until the other kernel has acknowledged, which that delays (40 ms on Linux), and what a full queue has refused is sent
+/// again after 200 ms, then 400 (RFC 6298).
+const UNDER_WAY: u64 = 1_000_000_000;
+
+/// Takes the `before` kernel bytes that come before the ring to `place`, and the bells behind them. There may be more of
+/// them than the kernel's queue holds at a time.
+fn come_to_ring(fd: c_int, pipe: &Pipe, place: *mut u8, before: usize) -> bool {
+    if before == 0 {
+        return true;
+    }
+    let done = take_kernel_bytes(fd, pipe, place, before, UNDER_WAY);
+    if done < before {
+        if done > 0 {
+            // Nobody else has them.
+            transitions::give_up(fd, pipe, Reason::UnreadAtHandOver);
+        }
+        return false;
+    }
+    let incoming = pipe.incoming();
+    incoming.follow(incoming.reader_epoch());
+    reader::clear_bells_by(fd, pipe, || Taken::Nested);
+    true
+}
+
+/// The successor will end before this process goes on: what it does not read is this process's again.
+pub(crate) fn keep(fd: c_int, pipe: &Pipe) {
+    if pipe.local.handed_from.load(Ordering::Relaxed) != 0
+        && let (Some(path), Some(kept)) = (path(fd), kept_path(fd))
+    {
+        kernel::unlink(kept.as_c_str());
+        kernel::link(path.as_c_str(), kept.as_c_str());
+    }
+}
+
+/// The successor did not come, or is gone. True when this process has become its own: it goes on with what it left.
+pub(crate) fn withdraw(fd: c_int, pipe: &Pipe) -> bool {
+    let from = pipe.local.handed_from.swap(0, Ordering::Relaxed);
+    let Some(position) = from.checked_sub(1) else { return false };
+    let (Some(path), Some(kept)) = (path(fd), kept_path(fd)) else { return false };
+    let has_moved = pipe.local.handed_past.swap(0, Ordering::Relaxed) != 0;
+    pipe.incoming().reader.handed.store(HANDED_NOT, Ordering::SeqCst);
+    let untouched = kernel::exists_file(path.as_c_str());
+    if untouched && !has_moved {
+        if let Claimed::All(segment, ..) = claim(&path, None) {
+            // The ring is closed, so nothing has been written over them.
+            pipe.incoming().consumer.head.store(position, Ordering::Release);
+            segment.recycle();
+        }
+        kernel::unlink(kept.as_c_str());
+        return false;
+    }
+    if !untouched && !kernel::exists_file(kept.as_c_str()) {
+        return false;
+    }
+    let segment = open_named(if untouched { &path } else { &kept });
+    // Other threads of this process may be in the middle of a read or a write.
+    let reads = read_lock::lock_reads(pipe);
+    let writes = write_lock::lock_writes(fd, pipe);
+    pipe.local.segment.store(core::ptr::null_mut(), Ordering::Release);
+    pipe.recycle();
+    take_up_from(segment, pipe.socket);
+    pipe.entry.write_lock.0.release(writes);
+    pipe.entry.read_lock.0.release(reads);
+    kernel::unlink(kept.as_c_str());
+    true
+}
+
+/// Maps what was left, if it is what it should be.
+pub(crate) fn open(file: c_int) -> Option<Segment> {
+    let facts = kernel::file_facts(file);
+    let ours = matches!(facts, Ok((mode, owner, SEGMENT_SIZE))
+        if mode & libc::S_IFMT == libc::S_IFREG && owner == kernel::geteuid());
+    if !ours {
+        return None;
+    }
+    let segment = Segment::map(file).ok()?;
+    let [_, _, large] = segment.places(READ);
+    let is_backed = probe::populate(segment.front, FRONT_SIZE).is_ok()
+        && probe::populate(large, MAX_CAPACITY as usize).is_ok();
+    // SAFETY: a mapping of a front whose pages exist.
+    let is_good = || unsafe { &*segment.front.cast::<Header>() }.magic.load(Ordering::Acquire) == MAGIC;
+    if is_backed && is_good() {
+        return Some(segment);
+    }
+    segment.recycle();
+    None
+}
+
+/// The other end handed its socket on: `send` gets what is unread, if nothing that comes after it is in the kernel's
+/// stream. False when there is no file. Under the write lock, with signals blocked.
+pub(crate) fn reclaim_for(fd: c_int, pipe: &Pipe, send: impl FnOnce(&[u8])) -> bool {
+    let cookie = pipe.entry.peer_cookie.load(Ordering::Relaxed);
+    let Some(path) = named(fd, cookie, "") else { return false };
+    let written = kernel::tcp_position(fd).ok().and_then(|position| match position.state {
+        kernel::TCP_ESTABLISHED | kernel::TCP_CLOSE_WAIT => Some(position.written),
+        _ => None,
+    });
+    let Some(written) = written else { return true };
+    match claim(&path, Some(written)) {
+        Claimed::Nothing => false,
+        Claimed::NotMine => true,
+        Claimed::All(segment, bytes, length) => {
+            // SAFETY: `claim` has checked that the mapping has them, and nobody writes there.
+            send(unsafe { core::slice::from_raw_parts(bytes, length) });
+            segment.recycle();
+            true
+        }
+    }
+}
+
+/// What became of a claim.
+enum Claimed {
+    /// There is no file.
+    Nothing,
+    NotMine,
+    /// So many bytes at this place in the mapping, which nobody else has.
+    All(Segment, *const u8, usize),
+}
+
+/// Takes all that is unread in a file, by one compare-and-swap; with a `position` only if the kernel's stream goes on there.
+fn claim(path: &Path, position: Option<u64>) -> Claimed {
+    let Ok(file) = kernel::open_quickly(path.as_c_str(), libc::O_RDWR) else {
+        return Claimed::Nothing;
+    };
+    let opened = open(file);
+    kernel::close(file);
+    let Some(segment) = opened else { return Claimed::NotMine };
+    // SAFETY: a mapping of a front whose pages exist.
+    let direction = unsafe { &*segment.front.add(direction_offset(READ)).cast::<Direction>() };
+    let goes_on =
+        position.is_none_or(|position| direction.reader.kernel_read.load(Ordering::Relaxed) == position);
+    let span = direction.readable().ok().filter(|span| goes_on && span.length > 0);
+    if let Some(span) = span
+        && direction.consume(&span, span.length)
+    {
+        kernel::unlink(path.as_c_str());
+        // Put down from the start of the ring: in one piece.
+        let [(start, length), _] = span.pieces(0, span.length);
+        return Claimed::All(
+            segment,
+            segment.places(READ)[place_of(span.capacity)].wrapping_add(start),
+            length,
+        );
+    }
+    segment.recycle();
+    Claimed::NotMine
+}
+
+/// A descriptor that was handed to this process: takes up what was left for it.
+pub(crate) fn take_up(fd: c_int, socket: Socket) {
+    if let Some(path) = path(fd) {
+        take_up_from(open_named(&path), socket);
+    }
+}
+
+fn take_up_from(segment: Option<Segment>, socket: Socket) {
+    match (segment, socket.entry()) {
+        (Some(segment), Some(entry)) => have(segment, socket, entry),
+        (Some(segment), None) => segment.recycle(),
+        _ => {}
+    }
+}
+
+/// Maps what was left under this name, which nobody else finds any more.
+fn open_named(path: &Path) -> Option<Segment> {
+    let file = kernel::open_quickly(path.as_c_str(), libc::O_RDWR).ok()?;
+    let opened = open(file);
+    kernel::close(file);
+    kernel::unlink(path.as_c_str());
+    opened
+}
+
+/// The socket reads what was left from now on.
+fn have(segment: Segment, socket: Socket, entry: &Entry) {
+    let local = socket.local();
+    local.seen_capacity.store(0, Ordering::Relaxed);
+    segment.give_to(local, 1 - READ);
+    entry.reason.store(Reason::Inherited as u32, Ordering::Relaxed);
+    let _ = entry.readers.make_ready(socket.generation);
+    entry.state.store(STATE_PINNED, Ordering::Release);
+}

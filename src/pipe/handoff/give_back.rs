@@ -1,0 +1,194 @@
+//! Giving back: bytes that lie unread in the ring when the other end hands its socket on are sent once more, by the
+//! kernel, where every program finds them.
+//!
+//! The reader puts them down in a file ([`super::file`]) and says so in `reader.handed`; the writer looks there before
+//! it goes on in the kernel lane, and whenever it is about to wait. Who takes them is decided by one compare-and-swap on the
+//! reading position in the file: a successor that runs on sockshim and was faster has them already.
+
+use crate::error::Errno;
+use crate::pipe::connection::{Pipe, outgoing_doorbells, transitions, write_lock};
+use crate::pipe::handoff::file;
+use crate::pipe::lanes::writer;
+use crate::state::lock::Taken;
+use crate::state::reason::Reason;
+use crate::state::{arena, socket};
+use crate::sys::deadline::Deadline;
+use crate::sys::kernel;
+use crate::sys::restartable::Call;
+use core::ffi::c_int;
+use core::sync::atomic::Ordering;
+use sockshim_ring::handed::Asked;
+use sockshim_ring::lane::is_ring;
+
+/// Nanoseconds that a writer gives the other end for putting its unread bytes down; once, if it does not.
+const PREPARING: u64 = 1_000_000_000;
+
+/// Times that a reader may begin anew to hand its socket on while a writer looks whether it has.
+const MOST_BEGINNINGS: u32 = 8;
+
+/// Nanoseconds that a reader gives a writer who was woken for following it to the kernel's lane.
+const FOLLOWING: u64 = 5_000_000;
+
+/// Nanoseconds that a writer waits for room in the kernel's send buffer. The ring is not larger than that, so there mostly is
+/// some. Less than other writers wait for the lock.
+const ROOM: u64 = 100_000_000;
+
+/// Whether the other end hands its socket on, or has done so, with bytes unread.
+#[inline]
+pub(crate) fn is_asked(pipe: &Pipe) -> bool {
+    pipe.outgoing().is_asked()
+}
+
+/// A writer in this very process answers at once.
+pub(crate) fn answer_here(pipe: &Pipe) {
+    let other = pipe.entry.peer_cookie.load(Ordering::Relaxed);
+    let found = arena::get().and_then(|arena| {
+        socket::held(arena).find_map(|socket| {
+            let entry = socket.entry().filter(|entry| entry.cookie.load(Ordering::Relaxed) == other)?;
+            Pipe::of(socket, entry)
+        })
+    });
+    if let Some(writer) = found
+        && let Some(fd) = writer.descriptor(-1)
+    {
+        look(fd, &writer);
+    }
+}
+
+/// Wakes the writer if it sleeps, by a bell in this end's own direction. Whether it slept.
+pub(crate) fn wake(fd: c_int, pipe: &Pipe) -> bool {
+    let taken = write_lock::lock_writes(fd, pipe);
+    let outgoing = pipe.outgoing();
+    let in_ring = || is_ring(outgoing.epoch());
+    // With bytes of the kernel's lane before the ring it is not asleep, and a bell behind them, of which no byte in the ring
+    // tells, would stay there when it hands its socket on, too.
+    let has_come = || {
+        let taken = outgoing.reader.kernel_read.load(Ordering::Acquire);
+        taken.wrapping_sub(outgoing.switch.kernel_end.load(Ordering::Relaxed)).cast_signed() >= 0
+    };
+    let woken = pipe.is_mapped() && in_ring() && has_come() && outgoing.wishes() != 0 && {
+        // Whatever becomes of the bell, a dead writer answers nothing.
+        outgoing_doorbells::wake(fd, pipe).is_ok() || pipe.local.owes.load(Ordering::Relaxed) != 0
+    };
+    pipe.entry.write_lock.0.release(taken);
+    outgoing_doorbells::ring_if_owed(fd, pipe);
+    woken
+}
+
+/// The same when this end's direction may be in the kernel's lane: the ring opens once more, for the bell.
+pub(crate) fn wake_from_kernel_lane(fd: c_int, pipe: &Pipe) -> bool {
+    let outgoing = pipe.outgoing();
+    // Woken a moment ago (`pin::pin`), the writer follows to the kernel's lane.
+    let until = Deadline::after(Some(FOLLOWING));
+    while !is_ring(outgoing.epoch()) && outgoing.reader_epoch() != outgoing.epoch() && until.left() != Some(0)
+    {
+        kernel::nap(50);
+    }
+    let taken = write_lock::lock_writes(fd, pipe);
+    if pipe.is_mapped() && !is_ring(outgoing.epoch()) {
+        writer::reopen(fd, pipe);
+    }
+    pipe.entry.write_lock.0.release(taken);
+    wake(fd, pipe)
+}
+
+/// Before this end waits: it may be asked for bytes that it has long written.
+#[inline]
+pub(crate) fn look(fd: c_int, pipe: &Pipe) {
+    if is_asked(pipe) {
+        let taken = write_lock::lock_writes(fd, pipe);
+        give(fd, pipe, false);
+        pipe.entry.write_lock.0.release(taken);
+    }
+}
+
+/// Whether a look would do something: whoever has said that it sleeps asks once more.
+#[inline]
+pub(crate) fn is_due(pipe: &Pipe) -> bool {
+    pipe.outgoing().is_awaited() && pipe.entry.writers.is_empty() && !kernel::is_restricted()
+}
+
+/// Before [`give`] at the end of this end's time in the ring: the other end may be about to say what it leaves. The write lock,
+/// of which `taken` tells, is let go meanwhile, and is this thread's again afterwards.
+#[cold]
+pub(crate) fn wait_until_prepared(fd: c_int, pipe: &Pipe, mut taken: Taken) -> Taken {
+    let until = Deadline::after(Some(PREPARING));
+    let is_due = || pipe.is_mapped() && !kernel::is_restricted() && pipe.outgoing().asked() == Asked::NotYet;
+    while is_due() && pipe.local.in_vain.load(Ordering::Relaxed) == 0 {
+        if until.left() == Some(0) {
+            pipe.local.in_vain.store(1, Ordering::Relaxed);
+            break;
+        }
+        pipe.entry.write_lock.0.release(taken);
+        kernel::nap(50);
+        taken = write_lock::lock_writes(fd, pipe);
+    }
+    taken
+}
+
+/// Sends again what the other end has left unread, if it has. Under the write lock; `last`: this end goes on in the
+/// kernel's lane right after it.
+#[cold]
+pub(crate) fn give(fd: c_int, pipe: &Pipe, last: bool) {
+    let outgoing = pipe.outgoing();
+    if !pipe.is_mapped() || kernel::is_restricted() || !pipe.entry.writers.is_empty() {
+        return;
+    }
+    let mut patience = 0..MOST_BEGINNINGS;
+    let asked = loop {
+        match outgoing.asked() {
+            Asked::NotYet if last && patience.next().is_some() => outgoing.give_up(),
+            Asked::NotYet | Asked::Nothing => return,
+            Asked::Again(asked) => break asked,
+        }
+    };
+    if is_ring(outgoing.epoch()) {
+        writer::spill(fd, pipe);
+    }
+    let mask = kernel::block_signals();
+    let answered = file::reclaim_for(fd, pipe, |bytes| {
+        if !send(fd, pipe, bytes) {
+            // Nobody else has the rest of them. A reset tells both ends.
+            transitions::give_up(fd, pipe, Reason::UnreadAtHandOver);
+        }
+    });
+    kernel::restore_signals(mask);
+    // A successor that has taken the file up may hand the rest on to another one.
+    outgoing.answer(asked, answered || last);
+}
+
+/// All of it. False: the kernel does not take it in time, or another thread goes on without this one. Under the write lock, with
+/// signals blocked.
+fn send(fd: c_int, pipe: &Pipe, bytes: &[u8]) -> bool {
+    let until = Deadline::after(Some(ROOM));
+    let mut at = 0;
+    while at < bytes.len() {
+        let call = Call::send(fd, &bytes[at..], libc::MSG_NOSIGNAL);
+        match pipe.entry.write_lock.0.call(&call) {
+            Some(Ok(count)) => at += count,
+            Some(Err(error)) if outgoing_doorbells::is_refusal(error) && until.left() != Some(0) => {
+                kernel::nap(500);
+            }
+            // The connection has ended.
+            Some(Err(Errno(libc::EPIPE | libc::ECONNRESET | libc::ETIMEDOUT))) => return true,
+            Some(Err(_)) | None => return false,
+        }
+    }
+    true
+}
+
+/// Waits until the writer has answered.
+pub(crate) fn wait_for_answer(pipe: &Pipe, until: Deadline) {
+    while pipe.incoming().is_unanswered() && until.left() != Some(0) {
+        kernel::nap(50);
+    }
+}
+
+/// Before this end's direction ends, by shutdown, close or exit.
+pub(crate) fn before_end(fd: c_int, pipe: &Pipe) {
+    if fd >= 0 && is_asked(pipe) {
+        let taken = wait_until_prepared(fd, pipe, write_lock::lock_writes(fd, pipe));
+        give(fd, pipe, true);
+        pipe.entry.write_lock.0.release(taken);
+    }
+}

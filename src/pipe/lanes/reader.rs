@@ -1,0 +1,100 @@
+//! The reader follows the writer over the lanes.
+
+use crate::pipe::connection::incoming_doorbells::{self, Drained};
+use crate::pipe::connection::{Pipe, read_lock};
+use crate::pipe::lanes::grow;
+use crate::state::lock::Taken;
+use crate::sys::kernel;
+use core::ffi::c_int;
+use core::sync::atomic::Ordering;
+use sockshim_ring::lane::is_ring;
+
+/// Takes every bell out of the kernel's queue, so that a reader that does not know about them finds data only.
+/// The ring is closed, so no more are rung. False when ring bytes are still unread.
+pub(crate) fn clear_bells(fd: c_int, pipe: &Pipe) -> bool {
+    clear_bells_by(fd, pipe, || read_lock::lock_reads(pipe))
+}
+
+/// The same; `lock` gives the read lock, or says that the caller has it.
+pub(crate) fn clear_bells_by(fd: c_int, pipe: &Pipe, lock: impl Fn() -> Taken) -> bool {
+    let incoming = pipe.incoming();
+    let take_wish_back = || {
+        if !incoming_doorbells::is_relied_on(pipe) {
+            // From now on a bell that is rung has been counted: see `outgoing_doorbells::ring_quietly`.
+            let _ = incoming.bell_due();
+        }
+    };
+    take_wish_back();
+    for _ in 0..200 {
+        let taken = lock();
+        follow(fd, pipe);
+        // Following renews it.
+        take_wish_back();
+        let epoch = incoming.reader_epoch();
+        let waiting = if is_ring(epoch) { incoming_doorbells::bells_waiting(pipe) } else { 0 };
+        if waiting > 0 {
+            let mask = kernel::block_signals();
+            incoming_doorbells::discard(fd, pipe, waiting as usize);
+            kernel::restore_signals(mask);
+        }
+        pipe.entry.read_lock.0.release(taken);
+        if !is_ring(epoch) || incoming_doorbells::bells_waiting(pipe) == 0 {
+            break;
+        }
+        // The last bell may still be on its way.
+        kernel::nap(50);
+    }
+    incoming.unwant_bell();
+    !incoming.has_bytes()
+}
+
+/// Steps of one look, from lane to lane, or again after somebody else's.
+pub(crate) const MOST_STEPS: u32 = 10_000;
+
+/// Whether the writer is somewhere where it cannot be while we are in `epoch`.
+pub(crate) fn is_impossible(pipe: &Pipe, epoch: u32) -> bool {
+    pipe.incoming().lead(epoch).is_err() && pipe.incoming().reader_epoch() == epoch
+}
+
+/// Follows the writer over lanes that hold nothing more. Under the read lock.
+pub(crate) fn follow(fd: c_int, pipe: &Pipe) {
+    let incoming = pipe.incoming();
+    for _ in 0..MOST_STEPS {
+        let epoch = incoming.reader_epoch();
+        if !matches!(incoming.lead(epoch), Ok(1 | 2)) || (is_ring(epoch) && incoming.has_bytes()) {
+            return;
+        }
+        if is_ring(epoch) {
+            match incoming_doorbells::drain_to(fd, pipe, epoch) {
+                Drained::Done => {}
+                // Somebody else has, or the lock was lost: what was read before may not be true any more.
+                Drained::Moved => continue,
+                Drained::Failed(error) => {
+                    // The kernel reports an error once: keep it for the call that may tell it.
+                    pipe.entry.pending_error.store(error.0, Ordering::Release);
+                    return;
+                }
+                _ => return,
+            }
+        } else if incoming.switch.kernel_end.load(Ordering::Relaxed)
+            != incoming.reader.kernel_read.load(Ordering::Relaxed)
+        {
+            return;
+        }
+        incoming.follow(epoch);
+    }
+}
+
+/// Tells the writer which ring suits the receive buffer. One that is too large is closed: it opens again smaller.
+pub(crate) fn fit(fd: c_int, pipe: &Pipe) {
+    let room = grow::allowed(fd, pipe, libc::SO_RCVBUF);
+    let taken = read_lock::lock_reads(pipe);
+    if pipe.is_mapped() {
+        let incoming = pipe.incoming();
+        incoming.reader.room.store(room, Ordering::Relaxed);
+        if incoming.producer.capacity.load(Ordering::Relaxed) > room {
+            incoming.close();
+        }
+    }
+    pipe.entry.read_lock.0.release(taken);
+}

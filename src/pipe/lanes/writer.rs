@@ -1,0 +1,210 @@
+//! From one lane to the other: the ring opens when its reader says that it is ready for it, and spills into the kernel
+//! whenever it must, for which it needs nothing from the reader.
+
+use crate::pipe::connection::{Pipe, kept_options, outgoing_doorbells, transitions, write_lock};
+use crate::pipe::lanes::grow;
+use crate::state::arena::{self, FLAG_SHUT_WRITE};
+use crate::state::lock::Taken;
+use crate::state::reason::Reason;
+use crate::sys::{clock, kernel};
+use core::ffi::c_int;
+use core::sync::atomic::Ordering;
+use sockshim_ring::lane::is_ring;
+use sockshim_ring::layout::END_JOINED;
+
+/// Kernel bytes that the reader may still have before it when the ring opens again: as many as the kernel's buffers hold. To
+/// wait for fewer would be to wait for ever, for a writer that fills them again as soon as it may.
+const OPEN_BACKLOG: u64 = 64 << 20;
+
+/// Writes, with nothing read in between, after which the clock is looked at: the look costs as much as half of a
+/// small write.
+const WATCH_EVERY: u32 = 4;
+
+/// Microseconds after which a publication that nobody consumed is a reason to ask the kernel.
+const SUSPICION_US: u64 = 1000;
+
+/// Whether this write goes into the ring; opens it if it can. Under the write lock.
+#[inline]
+pub(crate) fn enter_ring(fd: c_int, pipe: &Pipe, taken: Taken) -> bool {
+    let outgoing = pipe.outgoing();
+    let epoch = outgoing.epoch();
+    if !pipe.is_mapped() {
+        return false;
+    }
+    // A signal handler that interrupted a copy must not write where that copy goes on afterwards.
+    if is_ring(epoch) && (outgoing.is_closed() || taken == Taken::Nested) {
+        spill(fd, pipe);
+        return false;
+    }
+    if !is_ring(epoch) {
+        return taken == Taken::Ours && may_open(pipe, epoch) && open(fd, pipe, epoch);
+    }
+    if pipe.other_end() != END_JOINED || !reader_lives(fd, pipe) {
+        pipe.entry.reason.store(Reason::PeerLeft as u32, Ordering::Relaxed);
+        spill(fd, pipe);
+        return false;
+    }
+    true
+}
+
+/// Looks in a row that found it so.
+const CERTAIN: u32 = 8;
+
+/// After bytes went through the kernel: the other end may have gone back to it for good (handed on, pinned), which only its
+/// words say.
+#[cold]
+pub(crate) fn note_peer(pipe: &Pipe) {
+    let outgoing = pipe.outgoing();
+    // One that is about to close the connection takes its promise back as well, but then it is soon no more.
+    let has_gone = pipe.other_end() == END_JOINED
+        && outgoing.is_closed()
+        && outgoing.reader.ready.load(Ordering::Relaxed) == 0;
+    let looks = if has_gone { pipe.local.gone.load(Ordering::Relaxed).saturating_add(1) } else { 0 };
+    pipe.local.gone.store(looks, Ordering::Relaxed);
+    let has_left = looks >= CERTAIN;
+    if has_gone != has_left || pipe.other_end() != END_JOINED {
+        return;
+    }
+    let reasons = [Reason::Pipe as u32, Reason::PeerLeft as u32];
+    let (old, new) = (reasons[usize::from(!has_left)], reasons[usize::from(has_left)]);
+    if pipe.is_open() && pipe.entry.reason.load(Ordering::Relaxed) == old {
+        pipe.entry.reason.store(new, Ordering::Relaxed);
+    }
+}
+
+/// A reader killed while awake would let us write into its ring for ever. False when the kernel has news.
+#[inline]
+pub(crate) fn reader_lives(fd: c_int, pipe: &Pipe) -> bool {
+    // Whoever sends us bytes lives: then this is 0 again.
+    let writes = pipe.local.unwatched.load(Ordering::Relaxed).wrapping_add(1);
+    // Not 0: that says that nothing was written since.
+    pipe.local.unwatched.store(if writes < WATCH_EVERY { writes } else { 1 }, Ordering::Relaxed);
+    writes < WATCH_EVERY || look_at_reader(fd, pipe)
+}
+
+#[inline(never)]
+fn look_at_reader(fd: c_int, pipe: &Pipe) -> bool {
+    let local = pipe.local;
+    let now = clock::ticks();
+    if now.wrapping_sub(local.watched_since.load(Ordering::Relaxed)) < clock::from_us(SUSPICION_US) {
+        return true;
+    }
+    let outgoing = pipe.outgoing();
+    let watched = local.watched_tail.load(Ordering::Relaxed);
+    let head = outgoing.consumer.head.load(Ordering::Acquire);
+    let tail = outgoing.producer.tail.load(Ordering::Relaxed) & !sockshim_ring::layout::CLOSED;
+    local.watched_tail.store(tail, Ordering::Relaxed);
+    local.watched_since.store(now, Ordering::Relaxed);
+    let stuck = watched.wrapping_sub(head).wrapping_sub(1) < u64::MAX / 2;
+    !stuck || kernel::poll_now(fd, libc::POLLRDHUP) == 0
+}
+
+/// Opens the ring although the connection is pinned, for a bell. Under the write lock; the caller spills.
+#[cold]
+pub(crate) fn reopen(fd: c_int, pipe: &Pipe) -> bool {
+    let epoch = pipe.outgoing().epoch();
+    is_ready_for_ring(pipe, epoch) && open(fd, pipe, epoch)
+}
+
+/// Opens the ring of a connection that may be on it, for a bell. Under the write lock.
+#[cold]
+pub(crate) fn open_for_bell(fd: c_int, pipe: &Pipe) -> bool {
+    let epoch = pipe.outgoing().epoch();
+    may_open(pipe, epoch) && open(fd, pipe, epoch)
+}
+
+/// The cheap conditions for going from the kernel lane to the ring.
+#[inline]
+fn may_open(pipe: &Pipe, epoch: u32) -> bool {
+    pipe.is_open() && is_ready_for_ring(pipe, epoch)
+}
+
+#[inline]
+fn is_ready_for_ring(pipe: &Pipe, epoch: u32) -> bool {
+    let outgoing = pipe.outgoing();
+    !outgoing.is_shut()
+        && outgoing.reader.ready.load(Ordering::Acquire) == 1
+        && outgoing.reader_epoch() == epoch
+        && pipe.entry.writers.is_empty()
+        && pipe.entry.flags.load(Ordering::Relaxed) & FLAG_SHUT_WRITE == 0
+        && pipe.other_end() == END_JOINED
+}
+
+/// From the kernel lane to the ring. Under the write lock.
+#[cold]
+fn open(fd: c_int, pipe: &Pipe, epoch: u32) -> bool {
+    if !grow::prepare(fd, pipe) {
+        transitions::mark(pipe, Reason::NoMemory);
+        return false;
+    }
+    // A signal handler that writes to this socket must not find it between two lanes.
+    let mask = kernel::block_signals();
+    let opened = open_quietly(fd, pipe, epoch);
+    kernel::restore_signals(mask);
+    if opened {
+        note_peer(pipe);
+        arena::add(&pipe.entry.counters.upgrades, 1);
+        pipe.local.watched_since.store(clock::ticks(), Ordering::Relaxed);
+    }
+    opened
+}
+
+/// Somebody may step around us anywhere in here, and write into the kernel's lane: then the gate is shut.
+fn open_quietly(fd: c_int, pipe: &Pipe, epoch: u32) -> bool {
+    let outgoing = pipe.outgoing();
+    // Once more: where a program switches between threads of its own in a handler, one of them may have begun to send since.
+    if !pipe.entry.writers.is_empty() {
+        return false;
+    }
+    let Ok(position) = kernel::tcp_position(fd) else { return false };
+    let backlog = position.written.wrapping_sub(outgoing.reader.kernel_read.load(Ordering::Relaxed));
+    if position.state != kernel::TCP_ESTABLISHED || backlog > OPEN_BACKLOG {
+        return false;
+    }
+    kept_options::prepare(fd, pipe.entry);
+    outgoing.reopen();
+    // The reader first takes its promise back and then closes the ring: look again after reopening.
+    outgoing.reader.ready.load(Ordering::SeqCst) == 1 && outgoing.open(epoch, position.written)
+}
+
+/// From the ring to the kernel lane; needs nothing from the reader. Under the write lock, or after a publication that
+/// failed because the ring is closed: nobody rings any more then, and whoever has stepped around us spills as we do.
+#[cold]
+pub(crate) fn spill(fd: c_int, pipe: &Pipe) {
+    let mask = kernel::block_signals();
+    spill_quietly(fd, pipe);
+    kernel::restore_signals(mask);
+    outgoing_doorbells::end_nap(pipe.outgoing());
+    arena::add(&pipe.entry.counters.spills, 1);
+}
+
+fn spill_quietly(fd: c_int, pipe: &Pipe) {
+    let outgoing = pipe.outgoing();
+    let epoch = outgoing.epoch();
+    if !is_ring(epoch) {
+        // A signal handler has spilled between our look and this, or whoever has stepped around us.
+        return;
+    }
+    // A publication of an interrupted call of this thread must fail from here on.
+    outgoing.close();
+    let tail = outgoing.producer.tail.load(Ordering::Acquire) & !sockshim_ring::layout::CLOSED;
+    let counted = outgoing
+        .switch
+        .kernel_end
+        .load(Ordering::Relaxed)
+        .wrapping_add(outgoing.switch.bells.load(Ordering::Relaxed));
+    // The kernel is the referee; after a reset it no longer answers, and nobody will read on.
+    let resume = kernel::tcp_position(fd).map_or(counted, |position| match position.state {
+        kernel::TCP_ESTABLISHED => position.written,
+        _ => counted,
+    });
+    outgoing.spill(epoch, tail, resume);
+}
+
+/// Lets others write who wait for it, in the middle of a long write. False: this end is not in its ring any more.
+#[cold]
+pub(crate) fn take_turns(fd: c_int, pipe: &Pipe) -> bool {
+    pipe.entry.write_lock.0.hand_over();
+    let taken = write_lock::lock_writes(fd, pipe);
+    enter_ring(fd, pipe, taken)
+}

@@ -1,0 +1,83 @@
+//! Registrations of a connection with epoll sets, where they need its pipe.
+
+use crate::pipe::connection::{self, Pipe};
+use crate::state::Socket;
+use crate::state::arena::{self, Arena, Registration, SetEntry};
+use crate::state::lock::Taken;
+use crate::state::registrations::flags::{
+    ASKS_ROOM, DISABLED, FOREIGN, FRESH, HOT, IDLE_ONE, MANAGED, NESTED,
+};
+use crate::state::registrations::{descriptor_of, exchange, hot, kernel_event, lock_set, of_socket};
+use crate::state::table::Descriptor;
+use core::sync::atomic::Ordering;
+use libc::EPOLLOUT;
+
+/// The pipe of a registration, if it still has one.
+pub(crate) fn pipe_of(registration: &Registration) -> Option<Pipe> {
+    let socket = Socket {
+        slot: registration.slot.load(Ordering::Relaxed),
+        generation: registration.generation.load(Ordering::Relaxed),
+    };
+    let entry = socket.entry()?;
+    connection::reading_pipe(socket, entry)
+}
+
+/// Makes a registration hot: every wait in the set looks at it.
+pub(crate) fn warm(arena: &Arena, set: &SetEntry, index: u32) {
+    let registration = arena.registration(index);
+    if hot::append(arena, set, index) & (HOT | NESTED | FOREIGN) == 0
+        && let Some(pipe) = pipe_of(registration)
+    {
+        pipe.incoming().want_order();
+        note(registration, &pipe);
+    }
+    registration.flags.fetch_and(IDLE_ONE - 1, Ordering::Relaxed);
+}
+
+/// A registration that turns hot: of what its pipe has by now the kernel has told.
+pub(crate) fn note(registration: &Registration, pipe: &Pipe) {
+    registration.noted.store(tail(pipe), Ordering::Release);
+}
+
+/// How far the writer of a ring is: the low half, which is all that two looks are compared by.
+pub(crate) fn tail(pipe: &Pipe) -> u32 {
+    pipe.incoming().producer.tail.load(Ordering::Acquire) as u32
+}
+
+/// The registrations of a socket that comes onto a pipe become managed. False when one cannot be reached.
+pub(crate) fn upgrade(pipe: &Pipe) -> bool {
+    let Some(arena) = arena::get() else { return false };
+    for (index, registration, slot, set) in of_socket(arena, pipe.entry) {
+        let Some(fd) = descriptor_of(slot, set) else { return false };
+        let taken = lock_set(set);
+        if let Taken::Not(_) = taken {
+            return false;
+        }
+        let target = registration.fd.load(Ordering::Relaxed);
+        let events = registration.events.load(Ordering::Relaxed);
+        let event = kernel_event(set, index, events, Descriptor::Socket(pipe.socket));
+        // Before the kernel can tell with our tag.
+        set.managed.fetch_add(1, Ordering::Release);
+        let result = exchange(fd, target, events, &event);
+        if result.is_ok() {
+            // Whether the kernel has told the program of what is unread cannot be known: it is told (again).
+            let mut flags = MANAGED | FRESH;
+            if events & EPOLLOUT as u32 != 0 {
+                flags |= ASKS_ROOM;
+            }
+            if events & libc::EPOLLONESHOT as u32 != 0 {
+                // The program is about to say that it wants the next one: see `waits_for_rearm`.
+                flags |= DISABLED;
+            }
+            registration.flags.fetch_or(flags, Ordering::Relaxed);
+            warm(arena, set, index);
+        } else {
+            set.managed.fetch_sub(1, Ordering::Release);
+        }
+        set.lock.release(taken);
+        if result.is_err() {
+            return false;
+        }
+    }
+    true
+}

@@ -1,0 +1,152 @@
+//! The usual read and write: one buffer, both ends in the ring, and what is asked for is there at once.
+//!
+//! What programs do a million times a second, in as few instructions as can be. Each function does the whole call,
+//! by the rules of [`super::read`] and [`super::write`], or it does nothing and says so; then those do it.
+//!
+//! # Safety
+//! As [`crate::pipe::copying::buffers`]: the buffer is looked at before it is used.
+
+use crate::error::Errno;
+use crate::pipe::connection::{self, Pipe, outgoing_doorbells};
+use crate::pipe::copying::buffers;
+use crate::pipe::lanes::writer;
+use crate::pipe::waiting::spin;
+use crate::state::{arena, lock};
+use crate::sys::thread;
+use core::ffi::c_int;
+use core::sync::atomic::Ordering;
+use sockshim_ring::lane::is_ring;
+use sockshim_ring::layout::{CLOSED, Direction, END_JOINED};
+use sockshim_ring::ring::{Seen, Span};
+
+/// Longer writes are not the usual ones.
+const MOST: usize = 4096;
+
+/// Distance of the line that a write asks for in advance: a few small messages.
+const AHEAD: usize = 512;
+
+/// Writes `length` bytes into the ring. `None`: nothing has happened.
+///
+/// # Safety
+/// The buffer is the program's.
+#[inline]
+pub(crate) unsafe fn write(
+    fd: c_int,
+    pipe: &Pipe,
+    from: *const u8,
+    length: usize,
+) -> Option<Result<(), Errno>> {
+    let lock = &pipe.entry.write_lock.0;
+    let me = lock::thread();
+    if length.wrapping_sub(1) >= MOST {
+        return None;
+    }
+    let mine = lock.take_free(me)?;
+    // SAFETY: the caller's promise.
+    let written = unsafe { write_locked(fd, pipe, from, length) };
+    lock.give_back(mine);
+    written
+}
+
+#[inline(always)]
+unsafe fn write_locked(fd: c_int, pipe: &Pipe, from: *const u8, length: usize) -> Option<Result<(), Errno>> {
+    let outgoing = pipe.outgoing();
+    if !pipe.is_mapped()
+        || !is_ring(outgoing.epoch())
+        || outgoing.producer.tail.load(Ordering::Relaxed) & CLOSED != 0
+        || pipe.other_end() != END_JOINED
+        || !writer::reader_lives(fd, pipe)
+    {
+        return None;
+    }
+    let mut seen = pipe.local.seen_head.load(Ordering::Relaxed);
+    let span = outgoing.writable(&mut seen, length).ok()?;
+    pipe.local.seen_head.store(seen, Ordering::Relaxed);
+    if span.length < length || !buffers::is_good(from, length, false) {
+        return None;
+    }
+    let [first, second] = span.pieces(0, length);
+    let ring = pipe.outgoing_ring(span.capacity);
+    // SAFETY: `pieces` stays within the capacity, which the ring has; the buffer is the program's.
+    unsafe {
+        core::ptr::copy_nonoverlapping(from, ring.add(first.0), first.1);
+        if second.1 > 0 {
+            core::ptr::copy_nonoverlapping(from.add(first.1), ring.add(second.0), second.1);
+        }
+    }
+    // Before the publication: afterwards the reader has the line.
+    connection::note_cpu(&outgoing.producer.cpu);
+    connection::note_moment(outgoing, span.position, length);
+    outgoing.publish(span.position, length).ok()?;
+    arena::add(&pipe.entry.counters.sent, length as u64);
+    // The reader still has the lines that the next writes fill; a publication would wait for them to come.
+    thread::will_write(ring.wrapping_add(span.pieces(length + AHEAD, 1)[0].0));
+    Some(if outgoing.wishes() != 0 { outgoing_doorbells::wake(fd, pipe) } else { Ok(()) })
+}
+
+/// Reads what the ring has, up to `length` bytes. `None`: nothing has happened.
+///
+/// # Safety
+/// The buffer is the program's.
+#[inline]
+pub(crate) unsafe fn read(pipe: &Pipe, to: *mut u8, length: usize) -> Option<usize> {
+    let lock = &pipe.entry.read_lock.0;
+    let me = lock::thread();
+    if !buffers::is_in_reach(to, length) {
+        return None;
+    }
+    let mine = lock.take_free(me)?;
+    // SAFETY: the caller's promise.
+    let read = unsafe { read_locked(pipe, to, length) };
+    lock.give_back(mine);
+    read
+}
+
+#[inline(always)]
+unsafe fn read_locked(pipe: &Pipe, to: *mut u8, length: usize) -> Option<usize> {
+    let incoming = pipe.incoming();
+    let epoch = incoming.reader_epoch();
+    // With the writer in another lane there may be more to come than the ring has.
+    if !pipe.is_mapped() || !is_ring(epoch) || incoming.epoch() != epoch {
+        return None;
+    }
+    let local = pipe.local;
+    let (tail, capacity) = (&local.seen_tail, &local.seen_capacity);
+    let mut seen = Seen { tail: tail.load(Ordering::Relaxed), capacity: capacity.load(Ordering::Relaxed) };
+    let before = seen;
+    let mut span = incoming.readable_from(&mut seen, length).ok()?;
+    if seen != before {
+        if spin::let_more_come(pipe, span.length) {
+            (seen, span) = look_again(incoming, seen)?;
+        }
+        tail.store(seen.tail, Ordering::Relaxed);
+        capacity.store(seen.capacity, Ordering::Relaxed);
+    }
+    let count = span.length.min(length);
+    if count == 0 || !buffers::is_good(to, count, true) {
+        return None;
+    }
+    let [first, second] = span.pieces(0, count);
+    let ring = pipe.incoming_ring(span.capacity);
+    // SAFETY: `pieces` stays within the capacity, which the ring has; the buffer is the program's.
+    unsafe {
+        core::ptr::copy_nonoverlapping(ring.add(first.0), to, first.1);
+        if second.1 > 0 {
+            core::ptr::copy_nonoverlapping(ring.add(second.0), to.add(first.1), second.1);
+        }
+    }
+    if !incoming.consume(&span, count) {
+        return None;
+    }
+    connection::note_cpu(&incoming.consumer.cpu);
+    local.unwatched.store(0, Ordering::Relaxed);
+    arena::add(&pipe.entry.counters.received, count as u64);
+    Some(count)
+}
+
+/// What there is by now. By value: the hot path keeps its copies in registers.
+#[cold]
+fn look_again(incoming: &Direction, mut seen: Seen) -> Option<(Seen, Span)> {
+    let span = incoming.readable_from(&mut seen, usize::MAX).ok()?;
+    Some((seen, span))
+}

@@ -1,0 +1,484 @@
+//! Reading: following the writer's lanes. Waiting is in [`crate::pipe::waiting::wait`].
+
+use crate::error::Errno;
+use crate::pipe::connection::incoming_doorbells::{self, Drained};
+use crate::pipe::connection::{self, Pipe, read_lock, transitions};
+use crate::pipe::copying::buffers::{self, Rest};
+use crate::pipe::ending;
+use crate::pipe::lanes::{reader, unread, writer};
+use crate::pipe::transfer::quick;
+use crate::pipe::waiting::{room, wait};
+use crate::state::lock::{self, Taken};
+use crate::state::reason::Reason;
+use crate::state::{arena, trace};
+use crate::sys::handlers::Since;
+use crate::sys::kernel;
+use crate::sys::restartable::Call;
+use core::ffi::c_int;
+use core::sync::atomic::Ordering;
+use libc::iovec;
+use sockshim_ring::lane::is_ring;
+
+/// What one look at the lanes gave.
+pub(crate) enum Look {
+    /// So many bytes.
+    Bytes(usize),
+    /// Nothing; the writer's epoch was this.
+    Empty { epoch: u32 },
+    /// The kernel says that the stream has ended.
+    End,
+    /// The kernel says that the connection has failed.
+    Failed(Errno),
+    /// The other end has written what cannot be true.
+    Broken,
+}
+
+/// Looks in one call that the end of the stream may be told of while the ring is not empty.
+const MOST_ENDS: u32 = 1000;
+
+/// The receiving calls, on a pipe. `since` is when the call began.
+///
+/// # Errors
+/// As recv(2).
+///
+/// # Safety
+/// `buffers` are the program's.
+pub(crate) unsafe fn receive(
+    fd: c_int,
+    pipe: &Pipe,
+    buffers: &[iovec],
+    flags: c_int,
+    since: Since,
+) -> Result<usize, Errno> {
+    // SAFETY: the caller's promise.
+    let received = unsafe { receive_in_turn(fd, pipe, buffers, flags, since) };
+    // With much of this end's own in the kernel's lane, as in `write::through_kernel`: a bell may not stay behind.
+    if received.is_ok()
+        && !is_ring(pipe.outgoing().epoch())
+        && pipe.is_mapped()
+        && pipe.descriptor(fd) == Some(fd)
+    {
+        wait::settle(fd, pipe);
+    }
+    received
+}
+
+/// # Safety
+/// As for [`receive`].
+unsafe fn receive_in_turn(
+    fd: c_int,
+    pipe: &Pipe,
+    buffers: &[iovec],
+    flags: c_int,
+    since: Since,
+) -> Result<usize, Errno> {
+    let drop = flags & libc::MSG_TRUNC != 0;
+    let wanted = if drop { buffers::length(buffers) } else { buffers::total(buffers)? };
+    if flags & libc::MSG_OOB != 0 {
+        return receive_urgent(fd, buffers, flags);
+    }
+    let all = flags & libc::MSG_WAITALL != 0;
+    let peek = flags & libc::MSG_PEEK != 0;
+    let mut has_waited = false;
+    let mut done = 0;
+    let mut fd = fd;
+    let mut deadline = None;
+    let mut ends = 0;
+    loop {
+        if transitions::is_broken(pipe) {
+            return if done > 0 { Ok(done) } else { ending::after_break(pipe) };
+        }
+        // SAFETY: the caller's promise.
+        let look = unsafe { take(fd, pipe, buffers, done, wanted - done, flags) };
+        let outcome = match look {
+            Look::Bytes(count) if peek => {
+                // What has come and is not shown now lies behind another change of lanes.
+                if !all || count >= wanted || has_waited {
+                    return Ok(count);
+                }
+                wait::wait_for_all(fd, pipe, wanted, flags, since);
+                has_waited = true;
+                continue;
+            }
+            Look::Bytes(count) => {
+                done += count;
+                room::tell(fd, pipe);
+                // What a change of lanes divides is one stream to the program; an urgent mark divides it.
+                if done == wanted || (!all && !goes_on(fd, pipe)) || (all && kernel::at_mark(fd)) {
+                    return Ok(done);
+                }
+                continue;
+            }
+            Look::Empty { .. } if done > 0 && !all => return Ok(done),
+            Look::Empty { .. } if wait::is_late(fd, pipe, &mut deadline) => {
+                return if done > 0 { Ok(done) } else { Err(Errno(libc::EAGAIN)) };
+            }
+            Look::Empty { epoch } => wait::wait(fd, pipe, flags, epoch, since),
+            Look::End => ending::at_end(fd, pipe).map(Some),
+            Look::Failed(error) => ending::after_error(pipe, error).map(Some),
+            Look::Broken => continue,
+        };
+        match outcome {
+            Ok(None) => {
+                // What was waited for is mostly the usual case.
+                if let [only] = buffers
+                    && flags == 0
+                    && done == 0
+                    // SAFETY: the caller's promise.
+                    && let Some(count) = unsafe { quick::read(pipe, only.iov_base.cast(), only.iov_len) }
+                {
+                    room::tell(fd, pipe);
+                    return Ok(count);
+                }
+                fd = match pipe.descriptor(fd) {
+                    Some(fd) => fd,
+                    // Shut down and closed, before this thread was in the kernel to hear of it.
+                    None if pipe.socket.is_refused() => return Ok(done),
+                    None => return Err(Errno(libc::EBADF)),
+                };
+            }
+            Ok(Some(())) if unread::is_drained(pipe) => return Ok(done),
+            Ok(Some(())) => {
+                // The ring has bytes yet. Words that promise them for ever cannot be true.
+                ends += 1;
+                if ends > MOST_ENDS {
+                    broken(fd, pipe);
+                }
+            }
+            Err(error) if done > 0 => {
+                ending::keep_error(pipe, error);
+                return Ok(done);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Whether the writer has moved on to another lane than the one that is being read, and nothing urgent stands
+/// between the two: a read stops at the mark (tcp(7)).
+#[inline]
+fn goes_on(fd: c_int, pipe: &Pipe) -> bool {
+    let incoming = pipe.incoming();
+    if incoming.epoch() == incoming.reader_epoch() {
+        return false;
+    }
+    let taken = read_lock::lock_reads(pipe);
+    reader::follow(fd, pipe);
+    pipe.entry.read_lock.0.release(taken);
+    // A filter of the program's may not let us ask.
+    !kernel::is_restricted() && !kernel::at_mark(fd)
+}
+
+/// One look at the lanes, under the read lock.
+///
+/// # Safety
+/// `buffers` are the program's.
+#[inline]
+pub(crate) unsafe fn take(
+    fd: c_int,
+    pipe: &Pipe,
+    buffers: &[iovec],
+    skip: usize,
+    wanted: usize,
+    flags: c_int,
+) -> Look {
+    let taken = read_lock::lock_reads(pipe);
+    // SAFETY: the caller's promise.
+    let look = unsafe { take_locked(fd, pipe, buffers, skip, wanted, flags, taken) };
+    pipe.entry.read_lock.0.release(taken);
+    look
+}
+
+unsafe fn take_locked(
+    fd: c_int,
+    pipe: &Pipe,
+    buffers: &[iovec],
+    skip: usize,
+    wanted: usize,
+    flags: c_int,
+    taken: Taken,
+) -> Look {
+    let incoming = pipe.incoming();
+    let (peek, drop) = (flags & libc::MSG_PEEK != 0, flags & libc::MSG_TRUNC != 0);
+    for _ in 0..reader::MOST_STEPS {
+        if !pipe.is_mapped() {
+            // Another thread is closing the socket's last descriptor.
+            return if pipe.socket.is_refused() { Look::End } else { Look::Failed(Errno(libc::EBADF)) };
+        }
+        let epoch = incoming.reader_epoch();
+        if is_ring(epoch) {
+            let Ok(span) = incoming.readable() else { return broken(fd, pipe) };
+            if span.length > 0 {
+                let count = span.length.min(wanted);
+                if !drop {
+                    // As in the kernel, a stretch for which there is not room as a whole stays.
+                    if buffers::good(buffers, skip, count, true) < count {
+                        return Look::Failed(Errno(libc::EFAULT));
+                    }
+                    // SAFETY: the ring is as long as any checked capacity; the caller's promise.
+                    unsafe {
+                        buffers::scatter(pipe.incoming_ring(span.capacity), span, buffers, skip, count)
+                    };
+                }
+                if peek {
+                    return Look::Bytes(
+                        count + peek_beyond(fd, pipe, epoch, buffers, skip + count, wanted - count, drop),
+                    );
+                }
+                if !incoming.consume(&span, count) {
+                    continue;
+                }
+                connection::note_cpu(&incoming.consumer.cpu);
+                pipe.local.unwatched.store(0, Ordering::Relaxed);
+                arena::add(&pipe.entry.counters.received, count as u64);
+                return Look::Bytes(count);
+            }
+            let ahead = incoming.epoch();
+            if ahead == epoch {
+                return Look::Empty { epoch };
+            }
+            if incoming.has_bytes() {
+                continue;
+            }
+            if reader::is_impossible(pipe, epoch) {
+                return broken(fd, pipe);
+            }
+            match incoming_doorbells::drain_to(fd, pipe, epoch) {
+                Drained::Done => incoming.follow(epoch),
+                Drained::Moved => {}
+                Drained::NotYet => return Look::Empty { epoch: ahead },
+                Drained::End => return Look::End,
+                Drained::Failed(error) => return Look::Failed(error),
+                Drained::Beyond => return broken(fd, pipe),
+                Drained::Robbed => return robbed(fd, pipe),
+            }
+        } else if taken == Taken::Nested && incoming.epoch() == epoch {
+            if let Some(look) = kernel_bytes_nested(fd, pipe, epoch, buffers, skip, wanted, flags) {
+                return look;
+            }
+        } else if incoming.enter_kernel(epoch) {
+            let look = kernel_bytes(fd, buffers, skip, wanted, flags);
+            if let Look::Bytes(count) = look
+                && !peek
+            {
+                advance(pipe, count);
+            }
+            incoming.leave_kernel();
+            return match look {
+                Look::Empty { .. } => Look::Empty { epoch },
+                look => look,
+            };
+        } else if incoming.epoch() == epoch {
+            // We have the lock, so whoever marked the gate is dead.
+            incoming.leave_kernel();
+        } else {
+            let kernel_end = incoming.switch.kernel_end.load(Ordering::Relaxed);
+            let position = incoming.reader.kernel_read.load(Ordering::Relaxed);
+            let Some(left) = kernel_end.checked_sub(position).filter(|_| !reader::is_impossible(pipe, epoch))
+            else {
+                if incoming.reader_epoch() != epoch {
+                    // A signal handler has read on meanwhile.
+                    continue;
+                }
+                return broken(fd, pipe);
+            };
+            if left == 0 {
+                incoming.follow(epoch);
+                continue;
+            }
+            let ahead = incoming.epoch();
+            // A signal handler that reads from this socket must not take what is counted here.
+            let mask = kernel::block_signals();
+            if incoming.reader_epoch() != epoch {
+                kernel::restore_signals(mask);
+                continue;
+            }
+            let left = kernel_end.saturating_sub(incoming.reader.kernel_read.load(Ordering::Relaxed));
+            let look = match wanted.min(left as usize) {
+                0 if wanted > 0 => Some(Look::Bytes(0)),
+                room => bytes_before_ring(fd, pipe, buffers, skip, room, flags),
+            };
+            kernel::restore_signals(mask);
+            let Some(look) = look else {
+                read_lock::relock(pipe);
+                continue;
+            };
+            if matches!(look, Look::Bytes(0)) && wanted > 0 {
+                continue;
+            }
+            if matches!(look, Look::Empty { .. }) && incoming_doorbells::is_robbed(fd, pipe) {
+                // By somebody who took data as data, but perhaps more than that.
+                read_lock::recount(pipe);
+                if incoming.reader.kernel_read.load(Ordering::Relaxed) > kernel_end {
+                    return robbed(fd, pipe);
+                }
+                continue;
+            }
+            return match look {
+                Look::Empty { .. } => Look::Empty { epoch: ahead },
+                Look::Bytes(count) if peek && count as u64 == left => {
+                    Look::Bytes(count + peek_ring(pipe, buffers, skip + count, wanted - count, drop))
+                }
+                look => look,
+            };
+        }
+    }
+    // As often as that no writer changes what is looked at.
+    broken(fd, pipe)
+}
+
+/// Bells were taken by somebody who knows nothing of them: what is left cannot be told apart.
+#[cold]
+fn robbed(fd: c_int, pipe: &Pipe) -> Look {
+    transitions::give_up(fd, pipe, Reason::Integrity);
+    Look::Broken
+}
+
+/// MSG_PEEK past the end of a ring epoch: what the kernel lane holds after it. Under the read lock.
+fn peek_beyond(
+    fd: c_int,
+    pipe: &Pipe,
+    epoch: u32,
+    buffers: &[iovec],
+    skip: usize,
+    wanted: usize,
+    drop: bool,
+) -> usize {
+    let incoming = pipe.incoming();
+    if wanted == 0 || drop || incoming.epoch() == epoch {
+        return 0;
+    }
+    // The bells in between are of no use to anybody any more: the epoch is over.
+    match incoming_doorbells::drain_to(fd, pipe, epoch) {
+        Drained::Done => match kernel_bytes(fd, buffers, skip, wanted, libc::MSG_PEEK) {
+            Look::Bytes(count) => count,
+            _ => 0,
+        },
+        _ => 0,
+    }
+}
+
+/// MSG_PEEK past the end of a kernel epoch: what the ring holds after it. Under the read lock.
+fn peek_ring(pipe: &Pipe, buffers: &[iovec], skip: usize, wanted: usize, drop: bool) -> usize {
+    match pipe.incoming().readable() {
+        Ok(span) if wanted > 0 && !drop => {
+            let count = buffers::good(buffers, skip, span.length.min(wanted), true);
+            // SAFETY: the ring is as long as any checked capacity; the buffers are the program's.
+            unsafe { buffers::scatter(pipe.incoming_ring(span.capacity), span, buffers, skip, count) };
+            count
+        }
+        _ => 0,
+    }
+}
+
+/// Counts bytes taken from the kernel's stream. Under the read lock.
+fn advance(pipe: &Pipe, count: usize) {
+    // A locked addition: a signal handler that reads from this socket may come in between.
+    pipe.incoming().reader.kernel_read.fetch_add(count as u64, Ordering::Relaxed);
+    note_received(pipe, count);
+}
+
+fn note_received(pipe: &Pipe, count: usize) {
+    writer::note_peer(pipe);
+    arena::add(&pipe.entry.counters.kernel_received, count as u64);
+    trace::note(-1, pipe.entry);
+}
+
+/// Takes data from the kernel, without waiting. Apart, so that its message is on the stack only meanwhile.
+#[inline(never)]
+fn kernel_bytes(fd: c_int, buffers: &[iovec], skip: usize, wanted: usize, flags: c_int) -> Look {
+    let mut rest = Rest::after(buffers, skip, wanted);
+    if kernel::is_strict(lock::thread())
+        && flags & (KEPT | libc::MSG_DONTWAIT) == 0
+        && let Some(piece) = rest.first()
+    {
+        // The one call that is allowed. It waits, as the program's own would, which was a read, too.
+        let call = Call::read(fd, piece.iov_base.cast(), piece.iov_len.min(wanted));
+        return look_of(call.make(), wanted);
+    }
+    let mut message = rest.message();
+    look_of(kernel::recvmsg(fd, &mut message, (flags & KEPT) | libc::MSG_DONTWAIT), wanted)
+}
+
+/// The same inside a call of this thread's that may have marked the gate: with the mark, or with one of its own. With
+/// signals blocked, so that the interrupted call, which takes its mark away, does not go on meanwhile: another of the
+/// program's own threads may have it (swapcontext(3) in a handler). `None`: it has taken the mark away already.
+#[cold]
+fn kernel_bytes_nested(
+    fd: c_int,
+    pipe: &Pipe,
+    epoch: u32,
+    buffers: &[iovec],
+    skip: usize,
+    wanted: usize,
+    flags: c_int,
+) -> Option<Look> {
+    let incoming = pipe.incoming();
+    let mask = kernel::block_signals();
+    let entered = incoming.enter_kernel(epoch);
+    let look = (entered || incoming.is_busy(epoch)).then(|| kernel_bytes(fd, buffers, skip, wanted, flags));
+    if let Some(Look::Bytes(count)) = look
+        && flags & libc::MSG_PEEK == 0
+    {
+        advance(pipe, count);
+    }
+    if entered {
+        incoming.leave_kernel();
+    }
+    kernel::restore_signals(mask);
+    match look {
+        Some(Look::Empty { .. }) => Some(Look::Empty { epoch }),
+        look => look,
+    }
+}
+
+/// The same where the ring's bells follow. Under the read lock, with signals blocked; `None`: it is somebody else's.
+#[inline(never)]
+fn bytes_before_ring(
+    fd: c_int,
+    pipe: &Pipe,
+    buffers: &[iovec],
+    skip: usize,
+    wanted: usize,
+    flags: c_int,
+) -> Option<Look> {
+    let mut rest = Rest::after(buffers, skip, wanted);
+    let first = rest.first().filter(|_| kernel::is_restricted() && flags & KEPT == 0);
+    let mut message = rest.message();
+    let call = match first {
+        Some(piece) => Call::read(fd, piece.iov_base.cast(), piece.iov_len.min(wanted)),
+        None => Call::receive(fd, &mut message, flags & KEPT),
+    };
+    if flags & libc::MSG_PEEK != 0 {
+        return pipe.entry.read_lock.0.call(&call).map(|result| look_of(result, wanted));
+    }
+    let result = incoming_doorbells::take_counted(pipe, &call)?;
+    note_received(pipe, result.unwrap_or(0));
+    Some(look_of(result, wanted))
+}
+
+/// Flags of the program's that are the kernel's to know.
+const KEPT: c_int = libc::MSG_PEEK | libc::MSG_TRUNC;
+
+fn look_of(result: Result<usize, Errno>, wanted: usize) -> Look {
+    match result {
+        Ok(0) if wanted > 0 => Look::End,
+        Ok(count) => Look::Bytes(count),
+        Err(Errno(libc::EAGAIN)) => Look::Empty { epoch: 0 },
+        Err(error) => Look::Failed(error),
+    }
+}
+
+/// Urgent data is the kernel's alone.
+#[inline(never)]
+fn receive_urgent(fd: c_int, buffers: &[iovec], flags: c_int) -> Result<usize, Errno> {
+    let mut rest = Rest::after(buffers, 0, usize::MAX);
+    let mut message = rest.message();
+    kernel::recvmsg(fd, &mut message, flags)
+}
+
+/// The words of the connection cannot be true.
+pub(crate) fn broken(fd: c_int, pipe: &Pipe) -> Look {
+    transitions::give_up(fd, pipe, Reason::BadSegment);
+    Look::Broken
+}

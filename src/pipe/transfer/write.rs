@@ -1,0 +1,538 @@
+//! Writing: the ring while it takes bytes, the kernel lane whenever it does not.
+//!
+//! A writer never sleeps on the ring: what does not fit after a short wait spills into the kernel, where
+//! blocking, EAGAIN, EPOLLOUT, time-outs and 4 MB of buffering are the kernel's. Only where the kernel would not take the
+//! whole write either, it waits for a reader that reads (`room`).
+
+pub(crate) mod file;
+mod long;
+
+use crate::error::{Errno, answer};
+use crate::pipe::connection::{self, Pipe, kept_options, outgoing_doorbells, transitions, write_lock};
+use crate::pipe::copying::buffers::{self, Rest};
+use crate::pipe::copying::bulk;
+use crate::pipe::handoff::give_back;
+use crate::pipe::lanes::{grow, writer};
+use crate::pipe::transfer::write::long::{Call, PORTION};
+use crate::pipe::waiting::{room, wait};
+use crate::state::arena::{self, FLAG_NO_SPACE, FLAG_NONBLOCK, FLAG_SENT_IN_VAIN, FLAG_SHUT_WRITE};
+use crate::state::lock::Taken;
+use crate::state::reason::Reason;
+use crate::state::{Socket, trace};
+use crate::sys::handlers::Since;
+use crate::sys::{clock, give_way, kernel, real, restartable};
+use core::ffi::c_int;
+use core::sync::atomic::Ordering;
+use libc::iovec;
+use sockshim_ring::lane::is_ring;
+use sockshim_ring::layout::{END_LEFT, END_RESET};
+use sockshim_ring::ring::NotPublished;
+
+/// Bytes between two publications of one long write: the reader starts while the writer copies.
+const PUBLISH_EVERY: usize = 16 * 1024;
+
+/// Bytes of the program's buffer that are looked at at once.
+const CHECK_AT_ONCE: usize = 256 * 1024;
+
+/// Microseconds without progress of the reader after which a full ring spills, or its writer naps.
+const PATIENCE_US: u64 = 200;
+
+const PATIENCE_BEFORE_NAP_US: u64 = 50;
+
+const PATIENCE_NONBLOCK_US: u64 = 20;
+
+/// Bytes of one write after which another writer that waits has its turn. The kernel takes about as many of a write as a
+/// whole, before it waits for room and lets others in.
+const TURN: usize = 1024 * 1024;
+
+/// A write of less than the ring's size by this is not divided. The reader gives room back by the quarter.
+const WHOLE: usize = 4;
+
+/// Bytes of the rest of a longer one that are offered to the kernel before others may write.
+const REST: usize = 64 * 1024;
+
+/// Flags that the ring cannot serve: the kernel does, and the connection stays with it.
+pub(crate) const KERNEL_FLAGS: c_int = libc::MSG_OOB | libc::MSG_ZEROCOPY;
+
+/// The sending calls, on a pipe; `kernel` makes the call that the program made.
+///
+/// # Safety
+/// `buffers` are the program's.
+pub(crate) unsafe fn send(
+    fd: c_int,
+    pipe: &Pipe,
+    buffers: &[iovec],
+    flags: c_int,
+    kernel: impl FnOnce() -> isize,
+) -> isize {
+    let total = match buffers::total(buffers) {
+        Ok(total) => total,
+        Err(error) => return answer(Err(error)),
+    };
+    let began = Since::now();
+    let nonblocking =
+        flags & libc::MSG_DONTWAIT != 0 || pipe.entry.flags.load(Ordering::Relaxed) & FLAG_NONBLOCK != 0;
+    let call = Call { fd, flags, nonblocking, naps: room::NAPS, in_vain: false, began };
+    let taken = write_lock::lock_writes_as(fd, pipe, nonblocking);
+    if total == 0 || !writer::enter_ring(fd, pipe, taken) {
+        if total > PORTION && call.is_divided(pipe) {
+            // SAFETY: the caller's promise.
+            return unsafe { long::send_in_portions(pipe, buffers, total, call, taken, Pushed::Spilled(0)) };
+        }
+        // Counted, so that no lane opens meanwhile; and not locked, because it may sleep.
+        let sent = through_kernel(fd, pipe, taken, total, || {
+            if !began.has_any() || total == 0 {
+                return kernel();
+            }
+            // SAFETY: the caller's promise.
+            unsafe { send_interrupted(fd, buffers, total, 0, flags, began) }
+        });
+        if flags & libc::MSG_MORE != 0 && sent > 0 {
+            kept_options::push(fd, pipe.entry);
+        }
+        return sent;
+    }
+    let since = if total >= bulk::LONG { clock::ticks() } else { 0 };
+    let most = if total > room::MOST_AT_ONCE { call.most(pipe, total) } else { total };
+    // SAFETY: the caller's promise.
+    let pushed = unsafe { push(pipe, buffers, 0, most, call) };
+    match pushed {
+        Pushed::All => {
+            if total >= bulk::LONG {
+                bulk::learn(&pipe.local.bulk, most, clock::ticks().wrapping_sub(since));
+            }
+            if most < total {
+                room::note_full(pipe);
+            }
+            pipe.entry.write_lock.0.release(taken);
+            outgoing_doorbells::ring_if_owed(fd, pipe);
+            most as isize
+        }
+        Pushed::Full(done) => {
+            room::note_full(pipe);
+            pipe.entry.write_lock.0.release(taken);
+            outgoing_doorbells::ring_if_owed(fd, pipe);
+            if done > 0 { done as isize } else { answer(Err(Errno(libc::EAGAIN))) }
+        }
+        Pushed::Faulted(done) => {
+            pipe.entry.write_lock.0.release(taken);
+            outgoing_doorbells::ring_if_owed(fd, pipe);
+            if done > 0 { done as isize } else { answer(Err(Errno(libc::EFAULT))) }
+        }
+        Pushed::Dead(error) => {
+            pipe.entry.write_lock.0.release(taken);
+            after_death(flags, error)
+        }
+        Pushed::Nap(_) => {
+            // SAFETY: the caller's promise.
+            unsafe { long::send_in_portions(pipe, buffers, total, call, taken, pushed) }
+        }
+        Pushed::Spilled(done) if total - done > PORTION && call.is_divided(pipe) => {
+            // SAFETY: the caller's promise.
+            unsafe { long::send_in_portions(pipe, buffers, total, call, taken, pushed) }
+        }
+        Pushed::Spilled(done) => {
+            let is_begun = done > 0 && total - done <= REST && !kernel::is_restricted();
+            let first = || if is_begun { send_locked(fd, pipe, buffers, total, done, flags) } else { Ok(0) };
+            let sent = through_kernel_after(fd, pipe, taken, total - done, first, |first| {
+                let first = match first {
+                    Ok(first) if done + first == total => return first as isize,
+                    Ok(first) => first,
+                    Err(error) => return answer(Err(error)),
+                };
+                // SAFETY: the caller's promise.
+                let rest = unsafe {
+                    match began.has_any() {
+                        false => send_rest(fd, buffers, total, done + first, flags),
+                        true => send_interrupted(fd, buffers, total, done + first, flags, began),
+                    }
+                };
+                if first > 0 { first as isize + rest.max(0) } else { rest }
+            });
+            match sent {
+                0.. => done as isize + sent,
+                // What went into the ring has been written; the error will come again.
+                _ if done > 0 => done as isize,
+                _ => sent,
+            }
+        }
+    }
+}
+
+/// What a write of `length` bytes tells that are in the ring, and whose bell has failed. Not under a lock.
+#[cold]
+pub(crate) fn after_bell(fd: c_int, pipe: &Pipe, flags: c_int, length: usize, error: Errno) -> isize {
+    if outgoing_doorbells::is_refusal(error) {
+        outgoing_doorbells::ring_if_owed(fd, pipe);
+        return length as isize;
+    }
+    after_death(flags, error)
+}
+
+/// What a write tells whose bell has found the connection dead. Not under a lock: a signal handler may not return.
+#[cold]
+fn after_death(flags: c_int, error: Errno) -> isize {
+    if flags & libc::MSG_NOSIGNAL == 0 && error.0 == libc::EPIPE {
+        kernel::raise_sigpipe();
+    }
+    answer(Err(error))
+}
+
+/// The rest of a write whose beginning is in the ring, as far as the kernel takes it without waiting. Under the write lock:
+/// as in the kernel, what another thread writes at the same time comes before or behind a write, not into it, while there is
+/// room.
+#[cold]
+#[inline(never)]
+fn send_locked(
+    fd: c_int,
+    pipe: &Pipe,
+    buffers: &[iovec],
+    total: usize,
+    done: usize,
+    flags: c_int,
+) -> Result<usize, Errno> {
+    let mut rest = Rest::after(buffers, done, total - done);
+    let message = rest.message();
+    let flags = flags & !libc::MSG_MORE | libc::MSG_NOSIGNAL;
+    // A signal handler that writes would find the lock's mark of a call set by what it interrupted.
+    let mask = kernel::block_signals();
+    let sent = pipe.entry.write_lock.0.call(&restartable::Call::send_message(fd, &message, flags));
+    kernel::restore_signals(mask);
+    match sent {
+        // Without the lock, or without room: like everybody else.
+        None | Some(Err(Errno(libc::EAGAIN))) => Ok(0),
+        Some(sent) => sent,
+    }
+}
+
+/// The rest of a write, by the kernel, which may sleep: libc's call, a cancellation point.
+unsafe fn send_rest(fd: c_int, buffers: &[iovec], total: usize, done: usize, flags: c_int) -> isize {
+    let mut at = done;
+    let flags = flags & !libc::MSG_MORE;
+    loop {
+        let mut rest = Rest::after(buffers, at, total - at);
+        let message = rest.message();
+        let quiet = if at > 0 { libc::MSG_NOSIGNAL } else { 0 };
+        // SAFETY: the message lives across the call; the buffers are the program's.
+        let sent = unsafe { real::sendmsg(fd, &raw const message, flags | quiet) };
+        if sent < 0 {
+            return if at > done { (at - done) as isize } else { sent };
+        }
+        let offered: usize = rest.length();
+        at += sent as usize;
+        if at == total || (sent as usize) < offered {
+            return (at - done) as isize;
+        }
+    }
+}
+
+/// The same after signal handlers have run in this call. It sends what there is room for, and does not wait for more: once it
+/// has taken something, whatever the handlers' flags are, as the kernel's (`sk_stream_wait_memory`).
+#[cold]
+unsafe fn send_interrupted(
+    fd: c_int,
+    buffers: &[iovec],
+    total: usize,
+    done: usize,
+    flags: c_int,
+    since: Since,
+) -> isize {
+    // SAFETY: the caller's promise.
+    let sent = unsafe { send_rest(fd, buffers, total, done, flags | libc::MSG_DONTWAIT) };
+    if sent >= 0 || done > 0 || Errno::last().0 != libc::EAGAIN || flags & libc::MSG_DONTWAIT != 0 {
+        return sent;
+    }
+    if is_interrupted(fd, since) {
+        return answer(Err(Errno(libc::EINTR)));
+    }
+    // SAFETY: as above.
+    unsafe { send_rest(fd, buffers, total, done, flags) }
+}
+
+/// Whether the kernel's send would wait, and a signal handler has run that would end it then.
+#[cold]
+pub(crate) fn is_interrupted(fd: c_int, since: Since) -> bool {
+    since.ends_io(kernel::has_send_timeout(fd))
+        && !kernel::is_nonblocking(fd)
+        && kernel::poll_now(fd, libc::POLLOUT) == 0
+}
+
+/// What became of a write into the ring.
+enum Pushed {
+    All,
+    /// So many bytes are in the ring, the kernel lane takes the rest.
+    Spilled(usize),
+    /// So many bytes are in the ring, which is full; the writer must not wait.
+    Full(usize),
+    /// The same, and it naps.
+    Nap(usize),
+    /// The bell found the connection dead.
+    Dead(Errno),
+    /// The program's buffer is bad after so many bytes.
+    Faulted(usize),
+}
+
+/// Writes into the ring as long as it takes bytes, those of the buffers after `start`. Under the write lock.
+///
+/// # Safety
+/// `buffers` are the program's.
+unsafe fn push(pipe: &Pipe, buffers: &[iovec], start: usize, total: usize, call: Call) -> Pushed {
+    let Call { fd, nonblocking, .. } = call;
+    let outgoing = pipe.outgoing();
+    let local = pipe.local;
+    // Before the publication: afterwards the reader has the line.
+    connection::note_cpu(&outgoing.producer.cpu);
+    let past = bulk::goes_past(pipe, total);
+    if nonblocking && total - start >= room::ENOUGH as usize / 2 {
+        // Should the ring become full: what has been read until then shows that the reader reads.
+        room::look(pipe);
+    }
+    let (mut done, mut turn, mut good) = (start, start, start);
+    loop {
+        let mut seen = local.seen_head.load(Ordering::Relaxed);
+        let chunk = (total - done).min(PUBLISH_EVERY);
+        let Ok(span) = outgoing.writable(&mut seen, chunk) else {
+            // A damaged ring: the kernel lane needs nothing from it.
+            writer::spill(fd, pipe);
+            transitions::mark(pipe, Reason::BadSegment);
+            return Pushed::Spilled(done);
+        };
+        local.seen_head.store(seen, Ordering::Relaxed);
+        if total - done > span.capacity as usize && grow::by_use(pipe) {
+            continue;
+        }
+        // A short write goes one way as a whole: what another thread writes must not come into it.
+        // Nor is one divided whose rest the program's filter would not let go (seccomp(2), strict mode: no sendmsg).
+        let fits = total <= span.capacity as usize / WHOLE || kernel::is_restricted();
+        let is_short = total <= PUBLISH_EVERY && fits;
+        let room = if is_short && span.length < total { 0 } else { span.length.min(chunk) };
+        if room == 0 {
+            if grow::by_use(pipe) {
+                continue;
+            }
+            match if_full(pipe, seen, done, total - done, call) {
+                Full::Room => continue,
+                Full::ComeBack => return Pushed::Full(done),
+                Full::Nap => return Pushed::Nap(done),
+                Full::Spill => {}
+            }
+            writer::spill(fd, pipe);
+            return Pushed::Spilled(done);
+        }
+        // As in the kernel, a stretch that cannot be read as a whole is not sent in part. It is asked for with what follows it, as
+        // far as there is room: of a buffer that is not known each question is a system call.
+        if good < done + room {
+            let stretch = span.length.min(total - done).min(CHECK_AT_ONCE);
+            good = done + buffers::good(buffers, done, stretch, false);
+            if good < done + room {
+                return Pushed::Faulted(done);
+            }
+        }
+        // SAFETY: the ring is as long as any checked capacity; the caller's promise.
+        unsafe { buffers::gather(pipe.outgoing_ring(span.capacity), span, buffers, done, room, past) };
+        connection::note_moment(outgoing, span.position, room);
+        match outgoing.publish(span.position, room) {
+            Ok(()) => {}
+            Err(NotPublished::Moved) => continue,
+            Err(NotPublished::Closed) => {
+                // The reader leaves; or a signal handler of this thread has spilled already; or we were stopped for
+                // so long that another writer goes on without us.
+                writer::spill(fd, pipe);
+                return Pushed::Spilled(done);
+            }
+        }
+        done += room;
+        arena::add(&pipe.entry.counters.sent, room as u64);
+        if outgoing.wishes() != 0
+            && let Err(error) = outgoing_doorbells::wake(fd, pipe)
+            && !outgoing_doorbells::is_refusal(error)
+            && done == start + room
+        {
+            return Pushed::Dead(error);
+        }
+        if done == total {
+            return Pushed::All;
+        }
+        if done - turn >= TURN && pipe.entry.write_lock.0.is_wanted() {
+            turn = done;
+            if !writer::take_turns(fd, pipe) {
+                return Pushed::Spilled(done);
+            }
+        }
+    }
+}
+
+/// What to do about a full ring.
+enum Full {
+    /// There is room by now.
+    Room,
+    ComeBack,
+    Nap,
+    Spill,
+}
+
+/// Waits a little for room, with `done` bytes written and `left` ones to write. Under the write lock.
+#[cold]
+#[inline(never)]
+fn if_full(pipe: &Pipe, seen_head: u64, done: usize, left: usize, call: Call) -> Full {
+    let may_come_back = call.nonblocking
+        && !kernel::is_restricted()
+        && room::may_be_awaited(call.fd, pipe)
+        && call.must_not_wait();
+    if may_come_back && room::is_seen_to_read(pipe) {
+        return Full::ComeBack;
+    }
+    let may_nap = !call.in_vain
+        && match call.nonblocking {
+            true => may_come_back && left >= room::LONG && call.naps == room::NAPS,
+            false => {
+                let may_look = || left >= room::LONG || (done == 0 || left > REST) && is_busy();
+                (left > room::KERNEL_TAKES || call.naps > 0 && may_look()) && call.is_divided(pipe)
+            }
+        };
+    let patience = match (call.nonblocking, may_nap) {
+        (true, _) => PATIENCE_NONBLOCK_US,
+        (_, true) => PATIENCE_BEFORE_NAP_US,
+        _ => PATIENCE_US,
+    };
+    if room::wait(pipe, seen_head, patience, call.nonblocking) {
+        Full::Room
+    } else if may_nap {
+        Full::Nap
+    } else {
+        Full::Spill
+    }
+}
+
+/// Whether strangers want the processors: then a nap is the quickest way to let the reader run.
+fn is_busy() -> bool {
+    give_way::is_forbidden(clock::ticks())
+}
+
+/// Before shutdown(SHUT_WR): the writes that follow must meet the kernel's EPIPE. False: that was so already.
+pub(crate) fn finish(fd: c_int, socket: Socket) -> bool {
+    let Some(entry) = socket.entry() else { return false };
+    // Already now: the ring must not open again before the kernel has answered.
+    let before = entry.flags.fetch_or(FLAG_SHUT_WRITE, Ordering::Relaxed);
+    if let Some(pipe) = connection::writing_pipe(socket, entry) {
+        let taken = write_lock::lock_writes(fd, &pipe);
+        if pipe.is_mapped() && is_ring(pipe.outgoing().epoch()) {
+            writer::spill(fd, &pipe);
+        }
+        entry.write_lock.0.release(taken);
+        give_back::before_end(fd, &pipe);
+    }
+    before & FLAG_SHUT_WRITE == 0
+}
+
+/// The kernel has refused the shutdown: this end writes on.
+pub(crate) fn go_on(socket: Socket) {
+    if let Some(entry) = socket.entry() {
+        entry.flags.fetch_and(!FLAG_SHUT_WRITE, Ordering::Relaxed);
+    }
+}
+
+/// A call that only the kernel can make, in its lane: from the ring it spills first.
+pub(crate) fn in_kernel_lane(fd: c_int, pipe: &Pipe, kernel: impl FnOnce() -> isize) -> isize {
+    let taken = write_lock::lock_writes(fd, pipe);
+    if pipe.is_mapped() && is_ring(pipe.outgoing().epoch()) {
+        writer::spill(fd, pipe);
+    }
+    through_kernel(fd, pipe, taken, usize::MAX >> 1, kernel)
+}
+
+/// After a kernel send: an end that has left answers with a reset, and that one is real.
+pub(crate) fn note_vain(pipe: &Pipe) {
+    if pipe.is_mapped() && matches!(pipe.other_end(), END_LEFT | END_RESET) {
+        pipe.entry.flags.fetch_or(FLAG_SENT_IN_VAIN, Ordering::Relaxed);
+    }
+}
+
+/// The lock was never ours: the call that has it was interrupted, and has gone on and opened the ring meanwhile. A signal
+/// handler ends before that, but a program may switch between threads of its own in one (swapcontext(3)). Now that this
+/// call is counted, the ring stays closed.
+#[cold]
+fn leave_ring_again(fd: c_int, pipe: &Pipe) {
+    let taken = write_lock::lock_writes(fd, pipe);
+    if pipe.is_mapped() && is_ring(pipe.outgoing().epoch()) {
+        writer::spill(fd, pipe);
+    }
+    pipe.entry.write_lock.0.release(taken);
+}
+
+/// Makes a kernel call as a counted writer; the write lock is released before.
+fn through_kernel(
+    fd: c_int,
+    pipe: &Pipe,
+    taken: Taken,
+    wanted: usize,
+    kernel: impl FnOnce() -> isize,
+) -> isize {
+    through_kernel_after(fd, pipe, taken, wanted, || (), |()| kernel())
+}
+
+/// Sends again what the other end has left unread, if it hands its socket on. The write lock, of which `taken` tells, may be
+/// let go meanwhile; of it the answer tells afterwards.
+#[inline]
+fn give_if_asked(fd: c_int, pipe: &Pipe, taken: Taken) -> Taken {
+    if !give_back::is_asked(pipe) {
+        return taken;
+    }
+    let taken = give_back::wait_until_prepared(fd, pipe, taken);
+    give_back::give(fd, pipe, true);
+    taken
+}
+
+/// The same, after something that is done under the write lock.
+fn through_kernel_after<T>(
+    fd: c_int,
+    pipe: &Pipe,
+    taken: Taken,
+    wanted: usize,
+    locked: impl FnOnce() -> T,
+    kernel: impl FnOnce(T) -> isize,
+) -> isize {
+    let taken = give_if_asked(fd, pipe, taken);
+    let first = locked();
+    let mut counted = pipe.entry.writers.enter(pipe.socket.generation);
+    pipe.entry.write_lock.0.release(taken);
+    if taken == Taken::Nested && pipe.is_mapped() && is_ring(pipe.outgoing().epoch()) {
+        leave_ring_again(fd, pipe);
+    }
+    // Should this process be killed with a bell unread, the kernel would make a reset of it, and throw away what it has
+    // not delivered yet.
+    if pipe.entry.readers.is_ready() {
+        wait::settle(fd, pipe);
+    }
+    // The other end may have begun meanwhile: what it leaves comes before what is sent now.
+    if give_back::is_asked(pipe) {
+        if counted {
+            pipe.entry.writers.leave(pipe.socket.generation);
+        }
+        let taken = give_if_asked(fd, pipe, write_lock::lock_writes(fd, pipe));
+        counted = pipe.entry.writers.enter(pipe.socket.generation);
+        pipe.entry.write_lock.0.release(taken);
+    }
+    let sent = kernel(first);
+    let errno = Errno::last();
+    if sent < wanted as isize {
+        // The kernel tells when there is room again (EPOLLOUT).
+        pipe.entry.flags.fetch_or(FLAG_NO_SPACE, Ordering::Relaxed);
+    }
+    if counted {
+        pipe.entry.writers.leave(pipe.socket.generation);
+    }
+    if sent > 0 {
+        note_vain(pipe);
+        writer::note_peer(pipe);
+        arena::add(&pipe.entry.counters.kernel_sent, sent as u64);
+        trace::note(-1, pipe.entry);
+        if kept_options::is_nagle_due(pipe.entry) {
+            let taken = write_lock::lock_writes(fd, pipe);
+            kept_options::begin_nagle(fd, pipe.entry);
+            pipe.entry.write_lock.0.release(taken);
+        }
+    }
+    errno.store();
+    sent
+}

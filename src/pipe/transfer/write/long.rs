@@ -1,0 +1,166 @@
+//! Long writes: what they wait for, and how they come back to the ring.
+
+use crate::error::{Errno, answer};
+use crate::pipe::connection::{Pipe, kept_options, outgoing_doorbells, write_lock};
+use crate::pipe::lanes::writer;
+use crate::pipe::transfer::write::{self, Pushed};
+use crate::pipe::waiting::room;
+use crate::state::lock::Taken;
+use crate::sys::handlers::Since;
+use crate::sys::kernel;
+use core::ffi::c_int;
+use libc::iovec;
+
+/// Bytes that a write gives to the kernel before the ring is looked at again, where the reader may be by now.
+pub(crate) const PORTION: usize = 1 << 20;
+
+/// What a write was called with, and how it goes.
+#[derive(Clone, Copy)]
+pub(crate) struct Call {
+    pub(crate) fd: c_int,
+    pub(crate) flags: c_int,
+    /// As far as is known: see [`Call::must_not_wait`].
+    pub(crate) nonblocking: bool,
+    /// How often it may nap for room in the ring when the kernel would let it go.
+    pub(crate) naps: u32,
+    /// It has napped in vain: the reader stands still.
+    pub(crate) in_vain: bool,
+    pub(crate) began: Since,
+}
+
+impl Call {
+    /// Whether it must not wait, after all: of O_NONBLOCK this process knows what it has seen, and others may have changed it.
+    #[cold]
+    pub(crate) fn must_not_wait(&self) -> bool {
+        self.nonblocking && (self.flags & libc::MSG_DONTWAIT != 0 || kernel::is_nonblocking(self.fd))
+    }
+
+    /// How many bytes of `total` it takes at once: a loop that has other connections must not be held for longer than by
+    /// the kernel.
+    #[cold]
+    pub(crate) fn most(&self, pipe: &Pipe, total: usize) -> usize {
+        let may_be_short = self.must_not_wait() && !room::is_told_by_edges(pipe.entry);
+        if may_be_short { total.min(room::MOST_AT_ONCE) } else { total }
+    }
+
+    /// Whether what goes through the kernel goes in portions: while the connection may come back to the ring. Not if its time is
+    /// limited (SO_SNDTIMEO), because each portion would have all of that time; nor if only the kernel's refusal brings the
+    /// program back.
+    #[cold]
+    pub(crate) fn is_divided(&self, pipe: &Pipe) -> bool {
+        pipe.is_open()
+            && match self.nonblocking {
+                true => !room::is_told_by_edges(pipe.entry),
+                false => !kernel::has_send_timeout(self.fd),
+            }
+    }
+}
+
+/// The rest of a long write that has left the ring, or waits for room in it: through the kernel in portions, and back into the ring
+/// as soon as the reader is there. `taken` is released.
+///
+/// # Safety
+/// `buffers` are the program's.
+#[cold]
+#[inline(never)]
+pub(crate) unsafe fn send_in_portions(
+    pipe: &Pipe,
+    buffers: &[iovec],
+    total: usize,
+    mut call: Call,
+    mut taken: Taken,
+    mut pushed: Pushed,
+) -> isize {
+    let Call { fd, flags, began, .. } = call;
+    call.nonblocking = call.must_not_wait();
+    // What has been written is so, also if the socket has become non-blocking since.
+    let most = match pushed {
+        Pushed::Full(n) | Pushed::Nap(n) | Pushed::Spilled(n) => call.most(pipe, total).max(n),
+        _ => call.most(pipe, total),
+    };
+    let mut done = 0;
+    loop {
+        match pushed {
+            Pushed::All => done = most,
+            Pushed::Faulted(n) | Pushed::Full(n) | Pushed::Nap(n) | Pushed::Spilled(n) => done = n,
+            Pushed::Dead(_) => {}
+        }
+        match pushed {
+            Pushed::Nap(_) => {
+                pipe.entry.write_lock.0.release(taken);
+                outgoing_doorbells::ring_if_owed(fd, pipe);
+                let is_patient = !call.nonblocking && total - done > room::KERNEL_TAKES;
+                let most = if is_patient { room::PATIENCE_NS } else { room::LOOK_NS };
+                call.naps -= u32::from(!is_patient);
+                call.in_vain = !room::nap(pipe, began, most);
+                if pipe.descriptor(fd) != Some(fd) {
+                    return if done > 0 { done as isize } else { answer(Err(Errno(libc::EBADF))) };
+                }
+            }
+            Pushed::Spilled(_) => {
+                let portion = PORTION.min(total - done);
+                let sent = write::through_kernel(fd, pipe, taken, portion, || {
+                    // SAFETY: the caller's promise.
+                    unsafe { send_portion(fd, buffers, done + portion, done, flags, began) }
+                });
+                if sent < 0 {
+                    return if done > 0 { done as isize } else { sent };
+                }
+                done += sent as usize;
+                let is_over =
+                    done == total || (sent as usize) < portion || call.nonblocking || began.has_any();
+                // Another thread may have closed the descriptor, and its number may be another socket's.
+                if is_over || pipe.descriptor(fd) != Some(fd) {
+                    if call.nonblocking && sent as usize == portion {
+                        room::note_full(pipe);
+                    }
+                    if flags & libc::MSG_MORE != 0 {
+                        kept_options::push(fd, pipe.entry);
+                    }
+                    return done as isize;
+                }
+                call.in_vain = false;
+            }
+            Pushed::All | Pushed::Full(_) | Pushed::Faulted(_) | Pushed::Dead(_) => {
+                if matches!(pushed, Pushed::Full(_)) || done < total && matches!(pushed, Pushed::All) {
+                    room::note_full(pipe);
+                }
+                pipe.entry.write_lock.0.release(taken);
+                outgoing_doorbells::ring_if_owed(fd, pipe);
+                // What has been written before counts; the error will come again.
+                return match pushed {
+                    Pushed::Dead(error) if done == 0 => write::after_death(flags, error),
+                    Pushed::Faulted(0) => answer(Err(Errno(libc::EFAULT))),
+                    Pushed::Full(0) => answer(Err(Errno(libc::EAGAIN))),
+                    _ => done as isize,
+                };
+            }
+        }
+        taken = write_lock::lock_writes(fd, pipe);
+        pushed = if writer::enter_ring(fd, pipe, taken) {
+            // SAFETY: the caller's promise.
+            unsafe { write::push(pipe, buffers, done, most, call) }
+        } else {
+            Pushed::Spilled(done)
+        };
+    }
+}
+
+/// One portion, up to byte `end`.
+#[inline(never)]
+unsafe fn send_portion(
+    fd: c_int,
+    buffers: &[iovec],
+    end: usize,
+    done: usize,
+    flags: c_int,
+    began: Since,
+) -> isize {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match began.has_any() {
+            false => write::send_rest(fd, buffers, end, done, flags),
+            true => write::send_interrupted(fd, buffers, end, done, flags, began),
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! A reader waits: it spins, naps, sleeps in the kernel.
+
+use crate::error::Errno;
+use crate::pipe::connection::{Pipe, incoming_doorbells, read_lock, transitions};
+use crate::pipe::ending;
+use crate::pipe::handoff::give_back;
+use crate::pipe::lanes::unread;
+use crate::pipe::waiting::{events, nap, spin};
+use crate::state::arena::{self, Entry, FLAG_NONBLOCK, FLAG_TIMED};
+use crate::state::lock::{self, Taken};
+use crate::state::reason::Reason;
+use crate::state::trace;
+use crate::sys::deadline::Deadline;
+use crate::sys::handlers::Since;
+use crate::sys::{kernel, real};
+use core::ffi::c_int;
+use core::sync::atomic::Ordering;
+use sockshim_ring::lane::is_ring;
+
+/// Whether the time-out of a read that has slept before is over: it is one for the whole call. False before the
+/// first sleep, which the kernel ends in time.
+pub(crate) fn is_late(fd: c_int, pipe: &Pipe, deadline: &mut Option<Deadline>) -> bool {
+    if pipe.entry.flags.load(Ordering::Relaxed) & FLAG_TIMED == 0 {
+        return false;
+    }
+    match deadline {
+        None => {
+            *deadline = Some(Deadline::after(kernel::receive_timeout(fd)));
+            false
+        }
+        Some(end) => end.left() == Some(0),
+    }
+}
+
+/// Waits until it is worth looking again (`None`), or the kernel has said how it ends.
+pub(crate) fn wait(
+    fd: c_int,
+    pipe: &Pipe,
+    flags: c_int,
+    epoch: u32,
+    since: Since,
+) -> Result<Option<()>, Errno> {
+    if pipe.entry.pending_error.load(Ordering::Relaxed) != 0 {
+        let error = pipe.entry.pending_error.swap(0, Ordering::AcqRel);
+        return ending::after_error(pipe, Errno(error)).map(Some);
+    }
+    if flags & libc::MSG_DONTWAIT != 0 {
+        return look_at_kernel(fd, pipe);
+    }
+    if pipe.entry.flags.load(Ordering::Relaxed) & FLAG_NONBLOCK != 0 {
+        if kernel::is_nonblocking(fd) {
+            return look_at_kernel(fd, pipe);
+        }
+        pipe.entry.flags.fetch_and(!FLAG_NONBLOCK, Ordering::Relaxed);
+    }
+    if spin::for_reader(pipe, epoch) {
+        return Ok(None);
+    }
+    if nap::for_reader(pipe, epoch, since)? {
+        return Ok(None);
+    }
+    sleep(fd, pipe, epoch, since)
+}
+
+/// Whether a signal handler has run that would have ended recv(2), had the call been in the kernel by then (signal(7)).
+pub(crate) fn is_interrupted(entry: &Entry, since: Since) -> bool {
+    since.ends_io(entry.flags.load(Ordering::Relaxed) & FLAG_TIMED != 0)
+}
+
+/// Whether a plain read of this socket would wait.
+pub(crate) fn would_wait(fd: c_int, flags: c_int) -> bool {
+    flags & libc::MSG_DONTWAIT == 0
+        && !kernel::is_nonblocking(fd)
+        && kernel::poll_now(fd, libc::POLLIN | libc::POLLRDHUP) == 0
+}
+
+/// Before EAGAIN is returned, the kernel is asked once: the other end may be dead.
+fn look_at_kernel(fd: c_int, pipe: &Pipe) -> Result<Option<()>, Errno> {
+    settle(fd, pipe);
+    let mut byte = 0u8;
+    match kernel::recv(fd, &raw mut byte, 1, libc::MSG_PEEK | libc::MSG_DONTWAIT) {
+        Ok(0) => ending::at_end(fd, pipe).map(Some),
+        Ok(_) if incoming_doorbells::find_intruder(fd, pipe) => Ok(None),
+        // A bell, whose bytes somebody has read.
+        Ok(_) if incoming_doorbells::is_quiet(pipe) => Err(Errno(libc::EAGAIN)),
+        // The ring's bytes, or the kernel lane's.
+        Ok(_) => Ok(None),
+        Err(Errno(libc::EAGAIN))
+            if pipe.incoming().has_bytes() && is_ring(pipe.incoming().reader_epoch()) =>
+        {
+            Ok(None)
+        }
+        Err(Errno(libc::EAGAIN)) => Err(Errno(libc::EAGAIN)),
+        Err(error) => ending::after_error(pipe, error).map(Some),
+    }
+}
+
+/// Sleeps in the kernel's own recv: it gives SA_RESTART, SO_RCVTIMEO and cancellation for nothing.
+fn sleep(fd: c_int, pipe: &Pipe, epoch: u32, since: Since) -> Result<Option<()>, Errno> {
+    let entry = pipe.entry;
+    let incoming = pipe.incoming();
+    settle(fd, pipe);
+    let me = lock::thread();
+    let place = arena::enroll(&entry.sleepers, me);
+    incoming_doorbells::want_bell(pipe);
+    let changed = incoming.epoch() != epoch || unread::has_bytes_next(pipe) || give_back::is_due(pipe);
+    if changed || !pipe.is_mapped() || transitions::is_broken(pipe) {
+        arena::leave(&entry.sleepers, place, me);
+        return Ok(None);
+    }
+    arena::add(&entry.counters.sleeps, 1);
+    trace::note(fd, entry);
+    if is_interrupted(entry, since) {
+        arena::leave(&entry.sleepers, place, me);
+        return Err(Errno(libc::EINTR));
+    }
+    if kernel::is_strict(me) {
+        // A recv would kill the process, and a read take what it wakes for.
+        arena::leave(&entry.sleepers, place, me);
+        (0..1000).for_each(|_| core::hint::spin_loop());
+        return Ok(None);
+    }
+    let mut byte = 0u8;
+    // SAFETY: `byte` is writable. A thread cancelled in here leaves its place among the sleepers, from which
+    // it is reaped; nothing else is held.
+    let received = unsafe { real::recv(fd, (&raw mut byte).cast(), 1, libc::MSG_PEEK) };
+    let errno = Errno::last();
+    arena::leave(&entry.sleepers, place, me);
+    let Some(fd) = pipe.descriptor(fd) else {
+        // Closed meanwhile: only the kernel's call still had the socket.
+        return match received {
+            0 => Ok(Some(())),
+            1.. => Err(Errno(libc::EBADF)),
+            _ => Err(errno),
+        };
+    };
+    match received {
+        _ if transitions::is_broken(pipe) => Ok(None),
+        1.. => {
+            incoming_doorbells::find_intruder(fd, pipe);
+            Ok(None)
+        }
+        0 => ending::at_end(fd, pipe).map(Some),
+        _ if errno.0 == libc::EINTR || errno.0 == libc::EAGAIN => {
+            if incoming.has_bytes() && is_ring(incoming.reader_epoch()) { Ok(None) } else { Err(errno) }
+        }
+        _ => ending::after_error(pipe, errno).map(Some),
+    }
+}
+
+/// MSG_PEEK with MSG_WAITALL: until so many bytes are there, in whatever lane, or no more can come, or a signal does.
+pub(crate) fn wait_for_all(fd: c_int, pipe: &Pipe, wanted: usize, flags: c_int, since: Since) {
+    let until = Deadline::after(kernel::receive_timeout(fd));
+    let has_come = || {
+        let queued = kernel::queued(fd).unwrap_or(0) as c_int;
+        events::check_queue(fd, pipe.socket, queued);
+        unread::unread(pipe.socket, queued) as usize >= wanted || transitions::is_broken(pipe)
+    };
+    let nonblocking = flags & libc::MSG_DONTWAIT != 0 || kernel::is_nonblocking(fd);
+    while !has_come()
+        && !nonblocking
+        && !since.has_any()
+        && until.left() != Some(0)
+        && kernel::poll_now(fd, libc::POLLRDHUP) == 0
+        && kernel::nap(200)
+    {}
+}
+
+/// Takes waiting bells out of the kernel's queue once the ring is empty.
+///
+/// Somebody may rely on such a bell without having looked yet: another sleeper, or a cold registration whose
+/// event the kernel drops with the byte. So the wish for a bell is renewed first; then only as many bells are
+/// taken as there were before it, and a young one stays.
+pub(crate) fn settle(fd: c_int, pipe: &Pipe) {
+    give_back::look(fd, pipe);
+    if incoming_doorbells::bells_waiting(pipe) == 0 {
+        return;
+    }
+    let taken = read_lock::lock_reads(pipe);
+    let incoming = pipe.incoming();
+    let mut robbed = false;
+    let settles = taken == Taken::Ours && incoming_doorbells::is_quiet(pipe);
+    if settles {
+        let waiting = incoming_doorbells::bells_waiting(pipe);
+        if incoming_doorbells::is_relied_on(pipe) {
+            incoming.want_bell();
+        }
+        // A signal handler that reads from this socket must not take what is counted here.
+        let mask = kernel::block_signals();
+        if incoming_doorbells::is_quiet(pipe) {
+            let waiting = waiting.min(incoming_doorbells::bells_waiting(pipe)) as usize;
+            // One may be on its way; or somebody who knows nothing of bells has taken it for data.
+            robbed = incoming_doorbells::discard(fd, pipe, waiting) < waiting
+                && incoming_doorbells::is_robbed(fd, pipe);
+        }
+        kernel::restore_signals(mask);
+    }
+    pipe.entry.read_lock.0.release(taken);
+    if robbed {
+        transitions::give_up(fd, pipe, Reason::Integrity);
+    } else if settles {
+        // What comes behind a bell the kernel may have told of together with it.
+        incoming_doorbells::find_intruder(fd, pipe);
+    }
+}
