@@ -29,9 +29,6 @@ static SPIN: AtomicU32 = AtomicU32::new(0);
 /// How well naps paid lately in polls.
 static NAPS: Naps = Naps::new();
 
-/// Naps in a row while all that was waited for ran on other processors.
-static APART: AtomicU32 = AtomicU32::new(0);
-
 /// Spins, and naps, in one call that may find something of which then nothing is told.
 const MOST_SPINS: u32 = 3;
 
@@ -469,7 +466,7 @@ fn nap_for(entries: &[pollfd], deadline: Deadline) -> Result<bool, Errno> {
     if !nap::is_possible() || !NAPS.may_begin(clock::ticks()) {
         return Ok(false);
     }
-    let (mut pipes, mut is_any_here) = (0, false);
+    let (mut pipes, mut is_any_here, mut first) = (0, false, None);
     for entry in entries.iter().filter(|entry| entry.fd >= 0) {
         match kind(entry.fd) {
             // Of room, and of urgent data, only the kernel tells.
@@ -480,12 +477,15 @@ fn nap_for(entries: &[pollfd], deadline: Deadline) -> Result<bool, Errno> {
             Kind::Pipe(pipe) if entry.events & events::READABLE != 0 => {
                 pipes += 1;
                 is_any_here |= pipe.is_writer_here();
+                first.get_or_insert(pipe);
             }
             Kind::Pipe(_) | Kind::Candidate(..) | Kind::Kernel => {}
         }
     }
-    if pipes == 0 || pipes > MOST || nap::is_sleep_due(&APART, is_any_here) {
-        return Ok(false);
+    // Counted with one of them: the same ones are mostly waited for again, and other threads wait for others.
+    match first {
+        Some(pipe) if pipes <= MOST && !nap::is_sleep_due(&pipe.local.apart, is_any_here) => {}
+        _ => return Ok(false),
     }
     let mut words = Words::new();
     for entry in entries.iter().filter(|entry| entry.events & events::READABLE != 0) {
