@@ -17,12 +17,12 @@ mod connection;
 mod error;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+pub mod inspect;
 mod lifecycle;
 #[cfg(test)]
 mod limits;
 mod pipe;
 mod readiness;
-pub mod report;
 mod state;
 mod sys;
 

@@ -13,7 +13,7 @@ const LAYERS: [&str; 7] = ["error", "sys", "state", "pipe", "readiness", "lifecy
 const FOLDERS: [(&str, &[&str]); 1] =
     [("pipe", &["connection", "copying", "lanes", "handoff", "ending", "meeting", "waiting", "transfer"])];
 /// What stands above them, and may import from all: the crate's root, and what only it and tests use.
-const ABOVE: [&str; 5] = ["lib", "connection", "fuzzing", "limits", "report"];
+const ABOVE: [&str; 5] = ["lib", "connection", "fuzzing", "inspect", "limits"];
 
 #[test]
 fn every_file_imports_from_its_own_layer_or_those_before_it() {
@@ -54,7 +54,7 @@ fn an_import_from_a_later_layer_is_found_however_it_is_written() {
         ("readiness/poll.rs", "use crate as root;"),
         ("readiness.rs", "use super::*;"),
         ("lifecycle/fork.rs", "use crate::Reason;"),
-        ("lifecycle/fork.rs", "fn r#try() { r#\"\"\"#; r##\"\"#\"##; b'\\''; crate::report::all() }"),
+        ("lifecycle/fork.rs", "fn r#try() { r#\"\"\"#; r##\"\"#\"##; b'\\''; crate::inspect::all() }"),
         ("new/room.rs", "use crate::abi;"),
         ("pipe/new.rs", "use crate::state::Socket;"),
         ("pipe/lanes/grow.rs", "use crate::pipe::transfer::{read, write};"),
@@ -101,7 +101,7 @@ fn what_is_no_import_from_a_later_layer_is_left_alone() {
         ("readiness/epoll.rs", "use super::check; use self::hot::ready; use crate::pipe::readiness;"),
         ("abi.rs", "use super::lifecycle::start;"),
         ("connection.rs", "use crate::abi::control; use crate::Reason;"),
-        ("lib.rs", "use crate::report;"),
+        ("lib.rs", "use crate::inspect;"),
     ];
     for (file, text) in innocent {
         assert_eq!(backward(file, text), "", "{file}: {text}");

@@ -5,6 +5,7 @@
 
 mod args;
 mod bench;
+mod connections;
 mod demo;
 mod program;
 mod run;

@@ -197,16 +197,18 @@ fn parse_address(text: &str) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip, u16::from_str_radix(port, 16).ok()?))
 }
 
-/// For `fuzzing`.
-#[cfg(any(test, fuzzing))]
-pub(super) fn read_any(text: &str) {
-    let _ = parse_network(text).count();
-    let _ = innermost_number(text);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn any_text_is_survived(text in "[0-9A-F: \t\nNSpid]{0,400}|\\PC{0,400}") {
+            prop_assert!(parse_network(&text).count() <= text.len());
+            let _ = (innermost_number(&text), parse_address(&text));
+        }
+    }
 
     #[test]
     fn the_kernels_lists_are_understood() {
