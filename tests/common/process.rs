@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::common::libsockshim;
+use crate::common::{libsockshim, sockshim};
 
 /// How a program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +61,6 @@ pub(crate) struct Scratch {
     folder: PathBuf,
     rendezvous: PathBuf,
     library: PathBuf,
-    sockshim: PathBuf,
     /// Who runs the programs, if not the user of the test.
     user: Option<(u32, u32)>,
 }
@@ -76,7 +75,6 @@ impl Scratch {
             rendezvous: if memory.is_dir() { memory.into() } else { std::env::temp_dir() }
                 .join(format!("{name}-meet")),
             library: libsockshim(),
-            sockshim: env!("CARGO_BIN_EXE_sockshim").into(),
             user: None,
         };
         for folder in [&scratch.folder, &scratch.rendezvous] {
@@ -98,11 +96,9 @@ impl Scratch {
             entry.into_iter().find(|fields| fields[0] == user).unwrap_or_else(|| panic!("no user {user}"));
         let [uid, gid] = [entry[2], entry[3]].map(|number| number.parse().unwrap());
         // The build folder may not be open to everybody.
-        for tool in [&mut scratch.library, &mut scratch.sockshim] {
-            let copy = scratch.folder.join(tool.file_name().unwrap());
-            fs::copy(&*tool, &copy).unwrap();
-            *tool = copy;
-        }
+        scratch.library = scratch.folder.join("libsockshim.so");
+        fs::copy(libsockshim(), &scratch.library).unwrap();
+        fs::copy(sockshim(), scratch.folder.join("sockshim")).unwrap();
         for folder in [&scratch.folder, &scratch.rendezvous] {
             std::os::unix::fs::chown(folder, Some(uid), Some(gid)).unwrap();
         }
@@ -116,7 +112,7 @@ impl Scratch {
 
     /// The live connections of the programs in this folder, as `sockshim ss --json` lists them.
     pub(crate) fn connections(&self) -> Vec<serde_json::Value> {
-        let output = self.command(Mode::Native, &self.sockshim).args(["ss", "--json"]).output().unwrap();
+        let output = self.ss().arg("--json").output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         serde_json::from_slice(&output.stdout).unwrap()
     }
@@ -149,9 +145,16 @@ impl Scratch {
         // A killed process keeps its number until somebody has waited for it, so a program that starts may take it for
         // a live one. `sockshim ss` looks at all files.
         if names().is_some_and(|names: Vec<_>| !names.is_empty()) {
-            let _ = self.command(Mode::Native, &self.sockshim).arg("ss").output();
+            let _ = self.ss().output();
         }
         names().unwrap_or_default()
+    }
+
+    fn ss(&self) -> Command {
+        let program = if self.user.is_some() { self.folder.join("sockshim") } else { sockshim() };
+        let mut command = self.command(Mode::Native, program);
+        command.arg("ss");
+        command
     }
 
     /// A command that runs `program` in this folder, in `mode`.
@@ -405,18 +408,6 @@ pub(crate) fn missing(what: &str) {
         "{what}, and SOCKSHIM_TEST_REQUIRE=1 asks for it"
     );
     skip(what);
-}
-
-/// The library as users get it: tests link one with fewer optimisations.
-pub(crate) fn release_build() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let target = test.ancestors().nth(3).expect("target/debug/deps/...");
-    let mut build = Command::new(env!("CARGO"));
-    build
-        .args(["build", "--quiet", "--release", "--package", "sockshim-preload", "--target-dir"])
-        .arg(target);
-    assert!(build.current_dir(env!("CARGO_MANIFEST_DIR")).status().unwrap().success());
-    target.join("release/libsockshim.so")
 }
 
 /// Says that a test, or a part of one, was not run: a right is missing, which no package gives. This goes around
