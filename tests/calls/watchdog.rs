@@ -24,7 +24,7 @@ pub(crate) fn report(group: u32, folder: &Path) -> String {
         text += &stacks(process);
     }
     let mut ss = Command::new(env!("CARGO"));
-    ss.args(["run", "--quiet", "--package", "sockshim-command", "--", "ss", "--json"]);
+    ss.args(["run", "--quiet", "--bin", "sockshim", "--", "ss", "--json"]);
     text + &answer(ss.current_dir(env!("CARGO_MANIFEST_DIR")).env("SOCKSHIM_DIR", folder))
 }
 

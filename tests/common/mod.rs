@@ -19,23 +19,25 @@ pub(crate) fn sockshim() -> PathBuf {
     let build_it = || {
         let test = std::env::current_exe().unwrap();
         let profile = test.ancestors().nth(2).and_then(|folder| folder.file_name()?.to_str());
-        build("sockshim-command", profile.expect("target/debug/deps/...")).join("sockshim")
+        // Together with this test, so that the dependencies have the features that they have for tests, and are there.
+        let what = ["--bin", "sockshim", "--test", env!("CARGO_CRATE_NAME")];
+        build(&what, profile.expect("target/debug/deps/...")).join("sockshim")
     };
     BUILT.get_or_init(build_it).clone()
 }
 
 /// The library as users get it: tests link one with fewer optimisations.
 pub(crate) fn release_build() -> PathBuf {
-    build("sockshim-preload", "release").join("libsockshim.so")
+    build(&["--package", "sockshim-preload"], "release").join("libsockshim.so")
 }
 
-/// Builds a package into this folder of `target`, which is returned. When nothing has changed that is a tenth of a second.
-fn build(package: &str, folder: &str) -> PathBuf {
+/// Builds into this folder of `target`, which is returned. When nothing has changed that is a tenth of a second.
+fn build(what: &[&str], folder: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let target = test.ancestors().nth(3).expect("target/debug/deps/...");
     let profile = if folder == "debug" { "dev" } else { folder };
     let mut build = Command::new(env!("CARGO"));
-    build.args(["build", "--quiet", "--package", package, "--profile", profile, "--target-dir"]).arg(target);
+    build.args(["build", "--quiet", "--profile", profile, "--target-dir"]).arg(target).args(what);
     assert!(build.current_dir(env!("CARGO_MANIFEST_DIR")).status().unwrap().success());
     target.join(folder)
 }
