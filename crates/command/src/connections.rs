@@ -7,6 +7,7 @@
 mod process;
 
 use process::{Known, Process};
+use rustix::process::geteuid;
 use serde::Serialize;
 use sockshim::Reason;
 use sockshim::inspect::{self, Socket, State, Table};
@@ -70,13 +71,8 @@ pub(crate) struct Connection {
 pub(crate) fn folder() -> (PathBuf, bool) {
     match std::env::var_os("SOCKSHIM_DIR").filter(|name| !name.is_empty()) {
         Some(name) => (name.into(), true),
-        None => (format!("/dev/shm/sockshim-{}", user()).into(), false),
+        None => (format!("/dev/shm/sockshim-{}", geteuid().as_raw()).into(), false),
     }
-}
-
-fn user() -> u32 {
-    // SAFETY: `geteuid` takes nothing and always succeeds.
-    unsafe { libc::geteuid() }
 }
 
 /// The live connections of this user, by process and descriptor. Files of processes that were killed are removed.
@@ -115,7 +111,7 @@ fn check(folder: &Path) -> io::Result<()> {
     if !facts.is_dir() {
         return Err(io::Error::new(io::ErrorKind::NotADirectory, "it is not a directory"));
     }
-    if facts.uid() != user() || facts.mode() & 0o777 != 0o700 {
+    if facts.uid() != geteuid().as_raw() || facts.mode() & 0o777 != 0o700 {
         let text = "it must belong to you and have mode 0700";
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
     }

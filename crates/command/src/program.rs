@@ -1,7 +1,7 @@
 //! The program that is to be run: where it is, and what keeps sockshim out of it.
 
 use std::env;
-use std::ffi::{CString, OsStr};
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Read as _;
 use std::os::unix::ffi::OsStrExt as _;
@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 
 use object::read::elf::{ElfFile64, FileHeader as _};
 use object::{Object as _, ReadCache, ReadRef as _, elf};
+use rustix::fs::{Access, AtFlags, CWD, accessat, getxattr};
+use rustix::process::{getegid, geteuid, getuid};
 
 /// Why a name cannot be run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,10 +93,7 @@ fn usable(file: &Path) -> Result<(), Unusable> {
         std::io::ErrorKind::PermissionDenied => Unusable::NotExecutable,
         _ => Unusable::Missing,
     })?;
-    let path = CString::new(file.as_os_str().as_bytes()).map_err(|_| Unusable::Missing)?;
-    // SAFETY: `path` is a C string that lives during the call.
-    let executable =
-        unsafe { libc::faccessat(libc::AT_FDCWD, path.as_ptr(), libc::X_OK, libc::AT_EACCESS) == 0 };
+    let executable = accessat(CWD, file, Access::EXEC_OK, AtFlags::EACCESS).is_ok();
     if metadata.is_file() && executable { Ok(()) } else { Err(Unusable::NotExecutable) }
 }
 
@@ -115,20 +114,16 @@ fn interpreter(file: &Path) -> Option<PathBuf> {
 /// Whether the loader will refuse `LD_PRELOAD`: set-user-ID, set-group-ID or file capabilities that change something.
 fn gains_privileges(file: &Path) -> bool {
     let Ok(metadata) = fs::metadata(file) else { return false };
-    // SAFETY: these calls take nothing and always succeed.
-    let (user, effective_user, effective_group) =
-        unsafe { (libc::getuid(), libc::geteuid(), libc::getegid()) };
     let mode = metadata.mode();
-    let set_user = mode & libc::S_ISUID != 0 && metadata.uid() != effective_user;
+    let set_user = mode & libc::S_ISUID != 0 && metadata.uid() != geteuid().as_raw();
     let set_group =
-        mode & libc::S_ISGID != 0 && mode & libc::S_IXGRP != 0 && metadata.gid() != effective_group;
-    set_user || set_group || (user != 0 && has_capabilities(file))
+        mode & libc::S_ISGID != 0 && mode & libc::S_IXGRP != 0 && metadata.gid() != getegid().as_raw();
+    set_user || set_group || !getuid().is_root() && has_capabilities(file)
 }
 
 fn has_capabilities(file: &Path) -> bool {
-    let Ok(path) = CString::new(file.as_os_str().as_bytes()) else { return false };
-    // SAFETY: both strings end in a zero byte; size 0 asks for the size of the attribute only.
-    unsafe { libc::getxattr(path.as_ptr(), c"security.capability".as_ptr(), std::ptr::null_mut(), 0) > 0 }
+    // linux/capability.h: `vfs_ns_cap_data`, the longest version, has 24 bytes.
+    getxattr(file, "security.capability", &mut [0; 24]).is_ok()
 }
 
 /// How an ELF program gets at its libraries.
