@@ -61,6 +61,7 @@ pub(crate) struct Scratch {
     folder: PathBuf,
     rendezvous: PathBuf,
     library: PathBuf,
+    sockshim: PathBuf,
     /// Who runs the programs, if not the user of the test.
     user: Option<(u32, u32)>,
 }
@@ -75,6 +76,7 @@ impl Scratch {
             rendezvous: if memory.is_dir() { memory.into() } else { std::env::temp_dir() }
                 .join(format!("{name}-meet")),
             library: libsockshim(),
+            sockshim: sockshim(),
             user: None,
         };
         for folder in [&scratch.folder, &scratch.rendezvous] {
@@ -96,9 +98,11 @@ impl Scratch {
             entry.into_iter().find(|fields| fields[0] == user).unwrap_or_else(|| panic!("no user {user}"));
         let [uid, gid] = [entry[2], entry[3]].map(|number| number.parse().unwrap());
         // The build folder may not be open to everybody.
-        scratch.library = scratch.folder.join("libsockshim.so");
-        fs::copy(libsockshim(), &scratch.library).unwrap();
-        fs::copy(sockshim(), scratch.folder.join("sockshim")).unwrap();
+        for tool in [&mut scratch.library, &mut scratch.sockshim] {
+            let copy = scratch.folder.join(tool.file_name().unwrap());
+            fs::copy(&*tool, &copy).unwrap();
+            *tool = copy;
+        }
         for folder in [&scratch.folder, &scratch.rendezvous] {
             std::os::unix::fs::chown(folder, Some(uid), Some(gid)).unwrap();
         }
@@ -112,7 +116,7 @@ impl Scratch {
 
     /// The live connections of the programs in this folder, as `sockshim ss --json` lists them.
     pub(crate) fn connections(&self) -> Vec<serde_json::Value> {
-        let output = self.ss().arg("--json").output().unwrap();
+        let output = self.command(Mode::Native, &self.sockshim).args(["ss", "--json"]).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         serde_json::from_slice(&output.stdout).unwrap()
     }
@@ -145,16 +149,9 @@ impl Scratch {
         // A killed process keeps its number until somebody has waited for it, so a program that starts may take it for
         // a live one. `sockshim ss` looks at all files.
         if names().is_some_and(|names: Vec<_>| !names.is_empty()) {
-            let _ = self.ss().output();
+            let _ = self.command(Mode::Native, &self.sockshim).arg("ss").output();
         }
         names().unwrap_or_default()
-    }
-
-    fn ss(&self) -> Command {
-        let program = if self.user.is_some() { self.folder.join("sockshim") } else { sockshim() };
-        let mut command = self.command(Mode::Native, program);
-        command.arg("ss");
-        command
     }
 
     /// A command that runs `program` in this folder, in `mode`.
