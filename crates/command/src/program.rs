@@ -52,7 +52,6 @@ pub(crate) struct Obstacle {
 ///
 /// A script is judged by its interpreter. A file that cannot be read is not judged.
 pub(crate) fn obstacle(program: &Path) -> Option<Obstacle> {
-    let harmless = |text| Some(Obstacle { text, is_fatal: false });
     let mut file = program.to_owned();
     // The kernel follows interpreters to about this depth.
     for _ in 0..5 {
@@ -61,30 +60,30 @@ pub(crate) fn obstacle(program: &Path) -> Option<Obstacle> {
             None => break,
         }
     }
-    let name = file.display();
-    if gains_privileges(&file) {
-        return harmless(format!("{name} gains privileges when it starts, so the loader ignores LD_PRELOAD"));
-    }
+    let (what, is_fatal) = if gains_privileges(&file) {
+        ("gains privileges when it starts, so the loader ignores LD_PRELOAD".to_owned(), false)
+    } else {
+        misfit(&file)?
+    };
+    Some(Obstacle { text: format!("{} {what}", file.display()), is_fatal })
+}
+
+/// What is wrong with an ELF file, if anything is, and whether that is fatal.
+fn misfit(file: &Path) -> Option<(String, bool)> {
     // A program may be large, and very little of it is looked at.
-    let data = ReadCache::new(File::open(&file).ok()?);
+    let data = ReadCache::new(File::open(file).ok()?);
     if (&data).read_bytes_at(0, 4) != Ok(&elf::ELFMAG) {
         return None;
     }
+    let harmless = |what: &str| Some((what.to_owned(), false));
     let Some(linkage) = Linkage::of(&data) else {
-        return harmless(format!("{name} was built for another kind of processor than libsockshim.so"));
+        return harmless("was built for another kind of processor than libsockshim.so");
     };
-    match linkage {
-        Linkage { go: true, .. } => {
-            harmless(format!("{name} is written in Go, which makes its system calls without libc"))
-        }
-        Linkage { loader: None, .. } => {
-            harmless(format!("{name} is statically linked, so nothing can be loaded into it"))
-        }
-        Linkage { loader: Some(loader), .. } if !loader.starts_with("ld-linux") => Some(Obstacle {
-            text: format!("{name} uses another libc than glibc (its loader is {loader})"),
-            is_fatal: true,
-        }),
-        Linkage { .. } => None,
+    match linkage.loader {
+        _ if linkage.go => harmless("is written in Go, which makes its system calls without libc"),
+        None => harmless("is statically linked, so nothing can be loaded into it"),
+        Some(loader) if loader.starts_with("ld-linux") => None,
+        Some(loader) => Some((format!("uses another libc than glibc (its loader is {loader})"), true)),
     }
 }
 
