@@ -254,9 +254,9 @@ pub fn configuration(bytes: &[u8]) {
     assert!(config::ring_max().is_power_of_two() && config::spin_us() <= 100_000);
 }
 
-/// A file that `sockshim ss` takes for a table, and the lists of /proc.
+/// A file that `sockshim ss` takes for a table.
 pub fn foreign_table(bytes: &[u8]) {
-    crate::report::read_any_table(bytes);
+    crate::inspect::read_any(bytes);
 }
 
 /// A folder's entries as the kernel gives them.

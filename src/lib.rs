@@ -5,6 +5,7 @@
 //!
 //! A Rust program that runs on sockshim can ask about its connections, those of `std::net` among them: [`path_of`],
 //! [`reason_of`], [`counters`], [`process_counters`] and [`pin`]. `examples/connection.rs` is a whole program.
+//! [`inspect`] is for tools that look at other processes, as `sockshim ss` does.
 //!
 //! The library is made of layers, each of which uses those below it only: [`abi`] (what a program calls), `lifecycle` (what
 //! happens to descriptors and processes), `readiness` (poll, select, epoll), `pipe` (one connection over shared memory),
@@ -17,12 +18,12 @@ mod connection;
 mod error;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+pub mod inspect;
 mod lifecycle;
 #[cfg(test)]
 mod limits;
 mod pipe;
 mod readiness;
-pub mod report;
 mod state;
 mod sys;
 

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::libsockshim;
+use common::{libsockshim, sockshim};
 use serde_json::Value;
 
 #[test]
@@ -148,7 +148,7 @@ fn entrants(row: &Value) -> &Vec<Value> {
 }
 
 fn bench(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sockshim"));
+    let mut command = Command::new(sockshim());
     command.arg("bench").args(arguments).env_remove("LD_PRELOAD").env_remove("SOCKSHIM_TEST_REQUIRE");
     if !arguments.contains(&"--library") {
         command.arg("--library").arg(libsockshim());

@@ -20,7 +20,7 @@ fn hot_calls_stay_within_their_budget() {
     let Some(valgrind) = program("valgrind") else { return };
     let scratch = Scratch::new();
     let caller = compile(&scratch);
-    let library = process::release_build();
+    let library = common::release_build();
     let counts: Vec<_> =
         CALLS.iter().map(|call| (call.name, count(&scratch, &valgrind, &caller, &library, call))).collect();
 

@@ -150,7 +150,7 @@ fn demo_shows_the_phases_of_a_connection() {
     let examples = example("http_get");
     let said = scratch.output(
         scratch
-            .command(Mode::Native, env!("CARGO_BIN_EXE_sockshim"))
+            .command(Mode::Native, common::sockshim())
             .args(["demo", "--no-measure", "--examples"])
             .arg(examples.parent().unwrap()),
     );

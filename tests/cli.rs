@@ -9,6 +9,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use common::sockshim;
 use process::{Scratch, skip};
 
 #[test]
@@ -214,7 +215,7 @@ fn the_signal_state_is_handed_on() {
     let ignored = "trap '' PIPE; exec \"$0\" run -- grep SigIgn /proc/self/status";
     let default = "exec \"$0\" run -- grep SigIgn /proc/self/status";
     let [ignored, default] = [ignored, default].map(|script| {
-        let output = Command::new("sh").args(["-c", script, SOCKSHIM]).output().unwrap();
+        let output = Command::new("sh").args(["-c", script]).arg(sockshim()).output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
         let mask = u64::from_str_radix(text.trim().strip_prefix("SigIgn:\t").unwrap(), 16).unwrap();
         mask & (1 << (libc::SIGPIPE - 1)) != 0
@@ -225,7 +226,7 @@ fn the_signal_state_is_handed_on() {
 
 #[test]
 fn help_documents_options_and_exit_codes() {
-    let general = Command::new(SOCKSHIM).arg("--help").output().unwrap();
+    let general = Command::new(sockshim()).arg("--help").output().unwrap();
     let of_run = run(&["--help"]);
     for output in [general, of_run] {
         assert!(output.status.success());
@@ -237,25 +238,23 @@ fn help_documents_options_and_exit_codes() {
 #[test]
 fn a_reader_that_leaves_is_no_error() {
     let script = "(\"$0\" --help; echo $? >&2) | true";
-    let output = Command::new("sh").args(["-c", script, SOCKSHIM]).output().unwrap();
+    let output = Command::new("sh").args(["-c", script]).arg(sockshim()).output().unwrap();
     assert_eq!(stderr(&output), "0\n");
 }
 
 #[test]
 fn demo_without_examples_says_how_to_build_them() {
-    let output = Command::new(SOCKSHIM).args(["demo", "--examples", "/nowhere"]).output().unwrap();
+    let output = Command::new(sockshim()).args(["demo", "--examples", "/nowhere"]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("make -C c_examples"), "{}", stderr(&output));
 }
-
-const SOCKSHIM: &str = env!("CARGO_BIN_EXE_sockshim");
 
 fn run(arguments: &[&str]) -> Output {
     command(arguments).output().unwrap()
 }
 
 fn command(arguments: &[&str]) -> Command {
-    let mut command = Command::new(SOCKSHIM);
+    let mut command = Command::new(sockshim());
     command.arg("run").args(arguments).env_remove("LD_PRELOAD");
     command
 }

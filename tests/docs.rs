@@ -1,5 +1,6 @@
 //! Pages and pictures that are written by something else are up to date, and links between pages lead somewhere.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -28,6 +29,26 @@ fn links_between_pages_lead_to_files() {
         }
     }
     assert!(count > 20, "only {count} links were found");
+}
+
+#[test]
+fn the_map_has_every_module_and_every_crate_and_nothing_else() {
+    let page = std::fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let map = page.split("## The map\n").nth(1).and_then(|rest| rest.split("```").nth(1)).expect("a map");
+    let mapped = map.lines().filter(|line| line.starts_with(|first: char| first.is_alphabetic()));
+    let mapped: BTreeSet<&str> =
+        mapped.filter_map(|line| Some(line.split(' ').next()?.trim_end_matches('/'))).collect();
+    let names = |folder: &str| {
+        let entries = std::fs::read_dir(root().join(folder)).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap())
+    };
+    let crates = names("crates").map(|name| format!("crates/{name}"));
+    let crates = crates.filter(|name| root().join(name).join("Cargo.toml").exists());
+    // A module with a folder is known by the folder.
+    let modules = names("src").filter_map(|name| Some(format!("src/{}", name.strip_suffix(".rs")?)));
+    let modules = modules.map(|name| if root().join(&name).is_dir() { name } else { name + ".rs" });
+    let there: BTreeSet<String> = crates.chain(modules).collect();
+    assert_eq!(mapped, there.iter().map(String::as_str).collect());
 }
 
 /// What a page links to by a relative path.

@@ -1,4 +1,4 @@
-//! The layers of the library: each may import from those before it, and never the other way.
+//! The layers of the library: each may import from those before it, and never the other way. And what it is made of.
 //!
 //! Rust lets modules of one crate import one another in a circle, so this reads the sources. Every path counts that begins
 //! with `crate`, `super` or `self`: in a `use` with all its groups, inside a line, in a module of tests.
@@ -6,6 +6,7 @@
 use std::fmt::Write;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 /// From the bottom to the top.
 const LAYERS: [&str; 7] = ["error", "sys", "state", "pipe", "readiness", "lifecycle", "abi"];
@@ -13,21 +14,36 @@ const LAYERS: [&str; 7] = ["error", "sys", "state", "pipe", "readiness", "lifecy
 const FOLDERS: [(&str, &[&str]); 1] =
     [("pipe", &["connection", "copying", "lanes", "handoff", "ending", "meeting", "waiting", "transfer"])];
 /// What stands above them, and may import from all: the crate's root, and what only it and tests use.
-const ABOVE: [&str; 5] = ["lib", "connection", "fuzzing", "limits", "report"];
+const ABOVE: [&str; 5] = ["lib", "connection", "fuzzing", "inspect", "limits"];
 
 #[test]
 fn every_file_imports_from_its_own_layer_or_those_before_it() {
     let mut complaints = String::new();
     let mut count = 0;
     for (file, text) in sources(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src"))) {
-        // The command is a program of its own.
-        if !file.starts_with("bin/") {
-            count += 1;
-            complaints += &backward(&file, &text);
-        }
+        count += 1;
+        complaints += &backward(&file, &text);
     }
     assert!(complaints.is_empty(), "\n{complaints}");
     assert!(count > 50, "only {count} files were found");
+}
+
+/// What is in libsockshim.so gets into every program that is started with it.
+#[test]
+fn the_shared_object_is_made_of_what_contributing_md_grants_the_library() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut tree = Command::new(env!("CARGO"));
+    tree.args(["tree", "--package", "sockshim-preload", "--edges", "normal", "--prefix", "none"]);
+    let output = tree.current_dir(root).output().expect("cargo");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let page = fs::read_to_string(root.join("CONTRIBUTING.md")).expect("a page");
+    let is_granted = |name: &&str| {
+        ["sockshim-preload", "sockshim", "sockshim-ring"].contains(name)
+            || page.contains(&format!("\n| {name} | library"))
+    };
+    let names = || text.lines().filter_map(|line| line.split(' ').next());
+    assert!(names().any(|name| name == "sockshim"), "{output:?}");
+    assert_eq!(names().find(|name| !is_granted(name)), None, "\n{text}");
 }
 
 #[test]
@@ -54,7 +70,7 @@ fn an_import_from_a_later_layer_is_found_however_it_is_written() {
         ("readiness/poll.rs", "use crate as root;"),
         ("readiness.rs", "use super::*;"),
         ("lifecycle/fork.rs", "use crate::Reason;"),
-        ("lifecycle/fork.rs", "fn r#try() { r#\"\"\"#; r##\"\"#\"##; b'\\''; crate::report::all() }"),
+        ("lifecycle/fork.rs", "fn r#try() { r#\"\"\"#; r##\"\"#\"##; b'\\''; crate::inspect::all() }"),
         ("new/room.rs", "use crate::abi;"),
         ("pipe/new.rs", "use crate::state::Socket;"),
         ("pipe/lanes/grow.rs", "use crate::pipe::transfer::{read, write};"),
@@ -101,7 +117,7 @@ fn what_is_no_import_from_a_later_layer_is_left_alone() {
         ("readiness/epoll.rs", "use super::check; use self::hot::ready; use crate::pipe::readiness;"),
         ("abi.rs", "use super::lifecycle::start;"),
         ("connection.rs", "use crate::abi::control; use crate::Reason;"),
-        ("lib.rs", "use crate::report;"),
+        ("lib.rs", "use crate::inspect;"),
     ];
     for (file, text) in innocent {
         assert_eq!(backward(file, text), "", "{file}: {text}");

@@ -10,6 +10,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use common::sockshim;
 use process::{Mode, Program, Scratch};
 use serde_json::Value;
 
@@ -345,7 +346,7 @@ fn an_unusable_folder_is_one_line() {
     for (folder, problem) in
         [(folder, "mode 0700"), ("/no/such/folder".into(), "No such"), (test.end.clone(), "not a directory")]
     {
-        let output = Command::new(SOCKSHIM).arg("ss").env("SOCKSHIM_DIR", &folder).output().unwrap();
+        let output = Command::new(sockshim()).arg("ss").env("SOCKSHIM_DIR", &folder).output().unwrap();
         let text = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1));
         assert!(
@@ -358,7 +359,7 @@ fn an_unusable_folder_is_one_line() {
 #[test]
 fn watching_prints_block_after_block() {
     let test = Test::new();
-    let mut watch = Command::new(SOCKSHIM)
+    let mut watch = Command::new(sockshim())
         .args(["ss", "--watch"])
         .env("SOCKSHIM_DIR", &test.rendezvous)
         .stdout(Stdio::piped())
@@ -444,8 +445,6 @@ fn the_log_says_once_why_a_connection_stays_with_the_kernel() {
     }
 }
 
-const SOCKSHIM: &str = env!("CARGO_BIN_EXE_sockshim");
-
 /// A private rendezvous folder, and the program for both ends.
 struct Test {
     scratch: Scratch,
@@ -497,7 +496,7 @@ impl Test {
     }
 
     fn ss(&self, arguments: &[&str]) -> String {
-        let Output { status, stdout, stderr } = Command::new(SOCKSHIM)
+        let Output { status, stdout, stderr } = Command::new(sockshim())
             .arg("ss")
             .args(arguments)
             .env("SOCKSHIM_DIR", &self.rendezvous)

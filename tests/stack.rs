@@ -61,7 +61,7 @@ impl Test {
         let arguments = ["-O1", "-Wall", "-Wextra", "-Werror", "-Wl,-z,now", "-pthread", source, "-o"];
         let status = Command::new("cc").args(arguments).arg(&caller).status().expect("a C compiler");
         assert!(status.success());
-        Self { scratch, caller, library: process::release_build() }
+        Self { scratch, caller, library: common::release_build() }
     }
 
     /// Names of calls, and the bytes of stack that they need.

@@ -23,9 +23,9 @@ pub(crate) fn report(group: u32, folder: &Path) -> String {
         }
         text += &stacks(process);
     }
-    text + &answer(
-        Command::new(env!("CARGO_BIN_EXE_sockshim")).args(["ss", "--json"]).env("SOCKSHIM_DIR", folder),
-    )
+    let mut ss = Command::new(env!("CARGO"));
+    ss.args(["run", "--quiet", "--bin", "sockshim", "--", "ss", "--json"]);
+    text + &answer(ss.current_dir(env!("CARGO_MANIFEST_DIR")).env("SOCKSHIM_DIR", folder))
 }
 
 fn numbers(folder: &Path) -> impl Iterator<Item = u32> {

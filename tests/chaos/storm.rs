@@ -11,8 +11,6 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 use std::{env, ptr};
 
-use serde_json::Value;
-
 use crate::mode;
 use crate::process::{Mode, Program, Scratch, skip};
 use crate::traffic::Random;
@@ -104,7 +102,7 @@ impl Place {
             });
             until(&format!("process {pid} has no segment"), || segments(pid) == 0);
         }
-        until("no slot is taken", || self.connections().is_empty());
+        until("no slot is taken", || self.scratch.connections().is_empty());
         self.lives();
     }
 
@@ -132,15 +130,6 @@ impl Place {
     fn any_child(&self, random: &mut Random) -> Option<u32> {
         let children = self.children();
         (!children.is_empty()).then(|| children[random.below(children.len() as u64) as usize])
-    }
-
-    /// What `sockshim ss` lists.
-    fn connections(&self) -> Vec<Value> {
-        let mut ss = self.scratch.command(Mode::Native, env!("CARGO_BIN_EXE_sockshim"));
-        let output = ss.args(["ss", "--json"]).output().expect("ss runs");
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(output.status.success(), "{output:?}");
-        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
     }
 }
 

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::common::libsockshim;
+use crate::common::{libsockshim, sockshim};
 
 /// How a program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,7 +76,7 @@ impl Scratch {
             rendezvous: if memory.is_dir() { memory.into() } else { std::env::temp_dir() }
                 .join(format!("{name}-meet")),
             library: libsockshim(),
-            sockshim: env!("CARGO_BIN_EXE_sockshim").into(),
+            sockshim: sockshim(),
             user: None,
         };
         for folder in [&scratch.folder, &scratch.rendezvous] {
@@ -405,18 +405,6 @@ pub(crate) fn missing(what: &str) {
         "{what}, and SOCKSHIM_TEST_REQUIRE=1 asks for it"
     );
     skip(what);
-}
-
-/// The library as users get it: tests link one with fewer optimisations.
-pub(crate) fn release_build() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let target = test.ancestors().nth(3).expect("target/debug/deps/...");
-    let mut build = Command::new(env!("CARGO"));
-    build
-        .args(["build", "--quiet", "--release", "--package", "sockshim-preload", "--target-dir"])
-        .arg(target);
-    assert!(build.current_dir(env!("CARGO_MANIFEST_DIR")).status().unwrap().success());
-    target.join("release/libsockshim.so")
 }
 
 /// Says that a test, or a part of one, was not run: a right is missing, which no package gives. This goes around

@@ -49,37 +49,36 @@ fn show(
     let file = folder.0.join("trace");
     // A previous connection's lines are not wanted again; there are none the first time.
     let _ = fs::remove_file(&file);
-    let watched = |mut command: Command| {
-        command.env("SOCKSHIM_TRACE", &file).env("SOCKSHIM_UPGRADE_AFTER", "0");
-        command
+    let start = |mut command: Command| {
+        Child::start(command.env("SOCKSHIM_TRACE", &file).env("SOCKSHIM_UPGRADE_AFTER", "0"))
     };
-
-    let mut server = Child::start(watched(programs.under_sockshim("http_server", &["0", "1"])))?;
-    let port = server.port()?;
-    let client = Child::start(watched(client(&port)))?;
-    let (server_pid, client_pid) = (server.pid(), client.pid());
+    let mut server = start(programs.under_sockshim("http_server", &["0", "1"]))?;
+    let client = start(client(&server.port()?))?;
+    let ends = [("client", client.pid()), ("server", server.pid())];
     let answer = client.finish()?;
     server.finish()?;
+    print(title, &answer, &Trace::read(&file)?, ends)?;
+    Ok(())
+}
 
+/// What the client said, and the phases of both ends: their names and process numbers.
+fn print(title: &str, answer: &str, trace: &Trace, ends: [(&str, u32); 2]) -> io::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "{title}\n")?;
     for line in answer.lines().filter(|line| !line.is_empty()) {
         writeln!(out, "    | {line}")?;
     }
     writeln!(out)?;
-    let trace = Trace::read(&file)?;
     if trace.is_empty() {
-        writeln!(out, "    libsockshim.so wrote no trace, so the phases cannot be shown.\n")?;
-        return Ok(());
+        return writeln!(out, "    libsockshim.so wrote no trace, so the phases cannot be shown.\n");
     }
-    for (name, pid) in [("client", client_pid), ("server", server_pid)] {
+    for (name, pid) in ends {
         writeln!(out, "    {name} (process {pid})")?;
         for phase in trace.of(pid) {
             writeln!(out, "      {phase}")?;
         }
     }
-    writeln!(out)?;
-    Ok(())
+    writeln!(out)
 }
 
 /// The C examples, and how to start them.

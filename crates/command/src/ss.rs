@@ -5,17 +5,16 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
-use sockshim::report::{self, Connection};
-
 use crate::Failure;
 use crate::args::Ss;
+use crate::connections::{self, Connection};
 
 pub(crate) fn run(args: &Ss) -> Result<ExitCode, Failure> {
     let mut out = io::stdout().lock();
     let repaints = args.watch && out.is_terminal();
     loop {
-        let connections = report::connections().map_err(|error| {
-            let (folder, _) = report::folder();
+        let connections = connections::connections().map_err(|error| {
+            let (folder, _) = connections::folder();
             Failure::new(1, format!("the rendezvous folder {} cannot be used: {error}", folder.display()))
         })?;
         let mut text = Vec::new();

@@ -13,7 +13,7 @@ pub(super) struct Child {
 }
 
 impl Child {
-    pub(super) fn start(mut command: Command) -> Result<Self, Failure> {
+    pub(super) fn start(command: &mut Command) -> Result<Self, Failure> {
         let name = format!("{command:?}");
         let mut process = command
             .stdin(Stdio::null())

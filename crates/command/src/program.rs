@@ -1,7 +1,7 @@
 //! The program that is to be run: where it is, and what keeps sockshim out of it.
 
 use std::env;
-use std::ffi::{CString, OsStr};
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Read as _;
 use std::os::unix::ffi::OsStrExt as _;
@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 
 use object::read::elf::{ElfFile64, FileHeader as _};
 use object::{Object as _, ReadCache, ReadRef as _, elf};
+use rustix::fs::{Access, AtFlags, CWD, accessat, getxattr};
+use rustix::process::{getegid, geteuid, getuid};
 
 /// Why a name cannot be run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +52,6 @@ pub(crate) struct Obstacle {
 ///
 /// A script is judged by its interpreter. A file that cannot be read is not judged.
 pub(crate) fn obstacle(program: &Path) -> Option<Obstacle> {
-    let harmless = |text| Some(Obstacle { text, is_fatal: false });
     let mut file = program.to_owned();
     // The kernel follows interpreters to about this depth.
     for _ in 0..5 {
@@ -59,30 +60,30 @@ pub(crate) fn obstacle(program: &Path) -> Option<Obstacle> {
             None => break,
         }
     }
-    let name = file.display();
-    if gains_privileges(&file) {
-        return harmless(format!("{name} gains privileges when it starts, so the loader ignores LD_PRELOAD"));
-    }
+    let (what, is_fatal) = if gains_privileges(&file) {
+        ("gains privileges when it starts, so the loader ignores LD_PRELOAD".to_owned(), false)
+    } else {
+        misfit(&file)?
+    };
+    Some(Obstacle { text: format!("{} {what}", file.display()), is_fatal })
+}
+
+/// What is wrong with an ELF file, if anything is, and whether that is fatal.
+fn misfit(file: &Path) -> Option<(String, bool)> {
     // A program may be large, and very little of it is looked at.
-    let data = ReadCache::new(File::open(&file).ok()?);
+    let data = ReadCache::new(File::open(file).ok()?);
     if (&data).read_bytes_at(0, 4) != Ok(&elf::ELFMAG) {
         return None;
     }
+    let harmless = |what: &str| Some((what.to_owned(), false));
     let Some(linkage) = Linkage::of(&data) else {
-        return harmless(format!("{name} was built for another kind of processor than libsockshim.so"));
+        return harmless("was built for another kind of processor than libsockshim.so");
     };
-    match linkage {
-        Linkage { go: true, .. } => {
-            harmless(format!("{name} is written in Go, which makes its system calls without libc"))
-        }
-        Linkage { loader: None, .. } => {
-            harmless(format!("{name} is statically linked, so nothing can be loaded into it"))
-        }
-        Linkage { loader: Some(loader), .. } if !loader.starts_with("ld-linux") => Some(Obstacle {
-            text: format!("{name} uses another libc than glibc (its loader is {loader})"),
-            is_fatal: true,
-        }),
-        Linkage { .. } => None,
+    match linkage.loader {
+        _ if linkage.go => harmless("is written in Go, which makes its system calls without libc"),
+        None => harmless("is statically linked, so nothing can be loaded into it"),
+        Some(loader) if loader.starts_with("ld-linux") => None,
+        Some(loader) => Some((format!("uses another libc than glibc (its loader is {loader})"), true)),
     }
 }
 
@@ -91,10 +92,7 @@ fn usable(file: &Path) -> Result<(), Unusable> {
         std::io::ErrorKind::PermissionDenied => Unusable::NotExecutable,
         _ => Unusable::Missing,
     })?;
-    let path = CString::new(file.as_os_str().as_bytes()).map_err(|_| Unusable::Missing)?;
-    // SAFETY: `path` is a C string that lives during the call.
-    let executable =
-        unsafe { libc::faccessat(libc::AT_FDCWD, path.as_ptr(), libc::X_OK, libc::AT_EACCESS) == 0 };
+    let executable = accessat(CWD, file, Access::EXEC_OK, AtFlags::EACCESS).is_ok();
     if metadata.is_file() && executable { Ok(()) } else { Err(Unusable::NotExecutable) }
 }
 
@@ -115,20 +113,16 @@ fn interpreter(file: &Path) -> Option<PathBuf> {
 /// Whether the loader will refuse `LD_PRELOAD`: set-user-ID, set-group-ID or file capabilities that change something.
 fn gains_privileges(file: &Path) -> bool {
     let Ok(metadata) = fs::metadata(file) else { return false };
-    // SAFETY: these calls take nothing and always succeed.
-    let (user, effective_user, effective_group) =
-        unsafe { (libc::getuid(), libc::geteuid(), libc::getegid()) };
     let mode = metadata.mode();
-    let set_user = mode & libc::S_ISUID != 0 && metadata.uid() != effective_user;
+    let set_user = mode & libc::S_ISUID != 0 && metadata.uid() != geteuid().as_raw();
     let set_group =
-        mode & libc::S_ISGID != 0 && mode & libc::S_IXGRP != 0 && metadata.gid() != effective_group;
-    set_user || set_group || (user != 0 && has_capabilities(file))
+        mode & libc::S_ISGID != 0 && mode & libc::S_IXGRP != 0 && metadata.gid() != getegid().as_raw();
+    set_user || set_group || !getuid().is_root() && has_capabilities(file)
 }
 
 fn has_capabilities(file: &Path) -> bool {
-    let Ok(path) = CString::new(file.as_os_str().as_bytes()) else { return false };
-    // SAFETY: both strings end in a zero byte; size 0 asks for the size of the attribute only.
-    unsafe { libc::getxattr(path.as_ptr(), c"security.capability".as_ptr(), std::ptr::null_mut(), 0) > 0 }
+    // linux/capability.h: `vfs_ns_cap_data`, the longest version, has 24 bytes.
+    getxattr(file, "security.capability", &mut [0; 24]).is_ok()
 }
 
 /// How an ELF program gets at its libraries.

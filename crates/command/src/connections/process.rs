@@ -1,8 +1,9 @@
 //! What /proc says of a process.
 
+use procfs::process::FDTarget;
 use std::collections::HashMap;
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
 
@@ -26,8 +27,9 @@ impl Known {
                 fs::read_link(format!("/proc/{pid}/ns/pid")).is_ok_and(|found| found.as_os_str() == &*link)
             };
             let inside = |pid| {
-                let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-                Some((innermost_number(&status)?, pid))
+                let status = open(pid)?.status().ok()?;
+                // The last one is its number in its own namespace.
+                Some((u32::try_from(*status.nspid?.last()?).ok()?, pid))
             };
             Rc::new(pids().filter(is_member).filter_map(inside).collect())
         };
@@ -59,10 +61,8 @@ fn pids() -> impl Iterator<Item = u32> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
-/// A process's number in its own pid namespace: the last one of `NSpid` in /proc/pid/status (proc_pid_status(5)).
-fn innermost_number(status: &str) -> Option<u32> {
-    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
-    numbers.split_ascii_whitespace().last()?.parse().ok()
+fn open(pid: u32) -> Option<procfs::process::Process> {
+    procfs::process::Process::new(pid.try_into().ok()?).ok()
 }
 
 /// A live process.
@@ -89,24 +89,30 @@ pub(super) struct Place {
 
 impl Process {
     fn look_at(pid: u32, networks: &mut HashMap<PathBuf, Rc<Network>>) -> Option<Self> {
+        let process = open(pid)?;
         let folder = PathBuf::from(format!("/proc/{pid}"));
-        if !folder.is_dir() {
-            return None;
-        }
         let namespace = fs::read_link(folder.join("ns/net")).ok();
         let shares_our_network = namespace.is_some() && namespace == fs::read_link("/proc/self/ns/net").ok();
         let read = || {
-            let tables = ["net/tcp", "net/tcp6"].map(|name| fs::read_to_string(folder.join(name)));
-            Rc::new(tables.iter().flatten().flat_map(|text| parse_network(text)).collect::<Network>())
+            let entries = [process.tcp(), process.tcp6()].into_iter().flatten().flatten();
+            Rc::new(entries.map(|entry| (entry.inode, (entry.local_address, entry.remote_address))).collect())
         };
         let network = match namespace {
             Some(namespace) => Rc::clone(networks.entry(namespace).or_insert_with(read)),
             None => read(),
         };
+        let descriptors = process.fd().into_iter().flatten().flatten();
+        let mut sockets: Vec<(u32, u64)> = descriptors
+            .filter_map(|info| match info.target {
+                FDTarget::Socket(inode) => Some((u32::try_from(info.fd).ok()?, inode)),
+                _ => None,
+            })
+            .collect();
+        sockets.sort_unstable();
         Some(Self {
             name: fs::read_to_string(folder.join("comm")).ok().map(|name| name.trim_end().to_owned()),
             maps: fs::read(folder.join("maps")).ok().map(|maps| String::from_utf8_lossy(&maps).into_owned()),
-            sockets: sockets(&folder.join("fd")),
+            sockets,
             network,
             shares_our_network,
         })
@@ -155,89 +161,14 @@ fn same(a: (SocketAddr, SocketAddr), b: (SocketAddr, SocketAddr)) -> bool {
     plain(a.0) == plain(b.0) && plain(a.1) == plain(b.1)
 }
 
-fn sockets(folder: &std::path::Path) -> Vec<(u32, u64)> {
-    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
-    let mut found: Vec<(u32, u64)> = entries
-        .flatten()
-        .filter_map(|entry| {
-            let fd = entry.file_name().to_str()?.parse().ok()?;
-            let target = fs::read_link(entry.path()).ok()?;
-            let inode = target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()?;
-            Some((fd, inode))
-        })
-        .collect();
-    found.sort_unstable();
-    found
-}
-
-/// The lines of /proc/net/tcp or tcp6 (proc_pid_net(5)).
-fn parse_network(text: &str) -> impl Iterator<Item = (u64, (SocketAddr, SocketAddr))> {
-    text.lines().skip(1).filter_map(|line| {
-        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
-        let inode = fields.get(9)?.parse().ok()?;
-        Some((inode, (parse_address(fields.get(1)?)?, parse_address(fields.get(2)?)?)))
-    })
-}
-
-/// `0100007F:0050`: words of the address in the machine's order, each as a number; then the port.
-fn parse_address(text: &str) -> Option<SocketAddr> {
-    let (ip, port) = text.split_once(':')?;
-    let word = |at: usize| Some(u32::from_str_radix(ip.get(at..at + 8)?, 16).ok()?.to_ne_bytes());
-    let ip: IpAddr = match ip.len() {
-        8 => Ipv4Addr::from(word(0)?).into(),
-        32 => {
-            let mut bytes = [0; 16];
-            for (at, piece) in bytes.chunks_exact_mut(4).enumerate() {
-                piece.copy_from_slice(&word(at * 8)?);
-            }
-            Ipv6Addr::from(bytes).into()
-        }
-        _ => return None,
-    };
-    Some(SocketAddr::new(ip, u16::from_str_radix(port, 16).ok()?))
-}
-
-/// For `fuzzing`.
-#[cfg(any(test, fuzzing))]
-pub(super) fn read_any(text: &str) {
-    let _ = parse_network(text).count();
-    let _ = innermost_number(text);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_kernels_lists_are_understood() {
-        let text = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n   \
-                    0: 0100007F:0050 0200007F:C350 01 00000000:00000000 00:00000000 00000000  1000        0 4711 1 0\n   \
-                    1: broken\n   \
-                    2: 00000000000000000000000001000000:0050 0000000000000000FFFF00000100007F:0051 01 0:0 0:0 0 0 0 12 1\n";
-        let found: Vec<_> = parse_network(text).collect();
-        assert_eq!(
-            found,
-            [
-                (4711, ("127.0.0.1:80".parse().unwrap(), "127.0.0.2:50000".parse().unwrap())),
-                (12, ("[::1]:80".parse().unwrap(), "[::ffff:127.0.0.1]:81".parse().unwrap())),
-            ]
-        );
-        assert!(same(found[1].1, ("[::1]:80".parse().unwrap(), "127.0.0.1:81".parse().unwrap())));
-    }
-
-    #[test]
-    fn the_last_number_is_the_processs_own() {
-        assert_eq!(innermost_number("Name:\tx\nNSpid:\t4711\t12\t1\nNSpgid:\t9\n"), Some(1));
-        for damaged in ["", "NSpid:", "NSpid:\t", "NSpid:\t1\tx"] {
-            assert_eq!(innermost_number(damaged), None, "{damaged}");
-        }
-    }
-
-    #[test]
-    fn damaged_addresses_are_refused() {
-        for text in ["", ":", "0100007F", "0100007G:0050", "0100007F:99999", "ééééé:1", "0000000000000000:1"]
-        {
-            assert_eq!(parse_address(text), None, "{text}");
-        }
+    fn an_ipv4_address_in_ipv6_clothes_is_the_same() {
+        let ends = |local: &str, peer: &str| (local.parse().unwrap(), peer.parse().unwrap());
+        assert!(same(ends("[::1]:80", "[::ffff:127.0.0.1]:81"), ends("[::1]:80", "127.0.0.1:81")));
+        assert!(!same(ends("[::1]:80", "127.0.0.1:81"), ends("[::1]:80", "127.0.0.1:82")));
     }
 }

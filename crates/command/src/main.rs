@@ -3,11 +3,15 @@
 //! One module per sub-command; `args` says what can be asked for and nothing else. The modules do not
 //! print errors: they return a [`Failure`], which is printed here.
 
+#![deny(unsafe_code)]
+
 mod args;
 mod bench;
+mod connections;
 mod demo;
 mod program;
 mod run;
+#[expect(unsafe_code, reason = "it runs before main, and between fork and exec")]
 mod signals;
 mod ss;
 
