@@ -205,13 +205,18 @@ impl Sender {
             self.retransmits = 0;
             self.una = a.ack;
         }
-        self.probes = 0;
         if self.recovery.losses.held {
             self.recovery.losses.held = false;
         }
         if self.sack && !a.sack.is_empty() {
             self.take_sack(a, &mut round);
         }
+        if a.ack.before(self.una) {
+            // One that was overtaken says what is lost, and nothing of the window or of time (Linux's `tcp_ack`).
+            self.recover(config, a.now, a.echoed, 0, &mut round);
+            return 0;
+        }
+        self.probes = 0;
         let acked = self.una.since(prior_una);
         self.counters.bytes_acked += u64::from(acked);
         if prior_packets == 0 {

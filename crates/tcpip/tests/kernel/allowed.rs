@@ -376,23 +376,32 @@ pub(crate) const TABLE: &[Entry] = &[
         is: |difference| difference.is_early_acknowledgement() || difference.is_late_acknowledgement(),
     },
     Entry {
+        name: "acknowledgements that do not wait, after the window was made larger",
+        why: "when segments take little memory Linux makes its window larger, and one acknowledgement more does not wait \
+              (`tcp_grow_window`); if there was none before, those at the beginning of the stream do (`tcp_dec_quickack_mode`). Ours \
+              counts the bytes of the stream, and offers all of the window from the beginning",
+        ends: true,
+        is: |difference| difference.acknowledges_growth() || difference.begins_after_growth(),
+    },
+    Entry {
         name: "an answer a tick before or after the delay of acknowledgements",
         why: "whether data answers what came before, so that later acknowledgements wait for such data, Linux decides in ticks of \
               4 ms (`tcp_event_data_sent`), and the moments of ticks are not known",
         ends: true,
         is: |difference| {
-            let at = |step: usize| difference.kernel.times.get(step).copied().unwrap_or(0);
-            let steps = &difference.script.steps[..difference.steps()];
+            let steps = difference.script.steps[..difference.steps()].iter().zip(&difference.kernel.times);
+            let arrivals: Vec<u64> = steps
+                .filter(|(step, _)| matches!(&step.what, What::Arrives(segment) if segment.len > 0))
+                .map(|(_, &at)| at)
+                .collect();
+            // What is sent again, or probes, is such an answer as well.
+            let late = |said: &Said| {
+                let data = arrivals.iter().rfind(|&&at| at < said.at);
+                said.len > 0 && data.is_some_and(|data| (35_000..45_000).contains(&(said.at - data)))
+            };
             (difference.breaks_order()
                 || matches!(difference.field, Field::Time | Field::Sack | Field::Stamps))
-                && steps.iter().enumerate().any(|(send, step)| {
-                    let data = steps[..send].iter().rposition(|step| match &step.what {
-                        What::Arrives(segment) => segment.len > 0,
-                        _ => false,
-                    });
-                    matches!(step.what, What::Send(_))
-                        && data.is_some_and(|data| (35_000..45_000).contains(&(at(send) - at(data))))
-                })
+                && difference.kernel.said.iter().take(difference.place + 1).any(late)
         },
     },
     Entry {
@@ -450,7 +459,7 @@ pub(crate) const TABLE: &[Entry] = &[
     Entry {
         name: "what does not belong there after the socket was closed",
         why: "in FIN-WAIT-2 of a closed socket Linux has left of the connection what is left in TIME-WAIT, which any reset in the \
-              window ends and any SYN resets, and which reports nothing; ours is the connection itself, with the challenges of \
+              window ends and any SYN resets, and which reports nothing and looks at no acknowledgement; ours is the connection itself, with the challenges of \
               RFC 5961",
         ends: true,
         is: |difference| {
@@ -463,7 +472,7 @@ pub(crate) const TABLE: &[Entry] = &[
             let mut wild =
                 arrivals.clone().filter(|segment| segment.flags.intersects(Flags::SYN | Flags::RST));
             let fin = difference.kernel.said.iter().find(|said| said.flags.contains(Flags::FIN));
-            let over = arrivals.clone().any(|segment| fin.is_some_and(|fin| segment.ack == fin.end()));
+            let over = arrivals.clone().any(|segment| fin.is_some_and(|fin| segment.ack >= fin.end()));
             (difference.breaks_order() && wild.next().is_some())
                 || (over
                     && (difference.breaks_order()
@@ -593,37 +602,11 @@ pub(crate) const TABLE: &[Entry] = &[
               section 4.2); of the last few segments one is sent sooner",
         ends: true,
         is: |difference| {
-            let grown = |(kernel, ours): (&Option<Inner>, &Option<Inner>)| {
-                let (Some(kernel), Some(ours)) = (kernel, ours) else { return false };
-                let avoids = |inner: &Inner| inner.cwnd >= inner.ssthresh;
-                // Many that are acknowledged at once count as many times in Linux, at the rate of the first.
-                let many = kernel.cwnd > ours.cwnd
-                    && ours.ca_state == 4
-                    && kernel.cwnd - ours.cwnd <= difference.most_acknowledged() / 2;
-                kernel.cwnd != ours.cwnd
-                    && (kernel.cwnd.abs_diff(ours.cwnd) <= 2 || many)
-                    && avoids(kernel)
-                    && avoids(ours)
-                    && (kernel.ca_state, kernel.ssthresh, kernel.lost)
-                        == (ours.ca_state, ours.ssthresh, ours.lost)
-            };
-            let end = (difference.steps() + 1).min(difference.ours.before.len());
-            let steps = difference.kernel.before[..end].iter().zip(&difference.ours.before[..end]);
-            let at_end = difference.is_inside() || difference.steps() == difference.script.steps.len();
-            let last = at_end.then_some((&difference.kernel.info, &difference.ours.info));
-            // Or it shows only when the window is reduced, to seven tenths.
-            let reduced = match (difference.kernel.info, difference.ours.info) {
-                (Some(kernel), Some(ours)) => {
-                    kernel.ssthresh.abs_diff(ours.ssthresh) == 1
-                        && (kernel.ca_state, ours.ca_state) == (4, 4)
-                        && (kernel.cwnd, kernel.unacked, kernel.sacked, kernel.lost, kernel.reordering)
-                            == (ours.cwnd, ours.unacked, ours.sacked, ours.lost, ours.reordering)
-                }
-                _ => false,
-            };
             difference.script.setup.cubic
-                && (steps.chain(last).any(grown)
-                    || (difference.field == Field::Congestion && reduced && difference.windows_agree()))
+                && (difference.breaks_order()
+                    || difference.is_inside()
+                    || matches!(difference.field, Field::Time | Field::Push | Field::Stamps))
+                && difference.grows_otherwise()
         },
     },
     Entry {
