@@ -47,7 +47,7 @@ pub(crate) struct Sender {
     pub(crate) timer: Timer,
     /// Doublings of the retransmission time-out.
     pub(crate) backoff: u8,
-    /// Doublings of it between probes of a closed window.
+    /// Doublings of that between probes of a closed window, those of the time-outs before them among them.
     pub(crate) probe_backoff: u8,
     /// Time-outs since the last progress.
     pub(crate) retransmits: u8,
@@ -365,6 +365,7 @@ impl Sender {
         }
         if let Some(rtt) = rtt {
             self.rtt.on_sample(rtt, self.una, self.nxt);
+            self.probe_backoff = 0;
             self.backoff = 0; // RFC 6298 section 5, Karn: a fresh measure ends the backoff
             // What was sacked puts the time-out off only if it was sent before the first segment was sent last: else the
             // time-out would never come while others arrive (Linux's `tcp_clean_rtx_queue`).

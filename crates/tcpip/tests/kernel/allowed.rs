@@ -305,9 +305,10 @@ pub(crate) const TABLE: &[Entry] = &[
         },
     },
     Entry {
-        name: "slow start after idle, within a tick of the time-out",
+        name: "slow start after idle, within a tick of the time-out, or behind what waits",
         why: "Linux counts the pause in ticks of 4 ms (`tcp_slow_start_after_idle_check`), and the moments of ticks are not known; \
-              when the pause is as long as the time-out, one of the two halves its window",
+              when the pause is as long as the time-out, or a multiple of it, one of the two halves its window once more. And Linux \
+              asks for each of its buffers, also for one behind those that wait for the window; ours when nothing waits",
         ends: true,
         is: |difference| {
             (difference.breaks_order() || difference.is_inside() || difference.field == Field::Time)

@@ -155,11 +155,18 @@ impl Difference<'_> {
         // It is halved once for each time-out. The player may have read what was sent last a moment later.
         let from_multiple = (pause % rto).min(rto - pause % rto);
         let send = self.script.steps.get(first - 1).is_some_and(|step| matches!(step.what, What::Send(_)));
+        // Linux asks for each of its buffers, ours when nothing waits.
+        let written = self.kernel.calls.iter().filter(|&&(step, result)| {
+            result > 0 && step < first && matches!(self.script.steps[step - 1].what, What::Send(_))
+        });
+        let written: i64 = written.map(|&(_, result)| result).sum();
+        let sent = self.kernel.said.iter().filter(|said| said.len > 0 && said.step < first).map(Said::end);
+        let waits = written >= i64::from(sent.max().unwrap_or(1)) && kernel.cwnd < ours.cwnd;
         send && less == (more / 2).max(more.min(10))
             && (kernel.ca_state, ours.ca_state) == (0, 0)
             && kernel.ssthresh == ours.ssthresh
             && pause + TICK >= rto
-            && from_multiple <= TICK + 1000
+            && (from_multiple <= TICK + 1000 || waits)
             && self.steps() >= first
     }
 
@@ -241,17 +248,15 @@ impl Difference<'_> {
         self.windows(said.step).map(|(ack, _)| ack).max().is_some_and(|una| said.seq < una)
     }
 
-    /// A write ended with the byte before that number.
+    /// All that was written when it left for the first time ended with the byte before that number.
     pub(crate) fn ends_write(&self, end: i32) -> bool {
-        let mut written = 1;
-        self.script.steps.iter().enumerate().any(|(place, step)| {
-            if !matches!(step.what, What::Send(_)) {
-                return false;
-            }
-            let call = self.kernel.calls.iter().find(|&&(step, _)| step == place + 1);
-            written += call.map_or(0, |&(_, result)| result.max(0) as i32);
-            written == end
-        })
+        let step = self.kernel.said.iter().find(|said| said.len > 0 && said.end() == end);
+        let step = step.map_or(usize::MAX, |said| said.step);
+        let written = self.kernel.calls.iter().filter(|&&(place, result)| {
+            let write = place.checked_sub(1).map(|place| self.script.steps[place].what);
+            result > 0 && place <= step && matches!(write, Some(What::Send(_)))
+        });
+        1 + written.map(|&(_, result)| result).sum::<i64>() == i64::from(end)
     }
 
     /// A write is longer than half of the largest window that was offered by then, in whole segments.
@@ -373,9 +378,13 @@ impl Difference<'_> {
         let end = (self.place + 1).min(self.kernel.said.len());
         let begin = self.kernel.said.iter().find(|said| said.ack > 0 && !said.flags.contains(Flags::SYN));
         let begin = begin.map_or(1, |said| said.ack);
+        let shift =
+            self.kernel.said.iter().find_map(|said| said.scale).filter(|_| self.has_scale()).unwrap_or(0);
+        let window =
+            |said: &Said| if said.flags.contains(Flags::SYN) { said.window >> shift } else { said.window };
         self.kernel.said[from.min(end)..end].windows(2).any(|pair| {
             let large = self.arrival(pair[1].step).is_some_and(|segment| segment.len >= GROWS);
-            pair[0].window < pair[1].window && large && (!first || pair[1].ack == begin)
+            window(&pair[0]) < window(&pair[1]) && large && (!first || pair[1].ack == begin)
         })
     }
 
@@ -387,12 +396,18 @@ impl Difference<'_> {
     /// When that was the last one it does not begin anew with those when the first data arrives in order, as ours does
     /// (`tcp_dec_quickack_mode` sets the delay, `tcp_event_data_recv` looks for one).
     pub(crate) fn begins_after_growth(&self) -> bool {
-        let (Some(kernel), Some(ours)) = (self.kernel(), self.ours()) else { return false };
-        let data = self.arrival(ours.step).is_some_and(|segment| segment.len > 0);
-        data && ours.len == 0
-            && ours.flags.without(Flags::ECE) == Flags::ACK
-            && kernel.at > ours.at
-            && kernel.ack >= ours.ack
+        let at_once = |ours: &Said| {
+            let data = self.arrival(ours.step).is_some_and(|segment| segment.len > 0);
+            let mut said = self.kernel.said.iter();
+            let answered =
+                said.any(|said| said.step == ours.step && said.ack == ours.ack && said.at < ours.at + 2000);
+            data && ours.len == 0 && ours.flags.without(Flags::ECE) == Flags::ACK && !answered
+        };
+        // It shows with the next ones, at the latest.
+        let end = (self.place + 1).min(self.ours.said.len());
+        let shown = &self.ours.said[self.place.saturating_sub(3).min(end)..end];
+        (self.breaks_order() || matches!(self.field, Field::Time | Field::Stamps | Field::Sack))
+            && shown.iter().any(at_once)
             && self.has_grown(2 * QUICK, true)
     }
 

@@ -562,3 +562,22 @@ fn blocks_of_an_acknowledgement_that_was_overtaken_do_not_make_the_window_grow()
     let sacked = host.call(|stack, now| stack.tcp_info(now, id)).unwrap().sacked;
     assert_eq!(sacked, 2);
 }
+
+#[test]
+fn time_outs_that_were_doubled_double_the_wait_between_probes_of_a_closed_window() {
+    let (mut host, id) = Host::with_window(500);
+    host.send(id, 500);
+    host.drain();
+    host.wait_ms(260);
+    host.expect_data(1, 500); // a tail probe
+    host.wait_ms(260);
+    host.expect_data(1, 500); // the time-out, which is doubled
+    host.receive(ack(1, 501).window(0)); // which copy that was is not known
+    host.send(id, 2000);
+    host.wait_ms(10);
+    host.receive(ack(1, 501).window(0)); // it is there, so the time begins anew, doubled once more
+    host.wait_ms(900);
+    host.expect_nothing();
+    host.wait_ms(200);
+    host.expect_flags(Flags::ACK);
+}
