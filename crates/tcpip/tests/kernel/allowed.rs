@@ -386,8 +386,8 @@ pub(crate) const TABLE: &[Entry] = &[
     },
     Entry {
         name: "an answer a tick before or after the delay of acknowledgements",
-        why: "whether data answers what came before, so that later acknowledgements wait for such data, Linux decides in ticks of \
-              4 ms (`tcp_event_data_sent`), and the moments of ticks are not known",
+        why: "whether data, also what is sent again, answers what came before, so that later acknowledgements wait for such data, \
+              Linux decides in ticks of 4 ms (`tcp_event_data_sent`), and the moments of ticks are not known",
         ends: true,
         is: |difference| {
             let steps = difference.script.steps[..difference.steps()].iter().zip(&difference.kernel.times);
@@ -599,8 +599,9 @@ pub(crate) const TABLE: &[Entry] = &[
     },
     Entry {
         name: "how CUBIC's window grows",
-        why: "Linux grows it by whole segments for so many delivered ones (`bictcp_update`), ours by parts of a segment (RFC 9438 \
-              section 4.2); of the last few segments one is sent sooner",
+        why: "Linux grows it by one segment for so many delivered ones, as many as at the first of those that are acknowledged together \
+              (`bictcp_update`), ours by parts of a segment (RFC 9438 section 4.2 and 4.3); so after an acknowledgement the two are \
+              one segment apart, or a half of what it acknowledges",
         ends: true,
         is: |difference| {
             difference.script.setup.cubic
