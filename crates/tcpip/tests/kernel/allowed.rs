@@ -331,8 +331,14 @@ pub(crate) const TABLE: &[Entry] = &[
             // Or the connection ends before there is room.
             let steps = &difference.script.steps[..ours.step.min(difference.script.steps.len())];
             let ended = steps.iter().any(|step| matches!(step.what, What::Shutdown | What::Close));
-            let waits =
-                ended && difference.kernel.said.iter().all(|said| said.len == 0 || said.end() <= ours.seq);
+            // Or a part of it leaves as a probe, later.
+            let later = |said: &Said| said.at > ours.at + 150_000;
+            let waits = ended
+                && difference
+                    .kernel
+                    .said
+                    .iter()
+                    .all(|said| said.len == 0 || said.end() <= ours.seq || later(said));
             difference.breaks_order()
                 && ends.any(|end| end == i64::from(ours.end()))
                 && (difference.kernel.said.iter().any(whole) || waits)
@@ -412,22 +418,13 @@ pub(crate) const TABLE: &[Entry] = &[
         ends: true,
         is: |difference| {
             // Something may have been reset before.
-            let begin = |record: &Record| {
-                record.said.iter().position(|said| said.flags.contains(Flags::SYN)).unwrap_or(0)
-            };
-            let stamp = |record: &Record| {
-                record.said.get(begin(record) + 1).and_then(|said| said.stamps).map(|stamps| stamps.0)
-            };
-            let from = begin(difference.kernel).min(difference.kernel.said.len());
-            let moment = match &difference.kernel.said[from..] {
-                [first, second, ..] => {
-                    first.flags.contains(Flags::SYN)
-                        && !second.flags.contains(Flags::SYN)
-                        && second.at < first.at + 1000
-                }
-                _ => false,
-            };
-            moment && stamp(difference.kernel) != stamp(difference.ours)
+            let (kernel, ours) = (&difference.kernel.said, &difference.ours.said);
+            kernel.windows(2).zip(ours.windows(2)).any(|(kernel, ours)| {
+                kernel[0].flags.contains(Flags::SYN)
+                    && !kernel[1].flags.contains(Flags::SYN)
+                    && kernel[1].at < kernel[0].at + 1000
+                    && kernel[1].stamps.map(|stamps| stamps.0) != ours[1].stamps.map(|stamps| stamps.0)
+            })
         },
     },
     Entry {

@@ -188,7 +188,13 @@ impl Difference<'_> {
         let step = first.unwrap_or(self.steps());
         let (Some(last), Some(segment)) = (step.checked_sub(1), self.arrival(step)) else { return false };
         let Some(&(Some(kernel), Some(ours))) = samples.get(last) else { return false };
-        let una = self.windows(last).map(|(ack, _)| ack).max().unwrap_or(1);
+        let sent = |step: usize| {
+            self.kernel.said.iter().filter(|said| said.step < step).map(Said::end).max().unwrap_or(1)
+        };
+        // What acknowledges more than was sent does not count.
+        let acks =
+            (1..=last).filter_map(|step| Some(self.arrival(step)?.ack).filter(|&ack| ack <= sent(step)));
+        let una = acks.max().unwrap_or(1);
         let mut ends: Vec<i32> = self.kernel.said.iter().filter(|said| said.len > 0).map(Said::end).collect();
         ends.retain(|end| (una + 1..=segment.ack).contains(end));
         ends.sort_unstable();

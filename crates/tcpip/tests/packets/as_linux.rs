@@ -581,3 +581,26 @@ fn time_outs_that_were_doubled_double_the_wait_between_probes_of_a_closed_window
     host.wait_ms(200);
     host.expect_flags(Flags::ACK);
 }
+
+#[test]
+fn the_last_segment_of_a_stream_is_acknowledged_later_also_when_it_covers_what_waits() {
+    let (mut host, _) = Host::established();
+    host.receive(ack(2, 1).data(100));
+    host.expect_ack(1);
+    host.receive(Seg { flags: Flags::FIN | Flags::ACK, ..ack(1, 1).data(300) });
+    host.expect_nothing(); // the application will close soon
+    host.wait_ms(60);
+    host.expect_ack(302);
+}
+
+#[test]
+fn when_both_ends_connect_the_time_out_is_that_of_the_syn() {
+    let mut host = Host::new();
+    host.connect();
+    host.drain();
+    host.wait_ms(600);
+    host.receive(Seg { options: syn_options(), ..seg(Flags::SYN, 0, 0) });
+    host.expect_flags(Flags::SYN | Flags::ACK);
+    host.wait_ms(450);
+    host.expect_flags(Flags::SYN | Flags::ACK);
+}

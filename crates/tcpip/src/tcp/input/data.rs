@@ -81,6 +81,9 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             self.on_fin(cx);
             // The FIN came first, and this filled the gap before it (RFC 5681 section 4.2).
             self.receiver.ack.now |= full || !fin;
+            if fin && stored == Stored::FilledGap {
+                stored = Stored::InOrder; // nothing waits any more: it ends the stream as any other would
+            }
         }
         if self.receiver.nxt != before {
             self.events.raise(Events::READABLE);
