@@ -610,10 +610,24 @@ pub(crate) const TABLE: &[Entry] = &[
     },
     Entry {
         name: "a buffer of several segments is lost as a whole",
-        why: "at a second time-out Linux takes the first of its buffers for lost, with all segments in it; ours the first segment \
+        why: "at a time-out Linux takes the first of its buffers for lost, with all segments in it; ours the first segment \
               (RFC 8985 section 6.3)",
         ends: true,
         is: |difference| {
+            // The window is what is in flight, and one more.
+            let whole = |(kernel, ours): (&Option<Inner>, &Option<Inner>)| {
+                let (Some(kernel), Some(ours)) = (kernel, ours) else { return false };
+                (kernel.ca_state, ours.ca_state) == (4, 4)
+                    && (kernel.unacked, kernel.sacked, kernel.retrans, kernel.ssthresh)
+                        == (ours.unacked, ours.sacked, ours.retrans, ours.ssthresh)
+                    && kernel.lost > ours.lost
+                    && kernel.cwnd + kernel.lost == ours.cwnd + ours.lost
+            };
+            let end = (difference.steps() + 1).min(difference.ours.before.len());
+            let mut steps = difference.kernel.before[..end].iter().zip(&difference.ours.before[..end]);
+            if difference.breaks_order() && steps.any(whole) {
+                return true;
+            }
             let (Some(kernel), Some(ours)) = (difference.kernel.info, difference.ours.info) else {
                 return false;
             };
