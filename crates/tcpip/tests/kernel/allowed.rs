@@ -393,7 +393,8 @@ pub(crate) const TABLE: &[Entry] = &[
     Entry {
         name: "an answer a tick before or after the delay of acknowledgements",
         why: "whether data, also what is sent again, answers what came before, so that later acknowledgements wait for such data, \
-              Linux decides in ticks of 4 ms (`tcp_event_data_sent`), and the moments of ticks are not known",
+              Linux decides in ticks of 4 ms (`tcp_event_data_sent`), and the moments of ticks are not known; nor whether data \
+              came within that delay of other data, which makes it longer (`tcp_event_data_recv`)",
         ends: true,
         is: |difference| {
             let steps = difference.script.steps[..difference.steps()].iter().zip(&difference.kernel.times);
@@ -406,9 +407,15 @@ pub(crate) const TABLE: &[Entry] = &[
                 let data = arrivals.iter().rfind(|&&at| at < said.at);
                 said.len > 0 && data.is_some_and(|data| (35_000..45_000).contains(&(said.at - data)))
             };
-            (difference.breaks_order()
-                || matches!(difference.field, Field::Time | Field::Sack | Field::Stamps))
-                && difference.kernel.said.iter().take(difference.place + 1).any(late)
+            let longer = arrivals.windows(2).any(|pair| (35_000..45_000).contains(&(pair[1] - pair[0])))
+                && difference.field == Field::Time
+                && difference.kernel().zip(difference.ours()).is_some_and(|(kernel, ours)| {
+                    (kernel.flags, kernel.len) == (Flags::ACK, 0) && kernel.at.abs_diff(ours.at) < 30_000
+                });
+            longer
+                || (difference.breaks_order()
+                    || matches!(difference.field, Field::Time | Field::Sack | Field::Stamps))
+                    && difference.kernel.said.iter().take(difference.place + 1).any(late)
         },
     },
     Entry {
