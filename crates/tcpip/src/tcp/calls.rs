@@ -63,8 +63,8 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
     pub(crate) fn restart(&mut self, cx: &Context<'_>) {
         let sender = &mut self.sender;
         if sender.packets_out() == 0 && sender.sent_at > Instant::ZERO {
-            // Probes of a closed window back off for themselves.
-            let (last, rto) = (sender.sent_at, sender.rtt.rto());
+            // With its backoff, which ends with a measure (Karn); probes of a closed window back off for themselves.
+            let (last, rto) = (sender.sent_at, sender.rto(cx.config));
             sender.control.on_restart(last, cx.now, rto, cx.config.slow_start_after_idle);
         }
     }

@@ -237,7 +237,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             // Of one that was overtaken the stamp is old as well.
             self.take_stamp(cx, header);
             self.take_ack(cx, segment);
-        } else if !header.options.sack.is_empty() {
+        } else if self.sender.sack && !header.options.sack.is_empty() {
             // An old acknowledgement may still tell of blocks.
             self.take_ack(cx, segment);
         }

@@ -514,7 +514,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         // RFC 9293 section 3.8.6.1: nothing is in flight, so no acknowledgement will say that the window opened; nor
         // that a corked piece has waited long enough.
         if packets_out == 0 && has_more && !self.paced && matches!(self.sender.timer, Timer::Idle) {
-            self.sender.timer = Timer::ZeroWindow(cx.now + self.sender.probe_wait(cx.config));
+            self.sender.timer = Timer::ZeroWindow(cx.now + self.sender.rto(cx.config));
         }
     }
 }

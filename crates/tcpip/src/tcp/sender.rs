@@ -47,7 +47,7 @@ pub(crate) struct Sender {
     pub(crate) timer: Timer,
     /// Doublings of the retransmission time-out.
     pub(crate) backoff: u8,
-    /// Doublings of it between probes of a closed window.
+    /// Doublings of that between probes of a closed window, those of the time-outs before them among them.
     pub(crate) probe_backoff: u8,
     /// Time-outs since the last progress.
     pub(crate) retransmits: u8,
@@ -205,13 +205,18 @@ impl Sender {
             self.retransmits = 0;
             self.una = a.ack;
         }
-        self.probes = 0;
         if self.recovery.losses.held {
             self.recovery.losses.held = false;
         }
         if self.sack && !a.sack.is_empty() {
             self.take_sack(a, &mut round);
         }
+        if a.ack.before(self.una) {
+            // One that was overtaken says what is lost, and nothing of the window or of time (Linux's `tcp_ack`).
+            self.recover(config, a.now, a.echoed, 0, &mut round);
+            return 0;
+        }
+        self.probes = 0;
         let acked = self.una.since(prior_una);
         self.counters.bytes_acked += u64::from(acked);
         if prior_packets == 0 {
@@ -360,6 +365,7 @@ impl Sender {
         }
         if let Some(rtt) = rtt {
             self.rtt.on_sample(rtt, self.una, self.nxt);
+            self.probe_backoff = 0;
             self.backoff = 0; // RFC 6298 section 5, Karn: a fresh measure ends the backoff
             // What was sacked puts the time-out off only if it was sent before the first segment was sent last: else the
             // time-out would never come while others arrive (Linux's `tcp_clean_rtx_queue`).

@@ -95,6 +95,8 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             self.sender.retransmits = self.sender.retransmits.saturating_add(1);
         }
         self.sender.backoff = self.sender.backoff.saturating_add(1).min(30);
+        // Linux has one number for both (`icsk_backoff`).
+        self.sender.probe_backoff = self.sender.probe_backoff.saturating_add(1).min(30);
         self.sender.timer = Timer::Retransmit(cx.now + self.sender.rto(cx.config));
     }
 

@@ -305,9 +305,10 @@ pub(crate) const TABLE: &[Entry] = &[
         },
     },
     Entry {
-        name: "slow start after idle, within a tick of the time-out",
+        name: "slow start after idle, within a tick of the time-out, or behind what waits",
         why: "Linux counts the pause in ticks of 4 ms (`tcp_slow_start_after_idle_check`), and the moments of ticks are not known; \
-              when the pause is as long as the time-out, one of the two halves its window",
+              when the pause is as long as the time-out, or a multiple of it, one of the two halves its window once more. And Linux \
+              asks for each of its buffers, also for one behind those that wait for the window; ours when nothing waits",
         ends: true,
         is: |difference| {
             (difference.breaks_order() || difference.is_inside() || difference.field == Field::Time)
@@ -330,8 +331,14 @@ pub(crate) const TABLE: &[Entry] = &[
             // Or the connection ends before there is room.
             let steps = &difference.script.steps[..ours.step.min(difference.script.steps.len())];
             let ended = steps.iter().any(|step| matches!(step.what, What::Shutdown | What::Close));
-            let waits =
-                ended && difference.kernel.said.iter().all(|said| said.len == 0 || said.end() <= ours.seq);
+            // Or a part of it leaves as a probe, later.
+            let later = |said: &Said| said.at > ours.at + 150_000;
+            let waits = ended
+                && difference
+                    .kernel
+                    .said
+                    .iter()
+                    .all(|said| said.len == 0 || said.end() <= ours.seq || later(said));
             difference.breaks_order()
                 && ends.any(|end| end == i64::from(ours.end()))
                 && (difference.kernel.said.iter().any(whole) || waits)
@@ -376,23 +383,39 @@ pub(crate) const TABLE: &[Entry] = &[
         is: |difference| difference.is_early_acknowledgement() || difference.is_late_acknowledgement(),
     },
     Entry {
+        name: "acknowledgements that do not wait, after the window was made larger",
+        why: "when segments take little memory Linux makes its window larger, and one acknowledgement more does not wait \
+              (`tcp_grow_window`); if there was none before, those at the beginning of the stream do (`tcp_dec_quickack_mode`). Ours \
+              counts the bytes of the stream, and offers all of the window from the beginning",
+        ends: true,
+        is: |difference| difference.acknowledges_growth() || difference.begins_after_growth(),
+    },
+    Entry {
         name: "an answer a tick before or after the delay of acknowledgements",
-        why: "whether data answers what came before, so that later acknowledgements wait for such data, Linux decides in ticks of \
-              4 ms (`tcp_event_data_sent`), and the moments of ticks are not known",
+        why: "whether data, also what is sent again, answers what came before, so that later acknowledgements wait for such data, \
+              Linux decides in ticks of 4 ms (`tcp_event_data_sent`), and the moments of ticks are not known; nor whether data \
+              came within that delay of other data, which makes it longer (`tcp_event_data_recv`)",
         ends: true,
         is: |difference| {
-            let at = |step: usize| difference.kernel.times.get(step).copied().unwrap_or(0);
-            let steps = &difference.script.steps[..difference.steps()];
-            (difference.breaks_order()
-                || matches!(difference.field, Field::Time | Field::Sack | Field::Stamps))
-                && steps.iter().enumerate().any(|(send, step)| {
-                    let data = steps[..send].iter().rposition(|step| match &step.what {
-                        What::Arrives(segment) => segment.len > 0,
-                        _ => false,
-                    });
-                    matches!(step.what, What::Send(_))
-                        && data.is_some_and(|data| (35_000..45_000).contains(&(at(send) - at(data))))
-                })
+            let steps = difference.script.steps[..difference.steps()].iter().zip(&difference.kernel.times);
+            let arrivals: Vec<u64> = steps
+                .filter(|(step, _)| matches!(&step.what, What::Arrives(segment) if segment.len > 0))
+                .map(|(_, &at)| at)
+                .collect();
+            // What is sent again, or probes, is such an answer as well.
+            let late = |said: &Said| {
+                let data = arrivals.iter().rfind(|&&at| at < said.at);
+                said.len > 0 && data.is_some_and(|data| (35_000..45_000).contains(&(said.at - data)))
+            };
+            let longer = arrivals.windows(2).any(|pair| (35_000..45_000).contains(&(pair[1] - pair[0])))
+                && difference.field == Field::Time
+                && difference.kernel().zip(difference.ours()).is_some_and(|(kernel, ours)| {
+                    (kernel.flags, kernel.len) == (Flags::ACK, 0) && kernel.at.abs_diff(ours.at) < 30_000
+                });
+            longer
+                || (difference.breaks_order()
+                    || matches!(difference.field, Field::Time | Field::Sack | Field::Stamps))
+                    && difference.kernel.said.iter().take(difference.place + 1).any(late)
         },
     },
     Entry {
@@ -402,22 +425,13 @@ pub(crate) const TABLE: &[Entry] = &[
         ends: true,
         is: |difference| {
             // Something may have been reset before.
-            let begin = |record: &Record| {
-                record.said.iter().position(|said| said.flags.contains(Flags::SYN)).unwrap_or(0)
-            };
-            let stamp = |record: &Record| {
-                record.said.get(begin(record) + 1).and_then(|said| said.stamps).map(|stamps| stamps.0)
-            };
-            let from = begin(difference.kernel).min(difference.kernel.said.len());
-            let moment = match &difference.kernel.said[from..] {
-                [first, second, ..] => {
-                    first.flags.contains(Flags::SYN)
-                        && !second.flags.contains(Flags::SYN)
-                        && second.at < first.at + 1000
-                }
-                _ => false,
-            };
-            moment && stamp(difference.kernel) != stamp(difference.ours)
+            let (kernel, ours) = (&difference.kernel.said, &difference.ours.said);
+            kernel.windows(2).zip(ours.windows(2)).any(|(kernel, ours)| {
+                kernel[0].flags.contains(Flags::SYN)
+                    && !kernel[1].flags.contains(Flags::SYN)
+                    && kernel[1].at < kernel[0].at + 1000
+                    && kernel[1].stamps.map(|stamps| stamps.0) != ours[1].stamps.map(|stamps| stamps.0)
+            })
         },
     },
     Entry {
@@ -450,7 +464,7 @@ pub(crate) const TABLE: &[Entry] = &[
     Entry {
         name: "what does not belong there after the socket was closed",
         why: "in FIN-WAIT-2 of a closed socket Linux has left of the connection what is left in TIME-WAIT, which any reset in the \
-              window ends and any SYN resets, and which reports nothing; ours is the connection itself, with the challenges of \
+              window ends and any SYN resets, and which reports nothing and looks at no acknowledgement; ours is the connection itself, with the challenges of \
               RFC 5961",
         ends: true,
         is: |difference| {
@@ -463,7 +477,7 @@ pub(crate) const TABLE: &[Entry] = &[
             let mut wild =
                 arrivals.clone().filter(|segment| segment.flags.intersects(Flags::SYN | Flags::RST));
             let fin = difference.kernel.said.iter().find(|said| said.flags.contains(Flags::FIN));
-            let over = arrivals.clone().any(|segment| fin.is_some_and(|fin| segment.ack == fin.end()));
+            let over = arrivals.clone().any(|segment| fin.is_some_and(|fin| segment.ack >= fin.end()));
             (difference.breaks_order() && wild.next().is_some())
                 || (over
                     && (difference.breaks_order()
@@ -589,49 +603,38 @@ pub(crate) const TABLE: &[Entry] = &[
     },
     Entry {
         name: "how CUBIC's window grows",
-        why: "Linux grows it by whole segments for so many delivered ones (`bictcp_update`), ours by parts of a segment (RFC 9438 \
-              section 4.2); of the last few segments one is sent sooner",
+        why: "Linux grows it by one segment for so many delivered ones, as many as at the first of those that are acknowledged together \
+              (`bictcp_update`), ours by parts of a segment (RFC 9438 section 4.2 and 4.3); so after an acknowledgement the two are \
+              one segment apart, or a half of what it acknowledges",
         ends: true,
         is: |difference| {
-            let grown = |(kernel, ours): (&Option<Inner>, &Option<Inner>)| {
-                let (Some(kernel), Some(ours)) = (kernel, ours) else { return false };
-                let avoids = |inner: &Inner| inner.cwnd >= inner.ssthresh;
-                // Many that are acknowledged at once count as many times in Linux, at the rate of the first.
-                let many = kernel.cwnd > ours.cwnd
-                    && ours.ca_state == 4
-                    && kernel.cwnd - ours.cwnd <= difference.most_acknowledged() / 2;
-                kernel.cwnd != ours.cwnd
-                    && (kernel.cwnd.abs_diff(ours.cwnd) <= 2 || many)
-                    && avoids(kernel)
-                    && avoids(ours)
-                    && (kernel.ca_state, kernel.ssthresh, kernel.lost)
-                        == (ours.ca_state, ours.ssthresh, ours.lost)
-            };
-            let end = (difference.steps() + 1).min(difference.ours.before.len());
-            let steps = difference.kernel.before[..end].iter().zip(&difference.ours.before[..end]);
-            let at_end = difference.is_inside() || difference.steps() == difference.script.steps.len();
-            let last = at_end.then_some((&difference.kernel.info, &difference.ours.info));
-            // Or it shows only when the window is reduced, to seven tenths.
-            let reduced = match (difference.kernel.info, difference.ours.info) {
-                (Some(kernel), Some(ours)) => {
-                    kernel.ssthresh.abs_diff(ours.ssthresh) == 1
-                        && (kernel.ca_state, ours.ca_state) == (4, 4)
-                        && (kernel.cwnd, kernel.unacked, kernel.sacked, kernel.lost, kernel.reordering)
-                            == (ours.cwnd, ours.unacked, ours.sacked, ours.lost, ours.reordering)
-                }
-                _ => false,
-            };
             difference.script.setup.cubic
-                && (steps.chain(last).any(grown)
-                    || (difference.field == Field::Congestion && reduced && difference.windows_agree()))
+                && (difference.breaks_order()
+                    || difference.is_inside()
+                    || matches!(difference.field, Field::Time | Field::Push | Field::Stamps))
+                && difference.grows_otherwise()
         },
     },
     Entry {
         name: "a buffer of several segments is lost as a whole",
-        why: "at a second time-out Linux takes the first of its buffers for lost, with all segments in it; ours the first segment \
+        why: "at a time-out Linux takes the first of its buffers for lost, with all segments in it; ours the first segment \
               (RFC 8985 section 6.3)",
         ends: true,
         is: |difference| {
+            // The window is what is in flight, and one more.
+            let whole = |(kernel, ours): (&Option<Inner>, &Option<Inner>)| {
+                let (Some(kernel), Some(ours)) = (kernel, ours) else { return false };
+                (kernel.ca_state, ours.ca_state) == (4, 4)
+                    && (kernel.unacked, kernel.sacked, kernel.retrans, kernel.ssthresh)
+                        == (ours.unacked, ours.sacked, ours.retrans, ours.ssthresh)
+                    && kernel.lost > ours.lost
+                    && kernel.cwnd + kernel.lost == ours.cwnd + ours.lost
+            };
+            let end = (difference.steps() + 1).min(difference.ours.before.len());
+            let mut steps = difference.kernel.before[..end].iter().zip(&difference.ours.before[..end]);
+            if difference.breaks_order() && steps.any(whole) {
+                return true;
+            }
             let (Some(kernel), Some(ours)) = (difference.kernel.info, difference.ours.info) else {
                 return false;
             };

@@ -5,6 +5,13 @@ use sockshim_tcpip::wire::tcp::Flags;
 use crate::compare::{Difference, Field};
 use crate::script::{Inner, Record, Said, Segment, What};
 
+/// Linux's clock, in microseconds.
+const TICK: u64 = 4_000;
+/// Linux's TCP_MAX_QUICKACKS.
+const QUICK: usize = 16;
+/// Of a smaller segment Linux does not think that a larger window would be of use (`tcp_event_data_recv`).
+const GROWS: u16 = 128;
+
 /// The blocks without that of a duplicate (RFC 2883 section 4).
 pub(crate) fn without_duplicate(said: &Said) -> &[(i32, i32)] {
     match said.sack[..] {
@@ -144,26 +151,67 @@ impl Difference<'_> {
         let begin = self.kernel.times.get(first - 1).copied().unwrap_or(0);
         let silent = self.kernel.said.iter().filter(|said| said.len > 0 && said.step < first);
         let pause = begin.saturating_sub(silent.map(|said| said.at).max().unwrap_or(0));
+        let rto = self.kernel.measured.get(first - 1).map_or(0, |measured| measured.rto).max(1);
+        // It is halved once for each time-out. The player may have read what was sent last a moment later.
+        let from_multiple = (pause % rto).min(rto - pause % rto);
         let send = self.script.steps.get(first - 1).is_some_and(|step| matches!(step.what, What::Send(_)));
+        // Linux asks for each of its buffers, ours when nothing waits.
+        let written = self.kernel.calls.iter().filter(|&&(step, result)| {
+            result > 0 && step < first && matches!(self.script.steps[step - 1].what, What::Send(_))
+        });
+        let written: i64 = written.map(|&(_, result)| result).sum();
+        let sent = self.kernel.said.iter().filter(|said| said.len > 0 && said.step < first).map(Said::end);
+        let waits = written >= i64::from(sent.max().unwrap_or(1)) && kernel.cwnd < ours.cwnd;
         send && less == (more / 2).max(more.min(10))
             && (kernel.ca_state, ours.ca_state) == (0, 0)
             && kernel.ssthresh == ours.ssthresh
-            && (200_000..1_000_000).contains(&pause)
+            && pause + TICK >= rto
+            && (from_multiple <= TICK + 1000 || waits)
             && self.steps() >= first
     }
 
-    /// The most segments that one acknowledgement has taken from what was in flight.
-    pub(crate) fn most_acknowledged(&self) -> u32 {
-        let flights: Vec<u32> = self.kernel.before.iter().flatten().map(|inner| inner.unacked).collect();
-        flights.windows(2).map(|pair| pair[0].saturating_sub(pair[1])).max().unwrap_or(0)
-    }
-
-    /// Windows that were never more than a segment apart.
-    pub(crate) fn windows_agree(&self) -> bool {
-        self.kernel.before.iter().zip(&self.ours.before).all(|pair| match pair {
-            (Some(kernel), Some(ours)) => kernel.cwnd.abs_diff(ours.cwnd) <= 1,
-            _ => true,
-        })
+    /// Both grow their windows beyond `ssthresh` by what one acknowledgement has taken from what was in flight, and not by
+    /// as much: at most by one segment for two (`bictcp_update`).
+    pub(crate) fn grows_otherwise(&self) -> bool {
+        let end = (self.steps() + 1).min(self.ours.before.len());
+        let mut samples: Vec<_> = self.kernel.before[..end].iter().zip(&self.ours.before[..end]).collect();
+        if self.is_inside() || self.steps() == self.script.steps.len() {
+            samples.push((&self.kernel.info, &self.ours.info));
+        }
+        let windows = |inner: &Inner| (inner.cwnd, inner.ssthresh);
+        let differs = |&(kernel, ours): &(&Option<Inner>, &Option<Inner>)| match (kernel, ours) {
+            (Some(kernel), Some(ours)) => windows(kernel) != windows(ours),
+            _ => false,
+        };
+        // The step whose acknowledgement it was; that of the difference, if nobody has looked since.
+        let first = samples.iter().position(differs);
+        let step = first.unwrap_or(self.steps());
+        let (Some(last), Some(segment)) = (step.checked_sub(1), self.arrival(step)) else { return false };
+        let Some(&(Some(kernel), Some(ours))) = samples.get(last) else { return false };
+        let sent = |step: usize| {
+            self.kernel.said.iter().filter(|said| said.step < step).map(Said::end).max().unwrap_or(1)
+        };
+        // What acknowledges more than was sent does not count.
+        let acks =
+            (1..=last).filter_map(|step| Some(self.arrival(step)?.ack).filter(|&ack| ack <= sent(step)));
+        let una = acks.max().unwrap_or(1);
+        let mut ends: Vec<i32> = self.kernel.said.iter().filter(|said| said.len > 0).map(Said::end).collect();
+        ends.retain(|end| (una + 1..=segment.ack).contains(end));
+        ends.sort_unstable();
+        ends.dedup();
+        let count = ends.len() as u32;
+        let apart = (count / 2).max(1);
+        let begins = kernel == ours && count > 0 && kernel.cwnd + count > kernel.ssthresh;
+        let grown = first.is_none_or(|first| match samples[first] {
+            // Or reduced since, to seven tenths.
+            (Some(kernel), Some(ours)) => {
+                kernel.cwnd.abs_diff(ours.cwnd) <= apart
+                    && (kernel.ssthresh == ours.ssthresh
+                        || kernel.ssthresh.abs_diff(ours.ssthresh) <= (apart * 7).div_ceil(10))
+            }
+            _ => false,
+        });
+        begins && grown
     }
 
     /// A segment has bytes of one that came before.
@@ -206,17 +254,15 @@ impl Difference<'_> {
         self.windows(said.step).map(|(ack, _)| ack).max().is_some_and(|una| said.seq < una)
     }
 
-    /// A write ended with the byte before that number.
+    /// All that was written when it left for the first time ended with the byte before that number.
     pub(crate) fn ends_write(&self, end: i32) -> bool {
-        let mut written = 1;
-        self.script.steps.iter().enumerate().any(|(place, step)| {
-            if !matches!(step.what, What::Send(_)) {
-                return false;
-            }
-            let call = self.kernel.calls.iter().find(|&&(step, _)| step == place + 1);
-            written += call.map_or(0, |&(_, result)| result.max(0) as i32);
-            written == end
-        })
+        let step = self.kernel.said.iter().find(|said| said.len > 0 && said.end() == end);
+        let step = step.map_or(usize::MAX, |said| said.step);
+        let written = self.kernel.calls.iter().filter(|&&(place, result)| {
+            let write = place.checked_sub(1).map(|place| self.script.steps[place].what);
+            result > 0 && place <= step && matches!(write, Some(What::Send(_)))
+        });
+        1 + written.map(|&(_, result)| result).sum::<i64>() == i64::from(end)
     }
 
     /// A write is longer than half of the largest window that was offered by then, in whole segments.
@@ -257,9 +303,29 @@ impl Difference<'_> {
         })
     }
 
+    /// The segment of the other end that came last before that step.
+    fn arrival(&self, step: usize) -> Option<&Segment> {
+        match &self.script.steps.get(step.checked_sub(1)?)?.what {
+            What::Arrives(segment) => Some(segment),
+            _ => None,
+        }
+    }
+
+    /// By how much more than a segment of the other end's has arrived since the acknowledgement before this one, which
+    /// says that one is due (`__tcp_ack_snd_check`).
+    fn acknowledges_two(&self, record: &Record, place: usize) -> bool {
+        let Some(said) = record.said.get(place) else { return false };
+        let before = record.said[..place].last().map_or(1, |before| before.ack);
+        // The segment itself may have changed what is thought of their size.
+        let mss = |step: usize| self.kernel.measured.get(step).map_or(u32::MAX, |measured| measured.rcv_mss);
+        let mss = mss(said.step.saturating_sub(1)).min(mss(said.step));
+        i64::from(said.ack) - i64::from(before) > i64::from(mss)
+    }
+
     /// Ours acknowledges small segments at once where Linux does so later. It shows with the next one, at the latest.
     pub(crate) fn is_early_acknowledgement(&self) -> bool {
-        let early = |ours: &Said| {
+        let early = |place: usize| {
+            let ours = &self.ours.said[place];
             let data = match ours.step.checked_sub(1).map(|step| self.script.steps[step].what) {
                 Some(What::Arrives(segment)) => segment.len + u16::from(segment.flags.contains(Flags::FIN)),
                 _ => 0,
@@ -276,29 +342,79 @@ impl Difference<'_> {
                 .said
                 .iter()
                 .any(|said| said.step == ours.step && said.ack == ours.ack && said.at < ours.at + 2000);
-            ours.flags.without(Flags::ECE) == Flags::ACK && ours.len == 0 && small && !answered
+            ours.flags.without(Flags::ECE) == Flags::ACK
+                && ours.len == 0
+                && small
+                && !answered
+                && self.acknowledges_two(self.ours, place)
         };
         let end = (self.place + 1).min(self.ours.said.len());
-        let shown = &self.ours.said[self.place.saturating_sub(3).min(end)..end];
-        shown.iter().any(early)
+        (self.place.saturating_sub(3).min(end)..end).any(early)
             && (self.breaks_order() || matches!(self.field, Field::Time | Field::Stamps | Field::Sack))
     }
 
-    /// Linux acknowledges data at once, with a window that does not become smaller, and ours does so later.
-    pub(crate) fn is_late_acknowledgement(&self) -> bool {
+    /// Linux acknowledges data at once, and ours later, when its timer is due or more has come.
+    fn is_acknowledged_sooner(&self) -> bool {
         let (Some(kernel), Some(ours)) = (self.kernel(), self.ours()) else { return false };
-        let data = kernel.step.checked_sub(1).is_some_and(|step| match &self.script.steps[step].what {
-            What::Arrives(segment) => segment.len > 0,
-            _ => false,
-        });
-        let before = self.kernel.said[..self.place].last();
+        let data = self.arrival(kernel.step).is_some_and(|segment| segment.len > 0);
         let arrived = kernel.step.checked_sub(1).and_then(|step| self.kernel.times.get(step)).copied();
+        let before = self.kernel.said[..self.place].last();
         data && kernel.len == 0
             && kernel.flags.without(Flags::ECE) == Flags::ACK
             && arrived.is_some_and(|arrived| kernel.at < arrived + 2000)
-            && before.is_some_and(|before| before.window <= kernel.window && before.ack < kernel.ack)
+            && before.is_some_and(|before| before.ack < kernel.ack)
             && ours.ack >= kernel.ack
-            && (30_000..50_000).contains(&ours.at.saturating_sub(kernel.at))
+            && ours.at > kernel.at
+    }
+
+    /// It does, of two segments, with a window that does not become smaller.
+    pub(crate) fn is_late_acknowledgement(&self) -> bool {
+        let (Some(kernel), Some(before)) = (self.kernel(), self.kernel.said[..self.place].last()) else {
+            return false;
+        };
+        self.is_acknowledged_sooner()
+            && before.window <= kernel.window
+            && self.acknowledges_two(self.kernel, self.place)
+    }
+
+    /// Linux has made its window larger, for segments that take little memory, in an acknowledgement that is one of the
+    /// last before this place. `first`: before anything was acknowledged.
+    fn has_grown(&self, last: usize, first: bool) -> bool {
+        let from = self.place.saturating_sub(last);
+        let end = (self.place + 1).min(self.kernel.said.len());
+        let begin = self.kernel.said.iter().find(|said| said.ack > 0 && !said.flags.contains(Flags::SYN));
+        let begin = begin.map_or(1, |said| said.ack);
+        let shift =
+            self.kernel.said.iter().find_map(|said| said.scale).filter(|_| self.has_scale()).unwrap_or(0);
+        let window =
+            |said: &Said| if said.flags.contains(Flags::SYN) { said.window >> shift } else { said.window };
+        self.kernel.said[from.min(end)..end].windows(2).any(|pair| {
+            let large = self.arrival(pair[1].step).is_some_and(|segment| segment.len >= GROWS);
+            window(&pair[0]) < window(&pair[1]) && large && (!first || pair[1].ack == begin)
+        })
+    }
+
+    /// With that Linux has one acknowledgement more that is not to be delayed.
+    pub(crate) fn acknowledges_growth(&self) -> bool {
+        self.is_acknowledged_sooner() && self.has_grown(QUICK, false)
+    }
+
+    /// When that was the last one it does not begin anew with those when the first data arrives in order, as ours does
+    /// (`tcp_dec_quickack_mode` sets the delay, `tcp_event_data_recv` looks for one).
+    pub(crate) fn begins_after_growth(&self) -> bool {
+        let at_once = |ours: &Said| {
+            let data = self.arrival(ours.step).is_some_and(|segment| segment.len > 0);
+            let mut said = self.kernel.said.iter();
+            let answered =
+                said.any(|said| said.step == ours.step && said.ack == ours.ack && said.at < ours.at + 2000);
+            data && ours.len == 0 && ours.flags.without(Flags::ECE) == Flags::ACK && !answered
+        };
+        // It shows with the next ones, at the latest.
+        let end = (self.place + 1).min(self.ours.said.len());
+        let shown = &self.ours.said[self.place.saturating_sub(3).min(end)..end];
+        (self.breaks_order() || matches!(self.field, Field::Time | Field::Stamps | Field::Sack))
+            && shown.iter().any(at_once)
+            && self.has_grown(2 * QUICK, true)
     }
 
     /// A segment of the other end reaches beyond the window that one of the stacks has offered.

@@ -17,7 +17,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::ours::header;
-use crate::script::{Base, Inner, PORT, Record, Said, Script, Step, THEIR_PORT, What, pattern};
+use crate::script::{Base, Inner, Measured, PORT, Record, Said, Script, Step, THEIR_PORT, What, pattern};
 
 /// Time behind the last step, in which timers show.
 const REST: Duration = Duration::from_millis(450);
@@ -245,7 +245,9 @@ impl<'a> Play<'a> {
     /// Makes the next step; false if there is none.
     fn step(&mut self, device: &File, now: Instant) -> bool {
         let Some(step) = self.script.steps.get(self.next) else { return false };
-        self.record.before.push(self.socket.as_ref().and_then(info));
+        let (inner, measured) = self.socket.as_ref().and_then(info).unzip();
+        self.record.before.push(inner);
+        self.record.measured.push(measured.unwrap_or_default());
         self.next += 1;
         self.plan += Duration::from_micros(step.after);
         self.record.times.push(now.duration_since(self.begin).as_micros() as u64);
@@ -313,7 +315,7 @@ impl<'a> Play<'a> {
         self.record.end = self.begin.elapsed().as_micros() as u64;
         self.accept();
         if let Some(socket) = &self.socket {
-            self.record.info = info(socket);
+            self.record.info = info(socket).map(|(inner, _)| inner);
             let linger = libc::linger { l_onoff: 1, l_linger: 0 };
             // SAFETY: a linger is two integers.
             let bytes: [u8; size_of::<libc::linger>()] = unsafe { std::mem::transmute(linger) };
@@ -362,7 +364,7 @@ fn set(socket: &OwnedFd, level: i32, name: i32, value: &[u8]) -> io::Result<()> 
     check(set).map(drop)
 }
 
-fn info(socket: &OwnedFd) -> Option<Inner> {
+fn info(socket: &OwnedFd) -> Option<(Inner, Measured)> {
     let mut bytes = [0_u8; 280];
     let mut len = bytes.len() as libc::socklen_t;
     // SAFETY: getsockopt(2) writes at most `len` bytes.
@@ -378,7 +380,7 @@ fn info(socket: &OwnedFd) -> Option<Inner> {
     check(got).ok()?;
     // As struct tcp_info of linux/tcp.h has them.
     let word = |at: usize| u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
-    Some(Inner {
+    let inner = Inner {
         state: bytes[0],
         ca_state: bytes[1],
         unacked: word(24),
@@ -388,7 +390,8 @@ fn info(socket: &OwnedFd) -> Option<Inner> {
         ssthresh: word(76),
         cwnd: word(80),
         reordering: word(88),
-    })
+    };
+    Some((inner, Measured { rto: word(8).into(), rcv_mss: word(20) }))
 }
 
 fn check(result: i32) -> io::Result<i32> {

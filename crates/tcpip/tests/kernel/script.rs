@@ -277,8 +277,9 @@ pub(crate) struct Record {
     pub(crate) said: Vec<Said>,
     /// What calls gave: by step, a count or a negative errno.
     pub(crate) calls: Vec<(usize, i64)>,
-    /// What the connection looked like before each step, for people.
+    /// What the connection looked like before each step.
     pub(crate) before: Vec<Option<Inner>>,
+    pub(crate) measured: Vec<Measured>,
     /// What the connection looks like at the end, if the application still has it.
     pub(crate) info: Option<Inner>,
     /// The longest time by which the player was late.
@@ -297,6 +298,15 @@ pub(crate) struct Inner {
     pub(crate) ssthresh: u32,
     pub(crate) cwnd: u32,
     pub(crate) reordering: u32,
+}
+
+/// More of TCP_INFO, which is not compared: what it takes to tell differences that are allowed from others.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Measured {
+    /// The time-out, in microseconds.
+    pub(crate) rto: u64,
+    /// The size of the other end's segments.
+    pub(crate) rcv_mss: u32,
 }
 
 impl fmt::Display for Inner {

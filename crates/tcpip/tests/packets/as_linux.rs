@@ -518,3 +518,89 @@ fn the_stamp_of_the_first_answer_completes_a_handshake_whatever_part_of_a_millis
         assert_eq!(host.stack.handshake_count(), 0);
     }
 }
+
+#[test]
+fn a_fin_behind_data_that_was_there_is_acknowledged_as_one_alone() {
+    let (mut host, _) = Host::established();
+    host.receive(ack(1, 1).data(10));
+    host.expect_ack(11);
+    host.receive(Seg { flags: Flags::FIN | Flags::ACK, ..ack(10, 1).data(1) });
+    host.expect_nothing(); // the application will close soon
+    host.wait_ms(60);
+    host.expect_ack(12);
+}
+
+#[test]
+fn a_window_lasts_through_a_pause_as_long_as_the_time_out_with_its_backoff() {
+    let (mut host, id) = Host::new().accept_with(Options { timestamps: None, ..syn_options() });
+    host.send(id, 9000);
+    host.drain();
+    host.wait_ms(400); // a probe of the tail, and the time-out
+    host.drain();
+    host.receive(ack(1, 9001));
+    let cwnd = |host: &mut Host| host.call(|stack, now| stack.tcp_info(now, id)).unwrap().snd_cwnd;
+    let before = cwnd(&mut host);
+    assert!(before > 10, "{before}");
+    host.wait_ms(300); // nothing was measured since the time-out, which is twice as long now
+    host.send(id, 1000);
+    assert_eq!(cwnd(&mut host), before);
+}
+
+#[test]
+fn blocks_of_an_acknowledgement_that_was_overtaken_do_not_make_the_window_grow() {
+    let (mut host, id) = Host::established();
+    host.send(id, 7000);
+    host.drain();
+    host.receive(ack(1, 1).sack(&host, &[(1001, 3001)]));
+    host.receive(ack(1, 7001)); // the network reorders
+    host.send(id, 12_000);
+    host.drain();
+    let cwnd = |host: &mut Host| host.call(|stack, now| stack.tcp_info(now, id)).unwrap().snd_cwnd;
+    let before = cwnd(&mut host);
+    host.receive(ack(1, 1).sack(&host, &[(8001, 10_001)]));
+    assert_eq!(cwnd(&mut host), before);
+    let sacked = host.call(|stack, now| stack.tcp_info(now, id)).unwrap().sacked;
+    assert_eq!(sacked, 2);
+}
+
+#[test]
+fn time_outs_that_were_doubled_double_the_wait_between_probes_of_a_closed_window() {
+    let (mut host, id) = Host::with_window(500);
+    host.send(id, 500);
+    host.drain();
+    host.wait_ms(260);
+    host.expect_data(1, 500); // a tail probe
+    host.wait_ms(260);
+    host.expect_data(1, 500); // the time-out, which is doubled
+    host.receive(ack(1, 501).window(0)); // which copy that was is not known
+    host.send(id, 2000);
+    host.wait_ms(10);
+    host.receive(ack(1, 501).window(0)); // it is there, so the time begins anew, doubled once more
+    host.wait_ms(900);
+    host.expect_nothing();
+    host.wait_ms(200);
+    host.expect_flags(Flags::ACK);
+}
+
+#[test]
+fn the_last_segment_of_a_stream_is_acknowledged_later_also_when_it_covers_what_waits() {
+    let (mut host, _) = Host::established();
+    host.receive(ack(2, 1).data(100));
+    host.expect_ack(1);
+    host.receive(Seg { flags: Flags::FIN | Flags::ACK, ..ack(1, 1).data(300) });
+    host.expect_nothing(); // the application will close soon
+    host.wait_ms(60);
+    host.expect_ack(302);
+}
+
+#[test]
+fn when_both_ends_connect_the_time_out_is_that_of_the_syn() {
+    let mut host = Host::new();
+    host.connect();
+    host.drain();
+    host.wait_ms(600);
+    host.receive(Seg { options: syn_options(), ..seg(Flags::SYN, 0, 0) });
+    host.expect_flags(Flags::SYN | Flags::ACK);
+    host.wait_ms(450);
+    host.expect_flags(Flags::SYN | Flags::ACK);
+}

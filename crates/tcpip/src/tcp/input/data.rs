@@ -50,7 +50,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         let before = self.receiver.nxt;
         // A closed window leaves room for a FIN; the other end may go on asking until it is acknowledged.
         let full = self.receiver.window() == 0;
-        let stored = if segment.payload.is_empty() {
+        let mut stored = if segment.payload.is_empty() {
             if data_end.after(before) {
                 if self.receiver.fin == Some(data_end) {
                     self.receiver.note_duplicate(cx.config, Some((data_end, data_end + 1)));
@@ -69,6 +69,8 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         };
         if stored == Stored::Duplicate && fin && segment.end().at_or_before(before) {
             self.receiver.note_duplicate(cx.config, Some((header.seq, segment.end()))); // the FIN as well
+        } else if stored == Stored::Duplicate && fin && data_end == before {
+            stored = Stored::InOrder; // the FIN is new
         }
         if fin && data_end.at_or_after(self.receiver.nxt) && stored != Stored::NoRoom {
             self.receiver.fin = Some(data_end);
@@ -79,6 +81,9 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             self.on_fin(cx);
             // The FIN came first, and this filled the gap before it (RFC 5681 section 4.2).
             self.receiver.ack.now |= full || !fin;
+            if fin && stored == Stored::FilledGap {
+                stored = Stored::InOrder; // nothing waits any more: it ends the stream as any other would
+            }
         }
         if self.receiver.nxt != before {
             self.events.raise(Events::READABLE);

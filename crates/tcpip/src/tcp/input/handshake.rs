@@ -86,9 +86,8 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             }
         } else {
             self.state = State::SynReceived;
+            // The time-out is that of our SYN, as in Linux.
             self.pending = Pending::Syn;
-            self.sender.backoff = 0;
-            self.sender.timer = Timer::Retransmit(cx.now + self.sender.rto(cx.config));
         }
     }
 

@@ -144,6 +144,7 @@ impl Sender {
         self.min_rtt.on_micros(now, latest);
         let rtt = Micros::between(first.unwrap_or(sent_at), now);
         self.rtt.on_micros(rtt, self.una, self.nxt);
+        self.probe_backoff = 0;
         self.backoff = 0; // RFC 6298 section 5, Karn: a fresh measure ends the backoff
         self.update_reordering_window();
         let progress = Progress { advanced: true, in_order: true, sacked: false, rtt: Some(latest.into()) };
