@@ -1,7 +1,7 @@
 //! poll, select and epoll over pipes and kernel descriptors together.
 //!
 //! Everything that waits sleeps in the kernel's own call, with the pipes' kernel sockets among its
-//! descriptors: a bell wakes it. What the kernel says of a pipe is then read as "look at it", never as the
+//! descriptors: a doorbell wakes it. What the kernel says of a pipe is then read as "look at it", never as the
 //! answer.
 
 pub(crate) mod epoll;

@@ -132,7 +132,7 @@ fn valgrind_finds_nothing_wrong() {
     let scratch = Scratch::new();
     let run = |arguments: &[&str]| {
         let mut command = scratch.command(Mode::AtOnce, &valgrind);
-        // A thread that always sleeps hears every bell.
+        // A thread that always sleeps hears every doorbell.
         command
             .args(["--quiet", "--error-exitcode=9"])
             .arg(example("pingpong"))

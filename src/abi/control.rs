@@ -139,7 +139,7 @@ pub unsafe extern "C-unwind" fn sockshim_ioctl(fd: c_int, request: c_ulong, argu
         return 0;
     }
     if let (Some(socket), SIOCATMARK) = (ours, request) {
-        // The kernel would see a bell before the mark.
+        // The kernel would see a doorbell before the mark.
         quietly(|| events::clear_way(fd, socket));
     }
     // SAFETY: the caller keeps the contract of ioctl(2).

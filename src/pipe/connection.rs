@@ -162,7 +162,7 @@ impl Pipe {
     }
 }
 
-/// The pipe, when the socket's reads must know about bells.
+/// The pipe, when the socket's reads must know about doorbells.
 #[inline]
 pub(crate) fn reading_pipe(socket: Socket, entry: &'static Entry) -> Option<Pipe> {
     if !entry.readers.is_ready() {

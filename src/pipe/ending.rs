@@ -1,7 +1,7 @@
 //! How a connection ends: end of stream, reset, and our own leaving.
 //!
 //! The kernel says *that* it ends; the ring is looked at once more before the program hears of it. One thing
-//! the kernel cannot know: a bell that nobody read turns its FIN into a RST, on close, exit and SIGKILL
+//! the kernel cannot know: a doorbell that nobody read turns its FIN into a RST, on close, exit and SIGKILL
 //! alike. So the surviving end decides between end and reset by whether the dead end had unread ring bytes.
 
 use crate::error::Errno;
@@ -108,7 +108,7 @@ fn tell_reset(pipe: &Pipe) -> Errno {
     Errno(libc::ECONNRESET)
 }
 
-/// Whether a reset came only from bells that the other end had not taken out of its queue.
+/// Whether a reset came only from doorbells that the other end had not taken out of its queue.
 pub(crate) fn is_false_reset(pipe: &Pipe) -> bool {
     if unread_by_other(pipe)
         || pipe.entry.flags.load(Ordering::Relaxed) & (FLAG_SENT_IN_VAIN | FLAG_BROKEN) != 0
@@ -126,7 +126,7 @@ pub(crate) fn is_false_reset(pipe: &Pipe) -> bool {
                 .switch
                 .kernel_end
                 .load(Ordering::Relaxed)
-                .wrapping_add(outgoing.switch.bells.load(Ordering::Relaxed));
+                .wrapping_add(outgoing.switch.doorbells.load(Ordering::Relaxed));
             is_ring(outgoing.epoch()) && taken < rung
         }
     }
@@ -210,7 +210,7 @@ fn say_goodbye(fd: c_int, pipe: &Pipe) {
         return;
     }
     if fd >= 0 {
-        // A bell that announced nothing but itself lies before the kernel lane that goes on.
+        // A doorbell that announced nothing but itself lies before the kernel lane that goes on.
         reader::follow(fd, pipe);
     }
     let in_ring = incoming.has_bytes();
@@ -218,7 +218,7 @@ fn say_goodbye(fd: c_int, pipe: &Pipe) {
     let queued = || unread::unread(pipe.socket, kernel::queued(fd).unwrap_or(0) as c_int) > 0;
     let unread = in_ring || fd >= 0 && (queued() || kernel::at_mark(fd));
     if fd >= 0 {
-        incoming_doorbells::drain_bells(fd, pipe);
+        incoming_doorbells::drain_doorbells(fd, pipe);
     }
     let reset = unread || pipe.entry.flags.load(Ordering::Relaxed) & FLAG_LINGER_RESET != 0;
     if fd >= 0 && in_ring {
@@ -230,7 +230,7 @@ fn say_goodbye(fd: c_int, pipe: &Pipe) {
     outgoing_doorbells::stop_naps(pipe);
 }
 
-/// What SO_ERROR tells: the kernel's `error`, or the one that a bell found.
+/// What SO_ERROR tells: the kernel's `error`, or the one that a doorbell found.
 pub(crate) fn pending_error(socket: Socket, error: c_int) -> c_int {
     let Some(entry) = socket.entry() else { return error };
     let pending = entry.pending_error.swap(0, Ordering::AcqRel);

@@ -5,7 +5,7 @@
 //! pipe its kernel registration becomes edge-triggered with *our* data (a tag), and the program's mask and
 //! data are kept in shared memory, so that a set shared over fork reports an edge once.
 //!
-//! A managed registration is *hot* or *cold*. Cold: its bell is wanted, the kernel will tell. Hot: it had
+//! A managed registration is *hot* or *cold*. Cold: its doorbell is wanted, the kernel will tell. Hot: it had
 //! something lately; every wait looks at its ring. All hot ones are armed and turn cold before a sleep, so a
 //! wait costs what is active, not what is registered.
 

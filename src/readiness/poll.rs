@@ -145,7 +145,7 @@ pub(crate) unsafe fn poll(
         }
         idle += 1;
         if idle > 2 {
-            // Bells that others must see first keep the kernel's answer up.
+            // Doorbells that others must see first keep the kernel's answer up.
             if deadline.left() == Some(0) {
                 return evaluate(entries);
             }
@@ -241,7 +241,7 @@ enum Slept {
     Look,
 }
 
-/// Sleeps in the kernel's ppoll, on the program's own array, with a bell wanted for every pipe in it.
+/// Sleeps in the kernel's ppoll, on the program's own array, with a doorbell wanted for every pipe in it.
 ///
 /// # Safety
 /// `mask` is null or a signal mask.
@@ -262,7 +262,7 @@ unsafe fn sleep(
         match kind(entry.fd) {
             Kind::Pipe(pipe) => {
                 *place = Place::new(pipe.socket, ENROLLED + arena::enroll(&pipe.entry.sleepers, me) as u32);
-                incoming_doorbells::want_bell(&pipe);
+                incoming_doorbells::want_doorbell(&pipe);
                 quiet &= !give_back::is_due(&pipe);
                 let asks = entry.events & events::READABLE != 0;
                 quiet &= !asks || !unread::has_bytes_next(&pipe);
@@ -341,7 +341,7 @@ unsafe fn poll_without_room(
     let copy = unsafe { core::slice::from_raw_parts_mut(place.cast::<pollfd>(), entries.len()) };
     for (to, from) in copy.iter_mut().zip(entries) {
         let waits = core::mem::take(&mut from.revents) != 0;
-        // The bell is a byte to read.
+        // The doorbell is a byte to read.
         let events = if waits { from.events & !events::WRITABLE | libc::POLLIN } else { from.events };
         *to = pollfd { fd: from.fd, events, revents: 0 };
     }
@@ -362,7 +362,7 @@ fn arm_set(arena: &Arena, fd: c_int, slot: u32) -> bool {
     quiet
 }
 
-/// How a socket was entered: not at all, as a call that knows of no bells, or as a sleeper at a place from here on.
+/// How a socket was entered: not at all, as a call that knows of no doorbells, or as a sleeper at a place from here on.
 const NOTHING: u32 = 0;
 const COUNTED: u32 = 1;
 const ENROLLED: u32 = 2;

@@ -107,7 +107,7 @@ pub(crate) struct Entry {
     pub(crate) reason: AtomicU32,
     /// `FLAG_*`.
     pub(crate) flags: AtomicU32,
-    /// Plain reads inside the kernel; ready: every reader of this end knows about bells.
+    /// Plain reads inside the kernel; ready: every reader of this end knows about doorbells.
     pub(crate) readers: Inside,
     /// Plain writes inside the kernel.
     pub(crate) writers: Inside,
@@ -115,7 +115,7 @@ pub(crate) struct Entry {
     pub(crate) holders: [AtomicU64; PROCESSES / 64],
     /// Calls and bytes so far, while undecided.
     pub(crate) calls: AtomicU32,
-    /// An error that a bell found on the kernel's connection and the program has not seen.
+    /// An error that a doorbell found on the kernel's connection and the program has not seen.
     pub(crate) pending_error: AtomicI32,
     pub(crate) bytes: AtomicU64,
     /// Socket cookies, for `ss`.

@@ -80,7 +80,7 @@ pub(crate) enum Taken {
 pub(crate) enum Around {
     /// The lock is the taker's.
     Taken,
-    /// The same, and the owner may owe somebody a bell.
+    /// The same, and the owner may owe somebody a doorbell.
     Owing,
     /// The lock is the taker's, but the owner was inside a call for so long that nobody can say whether it will be made yet.
     InCall,

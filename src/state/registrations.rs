@@ -199,8 +199,8 @@ pub(crate) fn descriptor_of(slot: u32, set: &SetEntry) -> Option<c_int> {
     (0..arena::highest() as c_int).find(|fd| table::peek(*fd) == wanted)
 }
 
-/// Whether a set relies on a bell of this connection: another thread sleeps in it, or the registration is cold.
-pub(crate) fn relies_on_bells(entry: &Entry) -> bool {
+/// Whether a set relies on a doorbell of this connection: another thread sleeps in it, or the registration is cold.
+pub(crate) fn relies_on_doorbells(entry: &Entry) -> bool {
     let Some(arena) = arena::get() else { return false };
     let me = thread();
     of_socket(arena, entry).any(|(_, registration, _, set)| {

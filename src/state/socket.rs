@@ -64,7 +64,7 @@ pub(crate) struct Local {
     pub(crate) asked: AtomicU32,
     /// The other end has not put down what it announced.
     pub(crate) in_vain: AtomicU32,
-    /// The kernel has refused a bell; under the write lock. See `pipe::transfer::write`.
+    /// The kernel has refused a doorbell; under the write lock. See `pipe::transfer::write`.
     pub(crate) owes: AtomicU32,
     /// Looks in a row that found the other end gone back to the kernel; see `pipe::lanes::writer`.
     pub(crate) gone: AtomicU32,

@@ -103,7 +103,7 @@ pub(crate) fn is_left_out(fd: c_int) -> bool {
 }
 
 /// Takes the word of a number that is about to be closed, once; calls that come until [`set_host`] still find
-/// the socket, so that none of them meets bells in the kernel's queue.
+/// the socket, so that none of them meets doorbells in the kernel's queue.
 pub(crate) fn begin_close(fd: c_int) -> Option<Descriptor> {
     let cell = WORDS.get(fd as usize)?;
     let word = cell.load(Ordering::Acquire);

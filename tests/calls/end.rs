@@ -395,7 +395,7 @@ pub(crate) const CASES: &[Case] = &[
         }
     }),
     case("what_was_written_before_a_late_answer_and_a_kill_arrives", || {
-        // The bell of the answer lies in the queue of a process that has much under way.
+        // The doorbell of the answer lies in the queue of a process that has much under way.
         ends_with_much_under_way_and_an_answer(|| {
             let _ = sys::kill(sys::getpid(), libc::SIGKILL);
         });
@@ -557,7 +557,7 @@ fn connected_child(go_on: impl FnOnce(i32)) -> (i32, Child) {
 }
 
 /// A process writes more than the other end's queue takes, and is gone before it is read. On a pipe it has been woken
-/// just before: by a bell, which lies in its queue, as a byte that it has not read.
+/// just before: by a doorbell, which lies in its queue, as a byte that it has not read.
 fn ends_with_much_under_way_and_an_answer(leave: fn()) {
     let (told, tell) = sys::pipe();
     let (fd, child) = connected_child(|fd| {

@@ -382,7 +382,7 @@ pub(crate) const CASES: &[Case] = &[
                         back.check(&buffer);
                         assert_eq!(sys::write(b, &buffer), Ok(500));
                     }
-                    // Whoever has installed this filter can take no bell away before it ends: a reset, which overtakes
+                    // Whoever has installed this filter can take no doorbell away before it ends: a reset, which overtakes
                     // what is still under way.
                     assert_eq!(sys::read(b, &mut buffer), Ok(0));
                     _ = call!(libc::syscall(libc::SYS_exit, 0));

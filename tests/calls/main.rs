@@ -19,12 +19,12 @@ mod sys;
 
 mod alarms;
 mod aliases;
-mod bells;
 mod bulk;
 mod clock;
 mod connect;
 mod contexts;
 mod descriptors;
+mod doorbells;
 mod end;
 mod epoll;
 mod epoll_many;
@@ -107,7 +107,7 @@ const AREAS: &[(&str, &[Case])] = &[
     ("memory", memory::CASES),
     ("standard", standard::CASES),
     ("bulk", bulk::CASES),
-    ("bells", bells::CASES),
+    ("doorbells", doorbells::CASES),
     ("stops", stops::CASES),
     ("contexts", contexts::CASES),
     ("numbers", numbers::CASES),

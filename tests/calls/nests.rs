@@ -158,13 +158,13 @@ pub(crate) const CASES: &[Case] = &[
     case("a_descriptor_of_the_kernels_beside_a_connection", || {
         let (a, b) = used_pair(10_000);
         let (outer, inner) = nest(EPOLLIN | EPOLLET, b, EPOLLIN);
-        let bell = sys::eventfd();
-        add(inner, bell, EPOLLIN);
+        let event = sys::eventfd();
+        add(inner, event, EPOLLIN);
         for _ in 0..ROUNDS {
-            sys::write_all(bell, &1_u64.to_ne_bytes());
+            sys::write_all(event, &1_u64.to_ne_bytes());
             assert_eq!(ready(outer, -1), [(EPOLLIN, inner as u64)]);
-            assert_eq!(ready(inner, -1), [(EPOLLIN, bell as u64)]);
-            sys::read_exact(bell, 8);
+            assert_eq!(ready(inner, -1), [(EPOLLIN, event as u64)]);
+            sys::read_exact(event, 8);
             sys::write_all(a, b"x");
             assert_eq!(ready(outer, -1), [(EPOLLIN, inner as u64)]);
             assert_eq!(ready(inner, -1), [(EPOLLIN, b as u64)]);

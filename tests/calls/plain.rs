@@ -77,7 +77,7 @@ pub(crate) const CASES: &[Case] = &[
     }),
     case("unread_bytes_of_a_writer_in_the_same_process_need_no_call_of_its", || {
         pass_on_and(&[("LD_PRELOAD", "")], |a| {
-            // What the other process has echoed: more than the bells that may be there.
+            // What the other process has echoed: more than the doorbells that may be there.
             let mut waiting = 0_i32;
             sys::until(|| {
                 Way::Past.ioctl(a, libc::FIONREAD as u32, (&raw mut waiting).addr()).expect("FIONREAD");

@@ -13,25 +13,25 @@ use crate::sys::{self, call, events, fails, poll, poll_one};
 
 pub(crate) const CASES: &[Case] = &[
     case("a_number_that_becomes_another_sockets_while_a_poll_sleeps", || {
-        let ((_a, b), (c, d), bell) = (sys::pair(), sys::pair(), sys::eventfd());
+        let ((_a, b), (c, d), event) = (sys::pair(), sys::pair(), sys::eventfd());
         let (poller, reader) = (AtomicI32::new(0), AtomicI32::new(0));
         thread::scope(|scope| {
             let polled = scope.spawn(|| {
                 poller.store(sys::gettid(), Ordering::SeqCst);
-                let mut entries = [entry(b, POLLIN), entry(bell, POLLIN)];
+                let mut entries = [entry(b, POLLIN), entry(event, POLLIN)];
                 (poll(&mut entries, -1), entries[1].revents)
             });
             sys::until(|| poller.load(Ordering::SeqCst) != 0);
             sys::let_sleep(sys::getpid(), poller.load(Ordering::SeqCst));
             sys::dup2(d, b).expect("dup2");
-            // A plain read, which knows of no bells, sleeps on the number's next socket.
+            // A plain read, which knows of no doorbells, sleeps on the number's next socket.
             let read = scope.spawn(|| {
                 reader.store(sys::gettid(), Ordering::SeqCst);
                 sys::read_exact(b, 5)
             });
             sys::until(|| reader.load(Ordering::SeqCst) != 0);
             sys::let_sleep(sys::getpid(), reader.load(Ordering::SeqCst));
-            sys::write_all(bell, &1_u64.to_ne_bytes());
+            sys::write_all(event, &1_u64.to_ne_bytes());
             assert_eq!(polled.join().expect("the poller"), (Ok(1), POLLIN));
             // What it takes to come onto a pipe.
             for _ in 0..10 {

@@ -1,4 +1,4 @@
-//! What the kernel does with a connection that has come back to it: the last bells of the pipe must not be noticed.
+//! What the kernel does with a connection that has come back to it: the last doorbells of the pipe must not be noticed.
 
 use std::thread;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::sys::raw::Way;
 
 pub(crate) const CASES: &[Case] = &[
     dialogue(
-        "a_small_write_is_not_held_back_for_a_bell",
+        "a_small_write_is_not_held_back_for_a_doorbell",
         |end| {
             return_and_ask(end, false);
             wake_each_other(end);
@@ -24,7 +24,7 @@ pub(crate) const CASES: &[Case] = &[
         answer,
     ),
     dialogue(
-        "a_small_write_is_not_held_back_for_a_bell_after_a_cork",
+        "a_small_write_is_not_held_back_for_a_doorbell_after_a_cork",
         |end| return_and_ask(end, true),
         answer,
     ),
@@ -133,7 +133,7 @@ fn return_and_ask(end: &End, cork: bool) {
     }
 }
 
-/// A few round trips in which both ends sleep in the kernel, so that bells go both ways. A kernel that takes part in such
+/// A few round trips in which both ends sleep in the kernel, so that doorbells go both ways. A kernel that takes part in such
 /// a dialogue delays its acknowledgements. What is said is two bytes long: no SO_RCVLOWAT holds it back.
 fn wake_each_other(end: &End) {
     for _ in 0..4 {

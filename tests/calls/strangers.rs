@@ -100,7 +100,7 @@ pub(crate) const CASES: &[Case] = &[
         sys::close(b).expect("close");
     }),
     case("a_read_past_libc_loses_no_byte_of_the_ring_unnoticed", || {
-        // A bell lies in the queue, and somebody takes it for a byte of data.
+        // A doorbell lies in the queue, and somebody takes it for a byte of data.
         let (a, b) = round_trips();
         let reader = thread::spawn(move || {
             assert_eq!(wait::poll_one(b, POLLIN, -1), POLLIN);

@@ -191,7 +191,7 @@ pub(crate) const CASES: &[Case] = &[
         }
     }),
     case("a_program_and_its_parent_use_one_number", || {
-        // By fork, by vfork and by posix_spawn: no bell is data for either of them.
+        // By fork, by vfork and by posix_spawn: no doorbell is data for either of them.
         for (way, start) in [by_fork, by_vfork, by_spawn].into_iter().enumerate() {
             for before in [0, 10_000] {
                 let (a, b) = at_seven(before);

@@ -33,7 +33,7 @@ type Lie = fn(&Direction, &Direction);
 
 const LIES: &[(&str, Lie)] = &[
     ("the truth", |_, _| {}),
-    ("bells that never come before the kernel lane", |direction, _| {
+    ("doorbells that never come before the kernel lane", |direction, _| {
         let read = direction.reader.kernel_read.load(Ordering::Relaxed);
         direction.switch.resume.store(read + 1000, Ordering::SeqCst);
         direction
@@ -41,7 +41,7 @@ const LIES: &[(&str, Lie)] = &[
             .gate
             .store((direction.reader.epoch.load(Ordering::Relaxed) + 1) << 1, Ordering::SeqCst);
     }),
-    ("two epochs ahead, with bells that never come", |direction, _| {
+    ("two epochs ahead, with doorbells that never come", |direction, _| {
         let read = direction.reader.kernel_read.load(Ordering::Relaxed);
         direction.switch.resume.store(read + 1000, Ordering::SeqCst);
         direction
@@ -51,8 +51,8 @@ const LIES: &[(&str, Lie)] = &[
     }),
     ("kernel bytes that never come before the ring", |direction, _| before_the_ring(direction, 0)),
     ("kernel bytes that never come before bytes of the ring", |direction, _| before_the_ring(direction, 5)),
-    ("bells that were not rung", |direction, _| {
-        direction.switch.bells.fetch_add(7, Ordering::SeqCst);
+    ("doorbells that were not rung", |direction, _| {
+        direction.switch.doorbells.fetch_add(7, Ordering::SeqCst);
     }),
     ("fewer bytes taken than were", |direction, _| {
         direction.reader.kernel_read.fetch_sub(1, Ordering::SeqCst);

@@ -24,7 +24,7 @@ pub(crate) enum Rule {
     /// When a process ends with bytes unread in a ring, reads tell the reset, but shutdown and getpeername still
     /// find the connection: they are not called then.
     EndOrReset,
-    /// A long write to a process that has ended may be told as a short one, when its bell meets the reset: only
+    /// A long write to a process that has ended may be told as a short one, when its doorbell meets the reset: only
     /// short ones are made then.
     AfterKill,
     /// Bytes that are unread when a socket is passed to another process are the receiver's: the sender closes

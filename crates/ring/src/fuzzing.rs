@@ -21,12 +21,12 @@ pub fn direction_words(bytes: &[u8]) {
             2 => consumer.head.store(value, Ordering::Relaxed),
             3 => sleep.asleep.store(half, Ordering::Relaxed),
             4 => switch.gate.store(half, Ordering::Relaxed),
-            5 => switch.bells.store(value, Ordering::Relaxed),
+            5 => switch.doorbells.store(value, Ordering::Relaxed),
             6 => switch.kernel_end.store(value, Ordering::Relaxed),
             7 => switch.resume.store(value, Ordering::Relaxed),
             8 => reader.ready.store(half, Ordering::Relaxed),
             9 => reader.epoch.store(half, Ordering::Relaxed),
-            10 => reader.bells_past.store(value, Ordering::Relaxed),
+            10 => reader.doorbells_past.store(value, Ordering::Relaxed),
             11 => producer.capacity.store(1 << (value % 22), Ordering::Relaxed),
             12 => consumer
                 .head
@@ -58,8 +58,8 @@ pub fn direction_words(bytes: &[u8]) {
                 }
             }
             19 => direction.follow(direction.reader_epoch()),
-            20 => drop((direction.bell_due(), is_ring(direction.epoch()))),
-            21 => direction.want_bell(),
+            20 => drop((direction.doorbell_due(), is_ring(direction.epoch()))),
+            21 => direction.want_doorbell(),
             22 => direction.close(),
             23 => room.released.store(value, Ordering::Relaxed),
             24 => {

@@ -1,6 +1,6 @@
-//! Calls inside the kernel that know nothing of bells.
+//! Calls inside the kernel that know nothing of doorbells.
 //!
-//! No lane may open while one is inside: a plain reader could not tell a bell from data, a plain writer's bytes
+//! No lane may open while one is inside: a plain reader could not tell a doorbell from data, a plain writer's bytes
 //! would have no place in the order. So they are counted, and from some moment on no reader enters any more:
 //! the end is *ready*. This is not in a segment; each end counts its own calls.
 //!
@@ -29,7 +29,7 @@ impl Inside {
         self.0.store(of(generation), Ordering::Release);
     }
 
-    /// Counts a call; false when it must know about bells, or when the slot has changed hands.
+    /// Counts a call; false when it must know about doorbells, or when the slot has changed hands.
     #[inline]
     #[must_use]
     pub fn enter(&self, generation: u32) -> bool {
@@ -52,7 +52,7 @@ impl Inside {
         self.0.load(Ordering::SeqCst) & (COUNT | READY) == 0
     }
 
-    /// Whether every call knows about bells: none is inside, none enters.
+    /// Whether every call knows about doorbells: none is inside, none enters.
     #[inline]
     #[must_use]
     pub fn is_ready(&self) -> bool {
@@ -66,7 +66,7 @@ impl Inside {
         self.0.compare_exchange(word, word | READY, Ordering::SeqCst, Ordering::Relaxed).is_ok()
     }
 
-    /// The opposite: calls need not know about bells any more.
+    /// The opposite: calls need not know about doorbells any more.
     pub fn unready(&self) {
         self.0.fetch_and(!READY, Ordering::SeqCst);
     }

@@ -6,13 +6,13 @@
 //!
 //! | step | by | written first | then |
 //! |---|---|---|---|
-//! | kernel -> ring | writer | `kernel_end` = X, `bells` = 0, `resume` open | gate `e` -> `e+1`, only if it is not SHUT, no reader is BUSY and the reader's epoch is `e` |
+//! | kernel -> ring | writer | `kernel_end` = X, `doorbells` = 0, `resume` open | gate `e` -> `e+1`, only if it is not SHUT, no reader is BUSY and the reader's epoch is `e` |
 //! | ring -> kernel | writer | CLOSED in `tail`; then `ring_end`, and `resume` = P if it is open | gate `e` -> `e+1`, at any time |
-//! | follow | reader | took kernel bytes up to X, or ring bytes up to `ring_end` and bells up to P | own epoch `e` -> `e+1` |
+//! | follow | reader | took kernel bytes up to X, or ring bytes up to `ring_end` and doorbells up to P | own epoch `e` -> `e+1` |
 //!
 //! So a writer is at most two epochs ahead, and one record of (X, ring_end, P) is enough. BUSY is set by a
 //! reader while it takes bytes from the kernel as *data* in an even epoch: it keeps the writer from opening
-//! the ring (and ringing bells into the stream) meanwhile.
+//! the ring (and ringing doorbells into the stream) meanwhile.
 //!
 //! SHUT is set by whoever goes on without the holder of a lock, who is stopped anywhere in a step: no ring epoch begins
 //! any more. So what that holder still does when it goes on changes nothing: it cannot open the ring; and when it
@@ -82,14 +82,14 @@ impl Direction {
     #[must_use]
     pub fn open(&self, epoch: u32, kernel_end: u64) -> bool {
         self.switch.kernel_end.store(kernel_end, Ordering::Relaxed);
-        self.switch.bells.store(0, Ordering::Relaxed);
+        self.switch.doorbells.store(0, Ordering::Relaxed);
         self.switch.resume.store(OPEN, Ordering::Relaxed);
         let next = after(epoch) << 1;
         self.switch.gate.compare_exchange(epoch << 1, next, Ordering::SeqCst, Ordering::Relaxed).is_ok()
     }
 
     /// Writer: from the ring to the kernel lane, which goes on at kernel position `resume`. The ring is closed, so
-    /// `ring_end` stays true, and no bell is under way. Somebody else may do the same.
+    /// `ring_end` stays true, and no doorbell is under way. Somebody else may do the same.
     pub fn spill(&self, epoch: u32, ring_end: u64, resume: u64) {
         self.switch.ring_end.store(ring_end, Ordering::Relaxed);
         // Compared: whoever comes late has counted bytes of the kernel lane.
@@ -149,8 +149,8 @@ impl Direction {
             self.reader.epoch.compare_exchange(epoch, after(epoch), Ordering::Release, Ordering::Relaxed);
         if moved.is_ok() && is_ring(epoch) {
             let resume = self.switch.resume.load(Ordering::Relaxed);
-            let bells = resume.wrapping_sub(self.switch.kernel_end.load(Ordering::Relaxed));
-            self.reader.bells_past.fetch_add(bells, Ordering::Relaxed);
+            let doorbells = resume.wrapping_sub(self.switch.kernel_end.load(Ordering::Relaxed));
+            self.reader.doorbells_past.fetch_add(doorbells, Ordering::Relaxed);
         }
     }
 }

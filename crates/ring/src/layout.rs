@@ -78,7 +78,7 @@ pub struct Direction {
     pub producer: Producer,
     /// Moved by the reader with each consumption; the writer seldom looks.
     pub consumer: Consumer,
-    /// Whether a bell is wanted.
+    /// Whether a doorbell is wanted.
     pub sleep: Sleep,
     /// Where the writer changed lanes.
     pub switch: Switch,
@@ -126,7 +126,7 @@ pub struct Room {
     /// At most a quarter of the ring behind [`Consumer::head`], and level with it once the reader has found the
     /// ring empty. Written by the reader.
     pub released: AtomicU64,
-    /// How the writer waits until more is released: [`crate::sleep::BELL`], [`crate::sleep::CALL`]. Set by the writer; the
+    /// How the writer waits until more is released: [`crate::sleep::DOORBELL`], [`crate::sleep::CALL`]. Set by the writer; the
     /// reader, who answers, takes it back.
     pub awaited: AtomicU32,
 }
@@ -135,7 +135,7 @@ pub struct Room {
 #[repr(C, align(128))]
 #[derive(Debug)]
 pub struct Sleep {
-    /// How those wait who wait: [`crate::sleep::BELL`], [`crate::sleep::CALL`]. Set by readers, cleared by the writer
+    /// How those wait who wait: [`crate::sleep::DOORBELL`], [`crate::sleep::CALL`]. Set by readers, cleared by the writer
     /// alone (or by a reader that knows that nobody else sleeps).
     pub asleep: AtomicU32,
     /// 1: the reader waits for several connections, and the writer says when it publishes ([`crate::moment`]).
@@ -149,8 +149,8 @@ pub struct Switch {
     /// Epoch of the writer's lane in bits 1 to 30 (even: kernel, odd: ring), [`crate::lane::BUSY`] in bit 0,
     /// [`crate::lane::SHUT`] in bit 31.
     pub gate: AtomicU32,
-    /// Bells rung in the current ring epoch. Written by the writer, before each bell.
-    pub bells: AtomicU64,
+    /// Doorbells rung in the current ring epoch. Written by the writer, before each doorbell.
+    pub doorbells: AtomicU64,
     /// Kernel position at which the last ring epoch began.
     pub kernel_end: AtomicU64,
     /// Ring position at which the last ring epoch ended.
@@ -163,14 +163,14 @@ pub struct Switch {
 #[repr(C, align(128))]
 #[derive(Debug)]
 pub struct Reader {
-    /// 1: every reader of this end knows about bells, so the writer may open the ring.
+    /// 1: every reader of this end knows about doorbells, so the writer may open the ring.
     pub ready: AtomicU32,
     /// The epoch that is being read.
     pub epoch: AtomicU32,
-    /// Bytes taken from the kernel's stream, bells included.
+    /// Bytes taken from the kernel's stream, doorbells included.
     pub kernel_read: AtomicU64,
-    /// Bells of all ring epochs that were followed to their end.
-    pub bells_past: AtomicU64,
+    /// Doorbells of all ring epochs that were followed to their end.
+    pub doorbells_past: AtomicU64,
     /// Largest ring that suits the buffer size which the reader's program has set; 0: any.
     pub room: AtomicU32,
     /// `HANDED_*`: whether the reader's process hands the socket on with bytes unread.
@@ -253,7 +253,7 @@ impl Direction {
             sleep: Sleep { asleep: AtomicU32::new(0), ordered: AtomicU32::new(0) },
             switch: Switch {
                 gate: AtomicU32::new(0),
-                bells: AtomicU64::new(0),
+                doorbells: AtomicU64::new(0),
                 kernel_end: AtomicU64::new(0),
                 ring_end: AtomicU64::new(0),
                 resume: AtomicU64::new(0),
@@ -262,7 +262,7 @@ impl Direction {
                 ready: AtomicU32::new(0),
                 epoch: AtomicU32::new(0),
                 kernel_read: AtomicU64::new(0),
-                bells_past: AtomicU64::new(0),
+                doorbells_past: AtomicU64::new(0),
                 room: AtomicU32::new(0),
                 handed: AtomicU32::new(HANDED_NOT),
             },

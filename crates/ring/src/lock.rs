@@ -33,7 +33,7 @@ pub struct Word {
 
 /// Mark: the owner makes a call that nothing can refuse any more, and must not be stepped around.
 pub const FIRM: u32 = 1 << 31;
-/// Mark: the owner may owe the reader a bell.
+/// Mark: the owner may owe the reader a doorbell.
 pub const RINGING: u32 = 1 << 30;
 /// The owner's number.
 pub const OWNER: u32 = !(FIRM | RINGING);
@@ -263,7 +263,7 @@ impl Word {
     }
 
     /// Takes it from an owner that is dead, or has jumped out of the call that took it, or is stopped while it is not
-    /// firm; `seen` is what was in the word. Says whether the owner may owe somebody a bell. `None`: somebody was faster.
+    /// firm; `seen` is what was in the word. Says whether the owner may owe somebody a doorbell. `None`: somebody was faster.
     #[must_use]
     pub fn take_from(&self, seen: Content, me: u32, frame: Frame) -> Option<bool> {
         // Others may sleep yet.
@@ -272,7 +272,7 @@ impl Word {
         Some(seen.marked() != seen.owner())
     }
 
-    /// From here on the owner may owe a bell, until it says [`Word::rung`]. False: somebody has stepped around us.
+    /// From here on the owner may owe a doorbell, until it says [`Word::rung`]. False: somebody has stepped around us.
     #[must_use]
     pub fn ringing(&self, me: u32) -> bool {
         self.mark(me, me | RINGING)
@@ -348,7 +348,7 @@ mod tests {
         let seen = word.content();
         assert_eq!((seen.owner(), seen.marked(), seen.frame()), (7, 7 | RINGING, Frame::at(4096)));
         assert_eq!(word.leave(7, false), Left::Alone);
-        assert_eq!(word.content(), seen, "an owner that owes a bell does not let go");
+        assert_eq!(word.content(), seen, "an owner that owes a doorbell does not let go");
         assert!(word.rung(7));
         assert_eq!(word.leave(7, false), Left::Alone);
         assert_eq!(word.content().marked(), 0);

@@ -4,23 +4,23 @@
 //! and then looks whether somebody waits. Both put a full barrier between their store and their look, so at
 //! least one of them sees the other (Dekker).
 //!
-//! There are two wishes. A *bell* is a byte on the kernel's connection: it stays in the queue until a reader takes
+//! There are two wishes. A *doorbell* is a byte on the kernel's connection: it stays in the queue until a reader takes
 //! it, so it cannot be missed by somebody who is on the way to sleep. A *call* wakes who naps on the word itself
-//! (futex(2)): the kernel lets nobody nap whose wish has been answered. A stale bell or call is harmless.
+//! (futex(2)): the kernel lets nobody nap whose wish has been answered. A stale doorbell or call is harmless.
 
 use crate::layout::Direction;
 use crate::sync::{Ordering, fence_after_rmw};
 
-/// Somebody wants a bell.
-pub const BELL: u32 = 1;
+/// Somebody wants a doorbell.
+pub const DOORBELL: u32 = 1;
 /// Somebody naps, and wants a call.
 pub const CALL: u32 = 2;
 
 impl Direction {
-    /// Says that a bell is wanted. The caller must look at the ring and the gate again before it sleeps.
+    /// Says that a doorbell is wanted. The caller must look at the ring and the gate again before it sleeps.
     #[inline]
-    pub fn want_bell(&self) {
-        let _ = self.want(BELL);
+    pub fn want_doorbell(&self) {
+        let _ = self.want(DOORBELL);
     }
 
     /// Says that a call is wanted; what is in the word now. The caller must look at the ring and the gate again before
@@ -39,11 +39,11 @@ impl Direction {
         before | wish
     }
 
-    /// Takes the wish for a bell back; only for a reader that knows that nobody else sleeps on this direction.
+    /// Takes the wish for a doorbell back; only for a reader that knows that nobody else sleeps on this direction.
     #[inline]
-    pub fn unwant_bell(&self) {
-        if self.wishes() & BELL != 0 {
-            self.sleep.asleep.fetch_and(!BELL, Ordering::Relaxed);
+    pub fn unwant_doorbell(&self) {
+        if self.wishes() & DOORBELL != 0 {
+            self.sleep.asleep.fetch_and(!DOORBELL, Ordering::Relaxed);
         }
     }
 
@@ -57,8 +57,8 @@ impl Direction {
     /// Whether the caller must ring now. One wish is answered once.
     #[inline]
     #[must_use]
-    pub fn bell_due(&self) -> bool {
-        self.take(BELL)
+    pub fn doorbell_due(&self) -> bool {
+        self.take(DOORBELL)
     }
 
     /// Whether the caller must call now. One wish is answered once, for all who have it. For who has closed the ring no

@@ -70,7 +70,7 @@ fn a_long_stream_keeps_its_order_over_changing_lanes() {
             }
             writing.join().expect("it only writes");
             assert!(got.iter().enumerate().all(|(position, byte)| *byte == position as u8));
-            end.assert_only_bells_left();
+            end.assert_only_doorbells_left();
         });
     }
 }

@@ -9,27 +9,27 @@
 //!
 //! | change | model that fails |
 //! |---|---|
-//! | `publish` without its full barrier, or `want_bell` without its own | `a_sleeper_is_woken` |
+//! | `publish` without its full barrier, or `want_doorbell` without its own | `a_sleeper_is_woken` |
 //! | `publish` or `consume` with a relaxed compare-and-swap | `bytes_arrive_once_and_in_order` |
 //! | `release` with a relaxed compare-and-swap | `room_comes_back_by_the_quarter` |
 //! | no second look before sleeping | `a_sleeper_is_woken` |
 //! | `await_room` without its second look, or a relaxed `swap` in it | `a_writer_that_sleeps_for_room_is_woken` |
-//! | bells younger than the look are thrown away, too | `a_look_takes_no_bell_from_a_sleeper` |
-//! | the wish of a sleeper is not given back with the bell | `a_look_takes_no_bell_from_a_sleeper` |
+//! | doorbells younger than the look are thrown away, too | `a_look_takes_no_doorbell_from_a_sleeper` |
+//! | the wish of a sleeper is not given back with the doorbell | `a_look_takes_no_doorbell_from_a_sleeper` |
 //! | the same on the way from the ring to the kernel | `a_sleeper_outlives_a_ring_epoch` |
 //! | `open` although a reader is BUSY | `lanes_keep_the_order` |
-//! | the reader follows before it has thrown the bells away | `lanes_keep_the_order` |
+//! | the reader follows before it has thrown the doorbells away | `lanes_keep_the_order` |
 //! | `ready` is not looked at after `reopen` | `nothing_is_published_after_the_close` |
 //! | the reader closes without taking its promise back | `nothing_is_published_after_the_close` |
-//! | the end becomes ready although a plain read is inside | `a_plain_read_meets_no_bell` |
+//! | the end becomes ready although a plain read is inside | `a_plain_read_meets_no_doorbell` |
 //! | the ring opens although a plain write is inside | `a_plain_write_keeps_its_place` |
-//! | who robs a dead writer does not renew the wish | `a_bell_that_the_dead_owed_is_rung` |
-//! | a bell that was refused counts as rung | `a_bell_that_was_refused_is_rung_again` |
-//! | a bell is sent without a look at the lock | `a_writer_stopped_on_the_ring_sends_no_bell_into_the_data` |
+//! | who robs a dead writer does not renew the wish | `a_doorbell_that_the_dead_owed_is_rung` |
+//! | a doorbell that was refused counts as rung | `a_doorbell_that_was_refused_is_rung_again` |
+//! | a doorbell is sent without a look at the lock | `a_writer_stopped_on_the_ring_sends_no_doorbell_into_the_data` |
 //! | the gate is not shut | `a_writer_stopped_while_it_opens_the_ring_changes_nothing` |
 //! | `spill` stores `resume` without a look at what is there | `a_writer_stopped_while_it_spills_changes_nothing` |
 //! | a wish without the read lock | `a_waiter_takes_no_wish_from_a_sleeper` |
-//! | a bell takes the wish for a call with it | `a_napper_and_a_sleeper_share_an_end` |
+//! | a doorbell takes the wish for a call with it | `a_napper_and_a_sleeper_share_an_end` |
 //! | `spill`, or who closes the ring, ends no nap | `nobody_naps_on_when_the_ring_is_left`, `nobody_naps_on_a_closed_ring` |
 //! | who naps on two rings looks at them before it has said so | `who_naps_on_two_rings_is_called_by_either` |
 //! | who naps on two rings does not look for a close after its wishes | `nobody_naps_on_two_rings_of_which_one_is_closed` |
@@ -38,7 +38,7 @@
 //! | the ring is closed after the bytes were put down | all that hand an end on |
 //! | an owner that gives a lock back does not look for marks | `who_waits_for_a_lock_is_woken` |
 //! | who has slept takes a lock without a mark for the others | `who_waits_for_a_lock_is_woken` |
-//! | the wish for a bell is not taken back before, or a bell is counted after its wish was taken | `a_plain_successor_of_a_sleeper_gets_what_was_unread` |
+//! | the wish for a doorbell is not taken back before, or a doorbell is counted after its wish was taken | `a_plain_successor_of_a_sleeper_gets_what_was_unread` |
 
 #![cfg(loom)]
 
@@ -272,12 +272,12 @@ fn two_sleepers_share_an_end() {
     });
 }
 
-/// A reader that does not wait takes a stale bell away while another one, past its own settling, goes to sleep.
+/// A reader that does not wait takes a stale doorbell away while another one, past its own settling, goes to sleep.
 #[test]
-fn a_look_takes_no_bell_from_a_sleeper() {
+fn a_look_takes_no_doorbell_from_a_sleeper() {
     loom::model(|| {
         let end = End::on_ring();
-        end.direction.want_bell();
+        end.direction.want_doorbell();
         end.write(b'a');
         end.take(1);
         let sleeper = end.clone();
@@ -298,12 +298,12 @@ fn a_look_takes_no_bell_from_a_sleeper() {
     });
 }
 
-/// The same, with the bell thrown away on the way from the ring to the kernel.
+/// The same, with the doorbell thrown away on the way from the ring to the kernel.
 #[test]
 fn a_sleeper_outlives_a_ring_epoch() {
     loom::model(|| {
         let end = End::on_ring();
-        end.direction.want_bell();
+        end.direction.want_doorbell();
         let sleeper = end.clone();
         let sleeping = thread::spawn(move || sleeper.receive(1, &mut Vec::new()));
         let looker = end.clone();
@@ -335,17 +335,17 @@ fn lanes_keep_the_order() {
         end.receive(3, &mut got);
         assert_eq!(got, b"abc");
         writing.join().unwrap();
-        end.assert_only_bells_left();
+        end.assert_only_doorbells_left();
     });
 }
 
-/// Starts in a ring epoch with a bell in the kernel's queue, so that the way back and the next opening are
+/// Starts in a ring epoch with a doorbell in the kernel's queue, so that the way back and the next opening are
 /// within reach of the preemption bound.
 #[test]
 fn lanes_keep_the_order_on_the_way_back() {
     loom::model(|| {
         let end = End::on_ring();
-        end.direction.want_bell();
+        end.direction.want_doorbell();
         end.write(b'a');
         let writer = end.clone();
         let writing = thread::spawn(move || {
@@ -357,7 +357,7 @@ fn lanes_keep_the_order_on_the_way_back() {
         end.receive(3, &mut got);
         assert_eq!(got, b"abc");
         writing.join().unwrap();
-        end.assert_only_bells_left();
+        end.assert_only_doorbells_left();
     });
 }
 
@@ -438,7 +438,7 @@ fn a_lock_that_is_kept_for_who_has_starved_is_taken() {
 
 /// The upgrade: a thread that is in the kernel's `recv` already, and one that makes the end ready.
 #[test]
-fn a_plain_read_meets_no_bell() {
+fn a_plain_read_meets_no_doorbell() {
     model_of_three(|| {
         let end = End::plain();
         let plain = end.clone();
@@ -476,17 +476,17 @@ fn a_plain_write_keeps_its_place() {
         for writer in writers {
             writer.join().unwrap();
         }
-        end.assert_only_bells_left();
+        end.assert_only_doorbells_left();
     });
 }
 
-/// The kernel refuses a bell, or two, for want of room or memory. A sleeper is woken all the same.
+/// The kernel refuses a doorbell, or two, for want of room or memory. A sleeper is woken all the same.
 #[test]
-fn a_bell_that_was_refused_is_rung_again() {
+fn a_doorbell_that_was_refused_is_rung_again() {
     for refused in [1, 2] {
         loom::model(move || {
             let end = End::on_ring();
-            end.refuse_bells(refused);
+            end.refuse_doorbells(refused);
             let reader = end.clone();
             let reading = thread::spawn(move || {
                 let mut got = Vec::new();
@@ -496,14 +496,14 @@ fn a_bell_that_was_refused_is_rung_again() {
             end.write(b'a');
             end.write(b'b');
             assert_eq!(reading.join().unwrap(), b"ab");
-            end.assert_only_bells_left();
+            end.assert_only_doorbells_left();
         });
     }
 }
 
-/// A writer is killed between taking the wish and sending the bell; the next one of its end makes up for it.
+/// A writer is killed between taking the wish and sending the doorbell; the next one of its end makes up for it.
 #[test]
-fn a_bell_that_the_dead_owed_is_rung() {
+fn a_doorbell_that_the_dead_owed_is_rung() {
     loom::model(|| {
         let end = End::on_ring();
         let reader = end.clone();
@@ -529,14 +529,14 @@ fn stepped_around(end: &Arc<End>) {
     end.receive(2, &mut got);
     got.sort_unstable();
     assert_eq!(got, b"ab");
-    end.assert_only_bells_left();
+    end.assert_only_doorbells_left();
 }
 
 #[test]
-fn a_writer_stopped_on_the_ring_sends_no_bell_into_the_data() {
+fn a_writer_stopped_on_the_ring_sends_no_doorbell_into_the_data() {
     loom::model(|| {
         let end = End::on_ring();
-        end.direction.want_bell();
+        end.direction.want_doorbell();
         stepped_around(&end);
     });
 }
@@ -550,8 +550,8 @@ fn a_writer_stopped_while_it_opens_the_ring_changes_nothing() {
 fn a_writer_stopped_while_it_spills_changes_nothing() {
     loom::model(|| {
         let end = End::on_ring();
-        // A bell is in the stream, so that where the kernel's lane goes on is not where it began.
-        end.direction.want_bell();
+        // A doorbell is in the stream, so that where the kernel's lane goes on is not where it began.
+        end.direction.want_doorbell();
         end.write(b'0');
         end.receive(1, &mut Vec::new());
         end.direction.close();
@@ -564,7 +564,7 @@ fn a_writer_stopped_while_it_spills_changes_nothing() {
 fn a_waiter_takes_no_wish_from_a_sleeper() {
     loom::model(|| {
         let end = End::on_ring();
-        end.direction.want_bell();
+        end.direction.want_doorbell();
         end.write(b'a');
         let sleeper = end.clone();
         let sleeping = thread::spawn(move || sleeper.receive(2, &mut Vec::new()));
@@ -604,12 +604,12 @@ fn a_plain_successor_gets_what_was_unread_from_a_writer_in_the_kernels_lane() {
     loom::model(|| handed_on(&Connection::one_way(), |successor| successor.read_plainly(2)));
 }
 
-/// A bell is about to be rung when the ring is closed.
+/// A doorbell is about to be rung when the ring is closed.
 #[test]
 fn a_plain_successor_of_a_sleeper_gets_what_was_unread() {
     loom::model(|| {
         let connection = Connection::on_ring();
-        connection.want_bell();
+        connection.want_doorbell();
         handed_on(&connection, |successor| successor.read_plainly(2));
     });
 }

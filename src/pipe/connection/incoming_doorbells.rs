@@ -1,6 +1,6 @@
-//! Bells: bytes in the kernel's queue that wake a reader, and are no data.
+//! Doorbells: bytes in the kernel's queue that wake a reader, and are no data.
 //!
-//! They are counted by who rings them (`bells`) and by who takes them (`kernel_read`), so that each byte of the queue is known
+//! They are counted by who rings them (`doorbells`) and by who takes them (`kernel_read`), so that each byte of the queue is known
 //! for what it is. All of them are taken before the bytes of the kernel lane behind them are read.
 
 use crate::error::Errno;
@@ -13,7 +13,7 @@ use core::ffi::c_int;
 use core::sync::atomic::Ordering;
 use sockshim_ring::lane::is_ring;
 
-/// Takes bytes from the kernel, or throws them away, and counts them; where bells and data must be told apart. Under the
+/// Takes bytes from the kernel, or throws them away, and counts them; where doorbells and data must be told apart. Under the
 /// read lock, with signals blocked. `None`, and nothing is taken: somebody has stepped around us.
 pub(crate) fn take_counted(pipe: &Pipe, call: &Call) -> Option<Result<usize, Errno>> {
     let position = &pipe.incoming().reader.kernel_read;
@@ -27,14 +27,14 @@ pub(crate) fn take_counted(pipe: &Pipe, call: &Call) -> Option<Result<usize, Err
     Some(taken)
 }
 
-/// Before the socket is closed: no bell may be left in the kernel's queue. Under the read lock.
-pub(crate) fn drain_bells(fd: c_int, pipe: &Pipe) {
+/// Before the socket is closed: no doorbell may be left in the kernel's queue. Under the read lock.
+pub(crate) fn drain_doorbells(fd: c_int, pipe: &Pipe) {
     let incoming = pipe.incoming();
     let epoch = incoming.reader_epoch();
     if is_ring(epoch) {
         let position = incoming.reader.kernel_read.load(Ordering::Relaxed);
         let end = if incoming.epoch() == epoch {
-            position.wrapping_add(bells_waiting(pipe))
+            position.wrapping_add(doorbells_waiting(pipe))
         } else {
             incoming.switch.resume.load(Ordering::Relaxed)
         };
@@ -44,7 +44,7 @@ pub(crate) fn drain_bells(fd: c_int, pipe: &Pipe) {
     }
 }
 
-/// What became of an attempt to throw bells away.
+/// What became of an attempt to throw doorbells away.
 pub(crate) enum Drained {
     /// All up to the position.
     Done,
@@ -54,19 +54,19 @@ pub(crate) enum Drained {
     Failed(Errno),
     /// The position lies behind us: impossible.
     Beyond,
-    /// Somebody who knows nothing of bells has taken some.
+    /// Somebody who knows nothing of doorbells has taken some.
     Robbed,
     /// A signal handler of this thread has followed the writer already, or whoever has stepped around us.
     Moved,
 }
 
-/// Throws away the bells of ring epoch `epoch`, which the writer has left. Under the read lock.
+/// Throws away the doorbells of ring epoch `epoch`, which the writer has left. Under the read lock.
 pub(crate) fn drain_to(fd: c_int, pipe: &Pipe, epoch: u32) -> Drained {
     let incoming = pipe.incoming();
     let taken = incoming.reader.kernel_read.load(Ordering::Relaxed);
     if taken == incoming.switch.resume.load(Ordering::Relaxed) && incoming.reader_epoch() == epoch {
         // Without a call, which a filter of the program's may forbid.
-        incoming.want_bell();
+        incoming.want_doorbell();
         return Drained::Done;
     }
     // A signal handler that reads from this socket must not take what is counted here.
@@ -87,8 +87,8 @@ pub(crate) fn drain_to(fd: c_int, pipe: &Pipe, epoch: u32) -> Drained {
         }
         Some(drained) => {
             if matches!(drained, Drained::Done) {
-                // Whoever relied on one of those bells wants another.
-                incoming.want_bell();
+                // Whoever relied on one of those doorbells wants another.
+                incoming.want_doorbell();
             }
             drained
         }
@@ -114,24 +114,24 @@ fn drain_quietly(fd: c_int, pipe: &Pipe, to: u64) -> Option<Drained> {
     }
 }
 
-/// Bells that the writer says it rang in this ring epoch and nobody has taken yet.
-pub(crate) fn bells_waiting(pipe: &Pipe) -> u64 {
+/// Doorbells that the writer says it rang in this ring epoch and nobody has taken yet.
+pub(crate) fn doorbells_waiting(pipe: &Pipe) -> u64 {
     let incoming = pipe.incoming();
     let taken = incoming
         .reader
         .kernel_read
         .load(Ordering::Relaxed)
         .wrapping_sub(incoming.switch.kernel_end.load(Ordering::Relaxed));
-    plausible(incoming.switch.bells.load(Ordering::Acquire), taken)
+    plausible(incoming.switch.doorbells.load(Ordering::Acquire), taken)
 }
 
-/// Bells that wait. Only sums that can be true; the writer's word is not to be trusted further than that.
+/// Doorbells that wait. Only sums that can be true; the writer's word is not to be trusted further than that.
 fn plausible(rung: u64, taken: u64) -> u64 {
     let waiting = rung.wrapping_sub(taken);
     if waiting < 1 << 32 { waiting } else { 0 }
 }
 
-/// Looks for a byte in the kernel's queue that no bell accounts for, and gives the connection up if there is one: somebody
+/// Looks for a byte in the kernel's queue that no doorbell accounts for, and gives the connection up if there is one: somebody
 /// has used the other end's socket by system calls of his own. Says whether it is given up.
 ///
 /// Where that byte belongs among those of the ring nobody can say, so it cannot be passed on as data either.
@@ -144,9 +144,9 @@ pub(crate) fn find_intruder(fd: c_int, pipe: &Pipe) -> bool {
     found
 }
 
-/// The kernel has told a set of bytes. It tells once: if it was of something else than a bell, nobody hears of it again.
+/// The kernel has told a set of bytes. It tells once: if it was of something else than a doorbell, nobody hears of it again.
 pub(crate) fn check_told(fd: c_int, pipe: &Pipe) {
-    if bells_waiting(pipe) == 0 && is_ring(pipe.incoming().reader_epoch()) {
+    if doorbells_waiting(pipe) == 0 && is_ring(pipe.incoming().reader_epoch()) {
         find_intruder(fd, pipe);
     }
 }
@@ -159,17 +159,17 @@ pub(crate) fn is_robbed(fd: c_int, pipe: &Pipe) -> bool {
             .is_some_and(|position| position > counted)
 }
 
-/// Whether the kernel's queue holds a byte that no bell accounts for.
+/// Whether the kernel's queue holds a byte that no doorbell accounts for.
 ///
 /// The order of the looks makes it certain without a lock: what was taken is read before the queue, and the
-/// bells, which are counted before they are sent, after it. Another reader that takes a bell meanwhile can
+/// doorbells, which are counted before they are sent, after it. Another reader that takes a doorbell meanwhile can
 /// only make the count look too high.
 fn is_intruded(fd: c_int, pipe: &Pipe) -> bool {
     let incoming = pipe.incoming();
     let epoch = incoming.reader_epoch();
     let position = incoming.reader.kernel_read.load(Ordering::Acquire);
     let waits = kernel::queued(fd).unwrap_or(0) > 0;
-    let rung = incoming.switch.bells.load(Ordering::Acquire);
+    let rung = incoming.switch.doorbells.load(Ordering::Acquire);
     let before = incoming.switch.kernel_end.load(Ordering::Relaxed);
     waits
         && is_ring(epoch)
@@ -191,17 +191,17 @@ pub(crate) fn discard(fd: c_int, pipe: &Pipe, count: usize) -> usize {
     }
 }
 
-/// Says that a bell is wanted, under the read lock: so nobody takes the wish back by mistake.
-pub(crate) fn want_bell(pipe: &Pipe) {
+/// Says that a doorbell is wanted, under the read lock: so nobody takes the wish back by mistake.
+pub(crate) fn want_doorbell(pipe: &Pipe) {
     let taken = read_lock::lock_reads(pipe);
-    pipe.incoming().want_bell();
+    pipe.incoming().want_doorbell();
     pipe.entry.read_lock.0.release(taken);
 }
 
-/// Whether somebody other than this thread waits for a bell of this pipe.
+/// Whether somebody other than this thread waits for a doorbell of this pipe.
 pub(crate) fn is_relied_on(pipe: &Pipe) -> bool {
     arena::others_asleep(&pipe.entry.sleepers, lock::thread(), true)
-        || registrations::relies_on_bells(pipe.entry)
+        || registrations::relies_on_doorbells(pipe.entry)
 }
 
 /// Whether the ring epoch goes on and the ring is empty.

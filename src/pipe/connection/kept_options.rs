@@ -50,7 +50,7 @@ impl Kept {
     }
 }
 
-/// Puts the kernel's options right for bells. Under the write lock.
+/// Puts the kernel's options right for doorbells. Under the write lock.
 pub(crate) fn prepare(fd: c_int, entry: &Entry) {
     CORK.take(fd, entry);
     NODELAY.take(fd, entry);

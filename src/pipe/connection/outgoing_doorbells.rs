@@ -1,4 +1,4 @@
-//! Bells: waking whoever waits at the other end.
+//! Doorbells: waking whoever waits at the other end.
 
 use crate::error::Errno;
 use crate::pipe::connection::{Pipe, write_lock};
@@ -9,7 +9,7 @@ use core::ffi::c_int;
 use core::sync::atomic::Ordering;
 use sockshim_ring::lane::is_ring;
 use sockshim_ring::layout::Direction;
-use sockshim_ring::sleep::{BELL, CALL};
+use sockshim_ring::sleep::{CALL, DOORBELL};
 
 /// Wakes whoever waits at the other end, once. Under the write lock.
 pub(crate) fn wake(fd: c_int, pipe: &Pipe) -> Result<(), Errno> {
@@ -17,13 +17,13 @@ pub(crate) fn wake(fd: c_int, pipe: &Pipe) -> Result<(), Errno> {
     if wishes & CALL != 0 && end_nap(pipe.outgoing()) {
         arena::add(&pipe.entry.counters.doorbells, 1);
     }
-    if wishes & BELL != 0 { ring_bell(fd, pipe) } else { Ok(()) }
+    if wishes & DOORBELL != 0 { ring_doorbell(fd, pipe) } else { Ok(()) }
 }
 
 /// Wakes whoever sleeps at the other end, once: one byte. Under the write lock. When the kernel refuses it, which is the error
 /// then, it is owed: see [`ring_if_owed`].
-pub(crate) fn ring_bell(fd: c_int, pipe: &Pipe) -> Result<(), Errno> {
-    // No signal handler may spill between the look and the bell, which would become data.
+pub(crate) fn ring_doorbell(fd: c_int, pipe: &Pipe) -> Result<(), Errno> {
+    // No signal handler may spill between the look and the doorbell, which would become data.
     let mask = kernel::block_signals();
     let rung = if pipe.entry.write_lock.0.ringing() { ring_quietly(fd, pipe) } else { Rung::Lost };
     let lost = matches!(rung, Rung::Lost) || !pipe.entry.write_lock.0.rung();
@@ -47,19 +47,19 @@ pub(crate) fn ring_bell(fd: c_int, pipe: &Pipe) -> Result<(), Errno> {
     }
 }
 
-/// Whether the kernel has no room or memory for a bell at this moment, and may have later.
+/// Whether the kernel has no room or memory for a doorbell at this moment, and may have later.
 pub(crate) fn is_refusal(error: Errno) -> bool {
     matches!(error.0, libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM)
 }
 
-/// Microseconds between two attempts to ring a bell that was refused.
+/// Microseconds between two attempts to ring a doorbell that was refused.
 const RING_AGAIN: u64 = 500;
 
 /// Nanoseconds for which they are made. Room comes with an acknowledgement, which is delayed by less than half a second
 /// (RFC 1122 section 4.2.3.2).
 const RING_FOR: u64 = 1_000_000_000;
 
-/// Rings a bell that the kernel has refused: somebody sleeps who does not know yet of what was published. Not under a lock.
+/// Rings a doorbell that the kernel has refused: somebody sleeps who does not know yet of what was published. Not under a lock.
 #[inline]
 pub(crate) fn ring_if_owed(fd: c_int, pipe: &Pipe) {
     if pipe.local.owes.load(Ordering::Relaxed) != 0 {
@@ -79,9 +79,9 @@ fn ring_again(fd: c_int, pipe: &Pipe) {
         if pipe.is_mapped()
             && is_ring(outgoing.epoch())
             && outgoing.has_bytes()
-            && outgoing.wishes() & BELL != 0
+            && outgoing.wishes() & DOORBELL != 0
         {
-            let _ = ring_bell(fd, pipe);
+            let _ = ring_doorbell(fd, pipe);
         }
         pipe.entry.write_lock.0.release(taken);
         let is_over = pipe.local.owes.load(Ordering::Relaxed) == 0
@@ -95,7 +95,7 @@ fn ring_again(fd: c_int, pipe: &Pipe) {
     errno.store();
 }
 
-/// What became of a bell.
+/// What became of a doorbell.
 enum Rung {
     Sent,
     /// For now; the wish has been given back.
@@ -109,16 +109,16 @@ enum Rung {
 
 fn ring_quietly(fd: c_int, pipe: &Pipe) -> Rung {
     let outgoing = pipe.outgoing();
-    let bells = &outgoing.switch.bells;
+    let doorbells = &outgoing.switch.doorbells;
     // A signal handler that has spilled since the publication has woken the reader by the kernel lane.
     if !is_ring(outgoing.epoch()) {
         return Rung::Answered;
     }
-    // Counted before it is sent: a bell that arrives is always accounted for. And before the wish is taken: a reader that
-    // takes it back, because its socket goes to somebody who knows of no bells, sees that one is under way.
-    bells.fetch_add(1, Ordering::SeqCst);
-    if !outgoing.bell_due() {
-        bells.fetch_sub(1, Ordering::Release);
+    // Counted before it is sent: a doorbell that arrives is always accounted for. And before the wish is taken: a reader that
+    // takes it back, because its socket goes to somebody who knows of no doorbells, sees that one is under way.
+    doorbells.fetch_add(1, Ordering::SeqCst);
+    if !outgoing.doorbell_due() {
+        doorbells.fetch_sub(1, Ordering::Release);
         return Rung::Answered;
     }
     let rung = match pipe.entry.write_lock.0.call(&restartable::Call::send(fd, &[0], libc::MSG_NOSIGNAL)) {
@@ -127,9 +127,9 @@ fn ring_quietly(fd: c_int, pipe: &Pipe) -> Rung {
         Some(Err(error)) => Rung::Failed(error),
         None => Rung::Lost,
     };
-    bells.fetch_sub(1, Ordering::Release);
+    doorbells.fetch_sub(1, Ordering::Release);
     if let Rung::Refused(_) = rung {
-        outgoing.want_bell();
+        outgoing.want_doorbell();
         if has_reason_to_wake(outgoing) {
             return Rung::Answered;
         }
@@ -138,11 +138,11 @@ fn ring_quietly(fd: c_int, pipe: &Pipe) -> Rung {
 }
 
 /// Whether the reader finds, or will find, something in the kernel's queue that wakes it: data before the ring, or an older
-/// bell. It looks at the ring again then.
+/// doorbell. It looks at the ring again then.
 fn has_reason_to_wake(outgoing: &Direction) -> bool {
     let taken = outgoing.reader.kernel_read.load(Ordering::SeqCst);
     let before = outgoing.switch.kernel_end.load(Ordering::Relaxed);
-    taken.wrapping_sub(before) != outgoing.switch.bells.load(Ordering::Relaxed)
+    taken.wrapping_sub(before) != outgoing.switch.doorbells.load(Ordering::Relaxed)
 }
 
 /// This end writes no more into the ring: only the kernel can tell what comes now.

@@ -22,8 +22,8 @@ pub(crate) fn lock_writes(fd: c_int, pipe: &Pipe) -> Taken {
 /// The same; `nonblocking`: for a call that does not wait.
 #[inline]
 pub(crate) fn lock_writes_as(fd: c_int, pipe: &Pipe, nonblocking: bool) -> Taken {
-    // A bell that somebody owed when he died: the next publication rings.
-    let taken = pipe.entry.write_lock.0.take_at_once(|| pipe.outgoing().want_bell());
+    // A doorbell that somebody owed when he died: the next publication rings.
+    let taken = pipe.entry.write_lock.0.take_at_once(|| pipe.outgoing().want_doorbell());
     taken.unwrap_or_else(|| wait_for_lock(fd, pipe, nonblocking))
 }
 
@@ -37,7 +37,7 @@ fn wait_for_lock(fd: c_int, pipe: &Pipe, nonblocking: bool) -> Taken {
             // In the kernel's lane for good: nothing is left that the lock protects, whoever says that he has it.
             return Taken::Nested;
         }
-        match lock.take_after(nonblocking, || outgoing.want_bell()) {
+        match lock.take_after(nonblocking, || outgoing.want_doorbell()) {
             Taken::Not(seen) => match step_around(fd, pipe, seen) {
                 Around::Taken | Around::Owing => return Taken::Ours,
                 Around::InCall => break,
@@ -51,26 +51,26 @@ fn wait_for_lock(fd: c_int, pipe: &Pipe, nonblocking: bool) -> Taken {
 }
 
 /// Goes on without the lock's owner, wherever that is: its publication fails, because the ring is closed;
-/// it opens no ring any more, because the gate is shut; it rings no bell, because the lock is not its own; and if it
+/// it opens no ring any more, because the gate is shut; it rings no doorbell, because the lock is not its own; and if it
 /// leaves the ring, it says what we say.
 fn step_around(fd: c_int, pipe: &Pipe, seen: Content) -> Around {
     let outgoing = pipe.outgoing();
     outgoing.close();
     outgoing.shut();
     transitions::mark_stopped(pipe);
-    let around = pipe.entry.write_lock.0.step_around(seen, || are_bells_sent(fd, outgoing));
+    let around = pipe.entry.write_lock.0.step_around(seen, || are_doorbells_sent(fd, outgoing));
     // What it has published may be news to a sleeper.
     if around == Around::Owing && is_ring(outgoing.epoch()) {
-        outgoing.want_bell();
-        let _ = outgoing_doorbells::ring_bell(fd, pipe);
+        outgoing.want_doorbell();
+        let _ = outgoing_doorbells::ring_doorbell(fd, pipe);
     }
     around
 }
 
-/// Whether every bell that is counted has been sent: a bell is counted before.
-fn are_bells_sent(fd: c_int, outgoing: &Direction) -> bool {
-    let bells = outgoing.switch.bells.load(Ordering::Acquire);
+/// Whether every doorbell that is counted has been sent: a doorbell is counted before.
+fn are_doorbells_sent(fd: c_int, outgoing: &Direction) -> bool {
+    let doorbells = outgoing.switch.doorbells.load(Ordering::Acquire);
     let before = outgoing.switch.kernel_end.load(Ordering::Relaxed);
     is_ring(outgoing.epoch())
-        && kernel::tcp_position(fd).is_ok_and(|position| position.written == before.wrapping_add(bells))
+        && kernel::tcp_position(fd).is_ok_and(|position| position.written == before.wrapping_add(doorbells))
 }

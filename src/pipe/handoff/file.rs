@@ -150,7 +150,7 @@ fn receive(fd: c_int, pipe: &Pipe, place: *mut u8, room: usize) -> Result<usize,
     received.unwrap_or(Ok(0))
 }
 
-/// Kernel bytes that come before those in the ring, with the bells behind them.
+/// Kernel bytes that come before those in the ring, with the doorbells behind them.
 fn before_ring(pipe: &Pipe) -> usize {
     let incoming = pipe.incoming();
     let epoch = incoming.reader_epoch();
@@ -206,7 +206,7 @@ fn fill(fd: c_int, file: c_int, pipe: &Pipe) -> Option<()> {
         direction.producer.capacity.store(capacity as u32, Ordering::Relaxed);
         direction.producer.tail.store(length as u64, Ordering::Relaxed);
         direction.close();
-        // The ring epoch has ended, and every bell is taken: the kernel lane goes on right here.
+        // The ring epoch has ended, and every doorbell is taken: the kernel lane goes on right here.
         let position = from.reader.kernel_read.load(Ordering::Relaxed);
         direction.reader.kernel_read.store(position, Ordering::Relaxed);
         direction.reader.epoch.store(1, Ordering::Relaxed);
@@ -232,7 +232,7 @@ fn fill(fd: c_int, file: c_int, pipe: &Pipe) -> Option<()> {
 /// again after 200 ms, then 400 (RFC 6298).
 const UNDER_WAY: u64 = 1_000_000_000;
 
-/// Takes the `before` kernel bytes that come before the ring to `place`, and the bells behind them. There may be more of
+/// Takes the `before` kernel bytes that come before the ring to `place`, and the doorbells behind them. There may be more of
 /// them than the kernel's queue holds at a time.
 fn come_to_ring(fd: c_int, pipe: &Pipe, place: *mut u8, before: usize) -> bool {
     if before == 0 {
@@ -248,7 +248,7 @@ fn come_to_ring(fd: c_int, pipe: &Pipe, place: *mut u8, before: usize) -> bool {
     }
     let incoming = pipe.incoming();
     incoming.follow(incoming.reader_epoch());
-    reader::clear_bells_by(fd, pipe, || Taken::Nested);
+    reader::clear_doorbells_by(fd, pipe, || Taken::Nested);
     true
 }
 

@@ -55,19 +55,19 @@ pub(crate) fn answer_here(pipe: &Pipe) {
     }
 }
 
-/// Wakes the writer if it sleeps, by a bell in this end's own direction. Whether it slept.
+/// Wakes the writer if it sleeps, by a doorbell in this end's own direction. Whether it slept.
 pub(crate) fn wake(fd: c_int, pipe: &Pipe) -> bool {
     let taken = write_lock::lock_writes(fd, pipe);
     let outgoing = pipe.outgoing();
     let in_ring = || is_ring(outgoing.epoch());
-    // With bytes of the kernel's lane before the ring it is not asleep, and a bell behind them, of which no byte in the ring
+    // With bytes of the kernel's lane before the ring it is not asleep, and a doorbell behind them, of which no byte in the ring
     // tells, would stay there when it hands its socket on, too.
     let has_come = || {
         let taken = outgoing.reader.kernel_read.load(Ordering::Acquire);
         taken.wrapping_sub(outgoing.switch.kernel_end.load(Ordering::Relaxed)).cast_signed() >= 0
     };
     let woken = pipe.is_mapped() && in_ring() && has_come() && outgoing.wishes() != 0 && {
-        // Whatever becomes of the bell, a dead writer answers nothing.
+        // Whatever becomes of the doorbell, a dead writer answers nothing.
         outgoing_doorbells::wake(fd, pipe).is_ok() || pipe.local.owes.load(Ordering::Relaxed) != 0
     };
     pipe.entry.write_lock.0.release(taken);
@@ -75,7 +75,7 @@ pub(crate) fn wake(fd: c_int, pipe: &Pipe) -> bool {
     woken
 }
 
-/// The same when this end's direction may be in the kernel's lane: the ring opens once more, for the bell.
+/// The same when this end's direction may be in the kernel's lane: the ring opens once more, for the doorbell.
 pub(crate) fn wake_from_kernel_lane(fd: c_int, pipe: &Pipe) -> bool {
     let outgoing = pipe.outgoing();
     // Woken a moment ago (`pin::pin`), the writer follows to the kernel's lane.

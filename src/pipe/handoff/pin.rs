@@ -46,7 +46,7 @@ pub(crate) fn pin(fd: c_int, socket: Socket, reason: Reason) {
             } else {
                 with_writes_locked(fd, &pipe, kept_options::restore);
             }
-            reader::clear_bells(fd, &pipe);
+            reader::clear_doorbells(fd, &pipe);
             retire(fd, &pipe);
         }
         STATE_PINNED if !are_writes_seen(reason) => {
@@ -110,7 +110,7 @@ pub(crate) fn accept_again(socket: Socket) {
     }
 }
 
-/// Before a new process image, or another process, gets this descriptor: no bell may be left in the kernel's
+/// Before a new process image, or another process, gets this descriptor: no doorbell may be left in the kernel's
 /// queue, and ring bytes that are unread are put down where a successor that runs on sockshim finds them, and the writer,
 /// who sends them again for one that does not.
 pub(crate) fn hand_over(fd: c_int, socket: Socket) {
@@ -135,13 +135,13 @@ pub(crate) fn hand_over(fd: c_int, socket: Socket) {
             pipe.local.asked.store(1, Ordering::Relaxed);
         }
     }
-    // A bell may have opened the ring once more.
+    // A doorbell may have opened the ring once more.
     leave_ring(fd, &pipe);
     with_writes_locked(fd, &pipe, kept_options::restore);
 }
 
 /// After [`hand_over`], if this process does not go on with the connection: when what is unread could not be put down, the
-/// successor would read bells, and miss bytes. A reset tells both ends.
+/// successor would read doorbells, and miss bytes. A reset tells both ends.
 pub(crate) fn give_up_what_is_lost(fd: c_int, socket: Socket) {
     let Some(pipe) = socket.entry().and_then(|entry| Pipe::of(socket, entry)) else { return };
     if pipe.entry.reason.load(Ordering::Relaxed) == Reason::UnreadAtHandOver as u32 {
@@ -169,14 +169,14 @@ pub(crate) fn share(fd: c_int, socket: Socket) -> bool {
     if entry.state.load(Ordering::Acquire) == STATE_PIPE {
         transitions::mark(&pipe, Reason::HandedOver);
         close_incoming(&pipe);
-        // A bell for the other end may be due yet, if bytes are unread: see `hand_over`.
+        // A doorbell for the other end may be due yet, if bytes are unread: see `hand_over`.
         if !pipe.incoming().is_asked() {
             leave_ring(fd, &pipe);
         }
         give_back::before_end(fd, &pipe);
     }
     with_writes_locked(fd, &pipe, kept_options::restore);
-    entry.state.load(Ordering::Acquire) != STATE_PINNED || reader::clear_bells(fd, &pipe)
+    entry.state.load(Ordering::Acquire) != STATE_PINNED || reader::clear_doorbells(fd, &pipe)
 }
 
 fn with_writes_locked(fd: c_int, pipe: &Pipe, change: fn(c_int, &Entry)) {
@@ -200,11 +200,11 @@ pub(crate) fn retire(fd: c_int, pipe: &Pipe) -> bool {
     let taken = read_lock::lock_reads(pipe);
     reader::follow(fd, pipe);
     let epoch = incoming.reader_epoch();
-    // With the ring closed the writer leaves it with its next write; a ring that rests empty without bells
+    // With the ring closed the writer leaves it with its next write; a ring that rests empty without doorbells
     // takes no more either.
     let at_rest = !incoming.has_bytes()
         && ((!is_ring(epoch) && incoming.epoch() == epoch)
-            || (is_ring(epoch) && incoming.is_closed() && incoming_doorbells::bells_waiting(pipe) == 0));
+            || (is_ring(epoch) && incoming.is_closed() && incoming_doorbells::doorbells_waiting(pipe) == 0));
     pipe.entry.read_lock.0.release(taken);
     let retired = taken == Taken::Ours && at_rest && registrations::downgrade(pipe.entry);
     if retired {
@@ -251,7 +251,7 @@ pub(crate) fn resume(socket: Socket) {
     promise(&pipe);
 }
 
-/// The other end may open the ring, if every reader of this one knows about bells.
+/// The other end may open the ring, if every reader of this one knows about doorbells.
 fn promise(pipe: &Pipe) {
     if pipe.entry.readers.is_ready() {
         pipe.incoming().reader.ready.store(1, Ordering::SeqCst);
@@ -259,7 +259,7 @@ fn promise(pipe: &Pipe) {
 }
 
 /// The process ends with the socket open, or executes a program that does not get it, and nobody else has it: the kernel
-/// closes it. A bell that lies unread in its queue would make a reset of that, and throw away what is still under way to the
+/// closes it. A doorbell that lies unread in its queue would make a reset of that, and throw away what is still under way to the
 /// other end.
 pub(crate) fn part(fd: c_int, socket: Socket) {
     let Some(entry) = socket.entry() else { return };
@@ -271,7 +271,7 @@ pub(crate) fn part(fd: c_int, socket: Socket) {
     {
         close_incoming(&pipe);
         outgoing_doorbells::stop_naps(&pipe);
-        reader::clear_bells(fd, &pipe);
+        reader::clear_doorbells(fd, &pipe);
         give_back::before_end(fd, &pipe);
     }
 }

@@ -9,19 +9,19 @@ use core::ffi::c_int;
 use core::sync::atomic::Ordering;
 use sockshim_ring::lane::is_ring;
 
-/// Takes every bell out of the kernel's queue, so that a reader that does not know about them finds data only.
+/// Takes every doorbell out of the kernel's queue, so that a reader that does not know about them finds data only.
 /// The ring is closed, so no more are rung. False when ring bytes are still unread.
-pub(crate) fn clear_bells(fd: c_int, pipe: &Pipe) -> bool {
-    clear_bells_by(fd, pipe, || read_lock::lock_reads(pipe))
+pub(crate) fn clear_doorbells(fd: c_int, pipe: &Pipe) -> bool {
+    clear_doorbells_by(fd, pipe, || read_lock::lock_reads(pipe))
 }
 
 /// The same; `lock` gives the read lock, or says that the caller has it.
-pub(crate) fn clear_bells_by(fd: c_int, pipe: &Pipe, lock: impl Fn() -> Taken) -> bool {
+pub(crate) fn clear_doorbells_by(fd: c_int, pipe: &Pipe, lock: impl Fn() -> Taken) -> bool {
     let incoming = pipe.incoming();
     let take_wish_back = || {
         if !incoming_doorbells::is_relied_on(pipe) {
-            // From now on a bell that is rung has been counted: see `outgoing_doorbells::ring_quietly`.
-            let _ = incoming.bell_due();
+            // From now on a doorbell that is rung has been counted: see `outgoing_doorbells::ring_quietly`.
+            let _ = incoming.doorbell_due();
         }
     };
     take_wish_back();
@@ -31,20 +31,20 @@ pub(crate) fn clear_bells_by(fd: c_int, pipe: &Pipe, lock: impl Fn() -> Taken) -
         // Following renews it.
         take_wish_back();
         let epoch = incoming.reader_epoch();
-        let waiting = if is_ring(epoch) { incoming_doorbells::bells_waiting(pipe) } else { 0 };
+        let waiting = if is_ring(epoch) { incoming_doorbells::doorbells_waiting(pipe) } else { 0 };
         if waiting > 0 {
             let mask = kernel::block_signals();
             incoming_doorbells::discard(fd, pipe, waiting as usize);
             kernel::restore_signals(mask);
         }
         pipe.entry.read_lock.0.release(taken);
-        if !is_ring(epoch) || incoming_doorbells::bells_waiting(pipe) == 0 {
+        if !is_ring(epoch) || incoming_doorbells::doorbells_waiting(pipe) == 0 {
             break;
         }
-        // The last bell may still be on its way.
+        // The last doorbell may still be on its way.
         kernel::nap(50);
     }
-    incoming.unwant_bell();
+    incoming.unwant_doorbell();
     !incoming.has_bytes()
 }
 

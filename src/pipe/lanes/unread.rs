@@ -43,11 +43,11 @@ pub(crate) fn unread_at_hand(socket: Socket) -> Option<c_int> {
     if !is_ring(incoming.reader_epoch()) || ahead(incoming) != 0 {
         return None;
     }
-    // Of nothing the kernel is asked, too: there may be a byte that no bell accounts for.
+    // Of nothing the kernel is asked, too: there may be a byte that no doorbell accounts for.
     incoming.readable().ok().map(|span| span.length as c_int).filter(|length| *length > 0)
 }
 
-/// What FIONREAD tells: the kernel's count without bells, and the ring's bytes.
+/// What FIONREAD tells: the kernel's count without doorbells, and the ring's bytes.
 pub(crate) fn unread(socket: Socket, queued: c_int) -> c_int {
     let Some(entry) = socket.entry() else { return queued };
     let Some(pipe) = connection::reading_pipe(socket, entry) else { return queued };
@@ -59,7 +59,7 @@ pub(crate) fn unread(socket: Socket, queued: c_int) -> c_int {
     let ring = incoming.readable().map_or(0, |span| span.length) as u64;
     let position = incoming.reader.kernel_read.load(Ordering::Relaxed);
     // Kernel bytes are data up to where the ring epoch began, and again from where the kernel lane went on;
-    // between the two lie bells.
+    // between the two lie doorbells.
     let received = position.wrapping_add(queued.max(0) as u64);
     let before = incoming.switch.kernel_end.load(Ordering::Relaxed);
     let after = received.saturating_sub(incoming.switch.resume.load(Ordering::Relaxed).max(position));
@@ -73,7 +73,7 @@ pub(crate) fn unread(socket: Socket, queued: c_int) -> c_int {
     ring.saturating_add(data).min(c_int::MAX as u64) as c_int
 }
 
-/// A number that changes whenever data arrives, on either lane, and is not moved by bells: ring bytes plus
+/// A number that changes whenever data arrives, on either lane, and is not moved by doorbells: ring bytes plus
 /// the kernel bytes that are data.
 pub(crate) fn arrived(fd: c_int, pipe: &Pipe) -> u64 {
     let incoming = pipe.incoming();
@@ -81,7 +81,7 @@ pub(crate) fn arrived(fd: c_int, pipe: &Pipe) -> u64 {
     let epoch = incoming.reader_epoch();
     let same = incoming.epoch() == epoch;
     let kernel_end = incoming.switch.kernel_end.load(Ordering::Relaxed);
-    let base = tail.wrapping_sub(incoming.reader.bells_past.load(Ordering::Relaxed));
+    let base = tail.wrapping_sub(incoming.reader.doorbells_past.load(Ordering::Relaxed));
     if is_ring(epoch) && same {
         return base.wrapping_add(kernel_end);
     }

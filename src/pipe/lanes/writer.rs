@@ -99,16 +99,16 @@ fn look_at_reader(fd: c_int, pipe: &Pipe) -> bool {
     !stuck || kernel::poll_now(fd, libc::POLLRDHUP) == 0
 }
 
-/// Opens the ring although the connection is pinned, for a bell. Under the write lock; the caller spills.
+/// Opens the ring although the connection is pinned, for a doorbell. Under the write lock; the caller spills.
 #[cold]
 pub(crate) fn reopen(fd: c_int, pipe: &Pipe) -> bool {
     let epoch = pipe.outgoing().epoch();
     is_ready_for_ring(pipe, epoch) && open(fd, pipe, epoch)
 }
 
-/// Opens the ring of a connection that may be on it, for a bell. Under the write lock.
+/// Opens the ring of a connection that may be on it, for a doorbell. Under the write lock.
 #[cold]
-pub(crate) fn open_for_bell(fd: c_int, pipe: &Pipe) -> bool {
+pub(crate) fn open_for_doorbell(fd: c_int, pipe: &Pipe) -> bool {
     let epoch = pipe.outgoing().epoch();
     may_open(pipe, epoch) && open(fd, pipe, epoch)
 }
@@ -192,7 +192,7 @@ fn spill_quietly(fd: c_int, pipe: &Pipe) {
         .switch
         .kernel_end
         .load(Ordering::Relaxed)
-        .wrapping_add(outgoing.switch.bells.load(Ordering::Relaxed));
+        .wrapping_add(outgoing.switch.doorbells.load(Ordering::Relaxed));
     // The kernel is the referee; after a reset it no longer answers, and nobody will read on.
     let resume = kernel::tcp_position(fd).map_or(counted, |position| match position.state {
         kernel::TCP_ESTABLISHED => position.written,

@@ -72,10 +72,10 @@ pub(crate) fn consider(fd: c_int, socket: Socket) {
     if entry.state.load(Ordering::Relaxed) == STATE_UNDECIDED {
         descriptor::look_for_ring();
     }
-    // As `write_lock::lock_writes`: whoever died owed a bell, perhaps.
+    // As `write_lock::lock_writes`: whoever died owed a doorbell, perhaps.
     let taken = entry.write_lock.0.take_after(false, || {
         if let Some(pipe) = Pipe::of(socket, entry) {
-            pipe.outgoing().want_bell();
+            pipe.outgoing().want_doorbell();
         }
     });
     if taken == Taken::Ours {
@@ -177,8 +177,8 @@ fn look_again(socket: Socket, entry: &'static Entry) {
     }
 }
 
-/// Tells the writer of the other end that every reader of this one knows about bells. Does nothing while a
-/// plain read is inside the kernel: it could not tell a bell from data.
+/// Tells the writer of the other end that every reader of this one knows about doorbells. Does nothing while a
+/// plain read is inside the kernel: it could not tell a doorbell from data.
 pub(crate) fn become_ready(fd: c_int, pipe: &Pipe) {
     let entry = pipe.entry;
     if !entry.readers.is_empty() {
@@ -201,7 +201,7 @@ pub(crate) fn become_ready(fd: c_int, pipe: &Pipe) {
         // The writer looks at it when it opens the ring.
         pipe.incoming().reader.room.store(grow::allowed(fd, pipe, libc::SO_RCVBUF), Ordering::Relaxed);
         // A thread may wait for this socket in an epoll set already.
-        pipe.incoming().want_bell();
+        pipe.incoming().want_doorbell();
         pipe.incoming().reader.ready.store(1, Ordering::SeqCst);
     }
 }

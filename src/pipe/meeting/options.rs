@@ -1,9 +1,9 @@
 //! Kernel options while a lane is open.
 //!
-//! A bell must leave at once: with Nagle's algorithm or a cork it would be 40 to 200 ms late. So the kernel
+//! A doorbell must leave at once: with Nagle's algorithm or a cork it would be 40 to 200 ms late. So the kernel
 //! socket runs with TCP_NODELAY on and TCP_CORK off; what the program set is kept here and told to it.
 //!
-//! The last bell may be unacknowledged when the connection comes back to the kernel, which under Nagle's algorithm
+//! The last doorbell may be unacknowledged when the connection comes back to the kernel, which under Nagle's algorithm
 //! (RFC 1122 section 4.2.3.4) would hold back the next small write for it. So TCP_NODELAY comes back a write later.
 
 use crate::error::Errno;
@@ -192,7 +192,7 @@ pub(crate) fn keep_time(fd: c_int, socket: Socket) {
     }
 }
 
-/// The other end's name, when the kernel has forgotten it because a bell nobody read made its FIN a RST.
+/// The other end's name, when the kernel has forgotten it because a doorbell nobody read made its FIN a RST.
 pub(crate) fn peer_after_reset(socket: Socket) -> Option<Address> {
     let entry = socket.entry()?;
     let pipe = Pipe::of(socket, entry)?;

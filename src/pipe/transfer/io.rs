@@ -1,7 +1,7 @@
 //! Which way a call goes: to the kernel as it is, to the kernel and counted, or onto the pipe.
 //!
 //! Plain calls are counted while they are inside the kernel, because a lane may open only when nobody is: a
-//! reader could not tell a bell from data, a writer's bytes would have no place in the order. The counts are
+//! reader could not tell a doorbell from data, a writer's bytes would have no place in the order. The counts are
 //! undone by hand, not by a guard: a thread cancelled inside the kernel unwinds through here.
 
 use crate::error::{Errno, answer};
@@ -153,7 +153,7 @@ pub(crate) unsafe fn send(
         {
             return match written {
                 Ok(()) => only.iov_len as isize,
-                Err(error) => write::after_bell(fd, &pipe, flags, only.iov_len, error),
+                Err(error) => write::after_doorbell(fd, &pipe, flags, only.iov_len, error),
             };
         }
         // SAFETY: the caller's promise.
@@ -269,6 +269,6 @@ pub(crate) fn take_unread(fd: c_int, socket: Socket, buffer: &mut [u8]) -> usize
             _ => break,
         }
     }
-    reader::clear_bells(fd, &pipe);
+    reader::clear_doorbells(fd, &pipe);
     done
 }

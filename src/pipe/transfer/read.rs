@@ -52,7 +52,7 @@ pub(crate) unsafe fn receive(
 ) -> Result<usize, Errno> {
     // SAFETY: the caller's promise.
     let received = unsafe { receive_in_turn(fd, pipe, buffers, flags, since) };
-    // With much of this end's own in the kernel's lane, as in `write::through_kernel`: a bell may not stay behind.
+    // With much of this end's own in the kernel's lane, as in `write::through_kernel`: a doorbell may not stay behind.
     if received.is_ok()
         && !is_ring(pipe.outgoing().epoch())
         && pipe.is_mapped()
@@ -327,7 +327,7 @@ unsafe fn take_locked(
     broken(fd, pipe)
 }
 
-/// Bells were taken by somebody who knows nothing of them: what is left cannot be told apart.
+/// Doorbells were taken by somebody who knows nothing of them: what is left cannot be told apart.
 #[cold]
 fn robbed(fd: c_int, pipe: &Pipe) -> Look {
     transitions::give_up(fd, pipe, Reason::Integrity);
@@ -348,7 +348,7 @@ fn peek_beyond(
     if wanted == 0 || drop || incoming.epoch() == epoch {
         return 0;
     }
-    // The bells in between are of no use to anybody any more: the epoch is over.
+    // The doorbells in between are of no use to anybody any more: the epoch is over.
     match incoming_doorbells::drain_to(fd, pipe, epoch) {
         Drained::Done => match kernel_bytes(fd, buffers, skip, wanted, libc::MSG_PEEK) {
             Look::Bytes(count) => count,
@@ -432,7 +432,7 @@ fn kernel_bytes_nested(
     }
 }
 
-/// The same where the ring's bells follow. Under the read lock, with signals blocked; `None`: it is somebody else's.
+/// The same where the ring's doorbells follow. Under the read lock, with signals blocked; `None`: it is somebody else's.
 #[inline(never)]
 fn bytes_before_ring(
     fd: c_int,

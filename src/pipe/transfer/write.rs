@@ -159,9 +159,9 @@ pub(crate) unsafe fn send(
     }
 }
 
-/// What a write of `length` bytes tells that are in the ring, and whose bell has failed. Not under a lock.
+/// What a write of `length` bytes tells that are in the ring, and whose doorbell has failed. Not under a lock.
 #[cold]
-pub(crate) fn after_bell(fd: c_int, pipe: &Pipe, flags: c_int, length: usize, error: Errno) -> isize {
+pub(crate) fn after_doorbell(fd: c_int, pipe: &Pipe, flags: c_int, length: usize, error: Errno) -> isize {
     if outgoing_doorbells::is_refusal(error) {
         outgoing_doorbells::ring_if_owed(fd, pipe);
         return length as isize;
@@ -169,7 +169,7 @@ pub(crate) fn after_bell(fd: c_int, pipe: &Pipe, flags: c_int, length: usize, er
     after_death(flags, error)
 }
 
-/// What a write tells whose bell has found the connection dead. Not under a lock: a signal handler may not return.
+/// What a write tells whose doorbell has found the connection dead. Not under a lock: a signal handler may not return.
 #[cold]
 fn after_death(flags: c_int, error: Errno) -> isize {
     if flags & libc::MSG_NOSIGNAL == 0 && error.0 == libc::EPIPE {
@@ -266,7 +266,7 @@ enum Pushed {
     Full(usize),
     /// The same, and it naps.
     Nap(usize),
-    /// The bell found the connection dead.
+    /// The doorbell found the connection dead.
     Dead(Errno),
     /// The program's buffer is bad after so many bytes.
     Faulted(usize),
@@ -499,7 +499,7 @@ fn through_kernel_after<T>(
     if taken == Taken::Nested && pipe.is_mapped() && is_ring(pipe.outgoing().epoch()) {
         leave_ring_again(fd, pipe);
     }
-    // Should this process be killed with a bell unread, the kernel would make a reset of it, and throw away what it has
+    // Should this process be killed with a doorbell unread, the kernel would make a reset of it, and throw away what it has
     // not delivered yet.
     if pipe.entry.readers.is_ready() {
         wait::settle(fd, pipe);

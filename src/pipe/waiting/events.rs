@@ -66,7 +66,7 @@ pub(crate) fn at_hand(pipe: &Pipe, interest: i16) -> Option<i16> {
     (ready != 0).then_some(ready)
 }
 
-/// What poll(2) says of a pipe now: the kernel's answer, with bells taken for what they are and ring bytes
+/// What poll(2) says of a pipe now: the kernel's answer, with doorbells taken for what they are and ring bytes
 /// added.
 pub(crate) fn now(fd: c_int, pipe: &Pipe, interest: i16) -> i16 {
     for _ in 0..8 {
@@ -75,7 +75,7 @@ pub(crate) fn now(fd: c_int, pipe: &Pipe, interest: i16) -> i16 {
         }
         follow(fd, pipe);
         let readable = unread::has_ring_bytes(pipe);
-        // Always asked for the other end's FIN: it tells an end from a bell.
+        // Always asked for the other end's FIN: it tells an end from a doorbell.
         let said = kernel::poll_now(fd, interest | POLLRDHUP);
         if said & libc::POLLNVAL != 0 {
             return said;
@@ -87,7 +87,7 @@ pub(crate) fn now(fd: c_int, pipe: &Pipe, interest: i16) -> i16 {
         let mut ready = said;
         if readable {
             ready |= interest & READABLE;
-        } else if said & READABLE != 0 && is_bell_only(pipe) {
+        } else if said & READABLE != 0 && is_doorbell_only(pipe) {
             if incoming_doorbells::find_intruder(fd, pipe) || unread::has_ring_bytes(pipe) {
                 continue;
             }
@@ -122,7 +122,7 @@ fn with_pending(pipe: &Pipe, mut ready: i16, interest: i16) -> i16 {
     ready & (interest | POLLERR | POLLHUP)
 }
 
-/// Follows the writer over lanes that hold nothing, and takes bells away.
+/// Follows the writer over lanes that hold nothing, and takes doorbells away.
 fn follow(fd: c_int, pipe: &Pipe) {
     let incoming = pipe.incoming();
     if incoming.reader_epoch() != incoming.epoch() && !unread::has_ring_bytes(pipe) {
@@ -135,8 +135,8 @@ fn follow(fd: c_int, pipe: &Pipe) {
     }
 }
 
-/// Whether the kernel's queue holds nothing but bells: the ring epoch goes on.
-fn is_bell_only(pipe: &Pipe) -> bool {
+/// Whether the kernel's queue holds nothing but doorbells: the ring epoch goes on.
+fn is_doorbell_only(pipe: &Pipe) -> bool {
     let incoming = pipe.incoming();
     let epoch = incoming.reader_epoch();
     is_ring(epoch) && incoming.epoch() == epoch
@@ -157,7 +157,7 @@ const _: () = assert!(POLLERR as i32 == libc::EPOLLERR && POLLHUP as i32 == libc
 pub(crate) fn check_queue(fd: c_int, socket: Socket, queued: c_int) {
     if queued > 0
         && let Some(pipe) = socket.entry().and_then(|entry| connection::reading_pipe(socket, entry))
-        && is_bell_only(&pipe)
+        && is_doorbell_only(&pipe)
     {
         incoming_doorbells::find_intruder(fd, &pipe);
     }

@@ -1,6 +1,6 @@
 //! Naps: short sleeps on the wish itself, a word of the segment.
 //!
-//! A bell goes through all of TCP; a call by the word (futex(2)) does not, needs no lock, and leaves nothing behind that
+//! A doorbell goes through all of TCP; a call by the word (futex(2)) does not, needs no lock, and leaves nothing behind that
 //! somebody would have to take away. But it knows nothing of the connection: of the kernel lane, of the end, of a process that was
 //! killed. So
 //!

@@ -4,7 +4,7 @@
 //! Without this an event loop's bulk would go through the kernel: a full ring spills, and whoever writes until EAGAIN keeps
 //! the kernel's buffers full from then on. So a writer whose reader is *seen to read* gets a short count, or EAGAIN, and the
 //! socket counts as not writable although the kernel's queue is empty. Before a thread sleeps until it is writable,
-//! it says so in the segment, and the reader rings a bell in its own direction once it has released something.
+//! it says so in the segment, and the reader rings a doorbell in its own direction once it has released something.
 //!
 //! All of this is a promise that the reader goes on. When it does not for [`PATIENCE_US`], or waits for room itself, the
 //! promise is void: the kernel's answer counts again, and the next write spills. So nobody sleeps on the ring for longer
@@ -25,7 +25,7 @@ use core::ffi::c_int;
 use core::sync::atomic::{AtomicU32, Ordering};
 use sockshim_ring::lane::is_ring;
 use sockshim_ring::layout::{CLOSED, END_JOINED};
-use sockshim_ring::sleep::{BELL, CALL};
+use sockshim_ring::sleep::{CALL, DOORBELL};
 
 /// Bytes that one write takes at most when it must not wait: the kernel's largest send buffer (net.ipv4.tcp_wmem).
 pub(crate) const MOST_AT_ONCE: usize = 4 << 20;
@@ -88,7 +88,7 @@ pub(crate) fn may_be_awaited(fd: c_int, pipe: &Pipe) -> bool {
     outgoing.producer.capacity.load(Ordering::Relaxed) >= ENOUGH
         && tail & CLOSED == 0
         && tail >= pipe.local.distrusted.load(Ordering::Relaxed)
-        // Or the reader's bell could not be told from data.
+        // Or the reader's doorbell could not be told from data.
         && pipe.entry.readers.is_ready()
         // An end that has shut its own direction cannot ring.
         && (is_ring(incoming.epoch()) || kernel::poll_now(fd, libc::POLLRDHUP) == 0)
@@ -212,13 +212,13 @@ pub(crate) fn forget(pipe: &Pipe) {
     pipe.entry.flags.fetch_and(!FLAG_RING_FULL, Ordering::Relaxed);
 }
 
-/// Before a sleep until the socket is writable, with a bell wanted: says so to the reader, and looks again.
+/// Before a sleep until the socket is writable, with a doorbell wanted: says so to the reader, and looks again.
 pub(crate) fn await_it(pipe: &Pipe) -> Room {
     let room = now(pipe);
     if room != Room::Awaited {
         return room;
     }
-    if pipe.outgoing().await_room(BELL).is_none() {
+    if pipe.outgoing().await_room(DOORBELL).is_none() {
         return Room::Some;
     }
     let incoming = pipe.incoming();
@@ -264,17 +264,17 @@ fn answer(fd: c_int, pipe: &Pipe) {
         if due & CALL != 0 {
             futex::wake(&incoming.room.awaited);
         }
-        if due & BELL != 0 {
+        if due & DOORBELL != 0 {
             ring(fd, pipe);
         }
     }
     lock.release(Taken::Ours);
 }
 
-/// A bell in this end's own direction, whose ring opens for it if need be. Under the write lock.
+/// A doorbell in this end's own direction, whose ring opens for it if need be. Under the write lock.
 fn ring(fd: c_int, pipe: &Pipe) {
     if let Some(fd) = pipe.descriptor(fd)
-        && (is_ring(pipe.outgoing().epoch()) || writer::open_for_bell(fd, pipe))
+        && (is_ring(pipe.outgoing().epoch()) || writer::open_for_doorbell(fd, pipe))
         && let Err(error) = outgoing_doorbells::wake(fd, pipe)
         && !outgoing_doorbells::is_refusal(error)
     {

@@ -81,7 +81,7 @@ fn look_at_kernel(fd: c_int, pipe: &Pipe) -> Result<Option<()>, Errno> {
     match kernel::recv(fd, &raw mut byte, 1, libc::MSG_PEEK | libc::MSG_DONTWAIT) {
         Ok(0) => ending::at_end(fd, pipe).map(Some),
         Ok(_) if incoming_doorbells::find_intruder(fd, pipe) => Ok(None),
-        // A bell, whose bytes somebody has read.
+        // A doorbell, whose bytes somebody has read.
         Ok(_) if incoming_doorbells::is_quiet(pipe) => Err(Errno(libc::EAGAIN)),
         // The ring's bytes, or the kernel lane's.
         Ok(_) => Ok(None),
@@ -102,7 +102,7 @@ fn sleep(fd: c_int, pipe: &Pipe, epoch: u32, since: Since) -> Result<Option<()>,
     settle(fd, pipe);
     let me = lock::thread();
     let place = arena::enroll(&entry.sleepers, me);
-    incoming_doorbells::want_bell(pipe);
+    incoming_doorbells::want_doorbell(pipe);
     let changed = incoming.epoch() != epoch || unread::has_bytes_next(pipe) || give_back::is_due(pipe);
     if changed || !pipe.is_mapped() || transitions::is_broken(pipe) {
         arena::leave(&entry.sleepers, place, me);
@@ -166,14 +166,14 @@ pub(crate) fn wait_for_all(fd: c_int, pipe: &Pipe, wanted: usize, flags: c_int, 
     {}
 }
 
-/// Takes waiting bells out of the kernel's queue once the ring is empty.
+/// Takes waiting doorbells out of the kernel's queue once the ring is empty.
 ///
-/// Somebody may rely on such a bell without having looked yet: another sleeper, or a cold registration whose
-/// event the kernel drops with the byte. So the wish for a bell is renewed first; then only as many bells are
+/// Somebody may rely on such a doorbell without having looked yet: another sleeper, or a cold registration whose
+/// event the kernel drops with the byte. So the wish for a doorbell is renewed first; then only as many doorbells are
 /// taken as there were before it, and a young one stays.
 pub(crate) fn settle(fd: c_int, pipe: &Pipe) {
     give_back::look(fd, pipe);
-    if incoming_doorbells::bells_waiting(pipe) == 0 {
+    if incoming_doorbells::doorbells_waiting(pipe) == 0 {
         return;
     }
     let taken = read_lock::lock_reads(pipe);
@@ -181,15 +181,15 @@ pub(crate) fn settle(fd: c_int, pipe: &Pipe) {
     let mut robbed = false;
     let settles = taken == Taken::Ours && incoming_doorbells::is_quiet(pipe);
     if settles {
-        let waiting = incoming_doorbells::bells_waiting(pipe);
+        let waiting = incoming_doorbells::doorbells_waiting(pipe);
         if incoming_doorbells::is_relied_on(pipe) {
-            incoming.want_bell();
+            incoming.want_doorbell();
         }
         // A signal handler that reads from this socket must not take what is counted here.
         let mask = kernel::block_signals();
         if incoming_doorbells::is_quiet(pipe) {
-            let waiting = waiting.min(incoming_doorbells::bells_waiting(pipe)) as usize;
-            // One may be on its way; or somebody who knows nothing of bells has taken it for data.
+            let waiting = waiting.min(incoming_doorbells::doorbells_waiting(pipe)) as usize;
+            // One may be on its way; or somebody who knows nothing of doorbells has taken it for data.
             robbed = incoming_doorbells::discard(fd, pipe, waiting) < waiting
                 && incoming_doorbells::is_robbed(fd, pipe);
         }
@@ -199,7 +199,7 @@ pub(crate) fn settle(fd: c_int, pipe: &Pipe) {
     if robbed {
         transitions::give_up(fd, pipe, Reason::Integrity);
     } else if settles {
-        // What comes behind a bell the kernel may have told of together with it.
+        // What comes behind a doorbell the kernel may have told of together with it.
         incoming_doorbells::find_intruder(fd, pipe);
     }
 }

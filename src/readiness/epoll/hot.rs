@@ -88,7 +88,7 @@ pub(super) fn collect(arena: &Arena, fd: i32, set: &SetEntry, told: &mut Told<'_
 }
 
 /// Tells at once of a registration about which the kernel has told, so that it has the place among the kernel's own
-/// descriptors that its bell had. [`collect`] must follow, under the same lock.
+/// descriptors that its doorbell had. [`collect`] must follow, under the same lock.
 pub(super) fn report(arena: &Arena, set: &SetEntry, index: u32, said: u32, told: &mut Told<'_>) {
     if !tell(arena, set, index, said) {
         return;
@@ -272,12 +272,12 @@ pub(crate) fn is_readable(arena: &Arena, fd: i32, slot: u32) -> bool {
     if kernel::poll_now(fd, libc::POLLIN) & libc::POLLIN == 0 {
         return false;
     }
-    // Bells that nobody has taken hold the kernel's answer up.
+    // Doorbells that nobody has taken hold the kernel's answer up.
     settle_all(arena, set, 0);
     kernel::poll_now(fd, libc::POLLIN) & libc::POLLIN != 0
 }
 
-/// Takes the bells of every pipe in a set, and in the sets within it.
+/// Takes the doorbells of every pipe in a set, and in the sets within it.
 fn settle_all(arena: &Arena, set: &SetEntry, depth: usize) {
     let mut next = set.first.load(Ordering::Acquire);
     for _ in 0..REGISTRATIONS {
@@ -349,7 +349,7 @@ fn is_reported(registration: &Registration, pipe: &Pipe) -> bool {
     registration.reported.load(Ordering::Relaxed) == arrived
 }
 
-/// Wants a bell for a registration; true when there is still nothing to report, so it may turn cold.
+/// Wants a doorbell for a registration; true when there is still nothing to report, so it may turn cold.
 pub(super) fn arm(set_fd: i32, set: &SetEntry, index: u32, registration: &Registration) -> bool {
     let flags = registration.flags.load(Ordering::Relaxed);
     if flags & NESTED != 0 {
@@ -361,7 +361,7 @@ pub(super) fn arm(set_fd: i32, set: &SetEntry, index: u32, registration: &Regist
     let incoming = pipe.incoming();
     let epoch = incoming.epoch();
     wait::settle(fd, &pipe);
-    incoming_doorbells::want_bell(&pipe);
+    incoming_doorbells::want_doorbell(&pipe);
     if wanted & EPOLLOUT as u32 != 0 {
         let room = room::await_it(&pipe);
         if room == Room::GivenUp || room == Room::KernelSays && flags & ASKS_ROOM == 0 {
@@ -385,7 +385,7 @@ pub(super) fn arm(set_fd: i32, set: &SetEntry, index: u32, registration: &Regist
     !unread::has_bytes_next(&pipe) || wanted & READS == 0 || is_reported(registration, &pipe)
 }
 
-/// Wants a bell for every hot registration before a sleep, and those of nested sets. False when something
+/// Wants a doorbell for every hot registration before a sleep, and those of nested sets. False when something
 /// is ready after all.
 pub(crate) fn arm_all(arena: &Arena, fd: i32, set: &SetEntry, depth: usize) -> bool {
     let mut quiet = true;
@@ -432,7 +432,7 @@ pub(super) fn arm_nested(arena: &Arena, registration: &Registration, depth: usiz
 }
 
 /// After a sleep: while this thread is awake and looks at the hot pipes by itself, their writers need not ring.
-/// One bell wakes it, not one per pipe.
+/// One doorbell wakes it, not one per pipe.
 pub(super) fn disarm_all(arena: &Arena, set: &SetEntry) {
     // Those who sleep in a set around this one are not known here.
     let is_watched = set.watched.load(Ordering::Relaxed) != 0;
@@ -444,14 +444,14 @@ pub(super) fn disarm_all(arena: &Arena, set: &SetEntry) {
         if flags & ARMED != 0
             && let Some(pipe) = registered::pipe_of(registration)
         {
-            // Under the lock under which others say that they want a bell.
+            // Under the lock under which others say that they want a doorbell.
             let taken = read_lock::lock_reads(&pipe);
             let alone = pipe.entry.registrations.iter().all(|place| {
                 let other = place.load(Ordering::Acquire);
                 other == 0 || other == index + 1
             });
             if alone && !arena::others_asleep(&pipe.entry.sleepers, 0, true) {
-                pipe.incoming().unwant_bell();
+                pipe.incoming().unwant_doorbell();
             }
             pipe.entry.read_lock.0.release(taken);
         }

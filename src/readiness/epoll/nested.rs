@@ -1,7 +1,7 @@
 //! Sets within sets.
 //!
 //! An edge-triggered registration of a set is told of everything that happens in that set. Where the kernel hears of it, by
-//! bells and by what goes through it, it tells. A hot pipe rings no bell: what its writer has published since the last
+//! doorbells and by what goes through it, it tells. A hot pipe rings no doorbell: what its writer has published since the last
 //! look is found by that look, and counted in the set that the pipe is in. Each registration of that set, there may be
 //! several, keeps the count that it has reported.
 
@@ -12,7 +12,7 @@ use crate::state::registrations::flags::{DISABLED, FOREIGN, FRESH, HOT, NESTED, 
 use crate::state::registrations::lock_set;
 use core::sync::atomic::Ordering;
 use libc::{EPOLLET, EPOLLIN, EPOLLRDNORM};
-use sockshim_ring::sleep::BELL;
+use sockshim_ring::sleep::DOORBELL;
 
 /// How deep the kernel lets sets be nested (`EP_MAX_NESTS` in fs/eventpoll.c).
 pub(super) const DEEPEST: usize = 5;
@@ -41,7 +41,7 @@ pub(super) fn take_news(arena: &Arena, registration: &Registration, told: u32) -
     }
     let set = inner(arena, registration);
     if told != 0 {
-        follow_bells(arena, set, 0);
+        follow_doorbells(arena, set, 0);
     }
     let news = news(arena, set, 0);
     let before = registration.reported.swap(news, Ordering::Relaxed);
@@ -84,7 +84,7 @@ pub(super) fn count(set: &SetEntry) {
 }
 
 /// The kernel has told of a set: the pipes in it that have rung are looked at from now on.
-fn follow_bells(arena: &Arena, set: &SetEntry, depth: usize) {
+fn follow_doorbells(arena: &Arena, set: &SetEntry, depth: usize) {
     let taken = lock_set(set);
     let mut next = set.first.load(Ordering::Acquire);
     for _ in 0..REGISTRATIONS {
@@ -93,14 +93,14 @@ fn follow_bells(arena: &Arena, set: &SetEntry, depth: usize) {
         let flags = registration.flags.load(Ordering::Relaxed);
         if flags & NESTED != 0 {
             if depth < DEEPEST {
-                follow_bells(arena, inner(arena, registration), depth + 1);
+                follow_doorbells(arena, inner(arena, registration), depth + 1);
             }
         } else if flags & (FOREIGN | PARKED) == 0
             && let Some(pipe) = registered::pipe_of(registration)
         {
             // Without the lock the lists are not ours to change: see `stuck`.
             let may_warm = !matches!(taken, Taken::Not(_));
-            if may_warm && flags & HOT == 0 && pipe.incoming().wishes() & BELL == 0 {
+            if may_warm && flags & HOT == 0 && pipe.incoming().wishes() & DOORBELL == 0 {
                 registered::warm(arena, set, index);
             }
             registered::note(registration, &pipe);

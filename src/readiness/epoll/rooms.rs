@@ -20,7 +20,7 @@ pub(super) fn waits_for_room(registration: &Registration, flags: u32) -> bool {
 }
 
 /// Whether room in the ring is waited for. Such a registration does not turn cold: it is looked at again after a while, whether
-/// or not a bell has come.
+/// or not a doorbell has come.
 pub(super) fn awaits_room(registration: &Registration) -> bool {
     registration.events.load(Ordering::Relaxed) & EPOLLOUT as u32 != 0
         && registered::pipe_of(registration)

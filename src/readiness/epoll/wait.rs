@@ -210,7 +210,7 @@ fn is_overdue(set: &SetEntry, now: u64) -> bool {
 }
 
 /// The kernel has told of these events, where there was room for so many. While it may have more to tell of its own
-/// descriptors it is asked in each wait; after that not before a spin is over. A bell is no such event.
+/// descriptors it is asked in each wait; after that not before a spin is over. A doorbell is no such event.
 fn note_look(arena: &Arena, set: &SetEntry, now: u64, told: &[epoll_event], room: usize) {
     nap::note(arena, set, now, told);
     let has_more = told.len() == room || told.iter().any(|event| !is_tag(set, event.u64));
@@ -267,7 +267,7 @@ enum Slept {
     Look,
 }
 
-/// Sleeps in the kernel, with a bell wanted for every pipe.
+/// Sleeps in the kernel, with a doorbell wanted for every pipe.
 ///
 /// # Safety
 /// As for [`wait`].
@@ -365,19 +365,19 @@ unsafe fn kernel_wait(
     told
 }
 
-/// Reports what the kernel has said, which is in the first `said` of `out`, in its order: a pipe where its bell was. And the
+/// Reports what the kernel has said, which is in the first `said` of `out`, in its order: a pipe where its doorbell was. And the
 /// other hot pipes that are ready. How many events there are.
 fn tell(arena: &Arena, fd: c_int, set: &SetEntry, out: &mut [epoll_event], said: usize) -> usize {
-    let has_bells = out[..said].iter().any(|event| is_tag(set, event.u64));
-    if !has_bells && (out.len() == said || set.hot.load(Ordering::Acquire) == 0) {
+    let has_doorbells = out[..said].iter().any(|event| is_tag(set, event.u64));
+    if !has_doorbells && (out.len() == said || set.hot.load(Ordering::Acquire) == 0) {
         return said;
     }
-    // Without bells all that the kernel has said stays where it is.
-    let (kept, said) = if has_bells { (0, said) } else { (said, 0) };
+    // Without doorbells all that the kernel has said stays where it is.
+    let (kept, said) = if has_doorbells { (0, said) } else { (said, 0) };
     let out = &mut out[kept..];
     let taken = lock_set(set);
     let mut moments;
-    let several = has_bells || out.len() > 1 && !hot::is_single(arena, set);
+    let several = has_doorbells || out.len() > 1 && !hot::is_single(arena, set);
     let mut told = Told::new(
         out,
         if several {
@@ -408,7 +408,7 @@ fn tell(arena: &Arena, fd: c_int, set: &SetEntry, out: &mut [epoll_event], said:
         Taken::Not(_) => stuck::collect(arena, set, &mut told),
     }
     if let Some(index) = told.level {
-        // One bell wakes one waiter, who wakes the next one (ep_done_scan in fs/eventpoll.c).
+        // One doorbell wakes one waiter, who wakes the next one (ep_done_scan in fs/eventpoll.c).
         poke(arena, fd, set, index);
     }
     set.lock.release(taken);

@@ -32,7 +32,7 @@ pub(crate) const ENDING: u32 = 16;
 pub(crate) const NESTED: u32 = 32;
 /// Neither socket nor set of ours: only its data is translated.
 pub(crate) const FOREIGN: u32 = 64;
-/// Hot, and with a bell wanted while a thread of the set sleeps.
+/// Hot, and with a doorbell wanted while a thread of the set sleeps.
 pub(crate) const ARMED: u32 = 128;
 /// Deleted by the program, and not yet by us: many programs add a descriptor again at once (redis-benchmark
 /// twice for each request). What the kernel tells meanwhile is ignored; before a sleep it is really deleted.

@@ -21,8 +21,8 @@ pub(crate) fn kernel_event(set: &SetEntry, index: u32, events: u32, kind: Descri
     epoll_event { events, u64: set.prefix.load(Ordering::Relaxed) | u64::from(index) }
 }
 
-/// What of a socket the kernel is asked so that a pipe's `events` can be told. A bell comes as EPOLLIN, and with
-/// EPOLLRDHUP an end is told from a bell.
+/// What of a socket the kernel is asked so that a pipe's `events` can be told. A doorbell comes as EPOLLIN, and with
+/// EPOLLRDHUP an end is told from a doorbell.
 const fn asks_kernel(events: u32) -> u32 {
     let reads = if events & (EPOLLIN | libc::EPOLLRDNORM) as u32 != 0 { EPOLLIN | EPOLLRDHUP } else { 0 };
     reads as u32 | events & (EPOLLRDHUP | EPOLLOUT | libc::EPOLLPRI) as u32

@@ -327,12 +327,12 @@ fn whoever_was_overtaken_notices() {
 #[test]
 fn a_wish_is_answered_once() {
     let direction = Direction::new(64);
-    assert!(!direction.bell_due());
-    direction.want_bell();
-    direction.want_bell();
-    assert!(direction.bell_due());
-    assert!(!direction.bell_due());
-    direction.want_bell();
-    direction.unwant_bell();
-    assert!(!direction.bell_due());
+    assert!(!direction.doorbell_due());
+    direction.want_doorbell();
+    direction.want_doorbell();
+    assert!(direction.doorbell_due());
+    assert!(!direction.doorbell_due());
+    direction.want_doorbell();
+    direction.unwant_doorbell();
+    assert!(!direction.doorbell_due());
 }

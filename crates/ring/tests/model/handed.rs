@@ -48,8 +48,8 @@ impl Connection {
     }
 
     /// The end that is handed on has slept.
-    pub(crate) fn want_bell(&self) {
-        self.there.direction.want_bell();
+    pub(crate) fn want_doorbell(&self) {
+        self.there.direction.want_doorbell();
     }
 
     fn claim(&self, position: Option<u64>) -> Claimed {
@@ -77,7 +77,7 @@ impl Connection {
     /// After the announcement.
     pub(crate) fn hand_over(&self) {
         self.there.close();
-        let left = self.there.clear_bells();
+        let left = self.there.clear_doorbells();
         if left {
             self.put_down();
         }
@@ -133,7 +133,7 @@ impl Connection {
 
 /// Who gets it.
 impl Connection {
-    /// A program that knows nothing of files and bells.
+    /// A program that knows nothing of files and doorbells.
     pub(crate) fn read_plainly(&self, count: usize) -> Vec<u8> {
         let mut got = Vec::new();
         self.read_kernel(count, &mut got);
@@ -162,7 +162,7 @@ impl Connection {
             self.there.kernel.wait();
             got.extend(self.there.kernel.take(1).iter().map(|item| match item {
                 Item::Data(byte) => *byte,
-                Item::Bell => panic!("a bell was taken for data"),
+                Item::Doorbell => panic!("a doorbell was taken for data"),
             }));
         }
     }
@@ -231,25 +231,25 @@ impl Connection {
 }
 
 impl End {
-    /// Whether bytes are unread; no bell is in the kernel's queue then, and none comes: `clear_bells` in src/pipe/handoff/pin.rs.
-    fn clear_bells(&self) -> bool {
+    /// Whether bytes are unread; no doorbell is in the kernel's queue then, and none comes: `clear_doorbells` in src/pipe/handoff/pin.rs.
+    fn clear_doorbells(&self) -> bool {
         let direction = &self.direction;
-        let _ = direction.bell_due();
+        let _ = direction.doorbell_due();
         loop {
             let lock = self.read_lock.lock().unwrap();
             self.follow();
-            let _ = direction.bell_due();
+            let _ = direction.doorbell_due();
             let in_ring = is_ring(direction.reader_epoch());
             if in_ring {
-                self.discard(self.bells_waiting());
+                self.discard(self.doorbells_waiting());
             }
             drop(lock);
-            if !in_ring || self.bells_waiting() == 0 {
+            if !in_ring || self.doorbells_waiting() == 0 {
                 break;
             }
             thread::yield_now();
         }
-        direction.unwant_bell();
+        direction.unwant_doorbell();
         direction.has_bytes()
     }
 
@@ -267,7 +267,7 @@ impl End {
                     return;
                 }
             } else if self.discard(direction.switch.resume.load(Ordering::Relaxed) - read) {
-                direction.want_bell();
+                direction.want_doorbell();
             } else {
                 return;
             }

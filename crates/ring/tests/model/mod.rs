@@ -1,5 +1,5 @@
 //! One direction of a connection in a model: the real [`Direction`], a ring of cells that notice data races,
-//! and a kernel whose stream says of each byte whether it is data or a bell. Reading and writing follow
+//! and a kernel whose stream says of each byte whether it is data or a doorbell. Reading and writing follow
 //! src/pipe/transfer/read.rs and src/pipe/transfer/write.rs step by step.
 
 #[cfg(not(loom))]
@@ -17,7 +17,7 @@ use sockshim_ring::lane::is_ring;
 use sockshim_ring::layout::{CLOSED, Direction};
 use sockshim_ring::lock::{Frame, Word};
 use sockshim_ring::ring::{NotPublished, Seen};
-use sockshim_ring::sleep::BELL;
+use sockshim_ring::sleep::DOORBELL;
 use sockshim_ring::sync::{AtomicU32, AtomicU64, Ordering};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -33,7 +33,7 @@ const FRAME: Frame = Frame::at(0);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Item {
     Data(u8),
-    Bell,
+    Doorbell,
 }
 
 /// The kernel's connection: what has been written is there at once, and stays until it is taken.
@@ -46,7 +46,7 @@ struct Kernel {
 struct Stream {
     written: u64,
     unread: VecDeque<Item>,
-    /// So many bells more it has no room for at first: EAGAIN, ENOBUFS or ENOMEM.
+    /// So many doorbells more it has no room for at first: EAGAIN, ENOBUFS or ENOMEM.
     refused: u32,
 }
 
@@ -59,7 +59,7 @@ impl Kernel {
         self.arrived.notify_all();
     }
 
-    /// A bell, without waiting; false: it has been refused.
+    /// A doorbell, without waiting; false: it has been refused.
     fn ring(&self) -> bool {
         let mut stream = self.stream.lock().unwrap();
         if let Some(left) = stream.refused.checked_sub(1) {
@@ -67,7 +67,7 @@ impl Kernel {
             return false;
         }
         drop(stream);
-        self.send(Item::Bell);
+        self.send(Item::Doorbell);
         true
     }
 
@@ -130,14 +130,14 @@ pub(crate) struct End {
 unsafe impl Sync for End {}
 
 impl End {
-    /// In the kernel's lane, with a reader that knows about bells.
+    /// In the kernel's lane, with a reader that knows about doorbells.
     pub(crate) fn on_kernel() -> Arc<Self> {
         let end = Self::plain();
         assert!(end.become_ready());
         end
     }
 
-    /// In the kernel's lane, with a reader that has not said yet whether it knows about bells.
+    /// In the kernel's lane, with a reader that has not said yet whether it knows about doorbells.
     pub(crate) fn plain() -> Arc<Self> {
         Self::with_capacity(CAPACITY)
     }
@@ -165,7 +165,7 @@ impl End {
         }
         let direction = &self.direction;
         direction.reader.kernel_read.store(self.kernel.read(), Ordering::Relaxed);
-        direction.want_bell();
+        direction.want_doorbell();
         direction.reader.ready.store(1, Ordering::SeqCst);
         true
     }
@@ -180,7 +180,7 @@ impl End {
         assert!(end.become_ready());
         assert!(end.direction.open(0, 0));
         end.direction.follow(0);
-        end.direction.unwant_bell();
+        end.direction.unwant_doorbell();
         end
     }
 
@@ -189,8 +189,8 @@ impl End {
     }
 
     /// Nothing that the kernel still holds is data.
-    pub(crate) fn assert_only_bells_left(&self) {
-        assert!(self.kernel.take(usize::MAX).iter().all(|item| *item == Item::Bell));
+    pub(crate) fn assert_only_doorbells_left(&self) {
+        assert!(self.kernel.take(usize::MAX).iter().all(|item| *item == Item::Doorbell));
     }
 }
 
@@ -254,17 +254,17 @@ impl End {
         self.writers.leave(0);
     }
 
-    /// The next `count` bells find no room in the kernel.
-    pub(crate) fn refuse_bells(&self, count: u32) {
+    /// The next `count` doorbells find no room in the kernel.
+    pub(crate) fn refuse_doorbells(&self, count: u32) {
         self.kernel.stream.lock().unwrap().refused = count;
     }
 
-    /// As `ring_bell` and `ring_if_owed` in src/pipe/transfer/write.rs.
+    /// As `ring_doorbell` and `ring_if_owed` in src/pipe/transfer/write.rs.
     fn ring_if_wanted(&self) {
         while !self.ring_once() {
             thread::yield_now();
             let direction = &self.direction;
-            if !direction.has_bytes() || direction.wishes() & BELL == 0 {
+            if !direction.has_bytes() || direction.wishes() & DOORBELL == 0 {
                 break;
             }
         }
@@ -274,33 +274,33 @@ impl End {
     /// know of what was published.
     fn ring_once(&self) -> bool {
         let direction = &self.direction;
-        let bells = &direction.switch.bells;
-        bells.fetch_add(1, Ordering::SeqCst);
-        let is_due = direction.bell_due();
+        let doorbells = &direction.switch.doorbells;
+        doorbells.fetch_add(1, Ordering::SeqCst);
+        let is_due = direction.doorbell_due();
         if is_due && self.kernel.ring() {
             return true;
         }
-        bells.fetch_sub(1, Ordering::Release);
+        doorbells.fetch_sub(1, Ordering::Release);
         if !is_due {
             return true;
         }
-        direction.want_bell();
+        direction.want_doorbell();
         let taken = direction
             .reader
             .kernel_read
             .load(Ordering::SeqCst)
             .wrapping_sub(direction.switch.kernel_end.load(Ordering::Relaxed));
-        taken != bells.load(Ordering::Relaxed)
+        taken != doorbells.load(Ordering::Relaxed)
     }
 
-    /// Publishes a byte, and is killed when it is about to send the bell.
+    /// Publishes a byte, and is killed when it is about to send the doorbell.
     pub(crate) fn write_and_die_ringing(&self, me: u32, byte: u8) {
         self.write_lock.take(me, FRAME).expect("nobody has it");
         let mut seen_head = 0;
         assert!(matches!(self.push(&mut seen_head, &[byte]), Direct::Published(1)));
         assert!(self.write_lock.ringing(me));
-        let due = self.direction.bell_due();
-        self.direction.switch.bells.fetch_add(u64::from(due), Ordering::Release);
+        let due = self.direction.doorbell_due();
+        self.direction.switch.doorbells.fetch_add(u64::from(due), Ordering::Release);
     }
 
     /// Takes the lock from the dead, and writes: as `lock_writes` in src/pipe/transfer/write.rs.
@@ -308,14 +308,14 @@ impl End {
         let owner = self.write_lock.content();
         assert_ne!(owner.owner(), 0);
         assert_eq!(self.write_lock.take_from(owner, me, FRAME), Some(true));
-        self.direction.want_bell();
+        self.direction.want_doorbell();
         let mut seen_head = self.direction.room.released.load(Ordering::Acquire);
         assert!(matches!(self.push(&mut seen_head, &[byte]), Direct::Published(1)));
         self.ring_if_wanted();
         let _ = self.write_lock.leave(me, false);
     }
 
-    /// A writer that has the lock, and may be stopped after each of its steps: as `push`, `open_quietly`, `ring_bell` and
+    /// A writer that has the lock, and may be stopped after each of its steps: as `push`, `open_quietly`, `ring_doorbell` and
     /// `spill_quietly` in src/pipe/transfer/write.rs.
     pub(crate) fn write_in_steps(&self, me: u32, byte: u8) {
         let mut runs = Some(self.running.lock().unwrap());
@@ -348,18 +348,18 @@ impl End {
             return false;
         }
         step();
-        if is_ring(self.direction.epoch()) && self.direction.bell_due() {
+        if is_ring(self.direction.epoch()) && self.direction.doorbell_due() {
             step();
-            self.direction.switch.bells.fetch_add(1, Ordering::Release);
+            self.direction.switch.doorbells.fetch_add(1, Ordering::Release);
             step();
             // The look at the word and the call are one step: a thread that is stopped between the two looks again.
             let send = |word: &AtomicU64, value| {
-                (word.load(Ordering::Relaxed) as u32 == value).then(|| self.kernel.send(Item::Bell))
+                (word.load(Ordering::Relaxed) as u32 == value).then(|| self.kernel.send(Item::Doorbell))
             };
             let sent = self.write_lock.owning(me, send);
             step();
             if sent.is_none() {
-                self.direction.switch.bells.fetch_sub(1, Ordering::Release);
+                self.direction.switch.doorbells.fetch_sub(1, Ordering::Release);
             }
         }
         step();
@@ -416,7 +416,7 @@ impl End {
             };
             assert_eq!(self.write_lock.caller(), 0, "the look and the call are one step");
             if owes && is_ring(direction.epoch()) {
-                direction.want_bell();
+                direction.want_doorbell();
                 self.ring_if_wanted();
             }
         }
@@ -502,8 +502,8 @@ impl End {
                 if !self.discard(resume - direction.reader.kernel_read.load(Ordering::Relaxed)) {
                     return Look::Empty { epoch: ahead };
                 }
-                // Somebody may rely on a bell that is gone now.
-                direction.want_bell();
+                // Somebody may rely on a doorbell that is gone now.
+                direction.want_doorbell();
                 direction.follow(epoch);
             } else if direction.enter_kernel(epoch) {
                 let got = self.kernel_bytes(wanted);
@@ -538,50 +538,50 @@ impl End {
             .iter()
             .map(|item| match item {
                 Item::Data(byte) => *byte,
-                Item::Bell => panic!("a bell was taken for data"),
+                Item::Doorbell => panic!("a doorbell was taken for data"),
             })
             .collect()
     }
 
-    /// Throws `count` bells away; true when all of them had arrived.
+    /// Throws `count` doorbells away; true when all of them had arrived.
     fn discard(&self, count: u64) -> bool {
         let items = self.kernel.take(count as usize);
         self.advance(items.len());
-        assert!(items.iter().all(|item| *item == Item::Bell), "data was thrown away");
+        assert!(items.iter().all(|item| *item == Item::Doorbell), "data was thrown away");
         items.len() as u64 == count
     }
 
-    fn bells_waiting(&self) -> u64 {
+    fn doorbells_waiting(&self) -> u64 {
         let direction = &self.direction;
         let taken = direction
             .reader
             .kernel_read
             .load(Ordering::Relaxed)
             .wrapping_sub(direction.switch.kernel_end.load(Ordering::Relaxed));
-        let waiting = direction.switch.bells.load(Ordering::Acquire).wrapping_sub(taken);
+        let waiting = direction.switch.doorbells.load(Ordering::Acquire).wrapping_sub(taken);
         if waiting < 1 << 32 { waiting } else { 0 }
     }
 
-    /// Takes away the bells that were rung before this look at the ring found nothing: the bytes that they
-    /// were rung for have been read. If somebody relies on a bell, the wish is given back first, so that the
-    /// next publication rings again; and that bell, being younger, stays.
+    /// Takes away the doorbells that were rung before this look at the ring found nothing: the bytes that they
+    /// were rung for have been read. If somebody relies on a doorbell, the wish is given back first, so that the
+    /// next publication rings again; and that doorbell, being younger, stays.
     pub(crate) fn settle(&self) {
-        if self.bells_waiting() == 0 {
+        if self.doorbells_waiting() == 0 {
             return;
         }
         let direction = &self.direction;
         let _lock = self.read_lock.lock().unwrap();
         let epoch = direction.reader_epoch();
-        let waiting = self.bells_waiting();
+        let waiting = self.doorbells_waiting();
         if self.sleepers.load(Ordering::SeqCst) > 0 {
-            direction.want_bell();
+            direction.want_doorbell();
         }
         if is_ring(epoch) && direction.epoch() == epoch && !direction.has_bytes() {
             self.discard(waiting);
         }
     }
 
-    /// A read of one byte that knows nothing of bells, while such reads are allowed.
+    /// A read of one byte that knows nothing of doorbells, while such reads are allowed.
     pub(crate) fn receive_plainly(&self) -> u8 {
         if !self.readers.enter(0) {
             let mut got = Vec::new();
@@ -592,7 +592,7 @@ impl End {
             self.kernel.wait();
             match self.kernel.take(1)[..] {
                 [Item::Data(byte)] => break byte,
-                [Item::Bell] => panic!("a bell was taken for data"),
+                [Item::Doorbell] => panic!("a doorbell was taken for data"),
                 _ => {}
             }
         };
@@ -604,20 +604,20 @@ impl End {
     /// src/readiness/epoll/hot.rs.
     pub(crate) fn wait_in_a_set(&self) {
         self.settle();
-        self.want_bell();
+        self.want_doorbell();
         if !self.direction.has_bytes() {
             self.kernel.wait();
         }
         let _lock = self.read_lock.lock().unwrap();
         if self.sleepers.load(Ordering::SeqCst) == 0 {
-            self.direction.unwant_bell();
+            self.direction.unwant_doorbell();
         }
     }
 
     /// Under the read lock, so that nobody takes the wish back by mistake.
-    fn want_bell(&self) {
+    fn want_doorbell(&self) {
         let _lock = self.read_lock.lock().unwrap();
-        self.direction.want_bell();
+        self.direction.want_doorbell();
     }
 
     /// A blocking read of `count` bytes, in pieces of one byte.
@@ -630,12 +630,12 @@ impl End {
         }
     }
 
-    /// Writer: sleeps until there is room, with a bell wanted in the direction that it reads: as `arm` in
+    /// Writer: sleeps until there is room, with a doorbell wanted in the direction that it reads: as `arm` in
     /// src/readiness/epoll/hot.rs.
     pub(crate) fn sleep_for_room(&self, own: &Self) {
         let epoch = own.direction.reader_epoch();
         own.settle();
-        own.doze_unless(epoch, || self.direction.await_room(BELL).is_none());
+        own.doze_unless(epoch, || self.direction.await_room(DOORBELL).is_none());
     }
 
     /// Reader: wakes such a writer, as `ring` in src/pipe/waiting/room.rs; `own` is the direction that it writes.
@@ -658,7 +658,7 @@ impl End {
     fn doze_unless(&self, epoch: u32, is_due: impl Fn() -> bool) {
         let direction = &self.direction;
         self.sleepers.fetch_add(1, Ordering::SeqCst);
-        self.want_bell();
+        self.want_doorbell();
         let changed = direction.epoch() != epoch || (is_ring(epoch) && direction.has_bytes()) || is_due();
         if changed {
             // Everything else that this thread could wait for needs the others to run.

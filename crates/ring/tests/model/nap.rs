@@ -4,7 +4,7 @@ use super::{End, Look};
 #[cfg(loom)]
 use loom::{sync::Condvar, sync::Mutex, thread};
 use sockshim_ring::lane::is_ring;
-use sockshim_ring::sleep::{BELL, CALL};
+use sockshim_ring::sleep::{CALL, DOORBELL};
 use sockshim_ring::sync::{AtomicU32, Ordering};
 #[cfg(loom)]
 use std::sync::Arc;
@@ -65,7 +65,7 @@ impl End {
         if wishes & CALL != 0 {
             self.end_naps();
         }
-        if wishes & BELL != 0 {
+        if wishes & DOORBELL != 0 {
             self.ring_if_wanted();
         }
     }

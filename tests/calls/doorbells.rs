@@ -1,4 +1,4 @@
-//! A bell whose bytes have been read lies in the kernel's queue for a while, as a byte that nobody has written. Nothing
+//! A doorbell whose bytes have been read lies in the kernel's queue for a while, as a byte that nobody has written. Nothing
 //! tells of it.
 
 use std::thread;
@@ -16,7 +16,7 @@ use crate::sys::wait::{add, epoll, ready};
 use crate::sys::{self, Ended, call, fails};
 
 pub(crate) const CASES: &[Case] = &[
-    case("a_bell_is_nothing_to_read", || {
+    case("a_doorbell_is_nothing_to_read", || {
         let looks: [fn(i32); 7] = [
             |fd| assert_eq!(sys::readable(fd), 0),
             |fd| fails(sys::recv(fd, &mut [0; 9], MSG_DONTWAIT), libc::EAGAIN),
@@ -35,13 +35,13 @@ pub(crate) const CASES: &[Case] = &[
             },
         ];
         for look in looks {
-            let (a, b) = with_a_bell();
+            let (a, b) = with_a_doorbell();
             look(b);
             both_go_on(a, b);
         }
     }),
-    case("a_bell_is_no_edge", || {
-        let (a, b) = with_a_bell();
+    case("a_doorbell_is_no_edge", || {
+        let (a, b) = with_a_doorbell();
         let set = epoll();
         add(set, b, EPOLLIN | EPOLLET);
         assert_eq!(ready(set, 0), []);
@@ -51,8 +51,8 @@ pub(crate) const CASES: &[Case] = &[
         assert_eq!(ready(set, 0), []);
         both_go_on(a, b);
     }),
-    case("a_bell_is_not_before_the_urgent_mark", || {
-        let (a, b) = with_a_bell();
+    case("a_doorbell_is_not_before_the_urgent_mark", || {
+        let (a, b) = with_a_doorbell();
         assert_eq!(sys::ioctl(b, SIOCATMARK), Ok(0));
         assert_eq!(sys::send(a, b"u", MSG_OOB), Ok(1));
         sys::until(|| sys::ioctl(b, SIOCATMARK) == Ok(1));
@@ -60,8 +60,8 @@ pub(crate) const CASES: &[Case] = &[
         both_go_on(a, b);
     }),
     case("what_is_unread_is_before_the_urgent_mark", || {
-        for bell in [false, true] {
-            let (a, b) = if bell { with_a_bell() } else { used_pair(10_000) };
+        for doorbell in [false, true] {
+            let (a, b) = if doorbell { with_a_doorbell() } else { used_pair(10_000) };
             sys::write_all(a, b"four");
             assert_eq!(sys::send(a, b"u", MSG_OOB), Ok(1));
             assert_eq!(sys::poll_one(b, libc::POLLPRI, -1), libc::POLLPRI);
@@ -78,15 +78,15 @@ pub(crate) const CASES: &[Case] = &[
         fails(call!(sockatmark(-1)), libc::EBADF);
         fails(call!(sockatmark(sys::eventfd())), libc::ENOTTY);
     }),
-    case("a_bell_is_not_before_an_urgent_byte_in_line", || {
-        let (a, b) = with_a_bell();
+    case("a_doorbell_is_not_before_an_urgent_byte_in_line", || {
+        let (a, b) = with_a_doorbell();
         sys::setsockopt(b, SOL_SOCKET, libc::SO_OOBINLINE, 1).expect("SO_OOBINLINE");
         assert_eq!(sys::send(a, b"u", MSG_OOB), Ok(1));
         sys::until(|| sys::ioctl(b, SIOCATMARK) == Ok(1));
         assert_eq!(sys::read(b, &mut [0; 9]), Ok(1));
         both_go_on(a, b);
     }),
-    case("a_bell_is_gone_when_the_kernel_has_the_connection", || {
+    case("a_doorbell_is_gone_when_the_kernel_has_the_connection", || {
         let returns: [fn(i32); 4] = [
             |fd| assert_eq!(sys::setsockopt(fd, SOL_SOCKET, libc::SO_TIMESTAMPING, 0x10), Ok(0)),
             |fd| assert_eq!(sys::setsockopt(fd, SOL_SOCKET, libc::SO_RCVLOWAT, 9), Ok(0)),
@@ -102,7 +102,7 @@ pub(crate) const CASES: &[Case] = &[
             },
         ];
         for return_to_kernel in returns {
-            let (a, b) = with_a_bell();
+            let (a, b) = with_a_doorbell();
             return_to_kernel(b);
             assert_eq!(queued(b), 0);
             sys::write_all(a, b"x");
@@ -110,9 +110,9 @@ pub(crate) const CASES: &[Case] = &[
             assert_eq!(queued(b), 1);
         }
     }),
-    case("a_bell_is_not_the_next_programs", || {
+    case("a_doorbell_is_not_the_next_programs", || {
         for started in [false, true] {
-            let (a, b) = with_a_bell();
+            let (a, b) = with_a_doorbell();
             let child = Child::run(|| {
                 sys::close(a).expect("close");
                 standard(b);
@@ -127,31 +127,31 @@ pub(crate) const CASES: &[Case] = &[
             child.join();
         }
     }),
-    case("a_bell_makes_no_reset_of_a_close", || {
-        let (a, b) = with_a_bell();
+    case("a_doorbell_makes_no_reset_of_a_close", || {
+        let (a, b) = with_a_doorbell();
         Flow::new(1).write(b, 50_000, 1000);
         sys::close(b).expect("close");
         assert_eq!(Flow::new(1).read_to_end(a, 777), 50_000);
         assert_ended(a);
     }),
-    case("a_bell_makes_no_reset_of_a_close_by_a_child", || {
-        let (a, b) = with_a_bell();
+    case("a_doorbell_makes_no_reset_of_a_close_by_a_child", || {
+        let (a, b) = with_a_doorbell();
         Child::run(|| sys::close(a).map(drop).expect("close")).join();
         sys::close(b).expect("close");
         assert_ended(a);
     }),
-    case("a_bell_makes_no_reset_of_a_shutdown", || {
+    case("a_doorbell_makes_no_reset_of_a_shutdown", || {
         for how in [libc::SHUT_WR, libc::SHUT_RDWR] {
-            let (a, b) = with_a_bell();
+            let (a, b) = with_a_doorbell();
             sys::shutdown(b, how).expect("shutdown");
             assert_eq!(sys::readable(b), 0);
             assert_ended(a);
             sys::close(b).expect("close");
         }
     }),
-    case("a_bell_is_nothing_to_read_after_shutdown", || {
+    case("a_doorbell_is_nothing_to_read_after_shutdown", || {
         for look in [true, false] {
-            let (_a, b) = with_a_bell();
+            let (_a, b) = with_a_doorbell();
             sys::shutdown(b, libc::SHUT_RD).expect("shutdown");
             if look {
                 assert_eq!(events(b, POLLIN | POLLOUT | POLLRDHUP), POLLIN | POLLOUT | POLLRDHUP);
@@ -160,13 +160,13 @@ pub(crate) const CASES: &[Case] = &[
             assert_eq!(sys::read(b, &mut [0; 9]), Ok(0));
         }
     }),
-    case("a_bell_makes_no_reset_of_an_exit", || {
+    case("a_doorbell_makes_no_reset_of_an_exit", || {
         after_the_end_of_a_process(|| {
             // SAFETY: always allowed.
             unsafe { libc::_exit(0) }
         });
     }),
-    case("a_bell_makes_no_reset_of_a_kill", || {
+    case("a_doorbell_makes_no_reset_of_a_kill", || {
         after_the_end_of_a_process(|| {
             let _ = sys::kill(sys::getpid(), libc::SIGKILL);
         });
@@ -179,16 +179,16 @@ unsafe extern "C" {
     fn sockatmark(fd: i32) -> i32;
 }
 
-/// What the kernel's queue holds, bells and all.
+/// What the kernel's queue holds, doorbells and all.
 fn queued(fd: i32) -> usize {
     let mut count = 0_i32;
     Way::Past.ioctl(fd, libc::FIONREAD as u32, (&raw mut count).addr()).expect("FIONREAD");
     count as usize
 }
 
-/// Two ends of a connection in use, the second of which has read all: woken by a bell that is still there, if there are
-/// bells here at all.
-fn with_a_bell() -> (i32, i32) {
+/// Two ends of a connection in use, the second of which has read all: woken by a doorbell that is still there, if there are
+/// doorbells here at all.
+fn with_a_doorbell() -> (i32, i32) {
     let (a, b) = used_pair(10_000);
     take_by_poll(b, || {
         let asleep = sys::gettid();
@@ -201,7 +201,7 @@ fn with_a_bell() -> (i32, i32) {
     (a, b)
 }
 
-/// Waits for a byte, which `ask` makes the other end write, and reads it; again until a bell has announced it.
+/// Waits for a byte, which `ask` makes the other end write, and reads it; again until a doorbell has announced it.
 fn take_by_poll(fd: i32, ask: impl Fn()) {
     for _ in 0..100 {
         ask();
@@ -211,7 +211,7 @@ fn take_by_poll(fd: i32, ask: impl Fn()) {
             return;
         }
     }
-    panic!("no bell was rung");
+    panic!("no doorbell was rung");
 }
 
 fn both_go_on(a: i32, b: i32) {
@@ -234,7 +234,7 @@ fn assert_ended(fd: i32) {
     assert!(sys::getpeername(fd).is_ok());
 }
 
-/// A process that has been woken by a bell, and has written and read all, is gone without a close.
+/// A process that has been woken by a doorbell, and has written and read all, is gone without a close.
 fn after_the_end_of_a_process(leave: fn()) {
     let (a, b) = sys::pair();
     let (left, right) = sys::socketpair();
