@@ -13,7 +13,6 @@ pub(crate) mod family;
 pub(crate) mod janitor;
 pub(crate) mod lock;
 pub(crate) mod log;
-pub(crate) mod naps;
 pub(crate) mod phase;
 pub(crate) mod process_name;
 pub(crate) mod reason;
@@ -23,6 +22,7 @@ pub(crate) mod rings;
 pub(crate) mod socket;
 pub(crate) mod table;
 pub(crate) mod table_file;
+pub(crate) mod timed_waits;
 pub(crate) mod trace;
 
 pub(crate) use socket::Socket;

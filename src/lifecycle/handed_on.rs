@@ -41,7 +41,7 @@ pub(crate) fn before_exec() {
         if !unread || wait.left() == Some(0) {
             break;
         }
-        kernel::nap(1000);
+        kernel::sleep_us(1000);
     }
     wait_for_answers();
     let_go(arena);

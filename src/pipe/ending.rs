@@ -147,7 +147,7 @@ fn other_is_dead(fd: c_int, pipe: &Pipe) -> bool {
     let looks = if is_ring(pipe.incoming().epoch()) { LOOKS_AT_DYING } else { 1 };
     for look in 0..looks {
         if look > 0 {
-            kernel::nap(100);
+            kernel::sleep_us(100);
         }
         match diag::find_peer(&local, &peer) {
             Some(other) if other.held && other.cookie == pipe.entry.peer_cookie.load(Ordering::Relaxed) => {}
@@ -204,7 +204,7 @@ fn say_goodbye(fd: c_int, pipe: &Pipe) {
     // First the promise, then the ring: see `lanes::writer::open`.
     incoming.reader.ready.store(0, Ordering::SeqCst);
     incoming.close();
-    outgoing_doorbells::end_nap(incoming);
+    outgoing_doorbells::end_timed_waits(incoming);
     if kernel::is_restricted() {
         // Nobody may be asked: as after SIGKILL, the other end decides.
         return;
@@ -227,7 +227,7 @@ fn say_goodbye(fd: c_int, pipe: &Pipe) {
         let _ = kernel::set_sockopt(fd, libc::SOL_SOCKET, libc::SO_LINGER, &linger);
     }
     pipe.set_own_end(if reset { END_RESET } else { END_LEFT });
-    outgoing_doorbells::stop_naps(pipe);
+    outgoing_doorbells::stop_timed_waits(pipe);
 }
 
 /// What SO_ERROR tells: the kernel's `error`, or the one that a doorbell found.

@@ -10,10 +10,10 @@
 //! wait costs what is active, not what is registered.
 
 pub(crate) mod hot;
-mod nap;
 mod nested;
 mod rooms;
 mod stuck;
+mod timed_wait;
 pub(crate) mod told;
 pub(crate) mod wait;
 
@@ -288,7 +288,7 @@ fn modify(arena: &Arena, fd: c_int, set: &SetEntry, index: u32, event: &epoll_ev
 /// A thread that sleeps in this set already must hear of a pipe that is ready now. The kernel cannot see the
 /// ring, but every socket of ours is writable: asking for that wakes the sleeper, which then looks.
 fn poke(arena: &Arena, fd: c_int, set: &SetEntry, index: u32) {
-    nap::end(set);
+    timed_wait::end(set);
     if !arena::others_asleep(&set.sleepers, lock::thread(), false) {
         return;
     }

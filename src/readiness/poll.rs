@@ -6,12 +6,12 @@ use crate::pipe::connection::{self, Pipe, incoming_doorbells};
 use crate::pipe::handoff::give_back;
 use crate::pipe::lanes::unread;
 use crate::pipe::meeting::{attach, descriptor};
-use crate::pipe::waiting::nap::{self, Joined};
 use crate::pipe::waiting::room::{self, Room};
+use crate::pipe::waiting::timed_wait::{self, Joined};
 use crate::pipe::waiting::{events, spin};
 use crate::state::arena::{self, Arena, Entry, STATE_UNDECIDED, STATE_WAITING};
-use crate::state::naps::{LONGEST_US, Naps};
 use crate::state::table::{self, Descriptor};
+use crate::state::timed_waits::{LONGEST_US, TimedWaits};
 use crate::state::{Socket, lock, registrations};
 use crate::sys::deadline::Deadline;
 use crate::sys::futex::{MOST, Words};
@@ -26,10 +26,10 @@ use libc::{POLLPRI, pollfd, sigset_t};
 /// How well spinning paid lately in polls.
 static SPIN: AtomicU32 = AtomicU32::new(0);
 
-/// How well naps paid lately in polls.
-static NAPS: Naps = Naps::new();
+/// How well timed waits paid lately in polls.
+static TIMED_WAITS: TimedWaits = TimedWaits::new();
 
-/// Spins, and naps, in one call that may find something of which then nothing is told.
+/// Spins and timed waits in one call that may find something of which then nothing is told.
 const MOST_SPINS: u32 = 3;
 
 /// What an entry of poll's array is to us.
@@ -102,7 +102,7 @@ pub(crate) unsafe fn poll(
             }
         } else {
             let asks_later = idle == 0 && spins == 0 && mask.is_null() && !deadline.is_now();
-            is_asked = !asks_later || !nap_hears_all(entries);
+            is_asked = !asks_later || !timed_wait_hears_all(entries);
             if is_asked {
                 let ready = evaluate(entries)?;
                 if ready > 0 || deadline.is_now() {
@@ -122,7 +122,7 @@ pub(crate) unsafe fn poll(
         }
         // With a mask of the wait's own its handlers run in the kernel's call only.
         if !is_plain && spins < MOST_SPINS && mask.is_null() {
-            match nap_for(entries, deadline) {
+            match timed_wait_for(entries, deadline) {
                 Ok(false) => {}
                 Ok(true) => {
                     spins += 1;
@@ -149,7 +149,7 @@ pub(crate) unsafe fn poll(
             if deadline.left() == Some(0) {
                 return evaluate(entries);
             }
-            if !kernel::nap(100 * idle.min(10)) {
+            if !kernel::sleep_us(100 * idle.min(10)) {
                 return Err(Errno(libc::EINTR));
             }
         }
@@ -204,7 +204,7 @@ fn evaluate(entries: &mut [pollfd]) -> Result<usize, Errno> {
     if others {
         let of_kernel = evaluate_kernel(entries)?;
         if of_kernel > 0 {
-            NAPS.note_unheard(clock::ticks());
+            TIMED_WAITS.note_unheard(clock::ticks());
         }
         ready += of_kernel;
     }
@@ -441,36 +441,38 @@ impl Entered {
     }
 }
 
-/// Whether a nap hears of all that is waited for, so that the kernel need not be asked before it, as in a read: what only the
-/// kernel knows, for example of a peer that was killed, is found when the nap is over.
-fn nap_hears_all(entries: &[pollfd]) -> bool {
-    nap::is_possible()
-        && NAPS.pay(clock::ticks())
+/// Whether a timed wait hears of all that is waited for, so that the kernel need not be asked before it, as in a read: what only the
+/// kernel knows, for example of a peer that was killed, is found when the timed wait is over.
+fn timed_wait_hears_all(entries: &[pollfd]) -> bool {
+    timed_wait::is_possible()
+        && TIMED_WAITS.pay(clock::ticks())
         && entries.iter().all(|entry| match kind(entry.fd) {
             Kind::Pipe(pipe) => {
                 entry.events & events::READABLE != 0
                     && entry.events & (events::WRITABLE | POLLPRI) == 0
                     && pipe.entry.pending_error.load(Ordering::Relaxed) == 0
-                    && !nap::is_deaf(&pipe)
+                    && !timed_wait::is_deaf(&pipe)
             }
             _ => entry.fd < 0,
         })
 }
 
-/// Naps until one of the pipes has something: see [`epoll`]'s naps. True: it is worth looking again.
+/// Waits on the futex until one of the pipes has something: see [`epoll`]'s timed waits. True: it is worth looking again.
 ///
 /// # Errors
 /// EINTR.
 #[inline(never)]
-fn nap_for(entries: &[pollfd], deadline: Deadline) -> Result<bool, Errno> {
-    if !nap::is_possible() || !NAPS.may_begin(clock::ticks()) {
+fn timed_wait_for(entries: &[pollfd], deadline: Deadline) -> Result<bool, Errno> {
+    if !timed_wait::is_possible() || !TIMED_WAITS.may_begin(clock::ticks()) {
         return Ok(false);
     }
     let (mut pipes, mut is_any_here, mut first) = (0, false, None);
     for entry in entries.iter().filter(|entry| entry.fd >= 0) {
         match kind(entry.fd) {
             // Of room, and of urgent data, only the kernel tells.
-            Kind::Pipe(pipe) if entry.events & (events::WRITABLE | POLLPRI) != 0 || nap::is_deaf(&pipe) => {
+            Kind::Pipe(pipe)
+                if entry.events & (events::WRITABLE | POLLPRI) != 0 || timed_wait::is_deaf(&pipe) =>
+            {
                 return Ok(false);
             }
             Kind::Set(_) => return Ok(false),
@@ -484,14 +486,14 @@ fn nap_for(entries: &[pollfd], deadline: Deadline) -> Result<bool, Errno> {
     }
     // Counted with one of them: the same ones are mostly waited for again, and other threads wait for others.
     match first {
-        Some(pipe) if pipes <= MOST && !nap::is_sleep_due(&pipe.local.apart, is_any_here) => {}
+        Some(pipe) if pipes <= MOST && !timed_wait::is_sleep_due(&pipe.local.apart, is_any_here) => {}
         _ => return Ok(false),
     }
     let mut words = Words::new();
     for entry in entries.iter().filter(|entry| entry.events & events::READABLE != 0) {
         if let Kind::Pipe(pipe) = kind(entry.fd) {
-            match nap::join(&pipe, &mut words) {
-                Joined::Napping => {}
+            match timed_wait::join(&pipe, &mut words) {
+                Joined::Waiting => {}
                 Joined::Look => return Ok(true),
                 Joined::Cannot => return Ok(false),
             }
@@ -501,8 +503,8 @@ fn nap_for(entries: &[pollfd], deadline: Deadline) -> Result<bool, Errno> {
         return Ok(true);
     }
     let nanoseconds = deadline.left().unwrap_or(u64::MAX).min(LONGEST_US * 1000);
-    let called = nap::on(&mut words, nanoseconds)?;
-    NAPS.note_end(clock::ticks(), called && at_hand(entries));
+    let called = timed_wait::on(&mut words, nanoseconds)?;
+    TIMED_WAITS.note_end(clock::ticks(), called && at_hand(entries));
     Ok(called)
 }
 

@@ -5,9 +5,9 @@
 //! and mappings are private, in [`super::socket::Local`].
 
 use super::lock::{self, Lock};
-use super::naps::Naps;
 use super::process_name::{ProcessName, Stored};
 use super::reason::Reason;
+use super::timed_waits::TimedWaits;
 use crate::error::Errno;
 use crate::sys::{kernel, probe};
 use core::mem::offset_of;
@@ -236,11 +236,11 @@ pub(crate) struct SetEntry {
     pub(crate) looked: AtomicU64,
     /// What happened in it, counted when somebody looks from outside; see `readiness::epoll::nested`.
     pub(crate) news: AtomicU32,
-    /// Up to when a thread naps in it, in ticks; 0: none. See `readiness::epoll::nap`.
-    pub(crate) napping: AtomicU64,
-    /// Changed for whoever naps in it when there is more to look at.
+    /// Up to when a thread waits on the futex in it, in ticks; 0: none. See `readiness::epoll::timed_wait`.
+    pub(crate) timed_wait_until: AtomicU64,
+    /// Changed for whoever waits on the futex in it when there is more to look at.
     pub(crate) turn: AtomicU32,
-    pub(crate) naps: Naps,
+    pub(crate) timed_waits: TimedWaits,
 }
 
 /// One descriptor in one epoll set.
@@ -408,8 +408,8 @@ impl Arena {
                     word.store(0, Ordering::Relaxed);
                 }
                 set.looked.store(0, Ordering::Relaxed);
-                set.napping.store(0, Ordering::Relaxed);
-                set.naps.reset();
+                set.timed_wait_until.store(0, Ordering::Relaxed);
+                set.timed_waits.reset();
                 set.lock.reset();
                 self.sets_used.fetch_max(slot as u32 + 1, Ordering::Relaxed);
                 return Some((slot as u32, set));

@@ -227,7 +227,7 @@ impl Lock {
             if kernel::monotonic_ns().wrapping_sub(since) > PATIENCE_IN_CALL {
                 return Around::InCall;
             }
-            kernel::nap(100);
+            kernel::sleep_us(100);
         }
         if owes { Around::Owing } else { Around::Taken }
     }

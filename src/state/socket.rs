@@ -50,9 +50,9 @@ pub(crate) struct Local {
     pub(crate) looks: Looks,
     /// How well spinning paid lately; see `pipe::waiting::spin`.
     pub(crate) spin: AtomicU32,
-    /// The same for naps; see `pipe::waiting::nap`.
-    pub(crate) nap: AtomicU32,
-    /// Naps in a row with the other end on another processor.
+    /// The same for timed waits; see `pipe::waiting::timed_wait`.
+    pub(crate) timed_wait: AtomicU32,
+    /// Timed waits in a row with the other end on another processor.
     pub(crate) apart: AtomicU32,
     /// Generation of the socket that this process has last shut down for reading, plus one.
     refused: AtomicU32,
@@ -143,7 +143,7 @@ static LOCALS: [Local; SOCKETS] = [const {
         bulk: Bulk::new(),
         looks: Looks { since: AtomicU64::new(0), left: AtomicI32::new(0) },
         spin: AtomicU32::new(0),
-        nap: AtomicU32::new(0),
+        timed_wait: AtomicU32::new(0),
         apart: AtomicU32::new(0),
         refused: AtomicU32::new(0),
         handed_from: AtomicU64::new(0),
@@ -185,7 +185,7 @@ impl Socket {
         let local = socket.local();
         local.refs.store(1, Ordering::Relaxed);
         local.spin.store(0, Ordering::Relaxed);
-        local.nap.store(0, Ordering::Relaxed);
+        local.timed_wait.store(0, Ordering::Relaxed);
         local.apart.store(0, Ordering::Relaxed);
         local.handed_from.store(0, Ordering::Relaxed);
         for word in [&local.handed_past, &local.asked, &local.in_vain] {

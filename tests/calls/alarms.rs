@@ -22,7 +22,7 @@ pub(crate) const CASES: &[Case] = &[
         }
     })
     .within_seconds(120),
-    case("a_read_notices_an_alarm_where_it_goes_from_a_nap_to_sleep", || {
+    case("a_read_notices_an_alarm_where_it_goes_from_a_timed_wait_to_sleep", || {
         let (b, _) = echoing_pair();
         let (name, blocked) = READS[0];
         notices(name, (4_000, 6_500), || turn(b, blocked), || blocked(b), libc::EINTR);

@@ -137,17 +137,17 @@ fn return_and_ask(end: &End, cork: bool) {
 /// a dialogue delays its acknowledgements. What is said is two bytes long: no SO_RCVLOWAT holds it back.
 fn wake_each_other(end: &End) {
     for _ in 0..4 {
-        // Longer than a nap, after which a reader sleeps in the kernel.
-        thread::sleep(LONGER_THAN_A_NAP);
+        // Longer than a timed wait, after which a reader sleeps in the kernel.
+        thread::sleep(LONGER_THAN_A_TIMED_WAIT);
         sys::write_all(end.fd, b"zz");
         assert_eq!(sys::read_exact(end.fd, 2), b"zz");
     }
-    thread::sleep(LONGER_THAN_A_NAP);
+    thread::sleep(LONGER_THAN_A_TIMED_WAIT);
     sys::write_all(end.fd, b"go");
     assert_eq!(sys::read_exact(end.fd, 2), b"go");
 }
 
-const LONGER_THAN_A_NAP: Duration = Duration::from_millis(8);
+const LONGER_THAN_A_TIMED_WAIT: Duration = Duration::from_millis(8);
 
 /// The other end: says what it hears, and takes its time where it is asked to.
 fn answer(end: &End) {
@@ -156,7 +156,7 @@ fn answer(end: &End) {
         match sys::read(end.fd, &mut buffer) {
             Ok(count @ 1..) => {
                 if buffer[0] == b'z' {
-                    thread::sleep(LONGER_THAN_A_NAP);
+                    thread::sleep(LONGER_THAN_A_TIMED_WAIT);
                 }
                 sys::write_all(end.fd, &buffer[..count]);
             }

@@ -43,7 +43,7 @@ pub(crate) struct Thread {
 
 /// Whether a thread sleeps for some milliseconds only, before it looks again and sleeps in the kernel's own call
 /// (docs/performance.md): by futex_waitv(2), which nothing else here uses.
-fn naps(pid: i32, tid: i32) -> bool {
+fn timed_waits(pid: i32, tid: i32) -> bool {
     let call = std::fs::read_to_string(format!("/proc/{pid}/task/{tid}/syscall")).unwrap_or_default();
     call.split(' ').next() == Some(&libc::SYS_futex_waitv.to_string())
 }
@@ -129,7 +129,7 @@ impl Process {
             return answer;
         }
         match state(self.pid, self.threads[thread].tid) {
-            Some('S') if naps(self.pid, self.threads[thread].tid) => Now::Awake,
+            Some('S') if timed_waits(self.pid, self.threads[thread].tid) => Now::Awake,
             Some('S') => self.answer(thread, libc::MSG_DONTWAIT).unwrap_or(Now::Asleep),
             _ => Now::Awake,
         }

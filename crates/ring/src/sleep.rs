@@ -5,15 +5,15 @@
 //! least one of them sees the other (Dekker).
 //!
 //! There are two wishes. A *doorbell* is a byte on the kernel's connection: it stays in the queue until a reader takes
-//! it, so it cannot be missed by somebody who is on the way to sleep. A *call* wakes who naps on the word itself
-//! (futex(2)): the kernel lets nobody nap whose wish has been answered. A stale doorbell or call is harmless.
+//! it, so it cannot be missed by somebody who is on the way to sleep. A *call* wakes who has a timed wait on the word itself
+//! (futex(2)): the kernel lets nobody wait on the futex whose wish has been answered. A stale doorbell or call is harmless.
 
 use crate::layout::Direction;
 use crate::sync::{Ordering, fence_after_rmw};
 
 /// Somebody wants a doorbell.
 pub const DOORBELL: u32 = 1;
-/// Somebody naps, and wants a call.
+/// Somebody waits on the futex, and wants a call.
 pub const CALL: u32 = 2;
 
 impl Direction {
@@ -24,7 +24,7 @@ impl Direction {
     }
 
     /// Says that a call is wanted; what is in the word now. The caller must look at the ring and the gate again before
-    /// it naps, and naps only while the word is the same.
+    /// it waits on the futex, and waits only while the word is the same.
     #[inline]
     #[must_use]
     pub fn want_call(&self) -> u32 {

@@ -65,7 +65,7 @@ fn a_long_stream_keeps_its_order_over_changing_lanes() {
                 if steps.next().is_multiple_of(2) {
                     end.receive(until, &mut got);
                 } else {
-                    end.receive_napping(until, &mut got);
+                    end.receive_with_timed_waits(until, &mut got);
                 }
             }
             writing.join().expect("it only writes");
@@ -79,7 +79,7 @@ fn a_long_stream_keeps_its_order_over_changing_lanes() {
 fn sleepers_that_share_an_end_are_woken_over_changing_lanes() {
     watched(|| {
         let end = End::on_kernel();
-        let readers = [End::receive, End::receive, End::receive_napping].map(|receive| {
+        let readers = [End::receive, End::receive, End::receive_with_timed_waits].map(|receive| {
             let end = end.clone();
             thread::spawn(move || {
                 let mut got = Vec::new();

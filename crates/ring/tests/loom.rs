@@ -29,10 +29,10 @@
 //! | the gate is not shut | `a_writer_stopped_while_it_opens_the_ring_changes_nothing` |
 //! | `spill` stores `resume` without a look at what is there | `a_writer_stopped_while_it_spills_changes_nothing` |
 //! | a wish without the read lock | `a_waiter_takes_no_wish_from_a_sleeper` |
-//! | a doorbell takes the wish for a call with it | `a_napper_and_a_sleeper_share_an_end` |
-//! | `spill`, or who closes the ring, ends no nap | `nobody_naps_on_when_the_ring_is_left`, `nobody_naps_on_a_closed_ring` |
-//! | who naps on two rings looks at them before it has said so | `who_naps_on_two_rings_is_called_by_either` |
-//! | who naps on two rings does not look for a close after its wishes | `nobody_naps_on_two_rings_of_which_one_is_closed` |
+//! | a doorbell takes the wish for a call with it | `a_timed_waiter_and_a_sleeper_share_an_end` |
+//! | `spill`, or who closes the ring, ends no timed wait | `no_timed_wait_when_the_ring_is_left`, `no_timed_wait_on_a_closed_ring` |
+//! | who has a timed wait on two rings looks at them before it has said so | `who_waits_on_two_rings_is_woken_by_either` |
+//! | who has a timed wait on two rings does not look for a close after its wishes | `no_timed_wait_on_two_rings_of_which_one_is_closed` |
 //! | `declare` without its full barrier | `a_plain_successor_gets_what_was_unread` |
 //! | a writer goes to sleep without a look at what is asked | `a_plain_successor_gets_what_was_unread_from_a_writer_in_the_kernels_lane` |
 //! | the ring is closed after the bytes were put down | all that hand an end on |
@@ -162,7 +162,7 @@ fn a_writer_that_sleeps_for_room_is_woken() {
 }
 
 #[test]
-fn a_napper_is_woken() {
+fn a_timed_waiter_is_woken() {
     loom::model(|| {
         let end = End::on_ring();
         let writer = end.clone();
@@ -172,30 +172,30 @@ fn a_napper_is_woken() {
             }
         });
         let mut got = Vec::new();
-        end.receive_napping(2, &mut got);
+        end.receive_with_timed_waits(2, &mut got);
         assert_eq!(got, b"ab");
         writing.join().unwrap();
     });
 }
 
 #[test]
-fn a_napper_and_a_sleeper_share_an_end() {
+fn a_timed_waiter_and_a_sleeper_share_an_end() {
     model_of_three(|| {
         let end = End::on_ring();
-        let napper = end.clone();
-        let napping = thread::spawn(move || napper.receive_napping(1, &mut Vec::new()));
+        let timed_waiter = end.clone();
+        let waiting = thread::spawn(move || timed_waiter.receive_with_timed_waits(1, &mut Vec::new()));
         let sleeper = end.clone();
         let sleeping = thread::spawn(move || sleeper.receive(1, &mut Vec::new()));
         for byte in b"ab" {
             end.write(*byte);
         }
-        napping.join().unwrap();
+        waiting.join().unwrap();
         sleeping.join().unwrap();
     });
 }
 
 #[test]
-fn who_naps_on_two_rings_is_called_by_either() {
+fn who_waits_on_two_rings_is_woken_by_either() {
     model_of_three(|| {
         let ends = End::two_on_rings();
         let writing = ends.clone().map(|end| thread::spawn(move || assert!(end.write(b'x'))));
@@ -205,7 +205,7 @@ fn who_naps_on_two_rings_is_called_by_either() {
                 end.pull(got, 1);
             }
             if got.iter().any(Vec::is_empty) {
-                assert!(End::nap_on_both(&ends));
+                assert!(End::timed_wait_on_both(&ends));
                 thread::yield_now();
             }
         }
@@ -214,12 +214,12 @@ fn who_naps_on_two_rings_is_called_by_either() {
 }
 
 #[test]
-fn nobody_naps_on_two_rings_of_which_one_is_closed() {
+fn no_timed_wait_on_two_rings_of_which_one_is_closed() {
     loom::model(|| {
         let ends = End::two_on_rings();
         let closer = ends[1].clone();
         let closing = thread::spawn(move || closer.close());
-        while End::nap_on_both(&ends) {
+        while End::timed_wait_on_both(&ends) {
             thread::yield_now();
         }
         closing.join().unwrap();
@@ -228,7 +228,7 @@ fn nobody_naps_on_two_rings_of_which_one_is_closed() {
 
 /// What comes by the kernel lane is no concern of a futex.
 #[test]
-fn nobody_naps_on_when_the_ring_is_left() {
+fn no_timed_wait_when_the_ring_is_left() {
     loom::model(|| {
         let end = End::on_ring();
         let writer = end.clone();
@@ -237,20 +237,20 @@ fn nobody_naps_on_when_the_ring_is_left() {
             writer.write_in_kernel(b'a');
         });
         let mut got = Vec::new();
-        end.receive_napping(1, &mut got);
+        end.receive_with_timed_waits(1, &mut got);
         assert_eq!(got, b"a");
         writing.join().unwrap();
     });
 }
 
 #[test]
-fn nobody_naps_on_a_closed_ring() {
+fn no_timed_wait_on_a_closed_ring() {
     loom::model(|| {
         let end = End::on_ring();
         let closer = end.clone();
         let closing = thread::spawn(move || closer.close());
         // Returns when the reader is to go to sleep in the kernel.
-        end.nap_until_closed();
+        end.timed_wait_until_closed();
         closing.join().unwrap();
     });
 }

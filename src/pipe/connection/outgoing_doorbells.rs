@@ -14,7 +14,7 @@ use sockshim_ring::sleep::{CALL, DOORBELL};
 /// Wakes whoever waits at the other end, once. Under the write lock.
 pub(crate) fn wake(fd: c_int, pipe: &Pipe) -> Result<(), Errno> {
     let wishes = pipe.outgoing().wishes();
-    if wishes & CALL != 0 && end_nap(pipe.outgoing()) {
+    if wishes & CALL != 0 && end_timed_waits(pipe.outgoing()) {
         arena::add(&pipe.entry.counters.doorbells, 1);
     }
     if wishes & DOORBELL != 0 { ring_doorbell(fd, pipe) } else { Ok(()) }
@@ -90,7 +90,7 @@ fn ring_again(fd: c_int, pipe: &Pipe) {
         if is_over {
             break;
         }
-        kernel::nap(RING_AGAIN);
+        kernel::sleep_us(RING_AGAIN);
     }
     errno.store();
 }
@@ -146,16 +146,16 @@ fn has_reason_to_wake(outgoing: &Direction) -> bool {
 }
 
 /// This end writes no more into the ring: only the kernel can tell what comes now.
-pub(crate) fn stop_naps(pipe: &Pipe) {
+pub(crate) fn stop_timed_waits(pipe: &Pipe) {
     pipe.outgoing().close();
-    end_nap(pipe.outgoing());
+    end_timed_waits(pipe.outgoing());
 }
 
-/// Calls those who nap on a direction, after its ring was closed, or their wish was seen; true when there may be some.
-/// A stale wish is answered in vain, once. Also a writer that naps until there is room: there will be none.
-pub(crate) fn end_nap(direction: &Direction) -> bool {
+/// Calls those who have a timed wait on a direction, after its ring was closed, or their wish was seen; true when there may be some.
+/// A stale wish is answered in vain, once. Also a writer that waits on the futex until there is room: there will be none.
+pub(crate) fn end_timed_waits(direction: &Direction) -> bool {
     if direction.is_room_awaited() && direction.is_closed() {
-        // Another value, for one who is about to nap.
+        // Another value, for one who is about to wait on the futex.
         direction.room.awaited.swap(0, Ordering::SeqCst);
         futex::wake(&direction.room.awaited);
     }

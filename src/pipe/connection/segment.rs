@@ -76,7 +76,7 @@ pub(crate) fn meet(identity: &Identity) -> Result<Met, Unmet> {
                 if !matches!(joined, Err(Unmet::NotReady)) {
                     break;
                 }
-                kernel::nap(20);
+                kernel::sleep_us(20);
                 joined = join(fd, identity);
             }
             kernel::close(fd);

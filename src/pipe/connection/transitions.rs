@@ -73,7 +73,7 @@ pub(crate) fn give_up(fd: c_int, pipe: &Pipe, reason: Reason) {
     for direction in [incoming, outgoing] {
         direction.close();
         direction.shut();
-        outgoing_doorbells::end_nap(direction);
+        outgoing_doorbells::end_timed_waits(direction);
     }
     // Out of the ring: nobody takes what seems to be in it.
     incoming.reader.epoch.fetch_and(!1, Ordering::SeqCst);

@@ -88,7 +88,7 @@ fn wait_for_bytes_before(fd: c_int, pipe: &Pipe) {
         if queued > most {
             (most, until) = (queued, Deadline::after(Some(UNDER_WAY)));
         }
-        kernel::nap(200);
+        kernel::sleep_us(200);
     }
 }
 
@@ -125,7 +125,7 @@ fn take_kernel_bytes(fd: c_int, pipe: &Pipe, place: *mut u8, room: usize, quiet:
                 until = Deadline::after(Some(quiet));
             }
             Err(Errno(libc::EAGAIN)) if until.left() != Some(0) => {
-                kernel::nap(200);
+                kernel::sleep_us(200);
             }
             Ok(_) | Err(Errno(libc::EAGAIN)) => break,
             Err(error) => {

@@ -82,7 +82,7 @@ pub(crate) fn wake_from_kernel_lane(fd: c_int, pipe: &Pipe) -> bool {
     let until = Deadline::after(Some(FOLLOWING));
     while !is_ring(outgoing.epoch()) && outgoing.reader_epoch() != outgoing.epoch() && until.left() != Some(0)
     {
-        kernel::nap(50);
+        kernel::sleep_us(50);
     }
     let taken = write_lock::lock_writes(fd, pipe);
     if pipe.is_mapped() && !is_ring(outgoing.epoch()) {
@@ -120,7 +120,7 @@ pub(crate) fn wait_until_prepared(fd: c_int, pipe: &Pipe, mut taken: Taken) -> T
             break;
         }
         pipe.entry.write_lock.0.release(taken);
-        kernel::nap(50);
+        kernel::sleep_us(50);
         taken = write_lock::lock_writes(fd, pipe);
     }
     taken
@@ -167,7 +167,7 @@ fn send(fd: c_int, pipe: &Pipe, bytes: &[u8]) -> bool {
         match pipe.entry.write_lock.0.call(&call) {
             Some(Ok(count)) => at += count,
             Some(Err(error)) if outgoing_doorbells::is_refusal(error) && until.left() != Some(0) => {
-                kernel::nap(500);
+                kernel::sleep_us(500);
             }
             // The connection has ended.
             Some(Err(Errno(libc::EPIPE | libc::ECONNRESET | libc::ETIMEDOUT))) => return true,
@@ -180,7 +180,7 @@ fn send(fd: c_int, pipe: &Pipe, bytes: &[u8]) -> bool {
 /// Waits until the writer has answered.
 pub(crate) fn wait_for_answer(pipe: &Pipe, until: Deadline) {
     while pipe.incoming().is_unanswered() && until.left() != Some(0) {
-        kernel::nap(50);
+        kernel::sleep_us(50);
     }
 }
 

@@ -83,7 +83,7 @@ fn close_incoming(pipe: &Pipe) {
         // First the promise, then the ring: see `writer::open`.
         incoming.reader.ready.store(0, Ordering::SeqCst);
         incoming.close();
-        outgoing_doorbells::end_nap(incoming);
+        outgoing_doorbells::end_timed_waits(incoming);
     }
     pipe.entry.read_lock.0.release(taken);
 }
@@ -270,7 +270,7 @@ pub(crate) fn part(fd: c_int, socket: Socket) {
         && arena::get().is_some_and(|arena| family::is_last(arena, &entry.holders))
     {
         close_incoming(&pipe);
-        outgoing_doorbells::stop_naps(&pipe);
+        outgoing_doorbells::stop_timed_waits(&pipe);
         reader::clear_doorbells(fd, &pipe);
         give_back::before_end(fd, &pipe);
     }

@@ -42,7 +42,7 @@ pub(crate) fn clear_doorbells_by(fd: c_int, pipe: &Pipe, lock: impl Fn() -> Take
             break;
         }
         // The last doorbell may still be on its way.
-        kernel::nap(50);
+        kernel::sleep_us(50);
     }
     incoming.unwant_doorbell();
     !incoming.has_bytes()

@@ -174,7 +174,7 @@ pub(crate) fn spill(fd: c_int, pipe: &Pipe) {
     let mask = kernel::block_signals();
     spill_quietly(fd, pipe);
     kernel::restore_signals(mask);
-    outgoing_doorbells::end_nap(pipe.outgoing());
+    outgoing_doorbells::end_timed_waits(pipe.outgoing());
     arena::add(&pipe.entry.counters.spills, 1);
 }
 

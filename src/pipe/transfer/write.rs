@@ -34,10 +34,10 @@ const PUBLISH_EVERY: usize = 16 * 1024;
 /// Bytes of the program's buffer that are looked at at once.
 const CHECK_AT_ONCE: usize = 256 * 1024;
 
-/// Microseconds without progress of the reader after which a full ring spills, or its writer naps.
+/// Microseconds without progress of the reader after which a full ring spills, or its writer waits on the futex.
 const PATIENCE_US: u64 = 200;
 
-const PATIENCE_BEFORE_NAP_US: u64 = 50;
+const PATIENCE_BEFORE_TIMED_WAIT_US: u64 = 50;
 
 const PATIENCE_NONBLOCK_US: u64 = 20;
 
@@ -72,7 +72,7 @@ pub(crate) unsafe fn send(
     let began = Since::now();
     let nonblocking =
         flags & libc::MSG_DONTWAIT != 0 || pipe.entry.flags.load(Ordering::Relaxed) & FLAG_NONBLOCK != 0;
-    let call = Call { fd, flags, nonblocking, naps: room::NAPS, in_vain: false, began };
+    let call = Call { fd, flags, nonblocking, timed_waits: room::TIMED_WAITS, in_vain: false, began };
     let taken = write_lock::lock_writes_as(fd, pipe, nonblocking);
     if total == 0 || !writer::enter_ring(fd, pipe, taken) {
         if total > PORTION && call.is_divided(pipe) {
@@ -123,7 +123,7 @@ pub(crate) unsafe fn send(
             pipe.entry.write_lock.0.release(taken);
             after_death(flags, error)
         }
-        Pushed::Nap(_) => {
+        Pushed::TimedWait(_) => {
             // SAFETY: the caller's promise.
             unsafe { long::send_in_portions(pipe, buffers, total, call, taken, pushed) }
         }
@@ -264,8 +264,8 @@ enum Pushed {
     Spilled(usize),
     /// So many bytes are in the ring, which is full; the writer must not wait.
     Full(usize),
-    /// The same, and it naps.
-    Nap(usize),
+    /// The same, and it waits on the futex.
+    TimedWait(usize),
     /// The doorbell found the connection dead.
     Dead(Errno),
     /// The program's buffer is bad after so many bytes.
@@ -313,7 +313,7 @@ unsafe fn push(pipe: &Pipe, buffers: &[iovec], start: usize, total: usize, call:
             match if_full(pipe, seen, done, total - done, call) {
                 Full::Room => continue,
                 Full::ComeBack => return Pushed::Full(done),
-                Full::Nap => return Pushed::Nap(done),
+                Full::TimedWait => return Pushed::TimedWait(done),
                 Full::Spill => {}
             }
             writer::spill(fd, pipe);
@@ -367,7 +367,7 @@ enum Full {
     /// There is room by now.
     Room,
     ComeBack,
-    Nap,
+    TimedWait,
     Spill,
 }
 
@@ -382,29 +382,29 @@ fn if_full(pipe: &Pipe, seen_head: u64, done: usize, left: usize, call: Call) ->
     if may_come_back && room::is_seen_to_read(pipe) {
         return Full::ComeBack;
     }
-    let may_nap = !call.in_vain
+    let may_wait_timed = !call.in_vain
         && match call.nonblocking {
-            true => may_come_back && left >= room::LONG && call.naps == room::NAPS,
+            true => may_come_back && left >= room::LONG && call.timed_waits == room::TIMED_WAITS,
             false => {
                 let may_look = || left >= room::LONG || (done == 0 || left > REST) && is_busy();
-                (left > room::KERNEL_TAKES || call.naps > 0 && may_look()) && call.is_divided(pipe)
+                (left > room::KERNEL_TAKES || call.timed_waits > 0 && may_look()) && call.is_divided(pipe)
             }
         };
-    let patience = match (call.nonblocking, may_nap) {
+    let patience = match (call.nonblocking, may_wait_timed) {
         (true, _) => PATIENCE_NONBLOCK_US,
-        (_, true) => PATIENCE_BEFORE_NAP_US,
+        (_, true) => PATIENCE_BEFORE_TIMED_WAIT_US,
         _ => PATIENCE_US,
     };
     if room::wait(pipe, seen_head, patience, call.nonblocking) {
         Full::Room
-    } else if may_nap {
-        Full::Nap
+    } else if may_wait_timed {
+        Full::TimedWait
     } else {
         Full::Spill
     }
 }
 
-/// Whether strangers want the processors: then a nap is the quickest way to let the reader run.
+/// Whether strangers want the processors: then a timed wait is the quickest way to let the reader run.
 fn is_busy() -> bool {
     give_way::is_forbidden(clock::ticks())
 }

@@ -15,7 +15,7 @@
 use crate::error::Errno;
 use crate::pipe::connection::{self, Pipe, outgoing_doorbells};
 use crate::pipe::lanes::{grow, writer};
-use crate::pipe::waiting::nap;
+use crate::pipe::waiting::timed_wait;
 use crate::state::arena::{self, Arena, Entry, FLAG_NO_SPACE, FLAG_RING_FULL, Registration};
 use crate::state::lock::{self, Taken};
 use crate::sys::give_way::give_way;
@@ -40,13 +40,13 @@ pub(crate) const KERNEL_TAKES: usize = MOST_AT_ONCE;
 /// Looks for room between two times of giving way; none at all with the reader on the same processor.
 const LOOKS: u32 = 16;
 
-/// How long a write with so many bytes left naps where the kernel would take them without a wait: the kernel would copy them for
+/// How long a write with so many bytes left waits on the futex where the kernel would take them without a wait: the kernel would copy them for
 /// about as long. A write that must not wait does so once, to see a reader read of which it has not seen that yet.
 pub(crate) const LOOK_NS: u64 = 500_000;
 
 pub(crate) const LONG: usize = 1 << 20;
 
-pub(crate) const NAPS: u32 = 4;
+pub(crate) const TIMED_WAITS: u32 = 4;
 
 /// How long a reader may stand still before the promise is void.
 const PATIENCE_US: u64 = 10_000;
@@ -283,13 +283,13 @@ fn ring(fd: c_int, pipe: &Pipe) {
     }
 }
 
-/// What a write does when the ring is full and spinning was in vain: it naps for so many nanoseconds at most. Not under a lock.
+/// What a write does when the ring is full and spinning was in vain: it waits on the futex for so many nanoseconds at most. Not under a lock.
 /// False: the reader stands still, or a signal handler has run, or it cannot be done here.
 #[cold]
 #[inline(never)]
-pub(crate) fn nap(pipe: &Pipe, began: Since, most: u64) -> bool {
+pub(crate) fn timed_wait(pipe: &Pipe, began: Since, most: u64) -> bool {
     let outgoing = pipe.outgoing();
-    if !nap::is_possible() || !pipe.is_mapped() {
+    if !timed_wait::is_possible() || !pipe.is_mapped() {
         return false;
     }
     let before = progress(pipe);

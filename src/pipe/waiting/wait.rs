@@ -1,11 +1,11 @@
-//! A reader waits: it spins, naps, sleeps in the kernel.
+//! A reader waits: it spins, waits on the futex, sleeps in the kernel.
 
 use crate::error::Errno;
 use crate::pipe::connection::{Pipe, incoming_doorbells, read_lock, transitions};
 use crate::pipe::ending;
 use crate::pipe::handoff::give_back;
 use crate::pipe::lanes::unread;
-use crate::pipe::waiting::{events, nap, spin};
+use crate::pipe::waiting::{events, spin, timed_wait};
 use crate::state::arena::{self, Entry, FLAG_NONBLOCK, FLAG_TIMED};
 use crate::state::lock::{self, Taken};
 use crate::state::reason::Reason;
@@ -56,7 +56,7 @@ pub(crate) fn wait(
     if spin::for_reader(pipe, epoch) {
         return Ok(None);
     }
-    if nap::for_reader(pipe, epoch, since)? {
+    if timed_wait::for_reader(pipe, epoch, since)? {
         return Ok(None);
     }
     sleep(fd, pipe, epoch, since)
@@ -162,7 +162,7 @@ pub(crate) fn wait_for_all(fd: c_int, pipe: &Pipe, wanted: usize, flags: c_int, 
         && !since.has_any()
         && until.left() != Some(0)
         && kernel::poll_now(fd, libc::POLLRDHUP) == 0
-        && kernel::nap(200)
+        && kernel::sleep_us(200)
     {}
 }
 

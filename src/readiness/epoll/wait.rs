@@ -1,6 +1,6 @@
 //! epoll_wait(2) and its relatives.
 
-use super::nap::{self, Napped};
+use super::timed_wait::{self, TimedWait};
 use super::told::{MOST, Told};
 use super::{hot, is_tag, lock_set, poke, stuck};
 use crate::error::{Errno, answer};
@@ -17,12 +17,12 @@ use core::ffi::c_int;
 use core::sync::atomic::{AtomicU32, Ordering};
 use libc::{epoll_event, sigset_t};
 
-/// Microseconds after which the kernel's own descriptors are looked at although pipes are ready; and while naps pay, because such
+/// Microseconds after which the kernel's own descriptors are looked at although pipes are ready; and while timed waits pay, because such
 /// descriptors have told of nothing for long.
 const LOOK_EVERY_US: u64 = 200;
 const LOOK_SELDOM_US: u64 = 1000;
 
-/// Spins of one wait that may find something of which then nothing is told; and looks, after which it naps between them.
+/// Spins of one wait that may find something of which then nothing is told; and looks, after which it waits on the futex between them.
 const SPINS_IN_VAIN: u32 = 3;
 const LOOKS_IN_VAIN: u32 = 100;
 
@@ -141,12 +141,12 @@ unsafe fn wait_for_pipes(
         let now = clock::ticks();
         let is_hot = entry.hot.load(Ordering::Acquire) != 0;
         let overdue = is_overdue(entry, now);
-        // The kernel's call would still have the set that another thread has closed meanwhile; who spins, naps or looks has not.
+        // The kernel's call would still have the set that another thread has closed meanwhile; who spins, waits on the futex or looks has not.
         let is_gone = || entry.generation.load(Ordering::Acquire) != generation;
         if in_vain > 0 && is_gone() {
             return Err(Errno(libc::EBADF));
         }
-        // After a spin or a nap the pipes first, and the kernel only if they had nothing.
+        // After a spin or a timed wait the pipes first, and the kernel only if they had nothing.
         if is_hot && (in_vain > 0 || !overdue) {
             let count = tell(arena, fd, entry, out, 0);
             if count > 0 {
@@ -172,15 +172,15 @@ unsafe fn wait_for_pipes(
         unsafe { check_interrupted(since, mask) }?;
         // With a mask of the wait's own its handlers run in the kernel's call only.
         if is_hot && in_vain < SPINS_IN_VAIN && mask.is_null() {
-            match nap::nap(arena, entry, deadline) {
-                Napped::Not if is_gone() => return Err(Errno(libc::EBADF)),
-                Napped::Not => {}
-                Napped::Look => {
+            match timed_wait::wait(arena, entry, deadline) {
+                TimedWait::Not if is_gone() => return Err(Errno(libc::EBADF)),
+                TimedWait::Not => {}
+                TimedWait::Look => {
                     in_vain += 1;
                     continue;
                 }
-                Napped::Interrupted if is_gone() => return Err(Errno(libc::EINTR)),
-                Napped::Interrupted => {
+                TimedWait::Interrupted if is_gone() => return Err(Errno(libc::EINTR)),
+                TimedWait::Interrupted => {
                     let count = tell(arena, fd, entry, out, 0);
                     return if count > 0 { Ok(count) } else { Err(Errno(libc::EINTR)) };
                 }
@@ -197,7 +197,7 @@ unsafe fn wait_for_pipes(
             return Ok(count);
         }
         in_vain += 1;
-        if in_vain > LOOKS_IN_VAIN && !kernel::nap(100) {
+        if in_vain > LOOKS_IN_VAIN && !kernel::sleep_us(100) {
             return Err(Errno(libc::EINTR));
         }
     }
@@ -206,13 +206,14 @@ unsafe fn wait_for_pipes(
 /// Whether it is time to look at the kernel's own descriptors.
 fn is_overdue(set: &SetEntry, now: u64) -> bool {
     let passed = now.wrapping_sub(set.looked.load(Ordering::Relaxed));
-    passed > clock::from_us(LOOK_EVERY_US) && (passed > clock::from_us(LOOK_SELDOM_US) || !set.naps.pay(now))
+    passed > clock::from_us(LOOK_EVERY_US)
+        && (passed > clock::from_us(LOOK_SELDOM_US) || !set.timed_waits.pay(now))
 }
 
 /// The kernel has told of these events, where there was room for so many. While it may have more to tell of its own
 /// descriptors it is asked in each wait; after that not before a spin is over. A doorbell is no such event.
 fn note_look(arena: &Arena, set: &SetEntry, now: u64, told: &[epoll_event], room: usize) {
-    nap::note(arena, set, now, told);
+    timed_wait::note(arena, set, now, told);
     let has_more = told.len() == room || told.iter().any(|event| !is_tag(set, event.u64));
     set.looked.store(if has_more { 0 } else { now }, Ordering::Relaxed);
 }

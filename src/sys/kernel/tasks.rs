@@ -159,7 +159,7 @@ pub(crate) fn sched_yield() {
 }
 
 /// Sleeps; false when a signal ended it early.
-pub(crate) fn nap(microseconds: u64) -> bool {
+pub(crate) fn sleep_us(microseconds: u64) -> bool {
     match futex::sleep(microseconds * 1000) {
         Ok(()) | Err(Errno(libc::ETIMEDOUT | libc::EAGAIN)) => true,
         Err(Errno(libc::EINTR)) => false,

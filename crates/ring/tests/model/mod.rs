@@ -6,7 +6,7 @@
 mod cell;
 #[cfg(loom)]
 pub(crate) mod handed;
-mod nap;
+mod timed_wait;
 #[cfg(loom)]
 pub(crate) mod turns;
 
@@ -116,7 +116,7 @@ pub(crate) struct End {
     pub(crate) direction: Direction,
     ring: Vec<UnsafeCell<u8>>,
     kernel: Kernel,
-    futex: Arc<nap::Futex>,
+    futex: Arc<timed_wait::Futex>,
     read_lock: Mutex<()>,
     write_lock: Word,
     /// Held by a writer while it runs, and let go between its steps: whoever takes it has stopped the writer.
@@ -147,7 +147,7 @@ impl End {
             direction: Direction::new(capacity as u32),
             ring: (0..capacity).map(|_| UnsafeCell::new(0)).collect(),
             kernel: Kernel { stream: Mutex::default(), arrived: Condvar::new() },
-            futex: Arc::new(nap::Futex::new()),
+            futex: Arc::new(timed_wait::Futex::new()),
             read_lock: Mutex::new(()),
             write_lock: Word::new(0),
             running: Mutex::new(()),
@@ -453,7 +453,7 @@ impl End {
         if is_ring(epoch) {
             direction.close();
             direction.spill(epoch, self.tail(), self.kernel.written());
-            self.end_naps();
+            self.end_timed_waits();
         }
     }
 }
@@ -674,6 +674,6 @@ impl End {
         let _lock = self.read_lock.lock().unwrap();
         self.direction.reader.ready.store(0, Ordering::SeqCst);
         self.direction.close();
-        self.end_naps();
+        self.end_timed_waits();
     }
 }

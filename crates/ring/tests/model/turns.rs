@@ -1,7 +1,7 @@
 //! Threads that take turns by a lock on which they sleep, as `wait_asleep` and `give_back_to` in src/state/lock.rs; but
 //! a sleep that nobody ends never ends, so that loom notices it.
 
-use super::{FRAME, nap::Futex};
+use super::{FRAME, timed_wait::Futex};
 use loom::{cell::UnsafeCell, thread};
 use sockshim_ring::lock::{Left, Word};
 use std::sync::Arc;

@@ -21,9 +21,9 @@ pub(crate) struct Call {
     pub(crate) flags: c_int,
     /// As far as is known: see [`Call::must_not_wait`].
     pub(crate) nonblocking: bool,
-    /// How often it may nap for room in the ring when the kernel would let it go.
-    pub(crate) naps: u32,
-    /// It has napped in vain: the reader stands still.
+    /// How often it may wait on the futex for room in the ring when the kernel would let it go.
+    pub(crate) timed_waits: u32,
+    /// It has waited on the futex in vain: the reader stands still.
     pub(crate) in_vain: bool,
     pub(crate) began: Since,
 }
@@ -75,24 +75,24 @@ pub(crate) unsafe fn send_in_portions(
     call.nonblocking = call.must_not_wait();
     // What has been written is so, also if the socket has become non-blocking since.
     let most = match pushed {
-        Pushed::Full(n) | Pushed::Nap(n) | Pushed::Spilled(n) => call.most(pipe, total).max(n),
+        Pushed::Full(n) | Pushed::TimedWait(n) | Pushed::Spilled(n) => call.most(pipe, total).max(n),
         _ => call.most(pipe, total),
     };
     let mut done = 0;
     loop {
         match pushed {
             Pushed::All => done = most,
-            Pushed::Faulted(n) | Pushed::Full(n) | Pushed::Nap(n) | Pushed::Spilled(n) => done = n,
+            Pushed::Faulted(n) | Pushed::Full(n) | Pushed::TimedWait(n) | Pushed::Spilled(n) => done = n,
             Pushed::Dead(_) => {}
         }
         match pushed {
-            Pushed::Nap(_) => {
+            Pushed::TimedWait(_) => {
                 pipe.entry.write_lock.0.release(taken);
                 outgoing_doorbells::ring_if_owed(fd, pipe);
                 let is_patient = !call.nonblocking && total - done > room::KERNEL_TAKES;
                 let most = if is_patient { room::PATIENCE_NS } else { room::LOOK_NS };
-                call.naps -= u32::from(!is_patient);
-                call.in_vain = !room::nap(pipe, began, most);
+                call.timed_waits -= u32::from(!is_patient);
+                call.in_vain = !room::timed_wait(pipe, began, most);
                 if pipe.descriptor(fd) != Some(fd) {
                     return if done > 0 { done as isize } else { answer(Err(Errno(libc::EBADF))) };
                 }

@@ -1,4 +1,4 @@
-//! Naps, as src/pipe/waiting/nap.rs; but a nap that nobody ends never ends, so that loom notices it.
+//! Timed waits, as src/pipe/waiting/timed_wait.rs; but a timed wait that nobody ends never ends, so that loom notices it.
 
 use super::{End, Look};
 #[cfg(loom)]
@@ -54,7 +54,7 @@ impl Futex {
 }
 
 impl End {
-    pub(super) fn end_naps(&self) {
+    pub(super) fn end_timed_waits(&self) {
         if self.direction.call_due() {
             self.futex.wake();
         }
@@ -63,7 +63,7 @@ impl End {
     /// What is done for those who wait.
     pub(super) fn answer(&self, wishes: u32) {
         if wishes & CALL != 0 {
-            self.end_naps();
+            self.end_timed_waits();
         }
         if wishes & DOORBELL != 0 {
             self.ring_if_wanted();
@@ -71,7 +71,7 @@ impl End {
     }
 
     /// True when it is worth looking again.
-    fn nap(&self, epoch: u32) -> bool {
+    fn timed_wait(&self, epoch: u32) -> bool {
         let direction = &self.direction;
         if !is_ring(epoch) {
             return false;
@@ -98,10 +98,10 @@ impl End {
         [one, other]
     }
 
-    /// A wait in an epoll set, as src/readiness/epoll/nap.rs: naps on both until one of them has something. False: one of
+    /// A wait in an epoll set, as src/readiness/epoll/timed_wait.rs: has a timed wait on both until one of them has something. False: one of
     /// them is closed.
     #[cfg(loom)]
-    pub(crate) fn nap_on_both(ends: &[Arc<Self>; 2]) -> bool {
+    pub(crate) fn timed_wait_on_both(ends: &[Arc<Self>; 2]) -> bool {
         let wishes = ends.each_ref().map(|end| end.direction.want_call());
         if ends.iter().any(|end| end.direction.is_closed()) {
             return false;
@@ -114,16 +114,16 @@ impl End {
         true
     }
 
-    pub(crate) fn nap_until_closed(&self) {
-        while self.nap(self.direction.epoch()) {}
+    pub(crate) fn timed_wait_until_closed(&self) {
+        while self.timed_wait(self.direction.epoch()) {}
     }
 
-    /// A blocking read that naps where it can.
-    pub(crate) fn receive_napping(&self, count: usize, got: &mut Vec<u8>) {
+    /// A blocking read that waits on the futex where it can.
+    pub(crate) fn receive_with_timed_waits(&self, count: usize, got: &mut Vec<u8>) {
         while got.len() < count {
             match self.take(1) {
                 Look::Bytes(bytes) => got.extend(bytes),
-                Look::Empty { epoch } if self.nap(epoch) => {}
+                Look::Empty { epoch } if self.timed_wait(epoch) => {}
                 Look::Empty { epoch } => self.sleep(epoch),
             }
         }
