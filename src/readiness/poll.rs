@@ -503,9 +503,9 @@ fn timed_wait_for(entries: &[pollfd], deadline: Deadline) -> Result<bool, Errno>
         return Ok(true);
     }
     let nanoseconds = deadline.left().unwrap_or(u64::MAX).min(LONGEST_US * 1000);
-    let called = timed_wait::on(&mut words, nanoseconds)?;
-    TIMED_WAITS.note_end(clock::ticks(), called && at_hand(entries));
-    Ok(called)
+    let woken = timed_wait::on(&mut words, nanoseconds)?;
+    TIMED_WAITS.note_end(clock::ticks(), woken && at_hand(entries));
+    Ok(woken)
 }
 
 /// What may come to a pipe while its waiter spins.

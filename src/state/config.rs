@@ -26,7 +26,7 @@ const DEFAULT_CALLS: u32 = 64;
 /// What a sleep and a wake-up across processors cost.
 const DEFAULT_SPIN_US: u32 = 50;
 
-/// What becomes of the wish for an io_uring.
+/// What becomes of the request for an io_uring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Rings {
     /// libuv does without; everybody else gets it.

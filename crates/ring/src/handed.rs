@@ -10,7 +10,7 @@
 //! | answer | writer, before it goes on in the kernel's lane and before it sleeps | `NOT`, or `AWAY` when the file is gone |
 //!
 //! A writer that goes to sleep has said so first ([`crate::sleep`]), and then looks here; a reader declares first, and then
-//! looks for wishes. Both have a full barrier in between, so at least one sees the other.
+//! looks for need-wakeup flags. Both have a full barrier in between, so at least one sees the other.
 
 use crate::layout::{Direction, HANDED_AWAY, HANDED_NOT, HANDED_ON, HANDED_SOON};
 use crate::sync::{Ordering, fence_after_rmw};

@@ -126,7 +126,7 @@ pub struct Room {
     /// At most a quarter of the ring behind [`Consumer::head`], and level with it once the reader has found the
     /// ring empty. Written by the reader.
     pub released: AtomicU64,
-    /// How the writer waits until more is released: [`crate::sleep::DOORBELL`], [`crate::sleep::CALL`]. Set by the writer; the
+    /// How the writer waits until more is released: [`crate::sleep::DOORBELL`], [`crate::sleep::WAKE`]. Set by the writer; the
     /// reader, who answers, takes it back.
     pub awaited: AtomicU32,
 }
@@ -135,7 +135,7 @@ pub struct Room {
 #[repr(C, align(128))]
 #[derive(Debug)]
 pub struct Sleep {
-    /// How those wait who wait: [`crate::sleep::DOORBELL`], [`crate::sleep::CALL`]. Set by readers, cleared by the writer
+    /// How those wait who wait: [`crate::sleep::DOORBELL`], [`crate::sleep::WAKE`]. Set by readers, cleared by the writer
     /// alone (or by a reader that knows that nobody else sleeps).
     pub asleep: AtomicU32,
     /// 1: the reader waits for several connections, and the writer says when it publishes ([`crate::moment`]).

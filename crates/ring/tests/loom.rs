@@ -15,7 +15,7 @@
 //! | no second look before sleeping | `a_sleeper_is_woken` |
 //! | `await_room` without its second look, or a relaxed `swap` in it | `a_writer_that_sleeps_for_room_is_woken` |
 //! | doorbells younger than the look are thrown away, too | `a_look_takes_no_doorbell_from_a_sleeper` |
-//! | the wish of a sleeper is not given back with the doorbell | `a_look_takes_no_doorbell_from_a_sleeper` |
+//! | the need-wakeup flag of a sleeper is not given back with the doorbell | `a_look_takes_no_doorbell_from_a_sleeper` |
 //! | the same on the way from the ring to the kernel | `a_sleeper_outlives_a_ring_epoch` |
 //! | `open` although a reader is BUSY | `lanes_keep_the_order` |
 //! | the reader follows before it has thrown the doorbells away | `lanes_keep_the_order` |
@@ -23,22 +23,22 @@
 //! | the reader closes without taking its promise back | `nothing_is_published_after_the_close` |
 //! | the end becomes ready although a plain read is inside | `a_plain_read_meets_no_doorbell` |
 //! | the ring opens although a plain write is inside | `a_plain_write_keeps_its_place` |
-//! | who robs a dead writer does not renew the wish | `a_doorbell_that_the_dead_owed_is_rung` |
+//! | who robs a dead writer does not renew the need-wakeup flag | `a_doorbell_that_the_dead_owed_is_rung` |
 //! | a doorbell that was refused counts as rung | `a_doorbell_that_was_refused_is_rung_again` |
 //! | a doorbell is sent without a look at the lock | `a_writer_stopped_on_the_ring_sends_no_doorbell_into_the_data` |
 //! | the gate is not shut | `a_writer_stopped_while_it_opens_the_ring_changes_nothing` |
 //! | `spill` stores `resume` without a look at what is there | `a_writer_stopped_while_it_spills_changes_nothing` |
-//! | a wish without the read lock | `a_waiter_takes_no_wish_from_a_sleeper` |
-//! | a doorbell takes the wish for a call with it | `a_timed_waiter_and_a_sleeper_share_an_end` |
+//! | a need-wakeup flag without the read lock | `a_waiter_takes_no_flag_from_a_sleeper` |
+//! | a doorbell takes the flag for a futex wake with it | `a_timed_waiter_and_a_sleeper_share_an_end` |
 //! | `spill`, or who closes the ring, ends no timed wait | `no_timed_wait_when_the_ring_is_left`, `no_timed_wait_on_a_closed_ring` |
 //! | who has a timed wait on two rings looks at them before it has said so | `who_waits_on_two_rings_is_woken_by_either` |
-//! | who has a timed wait on two rings does not look for a close after its wishes | `no_timed_wait_on_two_rings_of_which_one_is_closed` |
+//! | who has a timed wait on two rings does not look for a close after its need-wakeup flags | `no_timed_wait_on_two_rings_of_which_one_is_closed` |
 //! | `declare` without its full barrier | `a_plain_successor_gets_what_was_unread` |
 //! | a writer goes to sleep without a look at what is asked | `a_plain_successor_gets_what_was_unread_from_a_writer_in_the_kernels_lane` |
 //! | the ring is closed after the bytes were put down | all that hand an end on |
 //! | an owner that gives a lock back does not look for marks | `who_waits_for_a_lock_is_woken` |
 //! | who has slept takes a lock without a mark for the others | `who_waits_for_a_lock_is_woken` |
-//! | the wish for a doorbell is not taken back before, or a doorbell is counted after its wish was taken | `a_plain_successor_of_a_sleeper_gets_what_was_unread` |
+//! | the need-wakeup flag for a doorbell is not taken back before, or a doorbell is counted after its need-wakeup flag was taken | `a_plain_successor_of_a_sleeper_gets_what_was_unread` |
 
 #![cfg(loom)]
 
@@ -501,7 +501,7 @@ fn a_doorbell_that_was_refused_is_rung_again() {
     }
 }
 
-/// A writer is killed between taking the wish and sending the doorbell; the next one of its end makes up for it.
+/// A writer is killed between taking the need-wakeup flag and sending the doorbell; the next one of its end makes up for it.
 #[test]
 fn a_doorbell_that_the_dead_owed_is_rung() {
     loom::model(|| {
@@ -559,9 +559,9 @@ fn a_writer_stopped_while_it_spills_changes_nothing() {
     });
 }
 
-/// An epoll set that stays awake takes its wish back, and another thread goes to sleep on the same connection.
+/// An epoll set that stays awake takes its need-wakeup flag back, and another thread goes to sleep on the same connection.
 #[test]
-fn a_waiter_takes_no_wish_from_a_sleeper() {
+fn a_waiter_takes_no_flag_from_a_sleeper() {
     loom::model(|| {
         let end = End::on_ring();
         end.direction.want_doorbell();

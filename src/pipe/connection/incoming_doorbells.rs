@@ -191,7 +191,7 @@ pub(crate) fn discard(fd: c_int, pipe: &Pipe, count: usize) -> usize {
     }
 }
 
-/// Says that a doorbell is wanted, under the read lock: so nobody takes the wish back by mistake.
+/// Says that a doorbell is wanted, under the read lock: so nobody takes the need-wakeup flag back by mistake.
 pub(crate) fn want_doorbell(pipe: &Pipe) {
     let taken = read_lock::lock_reads(pipe);
     pipe.incoming().want_doorbell();

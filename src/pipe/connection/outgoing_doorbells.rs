@@ -9,15 +9,15 @@ use core::ffi::c_int;
 use core::sync::atomic::Ordering;
 use sockshim_ring::lane::is_ring;
 use sockshim_ring::layout::Direction;
-use sockshim_ring::sleep::{CALL, DOORBELL};
+use sockshim_ring::sleep::{DOORBELL, WAKE};
 
 /// Wakes whoever waits at the other end, once. Under the write lock.
 pub(crate) fn wake(fd: c_int, pipe: &Pipe) -> Result<(), Errno> {
-    let wishes = pipe.outgoing().wishes();
-    if wishes & CALL != 0 && end_timed_waits(pipe.outgoing()) {
+    let need_wakeup = pipe.outgoing().need_wakeup();
+    if need_wakeup & WAKE != 0 && end_timed_waits(pipe.outgoing()) {
         arena::add(&pipe.entry.counters.doorbells, 1);
     }
-    if wishes & DOORBELL != 0 { ring_doorbell(fd, pipe) } else { Ok(()) }
+    if need_wakeup & DOORBELL != 0 { ring_doorbell(fd, pipe) } else { Ok(()) }
 }
 
 /// Wakes whoever sleeps at the other end, once: one byte. Under the write lock. When the kernel refuses it, which is the error
@@ -79,7 +79,7 @@ fn ring_again(fd: c_int, pipe: &Pipe) {
         if pipe.is_mapped()
             && is_ring(outgoing.epoch())
             && outgoing.has_bytes()
-            && outgoing.wishes() & DOORBELL != 0
+            && outgoing.need_wakeup() & DOORBELL != 0
         {
             let _ = ring_doorbell(fd, pipe);
         }
@@ -98,7 +98,7 @@ fn ring_again(fd: c_int, pipe: &Pipe) {
 /// What became of a doorbell.
 enum Rung {
     Sent,
-    /// For now; the wish has been given back.
+    /// For now; the need-wakeup flag has been set again.
     Refused(Errno),
     Failed(Errno),
     /// Nobody wants one.
@@ -114,7 +114,7 @@ fn ring_quietly(fd: c_int, pipe: &Pipe) -> Rung {
     if !is_ring(outgoing.epoch()) {
         return Rung::Answered;
     }
-    // Counted before it is sent: a doorbell that arrives is always accounted for. And before the wish is taken: a reader that
+    // Counted before it is sent: a doorbell that arrives is always accounted for. And before the need-wakeup flag is taken: a reader that
     // takes it back, because its socket goes to somebody who knows of no doorbells, sees that one is under way.
     doorbells.fetch_add(1, Ordering::SeqCst);
     if !outgoing.doorbell_due() {
@@ -151,15 +151,15 @@ pub(crate) fn stop_timed_waits(pipe: &Pipe) {
     end_timed_waits(pipe.outgoing());
 }
 
-/// Calls those who have a timed wait on a direction, after its ring was closed, or their wish was seen; true when there may be some.
-/// A stale wish is answered in vain, once. Also a writer that waits on the futex until there is room: there will be none.
+/// Wakes those who have a timed wait on a direction, after its ring was closed, or their need-wakeup flag was seen; true when there may be some.
+/// A stale need-wakeup flag is answered in vain, once. Also a writer that waits on the futex until there is room: there will be none.
 pub(crate) fn end_timed_waits(direction: &Direction) -> bool {
     if direction.is_room_awaited() && direction.is_closed() {
         // Another value, for one who is about to wait on the futex.
         direction.room.awaited.swap(0, Ordering::SeqCst);
         futex::wake(&direction.room.awaited);
     }
-    let due = direction.call_due();
+    let due = direction.wake_due();
     if due {
         futex::wake(&direction.sleep.asleep);
     }

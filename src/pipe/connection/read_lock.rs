@@ -48,7 +48,7 @@ fn wait_for_lock(pipe: &Pipe) -> Taken {
 
 /// Goes on without the lock's owner, wherever that is: with the gate shut no byte can become a doorbell that
 /// it still takes for data, and where doorbells lie before data it takes none of both, because the lock is not its own. A
-/// wish for a doorbell that it takes back is not missed: the writer finds the ring closed and goes to the kernel.
+/// need-wakeup flag for a doorbell that it takes back is not missed: the writer finds the ring closed and goes to the kernel.
 fn step_around(pipe: &Pipe, seen: Content) -> Around {
     let incoming = pipe.incoming();
     // First the promise, then the ring: see `writer::open`.

@@ -66,7 +66,7 @@ pub(crate) fn wake(fd: c_int, pipe: &Pipe) -> bool {
         let taken = outgoing.reader.kernel_read.load(Ordering::Acquire);
         taken.wrapping_sub(outgoing.switch.kernel_end.load(Ordering::Relaxed)).cast_signed() >= 0
     };
-    let woken = pipe.is_mapped() && in_ring() && has_come() && outgoing.wishes() != 0 && {
+    let woken = pipe.is_mapped() && in_ring() && has_come() && outgoing.need_wakeup() != 0 && {
         // Whatever becomes of the doorbell, a dead writer answers nothing.
         outgoing_doorbells::wake(fd, pipe).is_ok() || pipe.local.owes.load(Ordering::Relaxed) != 0
     };

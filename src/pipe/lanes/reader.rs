@@ -18,18 +18,18 @@ pub(crate) fn clear_doorbells(fd: c_int, pipe: &Pipe) -> bool {
 /// The same; `lock` gives the read lock, or says that the caller has it.
 pub(crate) fn clear_doorbells_by(fd: c_int, pipe: &Pipe, lock: impl Fn() -> Taken) -> bool {
     let incoming = pipe.incoming();
-    let take_wish_back = || {
+    let clear_need_wakeup = || {
         if !incoming_doorbells::is_relied_on(pipe) {
             // From now on a doorbell that is rung has been counted: see `outgoing_doorbells::ring_quietly`.
             let _ = incoming.doorbell_due();
         }
     };
-    take_wish_back();
+    clear_need_wakeup();
     for _ in 0..200 {
         let taken = lock();
         follow(fd, pipe);
         // Following renews it.
-        take_wish_back();
+        clear_need_wakeup();
         let epoch = incoming.reader_epoch();
         let waiting = if is_ring(epoch) { incoming_doorbells::doorbells_waiting(pipe) } else { 0 };
         if waiting > 0 {

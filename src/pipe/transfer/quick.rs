@@ -81,7 +81,7 @@ unsafe fn write_locked(fd: c_int, pipe: &Pipe, from: *const u8, length: usize) -
     arena::add(&pipe.entry.counters.sent, length as u64);
     // The reader still has the lines that the next writes fill; a publication would wait for them to come.
     thread::will_write(ring.wrapping_add(span.pieces(length + AHEAD, 1)[0].0));
-    Some(if outgoing.wishes() != 0 { outgoing_doorbells::wake(fd, pipe) } else { Ok(()) })
+    Some(if outgoing.need_wakeup() != 0 { outgoing_doorbells::wake(fd, pipe) } else { Ok(()) })
 }
 
 /// Reads what the ring has, up to `length` bytes. `None`: nothing has happened.

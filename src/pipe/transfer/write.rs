@@ -343,7 +343,7 @@ unsafe fn push(pipe: &Pipe, buffers: &[iovec], start: usize, total: usize, call:
         }
         done += room;
         arena::add(&pipe.entry.counters.sent, room as u64);
-        if outgoing.wishes() != 0
+        if outgoing.need_wakeup() != 0
             && let Err(error) = outgoing_doorbells::wake(fd, pipe)
             && !outgoing_doorbells::is_refusal(error)
             && done == start + room

@@ -25,7 +25,7 @@ use core::ffi::c_int;
 use core::sync::atomic::{AtomicU32, Ordering};
 use sockshim_ring::lane::is_ring;
 use sockshim_ring::layout::{CLOSED, END_JOINED};
-use sockshim_ring::sleep::{CALL, DOORBELL};
+use sockshim_ring::sleep::{DOORBELL, WAKE};
 
 /// Bytes that one write takes at most when it must not wait: the kernel's largest send buffer (net.ipv4.tcp_wmem).
 pub(crate) const MOST_AT_ONCE: usize = 4 << 20;
@@ -261,7 +261,7 @@ fn answer(fd: c_int, pipe: &Pipe) {
     }
     if pipe.is_mapped() {
         let due = incoming.room_due();
-        if due & CALL != 0 {
+        if due & WAKE != 0 {
             futex::wake(&incoming.room.awaited);
         }
         if due & DOORBELL != 0 {
@@ -293,7 +293,7 @@ pub(crate) fn timed_wait(pipe: &Pipe, began: Since, most: u64) -> bool {
         return false;
     }
     let before = progress(pipe);
-    let Some(seen) = outgoing.await_room(CALL) else { return true };
+    let Some(seen) = outgoing.await_room(WAKE) else { return true };
     if outgoing.is_closed() || pipe.other_end() != END_JOINED || began.has_any() {
         return false;
     }

@@ -1,11 +1,11 @@
 //! Timed futex waits: short sleeps on the need-wakeup flags themselves, a word of the segment.
 //!
-//! A doorbell goes through all of TCP; a call by the word (futex(2)) does not, needs no lock, and leaves nothing behind that
+//! A doorbell goes through all of TCP; a futex wake of the word (futex(2)) does not, needs no lock, and leaves nothing behind that
 //! somebody would have to take away. But it knows nothing of the connection: of the kernel lane, of the end, of a process that was
 //! killed. So
 //!
-//! * nobody has a timed wait on a closed ring, and whoever closes one calls those who do: they go to sleep in the kernel's recv;
-//! * a timed wait is short. What nobody calls for (a peer that was killed, a byte of a stranger) is found when it is over.
+//! * nobody has a timed wait on a closed ring, and whoever closes one wakes those who do: they go to sleep in the kernel's recv;
+//! * a timed wait is short. What nobody wakes it for (a peer that was killed, a byte of a stranger) is found when it is over.
 //!
 //! Timed waits are for waits that are short, too: after some that were in vain a reader goes to sleep at once.
 
@@ -34,7 +34,7 @@ static IS_REFUSED: AtomicBool = AtomicBool::new(false);
 /// EINTR, as recv(2).
 pub(crate) fn for_reader(pipe: &Pipe, epoch: u32, since: Since) -> Result<bool, Errno> {
     // With bytes of the kernel's before the ring only the kernel tells of them.
-    // With a time-out of its own recv does not go on after a handler (signal(7)); and after the end nobody calls.
+    // With a time-out of its own recv does not go on after a handler (signal(7)); and after the end nobody wakes it.
     let may_wait_timed = is_ring(epoch)
         && pipe.incoming().reader_epoch() == epoch
         && pipe.entry.flags.load(Ordering::Relaxed) & (FLAG_TIMED | FLAG_END_SEEN) == 0
@@ -46,7 +46,7 @@ pub(crate) fn for_reader(pipe: &Pipe, epoch: u32, since: Since) -> Result<bool, 
         return Ok(false);
     }
     let incoming = pipe.incoming();
-    let wish = incoming.want_call();
+    let flags = incoming.want_wake();
     if incoming.has_bytes() || incoming.epoch() != epoch || !pipe.is_mapped() {
         return Ok(true);
     }
@@ -58,7 +58,7 @@ pub(crate) fn for_reader(pipe: &Pipe, epoch: u32, since: Since) -> Result<bool, 
     if wait::is_interrupted(pipe.entry, since) {
         return Err(Errno(libc::EINTR));
     }
-    let told = futex::wait(&incoming.sleep.asleep, wish, LONGEST);
+    let told = futex::wait(&incoming.sleep.asleep, flags, LONGEST);
     match told {
         Ok(()) | Err(Errno(libc::EAGAIN)) => {
             spin::learn(&pipe.local.timed_wait, true);
@@ -117,21 +117,21 @@ pub(crate) fn is_deaf(pipe: &Pipe) -> bool {
         || pipe.entry.flags.load(Ordering::Relaxed) & (FLAG_END_SEEN | FLAG_SHUT_WRITE | FLAG_BROKEN) != 0
 }
 
-/// Wants a call from the writer of a pipe, among others; after a look whether it [`is_deaf`]. The caller must look at its
+/// Wants a futex wake from the writer of a pipe, among others; after a look whether it [`is_deaf`]. The caller must look at its
 /// ring again before it waits on the futex.
 pub(crate) fn join(pipe: &Pipe, words: &mut Words) -> Joined {
     let incoming = pipe.incoming();
     let epoch = incoming.reader_epoch();
-    let wish = incoming.want_call();
-    // Who closes the ring does so before he answers the wish.
-    if !is_ring(epoch) || incoming.is_closed() || !words.add(&incoming.sleep.asleep, wish) {
+    let flags = incoming.want_wake();
+    // Who closes the ring does so before it answers the need-wakeup flag.
+    if !is_ring(epoch) || incoming.is_closed() || !words.add(&incoming.sleep.asleep, flags) {
         return Joined::Cannot;
     }
     let has_gone_on = incoming.epoch() != epoch || give_back::is_due(pipe) || !pipe.is_mapped();
     if has_gone_on { Joined::Look } else { Joined::Waiting }
 }
 
-/// Has a timed wait on the words of several pipes, for so many nanoseconds at most. False: nobody has called.
+/// Has a timed wait on the words of several pipes, for so many nanoseconds at most. False: nobody has woken it.
 ///
 /// # Errors
 /// EINTR, after a signal handler that was installed without SA_RESTART.

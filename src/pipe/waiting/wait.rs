@@ -169,7 +169,7 @@ pub(crate) fn wait_for_all(fd: c_int, pipe: &Pipe, wanted: usize, flags: c_int, 
 /// Takes waiting doorbells out of the kernel's queue once the ring is empty.
 ///
 /// Somebody may rely on such a doorbell without having looked yet: another sleeper, or a cold registration whose
-/// event the kernel drops with the byte. So the wish for a doorbell is renewed first; then only as many doorbells are
+/// event the kernel drops with the byte. So the need-wakeup flag for a doorbell is renewed first; then only as many doorbells are
 /// taken as there were before it, and a young one stays.
 pub(crate) fn settle(fd: c_int, pipe: &Pipe) {
     give_back::look(fd, pipe);

@@ -100,7 +100,7 @@ fn follow_doorbells(arena: &Arena, set: &SetEntry, depth: usize) {
         {
             // Without the lock the lists are not ours to change: see `stuck`.
             let may_warm = !matches!(taken, Taken::Not(_));
-            if may_warm && flags & HOT == 0 && pipe.incoming().wishes() & DOORBELL == 0 {
+            if may_warm && flags & HOT == 0 && pipe.incoming().need_wakeup() & DOORBELL == 0 {
                 registered::warm(arena, set, index);
             }
             registered::note(registration, &pipe);

@@ -1,12 +1,12 @@
 //! Timed waits of a wait in a set: on the words of its hot pipes, before it sleeps in the kernel.
 //!
-//! To be woken in the kernel's epoll_wait takes a byte through TCP, which somebody has to take away again; to be called by
+//! To be woken in the kernel's epoll_wait takes a byte through TCP, which somebody has to take away again; to be woken by
 //! a word (futex(2)) takes neither: see [`crate::pipe::waiting::timed_wait`]. But who waits on the futex hears nothing of the kernel: of its own descriptors,
 //! of cold pipes, of ends. So
 //!
 //! * a timed wait is for a few milliseconds, and where such things are told of there is none: see [`crate::state::timed_waits`];
 //! * while the pipes have always something the kernel is looked at once in a millisecond all the same (`wait.rs`);
-//! * only one thread waits on the futex in a set, and while nobody sleeps in it: a call wakes all, and the kernel wakes one.
+//! * only one thread waits on the futex in a set, and while nobody sleeps in it: a futex wake wakes all, and the kernel wakes one.
 
 use super::hot;
 use crate::pipe::connection::Pipe;
@@ -79,12 +79,12 @@ fn wait_on_all(arena: &Arena, set: &SetEntry, deadline: Deadline) -> TimedWait {
         Joined::Waiting if hot::any_bytes(arena, set) => return TimedWait::Look,
         Joined::Waiting => {}
     }
-    let Ok(called) = timed_wait::on(&mut words, nanoseconds) else { return TimedWait::Interrupted };
-    set.timed_waits.note_end(clock::ticks(), called && hot::any_bytes(arena, set));
-    if called { TimedWait::Look } else { TimedWait::Not }
+    let Ok(woken) = timed_wait::on(&mut words, nanoseconds) else { return TimedWait::Interrupted };
+    set.timed_waits.note_end(clock::ticks(), woken && hot::any_bytes(arena, set));
+    if woken { TimedWait::Look } else { TimedWait::Not }
 }
 
-/// Wants a call from every hot pipe of a set, if a timed wait hears of all that they wait for. Under the set's lock.
+/// Wants a futex wake from every hot pipe of a set, if a timed wait hears of all that they wait for. Under the set's lock.
 fn join_all(arena: &Arena, set: &SetEntry, words: &mut Words) -> Joined {
     let mut count = 0;
     let may_wait_timed = for_each(arena, set, |registration, flags| match hears_of(registration, flags) {
@@ -96,7 +96,7 @@ fn join_all(arena: &Arena, set: &SetEntry, words: &mut Words) -> Joined {
         None => false,
     });
     let mut joined = Joined::Waiting;
-    // Not before it is certain: a call that nobody waits for costs its writer a system call.
+    // Not before it is certain: a futex wake that nobody waits for costs its writer a system call.
     let all = may_wait_timed
         && count > 0
         && for_each(arena, set, |registration, flags| {
@@ -123,7 +123,7 @@ fn for_each(arena: &Arena, set: &SetEntry, mut each: impl FnMut(&Registration, u
     true
 }
 
-/// The pipe whose writer calls for all that a registration waits for; `Some(None)`: it waits for nothing that comes from
+/// The pipe whose writer wakes for all that a registration waits for; `Some(None)`: it waits for nothing that comes from
 /// there. `None`: no timed wait hears of it.
 fn hears_of(registration: &Registration, flags: u32) -> Option<Option<Pipe>> {
     let wanted = registration.events.load(Ordering::Relaxed);

@@ -325,7 +325,7 @@ fn whoever_was_overtaken_notices() {
 }
 
 #[test]
-fn a_wish_is_answered_once() {
+fn a_need_wakeup_flag_is_answered_once() {
     let direction = Direction::new(64);
     assert!(!direction.doorbell_due());
     direction.want_doorbell();

@@ -104,9 +104,10 @@ impl Connection {
     /// True when it slept.
     fn wake(&self) -> bool {
         let here = &self.here;
-        let wishes = if is_ring(here.direction.epoch()) || here.open() { here.direction.wishes() } else { 0 };
-        here.answer(wishes);
-        wishes != 0
+        let need_wakeup =
+            if is_ring(here.direction.epoch()) || here.open() { here.direction.need_wakeup() } else { 0 };
+        here.answer(need_wakeup);
+        need_wakeup != 0
     }
 
     /// `leave`.

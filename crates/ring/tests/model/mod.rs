@@ -231,7 +231,7 @@ impl End {
         if is_ring(self.direction.epoch()) || self.open() {
             let mut seen_head = self.direction.room.released.load(Ordering::Acquire);
             if let Direct::Published(_) = self.push(&mut seen_head, &[byte]) {
-                self.answer(self.direction.wishes());
+                self.answer(self.direction.need_wakeup());
                 return true;
             }
             self.go_to_kernel();
@@ -245,7 +245,7 @@ impl End {
         if into_ring && self.writers.is_empty() && self.open() {
             let mut seen_head = 0;
             assert!(matches!(self.push(&mut seen_head, &[byte]), Direct::Published(1)));
-            return self.answer(self.direction.wishes());
+            return self.answer(self.direction.need_wakeup());
         }
         self.go_to_kernel();
         assert!(self.writers.enter(0));
@@ -264,13 +264,13 @@ impl End {
         while !self.ring_once() {
             thread::yield_now();
             let direction = &self.direction;
-            if !direction.has_bytes() || direction.wishes() & DOORBELL == 0 {
+            if !direction.has_bytes() || direction.need_wakeup() & DOORBELL == 0 {
                 break;
             }
         }
     }
 
-    /// Counted before the wish is taken: as `ring_quietly`. False: the kernel has refused it, and somebody may sleep who does not
+    /// Counted before the need-wakeup flag is taken: as `ring_quietly`. False: the kernel has refused it, and somebody may sleep who does not
     /// know of what was published.
     fn ring_once(&self) -> bool {
         let direction = &self.direction;
@@ -563,7 +563,7 @@ impl End {
     }
 
     /// Takes away the doorbells that were rung before this look at the ring found nothing: the bytes that they
-    /// were rung for have been read. If somebody relies on a doorbell, the wish is given back first, so that the
+    /// were rung for have been read. If somebody relies on a doorbell, the need-wakeup flag is set again first, so that the
     /// next publication rings again; and that doorbell, being younger, stays.
     pub(crate) fn settle(&self) {
         if self.doorbells_waiting() == 0 {
@@ -614,7 +614,7 @@ impl End {
         }
     }
 
-    /// Under the read lock, so that nobody takes the wish back by mistake.
+    /// Under the read lock, so that nobody takes the need-wakeup flag back by mistake.
     fn want_doorbell(&self) {
         let _lock = self.read_lock.lock().unwrap();
         self.direction.want_doorbell();

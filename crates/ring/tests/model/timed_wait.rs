@@ -4,7 +4,7 @@ use super::{End, Look};
 #[cfg(loom)]
 use loom::{sync::Condvar, sync::Mutex, thread};
 use sockshim_ring::lane::is_ring;
-use sockshim_ring::sleep::{CALL, DOORBELL};
+use sockshim_ring::sleep::{DOORBELL, WAKE};
 use sockshim_ring::sync::{AtomicU32, Ordering};
 #[cfg(loom)]
 use std::sync::Arc;
@@ -55,17 +55,17 @@ impl Futex {
 
 impl End {
     pub(super) fn end_timed_waits(&self) {
-        if self.direction.call_due() {
+        if self.direction.wake_due() {
             self.futex.wake();
         }
     }
 
     /// What is done for those who wait.
-    pub(super) fn answer(&self, wishes: u32) {
-        if wishes & CALL != 0 {
+    pub(super) fn answer(&self, need_wakeup: u32) {
+        if need_wakeup & WAKE != 0 {
             self.end_timed_waits();
         }
-        if wishes & DOORBELL != 0 {
+        if need_wakeup & DOORBELL != 0 {
             self.ring_if_wanted();
         }
     }
@@ -76,7 +76,7 @@ impl End {
         if !is_ring(epoch) {
             return false;
         }
-        let wish = direction.want_call();
+        let flags = direction.want_wake();
         if direction.has_bytes() || direction.epoch() != epoch {
             // Everything else that this thread could wait for needs the others to run.
             thread::yield_now();
@@ -85,7 +85,7 @@ impl End {
         if direction.is_closed() {
             return false;
         }
-        self.futex.wait(&direction.sleep.asleep, wish);
+        self.futex.wait(&direction.sleep.asleep, flags);
         true
     }
 
@@ -102,14 +102,14 @@ impl End {
     /// them is closed.
     #[cfg(loom)]
     pub(crate) fn timed_wait_on_both(ends: &[Arc<Self>; 2]) -> bool {
-        let wishes = ends.each_ref().map(|end| end.direction.want_call());
+        let need_wakeup = ends.each_ref().map(|end| end.direction.want_wake());
         if ends.iter().any(|end| end.direction.is_closed()) {
             return false;
         }
         if !ends.iter().any(|end| end.direction.has_bytes()) {
             let is_unchanged =
-                |(end, wish): (&Arc<Self>, u32)| end.direction.sleep.asleep.load(Ordering::SeqCst) == wish;
-            ends[0].futex.wait_while(|| ends.iter().zip(wishes).all(is_unchanged));
+                |(end, flags): (&Arc<Self>, u32)| end.direction.sleep.asleep.load(Ordering::SeqCst) == flags;
+            ends[0].futex.wait_while(|| ends.iter().zip(need_wakeup).all(is_unchanged));
         }
         true
     }

@@ -118,7 +118,7 @@ pub(crate) fn send_file(
                 done += read;
                 fetches = 0;
                 arena::add(&pipe.entry.counters.sent, read as u64);
-                if outgoing.wishes() != 0
+                if outgoing.need_wakeup() != 0
                     && outgoing_doorbells::wake(fd, pipe)
                         .is_err_and(|error| !outgoing_doorbells::is_refusal(error))
                 {
