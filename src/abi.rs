@@ -74,7 +74,6 @@ pub mod io_uring;
 pub mod makers;
 pub mod poll;
 pub mod process;
-pub mod raw;
 pub mod recv;
 mod rights;
 pub mod send;
@@ -82,6 +81,7 @@ pub mod signal;
 pub mod socket;
 pub mod splice;
 pub mod stdio;
+pub mod syscall;
 pub mod user;
 
 /// Runs once when the shared object is loaded, before the program's own constructors.

@@ -15,9 +15,9 @@ use crate::pipe::lanes::unread;
 use crate::pipe::meeting::attach;
 use crate::pipe::transfer::{read, write};
 use crate::pipe::waiting::{events, wait};
-use crate::state::arena::{self, Arena, FLAG_CONNECTED, FLAG_NONBLOCK, STATE_PIPE};
 use crate::state::process_name::ProcessName;
-use crate::state::{Socket, config, family, janitor, table};
+use crate::state::socket_table::{self, FLAG_CONNECTED, FLAG_NONBLOCK, STATE_PIPE, SocketTable};
+use crate::state::{Socket, config, descriptor_table, family, janitor};
 use crate::sys::handlers::Since;
 use crate::sys::{diag, kernel};
 use core::ffi::CStr;
@@ -66,14 +66,14 @@ fn file(bytes: &[u8], size: usize) -> OwnedFd {
     file
 }
 
-/// The arena of this process, made at first use.
-fn arena() -> &'static Arena {
+/// The socket table of this process, made at first use.
+fn socket_table() -> &'static SocketTable {
     static MADE: OnceLock<()> = OnceLock::new();
     MADE.get_or_init(|| {
         let own = ProcessName::own();
-        fork::begin(arena::install(None, &own).expect("memory"), &own);
+        fork::begin(socket_table::install(None, &own).expect("memory"), &own);
     });
-    arena::get().expect("just installed")
+    socket_table::get().expect("just installed")
 }
 
 /// A file where the other end's segment should be.
@@ -116,7 +116,7 @@ pub fn inheritance(bytes: &[u8]) {
 
 /// Calls of a socket that has `segment`, and changes to its header page, as the input says.
 fn talk_over(segment: Segment, bytes: &[u8], begins_well: bool) {
-    arena();
+    socket_table();
     let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
     let mut other = TcpStream::connect(listener.local_addr().expect("its address")).expect("connect");
     other.set_nonblocking(true).expect("non-blocking");
@@ -124,7 +124,7 @@ fn talk_over(segment: Segment, bytes: &[u8], begins_well: bool) {
     let fd = own.as_raw_fd();
     let socket = Socket::create(FLAG_CONNECTED | FLAG_NONBLOCK).expect("a slot");
     let entry = socket.entry().expect("just made");
-    table::set_socket(fd, socket);
+    descriptor_table::set_socket(fd, socket);
     own.set_nonblocking(true).expect("non-blocking");
     // SAFETY: the mapping is a whole segment, shared memory that only atomics use.
     let words = unsafe { core::slice::from_raw_parts(segment.front.cast::<AtomicU32>(), HEADER_SIZE / 4) };
@@ -185,19 +185,19 @@ fn talk_over(segment: Segment, bytes: &[u8], begins_well: bool) {
             _ => wait::settle(fd, &pipe),
         }
     }
-    table::set_host(fd);
+    descriptor_table::set_host(fd);
     ending::leave(fd, socket, true);
     family::unhold(&entry.holders);
-    arena().free_socket(socket.slot, socket.generation);
+    socket_table().free_socket(socket.slot, socket.generation);
 }
 
 /// The table with any words in it: every index leads somewhere within.
 pub fn table_words(bytes: &[u8]) {
-    let size = size_of::<Arena>();
+    let size = size_of::<SocketTable>();
     let place = kernel::map_anonymous(size, core::ptr::null_mut(), true).expect("address space");
     // SAFETY: a zeroed mapping of that size: an empty table, and words that only atomics use.
-    let (arena, words) = unsafe {
-        (&*place.cast::<Arena>(), core::slice::from_raw_parts(place.cast::<AtomicU64>(), size / 8))
+    let (socket_table, words) = unsafe {
+        (&*place.cast::<SocketTable>(), core::slice::from_raw_parts(place.cast::<AtomicU64>(), size / 8))
     };
     let mut input = Input(bytes);
     while !input.0.is_empty() {
@@ -208,28 +208,28 @@ pub fn table_words(bytes: &[u8]) {
             1 => words[at].store(input.word(), Ordering::Relaxed),
             2 => words[at * 37 % words.len()].store(input.word(), Ordering::Relaxed),
             3 => {
-                if let Some((slot, entry)) = arena.take_socket() {
+                if let Some((slot, entry)) = socket_table.take_socket() {
                     entry.flags.store(at as u32, Ordering::Relaxed);
-                    arena.free_socket(slot, entry.generation.load(Ordering::Relaxed));
+                    socket_table.free_socket(slot, entry.generation.load(Ordering::Relaxed));
                 }
             }
-            4 => drop(arena.take_socket()),
-            5 => arena.free_socket(at as u32, input.word() as u32),
+            4 => drop(socket_table.take_socket()),
+            5 => socket_table.free_socket(at as u32, input.word() as u32),
             6 => {
-                if let Some(index) = arena.take_registration() {
-                    arena.registration(index).set.store(at as u32, Ordering::Relaxed);
-                    arena.free_registration(index);
+                if let Some(index) = socket_table.take_registration() {
+                    socket_table.registration(index).set.store(at as u32, Ordering::Relaxed);
+                    socket_table.free_registration(index);
                 }
             }
-            7 => drop(arena.take_registration()),
-            8 => drop(arena.take_set()),
-            9 => drop(family::is_sole(arena, &arena.socket(at as u32).holders)),
-            10 => drop(family::may_be_member(arena, at as u32)),
+            7 => drop(socket_table.take_registration()),
+            8 => drop(socket_table.take_set()),
+            9 => drop(family::is_sole(socket_table, &socket_table.socket(at as u32).holders)),
+            10 => drop(family::may_be_member(socket_table, at as u32)),
             _ => {
-                let sleepers = &arena.socket(at as u32).sleepers;
-                let place = arena::enroll(sleepers, at as u32);
-                let _ = arena::others_asleep(sleepers, 0, true);
-                arena::leave(sleepers, place, at as u32);
+                let sleepers = &socket_table.socket(at as u32).sleepers;
+                let place = socket_table::enroll(sleepers, at as u32);
+                let _ = socket_table::others_asleep(sleepers, 0, true);
+                socket_table::leave(sleepers, place, at as u32);
             }
         }
     }

@@ -4,8 +4,8 @@
 //! It is for tools that run beside those processes, not on sockshim themselves; `sockshim ss` is made of it.
 
 use crate::Counters;
-use crate::state::arena::{self, Arena, Entry, PROCESSES, SOCKETS};
 use crate::state::process_name::Stored;
+use crate::state::socket_table::{self, Entry, PROCESSES, SOCKETS, SocketTable};
 use crate::state::{janitor, reason};
 use crate::sys::address::Address;
 use crate::sys::{self, diag, folder, kernel};
@@ -23,7 +23,7 @@ pub fn sweep(folder: &CStr) {
 /// Whether a file of this name in the rendezvous folder is a table of this version.
 #[must_use]
 pub fn is_table(name: &str) -> bool {
-    name.starts_with(&format!("table{}-", arena::VERSION))
+    name.starts_with(&format!("table{}-", socket_table::VERSION))
 }
 
 /// Bytes that the program has sent and received over the TCP connection between these addresses, whosever it is, as the
@@ -87,11 +87,11 @@ pub enum State {
 impl State {
     fn of(word: u32) -> Option<Self> {
         match word {
-            arena::STATE_UNDECIDED => Some(Self::Undecided),
-            arena::STATE_WAITING => Some(Self::Waiting),
-            arena::STATE_PIPE => Some(Self::Pipe),
-            arena::STATE_HOST => Some(Self::Host),
-            arena::STATE_PINNED => Some(Self::Pinned),
+            socket_table::STATE_UNDECIDED => Some(Self::Undecided),
+            socket_table::STATE_WAITING => Some(Self::Waiting),
+            socket_table::STATE_PIPE => Some(Self::Pipe),
+            socket_table::STATE_HOST => Some(Self::Host),
+            socket_table::STATE_PINNED => Some(Self::Pinned),
             _ => None,
         }
     }
@@ -110,7 +110,7 @@ impl State {
 }
 
 /// Bytes before the first socket.
-const HEAD: usize = offset_of!(Arena, sockets);
+const HEAD: usize = offset_of!(SocketTable, sockets);
 
 impl Table {
     /// Reads a file. `None`: it is not a table of this version, or its maker is writing it right now.
@@ -124,7 +124,7 @@ impl Table {
 
     fn read_from(fd: i32) -> Option<Self> {
         let (mode, _, size) = kernel::file_facts(fd).ok()?;
-        if mode & libc::S_IFMT != libc::S_IFREG || size != size_of::<Arena>() {
+        if mode & libc::S_IFMT != libc::S_IFREG || size != size_of::<SocketTable>() {
             return None;
         }
         let mut bytes = vec![0; HEAD];
@@ -142,10 +142,10 @@ impl Table {
     fn parse(bytes: &[u8]) -> Option<Self> {
         let entries = bytes.get(HEAD..used(bytes)?)?.to_vec();
         let processes = core::array::from_fn(|slot| {
-            let found = u32_at(bytes, offset_of!(Arena, processes) + slot * size_of::<u32>());
-            if found & arena::CLAIMED == 0 { found } else { 0 }
+            let found = u32_at(bytes, offset_of!(SocketTable, processes) + slot * size_of::<u32>());
+            if found & socket_table::CLAIMED == 0 { found } else { 0 }
         });
-        let namespace = u64_at(bytes, offset_of!(Arena, maker) + offset_of!(Stored, namespace));
+        let namespace = u64_at(bytes, offset_of!(SocketTable, maker) + offset_of!(Stored, namespace));
         let is_elsewhere = namespace != 0 && sys::process::namespace().is_some_and(|own| own != namespace);
         Some(Self { namespace: is_elsewhere.then_some(namespace), processes, entries })
     }
@@ -159,7 +159,10 @@ impl Table {
     fn socket(&self, bytes: &[u8]) -> Option<Socket> {
         let flags = u32_at(bytes, offset_of!(Entry, flags));
         let is_in_use = u32_at(bytes, offset_of!(Entry, generation)) & 1 == 1;
-        if !is_in_use || flags & (arena::FLAG_CONNECTED | arena::FLAG_LISTENER) != arena::FLAG_CONNECTED {
+        if !is_in_use
+            || flags & (socket_table::FLAG_CONNECTED | socket_table::FLAG_LISTENER)
+                != socket_table::FLAG_CONNECTED
+        {
             return None;
         }
         let word = u32_at(bytes, offset_of!(Entry, state));
@@ -176,23 +179,23 @@ impl Table {
         };
         Some(Socket {
             state: State::of(word)?,
-            is_pipe: arena::is_pipe(word, reason),
+            is_pipe: socket_table::is_pipe(word, reason),
             reason,
             reason_text: reason::text(reason).to_str().unwrap_or_default(),
-            accepted: flags & arena::FLAG_ACCEPTED != 0,
+            accepted: flags & socket_table::FLAG_ACCEPTED != 0,
             holders: (0..PROCESSES).filter(|slot| holds(*slot)).map(|slot| self.processes[slot]).collect(),
             cookies: [offset_of!(Entry, cookie), offset_of!(Entry, peer_cookie)].map(|at| u64_at(bytes, at)),
             number: u32_at(bytes, offset_of!(Entry, number)).checked_sub(1),
             addresses: address(offset_of!(Entry, local)).zip(address(offset_of!(Entry, peer))),
             counters: Counters {
-                bytes_sent: counter(offset_of!(arena::Counters, sent)),
-                bytes_received: counter(offset_of!(arena::Counters, received)),
-                kernel_bytes_sent: counter(offset_of!(arena::Counters, kernel_sent)),
-                kernel_bytes_received: counter(offset_of!(arena::Counters, kernel_received)),
-                doorbells: counter(offset_of!(arena::Counters, doorbells)),
-                sleeps: counter(offset_of!(arena::Counters, sleeps)),
-                upgrades: counter(offset_of!(arena::Counters, upgrades)),
-                spills: counter(offset_of!(arena::Counters, spills)),
+                bytes_sent: counter(offset_of!(socket_table::Counters, sent)),
+                bytes_received: counter(offset_of!(socket_table::Counters, received)),
+                kernel_bytes_sent: counter(offset_of!(socket_table::Counters, kernel_sent)),
+                kernel_bytes_received: counter(offset_of!(socket_table::Counters, kernel_received)),
+                doorbells: counter(offset_of!(socket_table::Counters, doorbells)),
+                sleeps: counter(offset_of!(socket_table::Counters, sleeps)),
+                upgrades: counter(offset_of!(socket_table::Counters, upgrades)),
+                spills: counter(offset_of!(socket_table::Counters, spills)),
             },
         })
     }
@@ -201,9 +204,9 @@ impl Table {
 /// How many bytes of a table with this head are in use; `None`: it is no table of this version.
 fn used(head: &[u8]) -> Option<usize> {
     let is_table = head.len() >= HEAD
-        && u64_at(head, offset_of!(Arena, magic)) == arena::MAGIC
-        && u32_at(head, offset_of!(Arena, version)) == arena::VERSION;
-    let sockets = || u32_at(head, offset_of!(Arena, sockets_used)) as usize;
+        && u64_at(head, offset_of!(SocketTable, magic)) == socket_table::MAGIC
+        && u32_at(head, offset_of!(SocketTable, version)) == socket_table::VERSION;
+    let sockets = || u32_at(head, offset_of!(SocketTable, sockets_used)) as usize;
     is_table.then(|| HEAD + sockets().min(SOCKETS) * size_of::<Entry>())
 }
 
@@ -225,13 +228,13 @@ fn u64_at(bytes: &[u8], offset: usize) -> u64 {
 pub(crate) fn read_any(bytes: &[u8]) {
     let _ = Table::parse(bytes);
     let mut whole = vec![0; HEAD + 4 * size_of::<Entry>()];
-    whole[offset_of!(Arena, sockets_used)..].iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+    whole[offset_of!(SocketTable, sockets_used)..].iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
     let sockets = &mut whole[HEAD..];
     sockets.iter_mut().zip(bytes.iter().rev()).for_each(|(to, from)| *to = *from);
-    whole[..8].copy_from_slice(&arena::MAGIC.to_ne_bytes());
-    whole[offset_of!(Arena, version)..][..4].copy_from_slice(&arena::VERSION.to_ne_bytes());
+    whole[..8].copy_from_slice(&socket_table::MAGIC.to_ne_bytes());
+    whole[offset_of!(SocketTable, version)..][..4].copy_from_slice(&socket_table::VERSION.to_ne_bytes());
     let used = bytes.first().map_or(0, |first| u32::from(first % 6));
-    whole[offset_of!(Arena, sockets_used)..][..4].copy_from_slice(&used.to_ne_bytes());
+    whole[offset_of!(SocketTable, sockets_used)..][..4].copy_from_slice(&used.to_ne_bytes());
     if let Some(table) = Table::parse(&whole) {
         assert!(table.connected().count() <= used as usize);
     }
@@ -240,15 +243,15 @@ pub(crate) fn read_any(bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::arena::{FLAG_CONNECTED, FLAG_LISTENER, MAGIC, VERSION};
+    use crate::state::socket_table::{FLAG_CONNECTED, FLAG_LISTENER, MAGIC, VERSION};
     use proptest::prelude::*;
 
     /// A table with one process and `used` sockets, whose bytes are `fill` until a test puts others there.
     fn table(used: u32, fill: u8) -> Vec<u8> {
         let mut bytes = vec![fill; HEAD + used as usize * size_of::<Entry>()];
-        put(&mut bytes, offset_of!(Arena, magic), &MAGIC.to_ne_bytes());
-        put(&mut bytes, offset_of!(Arena, version), &VERSION.to_ne_bytes());
-        put(&mut bytes, offset_of!(Arena, sockets_used), &used.to_ne_bytes());
+        put(&mut bytes, offset_of!(SocketTable, magic), &MAGIC.to_ne_bytes());
+        put(&mut bytes, offset_of!(SocketTable, version), &VERSION.to_ne_bytes());
+        put(&mut bytes, offset_of!(SocketTable, sockets_used), &used.to_ne_bytes());
         bytes
     }
 
@@ -259,7 +262,7 @@ mod tests {
     #[test]
     fn a_socket_is_found_with_what_it_says() {
         let mut bytes = table(2, 0);
-        put(&mut bytes, offset_of!(Arena, processes) + 8, &77u32.to_ne_bytes());
+        put(&mut bytes, offset_of!(SocketTable, processes) + 8, &77u32.to_ne_bytes());
         let second = HEAD + size_of::<Entry>();
         for (offset, word) in [
             (offset_of!(Entry, generation), 3u32),
@@ -274,7 +277,11 @@ mod tests {
             put(&mut bytes, second + offset, &libc::AF_INET.to_ne_bytes()[..2]);
             put(&mut bytes, second + offset + 2, &[0, 80, 127, 0, 0, last]);
         }
-        put(&mut bytes, second + offset_of!(Entry, counters) + offset_of!(arena::Counters, spills), &[7]);
+        put(
+            &mut bytes,
+            second + offset_of!(Entry, counters) + offset_of!(socket_table::Counters, spills),
+            &[7],
+        );
         let table = Table::parse(&bytes).unwrap();
         assert_eq!(table.processes[..3], [0, 0, 77]);
         let sockets: Vec<Socket> = table.connected().collect();
@@ -303,7 +310,7 @@ mod tests {
     #[test]
     fn what_is_no_table_is_refused() {
         let mut other = table(0, 0);
-        put(&mut other, offset_of!(Arena, version), &(VERSION + 1).to_ne_bytes());
+        put(&mut other, offset_of!(SocketTable, version), &(VERSION + 1).to_ne_bytes());
         for bytes in [&[][..], &[0; HEAD], &other] {
             assert!(Table::parse(bytes).is_none());
         }
@@ -318,7 +325,7 @@ mod tests {
     #[test]
     fn a_table_says_no_more_sockets_than_it_can_have() {
         let mut bytes = table(1, 0xff);
-        put(&mut bytes, offset_of!(Arena, sockets_used), &u32::MAX.to_ne_bytes());
+        put(&mut bytes, offset_of!(SocketTable, sockets_used), &u32::MAX.to_ne_bytes());
         assert_eq!(used(&bytes), Some(HEAD + SOCKETS * size_of::<Entry>()));
         assert!(Table::parse(&bytes).is_none());
     }
@@ -339,7 +346,7 @@ mod tests {
             for (place, byte) in bytes[16..].iter_mut().zip(seed.iter().cycle()) {
                 *place = *byte;
             }
-            put(&mut bytes, offset_of!(Arena, sockets_used), &used.to_ne_bytes());
+            put(&mut bytes, offset_of!(SocketTable, sockets_used), &used.to_ne_bytes());
             let whole = Table::parse(&bytes).unwrap();
             prop_assert!(whole.connected().count() <= used as usize);
             bytes.truncate(bytes.len().saturating_sub(cut));

@@ -1,14 +1,14 @@
 //! What is known of descriptors, sockets and processes.
 //!
 //! Two tables, as in a kernel: the descriptor table ([`table`]) is private to the process and indexed by
-//! number; the socket table ([`arena`]) holds open file descriptions, in memory that `fork` shares, with the processes that have
+//! number; the socket table ([`socket_table`]) holds open file descriptions, in memory that `fork` shares, with the processes that have
 //! them ([`family`]), their [`lock`]s and their [`registrations`] with epoll sets.
 //!
 //! Nothing here knows what a connection does: what follows from a change is up to `pipe` and those above it.
 
 pub(crate) mod addresses;
-pub(crate) mod arena;
 pub(crate) mod config;
+pub(crate) mod descriptor_table;
 pub(crate) mod family;
 pub(crate) mod janitor;
 pub(crate) mod lock;
@@ -20,7 +20,7 @@ pub(crate) mod registrations;
 pub(crate) mod rendezvous;
 pub(crate) mod rings;
 pub(crate) mod socket;
-pub(crate) mod table;
+pub(crate) mod socket_table;
 pub(crate) mod table_file;
 pub(crate) mod timed_waits;
 pub(crate) mod trace;

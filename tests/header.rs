@@ -151,7 +151,7 @@ const SOURCES: [&str; 15] = [
     "src/abi/command.rs",
     "src/abi/stdio.rs",
     "src/abi/signal.rs",
-    "src/abi/raw.rs",
+    "src/abi/syscall.rs",
     "src/state/reason.rs",
     "src/abi/control.rs",
 ];

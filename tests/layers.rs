@@ -59,9 +59,12 @@ fn an_import_from_a_later_layer_is_found_however_it_is_written() {
         ("pipe.rs", "use super::abi::IOV_MAX;"),
         ("pipe.rs", "use super::{state::Socket, readiness};"),
         ("sys/raw.rs", "fn raw() -> usize { 'a'; crate::abi::IOV_MAX }"),
-        ("sys/raw.rs", "const TEXT: &str = \"\\\"//\"; fn raw<'a>() { crate::state::arena::get() }"),
-        ("state/table.rs", "mod tests { use super::*; use super::super::super::pipe::Pipe; }"),
-        ("state/table.rs", "mod tests { mod more { fn f() { super::super::super::super::pipe::io::f() } } }"),
+        ("sys/raw.rs", "const TEXT: &str = \"\\\"//\"; fn raw<'a>() { crate::state::socket_table::get() }"),
+        ("state/descriptor_table.rs", "mod tests { use super::*; use super::super::super::pipe::Pipe; }"),
+        (
+            "state/descriptor_table.rs",
+            "mod tests { mod more { fn f() { super::super::super::super::pipe::io::f() } } }",
+        ),
         ("state.rs", "mod tests { /* { */ const A: char = '{'; use super::super::lifecycle::fork; }"),
         ("state/registrations/hot.rs", "use crate :: readiness\n::epoll;"),
         ("error.rs", "use self::super::sys::kernel;"),
@@ -96,7 +99,7 @@ fn what_is_no_import_from_a_later_layer_is_left_alone() {
     let innocent = [
         (
             "pipe/handoff/pin.rs",
-            "use crate::state::{Socket, arena::{self, Entry}}; use super::{file, give_back};",
+            "use crate::state::{Socket, socket_table::{self, Entry}}; use super::{file, give_back};",
         ),
         ("pipe/handoff/pin.rs", "// use crate::readiness::epoll;\n/// [`crate::abi`] /* */\nfn f() {}"),
         ("pipe/handoff/pin.rs", "/* /* use crate::abi; */ use crate::readiness::epoll; */"),

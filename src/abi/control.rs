@@ -7,9 +7,9 @@ use crate::pipe::copying::buffers;
 use crate::pipe::lanes::unread;
 use crate::pipe::meeting::{attach, descriptor};
 use crate::pipe::waiting::events;
-use crate::state::arena::{self, FLAG_NONBLOCK};
 use crate::state::reason::{self, Reason};
-use crate::state::{Socket, socket, table};
+use crate::state::socket_table::{self, FLAG_NONBLOCK};
+use crate::state::{Socket, descriptor_table, socket};
 use crate::sys::{filter, kernel, real};
 use libc::{F_GETFD, c_char, c_int, c_uint, c_ulong};
 use std::ffi::CStr;
@@ -226,8 +226,8 @@ pub extern "C" fn sockshim_path(fd: c_int) -> c_int {
 pub extern "C" fn sockshim_reason(fd: c_int) -> c_uint {
     match descriptor::socket(fd).and_then(Socket::entry) {
         Some(entry) => entry.reason.load(Ordering::Relaxed),
-        None if fd as usize >= table::CAP => Reason::AboveCap as c_uint,
-        None if table::is_left_out(fd) && is_tcp(fd) => Reason::TableFull as c_uint,
+        None if fd as usize >= descriptor_table::CAP => Reason::AboveCap as c_uint,
+        None if descriptor_table::is_left_out(fd) && is_tcp(fd) => Reason::TableFull as c_uint,
         None => Reason::NotTcp as c_uint,
     }
 }
@@ -276,11 +276,11 @@ pub unsafe extern "C" fn sockshim_counters(fd: c_int, out: *mut Counters) -> c_i
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sockshim_process_counters(out: *mut Counters) -> c_int {
     let mut sum = Counters::default();
-    if let Some(arena) = arena::get() {
-        for held in socket::held(arena) {
-            sum.add(&Counters::of(&arena.socket(held.slot).counters));
+    if let Some(socket_table) = socket_table::get() {
+        for held in socket::held(socket_table) {
+            sum.add(&Counters::of(&socket_table.socket(held.slot).counters));
         }
-        sum.add(&Counters::of(&arena.totals));
+        sum.add(&Counters::of(&socket_table.totals));
     }
     // SAFETY: upheld by the caller.
     unsafe { store(sum, out) }
@@ -337,7 +337,7 @@ pub(crate) const VERSION: &CStr =
 
 impl Counters {
     /// The counters of a socket as they are now.
-    fn of(shared: &arena::Counters) -> Self {
+    fn of(shared: &socket_table::Counters) -> Self {
         let [sent, received, kernel_sent, kernel_received, doorbells, sleeps, upgrades, spills] =
             shared.all().map(|counter| counter.load(Ordering::Relaxed));
         Self {

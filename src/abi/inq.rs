@@ -5,7 +5,7 @@ use crate::pipe::copying::buffers;
 use crate::pipe::lanes::unread;
 use crate::pipe::meeting::options::TCP_INQ;
 use crate::state::Socket;
-use crate::state::arena::FLAG_KERNEL_OPTION;
+use crate::state::socket_table::FLAG_KERNEL_OPTION;
 use crate::sys::kernel;
 use core::sync::atomic::Ordering;
 use libc::{CMSG_LEN, CMSG_SPACE, c_int, cmsghdr, msghdr};

@@ -110,7 +110,7 @@ pub unsafe extern "C-unwind" fn sockshim_vfork() -> pid_t {
         before = sym before_vfork,
         vfork = sym real::slot::vfork,
         number = const libc::SYS_vfork,
-        failed = sym super::raw::failed,
+        failed = sym super::syscall::failed,
     )
 }
 

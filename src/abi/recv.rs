@@ -9,7 +9,7 @@ use crate::pipe::ending;
 use crate::pipe::lanes::unread;
 use crate::pipe::meeting::descriptor;
 use crate::pipe::transfer::io;
-use crate::state::table;
+use crate::state::descriptor_table;
 use crate::sys::deadline::Deadline;
 use crate::sys::{kernel, real};
 use libc::{
@@ -32,7 +32,7 @@ use libc::{
 /// `buf` is valid for writing `count` bytes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_read(fd: c_int, buf: *mut c_void, count: size_t) -> ssize_t {
-    if table::is_host(fd) {
+    if descriptor_table::is_host(fd) {
         // SAFETY: the caller keeps the contract of read(2).
         return unsafe { real::read(fd, buf, count) };
     }
@@ -71,7 +71,7 @@ unsafe fn read_socket(fd: c_int, buf: *mut c_void, count: size_t) -> ssize_t {
 /// `iov` holds `iovcnt` buffers, each of them valid for writing its length.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_readv(fd: c_int, iov: *const iovec, iovcnt: c_int) -> ssize_t {
-    if table::is_host(fd) {
+    if descriptor_table::is_host(fd) {
         // SAFETY: the caller keeps the contract of readv(2).
         return unsafe { real::readv(fd, iov, iovcnt) };
     }
@@ -163,7 +163,7 @@ pub unsafe extern "C-unwind" fn sockshim_recv(
     len: size_t,
     flags: c_int,
 ) -> ssize_t {
-    if table::is_host(fd) {
+    if descriptor_table::is_host(fd) {
         // SAFETY: the caller keeps the contract of recv(2).
         return unsafe { real::recv(fd, buf, len, flags) };
     }
@@ -212,7 +212,7 @@ pub unsafe extern "C-unwind" fn sockshim_recvfrom(
     address: *mut sockaddr,
     length: *mut socklen_t,
 ) -> ssize_t {
-    if table::is_host(fd) {
+    if descriptor_table::is_host(fd) {
         // SAFETY: the caller keeps the contract of recvfrom(2).
         return unsafe { real::recvfrom(fd, buf, len, flags, address, length) };
     }

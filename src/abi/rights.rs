@@ -2,7 +2,7 @@
 
 use crate::lifecycle;
 use crate::pipe::copying::buffers;
-use crate::state::table;
+use crate::state::descriptor_table;
 use libc::{CMSG_DATA, CMSG_FIRSTHDR, CMSG_NXTHDR, c_int, msghdr};
 
 /// Calls `each` for every descriptor in the control part of a message.
@@ -58,7 +58,7 @@ pub(super) unsafe fn received(message: &msghdr) {
     unsafe {
         descriptors(message, |fd| {
             lifecycle::made(fd);
-            table::look_again(fd);
+            descriptor_table::look_again(fd);
         })
     };
 }

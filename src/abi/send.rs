@@ -6,7 +6,7 @@ use crate::pipe::copying::buffers;
 use crate::pipe::meeting::descriptor;
 use crate::pipe::transfer::io;
 use crate::state::reason::Reason;
-use crate::state::{Socket, table};
+use crate::state::{Socket, descriptor_table};
 use crate::sys::real;
 use libc::{
     c_int, c_uint, c_void, iovec, mmsghdr, msghdr, off_t, off64_t, size_t, sockaddr, socklen_t, ssize_t,
@@ -28,7 +28,7 @@ use libc::{
 /// `buf` is valid for reading `count` bytes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_write(fd: c_int, buf: *const c_void, count: size_t) -> ssize_t {
-    if table::is_host(fd) {
+    if descriptor_table::is_host(fd) {
         // SAFETY: the caller keeps the contract of write(2).
         return unsafe { real::write(fd, buf, count) };
     }
@@ -67,7 +67,7 @@ unsafe fn write_socket(fd: c_int, buf: *const c_void, count: size_t) -> ssize_t 
 /// `iov` holds `iovcnt` buffers, each of them valid for reading its length.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_writev(fd: c_int, iov: *const iovec, iovcnt: c_int) -> ssize_t {
-    if table::is_host(fd) {
+    if descriptor_table::is_host(fd) {
         // SAFETY: the caller keeps the contract of writev(2).
         return unsafe { real::writev(fd, iov, iovcnt) };
     }
@@ -155,7 +155,7 @@ pub unsafe extern "C-unwind" fn sockshim_send(
     len: size_t,
     flags: c_int,
 ) -> ssize_t {
-    if table::is_host(fd) {
+    if descriptor_table::is_host(fd) {
         // SAFETY: the caller keeps the contract of send(2).
         return unsafe { real::send(fd, buf, len, flags) };
     }
@@ -203,7 +203,7 @@ pub unsafe extern "C-unwind" fn sockshim_sendto(
     address: *const sockaddr,
     length: socklen_t,
 ) -> ssize_t {
-    if table::is_host(fd) {
+    if descriptor_table::is_host(fd) {
         // SAFETY: the caller keeps the contract of sendto(2).
         return unsafe { real::sendto(fd, buf, len, flags, address, length) };
     }

@@ -1,25 +1,25 @@
 //! Before and after a descriptor is closed.
 
 use crate::pipe::meeting::descriptor;
-use crate::state::table::{self, Descriptor};
-use crate::state::{arena, family};
+use crate::state::descriptor_table::{self, Descriptor};
+use crate::state::{family, socket_table};
 use core::ffi::c_int;
 
 /// Before the kernel closes `fd`. The caller goes on to close it.
 pub(crate) fn closing(fd: c_int) {
-    if matches!(table::peek(fd), Descriptor::Host) || !family::has_own_descriptors() {
+    if matches!(descriptor_table::peek(fd), Descriptor::Host) || !family::has_own_descriptors() {
         return;
     }
-    if let Some(found) = table::begin_close(fd) {
+    if let Some(found) = descriptor_table::begin_close(fd) {
         descriptor::release(fd, found);
-        table::set_host(fd);
+        descriptor_table::set_host(fd);
     }
 }
 
 /// After the kernel has closed `fd`: what the number is next may be made by a call that nobody sees.
 pub(crate) fn closed(fd: c_int) {
-    if table::is_known_host(fd) && family::has_own_descriptors() {
-        table::end_close(fd);
+    if descriptor_table::is_known_host(fd) && family::has_own_descriptors() {
+        descriptor_table::end_close(fd);
     }
 }
 
@@ -28,7 +28,7 @@ pub(crate) fn closing_range(first: u32, last: u32) {
     if !family::has_own_descriptors() {
         return;
     }
-    for fd in first..arena::highest().min(last.saturating_add(1)) {
+    for fd in first..socket_table::highest().min(last.saturating_add(1)) {
         closing(fd as c_int);
     }
 }

@@ -2,8 +2,8 @@
 
 use super::handed_on::shared_with_child;
 use crate::pipe::meeting::descriptor;
+use crate::state::descriptor_table::{self, Descriptor};
 use crate::state::reason::Reason;
-use crate::state::table::{self, Descriptor};
 use crate::state::{family, socket};
 use core::ffi::c_int;
 
@@ -19,7 +19,7 @@ pub(crate) fn duplicated(old: c_int, new: c_int) {
     match descriptor::find(old) {
         Descriptor::Socket(socket) => {
             socket.refer();
-            if !table::set_socket(new, socket) {
+            if !descriptor_table::set_socket(new, socket) {
                 // A name that we cannot follow: everything through the kernel.
                 descriptor::pin(old, Reason::AboveCap);
             } else if (0..=2).contains(&new) {
@@ -29,11 +29,11 @@ pub(crate) fn duplicated(old: c_int, new: c_int) {
         }
         Descriptor::Set(set) => {
             socket::refer_set(set.slot);
-            if !table::set_set(new, set) {
+            if !descriptor_table::set_set(new, set) {
                 socket::unrefer_set(set.slot);
             }
         }
-        Descriptor::Host if table::is_left_out(old) => table::leave_out(new),
-        Descriptor::Host => table::set_host(new),
+        Descriptor::Host if descriptor_table::is_left_out(old) => descriptor_table::leave_out(new),
+        Descriptor::Host => descriptor_table::set_host(new),
     }
 }

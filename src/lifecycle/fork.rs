@@ -1,11 +1,11 @@
 //! What fork does to the tables: parent and child go on with the same sockets, so each counts as a holder.
 
 use super::split::Departure;
-use crate::state::arena::{self, Arena, CLAIMED, PROCESSES};
 use crate::state::family::{self, MEMBERS};
 use crate::state::process_name::ProcessName;
 use crate::state::reason::Reason;
 use crate::state::socket;
+use crate::state::socket_table::{self, CLAIMED, PROCESSES, SocketTable};
 use crate::sys::thread;
 use core::cell::Cell;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -16,9 +16,9 @@ thread_local! {
 }
 
 /// The first process of a family.
-pub(crate) fn begin(arena: &Arena, own: &ProcessName) {
+pub(crate) fn begin(socket_table: &SocketTable, own: &ProcessName) {
     const ON_COPY: fn() = become_known;
-    family::begin(arena, own, &ON_COPY);
+    family::begin(socket_table, own, &ON_COPY);
     // SAFETY: the handlers are functions of this library, which is never unloaded.
     unsafe { libc::pthread_atfork(Some(prepare), Some(parent), Some(child)) };
 }
@@ -32,38 +32,38 @@ fn become_known() {
 /// fork has failed: the child's slot is given back.
 pub(crate) fn failed() {
     let slot = CHILD_SLOT.replace(family::OVERFLOW);
-    let Some(arena) = arena::get() else { return };
+    let Some(socket_table) = socket_table::get() else { return };
     if slot != family::OVERFLOW {
-        for socket in socket::held(arena) {
-            family::unmark(&arena.socket(socket.slot).holders, slot);
+        for socket in socket::held(socket_table) {
+            family::unmark(&socket_table.socket(socket.slot).holders, slot);
         }
-        for set in socket::held_sets(arena) {
-            family::unmark(&arena.set(set).holders, slot);
+        for set in socket::held_sets(socket_table) {
+            family::unmark(&socket_table.set(set).holders, slot);
         }
-        arena.processes[slot as usize].store(0, Ordering::Release);
+        socket_table.processes[slot as usize].store(0, Ordering::Release);
     }
 }
 
 /// fork has made a process, which may be killed before it says so itself.
 pub(crate) fn made(child: u32) {
     let slot = CHILD_SLOT.replace(family::OVERFLOW);
-    if let Some(arena) = arena::get()
+    if let Some(socket_table) = socket_table::get()
         && slot != family::OVERFLOW
         && !family::is_alien()
     {
-        let word = &arena.processes[slot as usize % PROCESSES];
+        let word = &socket_table.processes[slot as usize % PROCESSES];
         let _ = word.compare_exchange(CLAIMED, child, Ordering::AcqRel, Ordering::Relaxed);
     }
 }
 
-fn claim(arena: &Arena) -> u32 {
+fn claim(socket_table: &SocketTable) -> u32 {
     let free =
         |word: &AtomicU32| word.compare_exchange(0, CLAIMED, Ordering::AcqRel, Ordering::Relaxed).is_ok();
-    let members = || arena.processes[..MEMBERS].iter().position(free);
+    let members = || socket_table.processes[..MEMBERS].iter().position(free);
     let found = members().or_else(|| {
-        family::reap_if_due(arena);
+        family::reap_if_due(socket_table);
         members().or_else(|| {
-            let births = &arena.processes[MEMBERS..family::OVERFLOW as usize];
+            let births = &socket_table.processes[MEMBERS..family::OVERFLOW as usize];
             births.iter().position(free).map(|place| MEMBERS + place)
         })
     });
@@ -71,14 +71,14 @@ fn claim(arena: &Arena) -> u32 {
 }
 
 pub(crate) extern "C" fn prepare() {
-    let Some(arena) = arena::get() else { return };
-    let slot = claim(arena);
-    arena.leaving[slot as usize / 64].fetch_and(!(1 << (slot % 64)), Ordering::SeqCst);
-    for socket in socket::held(arena) {
-        family::mark(&arena.socket(socket.slot).holders, slot);
+    let Some(socket_table) = socket_table::get() else { return };
+    let slot = claim(socket_table);
+    socket_table.leaving[slot as usize / 64].fetch_and(!(1 << (slot % 64)), Ordering::SeqCst);
+    for socket in socket::held(socket_table) {
+        family::mark(&socket_table.socket(socket.slot).holders, slot);
     }
-    for set in socket::held_sets(arena) {
-        family::mark(&arena.set(set).holders, slot);
+    for set in socket::held_sets(socket_table) {
+        family::mark(&socket_table.set(set).holders, slot);
     }
     CHILD_SLOT.set(slot);
 }
@@ -89,7 +89,7 @@ pub(crate) extern "C" fn child() {
     thread::renew();
     let slot = CHILD_SLOT.get();
     family::be_child(slot);
-    if slot as usize >= MEMBERS && arena::get().is_some() {
+    if slot as usize >= MEMBERS && socket_table::get().is_some() {
         Departure::begin().leave(Reason::TableFull, false);
     }
 }

@@ -3,10 +3,10 @@
 use crate::pipe::handoff::pin;
 use crate::pipe::meeting::descriptor;
 use crate::pipe::transfer::io;
-use crate::state::arena::{self, Arena};
+use crate::state::descriptor_table::{self, Descriptor};
 use crate::state::reason::Reason;
 use crate::state::socket::Walk;
-use crate::state::table::{self, Descriptor};
+use crate::state::socket_table::{self, SocketTable};
 use crate::state::{Socket, family, phase};
 use crate::sys::deadline::Deadline;
 use crate::sys::kernel;
@@ -22,7 +22,7 @@ pub(crate) fn before_exec() {
     if !family::is_own_process() {
         return before_spawn(|_| false);
     }
-    let Some(arena) = arena::get() else { return };
+    let Some(socket_table) = socket_table::get() else { return };
     look_at_standard();
     let wait = Deadline::after(Some(OTHERS_LET_GO));
     loop {
@@ -30,7 +30,7 @@ pub(crate) fn before_exec() {
         for (fd, socket) in surviving() {
             // What is unread is the new program's, unless another process goes on with the connection. Under a
             // standard number the program will use it.
-            if fd <= 2 || socket.entry().is_some_and(|entry| family::is_sole(arena, &entry.holders)) {
+            if fd <= 2 || socket.entry().is_some_and(|entry| family::is_sole(socket_table, &entry.holders)) {
                 pin::hand_over(fd, socket);
                 pin::give_up_what_is_lost(fd, socket);
             } else {
@@ -44,28 +44,28 @@ pub(crate) fn before_exec() {
         kernel::sleep_us(1000);
     }
     wait_for_answers();
-    let_go(arena);
+    let_go(socket_table);
 }
 
 /// What the program does not get the kernel closes, as when the process ends: others who hold it are not to count on us.
-fn let_go(arena: &Arena) {
+fn let_go(socket_table: &SocketTable) {
     let walk = Walk::begin();
     surviving().for_each(|(_, socket)| _ = walk.is_new(socket));
-    for fd in 0..arena::highest() as c_int {
-        match table::peek(fd) {
+    for fd in 0..socket_table::highest() as c_int {
+        match descriptor_table::peek(fd) {
             Descriptor::Socket(socket) if walk.is_new(socket) => {
                 let Some(entry) = socket.entry() else { continue };
                 family::unhold(&entry.holders);
                 pin::part(fd, socket);
-                if family::is_sole(arena, &entry.holders) {
+                if family::is_sole(socket_table, &entry.holders) {
                     // Whoever finds us dead frees the entry, and the program may not come.
                     hold_again(socket);
                 }
             }
             Descriptor::Set(set) if !kernel::survives_exec(fd) => {
-                let holders = &arena.set(set.slot).holders;
+                let holders = &socket_table.set(set.slot).holders;
                 family::unhold(holders);
-                if family::is_sole(arena, holders) {
+                if family::is_sole(socket_table, holders) {
                     family::hold(holders);
                 }
             }
@@ -97,7 +97,7 @@ const OTHERS_LET_GO: u64 = 50_000_000;
 
 /// The connections that a program which is executed now gets.
 fn surviving() -> impl Iterator<Item = (c_int, Socket)> {
-    (0..arena::highest() as c_int).filter_map(|fd| match table::peek(fd) {
+    (0..socket_table::highest() as c_int).filter_map(|fd| match descriptor_table::peek(fd) {
         Descriptor::Socket(socket) if kernel::survives_exec(fd) && is_the_same(fd, socket) => {
             Some((fd, socket))
         }
@@ -140,10 +140,10 @@ pub(crate) fn before_spawn(closes: impl Fn(c_int) -> bool) {
 /// Before a command is started, for which this process will wait. `alone`: until then nobody here uses a connection.
 pub(crate) fn before_command(alone: bool) {
     before_spawn(|_| false);
-    let Some(arena) = arena::get() else { return };
+    let Some(socket_table) = socket_table::get() else { return };
     for (fd, socket) in surviving() {
         let Some(entry) = socket.entry() else { continue };
-        if alone && family::is_sole(arena, &entry.holders) {
+        if alone && family::is_sole(socket_table, &entry.holders) {
             pin::hand_over(fd, socket);
         }
         pin::keep(fd, socket);
@@ -164,8 +164,8 @@ pub(crate) fn exec_failed() {
         return;
     }
     let own = family::is_own_process();
-    for fd in 0..arena::highest() as c_int {
-        match table::peek(fd) {
+    for fd in 0..socket_table::highest() as c_int {
+        match descriptor_table::peek(fd) {
             Descriptor::Socket(socket) => {
                 if own {
                     hold_again(socket);
@@ -173,8 +173,8 @@ pub(crate) fn exec_failed() {
                 pin::take_back(fd, socket);
             }
             Descriptor::Set(set) if own => {
-                if let Some(arena) = arena::get() {
-                    family::hold(&arena.set(set.slot).holders);
+                if let Some(socket_table) = socket_table::get() {
+                    family::hold(&socket_table.set(set.slot).holders);
                 }
             }
             _ => {}
@@ -184,7 +184,7 @@ pub(crate) fn exec_failed() {
 
 /// Before a child is spawned that gets `fd` under some number: both may use it from now on.
 pub(crate) fn shared_with_child(fd: c_int) {
-    if let Descriptor::Socket(socket) = table::peek(fd) {
+    if let Descriptor::Socket(socket) = descriptor_table::peek(fd) {
         pin::hand_over(fd, socket);
         pin::wait_for_answer(socket, Deadline::after(Some(OTHERS_LET_GO)));
     }

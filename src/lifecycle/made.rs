@@ -2,9 +2,9 @@
 
 use crate::pipe::ending;
 use crate::pipe::meeting::{attach, descriptor, options};
-use crate::state::arena::{self, FLAG_ACCEPTED, FLAG_CONNECTED, FLAG_LISTENER, FLAG_NONBLOCK};
+use crate::state::descriptor_table::{self, Descriptor, Set};
 use crate::state::reason::Reason;
-use crate::state::table::{self, Descriptor, Set};
+use crate::state::socket_table::{self, FLAG_ACCEPTED, FLAG_CONNECTED, FLAG_LISTENER, FLAG_NONBLOCK};
 use crate::state::{Socket, config, family, log, phase, registrations, socket, trace};
 use crate::sys::kernel;
 use core::ffi::c_int;
@@ -14,7 +14,7 @@ use core::sync::atomic::Ordering;
 pub(crate) fn made(fd: c_int) {
     if family::has_own_descriptors() {
         descriptor::forget(fd);
-        table::set_host(fd);
+        descriptor_table::set_host(fd);
     }
 }
 
@@ -82,13 +82,13 @@ pub(crate) fn set_made(fd: c_int) {
     if !phase::is_ready() || !family::has_own_descriptors() {
         return;
     }
-    let Some(arena) = arena::get() else { return };
-    if let Some((slot, entry)) = arena.take_set() {
+    let Some(socket_table) = socket_table::get() else { return };
+    if let Some((slot, entry)) = socket_table.take_set() {
         registrations::begin(slot, entry);
         family::hold(&entry.holders);
         socket::refer_set(slot);
         let set = Set { slot, generation: entry.generation.load(Ordering::Relaxed) };
-        if !table::set_set(fd, set) {
+        if !descriptor_table::set_set(fd, set) {
             descriptor::release(fd, Descriptor::Set(set));
         }
     }
@@ -99,13 +99,14 @@ pub(crate) fn disconnecting(fd: c_int) {
     let Some(socket) = descriptor::socket(fd) else { return };
     let Some(entry) = socket.entry() else { return };
     // What follows is a reset (tcp_disconnect in the kernel).
-    entry.flags.fetch_or(arena::FLAG_LINGER_RESET, Ordering::Relaxed);
+    entry.flags.fetch_or(socket_table::FLAG_LINGER_RESET, Ordering::Relaxed);
     ending::leave(fd, socket, true);
     entry.readers.begin(socket.generation);
     entry.flags.fetch_and(FLAG_NONBLOCK, Ordering::AcqRel);
     entry.calls.store(0, Ordering::Relaxed);
     entry.bytes.store(0, Ordering::Relaxed);
     entry.reason.store(Reason::Undecided as u32, Ordering::Relaxed);
-    let state = if config::host_only().is_some() { arena::STATE_HOST } else { arena::STATE_UNDECIDED };
+    let state =
+        if config::host_only().is_some() { socket_table::STATE_HOST } else { socket_table::STATE_UNDECIDED };
     entry.state.store(state, Ordering::Release);
 }

@@ -11,13 +11,15 @@
 //! *ghost*, until its process ends.
 
 use crate::pipe::handoff::pin;
-use crate::state::arena::{self, Arena, Entry, STATE_HOST, STATE_PIPE, STATE_WAITING, forget_sleepers};
+use crate::state::descriptor_table::{self, Descriptor};
 use crate::state::family::{self, Processes};
 use crate::state::lock::Taken;
 use crate::state::process_name::ProcessName;
 use crate::state::reason::Reason;
 use crate::state::socket::{self, Walk};
-use crate::state::table::{self, Descriptor};
+use crate::state::socket_table::{
+    self, Entry, STATE_HOST, STATE_PIPE, STATE_WAITING, SocketTable, forget_sleepers,
+};
 use crate::state::table_file::{self, TableFile};
 use crate::state::{phase, registrations, rendezvous};
 use crate::sys::kernel;
@@ -33,11 +35,11 @@ pub(crate) struct Departure {
 impl Departure {
     /// `None`: there is nobody to leave.
     pub(crate) fn prepare() -> Option<Self> {
-        let arena = arena::get()?;
+        let socket_table = socket_table::get()?;
         let shares = phase::is_ready()
             && !kernel::is_restricted()
             && family::is_own_process()
-            && !family::is_alone(arena);
+            && !family::is_alone(socket_table);
         shares.then(Self::begin)
     }
 
@@ -57,29 +59,29 @@ impl Departure {
     /// Leaves the family. Where there is no memory for a table of its own, this process stays. `has_threads`: others beside
     /// this one may be inside calls.
     pub(crate) fn leave(self, reason: Reason, has_threads: bool) {
-        let Some(arena) = arena::get() else { return self.cancel() };
-        give_back(arena, reason);
+        let Some(socket_table) = socket_table::get() else { return self.cancel() };
+        give_back(socket_table, reason);
         if has_threads {
-            lock_all(arena);
+            lock_all(socket_table);
         }
-        if !self.take_a_copy(arena, has_threads) && has_threads {
-            unlock_all(arena);
+        if !self.take_a_copy(socket_table, has_threads) && has_threads {
+            unlock_all(socket_table);
         }
     }
 
-    fn take_a_copy(self, arena: &'static Arena, has_threads: bool) -> bool {
-        let size = size_of::<Arena>();
-        let place = core::ptr::from_ref(arena).cast_mut().cast::<u8>();
-        let copy = arena.copy(self.file.as_ref().map(|file| file.fd));
+    fn take_a_copy(self, socket_table: &'static SocketTable, has_threads: bool) -> bool {
+        let size = size_of::<SocketTable>();
+        let place = core::ptr::from_ref(socket_table).cast_mut().cast::<u8>();
+        let copy = socket_table.copy(self.file.as_ref().map(|file| file.fd));
         // By the new address the old table is put in order when it has been left.
         let left = copy.and_then(|_| kernel::map_again(place, size).ok());
         if let (Some(copy), Some(left)) = (copy, left) {
             // SAFETY: a mapping of that size, which holds only atomics, and is not used by anybody else.
-            let slot = settle(unsafe { &*copy.cast::<Arena>() }, &self.own, has_threads);
+            let slot = settle(unsafe { &*copy.cast::<SocketTable>() }, &self.own, has_threads);
             if kernel::move_mapping(copy, size, place).is_ok() {
                 let before = family::have_slot(slot);
-                // SAFETY: a second mapping of the arena.
-                vacate(unsafe { &*left.cast::<Arena>() }, before);
+                // SAFETY: a second mapping of the socket table.
+                vacate(unsafe { &*left.cast::<SocketTable>() }, before);
                 kernel::unmap(left, size);
                 match self.file {
                     Some(file) => file.keep(&self.own),
@@ -95,14 +97,14 @@ impl Departure {
 }
 
 /// Connections that others hold too go on in the kernel.
-fn give_back(arena: &Arena, reason: Reason) {
+fn give_back(socket_table: &SocketTable, reason: Reason) {
     let walk = Walk::begin();
-    for fd in 0..arena::highest() as c_int {
-        if let Descriptor::Socket(socket) = table::peek(fd)
+    for fd in 0..socket_table::highest() as c_int {
+        if let Descriptor::Socket(socket) = descriptor_table::peek(fd)
             && let Some(entry) = socket.entry()
             && walk.is_new(socket)
             && matches!(entry.state.load(Ordering::Acquire), STATE_WAITING | STATE_PIPE)
-            && !family::is_sole(arena, &entry.holders)
+            && !family::is_sole(socket_table, &entry.holders)
         {
             pin::pin(fd, socket, reason);
         }
@@ -111,23 +113,23 @@ fn give_back(arena: &Arena, reason: Reason) {
 
 /// Nobody is in the middle of anything: other threads wait until the table has been replaced. In the order of
 /// ARCHITECTURE.md, each lock for as long as one is waited for.
-fn lock_all(arena: &Arena) {
-    for set in socket::held_sets(arena) {
-        let _ = arena.set(set).lock.take();
+fn lock_all(socket_table: &SocketTable) {
+    for set in socket::held_sets(socket_table) {
+        let _ = socket_table.set(set).lock.take();
     }
-    for socket in socket::held(arena) {
-        let entry = arena.socket(socket.slot);
+    for socket in socket::held(socket_table) {
+        let entry = socket_table.socket(socket.slot);
         let _ = (entry.read_lock.0.take(), entry.write_lock.0.take());
     }
 }
 
 /// Gives back what [`lock_all`] took.
-fn unlock_all(arena: &Arena) {
-    for socket in socket::held(arena) {
-        unlock(arena.socket(socket.slot));
+fn unlock_all(socket_table: &SocketTable) {
+    for socket in socket::held(socket_table) {
+        unlock(socket_table.socket(socket.slot));
     }
-    for set in socket::held_sets(arena) {
-        arena.set(set).lock.release(Taken::Ours);
+    for set in socket::held_sets(socket_table) {
+        socket_table.set(set).lock.release(Taken::Ours);
     }
 }
 
@@ -143,7 +145,7 @@ fn is_haunted(entry: &Entry) -> bool {
 }
 
 /// Makes a copy this process's own; its slot there. What the others' threads are doing right now is none of its business.
-fn settle(copy: &Arena, own: &ProcessName, has_threads: bool) -> u32 {
+fn settle(copy: &SocketTable, own: &ProcessName, has_threads: bool) -> u32 {
     copy.maker.store(own);
     copy.keep_only(socket::is_held, socket::is_held_set);
     let mut ghosts = Processes::default();
@@ -177,7 +179,7 @@ fn settle(copy: &Arena, own: &ProcessName, has_threads: bool) -> u32 {
 }
 
 /// Takes what was this process's out of the table that it has left; it had that slot there.
-fn vacate(left: &Arena, slot: u32) {
+fn vacate(left: &SocketTable, slot: u32) {
     let mut haunts = false;
     for socket in socket::held(left) {
         let entry = left.socket(socket.slot);

@@ -3,11 +3,11 @@
 use super::fork;
 use crate::pipe::connection::transitions;
 use crate::pipe::handoff::pin;
+use crate::state::descriptor_table::{self, Descriptor};
 use crate::state::janitor::{self, Care};
 use crate::state::process_name::ProcessName;
-use crate::state::table::{self, Descriptor};
 use crate::state::table_file::{self, TableFile};
-use crate::state::{arena, config, family, log, phase, rendezvous, socket, trace};
+use crate::state::{config, family, log, phase, rendezvous, socket, socket_table, trace};
 use crate::sys::{clock, filter, folder, real, thread};
 use core::ffi::{c_int, c_void};
 
@@ -59,7 +59,7 @@ fn begin(ours: *const c_void) {
     }
     let file = folder.as_ref().and_then(|folder| TableFile::make(folder, &own, true));
     rendezvous::have(folder);
-    let Some(arena) = arena::install(file.as_ref().map(|file| file.fd), &own) else {
+    let Some(socket_table) = socket_table::install(file.as_ref().map(|file| file.fd), &own) else {
         if let Some(file) = file {
             file.discard();
         }
@@ -68,7 +68,7 @@ fn begin(ours: *const c_void) {
     if let Some(file) = file {
         file.keep(&own);
     }
-    fork::begin(arena, &own);
+    fork::begin(socket_table, &own);
     phase::be_ready();
 }
 
@@ -83,20 +83,20 @@ pub(crate) fn sweep() {
 /// Before the kernel closes what the process has: see [`pin::part`]. Removes what it leaves in the folder: segments
 /// that nobody joined, and the table's file when the last process of the family ends.
 pub(crate) fn finish() {
-    let Some(arena) = arena::get() else { return };
+    let Some(socket_table) = socket_table::get() else { return };
     if !family::is_own_process() {
         return;
     }
-    family::begin_to_leave(arena);
-    for fd in 0..arena::highest() as c_int {
-        if let Descriptor::Socket(socket) = table::peek(fd) {
+    family::begin_to_leave(socket_table);
+    for fd in 0..socket_table::highest() as c_int {
+        if let Descriptor::Socket(socket) = descriptor_table::peek(fd) {
             pin::part(fd, socket);
         }
     }
-    for socket in socket::held(arena) {
-        transitions::forsake(arena, socket);
+    for socket in socket::held(socket_table) {
+        transitions::forsake(socket_table, socket);
     }
-    if family::is_last_of_family(arena)
+    if family::is_last_of_family(socket_table)
         && let Some(folder) = rendezvous::folder()
     {
         table_file::remove(folder);

@@ -10,9 +10,9 @@ pub(crate) mod write_lock;
 
 use crate::pipe::connection::segment::Segment;
 use crate::state::Socket;
-use crate::state::arena::{self, Entry, STATE_PIPE};
+use crate::state::descriptor_table::{self, Descriptor};
 use crate::state::socket::Local;
-use crate::state::table::{self, Descriptor};
+use crate::state::socket_table::{self, Entry, STATE_PIPE};
 use crate::sys::{clock, thread};
 use core::ffi::c_int;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -150,15 +150,15 @@ impl Pipe {
     /// may have closed it, and its number may name something else.
     pub(crate) fn descriptor(&self, fd: c_int) -> Option<c_int> {
         let wanted = Descriptor::Socket(self.socket);
-        if table::peek(fd) == wanted {
+        if descriptor_table::peek(fd) == wanted {
             return Some(fd);
         }
-        (0..arena::highest() as c_int).find(|other| table::peek(*other) == wanted)
+        (0..socket_table::highest() as c_int).find(|other| descriptor_table::peek(*other) == wanted)
     }
 
     /// Whether new ring epochs may begin.
     pub(crate) fn is_open(&self) -> bool {
-        self.entry.state.load(Ordering::Relaxed) == arena::STATE_PIPE
+        self.entry.state.load(Ordering::Relaxed) == socket_table::STATE_PIPE
     }
 }
 

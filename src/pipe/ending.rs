@@ -11,12 +11,12 @@ use crate::pipe::connection::{
 use crate::pipe::handoff::give_back;
 use crate::pipe::lanes::{reader, unread};
 use crate::state::Socket;
-use crate::state::arena::{
+use crate::state::lock::Taken;
+use crate::state::reason::Reason;
+use crate::state::socket_table::{
     FLAG_BROKEN, FLAG_END_SEEN, FLAG_LINGER_RESET, FLAG_RESET_TOLD, FLAG_SENT_IN_VAIN, FLAG_SHUT_WRITE,
     STATE_WAITING,
 };
-use crate::state::lock::Taken;
-use crate::state::reason::Reason;
 use crate::sys::{diag, kernel};
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;

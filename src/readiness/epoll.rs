@@ -21,7 +21,7 @@ use crate::error::Errno;
 use crate::pipe::meeting::{attach, descriptor, registered};
 use crate::pipe::waiting::room;
 use crate::state::Socket;
-use crate::state::arena::{self, Arena, Entry, FLAG_LISTENER, REGISTRATIONS, STATE_HOST, SetEntry};
+use crate::state::descriptor_table::{Descriptor, Set};
 use crate::state::lock::{self, Taken};
 use crate::state::reason::Reason;
 use crate::state::registrations::flags::{ASKS_ROOM, DISABLED, FOREIGN, FRESH, MANAGED, NESTED, PARKED};
@@ -29,7 +29,9 @@ use crate::state::registrations::{
     ask_kernel, can_park, flush_parked, is_tag, keep, kernel_event, list, lock_set, tell_kernel,
     unregister_parked,
 };
-use crate::state::table::{Descriptor, Set};
+use crate::state::socket_table::{
+    self, Entry, FLAG_LISTENER, REGISTRATIONS, STATE_HOST, SetEntry, SocketTable,
+};
 use crate::sys::kernel;
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
@@ -51,15 +53,15 @@ pub(crate) fn ctl(
     target: c_int,
     event: Option<epoll_event>,
 ) -> Result<(), Errno> {
-    let arena = arena::get().ok_or(Errno(libc::EBADF))?;
-    let entry = arena.set(set.slot);
+    let socket_table = socket_table::get().ok_or(Errno(libc::EBADF))?;
+    let entry = socket_table.set(set.slot);
     let kind = descriptor::find(target);
     if operation == libc::EPOLL_CTL_ADD
         && let Descriptor::Socket(socket) = kind
     {
         // Better managed from the start than upgraded later, which may report an edge once more.
         attach::prepare(target, socket);
-        make_place(arena, socket);
+        make_place(socket_table, socket);
     }
     if operation == libc::EPOLL_CTL_MOD
         && event.is_some()
@@ -86,9 +88,9 @@ pub(crate) fn ctl(
     }
     let taken = lock_set(entry);
     let result = if let Taken::Not(_) = taken {
-        stuck::ctl(arena, fd, set, operation, target, event, kind, interesting)
+        stuck::ctl(socket_table, fd, set, operation, target, event, kind, interesting)
     } else {
-        ctl_locked(arena, fd, set, operation, target, event, kind, interesting)
+        ctl_locked(socket_table, fd, set, operation, target, event, kind, interesting)
     };
     entry.lock.release(taken);
     result
@@ -96,7 +98,7 @@ pub(crate) fn ctl(
 
 #[expect(clippy::too_many_arguments, reason = "epoll_ctl's own four, and what was looked up for them")]
 fn ctl_locked(
-    arena: &Arena,
+    socket_table: &SocketTable,
     fd: c_int,
     set: Set,
     operation: c_int,
@@ -105,9 +107,10 @@ fn ctl_locked(
     kind: Descriptor,
     interesting: bool,
 ) -> Result<(), Errno> {
-    let entry = arena.set(set.slot);
-    let found = list::find(arena, entry, set.slot, target, kind);
-    let parked = found.filter(|index| arena.registration(*index).flags.load(Ordering::Relaxed) & PARKED != 0);
+    let entry = socket_table.set(set.slot);
+    let found = list::find(socket_table, entry, set.slot, target, kind);
+    let parked =
+        found.filter(|index| socket_table.registration(*index).flags.load(Ordering::Relaxed) & PARKED != 0);
     match (operation, found, event) {
         (libc::EPOLL_CTL_ADD, _, Some(event)) => {
             if !interesting {
@@ -116,34 +119,34 @@ fn ctl_locked(
             check_exclusive(event.events, kind)?;
             match parked {
                 Some(index) => {
-                    unpark(arena, fd, entry, index, &event);
+                    unpark(socket_table, fd, entry, index, &event);
                     Ok(())
                 }
-                None => add(arena, fd, set, target, event, kind),
+                None => add(socket_table, fd, set, target, event, kind),
             }
         }
         (libc::EPOLL_CTL_MOD, _, Some(_)) | (libc::EPOLL_CTL_DEL, ..) if parked.is_some() => {
             Err(Errno(libc::ENOENT))
         }
         (libc::EPOLL_CTL_MOD, Some(index), Some(event)) => {
-            let registration = arena.registration(index);
+            let registration = socket_table.registration(index);
             if registration.flags.load(Ordering::Relaxed) & MANAGED == 0 {
                 kernel::epoll_ctl(fd, operation, target, Some(&event))?;
                 keep(registration, &event);
                 return Ok(());
             }
-            modify(arena, fd, entry, index, &event)
+            modify(socket_table, fd, entry, index, &event)
         }
-        (libc::EPOLL_CTL_DEL, Some(index), _) if can_park(arena, entry, index) => {
-            arena.registration(index).flags.fetch_or(PARKED, Ordering::Relaxed);
+        (libc::EPOLL_CTL_DEL, Some(index), _) if can_park(socket_table, entry, index) => {
+            socket_table.registration(index).flags.fetch_or(PARKED, Ordering::Relaxed);
             entry.parked.fetch_add(1, Ordering::Relaxed);
             // There it is found before the next sleep.
-            registered::warm(arena, entry, index);
+            registered::warm(socket_table, entry, index);
             Ok(())
         }
         (libc::EPOLL_CTL_DEL, Some(index), _) => {
             let result = kernel::epoll_ctl(fd, operation, target, event.as_ref());
-            list::remove(arena, index);
+            list::remove(socket_table, index);
             result
         }
         _ => kernel::epoll_ctl(fd, operation, target, event.as_ref()),
@@ -151,23 +154,23 @@ fn ctl_locked(
 }
 
 fn add(
-    arena: &Arena,
+    socket_table: &SocketTable,
     fd: c_int,
     set: Set,
     target: c_int,
     event: epoll_event,
     kind: Descriptor,
 ) -> Result<(), Errno> {
-    let entry = arena.set(set.slot);
+    let entry = socket_table.set(set.slot);
     let managed = match kind {
         Descriptor::Socket(socket) => socket.entry().is_some_and(is_ready_reader),
         Descriptor::Set(inner) => {
-            watch(arena, target, inner.slot);
+            watch(socket_table, target, inner.slot);
             true
         }
         Descriptor::Host => true,
     };
-    let Some(index) = arena.take_registration() else {
+    let Some(index) = socket_table.take_registration() else {
         return add_unseen(fd, target, &event, Reason::TableFull);
     };
     // For room the kernel is asked before a sleep (`hot::arm`).
@@ -175,13 +178,13 @@ fn add(
     let asked = if exact { event.events } else { event.events & !(EPOLLOUT as u32) };
     let given = if managed { kernel_event(entry, index, asked, kind) } else { event };
     if let Err(error) = kernel::epoll_ctl(fd, libc::EPOLL_CTL_ADD, target, Some(&given)) {
-        arena.registration(index).set.store(u32::MAX, Ordering::Relaxed);
-        arena.free_registration(index);
+        socket_table.registration(index).set.store(u32::MAX, Ordering::Relaxed);
+        socket_table.free_registration(index);
         return Err(error);
     }
-    let registration = arena.registration(index);
+    let registration = socket_table.registration(index);
     keep(registration, &event);
-    if !list::insert(arena, set, index, target, kind, managed) {
+    if !list::insert(socket_table, set, index, target, kind, managed) {
         // More sets than a socket can remember.
         let _ = kernel::epoll_ctl(fd, libc::EPOLL_CTL_MOD, target, Some(&event));
         descriptor::pin(target, Reason::UnknownSet);
@@ -191,9 +194,9 @@ fn add(
         if asked & EPOLLOUT as u32 != 0 {
             registration.flags.fetch_or(ASKS_ROOM, Ordering::Relaxed);
         }
-        registered::warm(arena, entry, index);
+        registered::warm(socket_table, entry, index);
         nested::count(entry);
-        poke(arena, fd, entry, index);
+        poke(socket_table, fd, entry, index);
     }
     Ok(())
 }
@@ -205,8 +208,8 @@ fn check_exclusive(events: u32, kind: Descriptor) -> Result<(), Errno> {
 }
 
 /// The program adds again what it had deleted.
-fn unpark(arena: &Arena, fd: c_int, set: &SetEntry, index: u32, event: &epoll_event) {
-    let registration = arena.registration(index);
+fn unpark(socket_table: &SocketTable, fd: c_int, set: &SetEntry, index: u32, event: &epoll_event) {
+    let registration = socket_table.registration(index);
     let _ = tell_kernel(fd, set, index, registration.events.load(Ordering::Relaxed), event.events);
     keep(registration, event);
     // What the kernel has told meanwhile stays: it tells an end once.
@@ -215,27 +218,27 @@ fn unpark(arena: &Arena, fd: c_int, set: &SetEntry, index: u32, event: &epoll_ev
     registration.flags.fetch_and(!(PARKED | DISABLED), Ordering::Relaxed);
     registration.flags.fetch_or(FRESH, Ordering::Relaxed);
     set.parked.fetch_sub(1, Ordering::Relaxed);
-    registered::warm(arena, set, index);
+    registered::warm(socket_table, set, index);
     nested::count(set);
-    poke(arena, fd, set, index);
+    poke(socket_table, fd, set, index);
 }
 
 /// Somebody looks at the set from outside, by poll(2) or another set: from now on the kernel's set must say no
 /// more than the program's would.
-pub(crate) fn watch(arena: &Arena, fd: c_int, slot: u32) {
-    let set = arena.set(slot);
+pub(crate) fn watch(socket_table: &SocketTable, fd: c_int, slot: u32) {
+    let set = socket_table.set(slot);
     if set.watched.load(Ordering::Relaxed) != 0 {
         return;
     }
     let taken = lock_set(set);
     set.watched.store(1, Ordering::Relaxed);
     if !matches!(taken, Taken::Not(_)) {
-        flush_parked(arena, fd, set);
+        flush_parked(socket_table, fd, set);
     }
     let mut next = set.first.load(Ordering::Relaxed);
     for _ in 0..REGISTRATIONS {
         let Some(index) = next.checked_sub(1) else { break };
-        let registration = arena.registration(index);
+        let registration = socket_table.registration(index);
         if registration.flags.load(Ordering::Relaxed) & (MANAGED | NESTED | FOREIGN) == MANAGED {
             if let Some(pipe) = registered::pipe_of(registration) {
                 room::forget(&pipe);
@@ -248,11 +251,11 @@ pub(crate) fn watch(arena: &Arena, fd: c_int, slot: u32) {
 }
 
 /// A socket remembers a few sets only: those that it has left make place.
-fn make_place(arena: &Arena, socket: Socket) {
+fn make_place(socket_table: &SocketTable, socket: Socket) {
     if let Some(entry) = socket.entry()
         && entry.registrations.iter().all(|place| place.load(Ordering::Relaxed) != 0)
     {
-        unregister_parked(arena, entry, |_| true);
+        unregister_parked(socket_table, entry, |_| true);
     }
 }
 
@@ -262,8 +265,14 @@ fn add_unseen(fd: c_int, target: c_int, event: &epoll_event, reason: Reason) -> 
     kernel::epoll_ctl(fd, libc::EPOLL_CTL_ADD, target, Some(event))
 }
 
-fn modify(arena: &Arena, fd: c_int, set: &SetEntry, index: u32, event: &epoll_event) -> Result<(), Errno> {
-    let registration = arena.registration(index);
+fn modify(
+    socket_table: &SocketTable,
+    fd: c_int,
+    set: &SetEntry,
+    index: u32,
+    event: &epoll_event,
+) -> Result<(), Errno> {
+    let registration = socket_table.registration(index);
     let target = registration.fd.load(Ordering::Relaxed);
     let before = registration.events.load(Ordering::Relaxed);
     if (before | event.events) & EPOLLEXCLUSIVE as u32 != 0 {
@@ -279,20 +288,20 @@ fn modify(arena: &Arena, fd: c_int, set: &SetEntry, index: u32, event: &epoll_ev
     keep(registration, event);
     registration.flags.fetch_and(!DISABLED, Ordering::Relaxed);
     registration.flags.fetch_or(FRESH, Ordering::Relaxed);
-    registered::warm(arena, set, index);
+    registered::warm(socket_table, set, index);
     nested::count(set);
-    poke(arena, fd, set, index);
+    poke(socket_table, fd, set, index);
     Ok(())
 }
 
 /// A thread that sleeps in this set already must hear of a pipe that is ready now. The kernel cannot see the
 /// ring, but every socket of ours is writable: asking for that wakes the sleeper, which then looks.
-fn poke(arena: &Arena, fd: c_int, set: &SetEntry, index: u32) {
+fn poke(socket_table: &SocketTable, fd: c_int, set: &SetEntry, index: u32) {
     timed_wait::end(set);
-    if !arena::others_asleep(&set.sleepers, lock::thread(), false) {
+    if !socket_table::others_asleep(&set.sleepers, lock::thread(), false) {
         return;
     }
-    let registration = arena.registration(index);
+    let registration = socket_table.registration(index);
     if registration.flags.load(Ordering::Relaxed) & (NESTED | FOREIGN) != 0 {
         return;
     }

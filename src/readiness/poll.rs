@@ -9,8 +9,8 @@ use crate::pipe::meeting::{attach, descriptor};
 use crate::pipe::waiting::room::{self, Room};
 use crate::pipe::waiting::timed_wait::{self, Joined};
 use crate::pipe::waiting::{events, spin};
-use crate::state::arena::{self, Arena, Entry, STATE_UNDECIDED, STATE_WAITING};
-use crate::state::table::{self, Descriptor};
+use crate::state::descriptor_table::{self, Descriptor};
+use crate::state::socket_table::{self, Entry, STATE_UNDECIDED, STATE_WAITING, SocketTable};
 use crate::state::timed_waits::{LONGEST_US, TimedWaits};
 use crate::state::{Socket, lock, registrations};
 use crate::sys::deadline::Deadline;
@@ -45,8 +45,10 @@ enum Kind {
 fn kind(fd: c_int) -> Kind {
     match descriptor::find(fd) {
         Descriptor::Socket(socket) => kind_of_socket(socket),
-        Descriptor::Set(set) => match arena::get() {
-            Some(arena) if arena.set(set.slot).managed.load(Ordering::Acquire) > 0 => Kind::Set(set.slot),
+        Descriptor::Set(set) => match socket_table::get() {
+            Some(socket_table) if socket_table.set(set.slot).managed.load(Ordering::Acquire) > 0 => {
+                Kind::Set(set.slot)
+            }
             _ => Kind::Kernel,
         },
         Descriptor::Host => Kind::Kernel,
@@ -59,14 +61,16 @@ fn kind_of_socket(socket: Socket) -> Kind {
         return Kind::Pipe(pipe);
     }
     match entry.state.load(Ordering::Relaxed) {
-        STATE_UNDECIDED | STATE_WAITING | arena::STATE_PIPE => Kind::Candidate(socket, entry),
+        STATE_UNDECIDED | STATE_WAITING | socket_table::STATE_PIPE => Kind::Candidate(socket, entry),
         _ => Kind::Kernel,
     }
 }
 
 /// Whether any of these descriptors needs more than the kernel's own call.
 pub(crate) fn concerns(entries: &[pollfd]) -> bool {
-    entries.iter().any(|entry| !table::is_host(entry.fd) && descriptor::find(entry.fd) != Descriptor::Host)
+    entries
+        .iter()
+        .any(|entry| !descriptor_table::is_host(entry.fd) && descriptor::find(entry.fd) != Descriptor::Host)
 }
 
 /// ppoll(2).
@@ -194,7 +198,8 @@ fn evaluate(entries: &mut [pollfd]) -> Result<usize, Errno> {
             }
             Kind::Set(slot) => {
                 let shown = kernel::poll_now(entry.fd, entry.events) & !events::READABLE;
-                let has = arena::get().is_some_and(|arena| epoll::hot::is_readable(arena, entry.fd, slot));
+                let has = socket_table::get()
+                    .is_some_and(|socket_table| epoll::hot::is_readable(socket_table, entry.fd, slot));
                 entry.revents = shown | if has { entry.events & events::READABLE } else { 0 };
             }
             Kind::Candidate(..) | Kind::Kernel => others = true,
@@ -261,7 +266,8 @@ unsafe fn sleep(
         entry.revents = 0;
         match kind(entry.fd) {
             Kind::Pipe(pipe) => {
-                *place = Place::new(pipe.socket, ENROLLED + arena::enroll(&pipe.entry.sleepers, me) as u32);
+                *place =
+                    Place::new(pipe.socket, ENROLLED + socket_table::enroll(&pipe.entry.sleepers, me) as u32);
                 incoming_doorbells::want_doorbell(&pipe);
                 quiet &= !give_back::is_due(&pipe);
                 let asks = entry.events & events::READABLE != 0;
@@ -283,8 +289,8 @@ unsafe fn sleep(
                 }
             }
             Kind::Set(slot) => {
-                if let Some(arena) = arena::get() {
-                    quiet &= arm_set(arena, entry.fd, slot);
+                if let Some(socket_table) = socket_table::get() {
+                    quiet &= arm_set(socket_table, entry.fd, slot);
                 }
             }
             Kind::Kernel => {}
@@ -353,11 +359,11 @@ unsafe fn poll_without_room(
     told
 }
 
-fn arm_set(arena: &Arena, fd: c_int, slot: u32) -> bool {
-    epoll::watch(arena, fd, slot);
-    let set = arena.set(slot);
+fn arm_set(socket_table: &SocketTable, fd: c_int, slot: u32) -> bool {
+    epoll::watch(socket_table, fd, slot);
+    let set = socket_table.set(slot);
     let taken = registrations::lock_set(set);
-    let quiet = epoll::hot::arm_all(arena, fd, set, 0);
+    let quiet = epoll::hot::arm_all(socket_table, fd, set, 0);
     set.lock.release(taken);
     quiet
 }
@@ -377,7 +383,8 @@ struct Place {
 }
 
 const SLOT_BITS: u32 = 24;
-const _: () = assert!(arena::SOCKETS <= 1 << SLOT_BITS && ENROLLED as usize + arena::SLEEPERS <= 1 << 8);
+const _: () =
+    assert!(socket_table::SOCKETS <= 1 << SLOT_BITS && ENROLLED as usize + socket_table::SLEEPERS <= 1 << 8);
 
 impl Place {
     const EMPTY: Self = Self { slot: NOTHING, generation: 0 };
@@ -394,7 +401,7 @@ impl Place {
         if how == COUNTED {
             shared.readers.leave(socket.generation);
         } else {
-            arena::leave(&shared.sleepers, (how - ENROLLED) as usize, me);
+            socket_table::leave(&shared.sleepers, (how - ENROLLED) as usize, me);
         }
     }
 }

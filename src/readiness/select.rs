@@ -4,7 +4,7 @@ use super::poll;
 use crate::error::Errno;
 use crate::pipe::copying::buffers;
 use crate::pipe::meeting::descriptor;
-use crate::state::table::Descriptor;
+use crate::state::descriptor_table::Descriptor;
 use crate::sys::deadline::Deadline;
 use crate::sys::kernel;
 use core::ffi::c_int;

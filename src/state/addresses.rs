@@ -1,6 +1,6 @@
 //! The names of both ends of a connection, as its entry keeps them.
 
-use super::arena::Entry;
+use super::socket_table::Entry;
 use crate::sys::address::Address;
 use crate::sys::kernel;
 use core::ffi::c_int;

@@ -4,9 +4,9 @@
 //! another one, an *alien*, has numbers that mean somebody else here, and sees nobody of the family by its number. So it
 //! is known by its slot, where its parent has noted what it is called here, and it takes nobody for dead.
 
-use super::arena::{self, Arena, CLAIMED, GHOST, PROCESSES};
 use super::process_name::ProcessName;
 use super::registrations;
+use super::socket_table::{self, CLAIMED, GHOST, PROCESSES, SocketTable};
 use crate::sys::{clock, kernel, process, thread};
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use once_cell::race::OnceRef;
@@ -18,7 +18,7 @@ static PROCESS: AtomicU32 = AtomicU32::new(0);
 static NAMESPACE: AtomicU64 = AtomicU64::new(0);
 /// Whether this process is an alien.
 static ALIEN: AtomicBool = AtomicBool::new(false);
-/// This process's slot in the arena.
+/// This process's slot in the socket table.
 static SLOT: AtomicU32 = AtomicU32::new(OVERFLOW);
 
 /// What a fork does to a child, for one that no fork of libc's has made. By address: the child may find out when it takes any lock,
@@ -35,11 +35,11 @@ pub(crate) type Holders = [AtomicU64; PROCESSES / 64];
 pub(crate) type Processes = [u64; PROCESSES / 64];
 
 /// The first process of a family takes its slot. `on_copy` makes a member of a copy of it that asks for its number.
-pub(crate) fn begin(arena: &Arena, own: &ProcessName, on_copy: &'static fn()) {
+pub(crate) fn begin(socket_table: &SocketTable, own: &ProcessName, on_copy: &'static fn()) {
     PROCESS.store(own.number, Ordering::Release);
     NAMESPACE.store(own.namespace, Ordering::Relaxed);
     SLOT.store(0, Ordering::Release);
-    arena.processes[0].store(own.number, Ordering::Release);
+    socket_table.processes[0].store(own.number, Ordering::Release);
     let _ = ON_COPY.set(on_copy);
 }
 
@@ -81,13 +81,13 @@ pub(crate) fn unhold(holders: &Holders) {
 }
 
 /// Whether this process is the only holder. Dead ones do not count.
-pub(crate) fn is_sole(arena: &Arena, holders: &Holders) -> bool {
-    others(holders).all(|process| has_gone(arena, process))
+pub(crate) fn is_sole(socket_table: &SocketTable, holders: &Holders) -> bool {
+    others(holders).all(|process| has_gone(socket_table, process))
 }
 
 /// Whether no other holder goes on with it: dead ones do not, and none that is about to end (see [`begin_to_leave`]).
-pub(crate) fn is_last(arena: &Arena, holders: &Holders) -> bool {
-    others(holders).all(|process| is_leaving(arena, process) || has_gone(arena, process))
+pub(crate) fn is_last(socket_table: &SocketTable, holders: &Holders) -> bool {
+    others(holders).all(|process| is_leaving(socket_table, process) || has_gone(socket_table, process))
 }
 
 /// Slots of the other holders; those beyond the table are one.
@@ -104,19 +104,21 @@ pub(crate) fn others(holders: &Holders) -> impl Iterator<Item = u32> + '_ {
     })
 }
 
-fn has_gone(arena: &Arena, process: u32) -> bool {
-    process != OVERFLOW && has_ended(arena.processes[process as usize % PROCESSES].load(Ordering::Acquire))
+fn has_gone(socket_table: &SocketTable, process: u32) -> bool {
+    process != OVERFLOW
+        && has_ended(socket_table.processes[process as usize % PROCESSES].load(Ordering::Acquire))
 }
 
-fn is_leaving(arena: &Arena, process: u32) -> bool {
-    arena.leaving[process as usize / 64 % arena.leaving.len()].load(Ordering::SeqCst) & 1 << (process % 64)
+fn is_leaving(socket_table: &SocketTable, process: u32) -> bool {
+    socket_table.leaving[process as usize / 64 % socket_table.leaving.len()].load(Ordering::SeqCst)
+        & 1 << (process % 64)
         != 0
 }
 
 /// Whether `thread` can be one of this family's: not when the family's processes are all known, and none has it.
-pub(crate) fn may_be_member(arena: &Arena, thread: u32) -> bool {
+pub(crate) fn may_be_member(socket_table: &SocketTable, thread: u32) -> bool {
     let mut all_known = true;
-    let found = arena.processes.iter().any(|word| match word.load(Ordering::Acquire) {
+    let found = socket_table.processes.iter().any(|word| match word.load(Ordering::Acquire) {
         0 => false,
         number if number & CLAIMED != 0 => {
             all_known = false;
@@ -127,31 +129,35 @@ pub(crate) fn may_be_member(arena: &Arena, thread: u32) -> bool {
     });
     found
         || !all_known
-        || arena.processes[..OVERFLOW as usize].iter().all(|word| word.load(Ordering::Acquire) != 0)
+        || socket_table.processes[..OVERFLOW as usize].iter().all(|word| word.load(Ordering::Acquire) != 0)
 }
 
 /// Says that this process ends, before it looks what it is the last to do. Of several that end at the same time, at least
 /// one is the last.
-pub(crate) fn begin_to_leave(arena: &Arena) {
+pub(crate) fn begin_to_leave(socket_table: &SocketTable) {
     let slot = SLOT.load(Ordering::Acquire);
     if slot != OVERFLOW {
-        arena.leaving[slot as usize / 64].fetch_or(1 << (slot % 64), Ordering::SeqCst);
+        socket_table.leaving[slot as usize / 64].fetch_or(1 << (slot % 64), Ordering::SeqCst);
     }
 }
 
 /// Whether no other process of the family goes on.
-pub(crate) fn is_last_of_family(arena: &Arena) -> bool {
+pub(crate) fn is_last_of_family(socket_table: &SocketTable) -> bool {
     let own = SLOT.load(Ordering::Acquire);
-    arena.processes.iter().zip(0..).all(|(word, other)| {
+    socket_table.processes.iter().zip(0..).all(|(word, other)| {
         let number = word.load(Ordering::SeqCst);
-        number == 0 || number & GHOST != 0 || other == own || is_leaving(arena, other) || has_ended(number)
+        number == 0
+            || number & GHOST != 0
+            || other == own
+            || is_leaving(socket_table, other)
+            || has_ended(number)
     })
 }
 
 /// Whether this process shares its table with no other one.
-pub(crate) fn is_alone(arena: &Arena) -> bool {
+pub(crate) fn is_alone(socket_table: &SocketTable) -> bool {
     let own = SLOT.load(Ordering::Acquire);
-    arena.processes.iter().zip(0..).all(|(word, other)| {
+    socket_table.processes.iter().zip(0..).all(|(word, other)| {
         let number = word.load(Ordering::Acquire);
         number == 0 || number & GHOST != 0 || other == own || has_ended(number)
     })
@@ -159,7 +165,7 @@ pub(crate) fn is_alone(arena: &Arena) -> bool {
 
 /// In its own copy of a table this process is alone, but for ghosts. Its slot there, and what it will be once the copy is the
 /// table: see [`have_slot`].
-pub(crate) fn settle(copy: &Arena, ghosts: &Processes) -> u32 {
+pub(crate) fn settle(copy: &SocketTable, ghosts: &Processes) -> u32 {
     let own = SLOT.load(Ordering::Acquire);
     for (slot, word) in copy.processes.iter().enumerate().filter(|(slot, _)| *slot != own as usize) {
         let is_ghost = slot != OVERFLOW as usize && ghosts[slot / 64] >> (slot % 64) & 1 == 1;
@@ -198,7 +204,7 @@ pub(crate) fn let_go(holders: &Holders, slot: u32) -> bool {
 }
 
 /// The process at `slot` has left the family; `haunts`: it still counts as a holder of something.
-pub(crate) fn depart(left: &Arena, slot: u32, haunts: bool) {
+pub(crate) fn depart(left: &SocketTable, slot: u32, haunts: bool) {
     if slot != OVERFLOW {
         let word = &left.processes[slot as usize % PROCESSES];
         if haunts {
@@ -218,18 +224,18 @@ pub(crate) fn is_own_thread(thread: u32) -> bool {
     }
 }
 
-/// What `arena` says of a process of this number was said of the one that it was before `exec`: that one is gone.
-pub(crate) fn resign(arena: &Arena) {
+/// What `socket_table` says of a process of this number was said of the one that it was before `exec`: that one is gone.
+pub(crate) fn resign(socket_table: &SocketTable) {
     /// No process has such a number (PID_MAX_LIMIT in the kernel).
     const GONE: u32 = 1 << 30;
-    for word in &arena.processes {
+    for word in &socket_table.processes {
         let _ = word.compare_exchange(kernel::getpid(), GONE, Ordering::AcqRel, Ordering::Relaxed);
     }
 }
 
 /// [`reap`], unless that was tried a moment ago: a table that is full stays so for as long as nobody closes or dies, and
 /// every socket that is made would pay for a look at all processes.
-pub(crate) fn reap_if_due(arena: &Arena) {
+pub(crate) fn reap_if_due(socket_table: &SocketTable) {
     /// Share of the time that may go into it.
     const ONE_IN: u64 = 100;
     /// When the last one ended, and how long it took, in ticks.
@@ -239,17 +245,17 @@ pub(crate) fn reap_if_due(arena: &Arena) {
     if end != 0 && start.wrapping_sub(end) < cost.saturating_mul(ONE_IN) {
         return;
     }
-    reap(arena);
+    reap(socket_table);
     let end = clock::ticks();
     LAST[0].store(end, Ordering::Relaxed);
     LAST[1].store(end.wrapping_sub(start), Ordering::Relaxed);
 }
 
 /// Frees what dead processes of the family held.
-pub(crate) fn reap(arena: &Arena) {
+pub(crate) fn reap(socket_table: &SocketTable) {
     let own = SLOT.load(Ordering::Acquire) as usize;
     let mut dead = [0u64; PROCESSES / 64];
-    for (slot, word) in arena.processes.iter().enumerate() {
+    for (slot, word) in socket_table.processes.iter().enumerate() {
         let number = word.load(Ordering::Acquire);
         let is_ours = number != 0
             && slot != own
@@ -271,19 +277,19 @@ pub(crate) fn reap(arena: &Arena) {
         }
         generation & 1 == 1 && found && is_free(holders)
     };
-    for (socket, entry) in arena.sockets.iter().enumerate().take(used(&arena.sockets_used)) {
+    for (socket, entry) in socket_table.sockets.iter().enumerate().take(used(&socket_table.sockets_used)) {
         let generation = entry.generation.load(Ordering::Acquire);
         if is_left(generation, &entry.holders) {
-            arena.free_socket(socket as u32, generation);
+            socket_table.free_socket(socket as u32, generation);
         }
     }
-    for (set, entry) in arena.sets.iter().enumerate().take(used(&arena.sets_used)) {
+    for (set, entry) in socket_table.sets.iter().enumerate().take(used(&socket_table.sets_used)) {
         let generation = entry.generation.load(Ordering::Acquire);
         if is_left(generation, &entry.holders) {
-            registrations::free_set(arena, set as u32, generation);
+            registrations::free_set(socket_table, set as u32, generation);
         }
     }
-    for (slot, word) in arena.processes.iter().enumerate() {
+    for (slot, word) in socket_table.processes.iter().enumerate() {
         if dead[slot / 64] >> (slot % 64) & 1 == 1 {
             word.store(0, Ordering::Release);
         }
@@ -301,10 +307,10 @@ pub(crate) fn be_child(slot: u32) {
         ALIEN.store(true, Ordering::Relaxed);
     }
     PROCESS.store(kernel::getpid(), Ordering::Release);
-    let Some(arena) = arena::get() else { return };
+    let Some(socket_table) = socket_table::get() else { return };
     SLOT.store(slot, Ordering::Release);
     if slot != OVERFLOW && !ALIEN.load(Ordering::Relaxed) {
-        arena.processes[slot as usize % PROCESSES].store(kernel::getpid(), Ordering::Release);
+        socket_table.processes[slot as usize % PROCESSES].store(kernel::getpid(), Ordering::Release);
     }
 }
 
@@ -332,7 +338,7 @@ pub(crate) fn alien_thread() -> Option<u32> {
     if !ALIEN.load(Ordering::Relaxed) {
         return None;
     }
-    let serial = arena::get()?.alien_threads.fetch_add(1, Ordering::Relaxed);
+    let serial = socket_table::get()?.alien_threads.fetch_add(1, Ordering::Relaxed);
     Some(ALIEN_THREAD | SLOT.load(Ordering::Acquire) << SERIAL_BITS | serial & ((1 << SERIAL_BITS) - 1))
 }
 
@@ -356,7 +362,7 @@ pub(crate) fn known(thread: u32) -> Known {
         return Known::Here(thread);
     }
     let slot = (thread & !ALIEN_THREAD) >> SERIAL_BITS;
-    match arena::get().and_then(|arena| arena.processes.get(slot as usize)) {
+    match socket_table::get().and_then(|socket_table| socket_table.processes.get(slot as usize)) {
         Some(word) if slot != OVERFLOW => match word.load(Ordering::Acquire) {
             0 => Known::Gone,
             number if number & CLAIMED != 0 => Known::Nothing,

@@ -10,8 +10,8 @@
 //! that does not let go, because it is stopped, frozen, starved, or somebody has only written its number there, is waited
 //! for a bounded time; then the taker goes on without it.
 
-use super::arena;
 use super::family::{self, Known};
+use super::socket_table;
 use crate::error::Errno;
 use crate::sys::restartable::{Area, Call};
 use crate::sys::{futex, kernel, stack, thread};
@@ -30,7 +30,8 @@ pub(crate) fn is_dead(thread: u32) -> bool {
         _ if thread == 0 => true,
         Known::Here(thread) => {
             kernel::has_ended(thread)
-                || arena::get().is_some_and(|arena| !family::may_be_member(arena, thread))
+                || socket_table::get()
+                    .is_some_and(|socket_table| !family::may_be_member(socket_table, thread))
         }
         Known::Alien(process) => !kernel::lives(process),
         Known::Gone => true,

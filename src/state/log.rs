@@ -1,8 +1,8 @@
 //! `SOCKSHIM_LOG=1`: one line on standard error for each connection that stays with the kernel, and why.
 
-use super::arena::{Entry, FLAG_CONNECTED, STATE_HOST, STATE_PINNED};
+use super::descriptor_table::{self, Descriptor};
 use super::reason::{self, Reason};
-use super::table::{self, Descriptor};
+use super::socket_table::{Entry, FLAG_CONNECTED, STATE_HOST, STATE_PINNED};
 use super::trace::{LOGGED, Name};
 use super::{addresses, config};
 use crate::sys::folder::Path;
@@ -41,7 +41,7 @@ fn say(entry: &Entry) {
         return;
     }
     // A program may have closed its standard error, and a connection may have its number.
-    if matches!(table::peek(2), Descriptor::Socket(_)) {
+    if matches!(descriptor_table::peek(2), Descriptor::Socket(_)) {
         return;
     }
     let fd = entry.number.load(Ordering::Relaxed) as c_int - 1;

@@ -14,9 +14,9 @@ mod lock;
 pub(crate) use in_kernel::{ask_kernel, exchange, kernel_event, tell_kernel};
 pub(crate) use lock::lock_set;
 
-use super::arena::{self, Arena, Entry, Registration, SetEntry};
+use super::descriptor_table::{self, Descriptor, Set};
 use super::lock::{Taken, thread};
-use super::table::{self, Descriptor, Set};
+use super::socket_table::{self, Entry, Registration, SetEntry, SocketTable};
 use crate::sys::clock;
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
@@ -49,34 +49,38 @@ pub(crate) fn keep(registration: &Registration, event: &epoll_event) {
 }
 
 /// Whether a registration may stay with the kernel when the program deletes it.
-pub(crate) fn can_park(arena: &Arena, set: &SetEntry, index: u32) -> bool {
-    let flags = arena.registration(index).flags.load(Ordering::Relaxed);
+pub(crate) fn can_park(socket_table: &SocketTable, set: &SetEntry, index: u32) -> bool {
+    let flags = socket_table.registration(index).flags.load(Ordering::Relaxed);
     flags & (MANAGED | NESTED | FOREIGN | ENDING) == MANAGED && set.watched.load(Ordering::Relaxed) == 0
 }
 
 /// Deletes from the kernel's set what the program has deleted. Under the set's lock.
-pub(crate) fn flush_parked(arena: &Arena, fd: c_int, set: &SetEntry) {
+pub(crate) fn flush_parked(socket_table: &SocketTable, fd: c_int, set: &SetEntry) {
     if set.parked.load(Ordering::Relaxed) > 0 {
-        hot::remove_parked(arena, set, |registration| delete_from_kernel(fd, registration));
+        hot::remove_parked(socket_table, set, |registration| delete_from_kernel(fd, registration));
     }
 }
 
 /// Before `fd` is closed, while the open file description has other names: the kernel would keep a
 /// registration of that number, which nobody could delete any more.
-pub(crate) fn forget_number(arena: &Arena, entry: &Entry, fd: c_int) {
-    unregister_parked(arena, entry, |registration| registration.fd.load(Ordering::Relaxed) == fd);
+pub(crate) fn forget_number(socket_table: &SocketTable, entry: &Entry, fd: c_int) {
+    unregister_parked(socket_table, entry, |registration| registration.fd.load(Ordering::Relaxed) == fd);
 }
 
 /// Deletes those parked registrations of a socket that are `wanted`.
-pub(crate) fn unregister_parked(arena: &Arena, entry: &Entry, wanted: impl Fn(&Registration) -> bool) {
+pub(crate) fn unregister_parked(
+    socket_table: &SocketTable,
+    entry: &Entry,
+    wanted: impl Fn(&Registration) -> bool,
+) {
     for place in &entry.registrations {
         let Some(index) = place.load(Ordering::Acquire).checked_sub(1) else { continue };
-        let registration = arena.registration(index);
+        let registration = socket_table.registration(index);
         if registration.flags.load(Ordering::Relaxed) & PARKED == 0 || !wanted(registration) {
             continue;
         }
         let Some(slot) = registration.set.load(Ordering::Acquire).checked_sub(1) else { continue };
-        let set = arena.set(slot);
+        let set = socket_table.set(slot);
         let Some(fd) = descriptor_of(slot, set) else { continue };
         let taken = lock_set(set);
         // Of a set whose lock is not to be had they stay, and are ignored.
@@ -85,24 +89,25 @@ pub(crate) fn unregister_parked(arena: &Arena, entry: &Entry, wanted: impl Fn(&R
             && registration.flags.load(Ordering::Relaxed) & PARKED != 0
         {
             delete_from_kernel(fd, registration);
-            list::remove(arena, index);
+            list::remove(socket_table, index);
         }
         set.lock.release(taken);
     }
 }
 
 /// The last descriptor of a socket is closed: the kernel forgets its registrations, and so do we.
-pub(crate) fn forget_socket(arena: &Arena, entry: &Entry) {
+pub(crate) fn forget_socket(socket_table: &SocketTable, entry: &Entry) {
     for place in &entry.registrations {
         if let Some(index) = place.swap(0, Ordering::AcqRel).checked_sub(1) {
-            let Some(slot) = arena.registration(index).set.load(Ordering::Acquire).checked_sub(1) else {
+            let Some(slot) = socket_table.registration(index).set.load(Ordering::Acquire).checked_sub(1)
+            else {
                 continue;
             };
-            let set = arena.set(slot);
+            let set = socket_table.set(slot);
             let taken = lock_set(set);
             // Otherwise it stays in the lists, without a socket, until the set is closed.
             if !matches!(taken, Taken::Not(_)) {
-                list::remove(arena, index);
+                list::remove(socket_table, index);
             }
             set.lock.release(taken);
         }
@@ -110,8 +115,8 @@ pub(crate) fn forget_socket(arena: &Arena, entry: &Entry) {
 }
 
 /// The last descriptor of a set is closed.
-pub(crate) fn free_set(arena: &Arena, slot: u32, generation: u32) {
-    let set = arena.set(slot);
+pub(crate) fn free_set(socket_table: &SocketTable, slot: u32, generation: u32) {
+    let set = socket_table.set(slot);
     let taken = lock_set(set);
     if let Taken::Not(_) = taken {
         // Somebody who does not run is in the middle of a change of its lists: nobody may use them again.
@@ -119,7 +124,7 @@ pub(crate) fn free_set(arena: &Arena, slot: u32, generation: u32) {
     }
     while let Some(index) = set.first.load(Ordering::Acquire).checked_sub(1) {
         let before = set.first.load(Ordering::Relaxed);
-        list::remove(arena, index);
+        list::remove(socket_table, index);
         if set.first.load(Ordering::Relaxed) == before {
             break;
         }
@@ -137,10 +142,10 @@ pub(crate) fn free_set(arena: &Arena, slot: u32, generation: u32) {
 /// onto its pipe when the program arms it again, which is just about to happen to `rearmed` (a set's slot and a
 /// descriptor).
 pub(crate) fn waits_for_rearm(entry: &Entry, rearmed: Option<(u32, c_int)>) -> bool {
-    let Some(arena) = arena::get() else { return false };
+    let Some(socket_table) = socket_table::get() else { return false };
     entry.registrations.iter().any(|place| {
         let Some(index) = place.load(Ordering::Acquire).checked_sub(1) else { return false };
-        let registration = arena.registration(index);
+        let registration = socket_table.registration(index);
         registration.flags.load(Ordering::Relaxed) & MANAGED == 0
             && registration.events.load(Ordering::Relaxed) & libc::EPOLLONESHOT as u32 != 0
             && rearmed.is_none_or(|(slot, fd)| {
@@ -152,8 +157,8 @@ pub(crate) fn waits_for_rearm(entry: &Entry, rearmed: Option<(u32, c_int)>) -> b
 
 /// The registrations of a socket that has gone back to the kernel for good become the program's own again.
 pub(crate) fn downgrade(entry: &Entry) -> bool {
-    let Some(arena) = arena::get() else { return false };
-    for (index, registration, slot, set) in of_socket(arena, entry) {
+    let Some(socket_table) = socket_table::get() else { return false };
+    for (index, registration, slot, set) in of_socket(socket_table, entry) {
         let Some(fd) = descriptor_of(slot, set) else { return false };
         let taken = lock_set(set);
         if let Taken::Not(_) = taken {
@@ -162,7 +167,7 @@ pub(crate) fn downgrade(entry: &Entry) -> bool {
         let flags = registration.flags.load(Ordering::Relaxed);
         if taken == Taken::Ours && flags & PARKED != 0 {
             delete_from_kernel(fd, registration);
-            list::remove(arena, index);
+            list::remove(socket_table, index);
         } else if taken == Taken::Ours && flags & MANAGED != 0 {
             let mut events = registration.events.load(Ordering::Relaxed);
             if flags & DISABLED != 0 {
@@ -171,7 +176,7 @@ pub(crate) fn downgrade(entry: &Entry) -> bool {
             let event = epoll_event { events, u64: registration.data.load(Ordering::Relaxed) };
             let target = registration.fd.load(Ordering::Relaxed);
             let _ = exchange(fd, target, events, &event);
-            hot::cool(arena, set, index);
+            hot::cool(socket_table, set, index);
             registration.flags.fetch_and(!MANAGED, Ordering::Relaxed);
             set.managed.fetch_sub(1, Ordering::Release);
         }
@@ -182,31 +187,32 @@ pub(crate) fn downgrade(entry: &Entry) -> bool {
 
 /// The registrations of a socket: the index of each, itself, the slot of its set, and that.
 pub(crate) fn of_socket<'a>(
-    arena: &'a Arena,
+    socket_table: &'a SocketTable,
     entry: &'a Entry,
 ) -> impl Iterator<Item = (u32, &'a Registration, u32, &'a SetEntry)> {
     entry.registrations.iter().filter_map(|place| {
         let index = place.load(Ordering::Acquire).checked_sub(1)?;
-        let registration = arena.registration(index);
+        let registration = socket_table.registration(index);
         let slot = registration.set.load(Ordering::Acquire).checked_sub(1)?;
-        Some((index, registration, slot, arena.set(slot)))
+        Some((index, registration, slot, socket_table.set(slot)))
     })
 }
 
 /// A descriptor of this process for a set.
 pub(crate) fn descriptor_of(slot: u32, set: &SetEntry) -> Option<c_int> {
     let wanted = Descriptor::Set(Set { slot, generation: set.generation.load(Ordering::Acquire) });
-    (0..arena::highest() as c_int).find(|fd| table::peek(*fd) == wanted)
+    (0..socket_table::highest() as c_int).find(|fd| descriptor_table::peek(*fd) == wanted)
 }
 
 /// Whether a set relies on a doorbell of this connection: another thread sleeps in it, or the registration is cold.
 pub(crate) fn relies_on_doorbells(entry: &Entry) -> bool {
-    let Some(arena) = arena::get() else { return false };
+    let Some(socket_table) = socket_table::get() else { return false };
     let me = thread();
-    of_socket(arena, entry).any(|(_, registration, _, set)| {
+    of_socket(socket_table, entry).any(|(_, registration, _, set)| {
         let cold =
             registration.flags.load(Ordering::Acquire) & (MANAGED | HOT | DISABLED | PARKED) == MANAGED;
         // Of a set that others look at, not all sleepers are known.
-        cold || set.watched.load(Ordering::Relaxed) != 0 || arena::others_asleep(&set.sleepers, me, true)
+        cold || set.watched.load(Ordering::Relaxed) != 0
+            || socket_table::others_asleep(&set.sleepers, me, true)
     })
 }

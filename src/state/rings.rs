@@ -1,9 +1,9 @@
 //! Whether the process has an io_uring that nobody here saw being made: by a system call of the program's own, or by a
 //! liburing that is linked into it.
 
-use super::arena;
+use super::descriptor_table::{self, Descriptor};
 use super::janitor::Names;
-use super::table::{self, Descriptor};
+use super::socket_table;
 use crate::sys::folder::Path;
 use crate::sys::{filter, kernel};
 use core::ffi::c_int;
@@ -25,10 +25,11 @@ pub(crate) fn is_there() -> bool {
     }
     if filter::is_inherited() {
         // Without getdents and readlink, among the numbers that come first.
-        let most = arena::highest().max(FIRST);
+        let most = socket_table::highest().max(FIRST);
         REST.store(most / 10, Ordering::Relaxed);
-        return (0..most as c_int)
-            .any(|number| matches!(table::peek(number), Descriptor::Host) && filter::is_ring(number));
+        return (0..most as c_int).any(|number| {
+            matches!(descriptor_table::peek(number), Descriptor::Host) && filter::is_ring(number)
+        });
     }
     let flags = libc::O_RDONLY | libc::O_DIRECTORY;
     let Ok(folder) = kernel::open(c"/proc/self/fd", flags, 0) else { return false };
@@ -39,7 +40,7 @@ pub(crate) fn is_there() -> bool {
         // SAFETY: every byte of the words is initialised, and the kernel wrote no further.
         let bytes = unsafe { core::slice::from_raw_parts(buffer.as_ptr().cast::<u8>(), length) };
         for number in Names(bytes).filter_map(|name| name.parse::<c_int>().ok()) {
-            let is_unknown = matches!(table::peek(number), Descriptor::Host);
+            let is_unknown = matches!(descriptor_table::peek(number), Descriptor::Host);
             cost += if is_unknown { 10 } else { 1 };
             found = found || is_unknown && is_ring(folder, number);
         }

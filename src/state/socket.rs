@@ -1,6 +1,6 @@
 //! A handle to an open file description, and what this process alone knows of it.
 
-use super::arena::{self, Arena, Entry, SETS, SOCKETS};
+use super::socket_table::{self, Entry, SETS, SOCKETS, SocketTable};
 use super::{family, log, reason::Reason};
 use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
@@ -163,7 +163,7 @@ impl Socket {
     /// The shared entry, or `None` when the slot has changed hands.
     #[inline]
     pub(crate) fn entry(self) -> Option<&'static Entry> {
-        let entry = arena::get()?.socket(self.slot);
+        let entry = socket_table::get()?.socket(self.slot);
         (entry.generation.load(Ordering::Acquire) == self.generation).then_some(entry)
     }
 
@@ -174,10 +174,10 @@ impl Socket {
 
     /// A new socket with one descriptor in this process.
     pub(crate) fn create(flags: u32) -> Option<Self> {
-        let arena = arena::get()?;
-        let (slot, entry) = arena.take_socket().or_else(|| {
-            family::reap_if_due(arena);
-            arena.take_socket()
+        let socket_table = socket_table::get()?;
+        let (slot, entry) = socket_table.take_socket().or_else(|| {
+            family::reap_if_due(socket_table);
+            socket_table.take_socket()
         })?;
         entry.flags.store(flags, Ordering::Relaxed);
         family::hold(&entry.holders);
@@ -222,7 +222,7 @@ impl Socket {
     /// Decides for the kernel, unless a segment is there already.
     pub(crate) fn stay_host(entry: &Entry, reason: Reason) {
         entry.reason.store(reason as u32, Ordering::Relaxed);
-        entry.state.store(arena::STATE_HOST, Ordering::Release);
+        entry.state.store(socket_table::STATE_HOST, Ordering::Release);
         log::stays_host(entry);
     }
 }
@@ -238,16 +238,16 @@ pub(crate) fn is_held_set(slot: u32) -> bool {
 }
 
 /// Slots of sockets that this process holds.
-pub(crate) fn held(arena: &Arena) -> impl Iterator<Item = Socket> + '_ {
-    let used = arena.sockets_used.load(Ordering::Acquire).min(SOCKETS as u32);
+pub(crate) fn held(socket_table: &SocketTable) -> impl Iterator<Item = Socket> + '_ {
+    let used = socket_table.sockets_used.load(Ordering::Acquire).min(SOCKETS as u32);
     (0..used)
         .filter(|slot| is_held(*slot))
-        .map(|slot| Socket { slot, generation: arena.socket(slot).generation.load(Ordering::Acquire) })
+        .map(|slot| Socket { slot, generation: socket_table.socket(slot).generation.load(Ordering::Acquire) })
 }
 
 /// Slots of epoll sets that this process holds.
-pub(crate) fn held_sets(arena: &Arena) -> impl Iterator<Item = u32> + '_ {
-    let used = arena.sets_used.load(Ordering::Acquire).min(SETS as u32);
+pub(crate) fn held_sets(socket_table: &SocketTable) -> impl Iterator<Item = u32> + '_ {
+    let used = socket_table.sets_used.load(Ordering::Acquire).min(SETS as u32);
     (0..used).filter(|slot| is_held_set(*slot))
 }
 

@@ -1,7 +1,7 @@
 //! The socket table as a file in the rendezvous folder, so that `sockshim ss` can look; not needed for anything else.
 
-use super::arena::{self, Arena};
 use super::process_name::{ProcessName, Stored};
+use super::socket_table::{self, SocketTable};
 use super::{family, janitor};
 use crate::sys::folder::Path;
 use crate::sys::{kernel, probe};
@@ -43,8 +43,8 @@ impl TableFile {
             })?;
             Some(Self { fd, path, instance })
         })?;
-        let usable =
-            kernel::file_size_limit() == u64::MAX && kernel::truncate(file.fd, size_of::<Arena>()).is_ok();
+        let usable = kernel::file_size_limit() == u64::MAX
+            && kernel::truncate(file.fd, size_of::<SocketTable>()).is_ok();
         // The pages of a table are given as it is used; when tmpfs is nearly full, anonymous memory is safer.
         if usable && has_room(file.fd) {
             return Some(file);
@@ -82,7 +82,7 @@ pub(crate) fn remove(folder: &Path) {
 
 /// Gives the head of a table its pages.
 fn has_room(fd: c_int) -> bool {
-    let head = offset_of!(Arena, sockets).next_multiple_of(4096);
+    let head = offset_of!(SocketTable, sockets).next_multiple_of(4096);
     kernel::map_shared(fd, head).is_ok_and(|place| {
         let given = probe::populate(place, head);
         kernel::unmap(place, head);
@@ -92,7 +92,7 @@ fn has_room(fd: c_int) -> bool {
 
 fn named(folder: &Path, maker: &ProcessName, instance: u32) -> Option<Path> {
     let mut path = folder.copy()?;
-    maker.name_table(arena::VERSION, instance, &mut path).ok()?;
+    maker.name_table(socket_table::VERSION, instance, &mut path).ok()?;
     Some(path)
 }
 
@@ -103,14 +103,14 @@ fn resign(path: &Path, own: &ProcessName) {
         return;
     }
     let Ok(fd) = kernel::open_quickly(path.as_c_str(), libc::O_RDWR) else { return };
-    let size = size_of::<Arena>();
+    let size = size_of::<SocketTable>();
     let is_table = matches!(kernel::file_facts(fd), Ok((mode, owner, length))
         if mode & libc::S_IFMT == libc::S_IFREG && owner == kernel::geteuid() && length == size);
     if is_table && let Ok(place) = kernel::map_shared(fd, size) {
         // SAFETY: a mapping of that size, which holds only atomics.
-        let arena = unsafe { &*place.cast::<Arena>() };
-        if arena.maker.load() == *own {
-            family::resign(arena);
+        let socket_table = unsafe { &*place.cast::<SocketTable>() };
+        if socket_table.maker.load() == *own {
+            family::resign(socket_table);
         }
         kernel::unmap(place, size);
     }

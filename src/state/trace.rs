@@ -4,7 +4,7 @@
 //! each line and closed again: a descriptor of ours would take a number from the program, and a program
 //! that closes what it does not know would have us write into a file of its own.
 
-use super::arena::{Entry, FLAG_CONNECTED, FLAG_LISTENER, STATE_HOST};
+use super::socket_table::{Entry, FLAG_CONNECTED, FLAG_LISTENER, STATE_HOST};
 use super::{addresses, config};
 use crate::sys::address::Address;
 use crate::sys::folder::Path;

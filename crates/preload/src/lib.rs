@@ -15,13 +15,13 @@ use sockshim::abi::io_uring::*;
 use sockshim::abi::makers::*;
 use sockshim::abi::poll::*;
 use sockshim::abi::process::*;
-use sockshim::abi::raw::*;
 use sockshim::abi::recv::*;
 use sockshim::abi::send::*;
 use sockshim::abi::signal::*;
 use sockshim::abi::socket::*;
 use sockshim::abi::splice::*;
 use sockshim::abi::stdio::*;
+use sockshim::abi::syscall::*;
 use sockshim::abi::user::*;
 
 #[used]

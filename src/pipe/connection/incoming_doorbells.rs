@@ -6,7 +6,7 @@
 use crate::error::Errno;
 use crate::pipe::connection::{Pipe, read_lock, transitions};
 use crate::state::reason::Reason;
-use crate::state::{arena, lock, registrations};
+use crate::state::{lock, registrations, socket_table};
 use crate::sys::kernel;
 use crate::sys::restartable::Call;
 use core::ffi::c_int;
@@ -200,7 +200,7 @@ pub(crate) fn want_doorbell(pipe: &Pipe) {
 
 /// Whether somebody other than this thread waits for a doorbell of this pipe.
 pub(crate) fn is_relied_on(pipe: &Pipe) -> bool {
-    arena::others_asleep(&pipe.entry.sleepers, lock::thread(), true)
+    socket_table::others_asleep(&pipe.entry.sleepers, lock::thread(), true)
         || registrations::relies_on_doorbells(pipe.entry)
 }
 

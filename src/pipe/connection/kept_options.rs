@@ -1,6 +1,6 @@
 //! Socket options whose kernel value is ours while a lane is open, and what the program believes of them.
 
-use crate::state::arena::Entry;
+use crate::state::socket_table::Entry;
 use crate::sys::kernel;
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;

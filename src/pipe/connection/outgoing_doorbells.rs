@@ -2,7 +2,7 @@
 
 use crate::error::Errno;
 use crate::pipe::connection::{Pipe, write_lock};
-use crate::state::arena;
+use crate::state::socket_table;
 use crate::sys::deadline::Deadline;
 use crate::sys::{futex, kernel, restartable};
 use core::ffi::c_int;
@@ -15,7 +15,7 @@ use sockshim_ring::sleep::{DOORBELL, WAKE};
 pub(crate) fn wake(fd: c_int, pipe: &Pipe) -> Result<(), Errno> {
     let need_wakeup = pipe.outgoing().need_wakeup();
     if need_wakeup & WAKE != 0 && end_timed_waits(pipe.outgoing()) {
-        arena::add(&pipe.entry.counters.doorbells, 1);
+        socket_table::add(&pipe.entry.counters.doorbells, 1);
     }
     if need_wakeup & DOORBELL != 0 { ring_doorbell(fd, pipe) } else { Ok(()) }
 }
@@ -35,7 +35,7 @@ pub(crate) fn ring_doorbell(fd: c_int, pipe: &Pipe) -> Result<(), Errno> {
     }
     match rung {
         Rung::Sent => {
-            arena::add(&pipe.entry.counters.doorbells, 1);
+            socket_table::add(&pipe.entry.counters.doorbells, 1);
             Ok(())
         }
         Rung::Refused(error) => {

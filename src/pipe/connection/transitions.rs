@@ -2,10 +2,10 @@
 
 use crate::pipe::connection::segment::{self, Identity};
 use crate::pipe::connection::{Pipe, outgoing_doorbells};
-use crate::state::arena::{
-    Arena, Entry, FLAG_BROKEN, FLAG_RESET_TOLD, STATE_PINNED, STATE_PIPE, STATE_WAITING,
-};
 use crate::state::reason::Reason;
+use crate::state::socket_table::{
+    Entry, FLAG_BROKEN, FLAG_RESET_TOLD, STATE_PINNED, STATE_PIPE, STATE_WAITING, SocketTable,
+};
 use crate::state::{Socket, family, log, trace};
 use crate::sys::kernel;
 use core::ffi::c_int;
@@ -22,10 +22,10 @@ pub(crate) fn has_come(pipe: &Pipe) -> bool {
 }
 
 /// The process ends without a close: a segment of its own that nobody has joined keeps no name.
-pub(crate) fn forsake(arena: &Arena, socket: Socket) {
+pub(crate) fn forsake(socket_table: &SocketTable, socket: Socket) {
     if let Some(entry) = socket.entry()
         && entry.state.load(Ordering::Acquire) == STATE_WAITING
-        && family::is_sole(arena, &entry.holders)
+        && family::is_sole(socket_table, &entry.holders)
         && let Some(pipe) = Pipe::of(socket, entry)
     {
         withdraw(&pipe);

@@ -11,7 +11,7 @@ use crate::pipe::handoff::file;
 use crate::pipe::lanes::writer;
 use crate::state::lock::Taken;
 use crate::state::reason::Reason;
-use crate::state::{arena, socket};
+use crate::state::{socket, socket_table};
 use crate::sys::deadline::Deadline;
 use crate::sys::kernel;
 use crate::sys::restartable::Call;
@@ -42,8 +42,8 @@ pub(crate) fn is_asked(pipe: &Pipe) -> bool {
 /// A writer in this very process answers at once.
 pub(crate) fn answer_here(pipe: &Pipe) {
     let other = pipe.entry.peer_cookie.load(Ordering::Relaxed);
-    let found = arena::get().and_then(|arena| {
-        socket::held(arena).find_map(|socket| {
+    let found = socket_table::get().and_then(|socket_table| {
+        socket::held(socket_table).find_map(|socket| {
             let entry = socket.entry().filter(|entry| entry.cookie.load(Ordering::Relaxed) == other)?;
             Pipe::of(socket, entry)
         })

@@ -5,9 +5,9 @@ use crate::pipe::connection::{
 };
 use crate::pipe::handoff::{file, give_back};
 use crate::pipe::lanes::{reader, writer};
-use crate::state::arena::{self, Entry, STATE_PINNED, STATE_PIPE, STATE_UNDECIDED, STATE_WAITING};
 use crate::state::lock::Taken;
 use crate::state::reason::Reason;
+use crate::state::socket_table::{self, Entry, STATE_PINNED, STATE_PIPE, STATE_UNDECIDED, STATE_WAITING};
 use crate::state::{Socket, family, registrations};
 use crate::sys::deadline::Deadline;
 use crate::sys::kernel;
@@ -267,7 +267,7 @@ pub(crate) fn part(fd: c_int, socket: Socket) {
         return;
     }
     if let Some(pipe) = connection::reading_pipe(socket, entry)
-        && arena::get().is_some_and(|arena| family::is_last(arena, &entry.holders))
+        && socket_table::get().is_some_and(|socket_table| family::is_last(socket_table, &entry.holders))
     {
         close_incoming(&pipe);
         outgoing_doorbells::stop_timed_waits(&pipe);

@@ -6,8 +6,8 @@
 use crate::pipe::connection::{Pipe, write_lock};
 use crate::pipe::copying::bulk;
 use crate::pipe::lanes::writer;
-use crate::state::arena::FLAG_NONBLOCK;
 use crate::state::config;
+use crate::state::socket_table::FLAG_NONBLOCK;
 use crate::sys::{kernel, probe};
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;

@@ -3,9 +3,9 @@
 
 use crate::pipe::connection::{Pipe, kept_options, outgoing_doorbells, transitions, write_lock};
 use crate::pipe::lanes::grow;
-use crate::state::arena::{self, FLAG_SHUT_WRITE};
 use crate::state::lock::Taken;
 use crate::state::reason::Reason;
+use crate::state::socket_table::{self, FLAG_SHUT_WRITE};
 use crate::sys::{clock, kernel};
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
@@ -143,7 +143,7 @@ fn open(fd: c_int, pipe: &Pipe, epoch: u32) -> bool {
     kernel::restore_signals(mask);
     if opened {
         note_peer(pipe);
-        arena::add(&pipe.entry.counters.upgrades, 1);
+        socket_table::add(&pipe.entry.counters.upgrades, 1);
         pipe.local.watched_since.store(clock::ticks(), Ordering::Relaxed);
     }
     opened
@@ -175,7 +175,7 @@ pub(crate) fn spill(fd: c_int, pipe: &Pipe) {
     spill_quietly(fd, pipe);
     kernel::restore_signals(mask);
     outgoing_doorbells::end_timed_waits(pipe.outgoing());
-    arena::add(&pipe.entry.counters.spills, 1);
+    socket_table::add(&pipe.entry.counters.spills, 1);
 }
 
 fn spill_quietly(fd: c_int, pipe: &Pipe) {

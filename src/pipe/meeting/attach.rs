@@ -4,11 +4,11 @@ use crate::pipe::connection::segment::{self, Identity, Unmet};
 use crate::pipe::connection::{self, Pipe, transitions};
 use crate::pipe::lanes::grow;
 use crate::pipe::meeting::{descriptor, registered};
-use crate::state::arena::{
-    self, Entry, FLAG_CONNECTED, FLAG_LOW_WATER, STATE_PIPE, STATE_UNDECIDED, STATE_WAITING,
-};
 use crate::state::lock::Taken;
 use crate::state::reason::Reason;
+use crate::state::socket_table::{
+    self, Entry, FLAG_CONNECTED, FLAG_LOW_WATER, STATE_PIPE, STATE_UNDECIDED, STATE_WAITING,
+};
 use crate::state::{Socket, addresses, config, family, registrations, trace};
 use crate::sys::{clock, diag, kernel};
 use core::ffi::c_int;
@@ -97,8 +97,8 @@ pub(crate) fn consider(fd: c_int, socket: Socket) {
 
 /// Makes or joins the segment. Under the write lock.
 fn begin(fd: c_int, socket: Socket, entry: &'static Entry) {
-    let Some(arena) = arena::get() else { return };
-    if !family::is_sole(arena, &entry.holders) {
+    let Some(socket_table) = socket_table::get() else { return };
+    if !family::is_sole(socket_table, &entry.holders) {
         entry.reason.store(Reason::Shared as u32, Ordering::Relaxed);
         return;
     }
@@ -126,7 +126,7 @@ fn begin(fd: c_int, socket: Socket, entry: &'static Entry) {
             // A child that another thread forked meanwhile has no mapping. It is marked as a holder before it is
             // made: either it is seen here, or it has got what was just stored.
             fence(Ordering::SeqCst);
-            if family::is_sole(arena, &entry.holders) {
+            if family::is_sole(socket_table, &entry.holders) {
                 transitions::enter(entry, met.joined);
             } else if let Some(pipe) = Pipe::of(socket, entry) {
                 let give_up = if met.joined { transitions::mark } else { transitions::abandon };

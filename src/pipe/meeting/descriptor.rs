@@ -6,9 +6,9 @@
 use crate::pipe::ending;
 use crate::pipe::handoff::pin;
 use crate::pipe::meeting::options;
-use crate::state::arena::{self, FLAG_CONNECTED, FLAG_LISTENER};
+use crate::state::descriptor_table::{self, Descriptor, Set};
 use crate::state::reason::Reason;
-use crate::state::table::{self, Descriptor, Set};
+use crate::state::socket_table::{self, FLAG_CONNECTED, FLAG_LISTENER};
 use crate::state::{
     Socket, addresses, config, family, phase, registrations, rings, socket as sockets, trace,
 };
@@ -19,7 +19,7 @@ use core::sync::atomic::Ordering;
 /// What `fd` is: one look-up, unless it was never seen.
 #[inline]
 pub(crate) fn find(fd: c_int) -> Descriptor {
-    match table::known(fd) {
+    match descriptor_table::known(fd) {
         Some(descriptor) => descriptor,
         None => classify(fd),
     }
@@ -52,12 +52,12 @@ fn classify(fd: c_int) -> Descriptor {
     match kernel::sockopt(fd, libc::SOL_SOCKET, libc::SO_PROTOCOL, 0 as c_int) {
         Ok(libc::IPPROTO_TCP) => {
             inherited(fd);
-            table::peek(fd)
+            descriptor_table::peek(fd)
         }
         Err(error) if error.0 == libc::EBADF => Descriptor::Host,
         _ => {
-            table::set_host_if_unknown(fd);
-            table::peek(fd)
+            descriptor_table::set_host_if_unknown(fd);
+            descriptor_table::peek(fd)
         }
     }
 }
@@ -79,7 +79,7 @@ fn inherited(fd: c_int) {
     }
     Socket::stay_host(entry, if listens { Reason::NotConnected } else { Reason::Inherited });
     pin::adopt(fd, socket);
-    if entry.state.load(Ordering::Acquire) == arena::STATE_PINNED {
+    if entry.state.load(Ordering::Acquire) == socket_table::STATE_PINNED {
         gather(fd, socket);
     }
 }
@@ -88,8 +88,8 @@ fn inherited(fd: c_int) {
 fn is_another_name(fd: c_int) -> bool {
     let Ok(cookie) = kernel::cookie(fd) else { return false };
     let mut asked = 0;
-    let known = (0..arena::highest() as c_int).filter(|&other| other != fd).find_map(|other| {
-        let Descriptor::Socket(socket) = table::peek(other) else { return None };
+    let known = (0..socket_table::highest() as c_int).filter(|&other| other != fd).find_map(|other| {
+        let Descriptor::Socket(socket) = descriptor_table::peek(other) else { return None };
         let found = match socket.entry()?.cookie.load(Ordering::Relaxed) {
             // Only a connection that has met its other end has been asked for it.
             0 if asked == MOST_GATHERED => return None,
@@ -103,10 +103,10 @@ fn is_another_name(fd: c_int) -> bool {
     });
     known.is_some_and(|socket| {
         socket.refer();
-        if !table::set_socket_if_unknown(fd, socket) {
+        if !descriptor_table::set_socket_if_unknown(fd, socket) {
             socket.unrefer();
             // Another thread was faster; or it is beyond the table.
-            return !table::is_unknown(fd) && (fd as usize) < table::CAP;
+            return !descriptor_table::is_unknown(fd) && (fd as usize) < descriptor_table::CAP;
         }
         if (0..=2).contains(&fd) {
             pin(fd, Reason::Stdio);
@@ -119,9 +119,9 @@ fn is_another_name(fd: c_int) -> bool {
 fn gather(fd: c_int, socket: Socket) {
     let Ok(cookie) = kernel::cookie(fd) else { return };
     for other in (0..MOST_GATHERED).filter(|&other| other != fd) {
-        if matches!(table::peek(other), Descriptor::Host) && kernel::cookie(other) == Ok(cookie) {
+        if matches!(descriptor_table::peek(other), Descriptor::Host) && kernel::cookie(other) == Ok(cookie) {
             socket.refer();
-            if !table::set_socket(other, socket) {
+            if !descriptor_table::set_socket(other, socket) {
                 socket.unrefer();
             }
         }
@@ -140,11 +140,11 @@ pub(crate) fn is_replaced(fd: c_int, socket: Socket) -> bool {
         && family::has_own_descriptors()
         && !kernel::is_restricted()
         && kernel::cookie(fd) != Ok(noted)
-        && table::begin_close_of(fd, socket);
+        && descriptor_table::begin_close_of(fd, socket);
     if is_replaced {
-        table::set_host(fd);
+        descriptor_table::set_host(fd);
         release(-1, Descriptor::Socket(socket));
-        table::end_close(fd);
+        descriptor_table::end_close(fd);
     }
     is_replaced
 }
@@ -155,12 +155,12 @@ pub(crate) fn enter(fd: c_int, flags: u32) -> Option<Socket> {
         return None;
     }
     forget(fd);
-    table::set_host(fd);
-    if fd as usize >= table::CAP {
+    descriptor_table::set_host(fd);
+    if fd as usize >= descriptor_table::CAP {
         return None;
     }
     let Some(socket) = Socket::create(flags) else {
-        table::leave_out(fd);
+        descriptor_table::leave_out(fd);
         return None;
     };
     if let Some(entry) = socket.entry() {
@@ -171,16 +171,16 @@ pub(crate) fn enter(fd: c_int, flags: u32) -> Option<Socket> {
             Socket::stay_host(entry, reason);
         }
     }
-    table::set_socket(fd, socket);
+    descriptor_table::set_socket(fd, socket);
     Some(socket)
 }
 
 /// What the table still believes of a number that the kernel has given out anew: it was closed unseen.
 pub(crate) fn forget(fd: c_int) {
-    match table::peek(fd) {
+    match descriptor_table::peek(fd) {
         Descriptor::Host => {}
         stale => {
-            table::set_host(fd);
+            descriptor_table::set_host(fd);
             release(-1, stale);
         }
     }
@@ -188,7 +188,7 @@ pub(crate) fn forget(fd: c_int) {
 
 /// One descriptor less. `fd` is still open, or -1 when the kernel has closed it already.
 pub(crate) fn release(fd: c_int, descriptor: Descriptor) {
-    let Some(arena) = arena::get() else { return };
+    let Some(socket_table) = socket_table::get() else { return };
     match descriptor {
         Descriptor::Host => {}
         Descriptor::Socket(socket) => {
@@ -197,9 +197,9 @@ pub(crate) fn release(fd: c_int, descriptor: Descriptor) {
             if leaves {
                 family::unhold(&entry.holders);
             }
-            let last = leaves && family::is_last(arena, &entry.holders);
+            let last = leaves && family::is_last(socket_table, &entry.holders);
             if !last {
-                registrations::forget_number(arena, entry, fd);
+                registrations::forget_number(socket_table, entry, fd);
             }
             if leaves {
                 if last {
@@ -207,9 +207,9 @@ pub(crate) fn release(fd: c_int, descriptor: Descriptor) {
                 }
                 ending::leave(fd, socket, last);
                 // One that is about to end uses its entry yet: the next who looks frees it.
-                if last && family::is_sole(arena, &entry.holders) {
-                    registrations::forget_socket(arena, entry);
-                    arena.free_socket(socket.slot, socket.generation);
+                if last && family::is_sole(socket_table, &entry.holders) {
+                    registrations::forget_socket(socket_table, entry);
+                    socket_table.free_socket(socket.slot, socket.generation);
                 }
             } else if fd >= 0 && entry.number.load(Ordering::Relaxed) == fd as u32 + 1 {
                 // It goes on under another number, by which `ss` cannot find its addresses.
@@ -218,12 +218,12 @@ pub(crate) fn release(fd: c_int, descriptor: Descriptor) {
             }
         }
         Descriptor::Set(set) => {
-            let entry = arena.set(set.slot);
+            let entry = socket_table.set(set.slot);
             let current = entry.generation.load(Ordering::Acquire) == set.generation;
             if current && sockets::unrefer_set(set.slot) {
                 family::unhold(&entry.holders);
-                if family::is_sole(arena, &entry.holders) {
-                    registrations::free_set(arena, set.slot, set.generation);
+                if family::is_sole(socket_table, &entry.holders) {
+                    registrations::free_set(socket_table, set.slot, set.generation);
                 }
             }
         }
@@ -241,7 +241,7 @@ pub(crate) fn pin(fd: c_int, reason: Reason) {
 pub(crate) fn before_seccomp() {
     // Afterwards nobody can be asked what an inherited number is.
     const INHERITED: u32 = 256;
-    for fd in 0..arena::highest().max(INHERITED) as c_int {
+    for fd in 0..socket_table::highest().max(INHERITED) as c_int {
         if let Descriptor::Socket(_) = find(fd) {
             pin(fd, Reason::Seccomp);
         }
@@ -253,8 +253,8 @@ pub(crate) fn ring_made() {
     if !family::is_own_process() || !config::ring_made() {
         return;
     }
-    for fd in 0..arena::highest() as c_int {
-        if let Descriptor::Socket(_) = table::peek(fd) {
+    for fd in 0..socket_table::highest() as c_int {
+        if let Descriptor::Socket(_) = descriptor_table::peek(fd) {
             pin(fd, Reason::IoUring);
         }
     }

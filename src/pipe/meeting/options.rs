@@ -13,11 +13,11 @@ use crate::pipe::ending;
 use crate::pipe::handoff::pin;
 use crate::pipe::lanes::{grow, reader};
 use crate::state::Socket;
-use crate::state::arena::{
+use crate::state::reason::Reason;
+use crate::state::socket_table::{
     Entry, FLAG_CONNECTED, FLAG_KERNEL_OPTION, FLAG_LINGER_RESET, FLAG_LOW_WATER, FLAG_SHUT_WRITE,
     FLAG_TIMED, STATE_HOST, STATE_PIPE,
 };
-use crate::state::reason::Reason;
 use crate::sys::address::Address;
 use crate::sys::kernel;
 use core::ffi::c_int;

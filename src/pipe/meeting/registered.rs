@@ -2,13 +2,13 @@
 
 use crate::pipe::connection::{self, Pipe};
 use crate::state::Socket;
-use crate::state::arena::{self, Arena, Registration, SetEntry};
+use crate::state::descriptor_table::Descriptor;
 use crate::state::lock::Taken;
 use crate::state::registrations::flags::{
     ASKS_ROOM, DISABLED, FOREIGN, FRESH, HOT, IDLE_ONE, MANAGED, NESTED,
 };
 use crate::state::registrations::{descriptor_of, exchange, hot, kernel_event, lock_set, of_socket};
-use crate::state::table::Descriptor;
+use crate::state::socket_table::{self, Registration, SetEntry, SocketTable};
 use core::sync::atomic::Ordering;
 use libc::EPOLLOUT;
 
@@ -23,9 +23,9 @@ pub(crate) fn pipe_of(registration: &Registration) -> Option<Pipe> {
 }
 
 /// Makes a registration hot: every wait in the set looks at it.
-pub(crate) fn warm(arena: &Arena, set: &SetEntry, index: u32) {
-    let registration = arena.registration(index);
-    if hot::append(arena, set, index) & (HOT | NESTED | FOREIGN) == 0
+pub(crate) fn warm(socket_table: &SocketTable, set: &SetEntry, index: u32) {
+    let registration = socket_table.registration(index);
+    if hot::append(socket_table, set, index) & (HOT | NESTED | FOREIGN) == 0
         && let Some(pipe) = pipe_of(registration)
     {
         pipe.incoming().want_order();
@@ -46,8 +46,8 @@ pub(crate) fn tail(pipe: &Pipe) -> u32 {
 
 /// The registrations of a socket that comes onto a pipe become managed. False when one cannot be reached.
 pub(crate) fn upgrade(pipe: &Pipe) -> bool {
-    let Some(arena) = arena::get() else { return false };
-    for (index, registration, slot, set) in of_socket(arena, pipe.entry) {
+    let Some(socket_table) = socket_table::get() else { return false };
+    for (index, registration, slot, set) in of_socket(socket_table, pipe.entry) {
         let Some(fd) = descriptor_of(slot, set) else { return false };
         let taken = lock_set(set);
         if let Taken::Not(_) = taken {
@@ -70,7 +70,7 @@ pub(crate) fn upgrade(pipe: &Pipe) -> bool {
                 flags |= DISABLED;
             }
             registration.flags.fetch_or(flags, Ordering::Relaxed);
-            warm(arena, set, index);
+            warm(socket_table, set, index);
         } else {
             set.managed.fetch_sub(1, Ordering::Release);
         }

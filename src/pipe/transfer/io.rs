@@ -13,8 +13,8 @@ use crate::pipe::meeting::{attach, descriptor};
 use crate::pipe::transfer::write::{self, file};
 use crate::pipe::transfer::{quick, read};
 use crate::pipe::waiting::{room, wait};
-use crate::state::arena::{self, Entry, FLAG_CONNECTED, STATE_HOST, STATE_PINNED};
 use crate::state::reason::Reason;
+use crate::state::socket_table::{self, Entry, FLAG_CONNECTED, STATE_HOST, STATE_PINNED};
 use crate::state::{Socket, trace};
 use crate::sys::handlers::Since;
 use crate::sys::{cancel, kernel};
@@ -103,7 +103,7 @@ unsafe fn receive_undecided(
     kernel: impl FnOnce() -> isize,
 ) -> isize {
     let since = Since::now();
-    if entry.state.load(Ordering::Acquire) != arena::STATE_UNDECIDED {
+    if entry.state.load(Ordering::Acquire) != socket_table::STATE_UNDECIDED {
         attach::consider(fd, socket);
     }
     if let Some(pipe) = connection::reading_pipe(socket, entry) {
@@ -120,7 +120,7 @@ unsafe fn receive_undecided(
         entry.readers.leave(socket.generation);
     }
     if received > 0 && flags & libc::MSG_PEEK == 0 {
-        arena::add(&entry.counters.kernel_received, received as u64);
+        socket_table::add(&entry.counters.kernel_received, received as u64);
         attach::count(fd, socket, entry, received as usize);
         errno.store();
     } else if received < 0 {
@@ -202,7 +202,7 @@ pub(crate) fn note_sent(fd: c_int, socket: Socket, entry: &'static Entry, sent: 
     if let Some(pipe) = Pipe::of(socket, entry) {
         write::note_vain(&pipe);
     }
-    arena::add(&entry.counters.kernel_sent, sent as u64);
+    socket_table::add(&entry.counters.kernel_sent, sent as u64);
     attach::count(fd, socket, entry, sent);
 }
 

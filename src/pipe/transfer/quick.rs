@@ -11,7 +11,7 @@ use crate::pipe::connection::{self, Pipe, outgoing_doorbells};
 use crate::pipe::copying::buffers;
 use crate::pipe::lanes::writer;
 use crate::pipe::waiting::spin;
-use crate::state::{arena, lock};
+use crate::state::{lock, socket_table};
 use crate::sys::thread;
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
@@ -78,7 +78,7 @@ unsafe fn write_locked(fd: c_int, pipe: &Pipe, from: *const u8, length: usize) -
     connection::note_cpu(&outgoing.producer.cpu);
     connection::note_moment(outgoing, span.position, length);
     outgoing.publish(span.position, length).ok()?;
-    arena::add(&pipe.entry.counters.sent, length as u64);
+    socket_table::add(&pipe.entry.counters.sent, length as u64);
     // The reader still has the lines that the next writes fill; a publication would wait for them to come.
     thread::will_write(ring.wrapping_add(span.pieces(length + AHEAD, 1)[0].0));
     Some(if outgoing.need_wakeup() != 0 { outgoing_doorbells::wake(fd, pipe) } else { Ok(()) })
@@ -140,7 +140,7 @@ unsafe fn read_locked(pipe: &Pipe, to: *mut u8, length: usize) -> Option<usize> 
     }
     connection::note_cpu(&incoming.consumer.cpu);
     local.unwatched.store(0, Ordering::Relaxed);
-    arena::add(&pipe.entry.counters.received, count as u64);
+    socket_table::add(&pipe.entry.counters.received, count as u64);
     Some(count)
 }
 

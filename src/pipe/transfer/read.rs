@@ -10,7 +10,7 @@ use crate::pipe::transfer::quick;
 use crate::pipe::waiting::{room, wait};
 use crate::state::lock::{self, Taken};
 use crate::state::reason::Reason;
-use crate::state::{arena, trace};
+use crate::state::{socket_table, trace};
 use crate::sys::handlers::Since;
 use crate::sys::kernel;
 use crate::sys::restartable::Call;
@@ -230,7 +230,7 @@ unsafe fn take_locked(
                 }
                 connection::note_cpu(&incoming.consumer.cpu);
                 pipe.local.unwatched.store(0, Ordering::Relaxed);
-                arena::add(&pipe.entry.counters.received, count as u64);
+                socket_table::add(&pipe.entry.counters.received, count as u64);
                 return Look::Bytes(count);
             }
             let ahead = incoming.epoch();
@@ -380,7 +380,7 @@ fn advance(pipe: &Pipe, count: usize) {
 
 fn note_received(pipe: &Pipe, count: usize) {
     writer::note_peer(pipe);
-    arena::add(&pipe.entry.counters.kernel_received, count as u64);
+    socket_table::add(&pipe.entry.counters.kernel_received, count as u64);
     trace::note(-1, pipe.entry);
 }
 

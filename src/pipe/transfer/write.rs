@@ -15,9 +15,9 @@ use crate::pipe::handoff::give_back;
 use crate::pipe::lanes::{grow, writer};
 use crate::pipe::transfer::write::long::{Call, PORTION};
 use crate::pipe::waiting::{room, wait};
-use crate::state::arena::{self, FLAG_NO_SPACE, FLAG_NONBLOCK, FLAG_SENT_IN_VAIN, FLAG_SHUT_WRITE};
 use crate::state::lock::Taken;
 use crate::state::reason::Reason;
+use crate::state::socket_table::{self, FLAG_NO_SPACE, FLAG_NONBLOCK, FLAG_SENT_IN_VAIN, FLAG_SHUT_WRITE};
 use crate::state::{Socket, trace};
 use crate::sys::handlers::Since;
 use crate::sys::{clock, give_way, kernel, real, restartable};
@@ -342,7 +342,7 @@ unsafe fn push(pipe: &Pipe, buffers: &[iovec], start: usize, total: usize, call:
             }
         }
         done += room;
-        arena::add(&pipe.entry.counters.sent, room as u64);
+        socket_table::add(&pipe.entry.counters.sent, room as u64);
         if outgoing.need_wakeup() != 0
             && let Err(error) = outgoing_doorbells::wake(fd, pipe)
             && !outgoing_doorbells::is_refusal(error)
@@ -525,7 +525,7 @@ fn through_kernel_after<T>(
     if sent > 0 {
         note_vain(pipe);
         writer::note_peer(pipe);
-        arena::add(&pipe.entry.counters.kernel_sent, sent as u64);
+        socket_table::add(&pipe.entry.counters.kernel_sent, sent as u64);
         trace::note(-1, pipe.entry);
         if kept_options::is_nagle_due(pipe.entry) {
             let taken = write_lock::lock_writes(fd, pipe);

@@ -6,7 +6,7 @@ use crate::pipe::lanes::{reader, unread};
 use crate::pipe::waiting::room::{self, Room};
 use crate::pipe::waiting::wait;
 use crate::state::Socket;
-use crate::state::arena::FLAG_SHUT_WRITE;
+use crate::state::socket_table::FLAG_SHUT_WRITE;
 use crate::sys::kernel;
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;

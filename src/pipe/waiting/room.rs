@@ -16,8 +16,8 @@ use crate::error::Errno;
 use crate::pipe::connection::{self, Pipe, outgoing_doorbells};
 use crate::pipe::lanes::{grow, writer};
 use crate::pipe::waiting::timed_wait;
-use crate::state::arena::{self, Arena, Entry, FLAG_NO_SPACE, FLAG_RING_FULL, Registration};
 use crate::state::lock::{self, Taken};
+use crate::state::socket_table::{self, Entry, FLAG_NO_SPACE, FLAG_RING_FULL, Registration, SocketTable};
 use crate::sys::give_way::give_way;
 use crate::sys::handlers::Since;
 use crate::sys::{clock, futex, kernel};
@@ -97,29 +97,32 @@ pub(crate) fn may_be_awaited(fd: c_int, pipe: &Pipe) -> bool {
 
 /// Whether one set at most looks at the socket, by our calls alone, and whenever it is waited for.
 fn has_one_observer(entry: &Entry) -> bool {
-    let Some(arena) = arena::get() else { return false };
-    let mut registrations = registrations(arena, entry);
+    let Some(socket_table) = socket_table::get() else { return false };
+    let mut registrations = registrations(socket_table, entry);
     let Some(registration) = registrations.next() else { return true };
     let slot = registration.set.load(Ordering::Acquire).checked_sub(1);
     registrations.next().is_none()
         && registration.events.load(Ordering::Relaxed) & EDGES == 0
-        && slot.is_some_and(|slot| arena.set(slot).watched.load(Ordering::Relaxed) == 0)
+        && slot.is_some_and(|slot| socket_table.set(slot).watched.load(Ordering::Relaxed) == 0)
 }
 
 /// Whether a set tells of this socket once for each change (EPOLLET). Such a program hears of room from the kernel alone: a
 /// thread that sleeps in the set already, or in one that has not looked at this socket for long, would not hear of the ring's.
 #[cold]
 pub(crate) fn is_told_by_edges(entry: &Entry) -> bool {
-    arena::get().is_some_and(|arena| {
-        registrations(arena, entry).any(|one| one.events.load(Ordering::Relaxed) & EDGES != 0)
+    socket_table::get().is_some_and(|socket_table| {
+        registrations(socket_table, entry).any(|one| one.events.load(Ordering::Relaxed) & EDGES != 0)
     })
 }
 
 const EDGES: u32 = libc::EPOLLET as u32;
 
-fn registrations<'a>(arena: &'a Arena, entry: &'a Entry) -> impl Iterator<Item = &'a Registration> {
+fn registrations<'a>(
+    socket_table: &'a SocketTable,
+    entry: &'a Entry,
+) -> impl Iterator<Item = &'a Registration> {
     let numbers = entry.registrations.iter().filter_map(|place| place.load(Ordering::Acquire).checked_sub(1));
-    numbers.map(|index| arena.registration(index))
+    numbers.map(|index| socket_table.registration(index))
 }
 
 /// The writer comes back with less than it was given, which says nothing of the kernel's queue: EPOLLOUT is due when there is
@@ -297,7 +300,7 @@ pub(crate) fn timed_wait(pipe: &Pipe, began: Since, most: u64) -> bool {
     if outgoing.is_closed() || pipe.other_end() != END_JOINED || began.has_any() {
         return false;
     }
-    arena::add(&pipe.entry.counters.sleeps, 1);
+    socket_table::add(&pipe.entry.counters.sleeps, 1);
     let told = futex::wait(&outgoing.room.awaited, seen, most);
     if !matches!(told, Ok(()) | Err(Errno(libc::EAGAIN | libc::ETIMEDOUT))) {
         return false;

@@ -3,8 +3,8 @@
 
 use crate::pipe::connection::Pipe;
 use crate::pipe::lanes::unread;
-use crate::state::arena::FLAG_NONBLOCK;
 use crate::state::config;
+use crate::state::socket_table::FLAG_NONBLOCK;
 use crate::sys::give_way::{self, give_way};
 use crate::sys::{clock, kernel};
 use core::sync::atomic::{AtomicU32, Ordering};

@@ -13,7 +13,7 @@ use crate::error::Errno;
 use crate::pipe::connection::Pipe;
 use crate::pipe::handoff::give_back;
 use crate::pipe::waiting::{spin, wait};
-use crate::state::arena::{self, FLAG_BROKEN, FLAG_END_SEEN, FLAG_SHUT_WRITE, FLAG_TIMED};
+use crate::state::socket_table::{self, FLAG_BROKEN, FLAG_END_SEEN, FLAG_SHUT_WRITE, FLAG_TIMED};
 use crate::state::trace;
 use crate::sys::futex::{self, Words};
 use crate::sys::handlers::Since;
@@ -53,7 +53,7 @@ pub(crate) fn for_reader(pipe: &Pipe, epoch: u32, since: Since) -> Result<bool, 
     if incoming.is_closed() {
         return Ok(false);
     }
-    arena::add(&pipe.entry.counters.sleeps, 1);
+    socket_table::add(&pipe.entry.counters.sleeps, 1);
     trace::note(-1, pipe.entry);
     if wait::is_interrupted(pipe.entry, since) {
         return Err(Errno(libc::EINTR));

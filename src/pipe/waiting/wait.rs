@@ -6,9 +6,9 @@ use crate::pipe::ending;
 use crate::pipe::handoff::give_back;
 use crate::pipe::lanes::unread;
 use crate::pipe::waiting::{events, spin, timed_wait};
-use crate::state::arena::{self, Entry, FLAG_NONBLOCK, FLAG_TIMED};
 use crate::state::lock::{self, Taken};
 use crate::state::reason::Reason;
+use crate::state::socket_table::{self, Entry, FLAG_NONBLOCK, FLAG_TIMED};
 use crate::state::trace;
 use crate::sys::deadline::Deadline;
 use crate::sys::handlers::Since;
@@ -101,22 +101,22 @@ fn sleep(fd: c_int, pipe: &Pipe, epoch: u32, since: Since) -> Result<Option<()>,
     let incoming = pipe.incoming();
     settle(fd, pipe);
     let me = lock::thread();
-    let place = arena::enroll(&entry.sleepers, me);
+    let place = socket_table::enroll(&entry.sleepers, me);
     incoming_doorbells::want_doorbell(pipe);
     let changed = incoming.epoch() != epoch || unread::has_bytes_next(pipe) || give_back::is_due(pipe);
     if changed || !pipe.is_mapped() || transitions::is_broken(pipe) {
-        arena::leave(&entry.sleepers, place, me);
+        socket_table::leave(&entry.sleepers, place, me);
         return Ok(None);
     }
-    arena::add(&entry.counters.sleeps, 1);
+    socket_table::add(&entry.counters.sleeps, 1);
     trace::note(fd, entry);
     if is_interrupted(entry, since) {
-        arena::leave(&entry.sleepers, place, me);
+        socket_table::leave(&entry.sleepers, place, me);
         return Err(Errno(libc::EINTR));
     }
     if kernel::is_strict(me) {
         // A recv would kill the process, and a read take what it wakes for.
-        arena::leave(&entry.sleepers, place, me);
+        socket_table::leave(&entry.sleepers, place, me);
         (0..1000).for_each(|_| core::hint::spin_loop());
         return Ok(None);
     }
@@ -125,7 +125,7 @@ fn sleep(fd: c_int, pipe: &Pipe, epoch: u32, since: Since) -> Result<Option<()>,
     // it is reaped; nothing else is held.
     let received = unsafe { real::recv(fd, (&raw mut byte).cast(), 1, libc::MSG_PEEK) };
     let errno = Errno::last();
-    arena::leave(&entry.sleepers, place, me);
+    socket_table::leave(&entry.sleepers, place, me);
     let Some(fd) = pipe.descriptor(fd) else {
         // Closed meanwhile: only the kernel's call still had the socket.
         return match received {

@@ -10,9 +10,7 @@ use crate::pipe::lanes::unread;
 use crate::pipe::meeting::registered;
 use crate::pipe::waiting::room::{self, Room};
 use crate::pipe::waiting::{events, wait};
-use crate::state::arena::{
-    self, Arena, FLAG_NO_SPACE, FLAG_RING_FULL, FLAG_SHUT_WRITE, REGISTRATIONS, Registration, SetEntry,
-};
+use crate::state::descriptor_table::{self, Descriptor};
 use crate::state::lock::Taken;
 use crate::state::registrations::ask_kernel;
 use crate::state::registrations::flags::{
@@ -21,7 +19,9 @@ use crate::state::registrations::flags::{
 pub(super) use crate::state::registrations::hot::is_single;
 use crate::state::registrations::hot::{retain, rotate};
 use crate::state::registrations::lock_set;
-use crate::state::table::{self, Descriptor};
+use crate::state::socket_table::{
+    self, FLAG_NO_SPACE, FLAG_RING_FULL, FLAG_SHUT_WRITE, REGISTRATIONS, Registration, SetEntry, SocketTable,
+};
 use crate::state::{Socket, lock};
 use crate::sys::{clock, kernel};
 use core::sync::atomic::Ordering;
@@ -38,11 +38,11 @@ const IDLE_SCANS: u32 = 64;
 const ENDS: u32 = (EPOLLRDHUP | EPOLLHUP | EPOLLERR) as u32;
 
 /// Adds what is ready among the hot registrations to what is told already.
-pub(super) fn collect(arena: &Arena, fd: i32, set: &SetEntry, told: &mut Told<'_>) {
+pub(super) fn collect(socket_table: &SocketTable, fd: i32, set: &SetEntry, told: &mut Told<'_>) {
     let began = if told.is_ordered() { clock::ticks() } else { 0 };
     let mut looked = 0;
     let mut idle = false;
-    retain(arena, set, |index, registration| {
+    retain(socket_table, set, |index, registration| {
         let flags = registration.flags.load(Ordering::Relaxed);
         if flags & TOLD != 0 {
             registration.flags.fetch_and(!TOLD, Ordering::Relaxed);
@@ -56,7 +56,7 @@ pub(super) fn collect(arena: &Arena, fd: i32, set: &SetEntry, told: &mut Told<'_
         if flags & (PARKED | DISABLED) != 0 {
             return flags & PARKED != 0;
         }
-        let Some(ready) = ready(arena, registration) else { return false };
+        let Some(ready) = ready(socket_table, registration) else { return false };
         if ready == 0 {
             if waits_for_room(registration, flags) {
                 // Before a sleep it would be soon enough, but a program that only looks never sleeps.
@@ -80,22 +80,22 @@ pub(super) fn collect(arena: &Arena, fd: i32, set: &SetEntry, told: &mut Told<'_
         && let Some(latest) = told.latest()
         && !latest.is_before(Moment::at(began))
     {
-        look_for_earlier(arena, set, told, latest);
+        look_for_earlier(socket_table, set, told, latest);
     }
     if told.is_full() {
-        rotate(arena, set, looked);
+        rotate(socket_table, set, looked);
     }
 }
 
 /// Tells at once of a registration about which the kernel has told, so that it has the place among the kernel's own
 /// descriptors that its doorbell had. [`collect`] must follow, under the same lock.
-pub(super) fn report(arena: &Arena, set: &SetEntry, index: u32, said: u32, told: &mut Told<'_>) {
-    if !tell(arena, set, index, said) {
+pub(super) fn report(socket_table: &SocketTable, set: &SetEntry, index: u32, said: u32, told: &mut Told<'_>) {
+    if !tell(socket_table, set, index, said) {
         return;
     }
-    let registration = arena.registration(index);
+    let registration = socket_table.registration(index);
     if registration.flags.load(Ordering::Relaxed) & (PARKED | DISABLED) == 0
-        && let Some(ready @ 1..) = ready(arena, registration)
+        && let Some(ready @ 1..) = ready(socket_table, registration)
     {
         told.add(index, registration, ready);
         registration.flags.fetch_or(TOLD, Ordering::Relaxed);
@@ -104,15 +104,15 @@ pub(super) fn report(arena: &Arena, set: &SetEntry, index: u32, said: u32, told:
 
 /// Tells of what has come before `latest`, which has been found, to a connection that was looked at too early.
 #[inline(never)]
-fn look_for_earlier(arena: &Arena, set: &SetEntry, told: &mut Told<'_>, latest: Moment) {
-    retain(arena, set, |index, registration| {
+fn look_for_earlier(socket_table: &SocketTable, set: &SetEntry, told: &mut Told<'_>, latest: Moment) {
+    retain(socket_table, set, |index, registration| {
         let flags = registration.flags.load(Ordering::Relaxed);
         // Those that were told are not idle.
         if !told.is_full()
             && flags & (PARKED | DISABLED) == 0
             && flags / IDLE_ONE > 0
             && first_moment(registration).is_some_and(|moment| moment.is_before(latest))
-            && let Some(ready @ 1..) = ready(arena, registration)
+            && let Some(ready @ 1..) = ready(socket_table, registration)
         {
             told.add(index, registration, ready);
         }
@@ -123,11 +123,11 @@ fn look_for_earlier(arena: &Arena, set: &SetEntry, told: &mut Told<'_>, latest: 
 /// What a registration must report now; 0: nothing; `None`: it has nothing to look at any more.
 // Not by itself, since it has several callers: 18 instructions of each wait.
 #[inline(always)]
-pub(super) fn ready(arena: &Arena, registration: &Registration) -> Option<u32> {
+pub(super) fn ready(socket_table: &SocketTable, registration: &Registration) -> Option<u32> {
     let flags = registration.flags.load(Ordering::Relaxed);
     let wanted = registration.events.load(Ordering::Relaxed);
     if flags & (NESTED | FOREIGN) != 0 {
-        return ready_other(arena, registration, flags, wanted);
+        return ready_other(socket_table, registration, flags, wanted);
     }
     let pipe = registered::pipe_of(registration)?;
     let fd = live_descriptor(registration)?;
@@ -195,10 +195,10 @@ fn live_descriptor(registration: &Registration) -> Option<i32> {
         generation: registration.generation.load(Ordering::Relaxed),
     });
     let fd = registration.fd.load(Ordering::Relaxed);
-    if table::peek(fd) == socket {
+    if descriptor_table::peek(fd) == socket {
         return Some(fd);
     }
-    (0..arena::highest() as i32).find(|fd| table::peek(*fd) == socket)
+    (0..socket_table::highest() as i32).find(|fd| descriptor_table::peek(*fd) == socket)
 }
 
 /// Whether something has happened since the last report: data, an end, or what the kernel told.
@@ -225,17 +225,17 @@ fn take_told(registration: &Registration) -> u32 {
 }
 
 /// Keeps what the kernel told about a registration, for the look that follows. False when it is none of the set's any more.
-pub(super) fn tell(arena: &Arena, set: &SetEntry, index: u32, told: u32) -> bool {
-    let is_there = keep_told(arena, set, index, told);
+pub(super) fn tell(socket_table: &SocketTable, set: &SetEntry, index: u32, told: u32) -> bool {
+    let is_there = keep_told(socket_table, set, index, told);
     if is_there {
-        registered::warm(arena, set, index);
+        registered::warm(socket_table, set, index);
     }
     is_there
 }
 
 /// The same, without a change of the lists.
-pub(super) fn keep_told(arena: &Arena, set: &SetEntry, index: u32, told: u32) -> bool {
-    let registration = arena.registration(index);
+pub(super) fn keep_told(socket_table: &SocketTable, set: &SetEntry, index: u32, told: u32) -> bool {
+    let registration = socket_table.registration(index);
     let flags = registration.flags.load(Ordering::Relaxed);
     if flags & MANAGED == 0
         || registration.set.load(Ordering::Relaxed) != set.slot.load(Ordering::Relaxed).wrapping_add(1)
@@ -248,44 +248,49 @@ pub(super) fn keep_told(arena: &Arena, set: &SetEntry, index: u32, told: u32) ->
 }
 
 /// Nested sets, and descriptors whose data only looks like ours.
-fn ready_other(arena: &Arena, registration: &Registration, flags: u32, wanted: u32) -> Option<u32> {
+fn ready_other(
+    socket_table: &SocketTable,
+    registration: &Registration,
+    flags: u32,
+    wanted: u32,
+) -> Option<u32> {
     let told = take_told(registration);
     if flags & FOREIGN != 0 {
         // The kernel's answer is exact; without one there is nothing to look at.
         return if told != 0 { Some(told) } else { None };
     }
-    if !nested::take_news(arena, registration, told) {
+    if !nested::take_news(socket_table, registration, told) {
         return Some(0);
     }
     let slot = registration.slot.load(Ordering::Relaxed);
-    let readable = is_readable(arena, registration.fd.load(Ordering::Relaxed), slot);
+    let readable = is_readable(socket_table, registration.fd.load(Ordering::Relaxed), slot);
     Some(if readable { wanted & READS } else { 0 })
 }
 
 /// Whether a wait in a set would find anything: what poll(2) says of an epoll descriptor.
-pub(crate) fn is_readable(arena: &Arena, fd: i32, slot: u32) -> bool {
-    let set = arena.set(slot);
-    if has_ready(arena, set, 0) {
+pub(crate) fn is_readable(socket_table: &SocketTable, fd: i32, slot: u32) -> bool {
+    let set = socket_table.set(slot);
+    if has_ready(socket_table, set, 0) {
         return true;
     }
-    super::watch(arena, fd, slot);
+    super::watch(socket_table, fd, slot);
     if kernel::poll_now(fd, libc::POLLIN) & libc::POLLIN == 0 {
         return false;
     }
     // Doorbells that nobody has taken hold the kernel's answer up.
-    settle_all(arena, set, 0);
+    settle_all(socket_table, set, 0);
     kernel::poll_now(fd, libc::POLLIN) & libc::POLLIN != 0
 }
 
 /// Takes the doorbells of every pipe in a set, and in the sets within it.
-fn settle_all(arena: &Arena, set: &SetEntry, depth: usize) {
+fn settle_all(socket_table: &SocketTable, set: &SetEntry, depth: usize) {
     let mut next = set.first.load(Ordering::Acquire);
     for _ in 0..REGISTRATIONS {
         let Some(index) = next.checked_sub(1) else { return };
-        let registration = arena.registration(index);
+        let registration = socket_table.registration(index);
         let flags = registration.flags.load(Ordering::Relaxed);
         if flags & NESTED != 0 && depth < DEEPEST {
-            settle_all(arena, nested::inner(arena, registration), depth + 1);
+            settle_all(socket_table, nested::inner(socket_table, registration), depth + 1);
         } else if flags & (NESTED | FOREIGN) == 0
             && let Some(pipe) = registered::pipe_of(registration)
             && let Some(fd) = live_descriptor(registration)
@@ -297,17 +302,17 @@ fn settle_all(arena: &Arena, set: &SetEntry, depth: usize) {
 }
 
 /// Whether a wait in the set would find a pipe ready; takes nothing. Without its lock.
-pub(crate) fn has_ready(arena: &Arena, set: &SetEntry, depth: usize) -> bool {
+pub(crate) fn has_ready(socket_table: &SocketTable, set: &SetEntry, depth: usize) -> bool {
     let mut next = set.hot.load(Ordering::Acquire);
     for _ in 0..REGISTRATIONS {
         let Some(index) = next.checked_sub(1) else { return false };
-        let registration = arena.registration(index);
+        let registration = socket_table.registration(index);
         let flags = registration.flags.load(Ordering::Relaxed);
         if flags & (DISABLED | FOREIGN | PARKED) == 0 {
             if flags & NESTED != 0 {
                 if depth < DEEPEST
-                    && nested::may_report(arena, registration, depth + 1)
-                    && has_ready(arena, nested::inner(arena, registration), depth + 1)
+                    && nested::may_report(socket_table, registration, depth + 1)
+                    && has_ready(socket_table, nested::inner(socket_table, registration), depth + 1)
                 {
                     return true;
                 }
@@ -387,9 +392,9 @@ pub(super) fn arm(set_fd: i32, set: &SetEntry, index: u32, registration: &Regist
 
 /// Wants a doorbell for every hot registration before a sleep, and those of nested sets. False when something
 /// is ready after all.
-pub(crate) fn arm_all(arena: &Arena, fd: i32, set: &SetEntry, depth: usize) -> bool {
+pub(crate) fn arm_all(socket_table: &SocketTable, fd: i32, set: &SetEntry, depth: usize) -> bool {
     let mut quiet = true;
-    retain(arena, set, |index, registration| {
+    retain(socket_table, set, |index, registration| {
         let flags = registration.flags.load(Ordering::Relaxed);
         if flags & PARKED != 0 {
             return true;
@@ -399,8 +404,8 @@ pub(crate) fn arm_all(arena: &Arena, fd: i32, set: &SetEntry, depth: usize) -> b
         }
         if flags & NESTED != 0 {
             // What was reported, or does not count here, keeps nobody awake. The next publication rings.
-            quiet &=
-                arm_nested(arena, registration, depth) || !nested::may_report(arena, registration, depth + 1);
+            quiet &= arm_nested(socket_table, registration, depth)
+                || !nested::may_report(socket_table, registration, depth + 1);
             // Always looked at: the kernel does not know what is in the rings of the inner set.
             return true;
         }
@@ -416,16 +421,16 @@ pub(crate) fn arm_all(arena: &Arena, fd: i32, set: &SetEntry, depth: usize) -> b
 }
 
 /// The same for a set within the set.
-pub(super) fn arm_nested(arena: &Arena, registration: &Registration, depth: usize) -> bool {
+pub(super) fn arm_nested(socket_table: &SocketTable, registration: &Registration, depth: usize) -> bool {
     if depth >= nested::DEEPEST {
         return true;
     }
-    let inner = nested::inner(arena, registration);
+    let inner = nested::inner(socket_table, registration);
     let fd = registration.fd.load(Ordering::Relaxed);
     let taken = lock_set(inner);
     let quiet = match taken {
-        Taken::Not(_) => stuck::arm_all(arena, fd, inner, depth + 1),
-        _ => arm_all(arena, fd, inner, depth + 1),
+        Taken::Not(_) => stuck::arm_all(socket_table, fd, inner, depth + 1),
+        _ => arm_all(socket_table, fd, inner, depth + 1),
     };
     inner.lock.release(taken);
     quiet
@@ -433,13 +438,13 @@ pub(super) fn arm_nested(arena: &Arena, registration: &Registration, depth: usiz
 
 /// After a sleep: while this thread is awake and looks at the hot pipes by itself, their writers need not ring.
 /// One doorbell wakes it, not one per pipe.
-pub(super) fn disarm_all(arena: &Arena, set: &SetEntry) {
+pub(super) fn disarm_all(socket_table: &SocketTable, set: &SetEntry) {
     // Those who sleep in a set around this one are not known here.
     let is_watched = set.watched.load(Ordering::Relaxed) != 0;
-    if is_watched || arena::others_asleep(&set.sleepers, lock::thread(), true) {
+    if is_watched || socket_table::others_asleep(&set.sleepers, lock::thread(), true) {
         return;
     }
-    retain(arena, set, |index, registration| {
+    retain(socket_table, set, |index, registration| {
         let flags = registration.flags.fetch_and(!ARMED, Ordering::Relaxed);
         if flags & ARMED != 0
             && let Some(pipe) = registered::pipe_of(registration)
@@ -450,7 +455,7 @@ pub(super) fn disarm_all(arena: &Arena, set: &SetEntry) {
                 let other = place.load(Ordering::Acquire);
                 other == 0 || other == index + 1
             });
-            if alone && !arena::others_asleep(&pipe.entry.sleepers, 0, true) {
+            if alone && !socket_table::others_asleep(&pipe.entry.sleepers, 0, true) {
                 pipe.incoming().unwant_doorbell();
             }
             pipe.entry.read_lock.0.release(taken);
@@ -460,11 +465,11 @@ pub(super) fn disarm_all(arena: &Arena, set: &SetEntry) {
 }
 
 /// Whether any hot registration has ring bytes; the look of a spinning waiter, without the lock.
-pub(super) fn any_bytes(arena: &Arena, set: &SetEntry) -> bool {
+pub(super) fn any_bytes(socket_table: &SocketTable, set: &SetEntry) -> bool {
     let mut next = set.hot.load(Ordering::Acquire);
     for _ in 0..REGISTRATIONS {
         let Some(index) = next.checked_sub(1) else { return false };
-        let registration = arena.registration(index);
+        let registration = socket_table.registration(index);
         if registration.flags.load(Ordering::Relaxed) & (DISABLED | NESTED | FOREIGN | PARKED) == 0
             && let Some(pipe) = registered::pipe_of(registration)
         {
@@ -484,11 +489,11 @@ pub(super) fn any_bytes(arena: &Arena, set: &SetEntry) -> bool {
 }
 
 /// Whether the producer of any hot pipe last ran on this processor.
-pub(super) fn shares_cpu(arena: &Arena, set: &SetEntry) -> bool {
+pub(super) fn shares_cpu(socket_table: &SocketTable, set: &SetEntry) -> bool {
     let mut next = set.hot.load(Ordering::Acquire);
     for _ in 0..4 {
         let Some(index) = next.checked_sub(1) else { return false };
-        let registration = arena.registration(index);
+        let registration = socket_table.registration(index);
         if let Some(pipe) = registered::pipe_of(registration)
             && pipe.is_writer_here()
         {

@@ -6,10 +6,10 @@
 //! several, keeps the count that it has reported.
 
 use crate::pipe::meeting::registered;
-use crate::state::arena::{Arena, REGISTRATIONS, Registration, SETS, SetEntry};
 use crate::state::lock::Taken;
 use crate::state::registrations::flags::{DISABLED, FOREIGN, FRESH, HOT, NESTED, PARKED};
 use crate::state::registrations::lock_set;
+use crate::state::socket_table::{REGISTRATIONS, Registration, SETS, SetEntry, SocketTable};
 use core::sync::atomic::Ordering;
 use libc::{EPOLLET, EPOLLIN, EPOLLRDNORM};
 use sockshim_ring::sleep::DOORBELL;
@@ -18,46 +18,48 @@ use sockshim_ring::sleep::DOORBELL;
 pub(super) const DEEPEST: usize = 5;
 
 /// The set that a registration is of.
-pub(super) fn inner<'a>(arena: &'a Arena, registration: &Registration) -> &'a SetEntry {
-    arena.set(registration.slot.load(Ordering::Relaxed) % SETS as u32)
+pub(super) fn inner<'a>(socket_table: &'a SocketTable, registration: &Registration) -> &'a SetEntry {
+    socket_table.set(registration.slot.load(Ordering::Relaxed) % SETS as u32)
 }
 
 /// Whether something has happened in a nested set since its edge-triggered registration last reported.
-pub(super) fn has_news(arena: &Arena, registration: &Registration, depth: usize) -> bool {
+pub(super) fn has_news(socket_table: &SocketTable, registration: &Registration, depth: usize) -> bool {
     registration.flags.load(Ordering::Relaxed) & FRESH != 0
         || registration.told.load(Ordering::Relaxed) != 0
-        || registration.reported.load(Ordering::Relaxed) != news(arena, inner(arena, registration), depth)
+        || registration.reported.load(Ordering::Relaxed)
+            != news(socket_table, inner(socket_table, registration), depth)
 }
 
 /// Whether a nested set that is readable is reported: at each look, or only after something has happened in it.
-pub(super) fn may_report(arena: &Arena, registration: &Registration, depth: usize) -> bool {
-    registration.events.load(Ordering::Relaxed) & EPOLLET as u32 == 0 || has_news(arena, registration, depth)
+pub(super) fn may_report(socket_table: &SocketTable, registration: &Registration, depth: usize) -> bool {
+    registration.events.load(Ordering::Relaxed) & EPOLLET as u32 == 0
+        || has_news(socket_table, registration, depth)
 }
 
 /// The same for the look that reports, after the kernel has `told` so much. Under the lock of the set around it.
-pub(super) fn take_news(arena: &Arena, registration: &Registration, told: u32) -> bool {
+pub(super) fn take_news(socket_table: &SocketTable, registration: &Registration, told: u32) -> bool {
     if registration.events.load(Ordering::Relaxed) & EPOLLET as u32 == 0 {
         return true;
     }
-    let set = inner(arena, registration);
+    let set = inner(socket_table, registration);
     if told != 0 {
-        follow_doorbells(arena, set, 0);
+        follow_doorbells(socket_table, set, 0);
     }
-    let news = news(arena, set, 0);
+    let news = news(socket_table, set, 0);
     let before = registration.reported.swap(news, Ordering::Relaxed);
     told != 0 || before != news || registration.flags.load(Ordering::Relaxed) & FRESH != 0
 }
 
 /// What has happened so far in a set and in those within it: a number that changes with each event.
-fn news(arena: &Arena, set: &SetEntry, depth: usize) -> u64 {
+fn news(socket_table: &SocketTable, set: &SetEntry, depth: usize) -> u64 {
     let mut within = 0_u64;
     let mut next = set.hot.load(Ordering::Acquire);
     for _ in 0..REGISTRATIONS {
         let Some(index) = next.checked_sub(1) else { break };
-        let registration = arena.registration(index);
+        let registration = socket_table.registration(index);
         let flags = registration.flags.load(Ordering::Relaxed);
         if flags & (NESTED | DISABLED) == NESTED && depth < DEEPEST {
-            within = within.wrapping_add(news(arena, inner(arena, registration), depth + 1));
+            within = within.wrapping_add(news(socket_table, inner(socket_table, registration), depth + 1));
         } else if flags & (NESTED | FOREIGN | PARKED) == 0
             && let Some(pipe) = registered::pipe_of(registration)
         {
@@ -84,16 +86,16 @@ pub(super) fn count(set: &SetEntry) {
 }
 
 /// The kernel has told of a set: the pipes in it that have rung are looked at from now on.
-fn follow_doorbells(arena: &Arena, set: &SetEntry, depth: usize) {
+fn follow_doorbells(socket_table: &SocketTable, set: &SetEntry, depth: usize) {
     let taken = lock_set(set);
     let mut next = set.first.load(Ordering::Acquire);
     for _ in 0..REGISTRATIONS {
         let Some(index) = next.checked_sub(1) else { break };
-        let registration = arena.registration(index);
+        let registration = socket_table.registration(index);
         let flags = registration.flags.load(Ordering::Relaxed);
         if flags & NESTED != 0 {
             if depth < DEEPEST {
-                follow_doorbells(arena, inner(arena, registration), depth + 1);
+                follow_doorbells(socket_table, inner(socket_table, registration), depth + 1);
             }
         } else if flags & (FOREIGN | PARKED) == 0
             && let Some(pipe) = registered::pipe_of(registration)
@@ -101,7 +103,7 @@ fn follow_doorbells(arena: &Arena, set: &SetEntry, depth: usize) {
             // Without the lock the lists are not ours to change: see `stuck`.
             let may_warm = !matches!(taken, Taken::Not(_));
             if may_warm && flags & HOT == 0 && pipe.incoming().need_wakeup() & DOORBELL == 0 {
-                registered::warm(arena, set, index);
+                registered::warm(socket_table, set, index);
             }
             registered::note(registration, &pipe);
         }

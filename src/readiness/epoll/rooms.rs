@@ -3,8 +3,8 @@
 use crate::pipe::connection::Pipe;
 use crate::pipe::meeting::registered;
 use crate::pipe::waiting::room::{self, Room};
-use crate::state::arena::{FLAG_NO_SPACE, FLAG_RING_FULL, Registration};
 use crate::state::registrations::flags::{ASKS_ROOM, FOREIGN, NESTED};
+use crate::state::socket_table::{FLAG_NO_SPACE, FLAG_RING_FULL, Registration};
 use core::sync::atomic::Ordering;
 use libc::{EPOLLET, EPOLLOUT};
 

@@ -8,22 +8,22 @@
 use super::told::Told;
 use super::{add_unseen, check_exclusive, hot};
 use crate::error::Errno;
-use crate::state::arena::{Arena, REGISTRATIONS, Registration, SetEntry};
+use crate::state::descriptor_table::{Descriptor, Set};
 use crate::state::reason::Reason;
 use crate::state::registrations::flags::{ARMED, DISABLED, FOREIGN, FRESH, MANAGED, NESTED, PARKED};
 use crate::state::registrations::{ask_kernel, can_park, keep, list, tell_kernel};
-use crate::state::table::{Descriptor, Set};
+use crate::state::socket_table::{REGISTRATIONS, Registration, SetEntry, SocketTable};
 use crate::sys::kernel;
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
 use libc::{EPOLLEXCLUSIVE, EPOLLOUT, epoll_event};
 
 /// Calls `each` for every registration of a set that the kernel knows by our tag.
-fn for_each(arena: &Arena, set: &SetEntry, mut each: impl FnMut(u32, &Registration, u32)) {
+fn for_each(socket_table: &SocketTable, set: &SetEntry, mut each: impl FnMut(u32, &Registration, u32)) {
     let slot = set.slot.load(Ordering::Relaxed).wrapping_add(1);
-    let used = arena.registrations_used.load(Ordering::Acquire).min(REGISTRATIONS as u32);
+    let used = socket_table.registrations_used.load(Ordering::Acquire).min(REGISTRATIONS as u32);
     for index in 0..used {
-        let registration = arena.registration(index);
+        let registration = socket_table.registration(index);
         let flags = registration.flags.load(Ordering::Relaxed);
         if registration.set.load(Ordering::Relaxed) == slot
             && flags & (MANAGED | PARKED | DISABLED) == MANAGED
@@ -34,15 +34,15 @@ fn for_each(arena: &Arena, set: &SetEntry, mut each: impl FnMut(u32, &Registrati
 }
 
 /// As [`hot::tell`].
-pub(super) fn tell(arena: &Arena, set: &SetEntry, index: u32, told: u32) {
-    hot::keep_told(arena, set, index, told);
+pub(super) fn tell(socket_table: &SocketTable, set: &SetEntry, index: u32, told: u32) {
+    hot::keep_told(socket_table, set, index, told);
 }
 
 /// As [`hot::collect`].
-pub(super) fn collect(arena: &Arena, set: &SetEntry, told: &mut Told<'_>) {
-    for_each(arena, set, |index, registration, _| {
+pub(super) fn collect(socket_table: &SocketTable, set: &SetEntry, told: &mut Told<'_>) {
+    for_each(socket_table, set, |index, registration, _| {
         if !told.is_full()
-            && let Some(ready @ 1..) = hot::ready(arena, registration)
+            && let Some(ready @ 1..) = hot::ready(socket_table, registration)
         {
             told.add(index, registration, ready);
         }
@@ -50,11 +50,11 @@ pub(super) fn collect(arena: &Arena, set: &SetEntry, told: &mut Told<'_>) {
 }
 
 /// As [`hot::arm_all`].
-pub(super) fn arm_all(arena: &Arena, fd: c_int, set: &SetEntry, depth: usize) -> bool {
+pub(super) fn arm_all(socket_table: &SocketTable, fd: c_int, set: &SetEntry, depth: usize) -> bool {
     let mut quiet = true;
-    for_each(arena, set, |index, registration, flags| {
+    for_each(socket_table, set, |index, registration, flags| {
         if flags & NESTED != 0 {
-            quiet &= hot::arm_nested(arena, registration, depth);
+            quiet &= hot::arm_nested(socket_table, registration, depth);
         } else if flags & FOREIGN == 0 {
             registration.flags.fetch_or(ARMED, Ordering::Relaxed);
             quiet &= hot::arm(fd, set, index, registration);
@@ -66,7 +66,7 @@ pub(super) fn arm_all(arena: &Arena, fd: c_int, set: &SetEntry, depth: usize) ->
 /// epoll_ctl(2).
 #[expect(clippy::too_many_arguments, reason = "epoll_ctl's own four, and what was looked up for them")]
 pub(super) fn ctl(
-    arena: &Arena,
+    socket_table: &SocketTable,
     fd: c_int,
     set: Set,
     operation: c_int,
@@ -75,9 +75,10 @@ pub(super) fn ctl(
     kind: Descriptor,
     interesting: bool,
 ) -> Result<(), Errno> {
-    let entry = arena.set(set.slot);
-    let found = list::find(arena, entry, set.slot, target, kind);
-    let (Some(index), Some(registration)) = (found, found.map(|index| arena.registration(index))) else {
+    let entry = socket_table.set(set.slot);
+    let found = list::find(socket_table, entry, set.slot, target, kind);
+    let (Some(index), Some(registration)) = (found, found.map(|index| socket_table.registration(index)))
+    else {
         return match (operation, event) {
             (libc::EPOLL_CTL_ADD, Some(event)) if interesting => {
                 check_exclusive(event.events, kind)?;
@@ -109,7 +110,7 @@ pub(super) fn ctl(
             Ok(())
         }
         (libc::EPOLL_CTL_DEL, _, _) => {
-            if !can_park(arena, entry, index) {
+            if !can_park(socket_table, entry, index) {
                 kernel::epoll_ctl(fd, operation, target, event.as_ref())?;
                 if let Descriptor::Socket(socket) = kind
                     && let Some(socket) = socket.entry()

@@ -1,8 +1,8 @@
 //! What a wait tells the program, in the order in which it came. Under the set's lock.
 
 use crate::pipe::meeting::registered;
-use crate::state::arena::Registration;
 use crate::state::registrations::flags::{DISABLED, FOREIGN, FRESH, IDLE_ONE, NESTED};
+use crate::state::socket_table::Registration;
 use core::sync::atomic::Ordering;
 use libc::{EPOLLET, EPOLLONESHOT, epoll_event};
 use sockshim_ring::moment::Moment;

@@ -7,9 +7,9 @@ use crate::error::{Errno, answer};
 use crate::pipe::copying::buffers;
 use crate::pipe::waiting::{room, spin};
 use crate::readiness::check_interrupted;
-use crate::state::arena::{self, Arena, SetEntry};
+use crate::state::descriptor_table::Set;
 use crate::state::lock::{self, Taken};
-use crate::state::table::Set;
+use crate::state::socket_table::{self, SetEntry, SocketTable};
 use crate::sys::deadline::Deadline;
 use crate::sys::handlers::Since;
 use crate::sys::{cancel, clock, kernel, real};
@@ -39,8 +39,8 @@ static SPIN: AtomicU32 = AtomicU32::new(0);
 /// As for [`wait`].
 #[inline(always)]
 pub(crate) unsafe fn look(fd: c_int, set: Set, events: *mut epoll_event, most: c_int) -> Option<c_int> {
-    let arena = arena::get()?;
-    let entry = arena.set(set.slot);
+    let socket_table = socket_table::get()?;
+    let entry = socket_table.set(set.slot);
     if entry.first.load(Ordering::Acquire) != 0 {
         return None;
     }
@@ -52,7 +52,7 @@ pub(crate) unsafe fn look(fd: c_int, set: Set, events: *mut epoll_event, most: c
         if is_tag(entry, event.u64) {
             // SAFETY: as before.
             let out = unsafe { core::slice::from_raw_parts_mut(events, told as usize) };
-            return Some(tell(arena, fd, entry, out, told as usize) as c_int);
+            return Some(tell(socket_table, fd, entry, out, told as usize) as c_int);
         }
     }
     Some(told)
@@ -76,21 +76,22 @@ pub(crate) unsafe fn wait(
     mask: *const sigset_t,
     kernel: impl FnOnce() -> c_int,
 ) -> c_int {
-    let Some(arena) = arena::get() else { return kernel() };
-    let entry = arena.set(set.slot);
+    let Some(socket_table) = socket_table::get() else { return kernel() };
+    let entry = socket_table.set(set.slot);
     if entry.first.load(Ordering::Acquire) != 0 {
         // SAFETY: the caller's promise.
-        let found = unsafe { wait_for_pipes(fd, arena, entry, events, most, Deadline::after(limit), mask) };
+        let found =
+            unsafe { wait_for_pipes(fd, socket_table, entry, events, most, Deadline::after(limit), mask) };
         return answer(found) as c_int;
     }
     // No socket of ours in it, though one may come while we wait: it wakes us (`epoll::poke`), and then there
     // are tags to translate.
     let since = if limit.is_some_and(|limit| limit > 0) { kernel::coarse_ns() } else { 0 };
     let me = lock::thread();
-    let place = (limit != Some(0)).then(|| arena::enroll(&entry.sleepers, me));
+    let place = (limit != Some(0)).then(|| socket_table::enroll(&entry.sleepers, me));
     let told = kernel();
     if let Some(place) = place {
-        arena::leave(&entry.sleepers, place, me);
+        socket_table::leave(&entry.sleepers, place, me);
     }
     if told <= 0 {
         return told;
@@ -100,7 +101,7 @@ pub(crate) unsafe fn wait(
     if !out.iter().any(|event| is_tag(entry, event.u64)) {
         return told;
     }
-    let count = tell(arena, fd, entry, out, told as usize);
+    let count = tell(socket_table, fd, entry, out, told as usize);
     if count > 0 || limit == Some(0) {
         return count as c_int;
     }
@@ -108,7 +109,8 @@ pub(crate) unsafe fn wait(
     let left =
         limit.map(|limit| limit.saturating_sub(kernel::coarse_ns().saturating_sub(since + 10_000_000)));
     // SAFETY: the caller's promise.
-    answer(unsafe { wait_for_pipes(fd, arena, entry, events, most, Deadline::after(left), mask) }) as c_int
+    answer(unsafe { wait_for_pipes(fd, socket_table, entry, events, most, Deadline::after(left), mask) })
+        as c_int
 }
 
 /// [`wait`] on a set that holds a socket of ours, which may be on a pipe.
@@ -118,7 +120,7 @@ pub(crate) unsafe fn wait(
 #[inline(never)]
 unsafe fn wait_for_pipes(
     fd: c_int,
-    arena: &Arena,
+    socket_table: &SocketTable,
     entry: &SetEntry,
     events: *mut epoll_event,
     most: c_int,
@@ -129,7 +131,7 @@ unsafe fn wait_for_pipes(
     let there = most > 0 && buffers::is_good(events, most.min(64) as usize * size_of::<epoll_event>(), true);
     if entry.managed.load(Ordering::Acquire) == 0 || !there {
         // SAFETY: the caller's promise.
-        return unsafe { wait_plain(fd, arena, entry, events, most, deadline, mask) };
+        return unsafe { wait_plain(fd, socket_table, entry, events, most, deadline, mask) };
     }
     // SAFETY: the caller's promise.
     let out = unsafe { core::slice::from_raw_parts_mut(events, most as usize) };
@@ -148,7 +150,7 @@ unsafe fn wait_for_pipes(
         }
         // After a spin or a timed wait the pipes first, and the kernel only if they had nothing.
         if is_hot && (in_vain > 0 || !overdue) {
-            let count = tell(arena, fd, entry, out, 0);
+            let count = tell(socket_table, fd, entry, out, 0);
             if count > 0 {
                 return Ok(count);
             }
@@ -156,15 +158,15 @@ unsafe fn wait_for_pipes(
         if is_hot && overdue || deadline.is_now() {
             // The kernel's own descriptors first: a pipe that is always ready must not starve them.
             let told = kernel::epoll_now(fd, out)?;
-            note_look(arena, entry, now, &out[..told], out.len());
-            let count = tell(arena, fd, entry, out, told);
+            note_look(socket_table, entry, now, &out[..told], out.len());
+            let count = tell(socket_table, fd, entry, out, told);
             if count > 0 || deadline.is_now() {
                 return Ok(count);
             }
         }
         let since = *began.get_or_insert_with(Since::now);
         // What it was is gone, or nothing that this thread may have: no reason not to sleep.
-        if is_hot && in_vain < SPINS_IN_VAIN && spin_for(arena, entry) {
+        if is_hot && in_vain < SPINS_IN_VAIN && spin_for(socket_table, entry) {
             in_vain += 1;
             continue;
         }
@@ -172,7 +174,7 @@ unsafe fn wait_for_pipes(
         unsafe { check_interrupted(since, mask) }?;
         // With a mask of the wait's own its handlers run in the kernel's call only.
         if is_hot && in_vain < SPINS_IN_VAIN && mask.is_null() {
-            match timed_wait::wait(arena, entry, deadline) {
+            match timed_wait::wait(socket_table, entry, deadline) {
                 TimedWait::Not if is_gone() => return Err(Errno(libc::EBADF)),
                 TimedWait::Not => {}
                 TimedWait::Look => {
@@ -181,19 +183,19 @@ unsafe fn wait_for_pipes(
                 }
                 TimedWait::Interrupted if is_gone() => return Err(Errno(libc::EINTR)),
                 TimedWait::Interrupted => {
-                    let count = tell(arena, fd, entry, out, 0);
+                    let count = tell(socket_table, fd, entry, out, 0);
                     return if count > 0 { Ok(count) } else { Err(Errno(libc::EINTR)) };
                 }
             }
         }
         // SAFETY: the caller's promise.
-        match unsafe { sleep(fd, arena, entry, out, deadline, mask, since) } {
+        match unsafe { sleep(fd, socket_table, entry, out, deadline, mask, since) } {
             Ok(Slept::Ready(count)) => return Ok(count),
             Ok(Slept::Look) => {}
             Err(error) => return Err(error),
         }
         if deadline.left() == Some(0) {
-            let count = tell(arena, fd, entry, out, 0);
+            let count = tell(socket_table, fd, entry, out, 0);
             return Ok(count);
         }
         in_vain += 1;
@@ -212,8 +214,8 @@ fn is_overdue(set: &SetEntry, now: u64) -> bool {
 
 /// The kernel has told of these events, where there was room for so many. While it may have more to tell of its own
 /// descriptors it is asked in each wait; after that not before a spin is over. A doorbell is no such event.
-fn note_look(arena: &Arena, set: &SetEntry, now: u64, told: &[epoll_event], room: usize) {
-    timed_wait::note(arena, set, now, told);
+fn note_look(socket_table: &SocketTable, set: &SetEntry, now: u64, told: &[epoll_event], room: usize) {
+    timed_wait::note(socket_table, set, now, told);
     let has_more = told.len() == room || told.iter().any(|event| !is_tag(set, event.u64));
     set.looked.store(if has_more { 0 } else { now }, Ordering::Relaxed);
 }
@@ -224,25 +226,25 @@ fn note_look(arena: &Arena, set: &SetEntry, now: u64, told: &[epoll_event], room
 /// As for [`wait`].
 unsafe fn wait_plain(
     fd: c_int,
-    arena: &Arena,
+    socket_table: &SocketTable,
     set: &SetEntry,
     events: *mut epoll_event,
     most: c_int,
     deadline: Deadline,
     mask: *const sigset_t,
 ) -> Result<usize, Errno> {
-    if most > 0 && set.managed.load(Ordering::Acquire) > 0 && hot::has_ready(arena, set, 0) {
+    if most > 0 && set.managed.load(Ordering::Acquire) > 0 && hot::has_ready(socket_table, set, 0) {
         // There would be something to store, but not where the program says.
         return Err(Errno(libc::EFAULT));
     }
     let me = lock::thread();
     let generation = set.generation.load(Ordering::Acquire);
     loop {
-        let place = arena::enroll(&set.sleepers, me);
+        let place = socket_table::enroll(&set.sleepers, me);
         // SAFETY: the caller's promise.
         let told = unsafe { kernel_wait(fd, events, most, deadline, mask) };
         let errno = Errno::last();
-        arena::leave(&set.sleepers, place, me);
+        socket_table::leave(&set.sleepers, place, me);
         if told < 0 {
             return Err(errno);
         }
@@ -255,7 +257,7 @@ unsafe fn wait_plain(
         }
         // SAFETY: the kernel has just filled that many.
         let out = unsafe { core::slice::from_raw_parts_mut(events, most as usize) };
-        let count = tell(arena, fd, set, out, told as usize);
+        let count = tell(socket_table, fd, set, out, told as usize);
         if count > 0 || deadline.left() == Some(0) {
             return Ok(count);
         }
@@ -274,7 +276,7 @@ enum Slept {
 /// As for [`wait`].
 unsafe fn sleep(
     fd: c_int,
-    arena: &Arena,
+    socket_table: &SocketTable,
     set: &SetEntry,
     out: &mut [epoll_event],
     deadline: Deadline,
@@ -283,22 +285,22 @@ unsafe fn sleep(
 ) -> Result<Slept, Errno> {
     let me = lock::thread();
     let generation = set.generation.load(Ordering::Acquire);
-    let place = arena::enroll(&set.sleepers, me);
+    let place = socket_table::enroll(&set.sleepers, me);
     let taken = lock_set(set);
     if taken == Taken::Ours {
-        super::flush_parked(arena, fd, set);
+        super::flush_parked(socket_table, fd, set);
     }
     let promises = room::promises();
     let quiet = match taken {
-        Taken::Ours => hot::arm_all(arena, fd, set, 0),
+        Taken::Ours => hot::arm_all(socket_table, fd, set, 0),
         Taken::Nested => true,
-        Taken::Not(_) => stuck::arm_all(arena, fd, set, 0),
+        Taken::Not(_) => stuck::arm_all(socket_table, fd, set, 0),
     };
     set.lock.release(taken);
     // SAFETY: the caller's promise.
     let interrupted = if quiet { unsafe { check_interrupted(since, mask) } } else { Ok(()) };
     if !quiet || interrupted.is_err() {
-        arena::leave(&set.sleepers, place, me);
+        socket_table::leave(&set.sleepers, place, me);
         return interrupted.map(|()| Slept::Look);
     }
     // Room in a ring is not waited for without limit.
@@ -307,21 +309,21 @@ unsafe fn sleep(
     // SAFETY: the caller's promise; a thread cancelled in here leaves its place, from which it is reaped.
     let told = unsafe { kernel_wait(fd, out.as_mut_ptr(), out.len() as c_int, until, mask) };
     let errno = Errno::last();
-    arena::leave(&set.sleepers, place, me);
+    socket_table::leave(&set.sleepers, place, me);
     if set.generation.load(Ordering::Acquire) != generation {
         // Closed by another thread; what is in its place now is another set.
         return if told == 0 { Ok(Slept::Ready(0)) } else { Err(Errno(libc::EBADF)) };
     }
     let taken = lock_set(set);
     if taken == Taken::Ours {
-        hot::disarm_all(arena, set);
+        hot::disarm_all(socket_table, set);
     }
     set.lock.release(taken);
     if told < 0 {
         return Err(errno);
     }
-    note_look(arena, set, clock::ticks(), &out[..told as usize], out.len());
-    let count = tell(arena, fd, set, out, told as usize);
+    note_look(socket_table, set, clock::ticks(), &out[..told as usize], out.len());
+    let count = tell(socket_table, fd, set, out, told as usize);
     if count > 0 || told == 0 && !is_short { Ok(Slept::Ready(count)) } else { Ok(Slept::Look) }
 }
 
@@ -368,7 +370,13 @@ unsafe fn kernel_wait(
 
 /// Reports what the kernel has said, which is in the first `said` of `out`, in its order: a pipe where its doorbell was. And the
 /// other hot pipes that are ready. How many events there are.
-fn tell(arena: &Arena, fd: c_int, set: &SetEntry, out: &mut [epoll_event], said: usize) -> usize {
+fn tell(
+    socket_table: &SocketTable,
+    fd: c_int,
+    set: &SetEntry,
+    out: &mut [epoll_event],
+    said: usize,
+) -> usize {
     let has_doorbells = out[..said].iter().any(|event| is_tag(set, event.u64));
     if !has_doorbells && (out.len() == said || set.hot.load(Ordering::Acquire) == 0) {
         return said;
@@ -378,7 +386,7 @@ fn tell(arena: &Arena, fd: c_int, set: &SetEntry, out: &mut [epoll_event], said:
     let out = &mut out[kept..];
     let taken = lock_set(set);
     let mut moments;
-    let several = has_doorbells || out.len() > 1 && !hot::is_single(arena, set);
+    let several = has_doorbells || out.len() > 1 && !hot::is_single(socket_table, set);
     let mut told = Told::new(
         out,
         if several {
@@ -396,30 +404,30 @@ fn tell(arena: &Arena, fd: c_int, set: &SetEntry, out: &mut [epoll_event], said:
         if !is_tag(set, event.u64) {
             told.add_foreign(event);
         } else if is_ours {
-            hot::report(arena, set, index, event.events, &mut told);
+            hot::report(socket_table, set, index, event.events, &mut told);
         } else if taken == Taken::Nested {
-            hot::tell(arena, set, index, event.events);
+            hot::tell(socket_table, set, index, event.events);
         } else {
-            stuck::tell(arena, set, index, event.events);
+            stuck::tell(socket_table, set, index, event.events);
         }
     }
     match taken {
-        Taken::Ours => hot::collect(arena, fd, set, &mut told),
+        Taken::Ours => hot::collect(socket_table, fd, set, &mut told),
         Taken::Nested => {}
-        Taken::Not(_) => stuck::collect(arena, set, &mut told),
+        Taken::Not(_) => stuck::collect(socket_table, set, &mut told),
     }
     if let Some(index) = told.level {
         // One doorbell wakes one waiter, who wakes the next one (ep_done_scan in fs/eventpoll.c).
-        poke(arena, fd, set, index);
+        poke(socket_table, fd, set, index);
     }
     set.lock.release(taken);
     kept + told.count
 }
 
 /// Spins for a pipe that was active lately.
-fn spin_for(arena: &Arena, set: &SetEntry) -> bool {
+fn spin_for(socket_table: &SocketTable, set: &SetEntry) -> bool {
     if !spin::is_worth(&SPIN) {
         return false;
     }
-    spin::until(&SPIN, || hot::any_bytes(arena, set), || hot::shares_cpu(arena, set))
+    spin::until(&SPIN, || hot::any_bytes(socket_table, set), || hot::shares_cpu(socket_table, set))
 }

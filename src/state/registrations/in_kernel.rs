@@ -3,8 +3,8 @@
 use super::flags::ASKS_ROOM;
 use crate::error::Errno;
 use crate::state::Socket;
-use crate::state::arena::{self, Registration, SetEntry};
-use crate::state::table::Descriptor;
+use crate::state::descriptor_table::Descriptor;
+use crate::state::socket_table::{self, Registration, SetEntry};
 use crate::sys::kernel;
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
@@ -38,8 +38,8 @@ pub(crate) fn tell_kernel(
     before: u32,
     after: u32,
 ) -> Result<(), Errno> {
-    let Some(arena) = arena::get() else { return Ok(()) };
-    let registration = arena.registration(index);
+    let Some(socket_table) = socket_table::get() else { return Ok(()) };
+    let registration = socket_table.registration(index);
     let exact = set.watched.load(Ordering::Relaxed) != 0;
     let asks_room = registration.flags.load(Ordering::Relaxed) & ASKS_ROOM != 0;
     let room = asks_room && after & EPOLLOUT as u32 == 0;

@@ -1,15 +1,21 @@
 //! The registrations of a set: a list in shared memory, under the set's lock.
 
 use super::flags::{FOREIGN, FRESH, HOT, MANAGED, NESTED, PARKED};
-use crate::state::arena::{Arena, REGISTRATIONS, SetEntry};
-use crate::state::table::{Descriptor, Set};
+use crate::state::descriptor_table::{Descriptor, Set};
+use crate::state::socket_table::{REGISTRATIONS, SetEntry, SocketTable};
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
 
 /// The registration of `target` in the set at `slot`.
-pub(crate) fn find(arena: &Arena, set: &SetEntry, slot: u32, target: c_int, kind: Descriptor) -> Option<u32> {
+pub(crate) fn find(
+    socket_table: &SocketTable,
+    set: &SetEntry,
+    slot: u32,
+    target: c_int,
+    kind: Descriptor,
+) -> Option<u32> {
     let is_it = |index: &u32| {
-        let registration = arena.registration(*index);
+        let registration = socket_table.registration(*index);
         registration.set.load(Ordering::Relaxed) == slot + 1
             && registration.fd.load(Ordering::Relaxed) == target
     };
@@ -25,22 +31,22 @@ pub(crate) fn find(arena: &Arena, set: &SetEntry, slot: u32, target: c_int, kind
         if is_it(&index) {
             return Some(index);
         }
-        next = arena.registration(index).next.load(Ordering::Relaxed);
+        next = socket_table.registration(index).next.load(Ordering::Relaxed);
     }
     None
 }
 
 /// Enters a registration that has just been taken; false when the socket cannot remember it.
 pub(crate) fn insert(
-    arena: &Arena,
+    socket_table: &SocketTable,
     set: Set,
     index: u32,
     target: c_int,
     kind: Descriptor,
     managed: bool,
 ) -> bool {
-    let entry = arena.set(set.slot);
-    let registration = arena.registration(index);
+    let entry = socket_table.set(set.slot);
+    let registration = socket_table.registration(index);
     let (slot, generation, mut flags) = match kind {
         Descriptor::Socket(socket) => (socket.slot, socket.generation, FRESH),
         Descriptor::Set(inner) => (inner.slot, inner.generation, FRESH | NESTED),
@@ -66,14 +72,14 @@ pub(crate) fn insert(
         _ => true,
     };
     if !remembered {
-        arena.free_registration(index);
+        socket_table.free_registration(index);
         return false;
     }
     let first = entry.first.load(Ordering::Relaxed);
     registration.next.store(first, Ordering::Relaxed);
     registration.previous.store(0, Ordering::Relaxed);
     if let Some(first) = first.checked_sub(1) {
-        arena.registration(first).previous.store(index + 1, Ordering::Relaxed);
+        socket_table.registration(first).previous.store(index + 1, Ordering::Relaxed);
     }
     entry.first.store(index + 1, Ordering::Release);
     if managed {
@@ -83,25 +89,25 @@ pub(crate) fn insert(
 }
 
 /// Takes a registration out of its set, its socket and the hot list, and frees it.
-pub(crate) fn remove(arena: &Arena, index: u32) {
-    let registration = arena.registration(index);
+pub(crate) fn remove(socket_table: &SocketTable, index: u32) {
+    let registration = socket_table.registration(index);
     let Some(slot) = registration.set.load(Ordering::Relaxed).checked_sub(1) else { return };
-    let set = arena.set(slot);
+    let set = socket_table.set(slot);
     let flags = registration.flags.load(Ordering::Relaxed);
     if flags & HOT != 0 {
-        super::hot::cool(arena, set, index);
+        super::hot::cool(socket_table, set, index);
     }
     let (next, previous) =
         (registration.next.load(Ordering::Relaxed), registration.previous.load(Ordering::Relaxed));
     match previous.checked_sub(1) {
-        Some(previous) => arena.registration(previous).next.store(next, Ordering::Relaxed),
+        Some(previous) => socket_table.registration(previous).next.store(next, Ordering::Relaxed),
         None => set.first.store(next, Ordering::Relaxed),
     }
     if let Some(next) = next.checked_sub(1) {
-        arena.registration(next).previous.store(previous, Ordering::Relaxed);
+        socket_table.registration(next).previous.store(previous, Ordering::Relaxed);
     }
     if flags & (NESTED | FOREIGN) == 0 {
-        let socket = arena.socket(registration.slot.load(Ordering::Relaxed));
+        let socket = socket_table.socket(registration.slot.load(Ordering::Relaxed));
         for place in &socket.registrations {
             let _ = place.compare_exchange(index + 1, 0, Ordering::AcqRel, Ordering::Relaxed);
         }
@@ -112,5 +118,5 @@ pub(crate) fn remove(arena: &Arena, index: u32) {
     if flags & PARKED != 0 {
         set.parked.fetch_sub(1, Ordering::Relaxed);
     }
-    arena.free_registration(index);
+    socket_table.free_registration(index);
 }

@@ -1,7 +1,7 @@
 //! The lock of an epoll set.
 
-use crate::state::arena::{SETS, SetEntry};
 use crate::state::lock::{self, Taken};
+use crate::state::socket_table::{SETS, SetEntry};
 use core::sync::atomic::{AtomicU64, Ordering};
 
 /// The lock of a set. Not taken from an owner that does not let go: what it does yet with the lists, when it goes on, cannot be

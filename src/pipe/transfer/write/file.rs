@@ -6,7 +6,7 @@ use crate::pipe::connection::{self, Pipe, outgoing_doorbells, write_lock};
 use crate::pipe::lanes::{grow, writer};
 use crate::pipe::transfer::write::{PATIENCE_US, PUBLISH_EVERY, TURN};
 use crate::pipe::waiting::room;
-use crate::state::arena;
+use crate::state::socket_table;
 use crate::sys::scratch::Scratch;
 use crate::sys::{kernel, real};
 use core::ffi::c_int;
@@ -117,7 +117,7 @@ pub(crate) fn send_file(
                 }
                 done += read;
                 fetches = 0;
-                arena::add(&pipe.entry.counters.sent, read as u64);
+                socket_table::add(&pipe.entry.counters.sent, read as u64);
                 if outgoing.need_wakeup() != 0
                     && outgoing_doorbells::wake(fd, pipe)
                         .is_err_and(|error| !outgoing_doorbells::is_refusal(error))

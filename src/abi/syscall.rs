@@ -465,7 +465,7 @@ mod tests {
 
     #[test]
     fn every_exported_system_call_has_its_number_here() {
-        let hooked = include_str!("raw.rs");
+        let hooked = include_str!("syscall.rs");
         let mut checked = 0;
         for name in include_str!("../../tests/exports.txt").lines() {
             // Names that libc has twice.

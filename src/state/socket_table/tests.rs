@@ -3,12 +3,12 @@ use std::collections::HashSet;
 use std::sync::Mutex;
 use std::thread;
 
-/// An arena of this test's own.
-fn arena() -> &'static Arena {
+/// A socket table of this test's own.
+fn socket_table() -> &'static SocketTable {
     let place =
-        kernel::map_anonymous(size_of::<Arena>(), core::ptr::null_mut(), true).expect("address space");
-    // SAFETY: a zeroed mapping of that size, kept until the process ends; zeroes are a valid arena.
-    unsafe { &*place.cast::<Arena>() }
+        kernel::map_anonymous(size_of::<SocketTable>(), core::ptr::null_mut(), true).expect("address space");
+    // SAFETY: a zeroed mapping of that size, kept until the process ends; zeroes are a valid socket table.
+    unsafe { &*place.cast::<SocketTable>() }
 }
 
 /// Four threads take and give back; whoever holds something holds it alone.
@@ -41,56 +41,56 @@ fn churn(take: impl Fn() -> u32 + Sync, give_back: impl Fn(u32) + Sync) {
 
 #[test]
 fn no_socket_slot_is_handed_out_twice() {
-    let arena = arena();
+    let socket_table = socket_table();
     churn(
-        || arena.take_socket().expect("a slot").0,
-        |slot| arena.free_socket(slot, arena.socket(slot).generation.load(Ordering::Relaxed)),
+        || socket_table.take_socket().expect("a slot").0,
+        |slot| socket_table.free_socket(slot, socket_table.socket(slot).generation.load(Ordering::Relaxed)),
     );
     // Slots were used again: at most so many were held at a time.
-    assert!(arena.sockets_used.load(Ordering::Relaxed) <= 4 * 5);
+    assert!(socket_table.sockets_used.load(Ordering::Relaxed) <= 4 * 5);
 }
 
 #[test]
 fn no_registration_is_handed_out_twice() {
-    let arena = arena();
+    let socket_table = socket_table();
     churn(
         || {
-            let index = arena.take_registration().expect("a registration");
-            arena.registration(index).set.store(1, Ordering::Relaxed);
+            let index = socket_table.take_registration().expect("a registration");
+            socket_table.registration(index).set.store(1, Ordering::Relaxed);
             index
         },
-        |index| arena.free_registration(index),
+        |index| socket_table.free_registration(index),
     );
-    assert!(arena.registrations_used.load(Ordering::Relaxed) <= 4 * 5);
+    assert!(socket_table.registrations_used.load(Ordering::Relaxed) <= 4 * 5);
 }
 
 #[test]
 fn no_set_is_handed_out_twice() {
-    let arena = arena();
+    let socket_table = socket_table();
     churn(
-        || arena.take_set().expect("a set").0,
+        || socket_table.take_set().expect("a set").0,
         |slot| {
-            arena.set(slot).generation.fetch_add(1, Ordering::AcqRel);
+            socket_table.set(slot).generation.fetch_add(1, Ordering::AcqRel);
         },
     );
 }
 
 #[test]
 fn a_slot_that_changed_hands_has_another_generation_and_no_past() {
-    let arena = arena();
-    let (slot, entry) = arena.take_socket().expect("a slot");
+    let socket_table = socket_table();
+    let (slot, entry) = socket_table.take_socket().expect("a slot");
     let first = entry.generation.load(Ordering::Relaxed);
     assert_eq!(first & 1, 1);
     entry.flags.store(FLAG_CONNECTED, Ordering::Relaxed);
     entry.pending_error.store(libc::EPIPE, Ordering::Relaxed);
     entry.counters.sent.store(7, Ordering::Relaxed);
     enroll(&entry.sleepers, 5);
-    arena.free_socket(slot, first);
-    arena.free_socket(slot, first);
+    socket_table.free_socket(slot, first);
+    socket_table.free_socket(slot, first);
     assert_eq!(entry.generation.load(Ordering::Relaxed) & 1, 0);
-    assert_eq!(arena.totals.sent.load(Ordering::Relaxed), 7);
+    assert_eq!(socket_table.totals.sent.load(Ordering::Relaxed), 7);
 
-    let (again, entry) = arena.take_socket().expect("a slot");
+    let (again, entry) = socket_table.take_socket().expect("a slot");
     assert_eq!(again, slot);
     assert_ne!(entry.generation.load(Ordering::Relaxed), first);
     for word in [&entry.flags, &entry.state, &entry.sleepers[0]] {
@@ -99,28 +99,28 @@ fn a_slot_that_changed_hands_has_another_generation_and_no_past() {
     assert_eq!(entry.pending_error.load(Ordering::Relaxed), 0);
     assert_eq!(entry.counters.sent.load(Ordering::Relaxed), 0);
     // It was given back once, so it is not there a second time.
-    assert_ne!(arena.take_socket().expect("a slot").0, slot);
+    assert_ne!(socket_table.take_socket().expect("a slot").0, slot);
 }
 
 #[test]
 fn a_full_table_says_so() {
-    let arena = arena();
-    let taken: HashSet<_> = std::iter::from_fn(|| arena.take_set()).map(|(slot, _)| slot).collect();
+    let socket_table = socket_table();
+    let taken: HashSet<_> = std::iter::from_fn(|| socket_table.take_set()).map(|(slot, _)| slot).collect();
     assert_eq!(taken.len(), SETS);
-    arena.set(3).generation.fetch_add(1, Ordering::AcqRel);
-    assert_eq!(arena.take_set().map(|(slot, _)| slot), Some(3));
+    socket_table.set(3).generation.fetch_add(1, Ordering::AcqRel);
+    assert_eq!(socket_table.take_set().map(|(slot, _)| slot), Some(3));
 }
 
 #[test]
 fn indices_from_shared_memory_are_bounded() {
-    let arena = arena();
+    let socket_table = socket_table();
     for index in [SOCKETS as u32, u32::MAX] {
-        let _ = arena.socket(index);
-        let _ = arena.set(index);
-        let _ = arena.registration(index);
+        let _ = socket_table.socket(index);
+        let _ = socket_table.set(index);
+        let _ = socket_table.registration(index);
     }
-    arena.sockets_used.store(u32::MAX, Ordering::Relaxed);
-    assert!(arena.take_socket().is_none());
+    socket_table.sockets_used.store(u32::MAX, Ordering::Relaxed);
+    assert!(socket_table.take_socket().is_none());
 }
 
 #[test]
@@ -185,6 +185,6 @@ fn dead_sleepers_are_reaped_when_asked() {
 fn the_layout_is_what_ss_of_this_version_expects() {
     assert_eq!(size_of::<Entry>() % 128, 0);
     assert_eq!(size_of::<Registration>(), 64);
-    assert_eq!(core::mem::offset_of!(Arena, magic), 0);
-    assert_eq!(core::mem::offset_of!(Arena, version), 8);
+    assert_eq!(core::mem::offset_of!(SocketTable, magic), 0);
+    assert_eq!(core::mem::offset_of!(SocketTable, version), 8);
 }

@@ -29,7 +29,7 @@ const MORE: usize = SLEEPERS - 1;
 
 /// The whole table. Zeroed memory is a valid, empty one.
 #[repr(C)]
-pub(crate) struct Arena {
+pub(crate) struct SocketTable {
     pub(crate) magic: AtomicU64,
     pub(crate) version: AtomicU32,
     /// One more than the highest socket slot ever used, and the same for the others: bounds of scans.
@@ -273,31 +273,31 @@ pub(crate) struct Registration {
     pub(crate) noted: AtomicU32,
 }
 
-/// Where the arena is; null before start or when there is no memory for it.
-static ARENA: AtomicPtr<Arena> = AtomicPtr::new(core::ptr::null_mut());
+/// Where the socket table is; null before start or when there is no memory for it.
+static SOCKET_TABLE: AtomicPtr<SocketTable> = AtomicPtr::new(core::ptr::null_mut());
 /// One more than the highest descriptor that the table was given: bound of scans in this process.
 static HIGHEST: AtomicU32 = AtomicU32::new(0);
 
-pub(crate) fn get() -> Option<&'static Arena> {
+pub(crate) fn get() -> Option<&'static SocketTable> {
     // SAFETY: once set, the mapping stays until the process ends, and it only holds atomics.
-    unsafe { ARENA.load(Ordering::Acquire).as_ref() }
+    unsafe { SOCKET_TABLE.load(Ordering::Acquire).as_ref() }
 }
 
-/// Makes the arena this process's, which is `maker`: the file behind `fd`, or anonymous memory.
-pub(crate) fn install(file: Option<i32>, maker: &ProcessName) -> Option<&'static Arena> {
-    let arena = mapping(file)?.cast::<Arena>();
-    ARENA.store(arena, Ordering::Release);
+/// Makes the socket table this process's, which is `maker`: the file behind `fd`, or anonymous memory.
+pub(crate) fn install(file: Option<i32>, maker: &ProcessName) -> Option<&'static SocketTable> {
+    let socket_table = mapping(file)?.cast::<SocketTable>();
+    SOCKET_TABLE.store(socket_table, Ordering::Release);
     // SAFETY: just mapped, zeroed, and of that size.
-    let arena = unsafe { &*arena };
-    arena.version.store(VERSION, Ordering::Relaxed);
-    arena.maker.store(maker);
-    arena.magic.store(MAGIC, Ordering::Release);
-    Some(arena)
+    let socket_table = unsafe { &*socket_table };
+    socket_table.version.store(VERSION, Ordering::Relaxed);
+    socket_table.maker.store(maker);
+    socket_table.magic.store(MAGIC, Ordering::Release);
+    Some(socket_table)
 }
 
-/// Memory for an arena.
+/// Memory for a socket table.
 fn mapping(file: Option<i32>) -> Option<*mut u8> {
-    let size = size_of::<Arena>();
+    let size = size_of::<SocketTable>();
     match file {
         Some(fd) => kernel::map_shared(fd, size).ok(),
         None => kernel::map_anonymous(size, core::ptr::null_mut(), true).ok(),
@@ -313,7 +313,7 @@ pub(crate) fn highest() -> u32 {
     HIGHEST.load(Ordering::Relaxed)
 }
 
-impl Arena {
+impl SocketTable {
     pub(crate) fn socket(&self, slot: u32) -> &Entry {
         // The index comes from shared memory or from the table: bound it.
         &self.sockets[slot as usize % SOCKETS]
@@ -419,7 +419,7 @@ impl Arena {
     }
 }
 
-impl Arena {
+impl SocketTable {
     /// A copy of what is in use, in the file or in anonymous memory. `None`: there is no memory.
     pub(crate) fn copy(&self, file: Option<i32>) -> Option<*mut u8> {
         let place = mapping(file)?;

@@ -2,8 +2,8 @@
 //!
 //! It lies in zeroed static memory, so it is there before our constructor ran and after the last destructor.
 
-use super::arena;
 use super::socket::Socket;
+use super::socket_table;
 use core::ffi::c_int;
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -27,7 +27,7 @@ const SET: u64 = 3;
 /// Bit of a word: some thread is closing the number.
 const CLOSING: u64 = 1 << 31;
 
-/// An epoll set of the arena.
+/// An epoll set of the socket table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Set {
     pub(crate) slot: u32,
@@ -150,7 +150,7 @@ pub(crate) fn set_socket_if_unknown(fd: c_int, socket: Socket) -> bool {
     WORDS.get(fd as usize).is_some_and(|cell| {
         let set = cell.compare_exchange(UNKNOWN, word_of(socket), Ordering::AcqRel, Ordering::Relaxed);
         set.is_ok() && {
-            arena::note_highest(fd as u32);
+            socket_table::note_highest(fd as u32);
             true
         }
     })
@@ -175,7 +175,7 @@ fn put(fd: c_int, word: u64) -> bool {
     match WORDS.get(fd as usize) {
         Some(cell) => {
             cell.store(word, Ordering::Release);
-            arena::note_highest(fd as u32);
+            socket_table::note_highest(fd as u32);
             true
         }
         None => false,
@@ -202,7 +202,7 @@ mod tests {
         assert_eq!(known(60_000), Some(Descriptor::Socket(socket)));
         assert_eq!(known(60_001), Some(Descriptor::Set(set)));
         assert_eq!(known(60_002), Some(Descriptor::Host));
-        assert!(arena::highest() > 60_001);
+        assert!(socket_table::highest() > 60_001);
     }
 
     #[test]
@@ -224,7 +224,7 @@ mod tests {
 
     #[test]
     fn every_slot_fits_a_word() {
-        for slot in [0, arena::SOCKETS as u32 - 1] {
+        for slot in [0, socket_table::SOCKETS as u32 - 1] {
             let socket = Socket { slot, generation: u32::MAX };
             assert!(set_socket(60_010, socket));
             assert_eq!(known(60_010), Some(Descriptor::Socket(socket)));
