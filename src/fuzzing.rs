@@ -17,7 +17,7 @@ use crate::pipe::transfer::{read, write};
 use crate::pipe::waiting::{events, wait};
 use crate::state::process_name::ProcessName;
 use crate::state::socket_table::{self, FLAG_CONNECTED, FLAG_NONBLOCK, STATE_PIPE, SocketTable};
-use crate::state::{Socket, config, descriptor_table, family, janitor};
+use crate::state::{Socket, config, descriptor_table, family, stale_files};
 use crate::sys::handlers::Since;
 use crate::sys::{diag, kernel};
 use core::ffi::CStr;
@@ -261,7 +261,7 @@ pub fn foreign_table(bytes: &[u8]) {
 
 /// A folder's entries as the kernel gives them.
 pub fn folder_entries(bytes: &[u8]) {
-    janitor::read_any_entries(bytes);
+    stale_files::read_any_entries(bytes);
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 use crate::Counters;
 use crate::state::process_name::Stored;
 use crate::state::socket_table::{self, Entry, PROCESSES, SOCKETS, SocketTable};
-use crate::state::{janitor, reason};
+use crate::state::{reason, stale_files};
 use crate::sys::address::Address;
 use crate::sys::{self, diag, folder, kernel};
 use core::ffi::CStr;
@@ -16,7 +16,7 @@ use core::net::SocketAddr;
 /// Removes what processes that were killed have left in the rendezvous folder.
 pub fn sweep(folder: &CStr) {
     if let Some(folder) = folder::usable(Some(folder)) {
-        janitor::sweep(&folder, janitor::ALL);
+        stale_files::sweep(&folder, stale_files::ALL);
     }
 }
 

@@ -1,13 +1,13 @@
 //! What happens to descriptors, and to the processes that have them. Called by `abi` around the kernel's calls.
 //!
-//! [`start`] (a process begins, and ends); [`made`], [`copied`], [`closed`] (a descriptor's life); [`handed_on`] and [`guest`]
+//! [`start`] (a process begins, and ends); [`made`], [`copied`], [`closed`] (a descriptor's life); [`handed_on`] and [`handoff_only`]
 //! (another process image or process gets it); [`fork`] and [`split`] (processes that share the socket table, and that leave it).
 
 mod closed;
 mod copied;
 pub(crate) mod fork;
-pub(crate) mod guest;
 mod handed_on;
+pub(crate) mod handoff_only;
 mod made;
 pub(crate) mod split;
 pub(crate) mod start;

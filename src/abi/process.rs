@@ -7,7 +7,7 @@
 use super::makers::made;
 use super::quietly;
 use crate::error::{Errno, answer};
-use crate::lifecycle::{self, fork, guest, start};
+use crate::lifecycle::{self, fork, handoff_only, start};
 use crate::pipe::meeting::descriptor;
 use crate::state::lock;
 use crate::sys::{clock, kernel, real};
@@ -140,7 +140,7 @@ pub unsafe extern "C-unwind" fn sockshim_execve(
     envp: *const *mut c_char,
 ) -> c_int {
     // SAFETY: the caller keeps the contract of execve(2).
-    exec(|| unsafe { guest::invite(envp, |envp| real::execve(path, argv, envp)) })
+    exec(|| unsafe { handoff_only::with_preload(envp, |envp| real::execve(path, argv, envp)) })
 }
 
 /// `execv(3)`: replaces the program, keeping the environment. Otherwise as `sockshim_execve`.
@@ -155,7 +155,7 @@ pub unsafe extern "C-unwind" fn sockshim_execve(
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_execv(path: *const c_char, argv: *const *mut c_char) -> c_int {
     // SAFETY: the caller keeps the contract of execv(3).
-    exec(|| unsafe { guest::invite(own(), |envp| real::execve(path, argv, envp)) })
+    exec(|| unsafe { handoff_only::with_preload(own(), |envp| real::execve(path, argv, envp)) })
 }
 
 /// `execvp(3)`: replaces the program by one found in `PATH`, keeping the environment. Otherwise as
@@ -171,7 +171,7 @@ pub unsafe extern "C-unwind" fn sockshim_execv(path: *const c_char, argv: *const
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_execvp(file: *const c_char, argv: *const *mut c_char) -> c_int {
     // SAFETY: the caller keeps the contract of execvp(3).
-    exec(|| unsafe { guest::invite(own(), |envp| real::execvpe(file, argv, envp)) })
+    exec(|| unsafe { handoff_only::with_preload(own(), |envp| real::execvpe(file, argv, envp)) })
 }
 
 /// `execvpe(3)`: replaces the program by one found in `PATH`, with a new environment. Otherwise as
@@ -191,7 +191,7 @@ pub unsafe extern "C-unwind" fn sockshim_execvpe(
     envp: *const *mut c_char,
 ) -> c_int {
     // SAFETY: the caller keeps the contract of execvpe(3).
-    exec(|| unsafe { guest::invite(envp, |envp| real::execvpe(file, argv, envp)) })
+    exec(|| unsafe { handoff_only::with_preload(envp, |envp| real::execvpe(file, argv, envp)) })
 }
 
 /// `fexecve(3)`: replaces the program by the one that a descriptor refers to. Otherwise as `sockshim_execve`.
@@ -210,7 +210,7 @@ pub unsafe extern "C-unwind" fn sockshim_fexecve(
     envp: *const *mut c_char,
 ) -> c_int {
     // SAFETY: the caller keeps the contract of fexecve(3).
-    exec(|| unsafe { guest::invite(envp, |envp| real::fexecve(fd, argv, envp)) })
+    exec(|| unsafe { handoff_only::with_preload(envp, |envp| real::fexecve(fd, argv, envp)) })
 }
 
 /// Saves the words of a C-variadic call and passes them to `$function`.
@@ -307,7 +307,9 @@ pub unsafe extern "C-unwind" fn sockshim_posix_spawn(
     // SAFETY: the caller's object is initialised.
     quietly(|| unsafe { spawning(actions) });
     // SAFETY: the caller keeps the contract of posix_spawn(3).
-    unsafe { guest::invite(envp, |envp| real::posix_spawn(pid, path, actions, attributes, argv, envp)) }
+    unsafe {
+        handoff_only::with_preload(envp, |envp| real::posix_spawn(pid, path, actions, attributes, argv, envp))
+    }
 }
 
 /// `posix_spawnp(3)`: `sockshim_posix_spawn` of a program found in `PATH`.
@@ -331,7 +333,11 @@ pub unsafe extern "C-unwind" fn sockshim_posix_spawnp(
     // SAFETY: the caller's object is initialised.
     quietly(|| unsafe { spawning(actions) });
     // SAFETY: the caller keeps the contract of posix_spawnp(3).
-    unsafe { guest::invite(envp, |envp| real::posix_spawnp(pid, file, actions, attributes, argv, envp)) }
+    unsafe {
+        handoff_only::with_preload(envp, |envp| {
+            real::posix_spawnp(pid, file, actions, attributes, argv, envp)
+        })
+    }
 }
 
 /// `_exit(2)`: ends the process at once, after the connections that nobody else has are left as their other

@@ -195,7 +195,7 @@ pub unsafe extern "C-unwind" fn sockshim_shutdown(fd: c_int, how: c_int) -> c_in
         return unsafe { real::shutdown(fd, how) };
     };
     let writes = matches!(how, libc::SHUT_WR | libc::SHUT_RDWR) && quietly(|| write::finish(fd, socket));
-    let reads = matches!(how, libc::SHUT_RD | libc::SHUT_RDWR) && quietly(|| pin::refuse(socket));
+    let reads = matches!(how, libc::SHUT_RD | libc::SHUT_RDWR) && quietly(|| pin::shut_read(socket));
     // SAFETY: as above.
     let result = unsafe { real::shutdown(fd, how) };
     // A socket that is not connected is shut for the time when it is, although the call fails (inet_shutdown in

@@ -49,7 +49,7 @@ pub(crate) fn made(child: u32) {
     let slot = CHILD_SLOT.replace(family::OVERFLOW);
     if let Some(socket_table) = socket_table::get()
         && slot != family::OVERFLOW
-        && !family::is_alien()
+        && !family::is_foreign()
     {
         let word = &socket_table.processes[slot as usize % PROCESSES];
         let _ = word.compare_exchange(CLAIMED, child, Ordering::AcqRel, Ordering::Relaxed);

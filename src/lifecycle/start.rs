@@ -4,8 +4,8 @@ use super::fork;
 use crate::pipe::connection::transitions;
 use crate::pipe::handoff::pin;
 use crate::state::descriptor_table::{self, Descriptor};
-use crate::state::janitor::{self, Care};
 use crate::state::process_name::ProcessName;
+use crate::state::stale_files::{self, Care};
 use crate::state::table_file::{self, TableFile};
 use crate::state::{config, family, log, phase, rendezvous, socket, socket_table, trace};
 use crate::sys::{clock, filter, folder, real, thread};
@@ -50,12 +50,12 @@ fn begin(ours: *const c_void) {
     log::start();
     trace::start();
     let folder = folder::usable(config::folder());
-    config::hide_from_guest();
+    config::hide_from_program();
     let own = ProcessName::own();
     if let Some(folder) = &folder
         && filter::allows_fcntl()
     {
-        janitor::sweep(folder, Care::at_start(&own));
+        stale_files::sweep(folder, Care::at_start(&own));
     }
     let file = folder.as_ref().and_then(|folder| TableFile::make(folder, &own, true));
     rendezvous::have(folder);
@@ -76,7 +76,7 @@ fn begin(ours: *const c_void) {
 #[cold]
 pub(crate) fn sweep() {
     if let Some(folder) = rendezvous::folder() {
-        janitor::sweep(folder, Care::at_start(&ProcessName::own()));
+        stale_files::sweep(folder, Care::at_start(&ProcessName::own()));
     }
 }
 

@@ -117,7 +117,7 @@ pub(crate) fn is_false_reset(pipe: &Pipe) -> bool {
     }
     match pipe.other_end() {
         // What comes after this end has shut its reading down is refused with a reset of this end's own.
-        END_LEFT => !pipe.socket.is_refused(),
+        END_LEFT => !pipe.socket.is_read_shut(),
         END_RESET => false,
         _ => {
             let outgoing = pipe.outgoing();

@@ -141,7 +141,7 @@ fn ctl_locked(
             socket_table.registration(index).flags.fetch_or(PARKED, Ordering::Relaxed);
             entry.parked.fetch_add(1, Ordering::Relaxed);
             // There it is found before the next sleep.
-            registered::warm(socket_table, entry, index);
+            registered::activate(socket_table, entry, index);
             Ok(())
         }
         (libc::EPOLL_CTL_DEL, Some(index), _) => {
@@ -194,7 +194,7 @@ fn add(
         if asked & EPOLLOUT as u32 != 0 {
             registration.flags.fetch_or(ASKS_ROOM, Ordering::Relaxed);
         }
-        registered::warm(socket_table, entry, index);
+        registered::activate(socket_table, entry, index);
         nested::count(entry);
         poke(socket_table, fd, entry, index);
     }
@@ -218,7 +218,7 @@ fn unpark(socket_table: &SocketTable, fd: c_int, set: &SetEntry, index: u32, eve
     registration.flags.fetch_and(!(PARKED | DISABLED), Ordering::Relaxed);
     registration.flags.fetch_or(FRESH, Ordering::Relaxed);
     set.parked.fetch_sub(1, Ordering::Relaxed);
-    registered::warm(socket_table, set, index);
+    registered::activate(socket_table, set, index);
     nested::count(set);
     poke(socket_table, fd, set, index);
 }
@@ -288,7 +288,7 @@ fn modify(
     keep(registration, event);
     registration.flags.fetch_and(!DISABLED, Ordering::Relaxed);
     registration.flags.fetch_or(FRESH, Ordering::Relaxed);
-    registered::warm(socket_table, set, index);
+    registered::activate(socket_table, set, index);
     nested::count(set);
     poke(socket_table, fd, set, index);
     Ok(())

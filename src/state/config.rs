@@ -10,7 +10,7 @@ static UPGRADE_AFTER: AtomicU64 = AtomicU64::new(UNSET);
 /// `SOCKSHIM_PATH=host`.
 static HOST_ONLY: AtomicBool = AtomicBool::new(false);
 /// The process has an io_uring.
-static HAS_RING: AtomicBool = AtomicBool::new(false);
+static HAS_IO_URING: AtomicBool = AtomicBool::new(false);
 /// Who may have one (`SOCKSHIM_IO_URING`): a number of [`Rings`].
 static RINGS: AtomicU32 = AtomicU32::new(Rings::ByProgram as u32);
 /// Largest capacity of a ring (`SOCKSHIM_RING_MAX`).
@@ -55,7 +55,7 @@ pub(crate) fn read_from<'a>(variable: impl Fn(&CStr) -> Option<&'a CStr>) {
         _ => {}
     }
     if variable(c"SOCKSHIM_GUEST").is_some() {
-        IS_GUEST.store(true, Ordering::Relaxed);
+        IS_HANDOFF_ONLY.store(true, Ordering::Relaxed);
         HOST_ONLY.store(true, Ordering::Relaxed);
     }
     match variable(c"SOCKSHIM_PROFILE").map(CStr::to_bytes) {
@@ -73,16 +73,16 @@ pub(crate) fn read_from<'a>(variable: impl Fn(&CStr) -> Option<&'a CStr>) {
     }
 }
 
-/// In an environment: sockshim was put into this program only to hand bytes over; see `abi::process::guest`.
-pub(crate) const GUEST: &[u8] = b"SOCKSHIM_GUEST=1";
+/// In an environment: sockshim was put into this program only to hand bytes over; see `abi::process::handoff_only`.
+pub(crate) const HANDOFF_ONLY: &[u8] = b"SOCKSHIM_GUEST=1";
 
 /// In such a program, takes everything of ours out of the environment: neither it nor its children see it. Called
 /// once, when the environment has been read.
-pub(crate) fn hide_from_guest() {
+pub(crate) fn hide_from_program() {
     unsafe extern "C" {
         static environ: *mut *mut libc::c_char;
     }
-    if !IS_GUEST.load(Ordering::Relaxed) {
+    if !IS_HANDOFF_ONLY.load(Ordering::Relaxed) {
         return;
     }
     // SAFETY: libc's array, which ends with a null; while the process starts no other thread looks at it.
@@ -117,7 +117,7 @@ pub(crate) fn hide_from_guest() {
     }
 }
 
-static IS_GUEST: AtomicBool = AtomicBool::new(false);
+static IS_HANDOFF_ONLY: AtomicBool = AtomicBool::new(false);
 const PRELOAD: &[u8] = b"LD_PRELOAD=";
 
 /// The rendezvous folder that the environment names.
@@ -140,12 +140,12 @@ pub(crate) fn host_only() -> Option<Reason> {
     if HOST_ONLY.load(Ordering::Relaxed) {
         return Some(Reason::Configured);
     }
-    HAS_RING.load(Ordering::Relaxed).then_some(Reason::IoUring)
+    HAS_IO_URING.load(Ordering::Relaxed).then_some(Reason::IoUring)
 }
 
 /// Notes that there is an io_uring; true for the first.
 pub(crate) fn ring_made() -> bool {
-    !HAS_RING.swap(true, Ordering::Relaxed)
+    !HAS_IO_URING.swap(true, Ordering::Relaxed)
 }
 
 pub(crate) fn rings() -> Rings {

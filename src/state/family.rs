@@ -1,7 +1,7 @@
 //! The processes that share the socket table, by fork: each counts as a holder of what it has.
 //!
 //! The family's numbers are those of the namespace in which it began (pid_namespaces(7)). A child that is born into
-//! another one, an *alien*, has numbers that mean somebody else here, and sees nobody of the family by its number. So it
+//! another one, a *foreign* one, has numbers that mean somebody else here, and sees nobody of the family by its number. So it
 //! is known by its slot, where its parent has noted what it is called here, and it takes nobody for dead.
 
 use super::process_name::ProcessName;
@@ -16,8 +16,8 @@ use sockshim_ring::lock::OWNER;
 static PROCESS: AtomicU32 = AtomicU32::new(0);
 /// The pid namespace in which the family began; 0: not known.
 static NAMESPACE: AtomicU64 = AtomicU64::new(0);
-/// Whether this process is an alien.
-static ALIEN: AtomicBool = AtomicBool::new(false);
+/// Whether this process is a foreign process.
+static FOREIGN: AtomicBool = AtomicBool::new(false);
 /// This process's slot in the socket table.
 static SLOT: AtomicU32 = AtomicU32::new(OVERFLOW);
 
@@ -218,9 +218,9 @@ pub(crate) fn depart(left: &SocketTable, slot: u32, haunts: bool) {
 /// Whether a thread that is named in the table is one of this process's.
 pub(crate) fn is_own_thread(thread: u32) -> bool {
     let process = PROCESS.load(Ordering::Relaxed);
-    match thread & ALIEN_THREAD {
-        0 => !ALIEN.load(Ordering::Relaxed) && kernel::is_thread_of(process, thread),
-        _ => (thread & !ALIEN_THREAD) >> SERIAL_BITS == SLOT.load(Ordering::Acquire),
+    match thread & FOREIGN_THREAD {
+        0 => !FOREIGN.load(Ordering::Relaxed) && kernel::is_thread_of(process, thread),
+        _ => (thread & !FOREIGN_THREAD) >> SERIAL_BITS == SLOT.load(Ordering::Acquire),
     }
 }
 
@@ -296,20 +296,20 @@ pub(crate) fn reap(socket_table: &SocketTable) {
     }
 }
 
-/// Whether this process is an alien.
-pub(crate) fn is_alien() -> bool {
-    ALIEN.load(Ordering::Relaxed)
+/// Whether this process is a foreign process.
+pub(crate) fn is_foreign() -> bool {
+    FOREIGN.load(Ordering::Relaxed)
 }
 
 /// This process is a child, for which its parent has claimed a slot.
 pub(crate) fn be_child(slot: u32) {
     if is_elsewhere() {
-        ALIEN.store(true, Ordering::Relaxed);
+        FOREIGN.store(true, Ordering::Relaxed);
     }
     PROCESS.store(kernel::getpid(), Ordering::Release);
     let Some(socket_table) = socket_table::get() else { return };
     SLOT.store(slot, Ordering::Release);
-    if slot != OVERFLOW && !ALIEN.load(Ordering::Relaxed) {
+    if slot != OVERFLOW && !FOREIGN.load(Ordering::Relaxed) {
         socket_table.processes[slot as usize % PROCESSES].store(kernel::getpid(), Ordering::Release);
     }
 }
@@ -329,55 +329,55 @@ fn has_ended(number: u32) -> bool {
     // A parent lives, or it would be another; that takes one call instead of three.
     let process = number & !GHOST;
     let lives = || kernel::is_restricted() || process == kernel::getppid() || kernel::lives(process);
-    number & CLAIMED == 0 && !ALIEN.load(Ordering::Relaxed) && !lives()
+    number & CLAIMED == 0 && !FOREIGN.load(Ordering::Relaxed) && !lives()
 }
 
-/// A number for a thread of this process, if it is an alien: no two threads of the family's aliens have the same.
-pub(crate) fn alien_thread() -> Option<u32> {
+/// A number for a thread of this process, if it is a foreign process: no two threads of the family's foreign processes have the same.
+pub(crate) fn foreign_thread() -> Option<u32> {
     become_known();
-    if !ALIEN.load(Ordering::Relaxed) {
+    if !FOREIGN.load(Ordering::Relaxed) {
         return None;
     }
-    let serial = socket_table::get()?.alien_threads.fetch_add(1, Ordering::Relaxed);
-    Some(ALIEN_THREAD | SLOT.load(Ordering::Acquire) << SERIAL_BITS | serial & ((1 << SERIAL_BITS) - 1))
+    let serial = socket_table::get()?.foreign_threads.fetch_add(1, Ordering::Relaxed);
+    Some(FOREIGN_THREAD | SLOT.load(Ordering::Acquire) << SERIAL_BITS | serial & ((1 << SERIAL_BITS) - 1))
 }
 
 /// What a thread's number says of it.
 pub(crate) enum Known {
     /// A thread of the namespace in which the family began, as seen from there.
     Here(u32),
-    /// One of an alien whose first thread has this number, as seen from there.
-    Alien(u32),
-    /// An alien of which nothing is left.
+    /// One of a foreign process whose first thread has this number, as seen from there.
+    Foreign(u32),
+    /// A foreign process of which nothing is left.
     Gone,
     /// Nothing that this process can know.
     Nothing,
 }
 
 pub(crate) fn known(thread: u32) -> Known {
-    if ALIEN.load(Ordering::Relaxed) {
+    if FOREIGN.load(Ordering::Relaxed) {
         return Known::Nothing;
     }
-    if thread & ALIEN_THREAD == 0 {
+    if thread & FOREIGN_THREAD == 0 {
         return Known::Here(thread);
     }
-    let slot = (thread & !ALIEN_THREAD) >> SERIAL_BITS;
+    let slot = (thread & !FOREIGN_THREAD) >> SERIAL_BITS;
     match socket_table::get().and_then(|socket_table| socket_table.processes.get(slot as usize)) {
         Some(word) if slot != OVERFLOW => match word.load(Ordering::Acquire) {
             0 => Known::Gone,
             number if number & CLAIMED != 0 => Known::Nothing,
             // It has left, and left no lock behind.
             number if number & GHOST != 0 => Known::Gone,
-            number => Known::Alien(number),
+            number => Known::Foreign(number),
         },
         _ => Known::Nothing,
     }
 }
 
-/// Mark of an alien's threads: beyond all thread numbers (there are 2^22 at most), and no mark of a lock.
-const ALIEN_THREAD: u32 = 1 << 29;
+/// Mark of a foreign process's threads: beyond all thread numbers (there are 2^22 at most), and no mark of a lock.
+const FOREIGN_THREAD: u32 = 1 << 29;
 const SERIAL_BITS: u32 = 20;
-const _: () = assert!((PROCESSES as u32) << SERIAL_BITS <= ALIEN_THREAD && ALIEN_THREAD & OWNER != 0);
+const _: () = assert!((PROCESSES as u32) << SERIAL_BITS <= FOREIGN_THREAD && FOREIGN_THREAD & OWNER != 0);
 
 fn used(count: &AtomicU32) -> usize {
     count.load(Ordering::Acquire) as usize

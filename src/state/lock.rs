@@ -20,7 +20,7 @@ use sockshim_ring::lock::{Content, FIRM, Frame, Left, Word};
 /// This thread's number, as the family's namespace knows it.
 #[inline]
 pub(crate) fn thread() -> u32 {
-    thread::number(|| family::alien_thread().unwrap_or_else(kernel::gettid))
+    thread::number(|| family::foreign_thread().unwrap_or_else(kernel::gettid))
 }
 
 /// Whether a thread that is named in shared memory has ended. Its number may be a stranger's by now.
@@ -33,7 +33,7 @@ pub(crate) fn is_dead(thread: u32) -> bool {
                 || socket_table::get()
                     .is_some_and(|socket_table| !family::may_be_member(socket_table, thread))
         }
-        Known::Alien(process) => !kernel::lives(process),
+        Known::Foreign(process) => !kernel::lives(process),
         Known::Gone => true,
         Known::Nothing => false,
     }
@@ -43,7 +43,7 @@ pub(crate) fn is_dead(thread: u32) -> bool {
 pub(crate) fn is_gone(thread: u32) -> bool {
     match family::known(thread) {
         Known::Here(thread) => !kernel::exists(thread),
-        Known::Alien(process) => !kernel::exists(process),
+        Known::Foreign(process) => !kernel::exists(process),
         Known::Gone => true,
         Known::Nothing => false,
     }
@@ -54,7 +54,7 @@ fn state(thread: u32) -> Option<u8> {
     match family::known(thread) {
         Known::Here(thread) => kernel::state(thread),
         // What its process's first thread does says nothing of this one.
-        Known::Alien(_) | Known::Gone | Known::Nothing => None,
+        Known::Foreign(_) | Known::Gone | Known::Nothing => None,
     }
 }
 

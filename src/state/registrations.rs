@@ -176,7 +176,7 @@ pub(crate) fn downgrade(entry: &Entry) -> bool {
             let event = epoll_event { events, u64: registration.data.load(Ordering::Relaxed) };
             let target = registration.fd.load(Ordering::Relaxed);
             let _ = exchange(fd, target, events, &event);
-            hot::cool(socket_table, set, index);
+            hot::deactivate(socket_table, set, index);
             registration.flags.fetch_and(!MANAGED, Ordering::Relaxed);
             set.managed.fetch_sub(1, Ordering::Release);
         }

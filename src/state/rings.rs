@@ -2,8 +2,8 @@
 //! liburing that is linked into it.
 
 use super::descriptor_table::{self, Descriptor};
-use super::janitor::Names;
 use super::socket_table;
+use super::stale_files::Names;
 use crate::sys::folder::Path;
 use crate::sys::{filter, kernel};
 use core::ffi::c_int;

@@ -55,7 +55,7 @@ pub(crate) struct Local {
     /// Timed waits in a row with the other end on another processor.
     pub(crate) apart: AtomicU32,
     /// Generation of the socket that this process has last shut down for reading, plus one.
-    refused: AtomicU32,
+    read_shut: AtomicU32,
     /// Reading position before unread bytes were put down for a successor, plus one; see `pipe::handoff::file`.
     pub(crate) handed_from: AtomicU64,
     /// Whether the reader went through other lanes for them, and cannot go back.
@@ -145,7 +145,7 @@ static LOCALS: [Local; SOCKETS] = [const {
         spin: AtomicU32::new(0),
         timed_wait: AtomicU32::new(0),
         apart: AtomicU32::new(0),
-        refused: AtomicU32::new(0),
+        read_shut: AtomicU32::new(0),
         handed_from: AtomicU64::new(0),
         handed_past: AtomicU32::new(0),
         asked: AtomicU32::new(0),
@@ -195,18 +195,18 @@ impl Socket {
     }
 
     /// This process shuts it down for reading.
-    pub(crate) fn refuse(self) {
-        self.local().refused.store(self.generation.wrapping_add(1), Ordering::Release);
+    pub(crate) fn shut_read(self) {
+        self.local().read_shut.store(self.generation.wrapping_add(1), Ordering::Release);
     }
 
     /// The opposite.
-    pub(crate) fn unrefuse(self) {
-        self.local().refused.store(0, Ordering::Release);
+    pub(crate) fn reopen_read(self) {
+        self.local().read_shut.store(0, Ordering::Release);
     }
 
     /// Whether this process has shut it down for reading; also after it was closed.
-    pub(crate) fn is_refused(self) -> bool {
-        self.local().refused.load(Ordering::Acquire) == self.generation.wrapping_add(1)
+    pub(crate) fn is_read_shut(self) -> bool {
+        self.local().read_shut.load(Ordering::Acquire) == self.generation.wrapping_add(1)
     }
 
     /// One more descriptor of this process.

@@ -12,7 +12,7 @@ use crate::error::Errno;
 use crate::sys::{kernel, probe};
 use core::mem::offset_of;
 use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering};
-use sockshim_ring::inside::Inside;
+use sockshim_ring::in_flight::InFlight;
 
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"sockshmT");
 /// Version of everything in this file; also part of the file's name.
@@ -48,7 +48,7 @@ pub(crate) struct SocketTable {
     /// Which of them are inside their last moments, by slot.
     pub(crate) leaving: [AtomicU64; PROCESSES / 64],
     /// Numbers given to threads in other process namespaces; see [`super::fork`].
-    pub(crate) alien_threads: AtomicU32,
+    pub(crate) foreign_threads: AtomicU32,
     pub(crate) sockets: [Entry; SOCKETS],
     pub(crate) sets: [SetEntry; SETS],
     pub(crate) registrations: [Registration; REGISTRATIONS],
@@ -108,9 +108,9 @@ pub(crate) struct Entry {
     /// `FLAG_*`.
     pub(crate) flags: AtomicU32,
     /// Plain reads inside the kernel; ready: every reader of this end knows about doorbells.
-    pub(crate) readers: Inside,
+    pub(crate) readers: InFlight,
     /// Plain writes inside the kernel.
-    pub(crate) writers: Inside,
+    pub(crate) writers: InFlight,
     /// Which processes hold it, by process slot.
     pub(crate) holders: [AtomicU64; PROCESSES / 64],
     /// Calls and bytes so far, while undecided.

@@ -2,7 +2,7 @@
 
 use super::process_name::{ProcessName, Stored};
 use super::socket_table::{self, SocketTable};
-use super::{family, janitor};
+use super::{family, stale_files};
 use crate::sys::folder::Path;
 use crate::sys::{kernel, probe};
 use core::ffi::c_int;
@@ -33,7 +33,7 @@ impl TableFile {
                 || kernel::open(path.as_c_str(), libc::O_RDWR | libc::O_CREAT | libc::O_EXCL, 0o600).ok();
             let fd = make().or_else(|| {
                 // An older process of that name is gone, or it was this one, and its children go on.
-                if janitor::remove_unused(&path) {
+                if stale_files::remove_unused(&path) {
                     return make();
                 }
                 if is_new {

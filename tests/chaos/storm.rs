@@ -76,17 +76,17 @@ impl Place {
         let mut command = role(&self.scratch, self.mode, "client");
         let tolerant = u64::from(tolerant).to_string();
         command.env("CHAOS_COUNT", count.to_string()).env("CHAOS_TOLERANT", tolerant);
-        self.guest(command, seed)
+        self.program(command, seed)
     }
 
     /// A client that goes on for ever and that the server cannot rely on.
     fn victim(&self, seed: u64) -> Program {
         let mut command = role(&self.scratch, self.mode, "victim");
         command.env("CHAOS_COUNT", "0").env("CHAOS_TOLERANT", "0");
-        self.guest(command, seed)
+        self.program(command, seed)
     }
 
-    fn guest(&self, mut command: Command, seed: u64) -> Program {
+    fn program(&self, mut command: Command, seed: u64) -> Program {
         command.env("CHAOS_PORT", &self.port).env("CHAOS_SEED", seed.to_string());
         self.scratch.start(&mut command)
     }
@@ -276,7 +276,7 @@ fn nothing_was_wrong(place: &Place) {
 pub(crate) fn births(seed: u64) {
     let mut place = Place::with(0, Server::Threads, Scratch::new(), |_| {});
     let command = role(&place.scratch, Mode::AtOnce, "births");
-    place.guest(command, seed).success();
+    place.program(command, seed).success();
     place.settles(seed);
     place.server.kill();
     // The parent of those children ended by itself: it has cleaned up after them.
@@ -289,7 +289,7 @@ pub(crate) fn scribble(seed: u64, kind: Server) {
     let mut place = Place::new(0, kind);
     let mut hostile = || {
         let command = role(&place.scratch, Mode::AtOnce, "scribbler");
-        place.guest(command, random.next())
+        place.program(command, random.next())
     };
     let hostiles = [hostile(), hostile()];
     let honest = [1, 2].map(|number| place.client(seed.wrapping_mul(3) + number, 12, false));
@@ -311,7 +311,7 @@ pub(crate) fn vandalise(seed: u64, kind: Server) {
     let table = table_of(place.scratch.rendezvous());
     vandal.env("CHAOS_TABLE", table);
     let mut victims = [1, 2, 3].map(|number| place.victim(seed.wrapping_mul(5) + number));
-    let mut vandal = place.guest(vandal, seed);
+    let mut vandal = place.program(vandal, seed);
     vandal.until("has mapped the table", |vandal| vandal.stdout().contains("mapped").then_some(()));
     bystander.client(seed, 10, false).success();
     place.lives();

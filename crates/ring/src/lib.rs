@@ -25,7 +25,7 @@
 #[cfg(all(any(test, fuzzing), not(loom)))]
 pub mod fuzzing;
 pub mod handed;
-pub mod inside;
+pub mod in_flight;
 pub mod lane;
 pub mod layout;
 pub mod lock;

@@ -90,12 +90,12 @@ fn close_incoming(pipe: &Pipe) {
 
 /// Before shutdown(SHUT_RD): what becomes of bytes that come afterwards is the kernel's to say. False: that was so already,
 /// or there is no pipe.
-pub(crate) fn refuse(socket: Socket) -> bool {
+pub(crate) fn shut_read(socket: Socket) -> bool {
     let Some(pipe) = socket.entry().and_then(|entry| connection::writing_pipe(socket, entry)) else {
         return false;
     };
-    let is_new = !socket.is_refused();
-    socket.refuse();
+    let is_new = !socket.is_read_shut();
+    socket.shut_read();
     close_incoming(&pipe);
     is_new
 }
@@ -104,7 +104,7 @@ pub(crate) fn refuse(socket: Socket) -> bool {
 pub(crate) fn accept_again(socket: Socket) {
     let Some(entry) = socket.entry() else { return };
     let Some(pipe) = Pipe::of(socket, entry) else { return };
-    socket.unrefuse();
+    socket.reopen_read();
     if entry.state.load(Ordering::Acquire) == STATE_PIPE {
         promise(&pipe);
     }

@@ -23,7 +23,7 @@ pub(crate) fn pipe_of(registration: &Registration) -> Option<Pipe> {
 }
 
 /// Makes a registration hot: every wait in the set looks at it.
-pub(crate) fn warm(socket_table: &SocketTable, set: &SetEntry, index: u32) {
+pub(crate) fn activate(socket_table: &SocketTable, set: &SetEntry, index: u32) {
     let registration = socket_table.registration(index);
     if hot::append(socket_table, set, index) & (HOT | NESTED | FOREIGN) == 0
         && let Some(pipe) = pipe_of(registration)
@@ -70,7 +70,7 @@ pub(crate) fn upgrade(pipe: &Pipe) -> bool {
                 flags |= DISABLED;
             }
             registration.flags.fetch_or(flags, Ordering::Relaxed);
-            warm(socket_table, set, index);
+            activate(socket_table, set, index);
         } else {
             set.managed.fetch_sub(1, Ordering::Release);
         }

@@ -133,7 +133,7 @@ unsafe fn receive_in_turn(
                 fd = match pipe.descriptor(fd) {
                     Some(fd) => fd,
                     // Shut down and closed, before this thread was in the kernel to hear of it.
-                    None if pipe.socket.is_refused() => return Ok(done),
+                    None if pipe.socket.is_read_shut() => return Ok(done),
                     None => return Err(Errno(libc::EBADF)),
                 };
             }
@@ -203,7 +203,7 @@ unsafe fn take_locked(
     for _ in 0..reader::MOST_STEPS {
         if !pipe.is_mapped() {
             // Another thread is closing the socket's last descriptor.
-            return if pipe.socket.is_refused() { Look::End } else { Look::Failed(Errno(libc::EBADF)) };
+            return if pipe.socket.is_read_shut() { Look::End } else { Look::Failed(Errno(libc::EBADF)) };
         }
         let epoch = incoming.reader_epoch();
         if is_ring(epoch) {

@@ -228,7 +228,7 @@ fn take_told(registration: &Registration) -> u32 {
 pub(super) fn tell(socket_table: &SocketTable, set: &SetEntry, index: u32, told: u32) -> bool {
     let is_there = keep_told(socket_table, set, index, told);
     if is_there {
-        registered::warm(socket_table, set, index);
+        registered::activate(socket_table, set, index);
     }
     is_there
 }

@@ -101,9 +101,9 @@ fn follow_doorbells(socket_table: &SocketTable, set: &SetEntry, depth: usize) {
             && let Some(pipe) = registered::pipe_of(registration)
         {
             // Without the lock the lists are not ours to change: see `stuck`.
-            let may_warm = !matches!(taken, Taken::Not(_));
-            if may_warm && flags & HOT == 0 && pipe.incoming().need_wakeup() & DOORBELL == 0 {
-                registered::warm(socket_table, set, index);
+            let may_activate = !matches!(taken, Taken::Not(_));
+            if may_activate && flags & HOT == 0 && pipe.incoming().need_wakeup() & DOORBELL == 0 {
+                registered::activate(socket_table, set, index);
             }
             registered::note(registration, &pipe);
         }

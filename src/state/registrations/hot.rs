@@ -33,7 +33,7 @@ fn end<'a>(socket_table: &'a SocketTable, set: &'a SetEntry) -> &'a AtomicU32 {
 }
 
 /// Takes a registration off the list.
-pub(super) fn cool(socket_table: &SocketTable, set: &SetEntry, index: u32) {
+pub(super) fn deactivate(socket_table: &SocketTable, set: &SetEntry, index: u32) {
     retain(socket_table, set, |current, _| current != index);
 }
 

@@ -95,7 +95,7 @@ pub(crate) fn remove(socket_table: &SocketTable, index: u32) {
     let set = socket_table.set(slot);
     let flags = registration.flags.load(Ordering::Relaxed);
     if flags & HOT != 0 {
-        super::hot::cool(socket_table, set, index);
+        super::hot::deactivate(socket_table, set, index);
     }
     let (next, previous) =
         (registration.next.load(Ordering::Relaxed), registration.previous.load(Ordering::Relaxed));

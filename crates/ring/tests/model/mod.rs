@@ -12,7 +12,7 @@ pub(crate) mod turns;
 
 #[cfg(loom)]
 use loom::{cell::UnsafeCell, sync::Condvar, sync::Mutex, thread};
-use sockshim_ring::inside::Inside;
+use sockshim_ring::in_flight::InFlight;
 use sockshim_ring::lane::is_ring;
 use sockshim_ring::layout::{CLOSED, Direction};
 use sockshim_ring::lock::{Frame, Word};
@@ -122,8 +122,8 @@ pub(crate) struct End {
     /// Held by a writer while it runs, and let go between its steps: whoever takes it has stopped the writer.
     running: Mutex<()>,
     sleepers: AtomicU32,
-    readers: Inside,
-    writers: Inside,
+    readers: InFlight,
+    writers: InFlight,
 }
 
 // SAFETY: the cells are what the models are about: loom reports an access without an order.
@@ -152,8 +152,8 @@ impl End {
             write_lock: Word::new(0),
             running: Mutex::new(()),
             sleepers: AtomicU32::new(0),
-            readers: Inside::default(),
-            writers: Inside::default(),
+            readers: InFlight::default(),
+            writers: InFlight::default(),
         })
     }
 

@@ -1,4 +1,4 @@
-//! Files in the rendezvous folder that nobody has mapped any more: their makers were killed.
+//! The stale-file collector: files in the rendezvous folder that nobody has mapped any more, since their makers were killed.
 
 use super::process_name::ProcessName;
 use crate::sys::address::Address;

@@ -1,4 +1,4 @@
-//! Calls inside the kernel that know nothing of doorbells.
+//! The in-flight counter: calls inside the kernel that know nothing of doorbells.
 //!
 //! No lane may open while one is inside: a plain reader could not tell a doorbell from data, a plain writer's bytes
 //! would have no place in the order. So they are counted, and from some moment on no reader enters any more:
@@ -13,7 +13,7 @@ use crate::sync::{AtomicU64, Ordering};
 /// Generation in the upper half, `READY`, number of calls below it.
 #[repr(transparent)]
 #[derive(Debug)]
-pub struct Inside(AtomicU64);
+pub struct InFlight(AtomicU64);
 
 /// Bit of the word: nobody enters any more.
 const READY: u64 = 1 << 31;
@@ -23,7 +23,7 @@ const fn of(generation: u32) -> u64 {
     (generation as u64) << 32
 }
 
-impl Inside {
+impl InFlight {
     /// For a socket that has just got its slot: nobody is inside.
     pub fn begin(&self, generation: u32) {
         self.0.store(of(generation), Ordering::Release);
@@ -73,7 +73,7 @@ impl Inside {
 }
 
 #[cfg(any(loom, test))]
-impl Default for Inside {
+impl Default for InFlight {
     fn default() -> Self {
         Self(AtomicU64::new(0))
     }
@@ -85,43 +85,43 @@ mod tests {
 
     #[test]
     fn who_is_inside_keeps_the_end_from_being_ready() {
-        let inside = Inside::default();
-        inside.begin(7);
-        assert!(inside.is_empty() && inside.enter(7) && inside.enter(7));
-        assert!(!inside.make_ready(7));
-        inside.leave(7);
-        inside.leave(7);
-        assert!(inside.make_ready(7) && inside.is_ready() && !inside.is_empty());
-        assert!(!inside.enter(7) && !inside.make_ready(7));
-        inside.unready();
-        assert!(inside.is_empty() && inside.enter(7));
+        let in_flight = InFlight::default();
+        in_flight.begin(7);
+        assert!(in_flight.is_empty() && in_flight.enter(7) && in_flight.enter(7));
+        assert!(!in_flight.make_ready(7));
+        in_flight.leave(7);
+        in_flight.leave(7);
+        assert!(in_flight.make_ready(7) && in_flight.is_ready() && !in_flight.is_empty());
+        assert!(!in_flight.enter(7) && !in_flight.make_ready(7));
+        in_flight.unready();
+        assert!(in_flight.is_empty() && in_flight.enter(7));
     }
 
     #[test]
     fn a_call_of_an_earlier_socket_counts_for_nothing() {
-        let inside = Inside::default();
-        inside.begin(7);
-        assert!(inside.enter(7));
-        inside.begin(9);
-        assert!(!inside.enter(7) && !inside.make_ready(7));
-        assert!(inside.enter(9));
-        inside.leave(7);
-        assert!(!inside.is_empty() && !inside.make_ready(9));
-        inside.leave(9);
-        inside.leave(9);
-        assert!(inside.is_empty() && inside.make_ready(9));
+        let in_flight = InFlight::default();
+        in_flight.begin(7);
+        assert!(in_flight.enter(7));
+        in_flight.begin(9);
+        assert!(!in_flight.enter(7) && !in_flight.make_ready(7));
+        assert!(in_flight.enter(9));
+        in_flight.leave(7);
+        assert!(!in_flight.is_empty() && !in_flight.make_ready(9));
+        in_flight.leave(9);
+        in_flight.leave(9);
+        assert!(in_flight.is_empty() && in_flight.make_ready(9));
     }
 
     #[test]
     fn any_word_is_survived() {
         for word in [0, u64::MAX, READY, COUNT, READY | COUNT, of(3) | COUNT] {
-            let inside = Inside(AtomicU64::new(word));
+            let in_flight = InFlight(AtomicU64::new(word));
             for generation in [0, 3, u32::MAX] {
-                let _ = inside.enter(generation);
-                inside.leave(generation);
-                let _ = inside.make_ready(generation);
+                let _ = in_flight.enter(generation);
+                in_flight.leave(generation);
+                let _ = in_flight.make_ready(generation);
             }
-            inside.unready();
+            in_flight.unready();
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A program that starts with bytes of a connection unread in a ring, and without sockshim.
+//! A hand-off-only preload: a program starts with bytes of a connection unread in a ring, and without sockshim.
 //!
 //! The kernel has no way to put bytes back before those that come. So the program gets sockshim after all, for
 //! this one purpose: `LD_PRELOAD` goes into its environment, and the library takes it out again before the
@@ -9,7 +9,7 @@
 //! Environments are null-terminated arrays of C strings, as exec's caller promises.
 
 use crate::pipe::handoff::file;
-use crate::state::config::GUEST;
+use crate::state::config::HANDOFF_ONLY;
 use crate::state::rendezvous;
 use crate::sys::kernel;
 use libc::{c_char, c_int};
@@ -27,31 +27,31 @@ const FOLDER: &[u8] = b"SOCKSHIM_DIR=";
 /// # Safety
 ///
 /// `given` is null or an environment.
-pub(crate) unsafe fn invite(given: Environment, exec: impl FnOnce(Environment) -> c_int) -> c_int {
+pub(crate) unsafe fn with_preload(given: Environment, exec: impl FnOnce(Environment) -> c_int) -> c_int {
     // SAFETY: upheld by the caller.
-    match if file::is_left() { unsafe { Invitation::to(given) } } else { None } {
+    match if file::is_left() { unsafe { Extended::to(given) } } else { None } {
         None => exec(given),
-        Some(invitation) => {
-            let result = exec(invitation.place.cast());
+        Some(extended) => {
+            let result = exec(extended.place.cast());
             // In a vfork child that succeeds the parent keeps these pages.
-            kernel::unmap(invitation.place, invitation.size);
+            kernel::unmap(extended.place, extended.size);
             result
         }
     }
 }
 
 /// An environment in memory of its own.
-struct Invitation {
+struct Extended {
     place: *mut u8,
     size: usize,
 }
 
-impl Invitation {
+impl Extended {
     /// `None`: it has sockshim already, or there is no memory.
     ///
     /// # Safety
     ///
-    /// As for [`invite`].
+    /// As for [`with_preload`].
     unsafe fn to(given: Environment) -> Option<Self> {
         let library = own_path()?.to_bytes();
         // SAFETY: upheld by the caller.
@@ -69,7 +69,7 @@ impl Invitation {
         let folder = if value(FOLDER).is_none() { Some(folder) } else { None };
         let words = (entries.len() + 4) * size_of::<*mut c_char>();
         let texts =
-            PRELOAD.len() + library.len() + others.map_or(0, <[u8]>::len) + GUEST.len() + FOLDER.len();
+            PRELOAD.len() + library.len() + others.map_or(0, <[u8]>::len) + HANDOFF_ONLY.len() + FOLDER.len();
         let size = words + texts + folder.map_or(0, <[u8]>::len) + 16;
         let place = kernel::map_anonymous(size, ptr::null_mut(), false).ok()?;
         let mut writer = Writer { words: place.cast(), text: place.wrapping_add(words) };
@@ -77,7 +77,7 @@ impl Invitation {
             Some(others) => writer.entry(&[PRELOAD, library, b":", others]),
             None => writer.entry(&[PRELOAD, library]),
         }
-        writer.entry(&[GUEST]);
+        writer.entry(&[HANDOFF_ONLY]);
         if let Some(folder) = folder {
             writer.entry(&[FOLDER, folder]);
         }
@@ -99,7 +99,7 @@ struct Writer {
 
 impl Writer {
     fn word(&mut self, word: *mut c_char) {
-        // SAFETY: `Invitation::to` has counted the words.
+        // SAFETY: `Extended::to` has counted the words.
         unsafe { self.words.write(word) };
         self.words = self.words.wrapping_add(1);
     }
@@ -107,7 +107,7 @@ impl Writer {
     fn entry(&mut self, parts: &[&[u8]]) {
         self.word(self.text.cast());
         for part in parts {
-            // SAFETY: `Invitation::to` has counted the bytes.
+            // SAFETY: `Extended::to` has counted the bytes.
             unsafe { ptr::copy_nonoverlapping(part.as_ptr(), self.text, part.len()) };
             self.text = self.text.wrapping_add(part.len());
         }
@@ -119,7 +119,7 @@ impl Writer {
 ///
 /// # Safety
 ///
-/// As for [`invite`].
+/// As for [`with_preload`].
 unsafe fn entries<'a>(given: Environment) -> &'a [*mut c_char] {
     if given.is_null() {
         return &[];
