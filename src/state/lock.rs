@@ -15,7 +15,7 @@ use super::socket_table;
 use crate::error::Errno;
 use crate::sys::restartable::{Area, Call};
 use crate::sys::{futex, kernel, stack, thread};
-use sockshim_ring::lock::{Content, FIRM, Frame, Left, Word};
+use sockshim_ring::lock::{Content, Frame, Left, NON_INTERRUPTIBLE, Word};
 
 /// This thread's number, as the family's namespace knows it.
 #[inline]
@@ -78,7 +78,7 @@ pub(crate) enum Taken {
 /// How a taker went on without the owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
-pub(crate) enum Around {
+pub(crate) enum FencedOff {
     /// The lock is the taker's.
     Taken,
     /// The same, and the owner may owe somebody a doorbell.
@@ -173,7 +173,7 @@ impl Lock {
         }
     }
 
-    /// Somebody waits; or has stepped around us.
+    /// Somebody waits; or has fenced us off.
     #[cold]
     #[inline(never)]
     fn give_back_marked(&self) {
@@ -214,31 +214,31 @@ impl Lock {
     /// sure that whatever the owner does yet changes nothing. `is_made`: the kernel shows that the call that the owner is
     /// inside has been made, if it is inside one.
     #[cold]
-    pub(crate) fn step_around(&self, seen: Content, is_made: impl Fn() -> bool) -> Around {
+    pub(crate) fn fence_off(&self, seen: Content, is_made: impl Fn() -> bool) -> FencedOff {
         let owner = seen.owner();
-        if owner == 0 || seen.marked() & FIRM != 0 {
-            return Around::Not;
+        if owner == 0 || seen.marked() & NON_INTERRUPTIBLE != 0 {
+            return FencedOff::Not;
         }
         let Some(owes) = self.word.take_from(seen, thread(), Frame::at(kernel::stack_pointer())) else {
-            return Around::Not;
+            return FencedOff::Not;
         };
         // The owner may be inside a call, if it looked at the word before it was taken.
         let since = kernel::monotonic_ns();
         while self.word.caller() == owner && !is_between_calls(owner, &is_made) && !is_dead(owner) {
             if kernel::monotonic_ns().wrapping_sub(since) > PATIENCE_IN_CALL {
-                return Around::InCall;
+                return FencedOff::InCall;
             }
             kernel::sleep_us(100);
         }
-        if owes { Around::Owing } else { Around::Taken }
+        if owes { FencedOff::Owing } else { FencedOff::Taken }
     }
 
-    /// Makes a call that only the owner may make, with signals blocked; `None`, and no call: somebody has stepped
-    /// around us.
+    /// Makes a call that only the owner may make, with signals blocked; `None`, and no call: somebody has fenced
+    /// us off.
     pub(crate) fn call(&self, call: &Call) -> Option<Result<usize, Errno>> {
         match Area::own() {
             Some(area) => self.word.owning(thread(), |word, value| call.make_while(area, word, value)),
-            None => self.word.firmly(thread(), || call.make()),
+            None => self.word.non_interruptibly(thread(), || call.make()),
         }
     }
 
@@ -263,7 +263,7 @@ impl Lock {
         }
         match self.wait_asleep(me, frame, urgent) {
             Waited::Free => Taken::Ours,
-            Waited::Robbed => {
+            Waited::Recovered => {
                 interrupted();
                 Taken::Ours
             }
@@ -290,7 +290,7 @@ impl Lock {
             if unchanged >= LOOK_EVERY || all >= PATIENCE_WITH_ALL {
                 if is_dead(wanted.owner()) {
                     match self.word.take_from(wanted, me, frame) {
-                        Some(_) => return Waited::Robbed,
+                        Some(_) => return Waited::Recovered,
                         None => continue,
                     }
                 }
@@ -327,7 +327,7 @@ impl Lock {
 enum Waited {
     Free,
     /// It was taken from an owner that had died.
-    Robbed,
+    Recovered,
     /// The owner does not let go.
     InVain(Content),
 }
@@ -426,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dead_owner_is_robbed() {
+    fn the_lock_of_a_dead_owner_is_recovered() {
         let lock = lock(dead_thread());
         let taken = lock.take();
         assert_eq!(taken, Taken::Ours);
@@ -446,9 +446,9 @@ mod tests {
     }
 
     #[test]
-    fn who_robs_the_dead_hears_of_it() {
+    fn who_recovers_the_lock_of_the_dead_hears_of_it() {
         let dead = dead_thread();
-        for mark in [0, FIRM, RINGING] {
+        for mark in [0, NON_INTERRUPTIBLE, RINGING] {
             let lock = lock(dead | mark);
             let interrupted = Cell::new(false);
             assert_eq!(lock.take_after(false, || interrupted.set(true)), Taken::Ours);
@@ -456,7 +456,7 @@ mod tests {
             assert_eq!(lock.word.content().marked(), thread());
         }
         // A word that no owner can have written.
-        assert_eq!(lock(FIRM | RINGING).take(), Taken::Ours);
+        assert_eq!(lock(NON_INTERRUPTIBLE | RINGING).take(), Taken::Ours);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! up, and nothing is lost, doubled or made up when they are continued. Stopped by a signal, by a debugger, or frozen.
 //!
 //! A stop is most likely to fall where a system call returns, so that is where most of these hit. Once one of them has
-//! been stepped around the connection keeps to the kernel's lane; so each round has a connection of its own.
+//! been fenced off the connection keeps to the kernel's lane; so each round has a connection of its own.
 
 use std::fs;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

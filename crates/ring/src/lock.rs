@@ -2,8 +2,8 @@
 //!
 //! The word is the owner's thread number and two marks, and where the owner's stack was when it took it, in one: a signal
 //! handler that finds its own thread's number there must know which call of the thread that was. It says nothing of who
-//! lives: that is the taker's to find out before it takes the word away from somebody. An owner that is dead is *robbed*. One that is only stopped is *stepped
-//! around*: whatever it still does when it goes on must change nothing, wherever it was stopped. So the taker shuts the
+//! lives: that is the taker's to find out before it takes the word away from somebody. An owner that is dead loses it: the lock is *recovered*. One that is only stopped is *fenced
+//! off*: whatever it still does when it goes on must change nothing, wherever it was stopped. So the taker shuts the
 //! ring first (see [`crate::lane`]); and what the owner asks of the kernel, where no compare-and-swap can refuse it, it
 //! asks by a call that is only made while the word is its own. Whether such a call is under way says [`Word::caller`].
 //!
@@ -31,12 +31,12 @@ pub struct Word {
     urgent: AtomicU32,
 }
 
-/// Mark: the owner makes a call that nothing can refuse any more, and must not be stepped around.
-pub const FIRM: u32 = 1 << 31;
+/// Mark: the owner makes a call that nothing can refuse any more, and must not be fenced off.
+pub const NON_INTERRUPTIBLE: u32 = 1 << 31;
 /// Mark: the owner may owe the reader a doorbell.
 pub const RINGING: u32 = 1 << 30;
 /// The owner's number.
-pub const OWNER: u32 = !(FIRM | RINGING);
+pub const OWNER: u32 = !(NON_INTERRUPTIBLE | RINGING);
 
 /// Mark in the upper half: somebody sleeps on the word, or is about to.
 const WAITED_FOR: u64 = 1 << 63;
@@ -240,7 +240,7 @@ impl Word {
         is_plain && self.owner.compare_exchange(seen, 0, Ordering::Release, Ordering::Relaxed).is_ok()
     }
 
-    /// Gives it back, unless somebody has stepped around us meanwhile; `to_others`: to those who sleep, if there are some.
+    /// Gives it back, unless somebody has fenced us off meanwhile; `to_others`: to those who sleep, if there are some.
     pub fn leave(&self, me: u32, to_others: bool) -> Left {
         let mut seen = self.owner.load(Ordering::Relaxed);
         while Content(seen).marked() == me {
@@ -263,7 +263,7 @@ impl Word {
     }
 
     /// Takes it from an owner that is dead, or has jumped out of the call that took it, or is stopped while it is not
-    /// firm; `seen` is what was in the word. Says whether the owner may owe somebody a doorbell. `None`: somebody was faster.
+    /// non-interruptible; `seen` is what was in the word. Says whether the owner may owe somebody a doorbell. `None`: somebody was faster.
     #[must_use]
     pub fn take_from(&self, seen: Content, me: u32, frame: Frame) -> Option<bool> {
         // Others may sleep yet.
@@ -272,32 +272,32 @@ impl Word {
         Some(seen.marked() != seen.owner())
     }
 
-    /// From here on the owner may owe a doorbell, until it says [`Word::rung`]. False: somebody has stepped around us.
+    /// From here on the owner may owe a doorbell, until it says [`Word::rung`]. False: somebody has fenced us off.
     #[must_use]
     pub fn ringing(&self, me: u32) -> bool {
         self.mark(me, me | RINGING)
     }
 
-    /// The end of [`Word::ringing`]. False: somebody has stepped around us, and rings in our place.
+    /// The end of [`Word::ringing`]. False: somebody has fenced us off, and rings in our place.
     #[must_use]
     pub fn rung(&self, me: u32) -> bool {
         self.mark(me | RINGING, me)
     }
 
-    /// While `call` is made, nobody steps around us. `None`, and no call, when somebody has done so already.
-    pub fn firmly<T>(&self, me: u32, call: impl FnOnce() -> T) -> Option<T> {
+    /// While `call` is made, nobody fences us off. `None`, and no call, when somebody has done so already.
+    pub fn non_interruptibly<T>(&self, me: u32, call: impl FnOnce() -> T) -> Option<T> {
         let before = self.content();
         let marked = before.marked();
-        (before.owner() == me && self.mark(marked, marked | FIRM)).then_some(())?;
+        (before.owner() == me && self.mark(marked, marked | NON_INTERRUPTIBLE)).then_some(())?;
         let result = call();
-        let _ = self.mark(marked | FIRM, marked);
+        let _ = self.mark(marked | NON_INTERRUPTIBLE, marked);
         Some(result)
     }
 
     /// Makes a call that is only made while the lower half of the word, which `call` gets, stays as it is: the owner and
-    /// its marks. `None`, and no call, when somebody has stepped around us.
+    /// its marks. `None`, and no call, when somebody has fenced us off.
     pub fn owning<T>(&self, me: u32, call: impl FnOnce(&AtomicU64, u32) -> Option<T>) -> Option<T> {
-        // A swap: a full barrier before the look at the word. Whoever steps around us looks the other way round.
+        // A swap: a full barrier before the look at the word. Whoever fences us off looks the other way round.
         self.caller.swap(me, Ordering::SeqCst);
         let content = self.content();
         let result = if content.owner() == me { call(&self.owner, content.marked()) } else { None };

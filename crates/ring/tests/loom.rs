@@ -23,7 +23,7 @@
 //! | the reader closes without taking its promise back | `nothing_is_published_after_the_close` |
 //! | the end becomes ready although a plain read is inside | `a_plain_read_meets_no_doorbell` |
 //! | the ring opens although a plain write is inside | `a_plain_write_keeps_its_place` |
-//! | who robs a dead writer does not renew the need-wakeup flag | `a_doorbell_that_the_dead_owed_is_rung` |
+//! | who recovers the lock of a dead writer does not renew the need-wakeup flag | `a_doorbell_that_the_dead_owed_is_rung` |
 //! | a doorbell that was refused counts as rung | `a_doorbell_that_was_refused_is_rung_again` |
 //! | a doorbell is sent without a look at the lock | `a_writer_stopped_on_the_ring_sends_no_doorbell_into_the_data` |
 //! | the gate is not shut | `a_writer_stopped_while_it_opens_the_ring_changes_nothing` |
@@ -518,8 +518,8 @@ fn a_doorbell_that_the_dead_owed_is_rung() {
     });
 }
 
-/// A writer is stopped after any of its steps, stepped around, and goes on.
-fn stepped_around(end: &Arc<End>) {
+/// A writer is stopped after any of its steps, fenced off, and goes on.
+fn fenced_off(end: &Arc<End>) {
     end.lock_writes(1);
     let stopped = end.clone();
     let writing = thread::spawn(move || stopped.write_in_steps(1, b'a'));
@@ -537,13 +537,13 @@ fn a_writer_stopped_on_the_ring_sends_no_doorbell_into_the_data() {
     loom::model(|| {
         let end = End::on_ring();
         end.direction.want_doorbell();
-        stepped_around(&end);
+        fenced_off(&end);
     });
 }
 
 #[test]
 fn a_writer_stopped_while_it_opens_the_ring_changes_nothing() {
-    loom::model(|| stepped_around(&End::on_kernel()));
+    loom::model(|| fenced_off(&End::on_kernel()));
 }
 
 #[test]
@@ -555,7 +555,7 @@ fn a_writer_stopped_while_it_spills_changes_nothing() {
         end.write(b'0');
         end.receive(1, &mut Vec::new());
         end.direction.close();
-        stepped_around(&end);
+        fenced_off(&end);
     });
 }
 

@@ -14,13 +14,13 @@ use core::sync::atomic::Ordering;
 use sockshim_ring::lane::is_ring;
 
 /// Takes bytes from the kernel, or throws them away, and counts them; where doorbells and data must be told apart. Under the
-/// read lock, with signals blocked. `None`, and nothing is taken: somebody has stepped around us.
+/// read lock, with signals blocked. `None`, and nothing is taken: somebody has fenced us off.
 pub(crate) fn take_counted(pipe: &Pipe, call: &Call) -> Option<Result<usize, Errno>> {
     let position = &pipe.incoming().reader.kernel_read;
     let before = position.load(Ordering::Relaxed);
     let taken = pipe.entry.read_lock.0.call(call)?;
     if let Ok(count) = taken {
-        // Compared: whoever has stepped around us since has asked the kernel, which knows of these, too.
+        // Compared: whoever has fenced us off since has asked the kernel, which knows of these, too.
         let after = before.wrapping_add(count as u64);
         let _ = position.compare_exchange(before, after, Ordering::Relaxed, Ordering::Relaxed);
     }
@@ -55,8 +55,8 @@ pub(crate) enum Drained {
     /// The position lies behind us: impossible.
     Beyond,
     /// Somebody who knows nothing of doorbells has taken some.
-    Robbed,
-    /// A signal handler of this thread has followed the writer already, or whoever has stepped around us.
+    ReadPastUs,
+    /// A signal handler of this thread has followed the writer already, or whoever has fenced us off.
     Moved,
 }
 
@@ -73,9 +73,9 @@ pub(crate) fn drain_to(fd: c_int, pipe: &Pipe, epoch: u32) -> Drained {
     let mask = kernel::block_signals();
     let drained = if incoming.reader_epoch() != epoch {
         Some(Drained::Moved)
-    } else if is_robbed(fd, pipe) {
+    } else if is_read_past_us(fd, pipe) {
         // The last of these would be bytes of the kernel lane.
-        Some(Drained::Robbed)
+        Some(Drained::ReadPastUs)
     } else {
         drain_quietly(fd, pipe, incoming.switch.resume.load(Ordering::Relaxed))
     };
@@ -152,7 +152,7 @@ pub(crate) fn check_told(fd: c_int, pipe: &Pipe) {
 }
 
 /// Whether somebody has taken bytes of the kernel's stream by system calls of his own. Under the read lock.
-pub(crate) fn is_robbed(fd: c_int, pipe: &Pipe) -> bool {
+pub(crate) fn is_read_past_us(fd: c_int, pipe: &Pipe) -> bool {
     let counted = pipe.incoming().reader.kernel_read.load(Ordering::Relaxed);
     !kernel::is_restricted()
         && kernel::reading_position(fd, |state| state != kernel::TCP_CLOSE)

@@ -29,7 +29,7 @@ pub(crate) fn ring_doorbell(fd: c_int, pipe: &Pipe) -> Result<(), Errno> {
     let lost = matches!(rung, Rung::Lost) || !pipe.entry.write_lock.0.rung();
     kernel::restore_signals(mask);
     if lost {
-        // Somebody has stepped around us and rings in our place. Only after that may we go on, in the kernel's lane. The
+        // Somebody has fenced us off and rings in our place. Only after that may we go on, in the kernel's lane. The
         // caller's release is for this lock, too.
         let _ = write_lock::lock_writes(fd, pipe);
     }

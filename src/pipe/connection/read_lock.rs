@@ -1,7 +1,7 @@
 //! The lock of those who read.
 
 use crate::pipe::connection::{Pipe, transitions, write_lock};
-use crate::state::lock::{Around, Taken};
+use crate::state::lock::{FencedOff, Taken};
 use crate::state::reason::Reason;
 use crate::sys::kernel;
 use core::ffi::c_int;
@@ -9,7 +9,7 @@ use core::sync::atomic::Ordering;
 use sockshim_ring::lane::is_ring;
 use sockshim_ring::lock::Content;
 
-/// The read lock. An owner that does not let go is stepped around: bytes of the ring are consumed by compare-and-swap, so
+/// The read lock. An owner that does not let go is fenced off: bytes of the ring are consumed by compare-and-swap, so
 /// they go to one of the two, and both directions stay in the kernel lane from then on.
 #[inline]
 pub(crate) fn lock_reads(pipe: &Pipe) -> Taken {
@@ -29,13 +29,13 @@ fn wait_for_lock(pipe: &Pipe) -> Taken {
             return Taken::Nested;
         }
         match pipe.entry.read_lock.0.take_after(false, || recount(pipe)) {
-            Taken::Not(seen) => match step_around(pipe, seen) {
-                Around::Taken | Around::Owing => {
+            Taken::Not(seen) => match fence_off(pipe, seen) {
+                FencedOff::Taken | FencedOff::Owing => {
                     recount(pipe);
                     return Taken::Ours;
                 }
-                Around::InCall => break,
-                Around::Not => {}
+                FencedOff::InCall => break,
+                FencedOff::Not => {}
             },
             taken => return taken,
         }
@@ -49,7 +49,7 @@ fn wait_for_lock(pipe: &Pipe) -> Taken {
 /// Goes on without the lock's owner, wherever that is: with the gate shut no byte can become a doorbell that
 /// it still takes for data, and where doorbells lie before data it takes none of both, because the lock is not its own. A
 /// need-wakeup flag for a doorbell that it takes back is not missed: the writer finds the ring closed and goes to the kernel.
-fn step_around(pipe: &Pipe, seen: Content) -> Around {
+fn fence_off(pipe: &Pipe, seen: Content) -> FencedOff {
     let incoming = pipe.incoming();
     // First the promise, then the ring: see `writer::open`.
     incoming.reader.ready.store(0, Ordering::SeqCst);
@@ -57,7 +57,7 @@ fn step_around(pipe: &Pipe, seen: Content) -> Around {
     incoming.shut();
     transitions::mark_stopped(pipe);
     // What a call takes is counted after it.
-    pipe.entry.read_lock.0.step_around(seen, || {
+    pipe.entry.read_lock.0.fence_off(seen, || {
         let counted = incoming.reader.kernel_read.load(Ordering::Relaxed);
         reading_position(pipe).is_some_and(|position| position > counted)
     })
@@ -79,7 +79,7 @@ fn reading_position(pipe: &Pipe) -> Option<u64> {
     kernel::reading_position(a_descriptor(pipe)?, |state| state != kernel::TCP_CLOSE)
 }
 
-/// After somebody has stepped around us. The caller's release is for this lock, too.
+/// After somebody has fenced us off. The caller's release is for this lock, too.
 #[cold]
 pub(crate) fn relock(pipe: &Pipe) {
     let _ = lock_reads(pipe);

@@ -1,7 +1,7 @@
 //! The write lock: who writes next.
 
 use crate::pipe::connection::{Pipe, outgoing_doorbells, transitions};
-use crate::state::lock::{Around, Taken};
+use crate::state::lock::{FencedOff, Taken};
 use crate::state::reason::Reason;
 use crate::sys::kernel;
 use core::ffi::c_int;
@@ -13,7 +13,7 @@ use sockshim_ring::lock::Content;
 /// Times that a lock is taken by others, or rewritten by a process that is not to be trusted.
 pub(crate) const MOST_ROUNDS: usize = 50;
 
-/// The write lock. An owner that does not let go is stepped around: the direction stays in the kernel lane from then on.
+/// The write lock. An owner that does not let go is fenced off: the direction stays in the kernel lane from then on.
 #[inline]
 pub(crate) fn lock_writes(fd: c_int, pipe: &Pipe) -> Taken {
     lock_writes_as(fd, pipe, false)
@@ -38,10 +38,10 @@ fn wait_for_lock(fd: c_int, pipe: &Pipe, nonblocking: bool) -> Taken {
             return Taken::Nested;
         }
         match lock.take_after(nonblocking, || outgoing.want_doorbell()) {
-            Taken::Not(seen) => match step_around(fd, pipe, seen) {
-                Around::Taken | Around::Owing => return Taken::Ours,
-                Around::InCall => break,
-                Around::Not => {}
+            Taken::Not(seen) => match fence_off(fd, pipe, seen) {
+                FencedOff::Taken | FencedOff::Owing => return Taken::Ours,
+                FencedOff::InCall => break,
+                FencedOff::Not => {}
             },
             taken => return taken,
         }
@@ -53,18 +53,18 @@ fn wait_for_lock(fd: c_int, pipe: &Pipe, nonblocking: bool) -> Taken {
 /// Goes on without the lock's owner, wherever that is: its publication fails, because the ring is closed;
 /// it opens no ring any more, because the gate is shut; it rings no doorbell, because the lock is not its own; and if it
 /// leaves the ring, it says what we say.
-fn step_around(fd: c_int, pipe: &Pipe, seen: Content) -> Around {
+fn fence_off(fd: c_int, pipe: &Pipe, seen: Content) -> FencedOff {
     let outgoing = pipe.outgoing();
     outgoing.close();
     outgoing.shut();
     transitions::mark_stopped(pipe);
-    let around = pipe.entry.write_lock.0.step_around(seen, || are_doorbells_sent(fd, outgoing));
+    let fenced = pipe.entry.write_lock.0.fence_off(seen, || are_doorbells_sent(fd, outgoing));
     // What it has published may be news to a sleeper.
-    if around == Around::Owing && is_ring(outgoing.epoch()) {
+    if fenced == FencedOff::Owing && is_ring(outgoing.epoch()) {
         outgoing.want_doorbell();
         let _ = outgoing_doorbells::ring_doorbell(fd, pipe);
     }
-    around
+    fenced
 }
 
 /// Whether every doorbell that is counted has been sent: a doorbell is counted before.

@@ -149,7 +149,7 @@ fn open(fd: c_int, pipe: &Pipe, epoch: u32) -> bool {
     opened
 }
 
-/// Somebody may step around us anywhere in here, and write into the kernel's lane: then the gate is shut.
+/// Somebody may fence us off anywhere in here, and write into the kernel's lane: then the gate is shut.
 fn open_quietly(fd: c_int, pipe: &Pipe, epoch: u32) -> bool {
     let outgoing = pipe.outgoing();
     // Once more: where a program switches between threads of its own in a handler, one of them may have begun to send since.
@@ -168,7 +168,7 @@ fn open_quietly(fd: c_int, pipe: &Pipe, epoch: u32) -> bool {
 }
 
 /// From the ring to the kernel lane; needs nothing from the reader. Under the write lock, or after a publication that
-/// failed because the ring is closed: nobody rings any more then, and whoever has stepped around us spills as we do.
+/// failed because the ring is closed: nobody rings any more then, and whoever has fenced us off spills as we do.
 #[cold]
 pub(crate) fn spill(fd: c_int, pipe: &Pipe) {
     let mask = kernel::block_signals();
@@ -182,7 +182,7 @@ fn spill_quietly(fd: c_int, pipe: &Pipe) {
     let outgoing = pipe.outgoing();
     let epoch = outgoing.epoch();
     if !is_ring(epoch) {
-        // A signal handler has spilled between our look and this, or whoever has stepped around us.
+        // A signal handler has spilled between our look and this, or whoever has fenced us off.
         return;
     }
     // A publication of an interrupted call of this thread must fail from here on.

@@ -250,7 +250,7 @@ unsafe fn take_locked(
                 Drained::End => return Look::End,
                 Drained::Failed(error) => return Look::Failed(error),
                 Drained::Beyond => return broken(fd, pipe),
-                Drained::Robbed => return robbed(fd, pipe),
+                Drained::ReadPastUs => return read_past_us(fd, pipe),
             }
         } else if taken == Taken::Nested && incoming.epoch() == epoch {
             if let Some(look) = kernel_bytes_nested(fd, pipe, epoch, buffers, skip, wanted, flags) {
@@ -306,11 +306,11 @@ unsafe fn take_locked(
             if matches!(look, Look::Bytes(0)) && wanted > 0 {
                 continue;
             }
-            if matches!(look, Look::Empty { .. }) && incoming_doorbells::is_robbed(fd, pipe) {
+            if matches!(look, Look::Empty { .. }) && incoming_doorbells::is_read_past_us(fd, pipe) {
                 // By somebody who took data as data, but perhaps more than that.
                 read_lock::recount(pipe);
                 if incoming.reader.kernel_read.load(Ordering::Relaxed) > kernel_end {
-                    return robbed(fd, pipe);
+                    return read_past_us(fd, pipe);
                 }
                 continue;
             }
@@ -329,7 +329,7 @@ unsafe fn take_locked(
 
 /// Doorbells were taken by somebody who knows nothing of them: what is left cannot be told apart.
 #[cold]
-fn robbed(fd: c_int, pipe: &Pipe) -> Look {
+fn read_past_us(fd: c_int, pipe: &Pipe) -> Look {
     transitions::give_up(fd, pipe, Reason::Integrity);
     Look::Broken
 }

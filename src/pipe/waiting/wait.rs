@@ -178,7 +178,7 @@ pub(crate) fn settle(fd: c_int, pipe: &Pipe) {
     }
     let taken = read_lock::lock_reads(pipe);
     let incoming = pipe.incoming();
-    let mut robbed = false;
+    let mut read_past_us = false;
     let settles = taken == Taken::Ours && incoming_doorbells::is_quiet(pipe);
     if settles {
         let waiting = incoming_doorbells::doorbells_waiting(pipe);
@@ -190,13 +190,13 @@ pub(crate) fn settle(fd: c_int, pipe: &Pipe) {
         if incoming_doorbells::is_quiet(pipe) {
             let waiting = waiting.min(incoming_doorbells::doorbells_waiting(pipe)) as usize;
             // One may be on its way; or somebody who knows nothing of doorbells has taken it for data.
-            robbed = incoming_doorbells::discard(fd, pipe, waiting) < waiting
-                && incoming_doorbells::is_robbed(fd, pipe);
+            read_past_us = incoming_doorbells::discard(fd, pipe, waiting) < waiting
+                && incoming_doorbells::is_read_past_us(fd, pipe);
         }
         kernel::restore_signals(mask);
     }
     pipe.entry.read_lock.0.release(taken);
-    if robbed {
+    if read_past_us {
         transitions::give_up(fd, pipe, Reason::Integrity);
     } else if settles {
         // What comes behind a doorbell the kernel may have told of together with it.

@@ -341,7 +341,7 @@ impl End {
         let _ = self.write_lock.leave(me, false);
     }
 
-    /// False: somebody has stepped around us, and rings in our place. A writer with more to write would take the lock
+    /// False: somebody has fenced us off, and rings in our place. A writer with more to write would take the lock
     /// again.
     fn ring_in_steps(&self, me: u32, step: &mut impl FnMut()) -> bool {
         if !self.write_lock.ringing(me) {
@@ -402,7 +402,7 @@ impl End {
         step();
     }
 
-    /// Another writer of the same end, which may find the first one stopped: as `step_around` in src/pipe/transfer/write.rs.
+    /// Another writer of the same end, which may find the first one stopped: as `fence_off` in src/pipe/transfer/write.rs.
     pub(crate) fn write_around(&self, me: u32, byte: u8) {
         let direction = &self.direction;
         if self.write_lock.take(me, FRAME).is_err() {
