@@ -103,8 +103,8 @@ pub fn pipe_calls(bytes: &[u8]) {
     talk_over(Segment { front, rings: front.wrapping_add(FRONT_SIZE) }, bytes, true);
 }
 
-/// What a predecessor may have left.
-pub fn inheritance(bytes: &[u8]) {
+/// What a hand-off file may hold.
+pub fn handoff_file(bytes: &[u8]) {
     let header = &bytes[..bytes.len().min(HEADER_SIZE)];
     let size = if bytes.first().is_none_or(|first| first & 1 == 0) { SEGMENT_SIZE } else { bytes.len() };
     let file = file(header, size.max(header.len()));
@@ -300,8 +300,8 @@ mod tests {
         }
 
         #[test]
-        fn any_inheritance_is_survived(bytes in vec(any::<u8>(), 0..2000)) {
-            inheritance(&bytes);
+        fn any_handoff_file_is_survived(bytes in vec(any::<u8>(), 0..2000)) {
+            handoff_file(&bytes);
         }
 
         #[test]
@@ -333,7 +333,7 @@ mod tests {
             ("diag_answer", diag_answer),
             ("folder_entries", folder_entries),
             ("foreign_table", foreign_table),
-            ("inheritance", inheritance),
+            ("handoff_file", handoff_file),
             ("pipe_calls", pipe_calls),
             ("segment_join", segment_join),
             ("table_words", table_words),

@@ -56,7 +56,7 @@ pub(crate) struct Local {
     pub(crate) apart: AtomicU32,
     /// Generation of the socket that this process has last shut down for reading, plus one.
     read_shut: AtomicU32,
-    /// Reading position before unread bytes were put down for a successor, plus one; see `pipe::handoff::file`.
+    /// Reading position before unread bytes were put down for a new owner, plus one; see `pipe::handoff::file`.
     pub(crate) handed_from: AtomicU64,
     /// Whether the reader went through other lanes for them, and cannot go back.
     pub(crate) handed_past: AtomicU32,

@@ -77,7 +77,7 @@ impl<'a> Iterator for Names<'a> {
     }
 }
 
-/// Seconds that a successor has to pick up what was left for it.
+/// Seconds that a new owner has to pick up what was left for it.
 const INHERITED_WITHIN: i64 = 60;
 
 /// `table<version>-<namespace>-<process>-<start>[.<instance>]`, `pipe<version>-...` or `left<version>-...`, of whatever
@@ -104,7 +104,7 @@ fn look_at(folder: &Path, name: &str) {
     }
 }
 
-/// What is left for a successor has no writer while the successor starts. `rest` is `<version>-<namespace>-<cookie>...`.
+/// What is left for a new owner has no writer while the new owner starts. `rest` is `<version>-<namespace>-<cookie>...`.
 fn may_be_waited_for(fd: c_int, rest: &str) -> bool {
     if kernel::age(fd).is_none_or(|age| age >= INHERITED_WITHIN) {
         return false;

@@ -9,7 +9,7 @@ use libc::{EPOLLET, EPOLLIN, MSG_DONTWAIT, MSG_OOB, MSG_PEEK, POLLIN, POLLOUT, P
 use crate::data::Flow;
 use crate::descriptors::send_descriptor;
 use crate::harness::{Case, Child, case, path};
-use crate::successors::{standard, used_pair};
+use crate::new_owners::{standard, used_pair};
 use crate::sys::raw::Way;
 use crate::sys::wait::events;
 use crate::sys::wait::{add, epoll, ready};

@@ -43,6 +43,7 @@ mod masks;
 mod memory;
 mod namespaces;
 mod nests;
+mod new_owners;
 mod numbers;
 mod options;
 mod plain;
@@ -57,7 +58,6 @@ mod standard;
 mod stops;
 mod strangers;
 mod stream;
-mod successors;
 mod threads;
 mod untrue;
 mod wakes;
@@ -98,7 +98,7 @@ const AREAS: &[(&str, &[Case])] = &[
     ("pointers", pointers::CASES),
     ("wakes", wakes::CASES),
     ("interrupts", interrupts::CASES),
-    ("successors", successors::CASES),
+    ("new_owners", new_owners::CASES),
     ("plain", plain::CASES),
     ("holders", holders::CASES),
     ("replaced", replaced::CASES),

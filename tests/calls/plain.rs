@@ -13,7 +13,7 @@ use libc::{EPOLLET, EPOLLIN};
 use crate::data::Flow;
 use crate::descriptors::{receive_descriptor, send_descriptor};
 use crate::harness::{Case, Child, case, skip};
-use crate::successors::standard;
+use crate::new_owners::standard;
 use crate::sys::raw::Way;
 use crate::sys::wait::{add, epoll, ready};
 use crate::sys::{self, call};

@@ -251,7 +251,7 @@ pub(crate) fn hand_on_and_kill(seed: u64) {
     let_age(place.scratch.rendezvous());
 }
 
-/// What is left for a successor stays for a minute, also when that was killed. The next program that starts takes it away.
+/// What is left for a new owner stays for a minute, also when that was killed. The next program that starts takes it away.
 fn let_age(folder: &Path) {
     for entry in fs::read_dir(folder).expect("the folder").flatten() {
         if entry.file_name().as_bytes().starts_with(b"left") {

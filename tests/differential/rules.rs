@@ -31,7 +31,7 @@ pub(crate) enum Rule {
     /// its own descriptor then, and the receiver
     /// reads them at once, since a close with them unread is no reset.
     HandedOn,
-    /// An epoll set that survives exec does not know of bytes that were left for the successor: sets are not
+    /// An epoll set that survives exec does not know of bytes that were left for the new owner: sets are not
     /// used after it.
     SetsOverExec,
 }

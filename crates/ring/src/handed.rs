@@ -1,4 +1,4 @@
-//! Handing on: a reader whose socket goes to somebody else, with bytes unread.
+//! Hand-off: a reader whose socket goes to somebody else, with bytes unread.
 //!
 //! The bytes lie in a file, and the writer is asked to send them again by the kernel, where everybody finds them. Who
 //! takes them out of the file is decided there, by one compare-and-swap. This word says how far both have come:

@@ -56,7 +56,7 @@ pub struct Header {
     pub namespace: AtomicU64,
     /// State of each end, `END_*`; written by that end alone.
     pub ends: [AtomicU32; 2],
-    /// In a file that is left for a successor: its socket's own name and the peer's, a `struct sockaddr_in6` or the
+    /// In a file that is left for a new owner: its socket's own name and the peer's, a `struct sockaddr_in6` or the
     /// beginning of one. Else zero.
     pub names: [[AtomicU32; 7]; 2],
 }
@@ -183,7 +183,7 @@ pub const HANDED_NOT: u32 = 0;
 pub const HANDED_SOON: u32 = 1;
 /// The unread bytes lie in a file: the writer sends them again, by the kernel.
 pub const HANDED_ON: u32 = 2;
-/// A successor has taken the file up; there may be another one later.
+/// A new owner has taken the file up; there may be another one later.
 pub const HANDED_AWAY: u32 = 3;
 
 #[cfg(not(loom))]

@@ -33,12 +33,12 @@
 //! | `spill`, or who closes the ring, ends no timed wait | `no_timed_wait_when_the_ring_is_left`, `no_timed_wait_on_a_closed_ring` |
 //! | who has a timed wait on two rings looks at them before it has said so | `who_waits_on_two_rings_is_woken_by_either` |
 //! | who has a timed wait on two rings does not look for a close after its need-wakeup flags | `no_timed_wait_on_two_rings_of_which_one_is_closed` |
-//! | `declare` without its full barrier | `a_plain_successor_gets_what_was_unread` |
-//! | a writer goes to sleep without a look at what is asked | `a_plain_successor_gets_what_was_unread_from_a_writer_in_the_kernels_lane` |
+//! | `declare` without its full barrier | `a_plain_new_owner_gets_what_was_unread` |
+//! | a writer goes to sleep without a look at what is asked | `a_plain_new_owner_gets_what_was_unread_from_a_writer_in_the_kernels_lane` |
 //! | the ring is closed after the bytes were put down | all that hand an end on |
 //! | an owner that gives a lock back does not look for marks | `who_waits_for_a_lock_is_woken` |
 //! | who has slept takes a lock without a mark for the others | `who_waits_for_a_lock_is_woken` |
-//! | the need-wakeup flag for a doorbell is not taken back before, or a doorbell is counted after its need-wakeup flag was taken | `a_plain_successor_of_a_sleeper_gets_what_was_unread` |
+//! | the need-wakeup flag for a doorbell is not taken back before, or a doorbell is counted after its need-wakeup flag was taken | `a_plain_new_owner_after_a_sleeper_gets_what_was_unread` |
 
 #![cfg(loom)]
 
@@ -578,7 +578,7 @@ fn a_waiter_takes_no_flag_from_a_sleeper() {
     });
 }
 
-/// An end is handed on with bytes unread, whose writer then waits for an answer. What the successor reads.
+/// An end is handed on with bytes unread, whose writer then waits for an answer. What the new owner reads.
 fn handed_on(connection: &Arc<Connection>, read: fn(&Connection) -> Vec<u8>) {
     let peer = connection.clone();
     let writing = thread::spawn(move || {
@@ -594,29 +594,29 @@ fn handed_on(connection: &Arc<Connection>, read: fn(&Connection) -> Vec<u8>) {
 }
 
 #[test]
-fn a_plain_successor_gets_what_was_unread() {
-    loom::model(|| handed_on(&Connection::on_ring(), |successor| successor.read_plainly(2)));
+fn a_plain_new_owner_gets_what_was_unread() {
+    loom::model(|| handed_on(&Connection::on_ring(), |new_owner| new_owner.read_plainly(2)));
 }
 
 /// The ring in which the writer is woken opens for that.
 #[test]
-fn a_plain_successor_gets_what_was_unread_from_a_writer_in_the_kernels_lane() {
-    loom::model(|| handed_on(&Connection::one_way(), |successor| successor.read_plainly(2)));
+fn a_plain_new_owner_gets_what_was_unread_from_a_writer_in_the_kernels_lane() {
+    loom::model(|| handed_on(&Connection::one_way(), |new_owner| new_owner.read_plainly(2)));
 }
 
 /// A doorbell is about to be rung when the ring is closed.
 #[test]
-fn a_plain_successor_of_a_sleeper_gets_what_was_unread() {
+fn a_plain_new_owner_after_a_sleeper_gets_what_was_unread() {
     loom::model(|| {
         let connection = Connection::on_ring();
         connection.want_doorbell();
-        handed_on(&connection, |successor| successor.read_plainly(2));
+        handed_on(&connection, |new_owner| new_owner.read_plainly(2));
     });
 }
 
 #[test]
-fn a_successor_with_the_file_gets_what_was_unread() {
-    loom::model(|| handed_on(&Connection::on_ring(), |successor| successor.read_with_file(2)));
+fn a_new_owner_with_the_file_gets_what_was_unread() {
+    loom::model(|| handed_on(&Connection::on_ring(), |new_owner| new_owner.read_with_file(2)));
 }
 
 /// A writer that ends its direction sends again what lies in the file, or will lie there.

@@ -1,5 +1,5 @@
 //! Unread ring bytes for whoever gets the descriptor next: a new process image (exec) or another process
-//! (SCM_RIGHTS). They lie in a file named by the socket's cookie, in the layout of a segment, so the successor
+//! (SCM_RIGHTS). They lie in a file named by the socket's cookie, in the layout of a segment, so the new owner
 //! reads them by the very rules of a pipe: first the ring, then the kernel lane.
 
 use crate::error::Errno;
@@ -38,7 +38,7 @@ pub(crate) fn note_answer(pipe: &Pipe) {
     }
 }
 
-/// In a heritage the successor is end 0 and reads direction 1.
+/// In a hand-off file the new owner is end 0 and reads direction 1.
 const READ: usize = 1;
 
 fn path(fd: c_int) -> Option<Path> {
@@ -252,7 +252,7 @@ fn come_to_ring(fd: c_int, pipe: &Pipe, place: *mut u8, before: usize) -> bool {
     true
 }
 
-/// The successor will end before this process goes on: what it does not read is this process's again.
+/// The new owner will end before this process goes on: what it does not read is this process's again.
 pub(crate) fn keep(fd: c_int, pipe: &Pipe) {
     if pipe.local.handed_from.load(Ordering::Relaxed) != 0
         && let (Some(path), Some(kept)) = (path(fd), kept_path(fd))
@@ -262,7 +262,7 @@ pub(crate) fn keep(fd: c_int, pipe: &Pipe) {
     }
 }
 
-/// The successor did not come, or is gone. True when this process has become its own: it goes on with what it left.
+/// The new owner did not come, or is gone. True when this process has become its own: it goes on with what it left.
 pub(crate) fn withdraw(fd: c_int, pipe: &Pipe) -> bool {
     let from = pipe.local.handed_from.swap(0, Ordering::Relaxed);
     let Some(position) = from.checked_sub(1) else { return false };

@@ -3,7 +3,7 @@
 //!
 //! The reader puts them down in a file ([`super::file`]) and says so in `reader.handed`; the writer looks there before
 //! it goes on in the kernel lane, and whenever it is about to wait. Who takes them is decided by one compare-and-swap on the
-//! reading position in the file: a successor that runs on sockshim and was faster has them already.
+//! reading position in the file: a new owner that runs on sockshim and was faster has them already.
 
 use crate::error::Errno;
 use crate::pipe::connection::{Pipe, outgoing_doorbells, transitions, write_lock};
@@ -153,7 +153,7 @@ pub(crate) fn give(fd: c_int, pipe: &Pipe, last: bool) {
         }
     });
     kernel::restore_signals(mask);
-    // A successor that has taken the file up may hand the rest on to another one.
+    // A new owner that has taken the file up may hand the rest on to another one.
     outgoing.answer(asked, answered || last);
 }
 

@@ -111,7 +111,7 @@ pub(crate) fn accept_again(socket: Socket) {
 }
 
 /// Before a new process image, or another process, gets this descriptor: no doorbell may be left in the kernel's
-/// queue, and ring bytes that are unread are put down where a successor that runs on sockshim finds them, and the writer,
+/// queue, and ring bytes that are unread are put down where a new owner that runs on sockshim finds them, and the writer,
 /// who sends them again for one that does not.
 pub(crate) fn hand_over(fd: c_int, socket: Socket) {
     let pipe = socket.entry().and_then(|entry| Pipe::of(socket, entry));
@@ -141,7 +141,7 @@ pub(crate) fn hand_over(fd: c_int, socket: Socket) {
 }
 
 /// After [`hand_over`], if this process does not go on with the connection: when what is unread could not be put down, the
-/// successor would read doorbells, and miss bytes. A reset tells both ends.
+/// new owner would read doorbells, and miss bytes. A reset tells both ends.
 pub(crate) fn give_up_what_is_lost(fd: c_int, socket: Socket) {
     let Some(pipe) = socket.entry().and_then(|entry| Pipe::of(socket, entry)) else { return };
     if pipe.entry.reason.load(Ordering::Relaxed) == Reason::UnreadAtHandOver as u32 {
@@ -149,7 +149,7 @@ pub(crate) fn give_up_what_is_lost(fd: c_int, socket: Socket) {
     }
 }
 
-/// Gives a writer who slept a moment to send again what was left: then the successor finds it at once, whatever it is.
+/// Gives a writer who slept a moment to send again what was left: then the new owner finds it at once, whatever it is.
 pub(crate) fn wait_for_answer(socket: Socket, until: Deadline) {
     let Some(pipe) = socket.entry().and_then(|entry| Pipe::of(socket, entry)) else { return };
     if pipe.local.asked.swap(0, Ordering::Relaxed) != 0 {

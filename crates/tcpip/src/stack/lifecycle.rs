@@ -181,7 +181,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> crate::tcp::conn::Connection<S, R> {
         if self.state.can_transmit() {
             let flight = sender.nxt.since(sender.una) as usize;
             assert!(flight <= self.tx.len() + 1, "all that is in flight is still held");
-            if let Some(end) = self.seldom.urgent_end {
+            if let Some(end) = self.cold.urgent_end {
                 assert!(end.after(sender.una), "urgent data is not acknowledged yet");
                 assert!(end.at_or_before(self.data_end()), "urgent data was written");
             }

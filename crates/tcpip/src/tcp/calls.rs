@@ -89,7 +89,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
 
     /// RECEIVE; `Ok(0)` at the end of the stream.
     pub(crate) fn recv(&mut self, cx: &mut Context<'_>, data: &mut [u8]) -> Result<usize, Error> {
-        let marked = self.seldom.mark.is_some();
+        let marked = self.cold.mark.is_some();
         let count = if marked { self.read_by_mark(cx, data) } else { self.rx.read(data) };
         if count > 0 {
             self.consumed(cx);
@@ -134,7 +134,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
     /// acknowledged now? Linux's `tcp_cleanup_rbuf`.
     pub(crate) fn consumed(&mut self, cx: &mut Context<'_>) {
         self.tidy_later(cx);
-        if self.seldom.mark.is_some() {
+        if self.cold.mark.is_some() {
             self.pass_mark();
         }
         let readable = self.rx.readable();
@@ -243,7 +243,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
     /// FIN-WAIT-2 of a closed socket: waits for the other end's FIN, unless that is not wanted (TCP_LINGER2).
     pub(crate) fn linger(&mut self, cx: &Context<'_>) -> bool {
         let timeout = self.options.fin_timeout.unwrap_or(cx.config.fin_timeout);
-        self.seldom.linger_at = Some(cx.now + timeout);
+        self.cold.linger_at = Some(cx.now + timeout);
         !timeout.is_zero()
     }
 

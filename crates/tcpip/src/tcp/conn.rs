@@ -55,7 +55,7 @@ pub(crate) struct Connection<S, R> {
     pub(crate) peer_mss: u16,
     /// The largest packet payload that leaves at once; 0 without segmentation offload.
     pub(crate) gso_max: u16,
-    pub(crate) seldom: Lazy<Seldom>,
+    pub(crate) cold: Lazy<ColdState>,
     /// When to look whether memory can be given back.
     pub(crate) tidy_at: Option<Instant>,
     /// Pages that it is charged with of the memory of all connections.
@@ -76,7 +76,7 @@ pub(crate) struct Connection<S, R> {
 
 /// What few connections need, or only for a while.
 #[derive(Debug, PartialEq)]
-pub(crate) struct Seldom {
+pub(crate) struct ColdState {
     /// When the SYN was sent; until the handshake is over.
     pub(crate) syn_at: Instant,
     pub(crate) keepalive_at: Option<Instant>,
@@ -93,8 +93,8 @@ pub(crate) struct Seldom {
 }
 
 blank!(
-    Seldom,
-    Seldom {
+    ColdState,
+    ColdState {
         syn_at: Instant::ZERO,
         keepalive_at: None,
         linger_at: None,
@@ -316,7 +316,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             path_mss: super::DEFAULT_MSS,
             peer_mss: super::DEFAULT_MSS,
             gso_max: 0,
-            seldom: Lazy::new(),
+            cold: Lazy::new(),
             tidy_at: None,
             charged: 0,
             heard_at: Instant::ZERO,
@@ -345,7 +345,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         }
         self.sender.nxt = self.sender.iss + 1;
         self.pending = Pending::Syn;
-        self.seldom.syn_at = cx.now;
+        self.cold.syn_at = cx.now;
         self.heard_at = cx.now;
         self.sender.timer = Timer::Retransmit(cx.now + self.sender.rto(config));
     }
@@ -430,10 +430,10 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
     /// The handshake is over.
     pub(crate) fn establish(&mut self, cx: &mut Context<'_>) {
         self.state = State::Established;
-        let next_answer = self.seldom.next_answer;
-        self.seldom.give_back();
+        let next_answer = self.cold.next_answer;
+        self.cold.give_back();
         if next_answer > cx.now {
-            self.seldom.next_answer = next_answer; // the limit is for all of the connection
+            self.cold.next_answer = next_answer; // the limit is for all of the connection
         }
         self.sender.retransmits = 0;
         self.sender.backoff = 0;
@@ -455,8 +455,8 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         let on = self.options.keepalive && self.state.is_synchronized();
         let time = self.options.keepalive_time.unwrap_or(cx.config.keepalive_time);
         let at = on.then(|| self.heard_at.max(cx.now - time) + time);
-        if at != self.seldom.keepalive_at {
-            self.seldom.keepalive_at = at;
+        if at != self.cold.keepalive_at {
+            self.cold.keepalive_at = at;
         }
     }
 
@@ -477,8 +477,8 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
 
     /// The window is open: the next time that it closes is another one.
     pub(crate) fn forget_probes(&mut self) {
-        if self.seldom.probed_since.is_some() {
-            self.seldom.probed_since = None;
+        if self.cold.probed_since.is_some() {
+            self.cold.probed_since = None;
         }
     }
 
@@ -531,10 +531,10 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         self.receiver.ack.deadline = None;
         self.receiver.ack.now = false;
         self.receiver.ack.duplicates = 0;
-        let mark = self.seldom.mark;
-        self.seldom.give_back();
+        let mark = self.cold.mark;
+        self.cold.give_back();
         if mark.is_some() {
-            self.seldom.mark = mark; // what has arrived can still be read
+            self.cold.mark = mark; // what has arrived can still be read
         }
         self.path.give_back();
         self.tidy_at = None;
@@ -550,7 +550,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let paced = self.paced.then(|| self.sender.pacer.next_send());
         let (timer, ack) = (self.sender.timer.deadline(), self.receiver.ack.deadline);
-        let Seldom { keepalive_at, linger_at, .. } = *self.seldom;
+        let ColdState { keepalive_at, linger_at, .. } = *self.cold;
         let mut first = Instant::MAX;
         for at in [timer, ack, keepalive_at, linger_at, self.tidy_at, paced] {
             first = first.min(at.unwrap_or(Instant::MAX));

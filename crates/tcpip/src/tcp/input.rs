@@ -175,7 +175,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             self.receiver.ack.now = true;
             return;
         }
-        if may_answer_invalid(&mut self.seldom.next_answer, cx.config.invalid_ratelimit, cx.now) {
+        if may_answer_invalid(&mut self.cold.next_answer, cx.config.invalid_ratelimit, cx.now) {
             self.receiver.ack.now = true;
         }
     }
@@ -183,7 +183,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
     /// RFC 5961: asks the other end to show that it knows our numbers. Limited for each connection (section 7); a count that
     /// connections share would tell one of them what happens to others (CVE-2016-5696).
     fn challenge(&mut self, cx: &mut Context<'_>) {
-        if may_answer_invalid(&mut self.seldom.next_answer, cx.config.invalid_ratelimit, cx.now) {
+        if may_answer_invalid(&mut self.cold.next_answer, cx.config.invalid_ratelimit, cx.now) {
             cx.counters.tcp_challenge_ack += 1;
             self.receiver.ack.now = true;
         }

@@ -66,7 +66,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             flags |= if answer { ecn::ACCEPT } else { ecn::ASK };
         }
         if self.sender.retransmits == 0 {
-            self.seldom.syn_at = cx.now;
+            self.cold.syn_at = cx.now;
         }
         Some(Outgoing { seq: self.sender.iss, flags, offset: 0, len: 0, gso_size: 0, ecn: 0 })
     }

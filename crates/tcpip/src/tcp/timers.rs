@@ -32,11 +32,11 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             Timer::ZeroWindow(at) if at <= cx.now => self.on_probe_timeout(cx),
             _ => {}
         }
-        if self.seldom.keepalive_at.is_some_and(|at| at <= cx.now) {
+        if self.cold.keepalive_at.is_some_and(|at| at <= cx.now) {
             self.on_keepalive_timeout(cx);
         }
-        if self.seldom.linger_at.is_some_and(|at| at <= cx.now) {
-            self.seldom.linger_at = None;
+        if self.cold.linger_at.is_some_and(|at| at <= cx.now) {
+            self.cold.linger_at = None;
             self.end(None);
         }
         if self.tidy_at.is_some_and(|at| at <= cx.now) {
@@ -57,7 +57,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             self.sender.give_back();
             self.receiver.give_back();
             self.path.give_back();
-            self.seldom.tidy();
+            self.cold.tidy();
             if self.tx.is_empty() {
                 self.tx.shrink();
             }
@@ -106,7 +106,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             State::SynSent => self.options.syn_retries.unwrap_or(cx.config.syn_retries),
             _ => cx.config.synack_retries,
         };
-        let too_long = self.options.user_timeout.is_some_and(|limit| cx.now - self.seldom.syn_at >= limit);
+        let too_long = self.options.user_timeout.is_some_and(|limit| cx.now - self.cold.syn_at >= limit);
         if self.sender.retransmits >= retries || too_long {
             cx.counters.attempt_fails += 1;
             return self.give_up(cx);
@@ -153,7 +153,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             && self.sender.probe_wait(cx.config) >= cx.config.max_rto
             && self.sender.probe_backoff >= cx.config.orphan_retries;
         let too_long = self.options.user_timeout.is_some_and(|limit| {
-            let since = *self.seldom.probed_since.get_or_insert(cx.now);
+            let since = *self.cold.probed_since.get_or_insert(cx.now);
             cx.now - since >= limit
         });
         if self.sender.probes >= too_many || worn_out || too_long {
@@ -176,12 +176,12 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         let probes = self.options.keepalive_probes.unwrap_or(config.keepalive_probes);
         if self.sender.packets_out() > 0 || self.unsent() > 0 {
             // Retransmissions and window probes ask the same question.
-            self.seldom.keepalive_at = Some(cx.now + time);
+            self.cold.keepalive_at = Some(cx.now + time);
             return;
         }
         let silent = cx.now - self.heard_at;
         if silent < time {
-            self.seldom.keepalive_at = Some(self.heard_at + time);
+            self.cold.keepalive_at = Some(self.heard_at + time);
             return;
         }
         let gone = match self.options.user_timeout {
@@ -195,7 +195,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         cx.counters.tcp_keepalive += 1;
         self.keepalive_probes = self.keepalive_probes.saturating_add(1);
         self.pending = Pending::Keepalive;
-        self.seldom.keepalive_at = Some(cx.now + interval);
+        self.cold.keepalive_at = Some(cx.now + interval);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Urgent data (RFC 9293 section 3.8.5), as Linux and most programs have it: the pointer names the byte after the last
 //! urgent one (RFC 6093 section 2), of which an application gets one out of band.
 //!
-//! The state of both directions lies in [`Seldom`](super::conn::Seldom): few connections ever have urgent data.
+//! The state of both directions lies in [`ColdState`](super::conn::ColdState): few connections ever have urgent data.
 
 use super::conn::{Connection, Events};
 use super::context::Context;
@@ -30,26 +30,26 @@ enum Byte {
 impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
     /// What was written up to here is urgent (Linux's `tcp_mark_urg`).
     pub(crate) fn mark_urgent(&mut self) {
-        self.seldom.urgent_end = Some(self.data_end());
+        self.cold.urgent_end = Some(self.data_end());
     }
 
     /// Urgent data is not acknowledged yet.
     #[inline]
     pub(crate) fn is_urgent(&self) -> bool {
-        self.seldom.urgent_end.is_some()
+        self.cold.urgent_end.is_some()
     }
 
     /// Something was acknowledged.
     pub(crate) fn end_urgent_mode(&mut self) {
-        if self.seldom.urgent_end.is_some_and(|end| end.at_or_before(self.sender.una)) {
-            self.seldom.urgent_end = None;
+        if self.cold.urgent_end.is_some_and(|end| end.at_or_before(self.sender.una)) {
+            self.cold.urgent_end = None;
         }
     }
 
     /// The pointer of a segment with that number. The field may not reach the end; then all that is new is urgent, and
     /// what was sent long before leaves without it.
     pub(crate) fn urgent_pointer(&self, seq: SeqNumber) -> Option<u16> {
-        let end = self.seldom.urgent_end.filter(|&end| seq.before(end))?;
+        let end = self.cold.urgent_end.filter(|&end| seq.before(end))?;
         let farthest = seq + u32::from(u16::MAX);
         u16::try_from(end.since(seq)).ok().or_else(|| farthest.after(self.sender.nxt).then_some(u16::MAX))
     }
@@ -57,7 +57,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
     /// Whether a probe with the first number not acknowledged can name the end of urgent data.
     pub(crate) fn may_probe_urgently(&self) -> bool {
         let una = self.sender.una;
-        self.seldom.urgent_end.is_some_and(|end| end.after(una) && end.since(una) <= u32::from(u16::MAX))
+        self.cold.urgent_end.is_some_and(|end| end.after(una) && end.since(una) <= u32::from(u16::MAX))
     }
 }
 
@@ -66,7 +66,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
     /// Linux's `tcp_urg`.
     #[inline]
     pub(crate) fn take_urgent(&mut self, segment: &Segment<'_>) {
-        if segment.header.flags.contains(Flags::URG) || self.seldom.mark.is_some() {
+        if segment.header.flags.contains(Flags::URG) || self.cold.mark.is_some() {
             self.take_urgent_segment(segment);
         }
     }
@@ -80,10 +80,10 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         if header.flags.contains(Flags::URG) {
             self.take_pointer(header.seq + u32::from(header.urgent.saturating_sub(1)));
         }
-        if let Some(Mark { seq, byte: Byte::Awaited }) = self.seldom.mark
+        if let Some(Mark { seq, byte: Byte::Awaited }) = self.cold.mark
             && let Some(&byte) = segment.payload.get(seq.since(header.seq) as usize)
         {
-            self.seldom.mark = Some(Mark { seq, byte: Byte::Arrived(byte) });
+            self.cold.mark = Some(Mark { seq, byte: Byte::Arrived(byte) });
             self.events.raise(Events::READABLE);
         }
     }
@@ -91,7 +91,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
     /// A pointer to a byte that has arrived, or that does not go beyond the one before, is old (Linux's
     /// `tcp_check_urg`).
     fn take_pointer(&mut self, seq: SeqNumber) {
-        let known = self.seldom.mark.map(|mark| mark.seq);
+        let known = self.cold.mark.map(|mark| mark.seq);
         if seq.before(self.receiver.nxt) || known.is_some_and(|known| !seq.after(known)) {
             return;
         }
@@ -100,7 +100,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         if known == Some(self.read_end()) && !self.options.oob_inline {
             self.rx.read(&mut [0]);
         }
-        self.seldom.mark = Some(Mark { seq, byte: Byte::Awaited });
+        self.cold.mark = Some(Mark { seq, byte: Byte::Awaited });
     }
 
     /// The number of the next byte that the application reads.
@@ -110,7 +110,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
 
     /// Bytes before the mark.
     fn before_mark(&self) -> Option<usize> {
-        self.seldom.mark.map(|mark| mark.seq.saturating_since(self.read_end()) as usize)
+        self.cold.mark.map(|mark| mark.seq.saturating_since(self.read_end()) as usize)
     }
 
     /// Bytes that can be read before the mark, or all if the next one is not kept out of the stream (Linux's `tcp_inq`).
@@ -129,7 +129,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
 
     /// POLLPRI.
     pub(crate) fn has_urgent_byte(&self) -> bool {
-        self.seldom.mark.is_some_and(|mark| matches!(mark.byte, Byte::Arrived(_)))
+        self.cold.mark.is_some_and(|mark| matches!(mark.byte, Byte::Arrived(_)))
     }
 
     /// Reads up to the mark; from there, without the urgent byte (Linux's `tcp_recvmsg_locked`).
@@ -152,14 +152,14 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
     #[cold]
     pub(crate) fn pass_mark(&mut self) {
         let end = self.read_end();
-        if self.seldom.mark.is_some_and(|mark| end.after(mark.seq)) {
-            self.seldom.mark = None;
+        if self.cold.mark.is_some_and(|mark| end.after(mark.seq)) {
+            self.cold.mark = None;
         }
     }
 
     /// MSG_OOB (Linux's `tcp_recv_urg`); nothing when the stream ended before the byte.
     pub(crate) fn recv_urgent(&mut self, peek: bool) -> Result<Option<u8>, Error> {
-        let Some(mark) = self.seldom.mark.filter(|_| !self.options.oob_inline) else {
+        let Some(mark) = self.cold.mark.filter(|_| !self.options.oob_inline) else {
             return Err(Error::Invalid);
         };
         match mark.byte {
@@ -167,7 +167,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             _ if self.state == State::Closed && !self.has_fin() => Err(Error::NotConnected),
             Byte::Arrived(byte) => {
                 if !peek {
-                    self.seldom.mark = Some(Mark { byte: Byte::Taken, ..mark });
+                    self.cold.mark = Some(Mark { byte: Byte::Taken, ..mark });
                 }
                 Ok(Some(byte))
             }

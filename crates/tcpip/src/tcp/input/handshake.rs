@@ -40,7 +40,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             && let (Some(clock), Some(stamps)) = (&self.clock, header.options.timestamps)
             && stamps.echo != 0
         {
-            let sent = clock.value(self.seldom.syn_at);
+            let sent = clock.value(self.cold.syn_at);
             if stamps.echo.wrapping_sub(sent) > clock.value(cx.now).wrapping_sub(sent) {
                 if !header.flags.contains(Flags::RST) {
                     cx.counters.out_rsts += 1;
@@ -130,7 +130,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
     /// section 3).
     fn measure_handshake(&mut self, cx: &mut Context<'_>, segment: &Segment<'_>) {
         let rtt = if self.sender.retransmits == 0 {
-            Some(cx.now - self.seldom.syn_at)
+            Some(cx.now - self.cold.syn_at)
         } else {
             match (&self.clock, segment.header.options.timestamps) {
                 (Some(clock), Some(stamps)) => clock.echo(cx.now, stamps.echo).map(|echo| echo.age),
