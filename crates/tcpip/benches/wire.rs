@@ -18,7 +18,7 @@ use std::net::Ipv4Addr;
 
 const HERE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 const THERE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
-const STATION: [u8; 6] = [2, 0, 0, 0, 0, 1];
+const LINK_ADDRESS: [u8; 6] = [2, 0, 0, 0, 0, 1];
 
 /// An Ethernet frame with a segment as nearly all are: timestamps, and data or none.
 fn frame(payload: usize) -> Vec<u8> {
@@ -41,7 +41,7 @@ fn frame(payload: usize) -> Vec<u8> {
     segment[16..18].copy_from_slice(&finish(total).to_be_bytes());
     let mut frame = vec![0; eth::Header::LEN + ipv4::Header::LEN];
     let outer = eth::Header {
-        destination: eth::MacAddr(STATION),
+        destination: eth::MacAddr(LINK_ADDRESS),
         source: eth::MacAddr([2, 0, 0, 0, 0, 2]),
         protocol: eth::EtherType::Ipv4,
     };
@@ -94,7 +94,7 @@ fn parse(c: &mut Criterion<CpuTime>) {
     ] {
         let bytes = frame(payload);
         let mut network = Network::new(Config::default(), [1, 2, 3, 4]);
-        let medium = Medium::Ethernet { address: STATION };
+        let medium = Medium::Ethernet { address: LINK_ADDRESS };
         let link = network.add_interface(Capabilities { medium, mtu: 1500, tx_checksum: false, gso_max: 0 });
         network.add_address(link, HERE.into(), 24);
         let meta = RxMeta { checksum_ok, gso_size: 0 };

@@ -12,7 +12,7 @@ use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use core::time::Duration;
 
-const STATION: [u8; 6] = [2, 0, 0, 0, 0, 1];
+const LINK_ADDRESS: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const LINK: InterfaceId = InterfaceId(1);
 const TUNNEL: InterfaceId = InterfaceId(2);
 
@@ -27,7 +27,7 @@ pub fn frames(mut bytes: &[u8]) {
     config.transmit_queue = 16;
     let mut network = Network::new(config, [1, 2, 3, 4]);
     let mtu = 1500;
-    let ethernet = Medium::Ethernet { address: STATION };
+    let ethernet = Medium::Ethernet { address: LINK_ADDRESS };
     network.add_interface(Capabilities { medium: ethernet, mtu, tx_checksum: false, gso_max: 0 });
     network.add_interface(Capabilities { medium: Medium::Ip, mtu, tx_checksum: true, gso_max: 0 });
     network.add_address(LINK, Ipv4Addr::new(10, 0, 0, 1).into(), 24);
@@ -109,7 +109,7 @@ fn sent(network: &mut Network, now: Instant) {
             Medium::Ip => &frame[..],
             Medium::Ethernet { .. } => {
                 let (header, packet) = eth::Header::parse(&frame).expect("we send frames that we can read");
-                assert_eq!(header.source, MacAddr(STATION));
+                assert_eq!(header.source, MacAddr(LINK_ADDRESS));
                 if header.protocol == eth::EtherType::Arp {
                     continue;
                 }
@@ -265,7 +265,7 @@ mod tests {
         (any::<u8>(), prop_oneof![v4, v6, other]).prop_map(|(how, (protocol, packet))| {
             let mut frame = Vec::from([0; virtio::Header::LEN]);
             if how & 1 == 0 {
-                frame.extend(STATION);
+                frame.extend(LINK_ADDRESS);
                 frame.extend([2, 0, 0, 0, 0, 2]);
                 frame.extend(protocol.to_be_bytes());
             }

@@ -1,4 +1,4 @@
-//! Which station has an address: the neighbours of all links, for ARP and neighbour discovery alike.
+//! Which link-layer address an IP address has: the neighbours of all links, for ARP and neighbour discovery alike.
 //!
 //! Entries go through the states of RFC 4861 §7.3.2, for IPv4 too, as in Linux. A neighbour that fails to answer is
 //! forgotten: Linux's state FAILED is the absence of an entry here, and the next packet asks anew.
@@ -71,7 +71,7 @@ struct Neighbour {
     interface: InterfaceId,
     address: IpAddr,
     /// Meaningless while incomplete.
-    station: MacAddr,
+    link_address: MacAddr,
     state: State,
     /// Questions that were asked in this state.
     questions: u8,
@@ -94,21 +94,21 @@ enum State {
 /// What is to be done. [`Neighbours::poll_action`] gives them out.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Ask who has `address`: its own station, or without one all that may have it.
+    /// Ask who has `address`: its own link-layer address, or without one all that may have it.
     Ask {
         /// Over which link.
         interface: InterfaceId,
         /// About whom.
         address: IpAddr,
         /// Who had it.
-        station: Option<MacAddr>,
+        link_address: Option<MacAddr>,
     },
     /// Send a packet that has waited.
     Send {
         /// Over which link.
         interface: InterfaceId,
         /// To whom.
-        station: MacAddr,
+        link_address: MacAddr,
         /// The packet.
         packet: Vec<u8>,
     },
@@ -122,8 +122,8 @@ pub enum Action {
 /// What is known of a next hop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resolution {
-    /// Its station.
-    Station(MacAddr),
+    /// Its link-layer address.
+    LinkAddress(MacAddr),
     /// It was asked.
     Pending,
     /// There is no room for it.
@@ -133,11 +133,11 @@ pub enum Resolution {
 /// An answer, in the terms of RFC 4861 §4.4.
 #[derive(Clone, Copy, Debug)]
 pub struct Advertisement {
-    /// The station, if it says so.
-    pub station: Option<MacAddr>,
+    /// The link-layer address, if it says so.
+    pub link_address: Option<MacAddr>,
     /// To a question of ours.
     pub solicited: bool,
-    /// It may replace the station that was known.
+    /// It may replace the link-layer address that was known.
     pub overrides: bool,
 }
 
@@ -161,7 +161,7 @@ impl Neighbours {
         }
     }
 
-    /// The station of a next hop to which a packet is about to go. Asks for it if it is not known.
+    /// The link-layer address of a next hop to which a packet is about to go. Asks for it if it is not known.
     #[inline]
     pub fn resolve(&mut self, now: Instant, interface: InterfaceId, address: IpAddr) -> Resolution {
         let Some(index) = self.find(interface, address) else {
@@ -177,7 +177,7 @@ impl Neighbours {
             }
             State::Reachable | State::Delay | State::Probe => {}
         }
-        Resolution::Station(entry.station)
+        Resolution::LinkAddress(entry.link_address)
     }
 
     /// Keeps a packet for a next hop that [`resolve`](Self::resolve) said to be pending. The oldest ones make room, as
@@ -235,20 +235,20 @@ impl Neighbours {
         }
     }
 
-    /// A neighbour asked us something and said what its station is (RFC 4861 §7.2.3): a first word from a stranger
-    /// makes an entry, a known neighbour with another station becomes stale.
-    pub fn heard_question(&mut self, interface: InterfaceId, address: IpAddr, station: MacAddr) {
+    /// A neighbour asked us something and said what its link-layer address is (RFC 4861 §7.2.3): a first word from a stranger
+    /// makes an entry, a known neighbour with another link-layer address becomes stale.
+    pub fn heard_question(&mut self, interface: InterfaceId, address: IpAddr, link_address: MacAddr) {
         match self.find(interface, address) {
             Some(index) => {
                 let Some(entry) = self.entries.at_mut(index) else { return };
-                if entry.state == State::Incomplete || entry.station != station {
-                    entry.station = station;
+                if entry.state == State::Incomplete || entry.link_address != link_address {
+                    entry.link_address = link_address;
                     self.become_stale(index);
                     self.release(index);
                 }
             }
             None => {
-                if let Some(index) = self.insert(interface, address, station, State::Stale) {
+                if let Some(index) = self.insert(interface, address, link_address, State::Stale) {
                     self.stale.push(index);
                 }
             }
@@ -265,10 +265,10 @@ impl Neighbours {
     ) {
         let Some(index) = self.find(interface, address) else { return };
         let Some(entry) = self.entries.at_mut(index) else { return };
-        let differs = answer.station.is_some_and(|station| station != entry.station);
+        let differs = answer.link_address.is_some_and(|link_address| link_address != entry.link_address);
         if entry.state == State::Incomplete {
-            let Some(station) = answer.station else { return };
-            entry.station = station;
+            let Some(link_address) = answer.link_address else { return };
+            entry.link_address = link_address;
             if answer.solicited {
                 self.reach(now, index);
             } else {
@@ -280,7 +280,7 @@ impl Neighbours {
                 self.become_stale(index);
             }
         } else {
-            entry.station = answer.station.unwrap_or(entry.station);
+            entry.link_address = answer.link_address.unwrap_or(entry.link_address);
             if answer.solicited {
                 self.reach(now, index);
             } else if differs {
@@ -367,8 +367,12 @@ impl Neighbours {
     fn question(&mut self, now: Instant, index: u32) {
         let Some(entry) = self.entries.at_mut(index) else { return };
         entry.questions += 1;
-        let station = (entry.state == State::Probe).then_some(entry.station);
-        self.actions.push_back(Action::Ask { interface: entry.interface, address: entry.address, station });
+        let link_address = (entry.state == State::Probe).then_some(entry.link_address);
+        self.actions.push_back(Action::Ask {
+            interface: entry.interface,
+            address: entry.address,
+            link_address,
+        });
         self.timers.schedule(index, now + self.config.retransmit);
     }
 
@@ -376,7 +380,7 @@ impl Neighbours {
         &mut self,
         interface: InterfaceId,
         address: IpAddr,
-        station: MacAddr,
+        link_address: MacAddr,
         state: State,
     ) -> Option<u32> {
         if self.entries.len() >= self.config.entries {
@@ -386,7 +390,7 @@ impl Neighbours {
         let key = self.entries.insert(Neighbour {
             interface,
             address,
-            station,
+            link_address,
             state,
             questions: 0,
             confirmed: Instant::ZERO,
@@ -425,10 +429,10 @@ impl Neighbours {
     /// Sends what has waited.
     fn release(&mut self, index: u32) {
         let Some(entry) = self.entries.at_mut(index) else { return };
-        let (interface, station) = (entry.interface, entry.station);
+        let (interface, link_address) = (entry.interface, entry.link_address);
         self.pending -= core::mem::take(&mut entry.waiting_bytes);
         let packets = entry.waiting.drain(..);
-        self.actions.extend(packets.map(|packet| Action::Send { interface, station, packet }));
+        self.actions.extend(packets.map(|packet| Action::Send { interface, link_address, packet }));
     }
 
     /// Between a half and one and a half of the average, so that a network's hosts do not ask in step (RFC 4861

@@ -12,7 +12,7 @@ pub use crate::icmp::{ErrorKind, IcmpError};
 pub use crate::wire::{Counters, DropReason};
 
 use crate::icmp::RateLimit;
-use crate::ip::address::{Addresses, Assigned, Audience};
+use crate::ip::address::{Addresses, Assigned, DestinationScope};
 use crate::ip::reassembly::{self, Reassembly};
 use crate::ip::route::{Route, Routes};
 use crate::neighbour::{self, Neighbours};
@@ -40,9 +40,9 @@ impl InterfaceId {
 /// What a link carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Medium {
-    /// Ethernet frames; `address` is our station.
+    /// Ethernet frames; `address` is our link-layer address.
     Ethernet {
-        /// Our station.
+        /// Our link-layer address.
         address: [u8; 6],
     },
     /// IP packets and nothing around them.
@@ -120,7 +120,7 @@ pub struct Path {
 pub enum LinkHeader {
     /// It is written, and so long.
     Ready(usize),
-    /// The neighbour was asked for its station: [`Network::park`] keeps the packet until it answers.
+    /// The neighbour was asked for its link-layer address: [`Network::park`] keeps the packet until it answers.
     Pending,
     /// There are too many neighbours.
     Unreachable,
@@ -250,7 +250,7 @@ impl Network {
         &self.interfaces[usize::from(interface.0)]
     }
 
-    /// Gives us an address on a link, and with it the route to the link's other stations.
+    /// Gives us an address on a link, and with it the route to the link's other hosts.
     pub fn add_address(&mut self, interface: InterfaceId, address: IpAddr, prefix_len: u8) {
         self.addresses.add(Assigned { interface, address, prefix_len });
         self.add_route(address, prefix_len, None, interface);
@@ -301,7 +301,7 @@ impl Network {
         self.addresses.is_local(address)
     }
 
-    /// Whether an address stands for many stations: a group, a broadcast.
+    /// Whether an address stands for many hosts: a group, a broadcast.
     pub fn is_group(&self, address: IpAddr) -> bool {
         address.is_multicast()
             || matches!(address, IpAddr::V4(address) if address.is_broadcast()

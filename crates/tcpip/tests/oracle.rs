@@ -27,7 +27,7 @@ fn nearly() -> impl Strategy<Value = Vec<u8>> {
 
 fn valid(which: u8, word: u32, payload: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
-    let station = MacAddr([2, 0, 0, 0, 0, word as u8]);
+    let link_address = MacAddr([2, 0, 0, 0, 0, word as u8]);
     match which {
         0 => {
             bytes.resize(ipv4::Header::LEN, 0);
@@ -60,11 +60,11 @@ fn valid(which: u8, word: u32, payload: &[u8]) -> Vec<u8> {
         }
         5 => {
             let message = if word.is_multiple_of(2) {
-                nd::Message::Solicitation { target: DESTINATION6, source: Some(station) }
+                nd::Message::Solicitation { target: DESTINATION6, source: Some(link_address) }
             } else {
                 let (router, overrides) = (word & 4 != 0, word & 8 != 0);
-                let (target, station) = (DESTINATION6, Some(station));
-                nd::Message::Advertisement { target, station, router, solicited: true, overrides }
+                let (target, link_address) = (DESTINATION6, Some(link_address));
+                nd::Message::Advertisement { target, link_address, router, solicited: true, overrides }
             };
             icmp6::Message::Neighbour(message).emit(SOURCE6, DESTINATION6, &mut bytes);
         }
@@ -72,7 +72,11 @@ fn valid(which: u8, word: u32, payload: &[u8]) -> Vec<u8> {
             bytes.resize(arp::Packet::LEN, 0);
             let operation =
                 if word.is_multiple_of(2) { arp::Operation::Request } else { arp::Operation::Reply };
-            let packet = arp::Packet { operation, sender: (SOURCE, station), target: (DESTINATION, station) };
+            let packet = arp::Packet {
+                operation,
+                sender: (SOURCE, link_address),
+                target: (DESTINATION, link_address),
+            };
             packet.emit(&mut bytes);
         }
         _ => {

@@ -18,7 +18,7 @@ pub struct Assigned {
 }
 
 impl Assigned {
-    /// The broadcast address of its network. Links of two stations have none (RFC 3021).
+    /// The broadcast address of its network. Links of two hosts have none (RFC 3021).
     fn broadcast(&self) -> Option<u32> {
         let IpAddr::V4(ours) = self.address else { return None };
         (self.prefix_len < 31).then(|| ours.to_bits() | u32::MAX >> self.prefix_len)
@@ -39,7 +39,7 @@ pub struct Addresses {
 
 /// Whom a packet is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Audience {
+pub enum DestinationScope {
     /// Us alone.
     Us,
     /// Us among others: a broadcast, or a group that we are in.
@@ -101,17 +101,17 @@ impl Addresses {
 
     /// Whom a packet is for that came from `interface`.
     #[inline]
-    pub fn audience(&mut self, interface: InterfaceId, destination: IpAddr) -> Audience {
+    pub fn destination_scope(&mut self, interface: InterfaceId, destination: IpAddr) -> DestinationScope {
         if self.recent == Some(destination) {
-            return Audience::Us;
+            return DestinationScope::Us;
         }
         self.look_up(interface, destination)
     }
 
-    fn look_up(&mut self, interface: InterfaceId, destination: IpAddr) -> Audience {
+    fn look_up(&mut self, interface: InterfaceId, destination: IpAddr) -> DestinationScope {
         if self.is_local(destination) {
             self.recent = Some(destination);
-            return Audience::Us;
+            return DestinationScope::Us;
         }
         let in_group = match destination {
             IpAddr::V4(Ipv4Addr::BROADCAST) => true,
@@ -123,10 +123,10 @@ impl Addresses {
             }
             IpAddr::V6(_) => false,
         };
-        if in_group { Audience::Group } else { Audience::Others }
+        if in_group { DestinationScope::Group } else { DestinationScope::Others }
     }
 
-    /// Whether IPv4 packets for `address` go to all stations of a link.
+    /// Whether IPv4 packets for `address` go to all hosts of a link.
     #[inline]
     pub fn is_subnet_broadcast(&self, interface: InterfaceId, address: Ipv4Addr) -> bool {
         self.broadcasts.binary_search(&(address.to_bits(), interface)).is_ok()
@@ -251,22 +251,22 @@ mod tests {
     fn unicast_broadcast_and_groups_are_told_apart() {
         let mut ours =
             addresses(&[(LINK, "10.0.0.1", 24), (LINK, "fe80::12:3456", 64), (OTHER_LINK, "10.1.0.1", 31)]);
-        for (destination, audience) in [
-            ("10.0.0.1", Audience::Us),
-            ("10.1.0.1", Audience::Us),
-            ("10.0.0.255", Audience::Group),
-            ("255.255.255.255", Audience::Group),
-            ("224.0.0.1", Audience::Group),
-            ("224.0.0.251", Audience::Others),
-            ("10.0.0.2", Audience::Others),
-            ("10.1.0.0", Audience::Others),
-            ("fe80::12:3456", Audience::Us),
-            ("ff02::1", Audience::Group),
-            ("ff02::1:ff12:3456", Audience::Group),
-            ("ff02::1:ff12:3457", Audience::Others),
-            ("fe80::1", Audience::Others),
+        for (destination, destination_scope) in [
+            ("10.0.0.1", DestinationScope::Us),
+            ("10.1.0.1", DestinationScope::Us),
+            ("10.0.0.255", DestinationScope::Group),
+            ("255.255.255.255", DestinationScope::Group),
+            ("224.0.0.1", DestinationScope::Group),
+            ("224.0.0.251", DestinationScope::Others),
+            ("10.0.0.2", DestinationScope::Others),
+            ("10.1.0.0", DestinationScope::Others),
+            ("fe80::12:3456", DestinationScope::Us),
+            ("ff02::1", DestinationScope::Group),
+            ("ff02::1:ff12:3456", DestinationScope::Group),
+            ("ff02::1:ff12:3457", DestinationScope::Others),
+            ("fe80::1", DestinationScope::Others),
         ] {
-            assert_eq!(ours.audience(LINK, ip(destination)), audience, "{destination}");
+            assert_eq!(ours.destination_scope(LINK, ip(destination)), destination_scope, "{destination}");
         }
     }
 

@@ -1,6 +1,6 @@
 //! The way of a frame upwards.
 
-use super::{Audience, Complaint, InterfaceId, Medium, Network, RxMeta, Up};
+use super::{Complaint, DestinationScope, InterfaceId, Medium, Network, RxMeta, Up};
 use crate::checksum::{pseudo, sum};
 use crate::icmp::{ErrorKind, IcmpError};
 use crate::ip::address::is_possible_source;
@@ -17,7 +17,7 @@ struct Arrival {
     now: Instant,
     interface: InterfaceId,
     meta: RxMeta,
-    /// The frame was for our station alone.
+    /// The frame was for our link-layer address alone.
     unicast_frame: bool,
 }
 
@@ -50,12 +50,12 @@ impl Network {
     fn ethernet<'a>(
         &mut self,
         mut arrival: Arrival,
-        station: MacAddr,
+        link_address: MacAddr,
         frame: &'a [u8],
         scratch: &'a mut Vec<u8>,
     ) -> Result<Up<'a>, DropReason> {
         let (header, payload) = eth::Header::parse(frame)?;
-        arrival.unicast_frame = header.destination == station;
+        arrival.unicast_frame = header.destination == link_address;
         if !arrival.unicast_frame && !header.destination.is_multicast() {
             return Err(DropReason::EthernetOtherStation);
         }
@@ -63,7 +63,7 @@ impl Network {
             (EtherType::Ipv4, Some(4)) | (EtherType::Ipv6, Some(6)) => self.packet(arrival, payload, scratch),
             (EtherType::Ipv4, _) => Err(DropReason::Ipv4Version),
             (EtherType::Ipv6, _) => Err(DropReason::Ipv6Version),
-            (EtherType::Arp, _) => self.arp(arrival, station, payload).map(|()| Up::Done),
+            (EtherType::Arp, _) => self.arp(arrival, link_address, payload).map(|()| Up::Done),
         }
     }
 
@@ -97,8 +97,9 @@ impl Network {
         {
             return Err(DropReason::Ipv4Address);
         }
-        let audience = self.addresses.audience(arrival.interface, header.destination.into());
-        if audience == Audience::Others {
+        let destination_scope =
+            self.addresses.destination_scope(arrival.interface, header.destination.into());
+        if destination_scope == DestinationScope::Others {
             return Err(DropReason::NotLocal);
         }
         if header.is_fragment() {
@@ -113,12 +114,12 @@ impl Network {
         let ip = ip::Header::of_v4(&header, payload.len());
         match header.protocol {
             protocol::TCP => {
-                tcp_arrives(arrival, audience, &ip, payload)?;
+                tcp_arrives(arrival, destination_scope, &ip, payload)?;
                 Ok(Up::Tcp { ip, segment: payload, gso_size: arrival.meta.gso_size })
             }
-            protocol::UDP => self.udp(arrival, audience, ip, packet, payload),
-            protocol::ICMP => self.icmp4(arrival, audience, &header, payload),
-            _ => self.unknown_protocol(arrival, audience, packet, 9),
+            protocol::UDP => self.udp(arrival, destination_scope, ip, packet, payload),
+            protocol::ICMP => self.icmp4(arrival, destination_scope, &header, payload),
+            _ => self.unknown_protocol(arrival, destination_scope, packet, 9),
         }
     }
 
@@ -141,15 +142,16 @@ impl Network {
         {
             return Err(DropReason::Ipv6Address);
         }
-        let audience = self.addresses.audience(arrival.interface, header.destination.into());
-        if audience == Audience::Others {
+        let destination_scope =
+            self.addresses.destination_scope(arrival.interface, header.destination.into());
+        if destination_scope == DestinationScope::Others {
             return Err(DropReason::NotLocal);
         }
         let payload = match ipv6::payload(header.next_header, rest, ipv6::Header::LEN) {
             Ok(payload) => payload,
             Err(refused) => {
                 if let Some(problem) = refused.problem
-                    && (audience == Audience::Us || problem.even_to_multicast)
+                    && (destination_scope == DestinationScope::Us || problem.even_to_multicast)
                 {
                     self.send_error(arrival.now, packet, Complaint::Header(problem));
                 }
@@ -174,27 +176,30 @@ impl Network {
         let ip = ip::Header::of_v6(&header, protocol, payload.len());
         match protocol {
             protocol::TCP => {
-                tcp_arrives(arrival, audience, &ip, payload)?;
+                tcp_arrives(arrival, destination_scope, &ip, payload)?;
                 Ok(Up::Tcp { ip, segment: payload, gso_size: arrival.meta.gso_size })
             }
-            protocol::UDP => self.udp(arrival, audience, ip, packet, payload),
-            protocol::ICMPV6 => self.icmp6(arrival, audience, &header, payload),
+            protocol::UDP => self.udp(arrival, destination_scope, ip, packet, payload),
+            protocol::ICMPV6 => self.icmp6(arrival, destination_scope, &header, payload),
             // Directly behind the fixed header in nearly all packets; behind others Linux points here as well.
-            _ => self.unknown_protocol(arrival, audience, packet, 6),
+            _ => self.unknown_protocol(arrival, destination_scope, packet, 6),
         }
     }
 
     fn udp<'a>(
         &mut self,
         arrival: Arrival,
-        audience: Audience,
+        destination_scope: DestinationScope,
         ip: ip::Header,
         packet: &[u8],
         payload: &[u8],
     ) -> Result<Up<'a>, DropReason> {
         let result = self.deliver(arrival, ip, payload);
         // No complaints about what many got (RFC 1122 §3.2.2).
-        if result == Err(DropReason::UdpPort) && audience == Audience::Us && arrival.unicast_frame {
+        if result == Err(DropReason::UdpPort)
+            && destination_scope == DestinationScope::Us
+            && arrival.unicast_frame
+        {
             self.send_error(arrival.now, packet, Complaint::Port);
         }
         result.map(|()| Up::Done)
@@ -211,20 +216,21 @@ impl Network {
     fn unknown_protocol<'a>(
         &mut self,
         arrival: Arrival,
-        audience: Audience,
+        destination_scope: DestinationScope,
         packet: &[u8],
         named_at: u32,
     ) -> Result<Up<'a>, DropReason> {
-        if audience == Audience::Us && arrival.unicast_frame {
+        if destination_scope == DestinationScope::Us && arrival.unicast_frame {
             self.send_error(arrival.now, packet, Complaint::Protocol { named_at });
         }
         Err(DropReason::Protocol)
     }
 
-    fn arp(&mut self, arrival: Arrival, station: MacAddr, payload: &[u8]) -> Result<(), DropReason> {
+    fn arp(&mut self, arrival: Arrival, link_address: MacAddr, payload: &[u8]) -> Result<(), DropReason> {
         let packet = arp::Packet::parse(payload)?;
-        let (sender, sender_station) = packet.sender;
-        let for_us = self.addresses.audience(arrival.interface, packet.target.0.into()) == Audience::Us
+        let (sender, sender_link_address) = packet.sender;
+        let for_us = self.addresses.destination_scope(arrival.interface, packet.target.0.into())
+            == DestinationScope::Us
             && !packet.target.0.is_loopback();
         if self.is_local(sender.into()) {
             // Ourselves, or somebody with our address: neither is a neighbour.
@@ -234,20 +240,20 @@ impl Network {
             arp::Operation::Request if for_us => {
                 // Who only asks whether the address is free (RFC 5227) has none yet, but gets the answer.
                 if !sender.is_unspecified() {
-                    self.neighbours.heard_question(arrival.interface, sender.into(), sender_station);
+                    self.neighbours.heard_question(arrival.interface, sender.into(), sender_link_address);
                 }
                 let answer = arp::Packet {
                     operation: arp::Operation::Reply,
-                    sender: (packet.target.0, station),
+                    sender: (packet.target.0, link_address),
                     target: packet.sender,
                 };
-                self.send_arp(arrival.interface, sender_station, &answer);
+                self.send_arp(arrival.interface, sender_link_address, &answer);
             }
-            // Told to everybody: whoever knows the sender learns its new station. An answer that is not for us tells
+            // Told to everybody: whoever knows the sender learns its new link-layer address. An answer that is not for us tells
             // as much.
             _ => {
                 let answer = Advertisement {
-                    station: Some(sender_station),
+                    link_address: Some(sender_link_address),
                     solicited: packet.operation == arp::Operation::Reply && for_us && arrival.unicast_frame,
                     overrides: true,
                 };
@@ -262,13 +268,15 @@ impl Network {
     fn icmp4<'a>(
         &mut self,
         arrival: Arrival,
-        audience: Audience,
+        destination_scope: DestinationScope,
         header: &ipv4::Header,
         payload: &[u8],
     ) -> Result<Up<'a>, DropReason> {
         let message = icmp4::Message::parse(payload)?;
         match message {
-            icmp4::Message::EchoRequest(_) if audience == Audience::Group => Err(DropReason::IcmpBroadcast),
+            icmp4::Message::EchoRequest(_) if destination_scope == DestinationScope::Group => {
+                Err(DropReason::IcmpBroadcast)
+            }
             icmp4::Message::EchoRequest(echo) => {
                 if self.config.answer_echo {
                     let mut answer = Vec::with_capacity(payload.len());
@@ -295,7 +303,7 @@ impl Network {
     fn icmp6<'a>(
         &mut self,
         arrival: Arrival,
-        audience: Audience,
+        destination_scope: DestinationScope,
         header: &ipv6::Header,
         payload: &[u8],
     ) -> Result<Up<'a>, DropReason> {
@@ -307,8 +315,8 @@ impl Network {
             _ if header.source.is_unspecified() => Err(DropReason::Ipv6Address),
             icmp6::Message::EchoRequest(echo) => {
                 // Unlike IPv4's, a question to a group is answered, from an address of ours (RFC 4443 §4.2).
-                let from = match audience {
-                    Audience::Us => Some(IpAddr::V6(header.destination)),
+                let from = match destination_scope {
+                    DestinationScope::Us => Some(IpAddr::V6(header.destination)),
                     _ => self.route(None, header.source.into()).map(|path| path.source),
                 };
                 if let Some(IpAddr::V6(from)) = from.filter(|_| self.config.answer_echo) {
@@ -345,25 +353,25 @@ impl Network {
                     return Err(DropReason::NotLocal);
                 }
                 let probe = header.source.is_unspecified();
-                if let Some(station) = source {
-                    self.neighbours.heard_question(arrival.interface, header.source.into(), station);
+                if let Some(link_address) = source {
+                    self.neighbours.heard_question(arrival.interface, header.source.into(), link_address);
                 }
                 // RFC 4861 §7.2.4: to all nodes when the asker has no address.
                 let to = if probe { nd::ALL_NODES } else { header.source };
                 let answer = nd::Message::Advertisement {
                     target,
-                    station: Some(MacAddr(address)),
+                    link_address: Some(MacAddr(address)),
                     router: false,
                     solicited: !probe,
                     overrides: true,
                 };
                 self.send_discovery(arrival.now, arrival.interface, target, to, source, answer);
             }
-            nd::Message::Advertisement { target, station, solicited, overrides, .. } => {
+            nd::Message::Advertisement { target, link_address, solicited, overrides, .. } => {
                 if self.is_local(target.into()) {
                     return Err(DropReason::NdiscInvalid);
                 }
-                let answer = Advertisement { station, solicited, overrides };
+                let answer = Advertisement { link_address, solicited, overrides };
                 self.neighbours.heard_answer(arrival.now, arrival.interface, target.into(), answer);
             }
         }
@@ -405,12 +413,12 @@ fn ipv4_len(packet: &[u8]) -> usize {
 #[inline(always)] // else the header is written in pieces, and waits for the memory when it is read again at once
 fn tcp_arrives(
     arrival: Arrival,
-    audience: Audience,
+    destination_scope: DestinationScope,
     ip: &ip::Header,
     segment: &[u8],
 ) -> Result<(), DropReason> {
     // RFC 9293 §3.9.2.3 (MUST-57): TCP has one other end.
-    if audience == Audience::Group || !arrival.unicast_frame {
+    if destination_scope == DestinationScope::Group || !arrival.unicast_frame {
         return Err(DropReason::TcpAddress);
     }
     if !arrival.meta.checksum_ok {

@@ -3,8 +3,8 @@ use crate::udp::{Options, UdpError};
 use crate::wire::{eth, icmp4, icmp6, ipv4, ipv6, protocol, tcp};
 use core::net::SocketAddr;
 
-const STATION: [u8; 6] = [2, 0, 0, 0, 0, 1];
-const OTHER_STATION: [u8; 6] = [2, 0, 0, 0, 0, 2];
+const LINK_ADDRESS: [u8; 6] = [2, 0, 0, 0, 0, 1];
+const OTHER_LINK_ADDRESS: [u8; 6] = [2, 0, 0, 0, 0, 2];
 const LINK: InterfaceId = InterfaceId(1);
 
 fn ip(text: &str) -> IpAddr {
@@ -15,9 +15,9 @@ fn end(text: &str) -> SocketAddr {
     text.parse().unwrap()
 }
 
-fn host(station: [u8; 6], last: u8, mtu: u32) -> Network {
+fn host(link_address: [u8; 6], last: u8, mtu: u32) -> Network {
     let mut network = Network::new(Config::default(), [1, 2, 3, u64::from(last)]);
-    let medium = Medium::Ethernet { address: station };
+    let medium = Medium::Ethernet { address: link_address };
     let link = network.add_interface(Capabilities { medium, mtu, tx_checksum: false, gso_max: 0 });
     assert_eq!(link, LINK);
     network.add_address(link, IpAddr::V4(Ipv4Addr::new(10, 0, 0, last)), 24);
@@ -38,8 +38,8 @@ impl Pair {
     fn new(mtu: u32) -> Self {
         Self {
             now: Instant::from_secs(100),
-            a: host(STATION, 1, mtu),
-            b: host(OTHER_STATION, 2, mtu),
+            a: host(LINK_ADDRESS, 1, mtu),
+            b: host(OTHER_LINK_ADDRESS, 2, mtu),
             seen: Vec::new(),
         }
     }
@@ -62,7 +62,7 @@ impl Pair {
 }
 
 fn received(network: &mut Network, packet: &[u8]) -> Result<Up<'static>, DropReason> {
-    received_by(network, OTHER_STATION, STATION, packet)
+    received_by(network, OTHER_LINK_ADDRESS, LINK_ADDRESS, packet)
 }
 
 /// Gives a host a packet in a frame; what is handed up must be nothing that borrows.
@@ -146,14 +146,14 @@ fn complaint(network: &mut Network) -> Option<(u8, u8, Vec<u8>)> {
         network.poll_transmit(now, &mut frame)?;
         match frame[12..14] {
             [0x08, 0x06] => {
-                // Tell it our station, so that what it has to say gets out.
+                // Tell it our link-layer address, so that what it has to say gets out.
                 let question = crate::wire::arp::Packet::parse(&frame[14..]).unwrap();
                 let answer = crate::wire::arp::Packet {
                     operation: crate::wire::arp::Operation::Reply,
-                    sender: (question.target.0, crate::wire::MacAddr(OTHER_STATION)),
+                    sender: (question.target.0, crate::wire::MacAddr(OTHER_LINK_ADDRESS)),
                     target: question.sender,
                 };
-                let mut bytes = framed(OTHER_STATION, STATION, &[0x45; 28]);
+                let mut bytes = framed(OTHER_LINK_ADDRESS, LINK_ADDRESS, &[0x45; 28]);
                 bytes[12..14].copy_from_slice(&[8, 6]);
                 answer.emit(&mut bytes[14..]);
                 network.receive(now, LINK, &bytes, RxMeta::default(), &mut Vec::new()).unwrap();
@@ -171,7 +171,7 @@ fn complaint(network: &mut Network) -> Option<(u8, u8, Vec<u8>)> {
                     let crate::wire::nd::Message::Solicitation { target, .. } = question else { continue };
                     let answer = crate::wire::nd::Message::Advertisement {
                         target,
-                        station: Some(crate::wire::MacAddr(OTHER_STATION)),
+                        link_address: Some(crate::wire::MacAddr(OTHER_LINK_ADDRESS)),
                         router: false,
                         solicited: true,
                         overrides: true,
@@ -233,7 +233,7 @@ fn a_long_datagram_crosses_in_fragments() {
 
 #[test]
 fn echo_requests_are_answered_with_what_they_carry() {
-    let mut host = host(STATION, 1, 1500);
+    let mut host = host(LINK_ADDRESS, 1, 1500);
     let mut message = Vec::new();
     icmp4::Message::EchoRequest(icmp4::Echo { ident: 5, sequence: 6, data: b"ping" }).emit(&mut message);
     assert_eq!(received(&mut host, &packet("10.0.0.2", "10.0.0.1", 1, &message)), Ok(Up::Done));
@@ -254,7 +254,7 @@ fn echo_requests_are_answered_with_what_they_carry() {
 
 #[test]
 fn a_port_without_socket_is_complained_about_with_the_packet() {
-    let mut host = host(STATION, 1, 1500);
+    let mut host = host(LINK_ADDRESS, 1, 1500);
     for (src, dst, error) in [("10.0.0.2:5", "10.0.0.1:6", (3, 3)), ("[fd00::2]:5", "[fd00::1]:6", (1, 4))] {
         let packet = udp_packet(src, dst, b"anybody?");
         assert_eq!(received(&mut host, &packet), Err(DropReason::UdpPort));
@@ -265,7 +265,7 @@ fn a_port_without_socket_is_complained_about_with_the_packet() {
 
 #[test]
 fn nobody_complains_about_broadcasts_errors_and_impossible_senders() {
-    let mut host = host(STATION, 1, 1500);
+    let mut host = host(LINK_ADDRESS, 1, 1500);
     for src in ["10.0.0.255:5", "224.0.0.1:5", "0.0.0.0:5", "127.0.0.1:5"] {
         let packet = udp_packet(src, "10.0.0.1:6", b"");
         assert_eq!(received(&mut host, &packet), Err(DropReason::Ipv4Address), "{src}");
@@ -273,16 +273,16 @@ fn nobody_complains_about_broadcasts_errors_and_impossible_senders() {
     let to_all = udp_packet("10.0.0.2:5", "10.0.0.255:6", b"");
     assert_eq!(received(&mut host, &to_all), Err(DropReason::UdpPort));
     let in_a_broadcast = udp_packet("10.0.0.2:5", "10.0.0.1:6", b"");
-    let result = received_by(&mut host, OTHER_STATION, [0xff; 6], &in_a_broadcast);
+    let result = received_by(&mut host, OTHER_LINK_ADDRESS, [0xff; 6], &in_a_broadcast);
     assert_eq!(result, Err(DropReason::UdpPort));
-    let elsewhere = received_by(&mut host, OTHER_STATION, [2, 0, 0, 0, 0, 9], &in_a_broadcast);
+    let elsewhere = received_by(&mut host, OTHER_LINK_ADDRESS, [2, 0, 0, 0, 0, 9], &in_a_broadcast);
     assert_eq!(elsewhere, Err(DropReason::EthernetOtherStation));
     assert_eq!(complaint(&mut host), None);
 }
 
 #[test]
 fn complaints_are_limited_to_six_at_once_for_a_destination() {
-    let mut host = host(STATION, 1, 1500);
+    let mut host = host(LINK_ADDRESS, 1, 1500);
     let packet = udp_packet("10.0.0.2:5", "10.0.0.1:6", b"");
     for _ in 0..20 {
         let _ = received(&mut host, &packet);
@@ -296,7 +296,7 @@ fn complaints_are_limited_to_six_at_once_for_a_destination() {
 
 #[test]
 fn an_unknown_protocol_is_complained_about() {
-    let mut host = host(STATION, 1, 1500);
+    let mut host = host(LINK_ADDRESS, 1, 1500);
     let v4 = packet("10.0.0.2", "10.0.0.1", 200, b"?");
     assert_eq!(received(&mut host, &v4), Err(DropReason::Protocol));
     assert_eq!(complaint(&mut host), Some((3, 2, v4)));
@@ -307,7 +307,7 @@ fn an_unknown_protocol_is_complained_about() {
 
 #[test]
 fn tcp_goes_up_when_it_is_intact_and_for_us_alone() {
-    let mut host = host(STATION, 1, 1500);
+    let mut host = host(LINK_ADDRESS, 1, 1500);
     for (src, dst) in [("10.0.0.2:5", "10.0.0.1:6"), ("[fd00::2]:5", "[fd00::1]:6")] {
         let good = tcp_packet(src, dst);
         assert!(matches!(received(&mut host, &good), Ok(Up::Tcp { ip, .. }) if ip.payload_len == 20));
@@ -315,11 +315,11 @@ fn tcp_goes_up_when_it_is_intact_and_for_us_alone() {
         *bad.last_mut().unwrap() ^= 1;
         assert_eq!(received(&mut host, &bad), Err(DropReason::TcpChecksum));
         let trusted = RxMeta { checksum_ok: true, gso_size: 1448 };
-        let frame = framed(OTHER_STATION, STATION, &bad);
+        let frame = framed(OTHER_LINK_ADDRESS, LINK_ADDRESS, &bad);
         let mut scratch = Vec::new();
         let up = host.receive(Instant::ZERO, LINK, &frame, trusted, &mut scratch);
         assert!(matches!(up, Ok(Up::Tcp { gso_size: 1448, .. })));
-        let up = received_by(&mut host, OTHER_STATION, [0xff; 6], &good);
+        let up = received_by(&mut host, OTHER_LINK_ADDRESS, [0xff; 6], &good);
         assert_eq!(up, Err(DropReason::TcpAddress));
     }
     let others = tcp_packet("10.0.0.2:5", "10.0.0.3:6");
@@ -330,7 +330,7 @@ fn tcp_goes_up_when_it_is_intact_and_for_us_alone() {
 
 #[test]
 fn an_error_about_a_segment_of_ours_goes_up_and_others_do_not() {
-    let mut host = host(STATION, 1, 1500);
+    let mut host = host(LINK_ADDRESS, 1, 1500);
     let ours = tcp_packet("10.0.0.1:6", "10.0.0.9:5");
     let quoted = |original: &[u8]| {
         let mut message = Vec::new();
@@ -365,7 +365,7 @@ fn a_connected_datagram_socket_is_told_of_a_refusal_once() {
 
 #[test]
 fn a_too_big_makes_datagrams_to_that_host_shorter_and_is_forgotten_in_time() {
-    let mut host = host(STATION, 1, 1500);
+    let mut host = host(LINK_ADDRESS, 1, 1500);
     host.add_route(ip("0.0.0.0"), 0, Some(ip("10.0.0.254")), LINK);
     let far = end("192.0.2.1:7");
     let here = host.udp_bind(end("10.0.0.1:9"), Options::default()).unwrap();
@@ -387,7 +387,7 @@ fn a_too_big_makes_datagrams_to_that_host_shorter_and_is_forgotten_in_time() {
 
 #[test]
 fn path_mtus_have_a_cap() {
-    let mut host = host(STATION, 1, 1500);
+    let mut host = host(LINK_ADDRESS, 1, 1500);
     host.add_route(ip("0.0.0.0"), 0, Some(ip("10.0.0.254")), LINK);
     let far = |n: u32| core::net::IpAddr::from(core::net::Ipv4Addr::from(0xc000_0000 + n));
     for n in 0..3000 {
@@ -400,7 +400,7 @@ fn path_mtus_have_a_cap() {
 
 #[test]
 fn what_fails_to_find_its_neighbour_is_reported() {
-    let mut host = host(STATION, 1, 1500);
+    let mut host = host(LINK_ADDRESS, 1, 1500);
     let mut now = Instant::from_secs(100);
     let path = host.route(None, ip("10.0.0.9")).unwrap();
     let mut link = [0; 14];
@@ -424,7 +424,7 @@ fn what_fails_to_find_its_neighbour_is_reported() {
 
 #[test]
 fn what_only_a_segmenting_link_could_send_does_not_wait() {
-    let mut host = host(STATION, 1, 1500);
+    let mut host = host(LINK_ADDRESS, 1, 1500);
     let path = host.route(None, ip("10.0.0.9")).unwrap();
     let pending = host.link_header(Instant::ZERO, &path, &mut [0; 14]);
     assert_eq!(pending, LinkHeader::Pending);
@@ -435,7 +435,7 @@ fn what_only_a_segmenting_link_could_send_does_not_wait() {
 
 #[test]
 fn groups_are_told_from_hosts() {
-    let host = host(STATION, 1, 1500);
+    let host = host(LINK_ADDRESS, 1, 1500);
     for group in ["224.0.0.1", "255.255.255.255", "10.0.0.255", "ff02::1"] {
         assert!(host.is_group(ip(group)), "{group}");
     }
@@ -446,7 +446,7 @@ fn groups_are_told_from_hosts() {
 
 #[test]
 fn packets_to_ourselves_go_over_the_loopback() {
-    let mut host = host(STATION, 1, 1500);
+    let mut host = host(LINK_ADDRESS, 1, 1500);
     for address in ["10.0.0.1", "127.0.0.5", "::1", "fd00::1"] {
         let path = host.route(None, ip(address)).unwrap();
         assert_eq!((path.iface, path.source), (InterfaceId::LOOPBACK, ip(address)));
@@ -466,23 +466,23 @@ fn packets_to_ourselves_go_over_the_loopback() {
 }
 
 #[test]
-fn groups_go_to_their_stations_without_asking() {
-    let mut host = host(STATION, 1, 1500);
+fn groups_go_to_their_link_addresses_without_asking() {
+    let mut host = host(LINK_ADDRESS, 1, 1500);
     let here = host.udp_bind(end("0.0.0.0:9"), Options::default()).unwrap();
     let there = host.udp_bind(end("[::]:10"), Options::default()).unwrap();
     host.udp_send(Instant::ZERO, here, b"", Some(end("224.0.0.251:5353"))).unwrap();
     host.udp_send(Instant::ZERO, here, b"", Some(end("10.0.0.255:9"))).unwrap();
     host.udp_send(Instant::ZERO, there, b"", Some(end("[ff02::fb]:5353"))).unwrap();
-    for station in [[1, 0, 0x5e, 0, 0, 0xfb], [0xff; 6], [0x33, 0x33, 0, 0, 0, 0xfb]] {
+    for link_address in [[1, 0, 0x5e, 0, 0, 0xfb], [0xff; 6], [0x33, 0x33, 0, 0, 0, 0xfb]] {
         let mut frame = Vec::new();
         assert!(host.poll_transmit(Instant::ZERO, &mut frame).is_some());
-        assert_eq!(frame[..6], station);
+        assert_eq!(frame[..6], link_address);
     }
 }
 
 #[test]
 fn without_a_route_nothing_goes_out() {
-    let mut host = host(STATION, 1, 1500);
+    let mut host = host(LINK_ADDRESS, 1, 1500);
     let here = host.udp_bind(end("0.0.0.0:9"), Options::default()).unwrap();
     let sent = host.udp_send(Instant::ZERO, here, b"", Some(end("192.0.2.1:1")));
     assert_eq!(sent, Err(UdpError::NetUnreachable));
@@ -513,9 +513,9 @@ fn a_sender_waits_when_the_link_is_behind_and_answers_have_a_cap() {
 
 #[test]
 fn datagrams_that_a_link_put_together_are_taken_apart() {
-    let mut host = host(STATION, 1, 1500);
+    let mut host = host(LINK_ADDRESS, 1, 1500);
     let here = host.udp_bind(end("10.0.0.1:9"), Options::default()).unwrap();
-    let frame = framed(OTHER_STATION, STATION, &udp_packet("10.0.0.2:5", "10.0.0.1:9", b"aabbc"));
+    let frame = framed(OTHER_LINK_ADDRESS, LINK_ADDRESS, &udp_packet("10.0.0.2:5", "10.0.0.1:9", b"aabbc"));
     let meta = RxMeta { checksum_ok: true, gso_size: 2 };
     assert_eq!(host.receive(Instant::ZERO, LINK, &frame, meta, &mut Vec::new()), Ok(Up::Done));
     for part in [&b"aa"[..], b"bb", b"c"] {
@@ -525,7 +525,7 @@ fn datagrams_that_a_link_put_together_are_taken_apart() {
 
 #[test]
 fn an_address_that_is_asked_for_before_use_is_defended() {
-    let mut host = host(STATION, 1, 1500);
+    let mut host = host(LINK_ADDRESS, 1, 1500);
     let target: Ipv6Addr = "fd00::1".parse().unwrap();
     let group = crate::wire::nd::solicited_node(target);
     let mut message = Vec::new();
@@ -535,8 +535,8 @@ fn an_address_that_is_asked_for_before_use_is_defended() {
     let mut bytes = alloc::vec![0; ipv6::Header::LEN];
     header.emit(message.len(), &mut bytes);
     bytes.extend(message);
-    let station = crate::wire::MacAddr::of_group_v6(group).0;
-    assert_eq!(received_by(&mut host, OTHER_STATION, station, &bytes), Ok(Up::Done));
+    let link_address = crate::wire::MacAddr::of_group_v6(group).0;
+    assert_eq!(received_by(&mut host, OTHER_LINK_ADDRESS, link_address, &bytes), Ok(Up::Done));
     let mut frame = Vec::new();
     assert!(host.poll_transmit(Instant::ZERO, &mut frame).is_some());
     assert_eq!(frame[..6], [0x33, 0x33, 0, 0, 0, 1], "to all nodes");
@@ -545,7 +545,7 @@ fn an_address_that_is_asked_for_before_use_is_defended() {
 
 #[test]
 fn fragments_that_stay_alone_are_reported_when_their_time_is_over() {
-    let mut host = host(STATION, 1, 1500);
+    let mut host = host(LINK_ADDRESS, 1, 1500);
     let mut packet = udp_packet("10.0.0.2:5", "10.0.0.1:6", &[0; 24]);
     packet[6] = 0x20;
     packet[10..12].fill(0);

@@ -29,10 +29,10 @@ impl Network {
         let Medium::Ethernet { address } = self.capabilities(path.iface).medium else {
             return LinkHeader::Ready(0);
         };
-        let station = match self.group_station(path.iface, path.next_hop) {
-            Some(station) => station,
+        let link_address = match self.group_link_address(path.iface, path.next_hop) {
+            Some(link_address) => link_address,
             None => match self.neighbours.resolve(now, path.iface, path.next_hop) {
-                Resolution::Station(station) => station,
+                Resolution::LinkAddress(link_address) => link_address,
                 Resolution::Pending => {
                     self.serve_neighbours(now);
                     return LinkHeader::Pending;
@@ -40,7 +40,7 @@ impl Network {
                 Resolution::Full => return LinkHeader::Unreachable,
             },
         };
-        write_header(out, MacAddr(address), station, path.next_hop);
+        write_header(out, MacAddr(address), link_address, path.next_hop);
         LinkHeader::Ready(eth::Header::LEN)
     }
 
@@ -89,7 +89,7 @@ impl Network {
     /// Whether packets on `path` would go out at once.
     pub(super) fn is_resolved(&self, path: &Path) -> bool {
         self.capabilities(path.iface).medium == Medium::Ip
-            || self.group_station(path.iface, path.next_hop).is_some()
+            || self.group_link_address(path.iface, path.next_hop).is_some()
             || self.neighbours.is_resolved(path.iface, path.next_hop)
     }
 
@@ -143,15 +143,17 @@ impl Network {
     pub(super) fn serve_neighbours(&mut self, now: Instant) {
         while let Some(action) = self.neighbours.poll_action() {
             match action {
-                Action::Ask { interface, address, station } => self.ask(now, interface, address, station),
-                Action::Send { interface, station, packet } => {
+                Action::Ask { interface, address, link_address } => {
+                    self.ask(now, interface, address, link_address)
+                }
+                Action::Send { interface, link_address, packet } => {
                     let Medium::Ethernet { address } = self.capabilities(interface).medium else { continue };
                     let mut link = [0; eth::Header::LEN];
                     let version = match packet.first().map(|byte| byte >> 4) {
                         Some(6) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
                         _ => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
                     };
-                    write_header(&mut link, MacAddr(address), station, version);
+                    write_header(&mut link, MacAddr(address), link_address, version);
                     let link_len = eth::Header::LEN;
                     self.enqueue(Frame { interface, link, link_len, packet, checksum: None });
                 }
@@ -172,8 +174,8 @@ impl Network {
         }
     }
 
-    /// Asks who has `address`: the station that had it, or everybody.
-    fn ask(&mut self, now: Instant, interface: InterfaceId, address: IpAddr, station: Option<MacAddr>) {
+    /// Asks who has `address`: the link-layer address that had it, or everybody.
+    fn ask(&mut self, now: Instant, interface: InterfaceId, address: IpAddr, link_address: Option<MacAddr>) {
         let Medium::Ethernet { address: ours } = self.capabilities(interface).medium else { return };
         // Without an address of ours nobody could answer us.
         let Some(source) = self.addresses.source(interface, address, address) else { return };
@@ -184,12 +186,12 @@ impl Network {
                     sender: (source, MacAddr(ours)),
                     target: (target, MacAddr::default()),
                 };
-                self.send_arp(interface, station.unwrap_or(MacAddr::BROADCAST), &question);
+                self.send_arp(interface, link_address.unwrap_or(MacAddr::BROADCAST), &question);
             }
             (IpAddr::V6(source), IpAddr::V6(target)) => {
                 let question = nd::Message::Solicitation { target, source: Some(MacAddr(ours)) };
-                let to = if station.is_some() { target } else { nd::solicited_node(target) };
-                self.send_discovery(now, interface, source, to, station, question);
+                let to = if link_address.is_some() { target } else { nd::solicited_node(target) };
+                self.send_discovery(now, interface, source, to, link_address, question);
             }
             _ => {}
         }
@@ -205,14 +207,14 @@ impl Network {
         self.enqueue(Frame { interface, link, link_len, packet: bytes, checksum: None });
     }
 
-    /// Sends a message of neighbour discovery, to `station` if that is known.
+    /// Sends a message of neighbour discovery, to `link_address` if that is known.
     pub(super) fn send_discovery(
         &mut self,
         now: Instant,
         interface: InterfaceId,
         source: Ipv6Addr,
         destination: Ipv6Addr,
-        station: Option<MacAddr>,
+        link_address: Option<MacAddr>,
         message: nd::Message,
     ) {
         let mut payload = Vec::new();
@@ -231,9 +233,11 @@ impl Network {
         header.emit(&mut packet);
         packet.extend(payload);
         let Medium::Ethernet { address } = self.capabilities(interface).medium else { return };
-        if let Some(station) = station.or_else(|| self.group_station(interface, destination.into())) {
+        if let Some(link_address) =
+            link_address.or_else(|| self.group_link_address(interface, destination.into()))
+        {
             let mut link = [0; eth::Header::LEN];
-            write_header(&mut link, MacAddr(address), station, destination.into());
+            write_header(&mut link, MacAddr(address), link_address, destination.into());
             let link_len = eth::Header::LEN;
             self.enqueue(Frame { interface, link, link_len, packet, checksum: None });
             return;
@@ -347,9 +351,9 @@ impl Network {
         self.answer(now, from.into(), header.source.into(), 0, &bytes);
     }
 
-    /// The station of an address that stands for many.
+    /// The link-layer address of an address that stands for many.
     #[inline]
-    fn group_station(&self, interface: InterfaceId, address: IpAddr) -> Option<MacAddr> {
+    fn group_link_address(&self, interface: InterfaceId, address: IpAddr) -> Option<MacAddr> {
         match address {
             IpAddr::V4(address) if address.is_multicast() => Some(MacAddr::of_group_v4(address)),
             IpAddr::V4(address)

@@ -176,7 +176,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> crate::tcp::conn::Connection<S, R> {
     pub(super) fn check_invariants(&self) {
         let sender = &self.sender;
         assert!(sender.una.at_or_before(sender.nxt), "SND.UNA is not beyond SND.NXT");
-        sender.board.check_invariants(sender.una, sender.nxt, sender.sack);
+        sender.scoreboard.check_invariants(sender.una, sender.nxt, sender.sack);
         assert!(sender.control.cwnd() >= 1, "a window of one segment at least");
         if self.state.can_transmit() {
             let flight = sender.nxt.since(sender.una) as usize;
@@ -191,10 +191,10 @@ impl<S: SendBuffer, R: ReceiveBuffer> crate::tcp::conn::Connection<S, R> {
         }
         assert!(self.rx.readable() <= self.rx.capacity(), "no more is stored than fits");
         let receiver = &self.receiver;
-        if let Some((start, _)) = receiver.ahead().first() {
+        if let Some((start, _)) = receiver.out_of_order().first() {
             assert!(start.after(receiver.nxt), "what is out of order lies beyond RCV.NXT");
         }
-        if let Some((_, end)) = receiver.ahead().last() {
+        if let Some((_, end)) = receiver.out_of_order().last() {
             assert!(
                 end.since(receiver.nxt) as usize <= self.rx.free(),
                 "what is out of order lies in the buffer"

@@ -321,7 +321,7 @@ impl<S: crate::buffer::SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         self.sender.wl1 = ack.seq;
         self.clock =
             handshake.clock_offset().map(|offset| Clock { offset, recent: handshake.recent, recent_at: now });
-        self.receiver.whole = (self.receiver.nxt, handshake.recent);
+        self.receiver.last_contiguous = (self.receiver.nxt, handshake.recent);
         self.peer_mss = handshake.peer_mss;
         self.update_mss(config);
         self.heard_at = now;

@@ -376,7 +376,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             (Some(stamps), Some(clock)) => {
                 clock.recent = stamps.value;
                 clock.recent_at = now;
-                self.receiver.whole = (self.receiver.nxt, stamps.value);
+                self.receiver.last_contiguous = (self.receiver.nxt, stamps.value);
             }
             _ => self.clock = None,
         }

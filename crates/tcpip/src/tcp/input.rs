@@ -262,9 +262,9 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         if let (Some(clock), Some(stamps)) = (&mut self.clock, header.options.timestamps)
             && header.seq.at_or_before(self.receiver.wup)
             && clock.update(cx.now, stamps.value)
-            && self.receiver.ahead().is_empty()
+            && self.receiver.out_of_order().is_empty()
         {
-            self.receiver.whole = (self.receiver.nxt, stamps.value);
+            self.receiver.last_contiguous = (self.receiver.nxt, stamps.value);
         }
     }
 

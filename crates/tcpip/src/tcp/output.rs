@@ -101,7 +101,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             if len > 0 {
                 // Linux wants the application over there to make room.
                 outgoing.flags |= Flags::PSH;
-                self.sender.board.end_burst(true);
+                self.sender.scoreboard.end_burst(true);
             }
             return Some(outgoing);
         }
@@ -135,11 +135,11 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
                 Some(TailProbe { end: self.sender.nxt, retransmission: false });
             outgoing
         } else {
-            let name = self.sender.board.last_name()?;
-            if self.is_beyond_window(name) {
+            let index = self.sender.scoreboard.last_index()?;
+            if self.is_beyond_window(index) {
                 return None;
             }
-            let outgoing = self.send_again(cx, name, 1, true);
+            let outgoing = self.send_again(cx, index, 1, true);
             self.sender.recovery.losses.tail_probe =
                 Some(TailProbe { end: self.sender.nxt, retransmission: true });
             outgoing
@@ -174,10 +174,11 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         if sender.recovery.state < CongestionState::Recovery || losses.prefer_new || losses.held {
             return None;
         }
-        let name = sender.board.next_waiting()?;
+        let index = sender.scoreboard.next_waiting()?;
         let quota = sender.control.cwnd().saturating_sub(sender.in_flight());
         // As many are on their way again as are lost: those that are not lost any more are waited for first, as in Linux.
-        let enough = sender.board.retransmitted_out() >= sender.board.lost_out() && !losses.timed_out;
+        let enough =
+            sender.scoreboard.retransmitted_out() >= sender.scoreboard.lost_out() && !losses.timed_out;
         if quota == 0 || enough {
             return None;
         }
@@ -185,18 +186,18 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             self.paced = true;
             return None;
         }
-        if self.is_beyond_window(name) {
+        if self.is_beyond_window(index) {
             return None;
         }
         let most = quota.min(self.burst(cx.config));
         self.sender.recovery.losses.timed_out = false;
-        Some(self.send_again(cx, name, most, false))
+        Some(self.send_again(cx, index, most, false))
     }
 
     /// The other end took its promise back (RFC 9293 section 3.8.6): only the first segment probes that, as in Linux.
-    fn is_beyond_window(&self, name: u64) -> bool {
+    fn is_beyond_window(&self, index: u64) -> bool {
         let sender = &self.sender;
-        let start = sender.board.get(name).map_or(sender.una, |record| record.start);
+        let start = sender.scoreboard.get(index).map_or(sender.una, |record| record.start);
         start != sender.una && start.at_or_after(sender.window_end())
     }
 
@@ -277,14 +278,14 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         let offset = start.since(self.sender.una);
         let was_empty = self.sender.packets_out() == 0;
         let stamp = self.sender.rate.on_sent(cx.now, self.sender.packets_out());
-        let board = &mut *self.sender.board;
+        let scoreboard = &mut *self.sender.scoreboard;
         let mut at = start;
         while at.before(data_end) || (fin && at == data_end && len == 0) {
             let mut end = (at + size).earlier(data_end);
             if fin && end == data_end {
                 end += 1;
             }
-            board.push(at, end, cx.now, stamp);
+            scoreboard.push(at, end, cx.now, stamp);
             at = end;
             if at.after(data_end) {
                 break;
@@ -314,7 +315,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         self.push.sent(data_end);
         // RFC 9293 section 3.9.1.2 (MUST-60): PSH on what empties the buffer.
         let pushed = len > 0 && (record || (self.unsent() == 0 && self.push.at_end));
-        self.sender.board.end_burst(pushed);
+        self.sender.scoreboard.end_burst(pushed);
         // Linux sets it on every super-segment, so that the other end does not wait for more to put together.
         if pushed || segments > 1 {
             flags |= Flags::PSH;
@@ -328,26 +329,26 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         Outgoing { seq: start, flags, offset, len, gso_size, ecn }
     }
 
-    /// Sends up to `most` segments again, from `name` on; or one, as a probe of the tail.
-    fn send_again(&mut self, cx: &mut Context<'_>, name: u64, most: u32, probe: bool) -> Outgoing {
+    /// Sends up to `most` segments again, from `index` on; or one, as a probe of the tail.
+    fn send_again(&mut self, cx: &mut Context<'_>, index: u64, most: u32, probe: bool) -> Outgoing {
         let mss = self.current_mss();
         if self
             .sender
-            .board
-            .get(name)
+            .scoreboard
+            .get(index)
             .is_some_and(|record| record.end.since(record.start) > u32::from(self.sender.mss) + 1)
         {
-            self.sender.board.split(u32::from(self.sender.mss)); // the path became narrower
+            self.sender.scoreboard.split(u32::from(self.sender.mss)); // the path became narrower
         }
-        let names = if most > 1 { self.sender.board.run(name, most, mss) } else { name..name + 1 };
-        let names = if names.is_empty() { name..name + 1 } else { names };
+        let indices = if most > 1 { self.sender.scoreboard.run(index, most, mss) } else { index..index + 1 };
+        let indices = if indices.is_empty() { index..index + 1 } else { indices };
         let data_end = self.data_end();
-        let start = self.sender.board.get(name).map_or(self.sender.una, |record| record.start);
+        let start = self.sender.scoreboard.get(index).map_or(self.sender.una, |record| record.start);
         let mut end = start;
         let mut segments = 0;
         let mut pushed = false;
-        for name in names {
-            let Some(record) = self.sender.board.get(name) else { break };
+        for index in indices {
+            let Some(record) = self.sender.scoreboard.get(index) else { break };
             // Several go together only as far as the window reaches (Linux's `tcp_retransmit_skb`).
             if segments > 0 && record.end.after(self.sender.window_end()) {
                 break;
@@ -357,14 +358,14 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             segments += 1;
             let stamp = self.sender.rate.on_sent(cx.now, self.sender.packets_out());
             if probe {
-                self.sender.board.probed(name, cx.now, stamp);
+                self.sender.scoreboard.probed(index, cx.now, stamp);
             } else {
-                self.sender.board.retransmitted(name, cx.now, stamp);
+                self.sender.scoreboard.retransmitted(index, cx.now, stamp);
             }
         }
         // Linux cuts its buffers where a part is sent again.
-        self.sender.board.cut_before(start);
-        self.sender.board.cut_before(end);
+        self.sender.scoreboard.cut_before(start);
+        self.sender.scoreboard.cut_before(end);
         let fin = end.after(data_end);
         let len = end.earlier(data_end).since(start);
         if !probe {
@@ -378,7 +379,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         if !probe {
             self.sender.control.on_sent(segments);
         }
-        if name == self.sender.board.first_name() && !matches!(self.sender.timer, Timer::Reorder(_)) {
+        if index == self.sender.scoreboard.first_index() && !matches!(self.sender.timer, Timer::Reorder(_)) {
             self.sender.timer = Timer::Retransmit(cx.now + self.sender.rto(cx.config));
         }
         let mut flags = Flags::ACK;
@@ -508,7 +509,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         }
         let waiting = self.waiting();
         self.sender.chrono.set(cx.now, waiting);
-        if unsent < self.current_mss() && in_flight < cwnd && !self.sender.board.has_waiting() {
+        if unsent < self.current_mss() && in_flight < cwnd && !self.sender.scoreboard.has_waiting() {
             self.sender.rate.set_app_limited(in_flight);
         }
         // RFC 9293 section 3.8.6.1: nothing is in flight, so no acknowledgement will say that the window opened; nor

@@ -73,15 +73,15 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         let mss = u32::from(self.sender.mss);
         let too_big = self
             .sender
-            .board
-            .names_where(|record| !record.is_sacked() && record.end.since(record.start) > mss + 1);
+            .scoreboard
+            .indices_where(|record| !record.is_sacked() && record.end.since(record.start) > mss + 1);
         if too_big.is_empty() {
             return;
         }
-        for name in too_big {
-            self.sender.take_for_lost(name);
+        for index in too_big {
+            self.sender.take_for_lost(index);
         }
-        self.sender.board.split(mss);
+        self.sender.scoreboard.split(mss);
         if self.sender.recovery.state != CongestionState::Loss {
             self.sender.recovery.high_seq = self.sender.nxt;
             self.sender.recovery.losses.undo_marker = None;

@@ -26,7 +26,7 @@ pub(crate) struct Receiver {
     pub(crate) limit: u32,
     disorder: Lazy<Disorder>,
     /// `nxt` and TS.Recent when nothing had arrived beyond it last.
-    pub(crate) whole: (SeqNumber, u32),
+    pub(crate) last_contiguous: (SeqNumber, u32),
     /// Where the stream ends, once that is known.
     pub(crate) fin: Option<SeqNumber>,
     pub(crate) ack: AckPolicy,
@@ -40,14 +40,14 @@ pub(crate) struct Receiver {
 #[derive(Debug)]
 struct Disorder {
     /// What has arrived beyond `nxt`.
-    ahead: RangeSet,
+    out_of_order: RangeSet,
     /// RFC 2018 section 4: the blocks reported last, the most recent one first.
     blocks: SackBlocks,
     /// RFC 2883: what arrived twice, until it is reported.
     duplicate: Option<(SeqNumber, SeqNumber)>,
 }
 
-blank!(Disorder, Disorder { ahead: RangeSet::new(), blocks: SackBlocks::new(), duplicate: None });
+blank!(Disorder, Disorder { out_of_order: RangeSet::new(), blocks: SackBlocks::new(), duplicate: None });
 
 /// When to acknowledge (RFC 9293 section 3.8.6.3, and Linux's quick acknowledgements at the start of a stream).
 #[derive(Debug)]
@@ -110,7 +110,7 @@ impl Receiver {
             advertised_mss: super::DEFAULT_MSS,
             limit,
             disorder: Lazy::default(),
-            whole: (SeqNumber::new(0), 0),
+            last_contiguous: (SeqNumber::new(0), 0),
             fin: None,
             ack: AckPolicy::new(),
             tune: super::tune::ReceiveTuning::default(),
@@ -128,14 +128,14 @@ impl Receiver {
     }
 
     /// What has arrived beyond `nxt`.
-    pub(crate) fn ahead(&self) -> &RangeSet {
-        &self.disorder.ahead
+    pub(crate) fn out_of_order(&self) -> &RangeSet {
+        &self.disorder.out_of_order
     }
 
     /// What has arrived beyond the end of the stream, or of the connection, is not looked at any more.
     pub(crate) fn forget_ahead(&mut self) {
-        if !self.disorder.ahead.is_empty() {
-            self.disorder.ahead.clear();
+        if !self.disorder.out_of_order.is_empty() {
+            self.disorder.out_of_order.clear();
         }
     }
 
@@ -148,7 +148,7 @@ impl Receiver {
 
     /// Gives memory back when everything has arrived in its turn and was reported.
     pub(crate) fn give_back(&mut self) {
-        if self.disorder.ahead.is_empty() && self.block_count() == 0 {
+        if self.disorder.out_of_order.is_empty() && self.block_count() == 0 {
             self.disorder.give_back();
         }
     }
@@ -169,7 +169,7 @@ impl Receiver {
     /// its way: to drop that would make each loss on a path that reorders the cause of the next. What was sent after the
     /// last moment without a hole has numbers from behind there, and those are unique while little has arrived since.
     pub(crate) fn is_late(&self, stamp: u32) -> bool {
-        let (nxt, recent) = self.whole;
+        let (nxt, recent) = self.last_contiguous;
         !super::conn::before(stamp, recent) && self.nxt.since(nxt) < UNWRAPPED
     }
 
@@ -203,31 +203,31 @@ impl Receiver {
         }
         let data = &data[..data.len().min(room)];
         let end = seq + data.len() as u32;
-        if offset == 0 && self.disorder.ahead.is_empty() {
+        if offset == 0 && self.disorder.out_of_order.is_empty() {
             self.append(buffer, data);
             return Stored::InOrder;
         }
         // The first part that was there is what is reported (RFC 2883 section 4).
-        self.note_duplicate(config, again.or_else(|| self.disorder.ahead.overlap(seq, end)));
+        self.note_duplicate(config, again.or_else(|| self.disorder.out_of_order.overlap(seq, end)));
         if offset > 0
-            && let Some(whole) = self.disorder.ahead.containing(seq, end)
+            && let Some(whole) = self.disorder.out_of_order.containing(seq, end)
         {
             // And the block that contains it comes next: else it could not be told from one that is new.
             self.remember_block(whole);
             return Stored::Duplicate;
         }
-        let behind_all = self.disorder.ahead.last().is_none_or(|(_, last)| seq.after(last));
-        if offset > 0 && self.disorder.ahead.len() >= config.max_out_of_order {
+        let behind_all = self.disorder.out_of_order.last().is_none_or(|(_, last)| seq.after(last));
+        if offset > 0 && self.disorder.out_of_order.len() >= config.max_out_of_order {
             // The farthest range is the one that is of use last.
             if behind_all {
                 return Stored::NoRoom;
             }
-            self.disorder.ahead.pop_last();
+            self.disorder.out_of_order.pop_last();
         }
         buffer.write_at(offset, data);
-        let merged = self.disorder.ahead.insert(seq, end);
+        let merged = self.disorder.out_of_order.insert(seq, end);
         if merged.0 == self.nxt {
-            self.disorder.ahead.pop_first();
+            self.disorder.out_of_order.pop_first();
             self.advance(buffer, merged.1);
             Stored::FilledGap
         } else {
@@ -275,14 +275,17 @@ impl Receiver {
     /// The end of the stream has arrived, alone, and something before it is missing.
     pub(crate) fn note_fin_ahead(&mut self, fin: SeqNumber) {
         self.fin = Some(fin);
-        self.remember_block(self.disorder.ahead.containing(fin, fin).unwrap_or((fin, fin)));
+        self.remember_block(self.disorder.out_of_order.containing(fin, fin).unwrap_or((fin, fin)));
     }
 
     fn prune_blocks(&mut self) {
         let mut blocks = SackBlocks::default();
         for &(start, end) in self.disorder.blocks.as_slice() {
-            let there =
-                if start == end { self.fin == Some(end) } else { self.disorder.ahead.contains(start, end) };
+            let there = if start == end {
+                self.fin == Some(end)
+            } else {
+                self.disorder.out_of_order.contains(start, end)
+            };
             if start.after(self.nxt) && there {
                 blocks.push((start, end));
             }

@@ -138,8 +138,8 @@ impl Sender {
             if !start.before(end) || end.after(self.nxt) || !start.after(self.una) {
                 continue;
             }
-            let Self { board, rate, rack, min_rtt, recovery, .. } = self;
-            board.sack(start, end, |record| {
+            let Self { scoreboard, rate, rack, min_rtt, recovery, .. } = self;
+            scoreboard.sack(start, end, |record| {
                 round.sacked = true;
                 if !record.was_retransmitted() {
                     if record.start.before(round.highest_sacked) {
@@ -157,11 +157,12 @@ impl Sender {
             });
         }
         if let Some((start, end)) = duplicate.filter(|_| round.dsacked) {
-            self.board.forget_copies(start, end);
+            self.scoreboard.forget_copies(start, end);
         }
         let counts =
             self.recovery.state != CongestionState::Loss || self.recovery.losses.undo_marker.is_some();
-        if let (Some(from), Some(highest), true) = (reordered_from, self.board.highest_sacked(), counts) {
+        if let (Some(from), Some(highest), true) = (reordered_from, self.scoreboard.highest_sacked(), counts)
+        {
             self.note_reordering(highest.saturating_since(from));
         }
     }
@@ -176,7 +177,7 @@ impl Sender {
         round: &mut Round,
     ) {
         if self.packets_out() == 0 {
-            self.board.emulate_sacked(0);
+            self.scoreboard.emulate_sacked(0);
         }
         if round.marked {
             self.control.forbid_undo();
@@ -202,7 +203,7 @@ impl Sender {
                 }
                 CongestionState::Recovery => {
                     if !self.sack {
-                        self.board.forget_emulated(u32::MAX);
+                        self.scoreboard.forget_emulated(u32::MAX);
                     }
                     if self.try_undo_recovery(now, echoed) {
                         return;
@@ -226,7 +227,7 @@ impl Sender {
                     self.try_to_open(now, round.marked);
                 }
                 self.identify_losses(config, now, round);
-                if self.recovery.state != CongestionState::Recovery && self.board.lost_out() > 0 {
+                if self.recovery.state != CongestionState::Recovery && self.scoreboard.lost_out() > 0 {
                     self.enter_recovery(now, round.marked); // what was for nothing is undone, and something else is lost
                 }
             }
@@ -248,7 +249,7 @@ impl Sender {
     fn suspect(&mut self, config: &Config, now: Instant, duplicates: u32, round: &mut Round) {
         if !self.sack {
             if round.advanced {
-                self.board.forget_emulated(u32::MAX);
+                self.scoreboard.forget_emulated(u32::MAX);
             }
             self.emulate_sacked(duplicates);
         }
@@ -256,7 +257,7 @@ impl Sender {
             self.try_undo_dsack(now);
         }
         self.identify_losses(config, now, round);
-        if self.board.lost_out() > 0 {
+        if self.scoreboard.lost_out() > 0 {
             // Fast recovery begins as soon as one segment is known to be lost.
             self.enter_recovery(now, round.marked);
         } else {
@@ -266,11 +267,11 @@ impl Sender {
 
     /// Without SACK each duplicate acknowledgement says that one segment has arrived.
     fn emulate_sacked(&mut self, duplicates: u32) {
-        let before = self.board.sacked_out();
-        if self.board.emulate_sacked(duplicates) && duplicates > 0 {
+        let before = self.scoreboard.sacked_out();
+        if self.scoreboard.emulate_sacked(duplicates) && duplicates > 0 {
             self.note_duplicates_beyond(0);
         }
-        self.rate.count_delivered(self.board.sacked_out().saturating_sub(before));
+        self.rate.count_delivered(self.scoreboard.sacked_out().saturating_sub(before));
     }
 
     /// More duplicates than segments that can have arrived out of order: so the network reorders or repeats, by as many
@@ -283,11 +284,11 @@ impl Sender {
     /// RACK with SACK, else RFC 6582.
     fn identify_losses(&mut self, config: &Config, now: Instant, round: &mut Round) {
         if self.sack {
-            let before = self.board.retransmitted_out();
+            let before = self.scoreboard.retransmitted_out();
             if self.rack(config, now) {
                 round.rearm = false;
             }
-            round.lost_retransmission |= before > self.board.retransmitted_out();
+            round.lost_retransmission |= before > self.scoreboard.retransmitted_out();
         } else {
             self.newreno_mark_lost(round.advanced);
         }
@@ -296,16 +297,17 @@ impl Sender {
     /// RFC 6582 section 3.2: the third duplicate, and each partial acknowledgement, say that the first one is lost.
     fn newreno_mark_lost(&mut self, advanced: bool) {
         let state = self.recovery.state;
-        let third = state < CongestionState::Recovery && self.board.sacked_out() >= self.recovery.reordering;
+        let third =
+            state < CongestionState::Recovery && self.scoreboard.sacked_out() >= self.recovery.reordering;
         let partial = state >= CongestionState::Recovery && advanced;
-        if (third || partial) && self.board.first().is_some_and(|first| !first.is_lost()) {
-            let name = self.board.first_name();
-            self.take_for_lost(name);
+        if (third || partial) && self.scoreboard.first().is_some_and(|first| !first.is_lost()) {
+            let index = self.scoreboard.first_index();
+            self.take_for_lost(index);
         }
     }
 
-    pub(crate) fn take_for_lost(&mut self, name: u64) {
-        let marked = self.board.mark_lost(name);
+    pub(crate) fn take_for_lost(&mut self, index: u64) {
+        let marked = self.scoreboard.mark_lost(index);
         self.count_lost(marked);
     }
 
@@ -345,20 +347,20 @@ impl Sender {
         let new_recovery = self.recovery.state < CongestionState::Recovery;
         let reneged = self.has_reneged();
         if reneged {
-            self.board.forget_sacked();
+            self.scoreboard.forget_sacked();
         }
         if !self.sack {
-            self.board.forget_emulated(u32::MAX);
+            self.scoreboard.forget_emulated(u32::MAX);
         }
         // RFC 8985 section 6.3: the first segment, and what RACK takes for lost; what was just sent is not.
-        let first = self.board.first().map(|first| first.start);
+        let first = self.scoreboard.first().map(|first| first.start);
         let recent = |record: &Record| {
             !reneged && self.sack && Some(record.start) != first && self.is_recent(now, record)
         };
         let lost: alloc::vec::Vec<u64> =
-            self.board.names_where(|record| !record.is_sacked() && !recent(record));
-        for name in lost {
-            self.take_for_lost(name);
+            self.scoreboard.indices_where(|record| !record.is_sacked() && !recent(record));
+        for index in lost {
+            self.take_for_lost(index);
         }
         let again = !(self.recovery.state <= CongestionState::Disorder
             || self.una.at_or_after(self.recovery.high_seq)
@@ -369,7 +371,9 @@ impl Sender {
         let in_flight = self.in_flight();
         self.control.enter_loss(now, in_flight, again);
         self.ecn.on_reduction();
-        if self.recovery.state <= CongestionState::Disorder && self.board.sacked_out() >= config.reordering {
+        if self.recovery.state <= CongestionState::Disorder
+            && self.scoreboard.sacked_out() >= config.reordering
+        {
             self.recovery.reordering = self.recovery.reordering.min(config.reordering);
         }
         self.set_state(CongestionState::Loss);
@@ -414,20 +418,21 @@ impl Sender {
             if self.nxt.after(self.recovery.high_seq) && duplicates > 0 {
                 self.emulate_sacked(duplicates);
             } else if round.advanced {
-                self.board.forget_emulated(u32::MAX);
+                self.scoreboard.forget_emulated(u32::MAX);
             }
         }
     }
 
     /// The first segment after `SND.UNA` cannot be sacked, unless the other end threw it away again (RFC 2018 section 8).
     fn has_reneged(&self) -> bool {
-        self.board.first().is_some_and(Record::is_sacked)
+        self.scoreboard.first().is_some_and(Record::is_sacked)
     }
 
     /// Whether the time of the first retransmission still means something: a copy is on its way, or the first segment is
     /// one that was sent again (Linux's `tcp_any_retrans_done`).
     pub(crate) fn has_retransmission(&self) -> bool {
-        self.board.retransmitted_out() > 0 || self.board.first().is_some_and(Record::was_retransmitted)
+        self.scoreboard.retransmitted_out() > 0
+            || self.scoreboard.first().is_some_and(Record::was_retransmitted)
     }
 
     pub(crate) fn forget_old_retransmission(&mut self) {
@@ -447,7 +452,8 @@ impl Sender {
     }
 
     pub(crate) fn keep_open(&mut self) {
-        let disorder = self.board.sacked_out() > 0 || self.board.lost_out() > 0 || self.has_retransmission();
+        let disorder =
+            self.scoreboard.sacked_out() > 0 || self.scoreboard.lost_out() > 0 || self.has_retransmission();
         let state = if disorder { CongestionState::Disorder } else { CongestionState::Open };
         if self.recovery.state != state {
             self.set_state(state);

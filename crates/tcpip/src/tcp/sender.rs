@@ -33,7 +33,7 @@ pub(crate) struct Sender {
     pub(crate) mss: u16,
     /// Behind the last partial segment that was sent (Minshall's variant of Nagle's algorithm).
     pub(crate) small: SeqNumber,
-    pub(crate) board: Lazy<Scoreboard>,
+    pub(crate) scoreboard: Lazy<Scoreboard>,
     pub(crate) control: Controller,
     pub(crate) recovery: Recovery,
     pub(crate) ecn: EcnState,
@@ -129,7 +129,7 @@ impl Sender {
             sack: false,
             mss: super::DEFAULT_MSS,
             small: iss,
-            board: Lazy::default(),
+            scoreboard: Lazy::default(),
             control: Controller::new(config.algorithm.build(), config.initial_window),
             recovery: Recovery::new(config, iss),
             ecn: EcnState::default(),
@@ -152,7 +152,7 @@ impl Sender {
 
     /// Nothing is in flight: what tells of that needs no memory.
     pub(crate) fn give_back(&mut self) {
-        self.board.give_back();
+        self.scoreboard.give_back();
         self.rate.give_back();
         self.recovery.losses.tidy();
         if self.rack.has_learned_nothing() {
@@ -161,11 +161,11 @@ impl Sender {
     }
 
     pub(crate) fn packets_out(&self) -> u32 {
-        self.board.packets_out()
+        self.scoreboard.packets_out()
     }
 
     pub(crate) fn in_flight(&self) -> u32 {
-        self.board.in_flight()
+        self.scoreboard.in_flight()
     }
 
     /// The first sequence number that the other end has no room for.
@@ -295,8 +295,8 @@ impl Sender {
         // The first segment that was delivered after later ones, without having been sent again.
         let mut reordered_from: Option<SeqNumber> = None;
         // Without SACK one of them fills the hole, and duplicates have told of the next ones already.
-        let mut counted = if self.sack { 0 } else { self.board.sacked_out() };
-        while let Some(record) = self.board.pop_acked(self.una) {
+        let mut counted = if self.sack { 0 } else { self.scoreboard.sacked_out() };
+        while let Some(record) = self.scoreboard.pop_acked(self.una) {
             acked_packets += 1;
             round.retransmission_acked |= record.was_retransmitted();
             if record.is_sacked() {
@@ -326,7 +326,7 @@ impl Sender {
             round.rearm = true;
             round.acked_packets = acked_packets;
             if !self.sack {
-                if self.board.forget_emulated(acked_packets.saturating_sub(1)) {
+                if self.scoreboard.forget_emulated(acked_packets.saturating_sub(1)) {
                     self.note_duplicates_beyond(acked_packets);
                 }
                 if round.retransmission_acked {
@@ -338,7 +338,7 @@ impl Sender {
         if let Some(from) = reordered_from
             && self.sack
         {
-            let highest = self.board.highest_sacked().unwrap_or(self.una);
+            let highest = self.scoreboard.highest_sacked().unwrap_or(self.una);
             self.note_reordering(highest.saturating_since(from));
         }
     }
@@ -369,7 +369,7 @@ impl Sender {
             self.backoff = 0; // RFC 6298 section 5, Karn: a fresh measure ends the backoff
             // What was sacked puts the time-out off only if it was sent before the first segment was sent last: else the
             // time-out would never come while others arrive (Linux's `tcp_clean_rtx_queue`).
-            if let (Some(sacked), Some(first)) = (round.sacked_first, self.board.first()) {
+            if let (Some(sacked), Some(first)) = (round.sacked_first, self.scoreboard.first()) {
                 round.rearm |= sacked < first.sent_at;
             }
             let _ = config;
@@ -407,7 +407,7 @@ impl Sender {
     /// had its place meanwhile, Linux counts from the time at which the first segment was sent (`tcp_rearm_rto`).
     pub(crate) fn rto_deadline(&self, config: &Config, now: Instant) -> Instant {
         let rto = self.rto(config);
-        if let (Timer::TailLoss(_) | Timer::Reorder(_), Some(first)) = (self.timer, self.board.first()) {
+        if let (Timer::TailLoss(_) | Timer::Reorder(_), Some(first)) = (self.timer, self.scoreboard.first()) {
             return (first.sent_at + rto).max(now + Duration::from_millis(1));
         }
         now + rto
@@ -471,7 +471,7 @@ impl Round {
             retransmission_acked: false,
             acked_packets: 0,
             lost_retransmission: false,
-            highest_sacked: sender.board.highest_sacked().unwrap_or(prior_una),
+            highest_sacked: sender.scoreboard.highest_sacked().unwrap_or(prior_una),
             first_sent: None,
             last_sent: None,
             sacked_first: None,

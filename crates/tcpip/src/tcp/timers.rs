@@ -61,7 +61,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             if self.tx.is_empty() {
                 self.tx.shrink();
             }
-            if self.rx.readable() == 0 && self.receiver.ahead().is_empty() {
+            if self.rx.readable() == 0 && self.receiver.out_of_order().is_empty() {
                 self.rx.shrink();
             }
         }

@@ -17,9 +17,9 @@ pub enum Operation {
 pub struct Packet {
     /// Question or answer.
     pub operation: Operation,
-    /// Who sends, and from which station.
+    /// Who sends, and from which link-layer address.
     pub sender: (Ipv4Addr, MacAddr),
-    /// About whom or to whom, and its station if that is known.
+    /// About whom or to whom, and its link-layer address if that is known.
     pub target: (Ipv4Addr, MacAddr),
 }
 
@@ -48,8 +48,12 @@ impl Packet {
             target: (Ipv4Addr::from(read_array::<4>(bytes, 24)), MacAddr(read_array(bytes, 18))),
         };
         // Linux's arp_process drops these too. A sender of 0.0.0.0 asks whether its address is free (RFC 5227).
-        let (sender, station) = packet.sender;
-        if sender.is_multicast() || sender.is_broadcast() || sender.is_loopback() || !station.is_unicast() {
+        let (sender, link_address) = packet.sender;
+        if sender.is_multicast()
+            || sender.is_broadcast()
+            || sender.is_loopback()
+            || !link_address.is_unicast()
+        {
             return Err(DropReason::ArpAddress);
         }
         Ok(packet)
@@ -114,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sender_that_no_station_can_be_is_refused() {
+    fn a_sender_that_no_host_can_be_is_refused() {
         let here = PACKET.sender.1;
         for sender in [
             (Ipv4Addr::BROADCAST, here),

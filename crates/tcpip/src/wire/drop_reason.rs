@@ -31,7 +31,7 @@ drop_reasons! {
     OffloadInvalid => "offload invalid",
     /// The Ethernet header is cut short.
     EthernetTruncated => "ethernet truncated",
-    /// An Ethernet frame for another station.
+    /// An Ethernet frame for another link-layer address.
     EthernetOtherStation => "ethernet for another station",
     /// An Ethernet frame of a protocol that is not spoken here.
     EthernetType => "ethernet type unknown",
@@ -39,7 +39,7 @@ drop_reasons! {
     ArpTruncated => "arp truncated",
     /// ARP, but not for IPv4 over Ethernet, or neither request nor reply.
     ArpUnsupported => "arp unsupported",
-    /// ARP whose sender has an address that no station can have.
+    /// ARP whose sender has an address that no host can have.
     ArpAddress => "arp address invalid",
     /// IPv4 is cut short, or says that it is longer than the frame.
     Ipv4Truncated => "ipv4 truncated",

@@ -9,15 +9,15 @@ use core::net::{Ipv4Addr, Ipv6Addr};
 pub struct MacAddr(pub [u8; 6]);
 
 impl MacAddr {
-    /// Every station.
+    /// Every host.
     pub const BROADCAST: Self = Self([0xff; 6]);
 
-    /// Whether frames for it go to a group of stations, broadcast included.
+    /// Whether frames for it go to a group of hosts, broadcast included.
     pub const fn is_multicast(self) -> bool {
         self.0[0] & 1 == 1
     }
 
-    /// Whether a single station can have it.
+    /// Whether a single host can have it.
     pub const fn is_unicast(self) -> bool {
         !self.is_multicast() && !matches!(self.0, [0, 0, 0, 0, 0, 0])
     }
@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn groups_map_to_their_stations() {
+    fn groups_map_to_their_link_addresses() {
         let v4 = MacAddr::of_group_v4(Ipv4Addr::new(239, 255, 0, 1));
         assert_eq!(std::format!("{v4}"), "01:00:5e:7f:00:01");
         let v6 = MacAddr::of_group_v6(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff12, 0x3456));

@@ -11,20 +11,20 @@ pub enum Message {
     Solicitation {
         /// The address.
         target: Ipv6Addr,
-        /// The asker's station; none while it asks whether the address is free (RFC 4862 §5.4).
+        /// The asker's link-layer address; none while it asks whether the address is free (RFC 4862 §5.4).
         source: Option<MacAddr>,
     },
     /// The sender has it.
     Advertisement {
         /// The address.
         target: Ipv6Addr,
-        /// The station that has it.
-        station: Option<MacAddr>,
+        /// The link-layer address that has it.
+        link_address: Option<MacAddr>,
         /// The sender is a router.
         router: bool,
         /// An answer to a question.
         solicited: bool,
-        /// A station that was known before is to be forgotten.
+        /// A link-layer address that was known before is to be forgotten.
         overrides: bool,
     },
 }
@@ -70,13 +70,13 @@ impl Message {
             return Err(DropReason::NdiscInvalid);
         }
         if head[0] == SOLICITATION {
-            let station = link_layer(options, SOURCE_LINK_LAYER)?;
-            // Who has no address yet asks the group, and has no station to tell of.
+            let link_address = link_layer(options, SOURCE_LINK_LAYER)?;
+            // Who has no address yet asks the group, and has no link-layer address to tell of.
             let probe = source.is_unspecified();
-            if probe && (destination != solicited_node(target) || station.is_some()) {
+            if probe && (destination != solicited_node(target) || link_address.is_some()) {
                 return Err(DropReason::NdiscInvalid);
             }
-            return Ok(Self::Solicitation { target, source: station });
+            return Ok(Self::Solicitation { target, source: link_address });
         }
         let flags = head[4];
         let solicited = flags & SOLICITED != 0;
@@ -85,7 +85,7 @@ impl Message {
         }
         Ok(Self::Advertisement {
             target,
-            station: link_layer(options, TARGET_LINK_LAYER)?,
+            link_address: link_layer(options, TARGET_LINK_LAYER)?,
             router: flags & ROUTER != 0,
             solicited,
             overrides: flags & OVERRIDES != 0,
@@ -96,23 +96,23 @@ impl Message {
     pub(super) fn emit(&self, out: &mut Vec<u8>) {
         let (kind, flags, target, option) = match *self {
             Self::Solicitation { target, source } => (SOLICITATION, 0, target, (SOURCE_LINK_LAYER, source)),
-            Self::Advertisement { target, station, router, solicited, overrides } => {
+            Self::Advertisement { target, link_address, router, solicited, overrides } => {
                 let flags = if router { ROUTER } else { 0 }
                     | if solicited { SOLICITED } else { 0 }
                     | if overrides { OVERRIDES } else { 0 };
-                (ADVERTISEMENT, flags, target, (TARGET_LINK_LAYER, station))
+                (ADVERTISEMENT, flags, target, (TARGET_LINK_LAYER, link_address))
             }
         };
         out.extend([kind, 0, 0, 0, flags, 0, 0, 0]);
         out.extend(target.octets());
-        if let (kind, Some(MacAddr(station))) = option {
+        if let (kind, Some(MacAddr(link_address))) = option {
             out.extend([kind, 1]);
-            out.extend(station);
+            out.extend(link_address);
         }
     }
 }
 
-/// The station in the first option of this kind. Every option must have a length (RFC 4861 §4.6).
+/// The link-layer address in the first option of this kind. Every option must have a length (RFC 4861 §4.6).
 fn link_layer(mut options: &[u8], wanted: u8) -> Result<Option<MacAddr>, DropReason> {
     let mut found = None;
     while !options.is_empty() {
@@ -120,11 +120,11 @@ fn link_layer(mut options: &[u8], wanted: u8) -> Result<Option<MacAddr>, DropRea
         let (option, rest) =
             options.split_at_checked(usize::from(units) * 8).ok_or(DropReason::NdiscInvalid)?;
         if kind == wanted && found.is_none() && units == 1 {
-            let station = MacAddr(read_array(option, 2));
-            if !station.is_unicast() {
+            let link_address = MacAddr(read_array(option, 2));
+            if !link_address.is_unicast() {
                 return Err(DropReason::NdiscInvalid);
             }
-            found = Some(station);
+            found = Some(link_address);
         }
         options = rest;
     }
@@ -138,11 +138,11 @@ mod tests {
 
     const HERE: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
     const THERE: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0x12, 0x3456);
-    const STATION: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
-    const ASK: Message = Message::Solicitation { target: THERE, source: Some(STATION) };
+    const LINK_ADDRESS: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
+    const ASK: Message = Message::Solicitation { target: THERE, source: Some(LINK_ADDRESS) };
     const ANSWER: Message = Message::Advertisement {
         target: THERE,
-        station: Some(STATION),
+        link_address: Some(LINK_ADDRESS),
         router: false,
         solicited: true,
         overrides: true,
@@ -181,7 +181,7 @@ mod tests {
         assert_eq!(exchanged(ANSWER, THERE, HERE), Ok(ANSWER));
         let bare = Message::Advertisement {
             target: THERE,
-            station: None,
+            link_address: None,
             router: true,
             solicited: false,
             overrides: false,
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_names_no_station_and_goes_to_the_group() {
+    fn a_probe_names_no_link_address_and_goes_to_the_group() {
         let probe = Message::Solicitation { target: THERE, source: None };
         let nobody = Ipv6Addr::UNSPECIFIED;
         assert_eq!(exchanged(probe, nobody, solicited_node(THERE)), Ok(probe));

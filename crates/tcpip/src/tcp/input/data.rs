@@ -184,7 +184,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
                     receiver.choose_window(readable, self.rx.capacity(), pressed) >= receiver.window();
                 (unacknowledged > u32::from(receiver.ack.mss) && window_moves)
                     || receiver.ack.is_quick()
-                    || !receiver.ahead().is_empty()
+                    || !receiver.out_of_order().is_empty()
                     || receiver.fin.is_some_and(|fin| fin.after(receiver.nxt)) // it waits as well
             }
             _ => true,

@@ -25,7 +25,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             && header.seq == self.receiver.nxt
             && header.options.sack.is_empty()
             && u32::from(header.window) << self.sender.wscale == self.sender.wnd
-            && self.receiver.ahead().is_empty()
+            && self.receiver.out_of_order().is_empty()
             && self.receiver.fin.is_none()
             && self.has_fresh_stamp(header)
     }
@@ -67,7 +67,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         }
         let says_nothing = predicted && ack == self.sender.una;
         let room = self.receiver.room(&self.rx);
-        let in_order = self.receiver.ahead().is_empty()
+        let in_order = self.receiver.out_of_order().is_empty()
             && self.receiver.fin.is_none()
             && !self.read_closed
             && !cx.resources.is_exhausted();
@@ -117,8 +117,8 @@ impl Sender {
         ack.after(self.una)
             && ack.at_or_before(self.nxt)
             && self.recovery.state == CongestionState::Open
-            && self.board.is_ordinary()
-            && self.board.first().is_some_and(|first| first.end.at_or_before(ack))
+            && self.scoreboard.is_ordinary()
+            && self.scoreboard.first().is_some_and(|first| first.end.at_or_before(ack))
             && self.recovery.losses.tail_probe.is_none()
     }
 
@@ -131,8 +131,8 @@ impl Sender {
         self.counters.bytes_acked += u64::from(acked);
         let delivered_before = self.rate.delivered();
         let (mut first, mut last) = (None, (now, ack));
-        let Self { board, rate, rack, .. } = self;
-        board.pop_ordinary(ack, |record| {
+        let Self { scoreboard, rate, rack, .. } = self;
+        scoreboard.pop_ordinary(ack, |record| {
             first.get_or_insert(record.sent_at);
             last = (record.sent_at, record.end);
             rate.on_delivered(now, &record.stamp, record.sent_at, 1);

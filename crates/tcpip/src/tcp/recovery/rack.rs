@@ -87,7 +87,7 @@ impl Sender {
         if self.recovery.losses.reordering_seen == 0 {
             // Without reordering three duplicates are enough, and in recovery any is.
             if self.recovery.state >= CongestionState::Recovery
-                || self.board.sacked_out() >= self.recovery.reordering
+                || self.scoreboard.sacked_out() >= self.recovery.reordering
             {
                 return Duration::ZERO;
             }
@@ -116,16 +116,16 @@ impl Sender {
     fn find_lost(&mut self, now: Instant) -> Option<Duration> {
         let limit = self.rack.rtt + self.reordering_window();
         let mut wait: Option<Duration> = None;
-        let mut at = self.board.oldest();
-        while let Some(name) = at {
-            let Some(record) = self.board.get(name) else { break };
+        let mut at = self.scoreboard.oldest();
+        while let Some(index) = at {
+            let Some(record) = self.scoreboard.get(index) else { break };
             if !sent_after(self.rack.sent_at, self.rack.end, record.sent_at, record.end) {
                 break;
             }
-            at = self.board.sent_after(name);
+            at = self.scoreboard.sent_after(index);
             match limit.checked_sub(now - record.sent_at) {
                 None | Some(Duration::ZERO) => {
-                    let marked = self.board.judge_lost(name);
+                    let marked = self.scoreboard.judge_lost(index);
                     self.count_lost(marked);
                 }
                 Some(left) => wait = Some(wait.map_or(left, |wait| wait.max(left))),
@@ -189,7 +189,7 @@ impl Sender {
             None => TAIL_PROBE_WITHOUT_RTT,
         };
         let rto = self.rto_micros(config);
-        let limit = match self.board.first() {
+        let limit = match self.scoreboard.first() {
             // New data does not put the time-out off.
             Some(first) if !progress && first.sent_at + rto > now => first.sent_at + rto,
             _ => now + rto,

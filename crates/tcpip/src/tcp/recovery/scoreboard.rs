@@ -48,7 +48,7 @@ const PUSHED: u8 = 32;
 /// before it is sent again; the time-out does. (Linux takes such a segment off RACK's list.)
 const JUDGED: u8 = 64;
 
-/// No name: names count segments from the first of the connection.
+/// No index: indices count segments from the first of the connection.
 const NONE: u64 = u64::MAX;
 
 impl Record {
@@ -78,20 +78,20 @@ impl Record {
 #[derive(Debug)]
 pub(crate) struct Scoreboard {
     records: VecDeque<Record>,
-    /// The name of the first record; names of records do not change while they live.
+    /// The index of the first record; indices of records do not change while they live.
     base: u64,
     /// Ranges of whole records that are sacked.
     sacked: RangeSet,
     sacked_out: u32,
     lost_out: u32,
     retransmitted_out: u32,
-    /// Lost records that were not sent again yet, and the first name that can be one.
+    /// Lost records that were not sent again yet, and the first index that can be one.
     waiting: u32,
     hint: u64,
     /// The ends of the list of those that may still arrive.
     oldest: u64,
     newest: u64,
-    /// From this name on all were sent once, and nothing is known of them yet.
+    /// From this index on all were sent once, and nothing is known of them yet.
     ordinary: u64,
 }
 
@@ -117,11 +117,11 @@ impl Scoreboard {
     #[inline]
     pub(crate) fn push(&mut self, start: SeqNumber, end: SeqNumber, sent_at: Instant, stamp: Stamp) {
         debug_assert!(self.records.back().is_none_or(|last| last.end == start), "segments follow each other");
-        let name = self.base + self.records.len() as u64;
-        let previous = core::mem::replace(&mut self.newest, name);
+        let index = self.base + self.records.len() as u64;
+        let previous = core::mem::replace(&mut self.newest, index);
         match self.get_mut(previous) {
-            None => self.oldest = name,
-            Some(previous) => previous.next = name,
+            None => self.oldest = index,
+            Some(previous) => previous.next = index,
         }
         let next = NONE;
         let flags = LISTED;
@@ -192,12 +192,12 @@ impl Scoreboard {
         self.records.back()
     }
 
-    pub(crate) fn get(&self, name: u64) -> Option<&Record> {
-        self.records.get(usize::try_from(name.checked_sub(self.base)?).ok()?)
+    pub(crate) fn get(&self, index: u64) -> Option<&Record> {
+        self.records.get(usize::try_from(index.checked_sub(self.base)?).ok()?)
     }
 
-    fn get_mut(&mut self, name: u64) -> Option<&mut Record> {
-        self.records.get_mut(usize::try_from(name.checked_sub(self.base)?).ok()?)
+    fn get_mut(&mut self, index: u64) -> Option<&mut Record> {
+        self.records.get_mut(usize::try_from(index.checked_sub(self.base)?).ok()?)
     }
 
     /// All before `una` was acknowledged: gives away the first record if that is all of it, and shortens it if a part.
@@ -226,7 +226,7 @@ impl Scoreboard {
         self.base >= self.ordinary && self.sacked_out == 0
     }
 
-    /// As [`pop_acked`](Self::pop_acked), for all that are acknowledged of a board that is ordinary. Calls `each` for each.
+    /// As [`pop_acked`](Self::pop_acked), for all that are acknowledged of a scoreboard that is ordinary. Calls `each` for each.
     #[inline]
     pub(crate) fn pop_ordinary(&mut self, una: SeqNumber, mut each: impl FnMut(&Record)) {
         debug_assert!(self.is_ordinary(), "the list is in the order of the records");
@@ -245,8 +245,8 @@ impl Scoreboard {
     }
 
     /// Something became known of a record, or it was sent again.
-    fn single_out(&mut self, name: u64) {
-        self.ordinary = self.ordinary.max(name + 1);
+    fn single_out(&mut self, index: u64) {
+        self.ordinary = self.ordinary.max(index + 1);
     }
 
     fn forget_counts(&mut self, record: &Record) {
@@ -307,17 +307,17 @@ impl Scoreboard {
     }
 
     /// RACK takes a record for lost.
-    pub(crate) fn judge_lost(&mut self, name: u64) -> bool {
-        let marked = self.mark_lost(name);
-        if let Some(record) = self.get_mut(name).filter(|_| marked) {
+    pub(crate) fn judge_lost(&mut self, index: u64) -> bool {
+        let marked = self.mark_lost(index);
+        if let Some(record) = self.get_mut(index).filter(|_| marked) {
             record.flags |= JUDGED;
         }
         marked
     }
 
     /// Takes a record for lost. Does nothing to one that is sacked, or lost and not sent again.
-    pub(crate) fn mark_lost(&mut self, name: u64) -> bool {
-        let Some(record) = self.get_mut(name) else { return false };
+    pub(crate) fn mark_lost(&mut self, index: u64) -> bool {
+        let Some(record) = self.get_mut(index) else { return false };
         if record.is_sacked() || (record.is_lost() && !record.is_retransmitted()) {
             return false;
         }
@@ -325,18 +325,18 @@ impl Scoreboard {
         record.flags = (record.flags | LOST) & !RETRANSMITTED;
         self.lost_out += u32::from(!was_lost);
         self.retransmitted_out -= u32::from(was_retransmitted);
-        if self.waiting == 0 || name < self.hint {
-            self.hint = name;
+        if self.waiting == 0 || index < self.hint {
+            self.hint = index;
         }
         self.waiting += 1;
-        self.unlink(name);
-        self.single_out(name);
+        self.unlink(index);
+        self.single_out(index);
         true
     }
 
-    /// The names of those that `which` says.
-    pub(crate) fn names_where(&self, which: impl Fn(&Record) -> bool) -> Vec<u64> {
-        (self.base..).zip(&self.records).filter(|(_, record)| which(record)).map(|(name, _)| name).collect()
+    /// The indices of those that `which` says.
+    pub(crate) fn indices_where(&self, which: impl Fn(&Record) -> bool) -> Vec<u64> {
+        (self.base..).zip(&self.records).filter(|(_, record)| which(record)).map(|(index, _)| index).collect()
     }
 
     /// The other end forgot what it sacked, which RFC 2018 section 8 allows it: nothing is sacked any more.
@@ -397,29 +397,29 @@ impl Scoreboard {
         }
     }
 
-    /// The names of lost segments that wait and follow each other, from `name` on: they can leave as one super-segment.
-    pub(crate) fn run(&self, name: u64, max: u32, mss: u32) -> Range<u64> {
-        let mut end = name;
-        while end - name < u64::from(max.max(1)) {
+    /// The indices of lost segments that wait and follow each other, from `index` on: they can leave as one super-segment.
+    pub(crate) fn run(&self, index: u64, max: u32, mss: u32) -> Range<u64> {
+        let mut end = index;
+        while end - index < u64::from(max.max(1)) {
             match self.get(end) {
                 Some(record)
                     if record.is_lost() && !record.is_retransmitted() && {
                         let full = self.get(end.wrapping_sub(1)).is_some_and(|last| {
                             last.end.since(last.start) == mss && last.flags & ENDS_BURST == 0
                         });
-                        end == name || full
+                        end == index || full
                     } => {}
                 _ => break,
             }
             end += 1;
         }
-        name..end
+        index..end
     }
 
     /// A segment was sent again.
-    pub(crate) fn retransmitted(&mut self, name: u64, now: Instant, stamp: Stamp) {
-        self.unlink(name);
-        let Some(record) = self.get_mut(name) else { return };
+    pub(crate) fn retransmitted(&mut self, index: u64, now: Instant, stamp: Stamp) {
+        self.unlink(index);
+        let Some(record) = self.get_mut(index) else { return };
         record.sent_at = now;
         record.stamp = stamp;
         record.transmissions = record.transmissions.saturating_add(1);
@@ -427,21 +427,21 @@ impl Scoreboard {
         record.flags = record.flags & !JUDGED | RETRANSMITTED;
         self.retransmitted_out += u32::from(!was.1);
         self.waiting -= u32::from(was == (true, false));
-        self.link(name);
-        self.single_out(name);
+        self.link(index);
+        self.single_out(index);
     }
 
     /// A segment was sent again to probe the tail: nothing says that it is lost, so it counts as one in flight (Linux's
     /// `tcp_send_loss_probe`).
-    pub(crate) fn probed(&mut self, name: u64, now: Instant, stamp: Stamp) {
-        self.unlink(name);
-        let Some(record) = self.get_mut(name) else { return };
+    pub(crate) fn probed(&mut self, index: u64, now: Instant, stamp: Stamp) {
+        self.unlink(index);
+        let Some(record) = self.get_mut(index) else { return };
         record.sent_at = now;
         record.stamp = stamp;
         record.transmissions = record.transmissions.saturating_add(1);
         record.flags &= !JUDGED;
-        self.link(name);
-        self.single_out(name);
+        self.link(index);
+        self.single_out(index);
     }
 
     /// The other end got the segments within `start..end` twice: no copy of them is on its way any more.
@@ -463,13 +463,13 @@ impl Scoreboard {
         within.filter(|record| record.was_retransmitted()).count() as u32
     }
 
-    /// The name of the first record.
-    pub(crate) fn first_name(&self) -> u64 {
+    /// The index of the first record.
+    pub(crate) fn first_index(&self) -> u64 {
         self.base
     }
 
-    /// The name of the last record.
-    pub(crate) fn last_name(&self) -> Option<u64> {
+    /// The index of the last record.
+    pub(crate) fn last_index(&self) -> Option<u64> {
         (!self.records.is_empty()).then(|| self.base + self.records.len() as u64 - 1)
     }
 
@@ -479,8 +479,8 @@ impl Scoreboard {
     }
 
     /// The one that was sent next.
-    pub(crate) fn sent_after(&self, name: u64) -> Option<u64> {
-        self.get(name).map(|record| record.next).filter(|&next| next != NONE)
+    pub(crate) fn sent_after(&self, index: u64) -> Option<u64> {
+        self.get(index).map(|record| record.next).filter(|&next| next != NONE)
     }
 
     /// Splits records longer than `mss`: the path takes no such segment any more.
@@ -513,7 +513,7 @@ impl Scoreboard {
             }
         }
         self.hint = self.base;
-        self.ordinary = self.base + self.records.len() as u64; // their names are others now
+        self.ordinary = self.base + self.records.len() as u64; // their indices are others now
         self.relink();
     }
 
@@ -530,9 +530,9 @@ impl Scoreboard {
         }
     }
 
-    fn link(&mut self, name: u64) {
+    fn link(&mut self, index: u64) {
         let newest = self.newest;
-        let Some(record) = self.get_mut(name) else { return };
+        let Some(record) = self.get_mut(index) else { return };
         if record.flags & LISTED != 0 {
             return;
         }
@@ -540,14 +540,14 @@ impl Scoreboard {
         record.next = NONE;
         record.previous = newest;
         match self.get_mut(newest) {
-            None => self.oldest = name,
-            Some(newest) => newest.next = name,
+            None => self.oldest = index,
+            Some(newest) => newest.next = index,
         }
-        self.newest = name;
+        self.newest = index;
     }
 
-    fn unlink(&mut self, name: u64) {
-        let Some(record) = self.get_mut(name) else { return };
+    fn unlink(&mut self, index: u64) {
+        let Some(record) = self.get_mut(index) else { return };
         if record.flags & LISTED == 0 {
             return;
         }

@@ -15,7 +15,7 @@ impl Sender {
         // Retransmissions that are on their way already may be reported later: then the count means nothing.
         // So may a tail probe.
         let probed = self.recovery.losses.tail_probe.is_some_and(|probe| probe.retransmission);
-        let out = self.board.retransmitted_out() + u32::from(probed);
+        let out = self.scoreboard.retransmitted_out() + u32::from(probed);
         self.recovery.losses.undo_retransmissions = (out > 0).then_some(out);
     }
 
@@ -57,7 +57,7 @@ impl Sender {
         {
             // Of what is in flight it is known what was sent again; of what is not it has to be believed.
             let known = end.after(round.prior_una);
-            let again = if known { self.board.retransmitted_within(start, end) } else { segments };
+            let again = if known { self.scoreboard.retransmitted_within(start, end) } else { segments };
             self.recovery.losses.undo_retransmissions = Some(count.saturating_sub(again));
         }
     }
@@ -79,7 +79,7 @@ impl Sender {
 
     fn undo(&mut self, now: Instant, unmark: bool) {
         if unmark {
-            self.board.unmark_lost();
+            self.scoreboard.unmark_lost();
         }
         if self.control.undo(now) {
             self.ecn.on_undo();
@@ -132,7 +132,7 @@ impl Sender {
             self.note_reordering(distance);
         }
         // What was sent again may still come back as duplicates: wait for it.
-        if self.board.retransmitted_out() > 0 {
+        if self.scoreboard.retransmitted_out() > 0 {
             return true;
         }
         self.forget_old_retransmission();

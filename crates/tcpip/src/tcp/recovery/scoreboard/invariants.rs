@@ -35,19 +35,19 @@ impl Scoreboard {
         let mut listed = 0;
         let mut at = self.oldest();
         let mut before = Instant::ZERO;
-        while let Some(name) = at {
-            let record = self.get(name).expect("a listed segment is in flight");
+        while let Some(index) = at {
+            let record = self.get(index).expect("a listed segment is in flight");
             assert!(record.sent_at >= before, "the list is in order of sending");
             before = record.sent_at;
             listed += 1;
-            at = self.sent_after(name);
+            at = self.sent_after(index);
         }
         assert_eq!(listed, count(|r| r.flags & LISTED != 0), "all that are listed are linked");
         if self.is_ordinary() {
             let once = |r: &Record| r.transmissions == 1 && r.flags & !(ENDS_BURST | PUSHED) == LISTED;
             assert_eq!(count(once), self.packets_out(), "nothing is known of what is ordinary");
-            let in_order = (self.base..).zip(&self.records).all(|(name, record)| {
-                record.next == if Some(name) == self.last_name() { NONE } else { name + 1 }
+            let in_order = (self.base..).zip(&self.records).all(|(index, record)| {
+                record.next == if Some(index) == self.last_index() { NONE } else { index + 1 }
             });
             assert!(in_order, "what was sent once was sent in order");
         }
