@@ -2,7 +2,7 @@
 //! made a difference. The measuring itself is crates/bench's.
 
 use criterion::{BenchmarkId, Criterion, Throughput};
-use sockshim_bench::contest::Contest;
+use sockshim_bench::measurement::Measurement;
 use sockshim_bench::question::Question;
 use sockshim_bench::questions::GROUPS;
 use sockshim_bench::results::Measure;
@@ -25,21 +25,21 @@ pub(crate) fn ask(groups: &[&str]) {
     criterion.final_summary();
 }
 
-/// Every sample of one way is accompanied by one of each other way.
+/// Every sample of one backend is accompanied by one of each other backend.
 fn put(criterion: &mut Criterion, run: &Run, question: &Question) {
-    let mut contest = None;
+    let mut measurement = None;
     let mut group = criterion.benchmark_group(question.group);
     if let Measure::Throughput(bytes) = question.measure {
         group.throughput(Throughput::Bytes(bytes));
     }
-    for (index, way) in question.ways.iter().enumerate() {
-        group.bench_function(BenchmarkId::new(way.name, &question.row), |bencher| {
+    for (index, backend) in question.backends.iter().enumerate() {
+        group.bench_function(BenchmarkId::new(backend.name, &question.row), |bencher| {
             bencher.iter_custom(|count| {
                 // Started by the first that criterion's filter lets through.
-                let contest: &mut Contest = contest.get_or_insert_with(|| {
-                    Contest::start(run, question).unwrap_or_else(|trouble| panic!("{trouble}"))
+                let measurement: &mut Measurement = measurement.get_or_insert_with(|| {
+                    Measurement::start(run, question).unwrap_or_else(|trouble| panic!("{trouble}"))
                 });
-                let ns = contest.round_of(index, count).unwrap_or_else(|trouble| panic!("{trouble}"));
+                let ns = measurement.round_of(index, count).unwrap_or_else(|trouble| panic!("{trouble}"));
                 Duration::from_nanos(ns as u64)
             });
         });

@@ -1,4 +1,4 @@
-//! The plots: a line per way over what a group's rows vary, and bars for programs.
+//! The plots: a line per backend over what a group's rows vary, and bars for programs.
 
 use plotters::coord::ranged1d::{IntoSegmentedCoord as _, SegmentValue};
 use plotters::prelude::*;
@@ -45,7 +45,7 @@ const PROGRAMS: [&str; 8] =
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
-/// A plot with a line per way.
+/// A plot with a line per backend.
 struct Curve {
     group: &'static str,
     title: &'static str,

@@ -5,7 +5,7 @@ use sockshim_bench::results::{Entrant, Measure, Row};
 use sockshim_bench::show;
 use std::fmt::Write as _;
 
-/// More ways than this, and a table has a column for each.
+/// More backends than this, and a table has a column for each.
 const WIDE: usize = 6;
 
 /// The rows of one group.
@@ -58,7 +58,7 @@ fn is_sound(ratio: f64) -> bool {
     (ratio - 1.0).abs() <= 0.05
 }
 
-/// One line per row and way.
+/// One line per row and backend.
 fn list(rows: &[&Row]) -> String {
     let memory = rows[0].measure == Measure::Memory;
     let mut text = String::new();
@@ -105,7 +105,7 @@ fn figures(row: &Row, entrant: &Entrant) -> (String, String) {
     (figure, if row.measure == Measure::Memory { "-".to_owned() } else { show::cpu(entrant) })
 }
 
-/// One line per row, one column per way.
+/// One line per row, one column per backend.
 fn matrix(rows: &[&Row]) -> String {
     let mut text = String::from("| round trips |");
     for entrant in &rows[0].entrants {

@@ -1,9 +1,9 @@
 //! A worker's view of what it shall do.
 
+use crate::backend::{Copying, Waiting};
 use crate::link::{Link, Socket};
 use crate::net;
 use crate::ring::{Half, Rings};
-use crate::way::{Copying, Waiting};
 use libc::c_int;
 use std::net::Ipv4Addr;
 use std::time::Instant;
@@ -68,9 +68,9 @@ impl Job {
         self.words[index].parse().expect("the question passes a number here")
     }
 
-    /// The raw ring of this contest.
+    /// The raw ring of this measurement.
     pub(crate) fn ring(&self) -> Rings {
-        let (fd, copying, waiting) = self.ring.expect("only asked for where the way is a ring");
+        let (fd, copying, waiting) = self.ring.expect("only asked for where the backend is a ring");
         if self.is_server() {
             tell(0); // in place of the port
         }

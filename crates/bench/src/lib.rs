@@ -1,24 +1,24 @@
 //! Measures libc sockets, sockshim and a raw ring in shared memory, by turns, in one run.
 //!
 //! ```text
-//! questions  what can be asked: the catalogue, made of `question::Question`s
-//! contest    one question put to several `way::Way`s by turns, and the answer, a `results::Row`
-//! crew, job  the processes that are measured: who asks them, and what they see of it
-//! work       what they do: plain calls of the C library, or the same over the raw `ring`
-//! programs   the same for programs that others wrote: redis, nginx ...
-//! network    which congestion control the connections of a run have
-//! probe      how near the processors are to each other just now
-//! run        what a run shares, and what must not outlive it
+//! questions     what can be asked: the catalogue, made of `question::Question`s
+//! measurement   one question put to several `backend::Backend`s by turns, and the answer, a `results::Row`
+//! workers, job  the processes that are measured: who asks them, and what they see of it
+//! work          what they do: plain calls of the C library, or the same over the raw `ring`
+//! programs      the same for programs that others wrote: redis, nginx ...
+//! network       which congestion control the connections of a run have
+//! probe         how near the processors are to each other just now
+//! run           what a run shares, and what must not outlive it
 //! ```
 //!
 //! An executable that asks calls [`work_if_asked`] first: it starts itself again as the processes that are
 //! measured, with `LD_PRELOAD=libsockshim.so` and without. These are the same program, so the figures differ by
 //! what is under it.
 
-pub mod contest;
-mod crew;
+pub mod backend;
 mod job;
 mod link;
+pub mod measurement;
 mod net;
 mod network;
 pub mod probe;
@@ -29,8 +29,8 @@ pub mod results;
 mod ring;
 pub mod run;
 pub mod show;
-pub mod way;
 mod work;
+mod workers;
 
 use std::fmt::{self, Display};
 

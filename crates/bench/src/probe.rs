@@ -1,6 +1,6 @@
 //! How near the processors are: virtual machines move, and every figure moves with them.
 
-use crate::{Trouble, crew, net};
+use crate::{Trouble, net, workers};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ pub fn placement() -> Result<Option<Nanoseconds>, Trouble> {
     if net::processors().len() < 2 {
         return Ok(None);
     }
-    let text = crew::output("probe")?;
+    let text = workers::output("probe")?;
     let figure = text.trim().parse();
     figure.map(Some).map_err(|_| Trouble(format!("the placement probe said {text:?}")))
 }

@@ -9,12 +9,12 @@ mod redis;
 mod ssh;
 
 use crate::Trouble;
-use crate::contest::answer;
-use crate::crew::{Lap, Placement};
+use crate::backend::Backend;
+use crate::measurement::answer;
 use crate::question::{Question, control_row};
 use crate::results::{CONTROL, Measure, Row};
 use crate::run::{self, Run};
-use crate::way::Way;
+use crate::workers::{Placement, Sample};
 use crate::{net, probe};
 use std::io::Read as _;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -73,7 +73,7 @@ impl Outcome {
 /// Where a program runs: on what, and with which files.
 struct Stage<'a> {
     run: &'a Run,
-    way: Way,
+    backend: Backend,
     folder: PathBuf,
     user: Option<(u32, u32)>,
 }
@@ -97,8 +97,8 @@ impl Program {
         group: &'static str,
         mut each: impl FnMut(&str, Result<Row, Trouble>),
     ) -> Result<(), Trouble> {
-        let stage = |way| Stage::new(run, way, group, self.user);
-        let libc = stage(Way::LIBC)?;
+        let stage = |backend| Stage::new(run, backend, group, self.user);
+        let libc = stage(Backend::LIBC)?;
         let libc_server = (self.start)(&libc)?;
         let beside =
             |other: &Stage<'_>, matches: &[Match], each: &mut dyn FnMut(&str, Result<Row, Trouble>)| {
@@ -109,11 +109,11 @@ impl Program {
                 Ok(())
             };
         beside(
-            &stage(Way::SOCKSHIM)?,
+            &stage(Backend::SOCKSHIM)?,
             &self.matches[..if run.quick { 1 } else { self.matches.len() }],
             &mut each,
         )?;
-        beside(&stage(Way::CONTROL)?, &self.matches[..1], &mut each)
+        beside(&stage(Backend::CONTROL)?, &self.matches[..1], &mut each)
     }
 }
 
@@ -127,33 +127,34 @@ impl Match {
         let quick = stages[0].run.quick;
         let before = probe::placement()?;
         let mut counts = [1; 2];
-        for way in 0..2 {
-            servers[way].place(self.placement);
+        for backend in 0..2 {
+            servers[backend].place(self.placement);
             if let Some(first) = self.count {
-                let ns = self.lap(stages[way], servers[way], first)?.figure;
-                counts[way] = (if quick { RUN_NS / 3.0 } else { RUN_NS } / ns).max(1.0) as u64;
+                let ns = self.sample(stages[backend], servers[backend], first)?.figure;
+                counts[backend] = (if quick { RUN_NS / 3.0 } else { RUN_NS } / ns).max(1.0) as u64;
             }
         }
         let mut rounds = Vec::new();
         for round in 0..if quick { 1 } else { ROUNDS } {
-            let mut laps = vec![Lap::default(); 2];
-            for way in [round % 2, 1 - round % 2] {
-                laps[way] = self.lap(stages[way], servers[way], counts[way])?;
+            let mut samples = vec![Sample::default(); 2];
+            for backend in [round % 2, 1 - round % 2] {
+                samples[backend] = self.sample(stages[backend], servers[backend], counts[backend])?;
             }
-            rounds.push(laps);
+            rounds.push(samples);
         }
-        let name = if stages[1].way.name == CONTROL { control_row(self.row) } else { self.row.to_owned() };
+        let name =
+            if stages[1].backend.name == CONTROL { control_row(self.row) } else { self.row.to_owned() };
         let question = Question::new(group, name, &[]).unit(self.unit).measure(self.measure);
         // Each round is a run of the client.
         let runs: Vec<_> = rounds.into_iter().map(|round| vec![round]).collect();
-        let mut row = answer(&question, &stages.map(|stage| stage.way), &runs, quick)
+        let mut row = answer(&question, &stages.map(|stage| stage.backend), &runs, quick)
             .ok_or_else(|| Trouble("no rounds".to_owned()))?;
         stages[0].run.congestion().clone_into(&mut row.congestion);
         row.probes = before.zip(probe::placement()?).map(|(before, after)| [before, after]);
         Ok(row)
     }
 
-    fn lap(&self, stage: &Stage<'_>, server: &Server, count: u64) -> Result<Lap, Trouble> {
+    fn sample(&self, stage: &Stage<'_>, server: &Server, count: u64) -> Result<Sample, Trouble> {
         let mut command = (self.client)(stage, server.port, count);
         if self.placement != Placement::Free {
             let cpu = net::processors()[0];
@@ -177,7 +178,7 @@ impl Match {
         if status != 0 {
             let mut text = String::new();
             errors.read_to_string(&mut text)?;
-            return Err(Trouble(format!("with {}, the client failed: {}{output}", stage.way.name, text)));
+            return Err(Trouble(format!("with {}, the client failed: {}{output}", stage.backend.name, text)));
         }
         let server = server.cpu_time();
         let outcome = (self.outcome)(&output, elapsed, count)
@@ -185,7 +186,7 @@ impl Match {
         let each = |part: usize| {
             (client[part] + server[part].saturating_sub(server_before[part])) as f64 / outcome.operations
         };
-        Ok(Lap {
+        Ok(Sample {
             figure: outcome.ns_per_operation,
             user_ns: each(0),
             system_ns: each(1),
@@ -197,27 +198,27 @@ impl Match {
 }
 
 impl<'a> Stage<'a> {
-    fn new(run: &'a Run, way: Way, group: &str, user: Option<&str>) -> Result<Self, Trouble> {
+    fn new(run: &'a Run, backend: Backend, group: &str, user: Option<&str>) -> Result<Self, Trouble> {
         // SAFETY: no arguments, always succeeds.
         let user = user.filter(|_| unsafe { libc::geteuid() } == 0).map(ids).transpose()?;
-        let folder = run.scratch().join(format!("{group}-{}", way.name));
+        let folder = run.scratch().join(format!("{group}-{}", backend.name));
         std::fs::create_dir(&folder)?;
         if let Some((uid, gid)) = user {
             std::os::unix::fs::chown(&folder, Some(uid), Some(gid))?;
             // The library may be where only root can read it.
             std::fs::copy(run.library(), folder.join(LIBRARY))?;
         }
-        Ok(Self { run, way, folder, user })
+        Ok(Self { run, backend, folder, user })
     }
 
-    /// A program that takes part in this stage's way.
+    /// A program that takes part in this stage's backend.
     fn command(&self, name: &str) -> Command {
-        self.prepared(self.run.command(self.way.client, find(name).unwrap_or_else(|| name.into())))
+        self.prepared(self.run.command(self.backend.client, find(name).unwrap_or_else(|| name.into())))
     }
 
     /// A program that only prepares something.
     fn helper(&self, name: &str) -> Command {
-        self.prepared(self.run.command(Way::LIBC.client, find(name).unwrap_or_else(|| name.into())))
+        self.prepared(self.run.command(Backend::LIBC.client, find(name).unwrap_or_else(|| name.into())))
     }
 
     fn prepared(&self, mut command: Command) -> Command {
@@ -241,7 +242,10 @@ impl<'a> Stage<'a> {
             let ended = server.child.try_wait()?;
             if ended.is_some() || start.elapsed() > Duration::from_secs(20) {
                 let log = std::fs::read_to_string(self.folder.join("log")).unwrap_or_default();
-                return Err(Trouble(format!("with {}, the server does not accept: {log}", self.way.name)));
+                return Err(Trouble(format!(
+                    "with {}, the server does not accept: {log}",
+                    self.backend.name
+                )));
             }
             std::thread::sleep(Duration::from_millis(10));
         }

@@ -1,12 +1,12 @@
 //! A question, before it is asked.
 
-use crate::crew::{Placement, Plan, Strangers};
+use crate::backend::Backend;
 use crate::results::{Measure, Row};
 use crate::run::Run;
-use crate::way::Way;
-use crate::{Trouble, contest, net};
+use crate::workers::{Placement, Plan, Strangers};
+use crate::{Trouble, measurement, net};
 
-/// What is measured, how, and by which ways of running it.
+/// What is measured, how, and by which backends.
 #[derive(Clone, Debug)]
 pub struct Question {
     /// The table it belongs to.
@@ -18,7 +18,7 @@ pub struct Question {
     /// What the figures are.
     pub measure: Measure,
     /// libc first.
-    pub ways: Vec<Way>,
+    pub backends: Vec<Backend>,
     pub(crate) plan: Plan,
     pub(crate) effort: Effort,
     /// Operations after which every connection has found its path.
@@ -43,7 +43,7 @@ pub(crate) enum Effort {
 }
 
 impl Effort {
-    /// The number of runs, of rounds in each, and nanoseconds of each way in a round. Each run has processes of its own.
+    /// The number of runs, of rounds in each, and nanoseconds of each backend in a round. Each run has processes of its own.
     pub(crate) fn rounds(self, quick: bool) -> (usize, usize, f64) {
         match (self, quick) {
             (Self::Usual, true) => (1, 5, 12e6),
@@ -80,7 +80,7 @@ impl Question {
                 strangers: Strangers { count: 0, nice: 0 },
                 both_figures: false,
             },
-            ways: vec![Way::LIBC, Way::SOCKSHIM, Way::RING],
+            backends: vec![Backend::LIBC, Backend::SOCKSHIM, Backend::RING],
             effort: Effort::Usual,
             settled_after: 5_000,
             thorough: false,
@@ -105,7 +105,7 @@ impl Question {
 
     /// Both on one processor, where who waits must give way.
     pub(crate) fn on_one_core(self) -> Self {
-        self.placed(Placement::OneCore).ways(&[Way::LIBC, Way::SOCKSHIM, Way::YIELDING_RING])
+        self.placed(Placement::OneCore).backends(&[Backend::LIBC, Backend::SOCKSHIM, Backend::YIELDING_RING])
     }
 
     pub(crate) fn alone(mut self) -> Self {
@@ -128,11 +128,11 @@ impl Question {
     #[must_use]
     pub fn control(mut self) -> Self {
         self.row = control_row(&self.row);
-        self.ways(&[Way::LIBC, Way::CONTROL])
+        self.backends(&[Backend::LIBC, Backend::CONTROL])
     }
 
-    pub(crate) fn ways(mut self, ways: &[Way]) -> Self {
-        self.ways = ways.to_vec();
+    pub(crate) fn backends(mut self, backends: &[Backend]) -> Self {
+        self.backends = backends.to_vec();
         self
     }
 
@@ -145,14 +145,14 @@ impl Question {
     pub(crate) fn where_there_are_cores(mut self) -> Self {
         if net::processors().len() < 2 {
             self.plan.placement = Placement::OneCore;
-            self.ways.retain(|way| !way.is_ring());
+            self.backends.retain(|backend| !backend.is_ring());
         }
         self
     }
 
     /// Puts it, with as many rounds as it needs.
     pub fn ask(&self, run: &Run) -> Result<Row, Trouble> {
-        contest::ask(run, self)
+        measurement::ask(run, self)
     }
 
     /// Not part of a rough idea.

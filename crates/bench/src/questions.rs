@@ -1,11 +1,11 @@
 //! The catalogue: everything that can be asked, by the word that asks for it.
 
-use crate::crew::Placement;
+use crate::backend::{Backend, Under};
 use crate::programs::{self, Program};
 use crate::question::{Effort, Question};
 use crate::results::{Measure, Row};
 use crate::run::Run;
-use crate::way::{Under, Way};
+use crate::workers::Placement;
 use crate::{Trouble, net};
 
 /// Questions that belong together.
@@ -170,14 +170,14 @@ fn stream() -> Vec<Question> {
             .measure(if size < 1024 { Measure::Rate } else { Measure::Throughput(size) })
     };
     let bulk = |row: &str, size| {
-        let [pieces, past_caches] = Way::BULK;
-        ask(row, size).ways(&[Way::LIBC, Way::SOCKSHIM, Way::RING, pieces, past_caches])
+        let [pieces, past_caches] = Backend::BULK;
+        ask(row, size).backends(&[Backend::LIBC, Backend::SOCKSHIM, Backend::RING, pieces, past_caches])
     };
     let from_loop = |row: &str, size: u64| {
         Question::new("stream", row, &["stream", &size.to_string(), "loop"])
             .unit("write")
             .measure(Measure::Throughput(size))
-            .ways(&[Way::LIBC, Way::SOCKSHIM])
+            .backends(&[Backend::LIBC, Backend::SOCKSHIM])
             .settled_after((256 << 20) / size)
     };
     vec![
@@ -197,11 +197,11 @@ fn stream() -> Vec<Question> {
 
 fn duplex() -> Vec<Question> {
     let ask = |row: &str, size: u64| {
-        let [pieces, past_caches] = Way::BULK;
+        let [pieces, past_caches] = Backend::BULK;
         Question::new("duplex", row, &["duplex", &size.to_string()])
             .unit("message each way")
             .measure(if size < 1024 { Measure::Rate } else { Measure::Throughput(2 * size) })
-            .ways(&[Way::LIBC, Way::SOCKSHIM, Way::RING, pieces, past_caches])
+            .backends(&[Backend::LIBC, Backend::SOCKSHIM, Backend::RING, pieces, past_caches])
     };
     vec![ask("64 B", 64), ask("64 KB", 64 << 10)]
 }
@@ -211,7 +211,7 @@ fn connect() -> Vec<Question> {
         Question::new("connect", row, &["connect", word])
             .unit("connection")
             .placed(Placement::Free)
-            .ways(&[Way::LIBC, Way::SOCKSHIM])
+            .backends(&[Backend::LIBC, Backend::SOCKSHIM])
             .settled()
     };
     vec![
@@ -261,7 +261,7 @@ fn threads() -> Vec<Question> {
         Question::new("threads", row, &["threads", threads, kind])
             .placed(Placement::Free)
             .measure(Measure::Rate)
-            .ways(&[Way::LIBC, Way::SOCKSHIM])
+            .backends(&[Backend::LIBC, Backend::SOCKSHIM])
             .settled_after(20_000)
     };
     vec![
@@ -275,7 +275,7 @@ fn threads() -> Vec<Question> {
 fn asleep() -> Vec<Question> {
     let ask = |row: &str| {
         Question::new("asleep", row, &["pingpong", "64", "0"])
-            .ways(&[Way::LIBC, Way::ASLEEP, Way::SLEEPING_RING])
+            .backends(&[Backend::LIBC, Backend::ASLEEP, Backend::SLEEPING_RING])
             .settled_after(500)
     };
     vec![ask("on two cores"), ask("both on one core").placed(Placement::OneCore)]
@@ -292,12 +292,12 @@ fn contended() -> Vec<Question> {
             "{what}, {strangers} {}{priority}",
             if strangers == 1 { "stranger" } else { "strangers" }
         );
-        let [safe, latency, throughput] = Way::PROFILES;
+        let [safe, latency, throughput] = Backend::PROFILES;
         Question::new("contended", row, words)
             .pairs(pairs)
             .placed(Placement::Free)
             .beside(strangers, nice)
-            .ways(&[Way::LIBC, Way::SOCKSHIM, safe, latency, throughput])
+            .backends(&[Backend::LIBC, Backend::SOCKSHIM, safe, latency, throughput])
             .measure(Measure::Rate)
             .effort(Effort::Crowded)
     };
@@ -307,12 +307,12 @@ fn contended() -> Vec<Question> {
         Question::new("contended", "four pairs", &["pingpong", "64", "0"])
             .pairs(4)
             .placed(Placement::Free)
-            .ways(&[Way::LIBC, Way::SOCKSHIM, Way::YIELDING_RING])
+            .backends(&[Backend::LIBC, Backend::SOCKSHIM, Backend::YIELDING_RING])
             .measure(Measure::Rate),
         Question::new("contended", "four pairs, 64 KB one way", &["stream", "65536", "come"])
             .pairs(4)
             .placed(Placement::Free)
-            .ways(&[Way::LIBC, Way::SOCKSHIM, Way::YIELDING_RING])
+            .backends(&[Backend::LIBC, Backend::SOCKSHIM, Backend::YIELDING_RING])
             .unit("write")
             .measure(Measure::Throughput(65536))
             .thorough(),
@@ -340,7 +340,7 @@ fn paced() -> Vec<Question> {
     let ask = |row: &str, think: &str, placement| {
         Question::new("paced", row, &["pingpong", "64", think])
             .placed(placement)
-            .ways(&[Way::LIBC, Way::SOCKSHIM, Way::SLEEPING_RING])
+            .backends(&[Backend::LIBC, Backend::SOCKSHIM, Backend::SLEEPING_RING])
             .measure(Measure::Cpu)
             .effort(Effort::Long)
             .settled_after(500)
@@ -360,7 +360,7 @@ fn passthrough() -> Vec<Question> {
             .measure(Measure::Call)
             .alone()
             .placed(Placement::OneCore)
-            .ways(&[Way::LIBC, Way::SOCKSHIM])
+            .backends(&[Backend::LIBC, Backend::SOCKSHIM])
             .effort(Effort::Fine)
             .settled()
     };
@@ -382,7 +382,7 @@ fn memory() -> Vec<Question> {
         Question::new("memory", row, &["memory", &count, part])
             .unit("connection")
             .measure(Measure::Memory)
-            .ways(&[Way::LIBC, Way::SOCKSHIM])
+            .backends(&[Backend::LIBC, Backend::SOCKSHIM])
             .effort(Effort::Once)
     };
     vec![
@@ -394,17 +394,17 @@ fn memory() -> Vec<Question> {
 }
 
 fn host() -> Vec<Question> {
-    const WAYS: [Way; 4] = [Way::LIBC, Way::HOST, Way::SERVER_ONLY, Way::CLIENT_ONLY];
+    const BACKENDS: [Backend; 4] = [Backend::LIBC, Backend::HOST, Backend::SERVER_ONLY, Backend::CLIENT_ONLY];
     vec![
-        Question::new("host", "64 B there and back", &["pingpong", "64", "0"]).ways(&WAYS),
+        Question::new("host", "64 B there and back", &["pingpong", "64", "0"]).backends(&BACKENDS),
         Question::new("host", "64 KB one way", &["stream", "65536", "come"])
             .unit("write")
             .measure(Measure::Throughput(65536))
-            .ways(&WAYS),
+            .backends(&BACKENDS),
         Question::new("host", "connect, accept, close", &["connect", "0"])
             .unit("connection")
             .placed(Placement::Free)
-            .ways(&WAYS)
+            .backends(&BACKENDS)
             .settled(),
     ]
 }
@@ -413,17 +413,17 @@ fn free() -> Vec<Question> {
     vec![
         Question::new("free", "64 B there and back", &["pingpong", "64", "0"])
             .placed(Placement::Free)
-            .ways(&[Way::LIBC, Way::SOCKSHIM]),
+            .backends(&[Backend::LIBC, Backend::SOCKSHIM]),
         Question::new("free", "64 B one way", &["stream", "64", "come"])
             .placed(Placement::Free)
             .unit("write")
             .measure(Measure::Rate)
-            .ways(&[Way::LIBC, Way::SOCKSHIM]),
+            .backends(&[Backend::LIBC, Backend::SOCKSHIM]),
         Question::new("free", "64 KB one way", &["stream", "65536", "come"])
             .placed(Placement::Free)
             .unit("write")
             .measure(Measure::Throughput(65536))
-            .ways(&[Way::LIBC, Way::SOCKSHIM]),
+            .backends(&[Backend::LIBC, Backend::SOCKSHIM]),
     ]
 }
 
@@ -438,12 +438,12 @@ fn upgrade_two_cores() -> Vec<Question> {
 }
 
 fn lives(group: &'static str, trips: u32, placement: Placement) -> Question {
-    const fn after(name: &'static str, variables: &'static [(&'static str, &'static str)]) -> Way {
-        Way::both(name, Under::Sockshim(variables))
+    const fn after(name: &'static str, variables: &'static [(&'static str, &'static str)]) -> Backend {
+        Backend::both(name, Under::Sockshim(variables))
     }
     /// A round trip is two calls and 128 bytes at each end, so bytes stand for calls here.
-    const WAYS: [Way; 9] = [
-        Way::LIBC,
+    const BACKENDS: [Backend; 9] = [
+        Backend::LIBC,
         after("default", &[]),
         after("at once", &[("SOCKSHIM_UPGRADE_AFTER", "0")]),
         after("4 calls", &[("SOCKSHIM_UPGRADE_AFTER", "256")]),
@@ -457,6 +457,6 @@ fn lives(group: &'static str, trips: u32, placement: Placement) -> Question {
     Question::new(group, &trips, &["connect", &trips])
         .unit("connection")
         .placed(placement)
-        .ways(&WAYS)
+        .backends(&BACKENDS)
         .settled()
 }

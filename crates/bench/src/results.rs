@@ -17,7 +17,7 @@ pub struct Row {
     pub unit: String,
     /// What the figures are.
     pub measure: Measure,
-    /// Of every way.
+    /// Of every backend.
     pub rounds: usize,
     /// A rough idea only.
     pub quick: bool,
@@ -48,7 +48,7 @@ pub enum Measure {
     Memory,
 }
 
-/// One way's share of a row.
+/// One backend's share of a row.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Entrant {
     /// libc, sockshim, raw ring ...

@@ -9,7 +9,7 @@
 //! A mapping has [`MAPPING`] bytes, is zeroed when it is made, and is never unmapped; [`Half`] says which of
 //! its two rings an end writes. Indices are masked, and both processes are this program.
 
-use crate::way::{Copying, Waiting};
+use crate::backend::{Copying, Waiting};
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 

@@ -5,8 +5,8 @@
 //! The calls here take pointers to local, initialised values only.
 
 use crate::Trouble;
+use crate::backend::Under;
 use crate::network::{self, Congestion};
-use crate::way::Under;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::unix::fs::DirBuilderExt as _;

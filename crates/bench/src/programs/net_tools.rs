@@ -2,8 +2,8 @@
 
 use super::{Match, Outcome, Program, Server, Stage, free_port, number_behind};
 use crate::Trouble;
-use crate::crew::Placement;
 use crate::results::Measure;
+use crate::workers::Placement;
 use std::time::Duration;
 
 pub(super) const SOCKPERF: Program = Program {

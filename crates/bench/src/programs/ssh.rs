@@ -2,8 +2,8 @@
 
 use super::{Match, Outcome, Program, Server, Stage, big_file, finish, free_port};
 use crate::Trouble;
-use crate::crew::Placement;
 use crate::results::Measure;
+use crate::workers::Placement;
 use std::process::Command;
 
 pub(super) const PROGRAM: Program = Program {

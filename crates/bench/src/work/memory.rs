@@ -1,6 +1,6 @@
 //! What a connection that has been used and is idle now costs in memory of the two processes; words: how many there
 //! are, and which part is told: `private` pages and page `tables` of both ends, `shared` pages once, or `all` of these.
-//! The figure is bytes. What the kernel's socket costs is the same for all ways, and not in it.
+//! The figure is bytes. What the kernel's socket costs is the same for all backends, and not in it.
 
 use crate::job::Job;
 use crate::link::{Link as _, Socket};

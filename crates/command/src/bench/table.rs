@@ -18,7 +18,7 @@ pub(super) fn title(group: &Group) -> String {
     format!("{}: {}", group.name, group.title)
 }
 
-/// A line for each way other than libc and the raw ring.
+/// A line for each backend other than libc and the raw ring.
 pub(super) fn lines(row: &Row) -> String {
     let libc = &row.entrants[0];
     let mut text = String::new();

@@ -1,10 +1,10 @@
-//! Ways to run the processes of a contest.
+//! Backends: ways to run the processes of a measurement.
 
 use crate::results::CONTROL;
 
-/// One way to run both ends.
+/// One backend: a way to run both ends.
 #[derive(Clone, Copy, Debug)]
-pub struct Way {
+pub struct Backend {
     /// Its column.
     pub name: &'static str,
     pub(crate) server: Under,
@@ -44,10 +44,10 @@ pub enum Waiting {
     Futex,
 }
 
-impl Way {
-    /// The C library alone; the first way of every contest, and what the others are compared with.
+impl Backend {
+    /// The C library alone; the first backend of every measurement, and what the others are compared with.
     pub const LIBC: Self = Self::both("libc", Under::Libc);
-    /// The C library once more: what the ratio of two ways that are the same comes to.
+    /// The C library once more: what the ratio of two backends that are the same comes to.
     pub const CONTROL: Self = Self::both(CONTROL, Under::Libc);
     /// Both ends preloaded, nothing else set.
     pub const SOCKSHIM: Self = Self::both("sockshim", Under::Sockshim(&[]));
@@ -69,7 +69,7 @@ impl Way {
         Self { name: "client only", server: Under::Libc, client: Under::Sockshim(&[]) };
     /// The limit with both ends awake on two cores.
     pub const RING: Self = Self::both("raw ring", Under::Ring(Copying::Plain, Waiting::Spin));
-    /// The limit for bulk on two cores: these and [`Way::RING`], whichever is best where the machine is now.
+    /// The limit for bulk on two cores: these and [`Backend::RING`], whichever is best where the machine is now.
     pub const BULK: [Self; 2] = [
         Self::both("raw ring, in pieces", Under::Ring(Copying::Pieces, Waiting::Spin)),
         Self::both("raw ring, non-temporal", Under::Ring(Copying::NonTemporal, Waiting::Spin)),

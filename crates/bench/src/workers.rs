@@ -1,9 +1,9 @@
 //! The processes that are measured: how they are started and asked.
 
 use crate::Trouble;
+use crate::backend::{Backend, Under};
 use crate::job::{self, CLIENT, Job, SERVER};
 use crate::run::{self, Run};
-use crate::way::{Under, Way};
 use crate::{net, ring};
 use libc::c_int;
 use std::io::{Read as _, Write as _};
@@ -29,7 +29,7 @@ pub(crate) enum Placement {
     TwoCores,
 }
 
-/// What the workers of a contest do.
+/// What the workers of a measurement do.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     /// The work and its parameters.
@@ -55,7 +55,7 @@ pub(crate) struct Strangers {
 
 /// What some operations took.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Lap {
+pub(crate) struct Sample {
     /// Per operation, as are the others; elapsed time, or bytes where the question is about memory.
     pub(crate) figure: f64,
     /// Of both ends.
@@ -69,9 +69,9 @@ pub(crate) struct Lap {
     pub(crate) on_pipe: Option<bool>,
 }
 
-/// The processes of one way.
+/// The processes of one backend.
 #[derive(Debug)]
-pub(crate) struct Crew {
+pub(crate) struct Workers {
     pairs: Vec<Pair>,
     both_figures: bool,
 }
@@ -82,14 +82,14 @@ struct Pair {
     client: Worker,
 }
 
-impl Crew {
-    pub(crate) fn start(run: &Run, plan: &Plan, way: &Way) -> Result<Self, Trouble> {
-        let pairs = (0..plan.pairs).map(|_| Pair::start(run, plan, way));
+impl Workers {
+    pub(crate) fn start(run: &Run, plan: &Plan, backend: &Backend) -> Result<Self, Trouble> {
+        let pairs = (0..plan.pairs).map(|_| Pair::start(run, plan, backend));
         Ok(Self { pairs: pairs.collect::<Result<_, _>>()?, both_figures: plan.both_figures })
     }
 
     /// Does `count` operations with each pair at once.
-    pub(crate) fn run(&mut self, count: u64) -> Result<Lap, Trouble> {
+    pub(crate) fn run(&mut self, count: u64) -> Result<Sample, Trouble> {
         for pair in &mut self.pairs {
             if let Some(server) = &mut pair.server {
                 server.ask(count)?;
@@ -101,7 +101,7 @@ impl Crew {
             pair.client.ask(count)?;
         }
         let operations = count as f64 * self.pairs.len() as f64;
-        let mut lap = Lap { operations, ..Lap::default() };
+        let mut sample = Sample { operations, ..Sample::default() };
         let mut longest = 0;
         for pair in &mut self.pairs {
             let [mut figure, user, system, on_pipe] = pair.client.answer()?;
@@ -114,30 +114,30 @@ impl Crew {
             }
             longest = longest.max(figure);
             if on_pipe != job::NO_CONNECTION {
-                lap.on_pipe = Some(lap.on_pipe.unwrap_or(true) && on_pipe == 1);
+                sample.on_pipe = Some(sample.on_pipe.unwrap_or(true) && on_pipe == 1);
             }
-            lap.user_ns += (user + server_user) as f64 / operations;
-            lap.system_ns += (system + server_system) as f64 / operations;
+            sample.user_ns += (user + server_user) as f64 / operations;
+            sample.system_ns += (system + server_system) as f64 / operations;
         }
-        lap.took_ns = start.elapsed().as_nanos() as f64;
-        lap.figure = longest as f64 / operations;
-        Ok(lap)
+        sample.took_ns = start.elapsed().as_nanos() as f64;
+        sample.figure = longest as f64 / operations;
+        Ok(sample)
     }
 }
 
 impl Pair {
-    fn start(run: &Run, plan: &Plan, way: &Way) -> Result<Self, Trouble> {
+    fn start(run: &Run, plan: &Plan, backend: &Backend) -> Result<Self, Trouble> {
         let failed = |error| Trouble(format!("the raw ring: {error}"));
         let mapping =
-            matches!(way.client, Under::Ring(..)).then(|| ring::make().map_err(failed)).transpose()?;
+            matches!(backend.client, Under::Ring(..)).then(|| ring::make().map_err(failed)).transpose()?;
         let start =
-            |role, under, port| Worker::start(run, plan, role, under, port, mapping.as_ref(), way.name);
-        let mut server = plan.with_server.then(|| start(SERVER, way.server, 0)).transpose()?;
+            |role, under, port| Worker::start(run, plan, role, under, port, mapping.as_ref(), backend.name);
+        let mut server = plan.with_server.then(|| start(SERVER, backend.server, 0)).transpose()?;
         let port = match &mut server {
             Some(server) => server.number()?,
             None => 0,
         };
-        Ok(Self { client: start(CLIENT, way.client, port)?, server })
+        Ok(Self { client: start(CLIENT, backend.client, port)?, server })
     }
 }
 
@@ -176,9 +176,9 @@ impl Worker {
         under: Under,
         port: u64,
         mapping: Option<&OwnedFd>,
-        way: &str,
+        backend: &str,
     ) -> Result<Self, Trouble> {
-        let label = format!("the {role} of `{}` with {way}", plan.words.join(" "));
+        let label = format!("the {role} of `{}` with {backend}", plan.words.join(" "));
         let cpus = net::processors();
         let cpu = match plan.placement {
             Placement::Free => None,
