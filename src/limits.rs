@@ -11,7 +11,7 @@ use crate::state::family::MEMBERS;
 use crate::state::socket_table::{Entry, REGISTRATIONS, SETS, SLEEPERS, SOCKETS};
 use crate::state::table_file::INSTANCES;
 use sockshim_ring::layout::MAX_CAPACITY;
-use sockshim_ring::moment::KEPT;
+use sockshim_ring::publish_time::KEPT;
 
 #[test]
 fn the_documented_limits_are_those_of_the_code() {

@@ -37,7 +37,7 @@ pub(crate) fn runs_here(word: &AtomicU32) -> bool {
 /// Says when `count` bytes after `position` are published, to a reader who tells connections in the order in which they
 /// came up. Before the publication; under the write lock.
 #[inline]
-pub(crate) fn note_moment(outgoing: &Direction, position: u64, count: usize) {
+pub(crate) fn note_publish_time(outgoing: &Direction, position: u64, count: usize) {
     if outgoing.is_ordered() {
         note_now(outgoing, position.wrapping_add(count as u64));
     }
@@ -46,7 +46,7 @@ pub(crate) fn note_moment(outgoing: &Direction, position: u64, count: usize) {
 /// Not inline: the usual write needs its registers.
 #[inline(never)]
 fn note_now(outgoing: &Direction, end: u64) {
-    outgoing.note_moment(end, clock::ticks());
+    outgoing.note_publish_time(end, clock::ticks());
 }
 
 /// A connection whose segment this process has mapped.

@@ -45,7 +45,7 @@ pub(crate) struct SocketTable {
     pub(crate) totals: Counters,
     /// Process numbers of this fork family; 0: free, [`CLAIMED`]: a fork is under way.
     pub(crate) processes: [AtomicU32; PROCESSES],
-    /// Which of them are inside their last moments, by slot.
+    /// Which of them are about to end, by slot.
     pub(crate) leaving: [AtomicU64; PROCESSES / 64],
     /// Numbers given to threads in other process namespaces; see [`super::fork`].
     pub(crate) foreign_threads: AtomicU32,
@@ -239,7 +239,7 @@ pub(crate) struct SetEntry {
     /// Up to when a thread waits on the futex in it, in ticks; 0: none. See `readiness::epoll::timed_wait`.
     pub(crate) timed_wait_until: AtomicU64,
     /// Changed for whoever waits on the futex in it when there is more to look at.
-    pub(crate) turn: AtomicU32,
+    pub(crate) wake_word: AtomicU32,
     pub(crate) timed_waits: TimedWaits,
 }
 

@@ -100,10 +100,10 @@ pub struct Producer {
     pub capacity: AtomicU32,
     /// The processor that published last, plus one.
     pub cpu: AtomicU32,
-    /// How often one of [`Producer::moments`] was written.
-    pub turn: AtomicU32,
-    /// When the last publications were made: see [`crate::moment`].
-    pub moments: [AtomicU64; crate::moment::KEPT],
+    /// How often one of [`Producer::publish_times`] was written.
+    pub slot: AtomicU32,
+    /// When the last publications were made: see [`crate::publish_time`].
+    pub publish_times: [AtomicU64; crate::publish_time::KEPT],
 }
 
 /// Bit of [`Producer::tail`]: the reader takes nothing more from the ring.
@@ -138,7 +138,7 @@ pub struct Sleep {
     /// How those wait who wait: [`crate::sleep::DOORBELL`], [`crate::sleep::WAKE`]. Set by readers, cleared by the writer
     /// alone (or by a reader that knows that nobody else sleeps).
     pub asleep: AtomicU32,
-    /// 1: the reader waits for several connections, and the writer says when it publishes ([`crate::moment`]).
+    /// 1: the reader waits for several connections, and the writer says when it publishes ([`crate::publish_time`]).
     pub ordered: AtomicU32,
 }
 
@@ -246,8 +246,8 @@ impl Direction {
                 tail: AtomicU64::new(0),
                 capacity: AtomicU32::new(capacity),
                 cpu: AtomicU32::new(0),
-                turn: AtomicU32::new(0),
-                moments: Default::default(),
+                slot: AtomicU32::new(0),
+                publish_times: Default::default(),
             },
             consumer: Consumer { head: AtomicU64::new(0), cpu: AtomicU32::new(0) },
             sleep: Sleep { asleep: AtomicU32::new(0), ordered: AtomicU32::new(0) },

@@ -20,7 +20,7 @@
 //! Reading order: [`layout`] (what lies where), [`ring`] (moving bytes), [`sleep`] (waiting and waking),
 //! [`lane`] (switching between ring and kernel), [`inside`] (who must be out of the kernel before that),
 //! [`lock`] (who may write or read, and what becomes of it when it dies), [`handed`] (a reader whose socket goes to
-//! somebody else), [`moment`] (which of several connections came up first).
+//! somebody else), [`time`] (which of several connections came up first).
 
 #[cfg(all(any(test, fuzzing), not(loom)))]
 pub mod fuzzing;
@@ -29,7 +29,7 @@ pub mod in_flight;
 pub mod lane;
 pub mod layout;
 pub mod lock;
-pub mod moment;
+pub mod publish_time;
 pub mod ring;
 pub mod sleep;
 #[cfg(all(test, not(loom)))]

@@ -76,7 +76,7 @@ unsafe fn write_locked(fd: c_int, pipe: &Pipe, from: *const u8, length: usize) -
     }
     // Before the publication: afterwards the reader has the line.
     connection::note_cpu(&outgoing.producer.cpu);
-    connection::note_moment(outgoing, span.position, length);
+    connection::note_publish_time(outgoing, span.position, length);
     outgoing.publish(span.position, length).ok()?;
     socket_table::add(&pipe.entry.counters.sent, length as u64);
     // The reader still has the lines that the next writes fill; a publication would wait for them to come.

@@ -330,7 +330,7 @@ unsafe fn push(pipe: &Pipe, buffers: &[iovec], start: usize, total: usize, call:
         }
         // SAFETY: the ring is as long as any checked capacity; the caller's promise.
         unsafe { buffers::gather(pipe.outgoing_ring(span.capacity), span, buffers, done, room, past) };
-        connection::note_moment(outgoing, span.position, room);
+        connection::note_publish_time(outgoing, span.position, room);
         match outgoing.publish(span.position, room) {
             Ok(()) => {}
             Err(NotPublished::Moved) => continue,

@@ -3,7 +3,7 @@
 use super::nested::{self, DEEPEST};
 use super::rooms::{awaits_room, news_of_room, waits_for_room};
 use super::stuck;
-use super::told::{Told, first_moment};
+use super::told::{Told, first_publish_time};
 use crate::pipe::connection::{Pipe, incoming_doorbells, read_lock};
 use crate::pipe::handoff::give_back;
 use crate::pipe::lanes::unread;
@@ -30,7 +30,7 @@ use libc::{EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLLRDNO
 /// Either says that there is something to read (epoll_ctl(2), poll(2)).
 const READS: u32 = (EPOLLIN | EPOLLRDNORM) as u32;
 use sockshim_ring::lane::is_ring;
-use sockshim_ring::moment::Moment;
+use sockshim_ring::publish_time::PublishTime;
 
 /// Scans without being ready after which a hot registration turns cold on its own.
 const IDLE_SCANS: u32 = 64;
@@ -78,7 +78,7 @@ pub(super) fn collect(socket_table: &SocketTable, fd: i32, set: &SetEntry, told:
     // What came before the walk was there when it came by.
     if idle
         && let Some(latest) = told.latest()
-        && !latest.is_before(Moment::at(began))
+        && !latest.is_before(PublishTime::at(began))
     {
         look_for_earlier(socket_table, set, told, latest);
     }
@@ -104,14 +104,14 @@ pub(super) fn report(socket_table: &SocketTable, set: &SetEntry, index: u32, sai
 
 /// Tells of what has come before `latest`, which has been found, to a connection that was looked at too early.
 #[inline(never)]
-fn look_for_earlier(socket_table: &SocketTable, set: &SetEntry, told: &mut Told<'_>, latest: Moment) {
+fn look_for_earlier(socket_table: &SocketTable, set: &SetEntry, told: &mut Told<'_>, latest: PublishTime) {
     retain(socket_table, set, |index, registration| {
         let flags = registration.flags.load(Ordering::Relaxed);
         // Those that were told are not idle.
         if !told.is_full()
             && flags & (PARKED | DISABLED) == 0
             && flags / IDLE_ONE > 0
-            && first_moment(registration).is_some_and(|moment| moment.is_before(latest))
+            && first_publish_time(registration).is_some_and(|time| time.is_before(latest))
             && let Some(ready @ 1..) = ready(socket_table, registration)
         {
             told.add(index, registration, ready);

@@ -65,7 +65,7 @@ fn wait_on_all(socket_table: &SocketTable, set: &SetEntry, deadline: Deadline) -
     let mut words = Words::new();
     // Under the lock: what others change they change before this, or they see that somebody waits on the futex.
     let taken = lock_set(set);
-    words.add(&set.turn, set.turn.load(Ordering::Relaxed));
+    words.add(&set.wake_word, set.wake_word.load(Ordering::Relaxed));
     let joined = match taken {
         Taken::Ours if !socket_table::others_asleep(&set.sleepers, lock::thread(), false) => {
             join_all(socket_table, set, &mut words)
@@ -154,8 +154,8 @@ pub(super) fn end(set: &SetEntry) {
     if until == 0 {
         return;
     }
-    set.turn.fetch_add(1, Ordering::SeqCst);
-    futex::wake(&set.turn);
+    set.wake_word.fetch_add(1, Ordering::SeqCst);
+    futex::wake(&set.wake_word);
     // Who was killed in a timed wait, or has jumped out of it, does not come back.
     let is_left =
         until.wrapping_sub(clock::ticks()).cast_signed() < -(clock::from_us(4 * LONGEST_US).cast_signed());

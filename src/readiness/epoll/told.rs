@@ -5,13 +5,13 @@ use crate::state::registrations::flags::{DISABLED, FOREIGN, FRESH, IDLE_ONE, NES
 use crate::state::socket_table::Registration;
 use core::sync::atomic::Ordering;
 use libc::{EPOLLET, EPOLLONESHOT, epoll_event};
-use sockshim_ring::moment::Moment;
+use sockshim_ring::publish_time::PublishTime;
 
 /// Events that are put in order: those that one wait finds of many more say little about one another.
 pub(crate) const MOST: usize = 32;
 
 /// When what is told came.
-pub(super) type Moments = [Option<Moment>; MOST];
+pub(super) type PublishTimes = [Option<PublishTime>; MOST];
 
 /// The program's array, and what is in it.
 pub(super) struct Told<'a> {
@@ -20,13 +20,13 @@ pub(super) struct Told<'a> {
     /// One that is ready for every other waiter too, because it is level-triggered.
     pub(super) level: Option<u32>,
     /// When each of them came; `None`: there is only one connection to tell of.
-    moments: Option<&'a mut Moments>,
+    publish_times: Option<&'a mut PublishTimes>,
 }
 
 impl<'a> Told<'a> {
     #[inline(always)]
-    pub(super) fn new(out: &'a mut [epoll_event], moments: Option<&'a mut Moments>) -> Self {
-        Self { out, count: 0, level: None, moments }
+    pub(super) fn new(out: &'a mut [epoll_event], publish_times: Option<&'a mut PublishTimes>) -> Self {
+        Self { out, count: 0, level: None, publish_times }
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -36,20 +36,20 @@ impl<'a> Told<'a> {
     /// Whether it is put in order.
     #[inline(always)]
     pub(super) fn is_ordered(&self) -> bool {
-        self.moments.is_some()
+        self.publish_times.is_some()
     }
 
     /// When the last of what is told came; `None` if nobody knows.
-    pub(super) fn latest(&self) -> Option<Moment> {
-        self.moments.as_ref()?[self.count.min(MOST).checked_sub(1)?]
+    pub(super) fn latest(&self) -> Option<PublishTime> {
+        self.publish_times.as_ref()?[self.count.min(MOST).checked_sub(1)?]
     }
 
     /// Tells of a descriptor that is the kernel's own, behind all that is told already.
     pub(super) fn add_foreign(&mut self, event: epoll_event) {
-        if let Some(moments) = self.moments.as_mut()
+        if let Some(publish_times) = self.publish_times.as_mut()
             && self.count < MOST
         {
-            moments[self.count] = self.count.checked_sub(1).and_then(|before| moments[before]);
+            publish_times[self.count] = self.count.checked_sub(1).and_then(|before| publish_times[before]);
         }
         self.out[self.count] = event;
         self.count += 1;
@@ -64,7 +64,7 @@ impl<'a> Told<'a> {
     /// Tells of a registration, before those which came up later.
     #[inline(always)]
     pub(super) fn add(&mut self, index: u32, registration: &Registration, ready: u32) {
-        let place = if self.moments.is_some() { self.make_place(registration) } else { self.count };
+        let place = if self.publish_times.is_some() { self.make_place(registration) } else { self.count };
         self.out[place] = epoll_event { events: ready, u64: registration.data.load(Ordering::Relaxed) };
         self.count += 1;
         registration.flags.fetch_and(!FRESH & (IDLE_ONE - 1), Ordering::Relaxed);
@@ -80,25 +80,25 @@ impl<'a> Told<'a> {
     #[inline(never)]
     fn make_place(&mut self, registration: &Registration) -> usize {
         let mut place = self.count;
-        let Some(moments) = self.moments.as_mut().filter(|_| place < MOST) else { return place };
-        let moment = first_moment(registration);
-        while let (Some(moment), Some(before)) = (moment, place.checked_sub(1))
-            && moments[before].is_some_and(|other| moment.is_before(other))
+        let Some(publish_times) = self.publish_times.as_mut().filter(|_| place < MOST) else { return place };
+        let time = first_publish_time(registration);
+        while let (Some(time), Some(before)) = (time, place.checked_sub(1))
+            && publish_times[before].is_some_and(|other| time.is_before(other))
         {
-            moments[place] = moments[before];
+            publish_times[place] = publish_times[before];
             self.out[place] = self.out[before];
             place = before;
         }
         // Of an end, or of the kernel's bytes, the time is not known: it stays behind what was found before it.
-        moments[place] = moment.or_else(|| moments[place.checked_sub(1)?]);
+        publish_times[place] = time.or_else(|| publish_times[place.checked_sub(1)?]);
         place
     }
 }
 
 /// When the bytes came that a registration's pipe has unread.
-pub(super) fn first_moment(registration: &Registration) -> Option<Moment> {
+pub(super) fn first_publish_time(registration: &Registration) -> Option<PublishTime> {
     if registration.flags.load(Ordering::Relaxed) & (NESTED | FOREIGN) != 0 {
         return None;
     }
-    registered::pipe_of(registration)?.incoming().first_moment()
+    registered::pipe_of(registration)?.incoming().first_publish_time()
 }

@@ -385,13 +385,13 @@ fn tell(
     let (kept, said) = if has_doorbells { (0, said) } else { (said, 0) };
     let out = &mut out[kept..];
     let taken = lock_set(set);
-    let mut moments;
+    let mut publish_times;
     let several = has_doorbells || out.len() > 1 && !hot::is_single(socket_table, set);
     let mut told = Told::new(
         out,
         if several {
-            moments = [None; MOST];
-            Some(&mut moments)
+            publish_times = [None; MOST];
+            Some(&mut publish_times)
         } else {
             None
         },

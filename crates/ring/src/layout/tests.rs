@@ -57,7 +57,7 @@ fn the_documented_header_is_the_real_one() {
 
 #[test]
 fn the_documented_direction_is_the_real_one() {
-    let real: BTreeMap<_, _> = fields!(offset_of!(Direction, producer), Producer, "producer.": tail 8, capacity 4, cpu 4, turn 4, moments 32)
+    let real: BTreeMap<_, _> = fields!(offset_of!(Direction, producer), Producer, "producer.": tail 8, capacity 4, cpu 4, slot 4, publish_times 32)
         .into_iter()
         .chain(fields!(offset_of!(Direction, consumer), Consumer, "consumer.": head 8, cpu 4))
         .chain(fields!(offset_of!(Direction, sleep), Sleep, "sleep.": asleep 4, ordered 4))

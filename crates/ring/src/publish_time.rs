@@ -1,7 +1,7 @@
-//! When bytes were published, so that a reader who waits for several connections can tell of them in the order in which
-//! they came up, as a kernel does.
+//! Publish timestamps: when bytes were published, so that a reader who waits for several connections can report them in the
+//! order in which they came up, as a kernel does.
 //!
-//! A program may write to one connection, then to another one, and rely on it that the server is told in this order. The
+//! A program may write to one connection, then to another one, and rely on it that the server hears of them in this order. The
 //! rings alone do not say which was first. So the writer notes the time of its last few publications, for a reader that asks
 //! for it; of those the reader takes the first that it has not read. They order events and do nothing else: what
 //! stands there need not be true.
@@ -33,33 +33,33 @@ impl Direction {
     /// The bytes before `end` are published at `ticks`. Before the publication, which makes it visible; by one writer
     /// at a time.
     #[inline]
-    pub fn note_moment(&self, end: u64, ticks: u64) {
-        let turn = self.producer.turn.load(Ordering::Relaxed);
-        self.producer.turn.store(turn.wrapping_add(1), Ordering::Relaxed);
-        let place = &self.producer.moments[turn as usize % KEPT];
-        place.store(Moment::at(ticks).0 | end & POSITION, Ordering::Relaxed);
+    pub fn note_publish_time(&self, end: u64, ticks: u64) {
+        let slot = self.producer.slot.load(Ordering::Relaxed);
+        self.producer.slot.store(slot.wrapping_add(1), Ordering::Relaxed);
+        let place = &self.producer.publish_times[slot as usize % KEPT];
+        place.store(PublishTime::at(ticks).0 | end & POSITION, Ordering::Relaxed);
     }
 
     /// When the first unread bytes came, or the first of which that is known; `None` if nothing is.
     #[must_use]
-    pub fn first_moment(&self) -> Option<Moment> {
+    pub fn first_publish_time(&self) -> Option<PublishTime> {
         // pairs with: publish
         let tail = self.producer.tail.load(Ordering::Acquire);
         let head = self.consumer.head.load(Ordering::Relaxed);
         let unread = tail.wrapping_sub(head) & POSITION;
-        let moments = self.producer.moments.iter().map(|moment| moment.load(Ordering::Relaxed));
-        moments
-            .filter(|moment| (1..=unread).contains(&(moment.wrapping_sub(head) & POSITION)))
-            .map(Moment)
+        let publish_times = self.producer.publish_times.iter().map(|time| time.load(Ordering::Relaxed));
+        publish_times
+            .filter(|time| (1..=unread).contains(&(time.wrapping_sub(head) & POSITION)))
+            .map(PublishTime)
             .reduce(|first, other| if other.is_before(first) { other } else { first })
     }
 }
 
 /// When something was published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Moment(u64);
+pub struct PublishTime(u64);
 
-impl Moment {
+impl PublishTime {
     /// The beginning of a tick.
     #[inline]
     #[must_use]
@@ -77,23 +77,23 @@ impl Moment {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use super::{Direction, KEPT, Moment};
+    use super::{Direction, KEPT, PublishTime};
     use crate::layout::MAX_CAPACITY;
 
     fn publish(direction: &Direction, position: u64, count: usize, ticks: u64) {
-        direction.note_moment(position + count as u64, ticks);
+        direction.note_publish_time(position + count as u64, ticks);
         direction.publish(position, count).expect("the only writer");
     }
 
     fn is_before(a: &Direction, b: &Direction) -> bool {
-        let moment = |direction: &Direction| direction.first_moment().expect("unread bytes");
-        moment(a).is_before(moment(b))
+        let time = |direction: &Direction| direction.first_publish_time().expect("unread bytes");
+        time(a).is_before(time(b))
     }
 
     #[test]
     fn the_first_unread_publication_counts() {
         let (a, b) = (Direction::new(MAX_CAPACITY), Direction::new(MAX_CAPACITY));
-        assert_eq!(a.first_moment(), None);
+        assert_eq!(a.first_publish_time(), None);
         publish(&a, 0, 10, 1);
         publish(&b, 0, 10, 2);
         publish(&a, 10, 10, 3);
@@ -122,6 +122,6 @@ mod tests {
         publish(&a, 0, MAX_CAPACITY as usize, u64::MAX);
         publish(&b, 0, MAX_CAPACITY as usize, 0);
         assert!(is_before(&a, &b));
-        assert!(!Moment(5).is_before(Moment(5)));
+        assert!(!PublishTime(5).is_before(PublishTime(5)));
     }
 }
