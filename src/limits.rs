@@ -5,7 +5,7 @@ use crate::abi::poll::MOST_DESCRIPTORS;
 use crate::abi::splice::MOST_SPLICED;
 use crate::pipe::connection::segment::SHARE;
 use crate::pipe::waiting::room::MOST_AT_ONCE;
-use crate::readiness::epoll::told;
+use crate::readiness::epoll::reported;
 use crate::state::descriptor_table::CAP;
 use crate::state::family::MEMBERS;
 use crate::state::socket_table::{Entry, REGISTRATIONS, SETS, SLEEPERS, SOCKETS};
@@ -29,7 +29,7 @@ fn the_documented_limits_are_those_of_the_code() {
         // The last place counts the others.
         ("threads that sleep on one connection", SLEEPERS - 1),
         ("descriptors of one `poll`", MOST_DESCRIPTORS as usize),
-        ("pipes whose order one `epoll_wait` keeps", told::MOST),
+        ("pipes whose order one `epoll_wait` keeps", reported::MOST),
         ("unread writes to a connection that count for this order", KEPT),
         ("part of a limited address space", SHARE as usize),
         ("socket tables with a file", INSTANCES as usize),

@@ -296,9 +296,9 @@ pub unsafe extern "C-unwind" fn sockshim_epoll_wait(
     let Some(set) = descriptor::set(epfd) else { return kernel() };
     if timeout == 0
         // SAFETY: as above.
-        && let Some(told) = unsafe { epoll::wait::look(epfd, set, events, maxevents) }
+        && let Some(reported) = unsafe { epoll::wait::look(epfd, set, events, maxevents) }
     {
-        return told;
+        return reported;
     }
     // SAFETY: as above.
     unsafe { wait_longer(epfd, set, events, maxevents, timeout) }

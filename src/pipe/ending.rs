@@ -14,7 +14,7 @@ use crate::state::Socket;
 use crate::state::lock::Taken;
 use crate::state::reason::Reason;
 use crate::state::socket_table::{
-    FLAG_BROKEN, FLAG_END_SEEN, FLAG_LINGER_RESET, FLAG_RESET_TOLD, FLAG_SENT_IN_VAIN, FLAG_SHUT_WRITE,
+    FLAG_BROKEN, FLAG_END_SEEN, FLAG_LINGER_RESET, FLAG_RESET_REPORTED, FLAG_SENT_IN_VAIN, FLAG_SHUT_WRITE,
     STATE_WAITING,
 };
 use crate::sys::{diag, kernel};
@@ -60,8 +60,8 @@ fn was_killed(fd: c_int, pipe: &Pipe) -> bool {
     // After both FINs the kernel has no connection left that could be reset, nor a peer to be found; after a
     // reset that followed the FIN it has said itself what was to be said.
     let flags = pipe.entry.flags.load(Ordering::Relaxed);
-    let told = flags & (FLAG_RESET_TOLD | FLAG_SHUT_WRITE) != 0;
-    !told
+    let reported = flags & (FLAG_RESET_REPORTED | FLAG_SHUT_WRITE) != 0;
+    !reported
         && unread_by_other(pipe)
         && pipe.other_end() == END_JOINED
         && kernel::tcp_position(fd).is_ok_and(|position| position.state != kernel::TCP_CLOSE)
@@ -104,7 +104,7 @@ fn is_of_connection(error: Errno) -> bool {
 
 /// A reset is told once, as the kernel does.
 fn tell_reset(pipe: &Pipe) -> Errno {
-    pipe.entry.flags.fetch_or(FLAG_RESET_TOLD, Ordering::Relaxed);
+    pipe.entry.flags.fetch_or(FLAG_RESET_REPORTED, Ordering::Relaxed);
     Errno(libc::ECONNRESET)
 }
 
@@ -162,7 +162,7 @@ pub(crate) fn after_break(pipe: &Pipe) -> Result<usize, Errno> {
     match pipe.entry.pending_error.swap(0, Ordering::AcqRel) {
         0 => Ok(0),
         error => {
-            pipe.entry.flags.fetch_or(FLAG_RESET_TOLD, Ordering::Relaxed);
+            pipe.entry.flags.fetch_or(FLAG_RESET_REPORTED, Ordering::Relaxed);
             Err(Errno(error))
         }
     }

@@ -11,10 +11,10 @@
 
 pub(crate) mod hot;
 mod nested;
+pub(crate) mod reported;
 mod rooms;
 mod stuck;
 mod timed_wait;
-pub(crate) mod told;
 pub(crate) mod wait;
 
 use crate::error::Errno;

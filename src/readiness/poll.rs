@@ -144,8 +144,8 @@ pub(crate) unsafe fn poll(
             Slept::Timeout if is_plain => return Ok(0),
             Slept::Timeout => return evaluate(entries),
             // Unless one of them has come onto a pipe meanwhile.
-            Slept::Told(count) if is_plain && self::is_plain(entries) => return Ok(count),
-            Slept::Told(_) | Slept::Look => {}
+            Slept::Reported(count) if is_plain && self::is_plain(entries) => return Ok(count),
+            Slept::Reported(_) | Slept::Look => {}
         }
         idle += 1;
         if idle > 2 {
@@ -242,7 +242,7 @@ fn evaluate_kernel(entries: &mut [pollfd]) -> Result<usize, Errno> {
 enum Slept {
     Timeout,
     /// The kernel has filled in what it knows of so many entries.
-    Told(usize),
+    Reported(usize),
     Look,
 }
 
@@ -310,7 +310,7 @@ unsafe fn sleep(
         return Err(error);
     }
     let time = time.as_ref().map_or(core::ptr::null(), core::ptr::from_ref);
-    let told = if is_for_room {
+    let reported = if is_for_room {
         // SAFETY: the caller's promise; `time` lives across the call.
         unsafe { poll_without_room(entries, time, mask) }
     } else {
@@ -319,10 +319,10 @@ unsafe fn sleep(
     };
     let errno = Errno::last();
     entered.leave(me);
-    match told {
+    match reported {
         0 if !is_short || deadline.left() == Some(0) => Ok(Slept::Timeout),
         0 => Ok(Slept::Look),
-        1.. => Ok(Slept::Told(told as usize)),
+        1.. => Ok(Slept::Reported(reported as usize)),
         _ => Err(errno),
     }
 }
@@ -352,11 +352,11 @@ unsafe fn poll_without_room(
         *to = pollfd { fd: from.fd, events, revents: 0 };
     }
     // SAFETY: the caller's promise; `copy` lives across the call.
-    let told = unsafe { real::ppoll(copy.as_mut_ptr(), copy.len() as libc::nfds_t, time, mask) };
+    let reported = unsafe { real::ppoll(copy.as_mut_ptr(), copy.len() as libc::nfds_t, time, mask) };
     let errno = Errno::last();
     kernel::unmap(place, size);
     errno.store();
-    told
+    reported
 }
 
 fn arm_set(socket_table: &SocketTable, fd: c_int, slot: u32) -> bool {

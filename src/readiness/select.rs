@@ -107,8 +107,8 @@ pub(crate) unsafe fn select(
     }
     let result = loop {
         // SAFETY: the caller's promise.
-        let told = unsafe { poll::poll(entries, deadline, mask) };
-        match (told, told.and_then(|_| report(nfds, sets, entries))) {
+        let reported = unsafe { poll::poll(entries, deadline, mask) };
+        match (reported, reported.and_then(|_| report(nfds, sets, entries))) {
             // Ends and errors wake poll, but are none of what these sets ask for: they do not wake select.
             (Ok(1..), Ok(0)) => {
                 entries.iter_mut().filter(|entry| entry.revents != 0).for_each(|entry| entry.fd = -1);

@@ -36,7 +36,7 @@ fn say(entry: &Entry) {
         || entry.flags.load(Ordering::Relaxed) & FLAG_CONNECTED == 0
         || reason == Reason::NotConnected as u32
         || reason == Reason::NotTcp as u32
-        || entry.told.fetch_or(LOGGED, Ordering::Relaxed) & LOGGED != 0
+        || entry.logged.fetch_or(LOGGED, Ordering::Relaxed) & LOGGED != 0
     {
         return;
     }

@@ -130,7 +130,7 @@ pub(crate) struct Entry {
     /// A descriptor number that it has, plus one, for `ss` and the event log; 0: not known.
     pub(crate) number: AtomicU32,
     /// What the event log has told of it; see [`super::trace`].
-    pub(crate) told: AtomicU32,
+    pub(crate) logged: AtomicU32,
 
     pub(crate) read_lock: ReadSide,
     pub(crate) write_lock: WriteSide,
@@ -187,7 +187,7 @@ pub(crate) const FLAG_SHUT_WRITE: u32 = 8;
 /// The program set SO_LINGER with a time of 0.
 pub(crate) const FLAG_LINGER_RESET: u32 = 16;
 /// The program has been told of a reset.
-pub(crate) const FLAG_RESET_TOLD: u32 = 32;
+pub(crate) const FLAG_RESET_REPORTED: u32 = 32;
 /// The kernel has reported the end of the stream: whoever waits for more need not be kept from asking it again.
 pub(crate) const FLAG_END_SEEN: u32 = 64;
 /// A write met a full kernel queue since EPOLLOUT was last told.
@@ -263,7 +263,7 @@ pub(crate) struct Registration {
     /// The kinds of end that were reported.
     pub(crate) ended: AtomicU32,
     /// What the kernel told since the last look.
-    pub(crate) told: AtomicU32,
+    pub(crate) kernel_events: AtomicU32,
     /// Lists, index + 1: all of the set, and the hot ones.
     pub(crate) next: AtomicU32,
     pub(crate) previous: AtomicU32,
@@ -335,7 +335,7 @@ impl SocketTable {
         // Not `for` over the chains, which would look at each step in which of its parts it is.
         let small = [&entry.state, &entry.reason, &entry.flags, &entry.calls].into_iter();
         small
-            .chain([&entry.options, &entry.room, &entry.number, &entry.told])
+            .chain([&entry.options, &entry.room, &entry.number, &entry.logged])
             .chain(&entry.sleepers)
             .chain(&entry.registrations)
             .chain(&entry.local)

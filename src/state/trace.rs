@@ -19,7 +19,7 @@ use once_cell::race::OnceBox;
 static IS_ON: AtomicBool = AtomicBool::new(false);
 static FILE: OnceBox<Path> = OnceBox::new();
 
-/// Bits of [`Entry::told`]: the connect line is written; a transfer line is written, and said pipe.
+/// Bits of [`Entry::logged`]: the connect line is written; a transfer line is written, and said pipe.
 const CONNECTED: u32 = 1;
 const MOVED: u32 = 2;
 const ON_PIPE: u32 = 4;
@@ -59,7 +59,7 @@ pub(crate) fn created(fd: c_int) {
 #[inline]
 pub(crate) fn note(fd: c_int, entry: &Entry) {
     if IS_ON.load(Ordering::Relaxed) {
-        tell(fd, entry);
+        report(fd, entry);
     }
 }
 
@@ -67,7 +67,7 @@ pub(crate) fn note(fd: c_int, entry: &Entry) {
 #[inline]
 pub(crate) fn after(fd: c_int, entry: &Entry, result: isize) -> isize {
     if IS_ON.load(Ordering::Relaxed) && result > 0 {
-        tell(fd, entry);
+        report(fd, entry);
     }
     result
 }
@@ -78,9 +78,9 @@ pub(crate) fn closing(fd: c_int, entry: &Entry) {
         return;
     }
     if fd >= 0 {
-        tell(fd, entry);
+        report(fd, entry);
     }
-    if entry.told.load(Ordering::Relaxed) & CONNECTED != 0 {
+    if entry.logged.load(Ordering::Relaxed) & CONNECTED != 0 {
         let (sent, received) = totals(fd, entry);
         append(format_args!(
             "disconnect {} {} {} {sent} {received}\n",
@@ -92,29 +92,29 @@ pub(crate) fn closing(fd: c_int, entry: &Entry) {
 }
 
 #[cold]
-fn tell(fd: c_int, entry: &Entry) {
+fn report(fd: c_int, entry: &Entry) {
     let flags = entry.flags.load(Ordering::Relaxed);
     let fd = number(fd, entry);
     if fd < 0 || flags & FLAG_CONNECTED == 0 || flags & FLAG_LISTENER != 0 {
         return;
     }
-    if entry.told.load(Ordering::Relaxed) & CONNECTED == 0 {
+    if entry.logged.load(Ordering::Relaxed) & CONNECTED == 0 {
         // A connect that is still under way has no peer.
         let Some([local, peer]) = addresses::learn(fd, entry) else { return };
-        if entry.told.fetch_or(CONNECTED, Ordering::AcqRel) & CONNECTED == 0 {
+        if entry.logged.fetch_or(CONNECTED, Ordering::AcqRel) & CONNECTED == 0 {
             let (local, peer, pid) = (Name(&local), Name(&peer), kernel::getpid());
             append(format_args!("connect {pid} {fd} {local} {peer} {}\n", path(entry)));
         }
     }
-    let told = entry.told.load(Ordering::Relaxed);
+    let reported = entry.logged.load(Ordering::Relaxed);
     let on_pipe = entry.is_on_pipe();
-    let new = told & !ON_PIPE | MOVED | if on_pipe { ON_PIPE } else { 0 };
-    if new == told {
+    let new = reported & !ON_PIPE | MOVED | if on_pipe { ON_PIPE } else { 0 };
+    if new == reported {
         return;
     }
     let (sent, received) = totals(fd, entry);
     if sent + received > 0
-        && entry.told.compare_exchange(told, new, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        && entry.logged.compare_exchange(reported, new, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     {
         append(format_args!("transfer {} {fd} {sent} {received} {}\n", kernel::getpid(), path(entry)));
     }

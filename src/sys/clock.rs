@@ -181,8 +181,8 @@ mod tests {
     fn a_millisecond_is_one_by_every_source() {
         let mut test = std::process::Command::new(std::env::current_exe().expect("the test's own path"));
         test.args(["sys::clock::tests::each_source", "--exact", "--ignored", "--nocapture"]);
-        let told = test.output().expect("the test runs");
-        assert!(told.status.success(), "{told:?}");
+        let result = test.output().expect("the test runs");
+        assert!(result.status.success(), "{result:?}");
     }
 
     #[test]

@@ -93,8 +93,8 @@ mod tests {
     #[test]
     fn the_mode_is_the_kernels_answer() {
         // SAFETY: takes and returns numbers.
-        let told = unsafe { libc::prctl(libc::PR_GET_SECCOMP) };
-        assert_eq!(mode().map(|digit| i32::from(digit - b'0')), Some(told));
+        let result = unsafe { libc::prctl(libc::PR_GET_SECCOMP) };
+        assert_eq!(mode().map(|digit| i32::from(digit - b'0')), Some(result));
     }
 
     #[test]
@@ -102,9 +102,9 @@ mod tests {
         let (one, _other) = std::os::unix::net::UnixStream::pair().expect("a pair");
         for is_nonblocking in [true, false] {
             one.set_nonblocking(is_nonblocking).expect("a descriptor of our own");
-            let told = flags(one.as_raw_fd()).expect("/proc is there");
-            assert_eq!(told & libc::O_NONBLOCK != 0, is_nonblocking);
-            assert_ne!(told & libc::O_CLOEXEC, 0);
+            let result = flags(one.as_raw_fd()).expect("/proc is there");
+            assert_eq!(result & libc::O_NONBLOCK != 0, is_nonblocking);
+            assert_ne!(result & libc::O_CLOEXEC, 0);
         }
         assert_eq!(flags(-1), None);
     }

@@ -183,8 +183,8 @@ mod tests {
             assert!(words.iter().all(|word| all.add(word, 1)));
             all
         };
-        let told = all().wait(1000);
-        assert!(matches!(told, Err(Errno(libc::ETIMEDOUT | libc::ENOSYS))), "{told:?}");
+        let result = all().wait(1000);
+        assert!(matches!(result, Err(Errno(libc::ETIMEDOUT | libc::ENOSYS))), "{result:?}");
         std::thread::scope(|scope| {
             let waiting =
                 scope.spawn(|| while let Ok(()) | Err(Errno(libc::EINTR)) = all().wait(u64::MAX >> 1) {});
@@ -194,8 +194,8 @@ mod tests {
                 std::thread::yield_now();
             }
         });
-        let told = all().wait(u64::MAX >> 1);
-        assert!(matches!(told, Err(Errno(libc::EAGAIN | libc::ENOSYS))), "{told:?}");
+        let result = all().wait(u64::MAX >> 1);
+        assert!(matches!(result, Err(Errno(libc::EAGAIN | libc::ENOSYS))), "{result:?}");
     }
 
     #[test]
@@ -208,14 +208,14 @@ mod tests {
     #[test]
     fn another_value_is_not_waited_for() {
         let word = AtomicU32::new(1);
-        let told = wait(&word, 2, 0);
-        assert!(matches!(told, Err(Errno(libc::EAGAIN | libc::ENOSYS))), "{told:?}");
+        let result = wait(&word, 2, 0);
+        assert!(matches!(result, Err(Errno(libc::EAGAIN | libc::ENOSYS))), "{result:?}");
     }
 
     #[test]
     fn time_is_over_sooner_or_later() {
         let word = AtomicU32::new(1);
-        let told = wait(&word, 1, 1000);
-        assert!(matches!(told, Err(Errno(libc::ETIMEDOUT | libc::ENOSYS))), "{told:?}");
+        let result = wait(&word, 1, 1000);
+        assert!(matches!(result, Err(Errno(libc::ETIMEDOUT | libc::ENOSYS))), "{result:?}");
     }
 }

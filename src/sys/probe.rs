@@ -24,8 +24,8 @@ static HAS_NO_ADVICE: AtomicBool = AtomicBool::new(false);
 /// # Errors
 /// EFAULT: there is none to give.
 pub(crate) fn populate(address: *mut u8, length: usize) -> Result<(), Errno> {
-    if let Some(told) = advise(address as usize, length, MADV_POPULATE_WRITE) {
-        return told;
+    if let Some(result) = advise(address as usize, length, MADV_POPULATE_WRITE) {
+        return result;
     }
     let first = address as usize & !(PAGE - 1);
     (first..address as usize + length).step_by(PAGE).try_for_each(|page| touch(page, true))
@@ -60,13 +60,13 @@ fn advise(address: usize, length: usize, advice: c_int) -> Option<Result<(), Err
         // SAFETY: see the module.
         raw::outcome(unsafe { raw::syscall3(libc::SYS_madvise, address, length, advice.word()) }).map(drop)
     };
-    let told = madvise(address, length);
+    let result = madvise(address, length);
     // Of a stretch of nothing the kernel says whether it knows the advice.
-    if matches!(told, Err(Errno(libc::EINVAL | libc::EPERM | libc::ENOSYS))) && madvise(0, 0).is_err() {
+    if matches!(result, Err(Errno(libc::EINVAL | libc::EPERM | libc::ENOSYS))) && madvise(0, 0).is_err() {
         HAS_NO_ADVICE.store(true, Ordering::Relaxed);
         return None;
     }
-    Some(told)
+    Some(result)
 }
 
 /// Lets the kernel read or write the first word of a page, without a change.
@@ -85,8 +85,8 @@ fn touch(page: usize, write: bool) -> Result<(), Errno> {
     };
     let operation = (operation | libc::FUTEX_PRIVATE_FLAG).word();
     // SAFETY: see the module.
-    let told = unsafe { raw::syscall6(libc::SYS_futex, first, operation, 0, 0, second, value) };
-    match raw::outcome(told) {
+    let result = unsafe { raw::syscall6(libc::SYS_futex, first, operation, 0, 0, second, value) };
+    match raw::outcome(result) {
         Err(Errno(libc::EFAULT | libc::ENOMEM | libc::EHWPOISON)) => Err(Errno(libc::EFAULT)),
         // The value is another one; or a filter, or an emulation of the kernel, does not know the call.
         Ok(_) | Err(_) => Ok(()),

@@ -145,7 +145,7 @@ pub(crate) fn find_intruder(fd: c_int, pipe: &Pipe) -> bool {
 }
 
 /// The kernel has told a set of bytes. It tells once: if it was of something else than a doorbell, nobody hears of it again.
-pub(crate) fn check_told(fd: c_int, pipe: &Pipe) {
+pub(crate) fn check_reported(fd: c_int, pipe: &Pipe) {
     if doorbells_waiting(pipe) == 0 && is_ring(pipe.incoming().reader_epoch()) {
         find_intruder(fd, pipe);
     }

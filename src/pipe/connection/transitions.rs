@@ -4,7 +4,7 @@ use crate::pipe::connection::segment::{self, Identity};
 use crate::pipe::connection::{Pipe, outgoing_doorbells};
 use crate::state::reason::Reason;
 use crate::state::socket_table::{
-    Entry, FLAG_BROKEN, FLAG_RESET_TOLD, STATE_PINNED, STATE_PIPE, STATE_WAITING, SocketTable,
+    Entry, FLAG_BROKEN, FLAG_RESET_REPORTED, STATE_PINNED, STATE_PIPE, STATE_WAITING, SocketTable,
 };
 use crate::state::{Socket, family, log, trace};
 use crate::sys::kernel;
@@ -63,7 +63,7 @@ pub(crate) fn give_up(fd: c_int, pipe: &Pipe, reason: Reason) {
     if before & FLAG_BROKEN != 0 || !pipe.is_mapped() {
         return;
     }
-    if before & FLAG_RESET_TOLD == 0 {
+    if before & FLAG_RESET_REPORTED == 0 {
         pipe.entry.pending_error.store(libc::ECONNRESET, Ordering::Release);
     }
     mark(pipe, reason);

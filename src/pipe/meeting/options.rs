@@ -160,14 +160,14 @@ pub(crate) fn learn(fd: c_int, entry: &Entry) {
     if kernel::receive_timeout(fd).is_some() {
         entry.flags.fetch_or(FLAG_TIMED, Ordering::Relaxed);
     }
-    let told = [
+    let reported = [
         (libc::SOL_SOCKET, libc::SO_ZEROCOPY),
         (libc::SOL_SOCKET, libc::SO_TIMESTAMP),
         (libc::SOL_SOCKET, libc::SO_TIMESTAMPNS),
         (libc::SOL_SOCKET, libc::SO_TIMESTAMPING),
         (libc::IPPROTO_TCP, TCP_INQ),
     ];
-    if told.into_iter().any(|(level, name)| get(level, name).is_ok_and(|value| value != 0)) {
+    if reported.into_iter().any(|(level, name)| get(level, name).is_ok_and(|value| value != 0)) {
         entry.flags.fetch_or(FLAG_KERNEL_OPTION, Ordering::Relaxed);
     }
 }

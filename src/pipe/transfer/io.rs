@@ -46,7 +46,7 @@ pub(crate) unsafe fn receive(
             // SAFETY: the caller's promise.
             && let Some(count) = unsafe { quick::read(&pipe, only.iov_base.cast(), only.iov_len) }
         {
-            room::tell(fd, &pipe);
+            room::report(fd, &pipe);
             return count as isize;
         }
         if entry.state.load(Ordering::Relaxed) == STATE_PINNED && pin::retire(fd, &pipe) {

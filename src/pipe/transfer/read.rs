@@ -102,7 +102,7 @@ unsafe fn receive_in_turn(
             }
             Look::Bytes(count) => {
                 done += count;
-                room::tell(fd, pipe);
+                room::report(fd, pipe);
                 // What a change of lanes divides is one stream to the program; an urgent mark divides it.
                 if done == wanted || (!all && !goes_on(fd, pipe)) || (all && kernel::at_mark(fd)) {
                     return Ok(done);
@@ -127,7 +127,7 @@ unsafe fn receive_in_turn(
                     // SAFETY: the caller's promise.
                     && let Some(count) = unsafe { quick::read(pipe, only.iov_base.cast(), only.iov_len) }
                 {
-                    room::tell(fd, pipe);
+                    room::report(fd, pipe);
                     return Ok(count);
                 }
                 fd = match pipe.descriptor(fd) {

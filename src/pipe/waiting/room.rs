@@ -10,7 +10,7 @@
 //! promise is void: the kernel's answer counts again, and the next write spills. So nobody sleeps on the ring for longer
 //! than that, whatever the other end does, and a pipe takes what the kernel would take.
 //!
-//! Not where a set tells by edges (EPOLLET): see [`is_told_by_edges`].
+//! Not where a set tells by edges (EPOLLET): see [`is_reported_by_edges`].
 
 use crate::error::Errno;
 use crate::pipe::connection::{self, Pipe, outgoing_doorbells};
@@ -109,7 +109,7 @@ fn has_one_observer(entry: &Entry) -> bool {
 /// Whether a set tells of this socket once for each change (EPOLLET). Such a program hears of room from the kernel alone: a
 /// thread that sleeps in the set already, or in one that has not looked at this socket for long, would not hear of the ring's.
 #[cold]
-pub(crate) fn is_told_by_edges(entry: &Entry) -> bool {
+pub(crate) fn is_reported_by_edges(entry: &Entry) -> bool {
     socket_table::get().is_some_and(|socket_table| {
         registrations(socket_table, entry).any(|one| one.events.load(Ordering::Relaxed) & EDGES != 0)
     })
@@ -244,7 +244,7 @@ pub(crate) fn promises() -> u32 {
 
 /// After a read: wakes a writer that waits for the room that there is now.
 #[inline]
-pub(crate) fn tell(fd: c_int, pipe: &Pipe) {
+pub(crate) fn report(fd: c_int, pipe: &Pipe) {
     if pipe.incoming().is_room_awaited() {
         answer(fd, pipe);
     }
@@ -301,8 +301,8 @@ pub(crate) fn timed_wait(pipe: &Pipe, began: Since, most: u64) -> bool {
         return false;
     }
     socket_table::add(&pipe.entry.counters.sleeps, 1);
-    let told = futex::wait(&outgoing.room.awaited, seen, most);
-    if !matches!(told, Ok(()) | Err(Errno(libc::EAGAIN | libc::ETIMEDOUT))) {
+    let result = futex::wait(&outgoing.room.awaited, seen, most);
+    if !matches!(result, Ok(()) | Err(Errno(libc::EAGAIN | libc::ETIMEDOUT))) {
         return false;
     }
     pipe.is_mapped() && progress(pipe) != before

@@ -58,8 +58,8 @@ pub(crate) fn for_reader(pipe: &Pipe, epoch: u32, since: Since) -> Result<bool, 
     if wait::is_interrupted(pipe.entry, since) {
         return Err(Errno(libc::EINTR));
     }
-    let told = futex::wait(&incoming.sleep.asleep, flags, LONGEST);
-    match told {
+    let result = futex::wait(&incoming.sleep.asleep, flags, LONGEST);
+    match result {
         Ok(()) | Err(Errno(libc::EAGAIN)) => {
             spin::learn(&pipe.local.timed_wait, true);
             Ok(true)

@@ -1,9 +1,9 @@
 //! A wait's look at the hot registrations of a set. Under the set's lock.
 
 use super::nested::{self, DEEPEST};
+use super::reported::{Reported, first_publish_time};
 use super::rooms::{awaits_room, news_of_room, waits_for_room};
 use super::stuck;
-use super::told::{Told, first_publish_time};
 use crate::pipe::connection::{Pipe, incoming_doorbells, read_lock};
 use crate::pipe::handoff::give_back;
 use crate::pipe::lanes::unread;
@@ -38,18 +38,18 @@ const IDLE_SCANS: u32 = 64;
 const ENDS: u32 = (EPOLLRDHUP | EPOLLHUP | EPOLLERR) as u32;
 
 /// Adds what is ready among the hot registrations to what is told already.
-pub(super) fn collect(socket_table: &SocketTable, fd: i32, set: &SetEntry, told: &mut Told<'_>) {
-    let began = if told.is_ordered() { clock::ticks() } else { 0 };
+pub(super) fn collect(socket_table: &SocketTable, fd: i32, set: &SetEntry, reported: &mut Reported<'_>) {
+    let began = if reported.is_ordered() { clock::ticks() } else { 0 };
     let mut looked = 0;
     let mut idle = false;
     retain(socket_table, set, |index, registration| {
         let flags = registration.flags.load(Ordering::Relaxed);
         if flags & TOLD != 0 {
             registration.flags.fetch_and(!TOLD, Ordering::Relaxed);
-            looked += usize::from(!told.is_full());
+            looked += usize::from(!reported.is_full());
             return true;
         }
-        if told.is_full() {
+        if reported.is_full() {
             return true;
         }
         looked += 1;
@@ -72,49 +72,60 @@ pub(super) fn collect(socket_table: &SocketTable, fd: i32, set: &SetEntry, told:
             idle = true;
             return true;
         }
-        told.add(index, registration, ready);
+        reported.add(index, registration, ready);
         true
     });
     // What came before the walk was there when it came by.
     if idle
-        && let Some(latest) = told.latest()
+        && let Some(latest) = reported.latest()
         && !latest.is_before(PublishTime::at(began))
     {
-        look_for_earlier(socket_table, set, told, latest);
+        look_for_earlier(socket_table, set, reported, latest);
     }
-    if told.is_full() {
+    if reported.is_full() {
         rotate(socket_table, set, looked);
     }
 }
 
 /// Tells at once of a registration about which the kernel has told, so that it has the place among the kernel's own
 /// descriptors that its doorbell had. [`collect`] must follow, under the same lock.
-pub(super) fn report(socket_table: &SocketTable, set: &SetEntry, index: u32, said: u32, told: &mut Told<'_>) {
-    if !tell(socket_table, set, index, said) {
+pub(super) fn report(
+    socket_table: &SocketTable,
+    set: &SetEntry,
+    index: u32,
+    said: u32,
+    reported: &mut Reported<'_>,
+) {
+    if !note_reported(socket_table, set, index, said) {
         return;
     }
     let registration = socket_table.registration(index);
     if registration.flags.load(Ordering::Relaxed) & (PARKED | DISABLED) == 0
         && let Some(ready @ 1..) = ready(socket_table, registration)
     {
-        told.add(index, registration, ready);
+        reported.add(index, registration, ready);
         registration.flags.fetch_or(TOLD, Ordering::Relaxed);
     }
 }
 
 /// Tells of what has come before `latest`, which has been found, to a connection that was looked at too early.
 #[inline(never)]
-fn look_for_earlier(socket_table: &SocketTable, set: &SetEntry, told: &mut Told<'_>, latest: PublishTime) {
+fn look_for_earlier(
+    socket_table: &SocketTable,
+    set: &SetEntry,
+    reported: &mut Reported<'_>,
+    latest: PublishTime,
+) {
     retain(socket_table, set, |index, registration| {
         let flags = registration.flags.load(Ordering::Relaxed);
         // Those that were told are not idle.
-        if !told.is_full()
+        if !reported.is_full()
             && flags & (PARKED | DISABLED) == 0
             && flags / IDLE_ONE > 0
             && first_publish_time(registration).is_some_and(|time| time.is_before(latest))
             && let Some(ready @ 1..) = ready(socket_table, registration)
         {
-            told.add(index, registration, ready);
+            reported.add(index, registration, ready);
         }
         true
     });
@@ -131,9 +142,9 @@ pub(super) fn ready(socket_table: &SocketTable, registration: &Registration) -> 
     }
     let pipe = registered::pipe_of(registration)?;
     let fd = live_descriptor(registration)?;
-    let mut told = take_told(registration);
-    if told & READS != 0 {
-        incoming_doorbells::check_told(fd, &pipe);
+    let mut reported = take_reported(registration);
+    if reported & READS != 0 {
+        incoming_doorbells::check_reported(fd, &pipe);
     }
     let incoming = pipe.incoming();
     let epoch = incoming.reader_epoch();
@@ -143,12 +154,12 @@ pub(super) fn ready(socket_table: &SocketTable, registration: &Registration) -> 
     let of_pipe = pipe.entry.flags.load(Ordering::Relaxed);
     let shut = of_pipe & FLAG_SHUT_WRITE != 0;
     if edge && of_pipe & FLAG_RING_FULL != 0 {
-        told |= news_of_room(&pipe);
+        reported |= news_of_room(&pipe);
     }
     let simple =
-        quiet && !shut && flags & ENDING == 0 && told & ENDS == 0 && wanted & libc::EPOLLPRI as u32 == 0;
+        quiet && !shut && flags & ENDING == 0 && reported & ENDS == 0 && wanted & libc::EPOLLPRI as u32 == 0;
     let asks_room =
-        wanted & EPOLLOUT as u32 != 0 && (!edge || flags & FRESH != 0 || told & EPOLLOUT as u32 != 0);
+        wanted & EPOLLOUT as u32 != 0 && (!edge || flags & FRESH != 0 || reported & EPOLLOUT as u32 != 0);
     let readable = unread::has_ring_bytes(&pipe);
     // An edge tells all that holds.
     let tells_room = asks_room || (edge && readable && wanted & EPOLLOUT as u32 != 0);
@@ -179,7 +190,7 @@ pub(super) fn ready(socket_table: &SocketTable, registration: &Registration) -> 
         return Some(found);
     }
     let arrived = unread::arrived(fd, &pipe);
-    let news = flags & FRESH != 0 || is_edge(registration, &pipe, found, ends, told, arrived);
+    let news = flags & FRESH != 0 || is_edge(registration, &pipe, found, ends, reported, arrived);
     if news {
         registration.reported.store(arrived, Ordering::Relaxed);
         registration.ended.fetch_or(ends, Ordering::Relaxed);
@@ -202,31 +213,38 @@ fn live_descriptor(registration: &Registration) -> Option<i32> {
 }
 
 /// Whether something has happened since the last report: data, an end, or what the kernel told.
-fn is_edge(registration: &Registration, pipe: &Pipe, found: u32, ends: u32, told: u32, arrived: u64) -> bool {
+fn is_edge(
+    registration: &Registration,
+    pipe: &Pipe,
+    found: u32,
+    ends: u32,
+    reported: u32,
+    arrived: u64,
+) -> bool {
     let data = found & READS != 0 && registration.reported.load(Ordering::Relaxed) != arrived;
     let end = ends & !registration.ended.load(Ordering::Relaxed) != 0;
     // The kernel tells everything that holds; room is news only after there was none.
     // A write that is under way may be about to say so, and what the kernel tells it tells once.
     let is_sending = !pipe.entry.writers.is_empty();
-    let room = told & found & EPOLLOUT as u32 != 0
+    let room = reported & found & EPOLLOUT as u32 != 0
         && (is_sending || pipe.entry.flags.load(Ordering::Relaxed) & FLAG_NO_SPACE != 0);
     let sets = pipe.entry.registrations.iter().filter(|place| place.load(Ordering::Acquire) != 0).count();
     if room && sets == 1 && !is_sending {
         // With several sets it is news for each of them; an edge more does no harm.
         pipe.entry.flags.fetch_and(!FLAG_NO_SPACE, Ordering::Relaxed);
     }
-    let urgent = told & found & libc::EPOLLPRI as u32 != 0;
+    let urgent = reported & found & libc::EPOLLPRI as u32 != 0;
     data || end || room || urgent
 }
 
 /// What the kernel told since the last look.
-fn take_told(registration: &Registration) -> u32 {
-    registration.told.swap(0, Ordering::Relaxed)
+fn take_reported(registration: &Registration) -> u32 {
+    registration.kernel_events.swap(0, Ordering::Relaxed)
 }
 
 /// Keeps what the kernel told about a registration, for the look that follows. False when it is none of the set's any more.
-pub(super) fn tell(socket_table: &SocketTable, set: &SetEntry, index: u32, told: u32) -> bool {
-    let is_there = keep_told(socket_table, set, index, told);
+pub(super) fn note_reported(socket_table: &SocketTable, set: &SetEntry, index: u32, reported: u32) -> bool {
+    let is_there = keep_reported(socket_table, set, index, reported);
     if is_there {
         registered::activate(socket_table, set, index);
     }
@@ -234,7 +252,7 @@ pub(super) fn tell(socket_table: &SocketTable, set: &SetEntry, index: u32, told:
 }
 
 /// The same, without a change of the lists.
-pub(super) fn keep_told(socket_table: &SocketTable, set: &SetEntry, index: u32, told: u32) -> bool {
+pub(super) fn keep_reported(socket_table: &SocketTable, set: &SetEntry, index: u32, reported: u32) -> bool {
     let registration = socket_table.registration(index);
     let flags = registration.flags.load(Ordering::Relaxed);
     if flags & MANAGED == 0
@@ -243,7 +261,7 @@ pub(super) fn keep_told(socket_table: &SocketTable, set: &SetEntry, index: u32, 
         // It was removed, or given back, while the event was on its way.
         return false;
     }
-    registration.told.fetch_or(told, Ordering::Relaxed);
+    registration.kernel_events.fetch_or(reported, Ordering::Relaxed);
     true
 }
 
@@ -254,12 +272,12 @@ fn ready_other(
     flags: u32,
     wanted: u32,
 ) -> Option<u32> {
-    let told = take_told(registration);
+    let reported = take_reported(registration);
     if flags & FOREIGN != 0 {
         // The kernel's answer is exact; without one there is nothing to look at.
-        return if told != 0 { Some(told) } else { None };
+        return if reported != 0 { Some(reported) } else { None };
     }
-    if !nested::take_news(socket_table, registration, told) {
+    if !nested::take_news(socket_table, registration, reported) {
         return Some(0);
     }
     let slot = registration.slot.load(Ordering::Relaxed);
@@ -335,7 +353,7 @@ fn is_ready_quietly(registration: &Registration, pipe: &Pipe) -> bool {
         return !is_edge || !is_reported(registration, pipe);
     }
     if is_edge {
-        return registration.told.load(Ordering::Relaxed) & (wanted | ENDS) != 0;
+        return registration.kernel_events.load(Ordering::Relaxed) & (wanted | ENDS) != 0;
     }
     let incoming = pipe.incoming();
     let asks_kernel = !is_ring(incoming.reader_epoch())
@@ -377,7 +395,9 @@ pub(super) fn arm(set_fd: i32, set: &SetEntry, index: u32, registration: &Regist
             return false;
         }
     }
-    if registration.told.load(Ordering::Relaxed) != 0 || incoming.epoch() != epoch || give_back::is_due(&pipe)
+    if registration.kernel_events.load(Ordering::Relaxed) != 0
+        || incoming.epoch() != epoch
+        || give_back::is_due(&pipe)
     {
         return false;
     }

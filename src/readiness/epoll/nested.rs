@@ -25,7 +25,7 @@ pub(super) fn inner<'a>(socket_table: &'a SocketTable, registration: &Registrati
 /// Whether something has happened in a nested set since its edge-triggered registration last reported.
 pub(super) fn has_news(socket_table: &SocketTable, registration: &Registration, depth: usize) -> bool {
     registration.flags.load(Ordering::Relaxed) & FRESH != 0
-        || registration.told.load(Ordering::Relaxed) != 0
+        || registration.kernel_events.load(Ordering::Relaxed) != 0
         || registration.reported.load(Ordering::Relaxed)
             != news(socket_table, inner(socket_table, registration), depth)
 }
@@ -36,18 +36,18 @@ pub(super) fn may_report(socket_table: &SocketTable, registration: &Registration
         || has_news(socket_table, registration, depth)
 }
 
-/// The same for the look that reports, after the kernel has `told` so much. Under the lock of the set around it.
-pub(super) fn take_news(socket_table: &SocketTable, registration: &Registration, told: u32) -> bool {
+/// The same for the look that reports, after the kernel has `reported` so much. Under the lock of the set around it.
+pub(super) fn take_news(socket_table: &SocketTable, registration: &Registration, reported: u32) -> bool {
     if registration.events.load(Ordering::Relaxed) & EPOLLET as u32 == 0 {
         return true;
     }
     let set = inner(socket_table, registration);
-    if told != 0 {
+    if reported != 0 {
         follow_doorbells(socket_table, set, 0);
     }
     let news = news(socket_table, set, 0);
     let before = registration.reported.swap(news, Ordering::Relaxed);
-    told != 0 || before != news || registration.flags.load(Ordering::Relaxed) & FRESH != 0
+    reported != 0 || before != news || registration.flags.load(Ordering::Relaxed) & FRESH != 0
 }
 
 /// What has happened so far in a set and in those within it: a number that changes with each event.

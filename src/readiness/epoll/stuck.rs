@@ -5,7 +5,7 @@
 //! kernel's; and what it deletes is marked, and deleted later. All that is slower than with the lists, and the program gets
 //! the same events.
 
-use super::told::Told;
+use super::reported::Reported;
 use super::{add_unseen, check_exclusive, hot};
 use crate::error::Errno;
 use crate::state::descriptor_table::{Descriptor, Set};
@@ -33,18 +33,18 @@ fn for_each(socket_table: &SocketTable, set: &SetEntry, mut each: impl FnMut(u32
     }
 }
 
-/// As [`hot::tell`].
-pub(super) fn tell(socket_table: &SocketTable, set: &SetEntry, index: u32, told: u32) {
-    hot::keep_told(socket_table, set, index, told);
+/// As [`hot::note_reported`].
+pub(super) fn note_reported(socket_table: &SocketTable, set: &SetEntry, index: u32, reported: u32) {
+    hot::keep_reported(socket_table, set, index, reported);
 }
 
 /// As [`hot::collect`].
-pub(super) fn collect(socket_table: &SocketTable, set: &SetEntry, told: &mut Told<'_>) {
+pub(super) fn collect(socket_table: &SocketTable, set: &SetEntry, reported: &mut Reported<'_>) {
     for_each(socket_table, set, |index, registration, _| {
-        if !told.is_full()
+        if !reported.is_full()
             && let Some(ready @ 1..) = hot::ready(socket_table, registration)
         {
-            told.add(index, registration, ready);
+            reported.add(index, registration, ready);
         }
     });
 }

@@ -134,7 +134,7 @@ fn hears_of(registration: &Registration, flags: u32) -> Option<Option<Pipe>> {
     let wanted = registration.events.load(Ordering::Relaxed);
     if flags & (NESTED | FOREIGN | ENDING) != 0
         || wanted & EPOLLPRI as u32 != 0
-        || registration.told.load(Ordering::Relaxed) != 0
+        || registration.kernel_events.load(Ordering::Relaxed) != 0
     {
         return None;
     }
@@ -165,14 +165,14 @@ pub(super) fn end(set: &SetEntry) {
 }
 
 /// The kernel has told of these events at this time. What no timed wait would have heard of forbids timed waits for a while.
-pub(super) fn note(socket_table: &SocketTable, set: &SetEntry, now: u64, told: &[epoll_event]) {
+pub(super) fn note(socket_table: &SocketTable, set: &SetEntry, now: u64, reported: &[epoll_event]) {
     let heard = |event: &epoll_event| {
         let registration = socket_table.registration(event.u64 as u32 & 0x00ff_ffff);
         is_tag(set, event.u64)
             && registration.flags.load(Ordering::Relaxed) & HOT != 0
             && event.events & !(EPOLLIN | EPOLLRDNORM) as u32 == 0
     };
-    if !told.iter().all(heard) {
+    if !reported.iter().all(heard) {
         set.timed_waits.note_unheard(now);
     }
 }

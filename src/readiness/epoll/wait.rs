@@ -1,7 +1,7 @@
 //! epoll_wait(2) and its relatives.
 
+use super::reported::{MOST, Reported};
 use super::timed_wait::{self, TimedWait};
-use super::told::{MOST, Told};
 use super::{hot, is_tag, lock_set, poke, stuck};
 use crate::error::{Errno, answer};
 use crate::pipe::copying::buffers;
@@ -45,17 +45,17 @@ pub(crate) unsafe fn look(fd: c_int, set: Set, events: *mut epoll_event, most: c
         return None;
     }
     cancel::point();
-    let told = answer(kernel::epoll_look(fd, events, most)) as c_int;
-    for place in 0..told.max(0) as usize {
+    let reported = answer(kernel::epoll_look(fd, events, most)) as c_int;
+    for place in 0..reported.max(0) as usize {
         // SAFETY: the kernel has just filled that many.
         let event = unsafe { events.add(place).read() };
         if is_tag(entry, event.u64) {
             // SAFETY: as before.
-            let out = unsafe { core::slice::from_raw_parts_mut(events, told as usize) };
-            return Some(tell(socket_table, fd, entry, out, told as usize) as c_int);
+            let out = unsafe { core::slice::from_raw_parts_mut(events, reported as usize) };
+            return Some(report(socket_table, fd, entry, out, reported as usize) as c_int);
         }
     }
-    Some(told)
+    Some(reported)
 }
 
 /// epoll_pwait2(2) on a set that we saw made. `limit` is in nanoseconds, `None` for ever; `kernel` makes the
@@ -89,19 +89,19 @@ pub(crate) unsafe fn wait(
     let since = if limit.is_some_and(|limit| limit > 0) { kernel::coarse_ns() } else { 0 };
     let me = lock::thread();
     let place = (limit != Some(0)).then(|| socket_table::enroll(&entry.sleepers, me));
-    let told = kernel();
+    let reported = kernel();
     if let Some(place) = place {
         socket_table::leave(&entry.sleepers, place, me);
     }
-    if told <= 0 {
-        return told;
+    if reported <= 0 {
+        return reported;
     }
     // SAFETY: the kernel has just filled that many.
-    let out = unsafe { core::slice::from_raw_parts_mut(events, told as usize) };
+    let out = unsafe { core::slice::from_raw_parts_mut(events, reported as usize) };
     if !out.iter().any(|event| is_tag(entry, event.u64)) {
-        return told;
+        return reported;
     }
-    let count = tell(socket_table, fd, entry, out, told as usize);
+    let count = report(socket_table, fd, entry, out, reported as usize);
     if count > 0 || limit == Some(0) {
         return count as c_int;
     }
@@ -150,16 +150,16 @@ unsafe fn wait_for_pipes(
         }
         // After a spin or a timed wait the pipes first, and the kernel only if they had nothing.
         if is_hot && (in_vain > 0 || !overdue) {
-            let count = tell(socket_table, fd, entry, out, 0);
+            let count = report(socket_table, fd, entry, out, 0);
             if count > 0 {
                 return Ok(count);
             }
         }
         if is_hot && overdue || deadline.is_now() {
             // The kernel's own descriptors first: a pipe that is always ready must not starve them.
-            let told = kernel::epoll_now(fd, out)?;
-            note_look(socket_table, entry, now, &out[..told], out.len());
-            let count = tell(socket_table, fd, entry, out, told);
+            let reported = kernel::epoll_now(fd, out)?;
+            note_look(socket_table, entry, now, &out[..reported], out.len());
+            let count = report(socket_table, fd, entry, out, reported);
             if count > 0 || deadline.is_now() {
                 return Ok(count);
             }
@@ -183,7 +183,7 @@ unsafe fn wait_for_pipes(
                 }
                 TimedWait::Interrupted if is_gone() => return Err(Errno(libc::EINTR)),
                 TimedWait::Interrupted => {
-                    let count = tell(socket_table, fd, entry, out, 0);
+                    let count = report(socket_table, fd, entry, out, 0);
                     return if count > 0 { Ok(count) } else { Err(Errno(libc::EINTR)) };
                 }
             }
@@ -195,7 +195,7 @@ unsafe fn wait_for_pipes(
             Err(error) => return Err(error),
         }
         if deadline.left() == Some(0) {
-            let count = tell(socket_table, fd, entry, out, 0);
+            let count = report(socket_table, fd, entry, out, 0);
             return Ok(count);
         }
         in_vain += 1;
@@ -214,9 +214,9 @@ fn is_overdue(set: &SetEntry, now: u64) -> bool {
 
 /// The kernel has told of these events, where there was room for so many. While it may have more to tell of its own
 /// descriptors it is asked in each wait; after that not before a spin is over. A doorbell is no such event.
-fn note_look(socket_table: &SocketTable, set: &SetEntry, now: u64, told: &[epoll_event], room: usize) {
-    timed_wait::note(socket_table, set, now, told);
-    let has_more = told.len() == room || told.iter().any(|event| !is_tag(set, event.u64));
+fn note_look(socket_table: &SocketTable, set: &SetEntry, now: u64, reported: &[epoll_event], room: usize) {
+    timed_wait::note(socket_table, set, now, reported);
+    let has_more = reported.len() == room || reported.iter().any(|event| !is_tag(set, event.u64));
     set.looked.store(if has_more { 0 } else { now }, Ordering::Relaxed);
 }
 
@@ -242,13 +242,13 @@ unsafe fn wait_plain(
     loop {
         let place = socket_table::enroll(&set.sleepers, me);
         // SAFETY: the caller's promise.
-        let told = unsafe { kernel_wait(fd, events, most, deadline, mask) };
+        let reported = unsafe { kernel_wait(fd, events, most, deadline, mask) };
         let errno = Errno::last();
         socket_table::leave(&set.sleepers, place, me);
-        if told < 0 {
+        if reported < 0 {
             return Err(errno);
         }
-        if told == 0 {
+        if reported == 0 {
             return Ok(0);
         }
         if set.generation.load(Ordering::Acquire) != generation {
@@ -257,7 +257,7 @@ unsafe fn wait_plain(
         }
         // SAFETY: the kernel has just filled that many.
         let out = unsafe { core::slice::from_raw_parts_mut(events, most as usize) };
-        let count = tell(socket_table, fd, set, out, told as usize);
+        let count = report(socket_table, fd, set, out, reported as usize);
         if count > 0 || deadline.left() == Some(0) {
             return Ok(count);
         }
@@ -307,24 +307,24 @@ unsafe fn sleep(
     let is_short = room::promises() != promises;
     let until = if is_short { deadline.at_most(room::PATIENCE_NS) } else { deadline };
     // SAFETY: the caller's promise; a thread cancelled in here leaves its place, from which it is reaped.
-    let told = unsafe { kernel_wait(fd, out.as_mut_ptr(), out.len() as c_int, until, mask) };
+    let reported = unsafe { kernel_wait(fd, out.as_mut_ptr(), out.len() as c_int, until, mask) };
     let errno = Errno::last();
     socket_table::leave(&set.sleepers, place, me);
     if set.generation.load(Ordering::Acquire) != generation {
         // Closed by another thread; what is in its place now is another set.
-        return if told == 0 { Ok(Slept::Ready(0)) } else { Err(Errno(libc::EBADF)) };
+        return if reported == 0 { Ok(Slept::Ready(0)) } else { Err(Errno(libc::EBADF)) };
     }
     let taken = lock_set(set);
     if taken == Taken::Ours {
         hot::disarm_all(socket_table, set);
     }
     set.lock.release(taken);
-    if told < 0 {
+    if reported < 0 {
         return Err(errno);
     }
-    note_look(socket_table, set, clock::ticks(), &out[..told as usize], out.len());
-    let count = tell(socket_table, fd, set, out, told as usize);
-    if count > 0 || told == 0 && !is_short { Ok(Slept::Ready(count)) } else { Ok(Slept::Look) }
+    note_look(socket_table, set, clock::ticks(), &out[..reported as usize], out.len());
+    let count = report(socket_table, fd, set, out, reported as usize);
+    if count > 0 || reported == 0 && !is_short { Ok(Slept::Ready(count)) } else { Ok(Slept::Look) }
 }
 
 /// The kernel's call that waits, by the oldest name that can do it.
@@ -351,7 +351,7 @@ unsafe fn kernel_wait(
     }
     let time = deadline.timespec();
     // SAFETY: the caller's promise; `time` lives across the call.
-    let told = unsafe {
+    let reported = unsafe {
         real::epoll_pwait2(
             fd,
             events,
@@ -360,17 +360,17 @@ unsafe fn kernel_wait(
             mask,
         )
     } as isize;
-    if told < 0 && Errno::last().0 == libc::ENOSYS {
+    if reported < 0 && Errno::last().0 == libc::ENOSYS {
         let milliseconds = left.map_or(-1, |left| left.div_ceil(1_000_000).min(c_int::MAX as u64) as c_int);
         // SAFETY: the caller's promise.
         return unsafe { real::epoll_pwait(fd, events, most, milliseconds, mask) } as isize;
     }
-    told
+    reported
 }
 
 /// Reports what the kernel has said, which is in the first `said` of `out`, in its order: a pipe where its doorbell was. And the
 /// other hot pipes that are ready. How many events there are.
-fn tell(
+fn report(
     socket_table: &SocketTable,
     fd: c_int,
     set: &SetEntry,
@@ -387,7 +387,7 @@ fn tell(
     let taken = lock_set(set);
     let mut publish_times;
     let several = has_doorbells || out.len() > 1 && !hot::is_single(socket_table, set);
-    let mut told = Told::new(
+    let mut reported = Reported::new(
         out,
         if several {
             publish_times = [None; MOST];
@@ -399,29 +399,29 @@ fn tell(
     // A signal handler that interrupted a walk over the lists sees the kernel's descriptors only.
     let is_ours = taken == Taken::Ours;
     for place in 0..said {
-        let event = told.said(place);
+        let event = reported.said(place);
         let index = event.u64 as u32 & 0x00ff_ffff;
         if !is_tag(set, event.u64) {
-            told.add_foreign(event);
+            reported.add_foreign(event);
         } else if is_ours {
-            hot::report(socket_table, set, index, event.events, &mut told);
+            hot::report(socket_table, set, index, event.events, &mut reported);
         } else if taken == Taken::Nested {
-            hot::tell(socket_table, set, index, event.events);
+            hot::note_reported(socket_table, set, index, event.events);
         } else {
-            stuck::tell(socket_table, set, index, event.events);
+            stuck::note_reported(socket_table, set, index, event.events);
         }
     }
     match taken {
-        Taken::Ours => hot::collect(socket_table, fd, set, &mut told),
+        Taken::Ours => hot::collect(socket_table, fd, set, &mut reported),
         Taken::Nested => {}
-        Taken::Not(_) => stuck::collect(socket_table, set, &mut told),
+        Taken::Not(_) => stuck::collect(socket_table, set, &mut reported),
     }
-    if let Some(index) = told.level {
+    if let Some(index) = reported.level {
         // One doorbell wakes one waiter, who wakes the next one (ep_done_scan in fs/eventpoll.c).
         poke(socket_table, fd, set, index);
     }
     set.lock.release(taken);
-    kept + told.count
+    kept + reported.count
 }
 
 /// Spins for a pipe that was active lately.

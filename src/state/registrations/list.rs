@@ -60,7 +60,7 @@ pub(crate) fn insert(
     registration.generation.store(generation, Ordering::Relaxed);
     registration.fd.store(target, Ordering::Relaxed);
     registration.reported.store(u64::MAX, Ordering::Relaxed);
-    registration.told.store(0, Ordering::Relaxed);
+    registration.kernel_events.store(0, Ordering::Relaxed);
     registration.ended.store(0, Ordering::Relaxed);
     registration.flags.store(flags, Ordering::Relaxed);
     let remembered = match kind {

@@ -110,9 +110,9 @@ pub(crate) fn truncate_beyond_limit(fd: c_int, size: usize) -> Result<(), Errno>
     }
     let lifted = [size as u64, hard.max(size as u64)];
     call!(SYS_prlimit64, 0, libc::RLIMIT_FSIZE, &raw const lifted, 0)?;
-    let told = truncate(fd, size);
+    let result = truncate(fd, size);
     let _ = call!(SYS_prlimit64, 0, libc::RLIMIT_FSIZE, &raw const limits, 0);
-    told
+    result
 }
 
 /// Reads from a file at `offset`, or at its own position.

@@ -91,6 +91,6 @@ pub(crate) fn read_from_memory(
     match call!(SYS_preadv2, fd, &raw const piece, 1, low, high, libc::RWF_NOWAIT) {
         // A kernel without the call, or without the flag.
         Err(Errno(libc::ENOSYS | libc::EINVAL)) => Err(Errno(libc::EOPNOTSUPP)),
-        told => told,
+        result => result,
     }
 }

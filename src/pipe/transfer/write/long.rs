@@ -39,7 +39,7 @@ impl Call {
     /// the kernel.
     #[cold]
     pub(crate) fn most(&self, pipe: &Pipe, total: usize) -> usize {
-        let may_be_short = self.must_not_wait() && !room::is_told_by_edges(pipe.entry);
+        let may_be_short = self.must_not_wait() && !room::is_reported_by_edges(pipe.entry);
         if may_be_short { total.min(room::MOST_AT_ONCE) } else { total }
     }
 
@@ -50,7 +50,7 @@ impl Call {
     pub(crate) fn is_divided(&self, pipe: &Pipe) -> bool {
         pipe.is_open()
             && match self.nonblocking {
-                true => !room::is_told_by_edges(pipe.entry),
+                true => !room::is_reported_by_edges(pipe.entry),
                 false => !kernel::has_send_timeout(self.fd),
             }
     }

@@ -14,7 +14,7 @@ pub(crate) const MOST: usize = 32;
 pub(super) type PublishTimes = [Option<PublishTime>; MOST];
 
 /// The program's array, and what is in it.
-pub(super) struct Told<'a> {
+pub(super) struct Reported<'a> {
     out: &'a mut [epoll_event],
     pub(super) count: usize,
     /// One that is ready for every other waiter too, because it is level-triggered.
@@ -23,7 +23,7 @@ pub(super) struct Told<'a> {
     publish_times: Option<&'a mut PublishTimes>,
 }
 
-impl<'a> Told<'a> {
+impl<'a> Reported<'a> {
     #[inline(always)]
     pub(super) fn new(out: &'a mut [epoll_event], publish_times: Option<&'a mut PublishTimes>) -> Self {
         Self { out, count: 0, level: None, publish_times }
@@ -57,7 +57,7 @@ impl<'a> Told<'a> {
 
     /// The event at `place`, which the kernel has put there and nothing has overwritten.
     pub(super) fn said(&self, place: usize) -> epoll_event {
-        debug_assert!(place >= self.count, "it is told already");
+        debug_assert!(place >= self.count, "it is reported already");
         self.out[place]
     }
 
