@@ -1035,7 +1035,7 @@ ssize_t sockshim_tee(int fd_in,
  * `select(2)`: waits until a descriptor of three sets is ready.
  *
  * `timeout`, in seconds and microseconds, holds what is left of it afterwards, as always on Linux. Sets may
- * be longer than `FD_SETSIZE` bits. An event of a descriptor that is no pipe may be told 5 ms late while
+ * be longer than `FD_SETSIZE` bits. An event of a descriptor that is no pipe may be reported 5 ms late while
  * pipes are busy.
  *
  * # Errors
@@ -1159,8 +1159,8 @@ int sockshim_epoll_ctl(int epfd,
 /**
  * `epoll_wait(2)`: waits for events of an epoll set.
  *
- * `timeout` is in milliseconds; a negative one waits for ever. Pipes are told in the order in which they
- * were written to. An event of a descriptor that is no pipe may be told 5 ms late while pipes are busy.
+ * `timeout` is in milliseconds; a negative one waits for ever. Pipes are reported in the order in which they
+ * were written to. An event of a descriptor that is no pipe may be reported 5 ms late while pipes are busy.
  *
  * # Errors
  *

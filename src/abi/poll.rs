@@ -17,7 +17,7 @@ use std::ptr;
 /// `select(2)`: waits until a descriptor of three sets is ready.
 ///
 /// `timeout`, in seconds and microseconds, holds what is left of it afterwards, as always on Linux. Sets may
-/// be longer than `FD_SETSIZE` bits. An event of a descriptor that is no pipe may be told 5 ms late while
+/// be longer than `FD_SETSIZE` bits. An event of a descriptor that is no pipe may be reported 5 ms late while
 /// pipes are busy.
 ///
 /// # Errors
@@ -274,8 +274,8 @@ pub unsafe extern "C-unwind" fn sockshim_epoll_ctl(
 
 /// `epoll_wait(2)`: waits for events of an epoll set.
 ///
-/// `timeout` is in milliseconds; a negative one waits for ever. Pipes are told in the order in which they
-/// were written to. An event of a descriptor that is no pipe may be told 5 ms late while pipes are busy.
+/// `timeout` is in milliseconds; a negative one waits for ever. Pipes are reported in the order in which they
+/// were written to. An event of a descriptor that is no pipe may be reported 5 ms late while pipes are busy.
 ///
 /// # Errors
 ///

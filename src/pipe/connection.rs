@@ -34,7 +34,7 @@ pub(crate) fn runs_here(word: &AtomicU32) -> bool {
     word.load(Ordering::Relaxed) == thread::cpu() + 1
 }
 
-/// Says when `count` bytes after `position` are published, to a reader who tells connections in the order in which they
+/// Says when `count` bytes after `position` are published, to a reader who reports connections in the order in which they
 /// came up. Before the publication; under the write lock.
 #[inline]
 pub(crate) fn note_publish_time(outgoing: &Direction, position: u64, count: usize) {

@@ -87,7 +87,7 @@ pub(crate) fn after_error(pipe: &Pipe, error: Errno) -> Result<(), Errno> {
     Err(error)
 }
 
-/// An error that came when a call had bytes to return already: the next one tells it.
+/// An error that came when a call had bytes to return already: the next one reports it.
 pub(crate) fn keep_error(pipe: &Pipe, error: Errno) {
     if is_of_connection(error) {
         pipe.entry.pending_error.store(error.0, Ordering::Release);
@@ -102,7 +102,7 @@ fn is_of_connection(error: Errno) -> bool {
     )
 }
 
-/// A reset is told once, as the kernel does.
+/// A reset is reported once, as the kernel does.
 fn tell_reset(pipe: &Pipe) -> Errno {
     pipe.entry.flags.fetch_or(FLAG_RESET_REPORTED, Ordering::Relaxed);
     Errno(libc::ECONNRESET)
@@ -157,7 +157,7 @@ fn other_is_dead(fd: c_int, pipe: &Pipe) -> bool {
     false
 }
 
-/// What a read tells of a connection that was given up: a reset, and after that the end.
+/// What a read reports of a connection that was given up: a reset, and after that the end.
 pub(crate) fn after_break(pipe: &Pipe) -> Result<usize, Errno> {
     match pipe.entry.pending_error.swap(0, Ordering::AcqRel) {
         0 => Ok(0),
@@ -230,7 +230,7 @@ fn say_goodbye(fd: c_int, pipe: &Pipe) {
     outgoing_doorbells::stop_timed_waits(pipe);
 }
 
-/// What SO_ERROR tells: the kernel's `error`, or the one that a doorbell found.
+/// What SO_ERROR says: the kernel's `error`, or the one that a doorbell found.
 pub(crate) fn pending_error(socket: Socket, error: c_int) -> c_int {
     let Some(entry) = socket.entry() else { return error };
     let pending = entry.pending_error.swap(0, Ordering::AcqRel);

@@ -5,7 +5,7 @@
 //! pipe its kernel registration becomes edge-triggered with *our* data (a tag), and the program's mask and
 //! data are kept in shared memory, so that a set shared over fork reports an edge once.
 //!
-//! A managed registration is *hot* or *cold*. Cold: its doorbell is wanted, the kernel will tell. Hot: it had
+//! A managed registration is *hot* or *cold*. Cold: its doorbell is wanted, the kernel will report it. Hot: it had
 //! something lately; every wait looks at its ring. All hot ones are armed and turn cold before a sleep, so a
 //! wait costs what is active, not what is registered.
 
@@ -201,7 +201,7 @@ fn add(
     Ok(())
 }
 
-/// What the kernel refuses beside EPOLLEXCLUSIVE, which it is not told of.
+/// What the kernel refuses beside EPOLLEXCLUSIVE, which it does not hear of.
 fn check_exclusive(events: u32, kind: Descriptor) -> Result<(), Errno> {
     let is_wrong = events & !EXCLUSIVE_TAKES != 0 || matches!(kind, Descriptor::Set(_));
     if events & EPOLLEXCLUSIVE as u32 != 0 && is_wrong { Err(Errno(libc::EINVAL)) } else { Ok(()) }
@@ -212,7 +212,7 @@ fn unpark(socket_table: &SocketTable, fd: c_int, set: &SetEntry, index: u32, eve
     let registration = socket_table.registration(index);
     let _ = tell_kernel(fd, set, index, registration.events.load(Ordering::Relaxed), event.events);
     keep(registration, event);
-    // What the kernel has told meanwhile stays: it tells an end once.
+    // What the kernel has reported meanwhile stays: it reports an end once.
     registration.reported.store(u64::MAX, Ordering::Relaxed);
     registration.ended.store(0, Ordering::Relaxed);
     registration.flags.fetch_and(!(PARKED | DISABLED), Ordering::Relaxed);

@@ -29,7 +29,7 @@ static SPIN: AtomicU32 = AtomicU32::new(0);
 /// How well timed waits paid lately in polls.
 static TIMED_WAITS: TimedWaits = TimedWaits::new();
 
-/// Spins and timed waits in one call that may find something of which then nothing is told.
+/// Spins and timed waits in one call that may find something of which then nothing is reported.
 const MOST_SPINS: u32 = 3;
 
 /// What an entry of poll's array is to us.
@@ -113,7 +113,7 @@ pub(crate) unsafe fn poll(
                     return Ok(ready);
                 }
             }
-            // A change of lanes alone is nothing to tell of: no reason not to sleep.
+            // A change of lanes alone is nothing to report: no reason not to sleep.
             if spins < MOST_SPINS && spin_for(entries) {
                 spins += 1;
                 continue;
@@ -476,7 +476,7 @@ fn timed_wait_for(entries: &[pollfd], deadline: Deadline) -> Result<bool, Errno>
     let (mut pipes, mut is_any_here, mut first) = (0, false, None);
     for entry in entries.iter().filter(|entry| entry.fd >= 0) {
         match kind(entry.fd) {
-            // Of room, and of urgent data, only the kernel tells.
+            // Only the kernel reports room, and urgent data.
             Kind::Pipe(pipe)
                 if entry.events & (events::WRITABLE | POLLPRI) != 0 || timed_wait::is_deaf(&pipe) =>
             {

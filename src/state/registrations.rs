@@ -138,7 +138,7 @@ pub(crate) fn free_set(socket_table: &SocketTable, slot: u32, generation: u32) {
     );
 }
 
-/// Whether a registration is one-shot: only the kernel knows whether it has told of it. So the connection comes
+/// Whether a registration is one-shot: only the kernel knows whether it has reported it. So the connection comes
 /// onto its pipe when the program arms it again, which is just about to happen to `rearmed` (a set's slot and a
 /// descriptor).
 pub(crate) fn waits_for_rearm(entry: &Entry, rearmed: Option<(u32, c_int)>) -> bool {

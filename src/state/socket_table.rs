@@ -129,7 +129,7 @@ pub(crate) struct Entry {
     pub(crate) room: AtomicU32,
     /// A descriptor number that it has, plus one, for `ss` and the event log; 0: not known.
     pub(crate) number: AtomicU32,
-    /// What the event log has told of it; see [`super::trace`].
+    /// What the event log has said of it; see [`super::trace`].
     pub(crate) logged: AtomicU32,
 
     pub(crate) read_lock: ReadSide,
@@ -186,11 +186,11 @@ pub(crate) const FLAG_CONNECTED: u32 = 4;
 pub(crate) const FLAG_SHUT_WRITE: u32 = 8;
 /// The program set SO_LINGER with a time of 0.
 pub(crate) const FLAG_LINGER_RESET: u32 = 16;
-/// The program has been told of a reset.
+/// A reset was reported to the program.
 pub(crate) const FLAG_RESET_REPORTED: u32 = 32;
 /// The kernel has reported the end of the stream: whoever waits for more need not be kept from asking it again.
 pub(crate) const FLAG_END_SEEN: u32 = 64;
-/// A write met a full kernel queue since EPOLLOUT was last told.
+/// A write met a full kernel queue since EPOLLOUT was last reported.
 pub(crate) const FLAG_NO_SPACE: u32 = 256;
 /// SO_RCVLOWAT is above 1.
 pub(crate) const FLAG_LOW_WATER: u32 = 512;
@@ -215,7 +215,7 @@ pub(crate) struct SetEntry {
     pub(crate) generation: AtomicU32,
     /// Number of registrations that we translate.
     pub(crate) managed: AtomicU32,
-    /// First of the registrations to look at without being told, index + 1.
+    /// First of the registrations to look at without a report of the kernel's, index + 1.
     pub(crate) hot: AtomicU32,
     /// First of all registrations, index + 1.
     pub(crate) first: AtomicU32,
@@ -262,7 +262,7 @@ pub(crate) struct Registration {
     pub(crate) reported: AtomicU64,
     /// The kinds of end that were reported.
     pub(crate) ended: AtomicU32,
-    /// What the kernel told since the last look.
+    /// What the kernel reported since the last look.
     pub(crate) kernel_events: AtomicU32,
     /// Lists, index + 1: all of the set, and the hot ones.
     pub(crate) next: AtomicU32,

@@ -1,7 +1,7 @@
 //! Whether timed waits pay that hear of pipes only: how the last ones went, in a set or in the polls of a process.
 //!
-//! Of what else may come, the kernel's own descriptors for example, such a timed wait hears when it is over. So after the kernel has told of
-//! such a thing there are no timed waits for [`TIMES`] times as long as one may be; for twice as long each time that it was told too late:
+//! Of what else may come, the kernel's own descriptors for example, such a timed wait hears when it is over. So after the kernel has reported
+//! such a thing there are no timed waits for [`TIMES`] times as long as one may be; for twice as long each time that it was reported too late:
 //! a program that gets such events gets a few of them late, and then no more.
 
 use crate::sys::clock;
@@ -15,9 +15,9 @@ pub(crate) const LONGEST_US: u64 = 5000;
 const TIMES: u64 = 100;
 /// How often that is doubled at most: to a minute.
 const DOUBLINGS: u32 = 7;
-/// How often a doubling is taken back: when nothing was told of for so many times as long as there were to be no timed waits.
+/// How often a doubling is taken back: when nothing was reported for so many times as long as there were to be no timed waits.
 const FORGET: u64 = 8;
-/// Microseconds after the end of a timed wait: what is told by then has probably come before.
+/// Microseconds after the end of a timed wait: what is reported by then has probably come before.
 const SOON_US: u64 = 500;
 /// Timed waits in vain after which they stop paying, and every how many waits one is tried again.
 const GIVE_UP: u32 = 4;
@@ -88,7 +88,7 @@ impl TimedWaits {
         }
     }
 
-    /// The kernel has told of something that no timed wait hears of.
+    /// The kernel has reported something that no timed wait hears of.
     pub(crate) fn note_unheard(&self, now: u64) {
         let is_late = now.wrapping_sub(self.ended.load(Ordering::Relaxed)) < clock::from_us(SOON_US);
         let doublings = self.doublings.load(Ordering::Relaxed).min(DOUBLINGS);
@@ -111,7 +111,7 @@ impl TimedWaits {
 mod tests {
     use super::*;
 
-    /// A program by a clock of its own: for so many events of each kind, by turns and as far apart, how many are told late.
+    /// A program by a clock of its own: for so many events of each kind, by turns and as far apart, how many are reported late.
     fn late_events(timed_waits: &TimedWaits, apart_us: u64, count: u32) -> u32 {
         let mut now = 1 << 40;
         let mut late = 0;

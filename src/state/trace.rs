@@ -54,7 +54,7 @@ pub(crate) fn created(fd: c_int) {
     }
 }
 
-/// Something may have changed: tells what has not been told. With `fd` -1 under the number that the entry
+/// Something may have changed: reports what has not been reported. With `fd` -1 under the number that the entry
 /// has.
 #[inline]
 pub(crate) fn note(fd: c_int, entry: &Entry) {

@@ -144,7 +144,7 @@ pub(crate) fn find_intruder(fd: c_int, pipe: &Pipe) -> bool {
     found
 }
 
-/// The kernel has told a set of bytes. It tells once: if it was of something else than a doorbell, nobody hears of it again.
+/// The kernel has reported bytes to a set. It reports once: if it was of something else than a doorbell, nobody hears of it again.
 pub(crate) fn check_reported(fd: c_int, pipe: &Pipe) {
     if doorbells_waiting(pipe) == 0 && is_ring(pipe.incoming().reader_epoch()) {
         find_intruder(fd, pipe);
@@ -179,7 +179,7 @@ fn is_intruded(fd: c_int, pipe: &Pipe) -> bool {
 }
 
 /// Throws bytes of the kernel's away; under the read lock, with signals blocked. Says how many. The kernel reports an
-/// error once: it is kept for the call that may tell it.
+/// error once: it is kept for the call that may report it.
 pub(crate) fn discard(fd: c_int, pipe: &Pipe, count: usize) -> usize {
     match take_counted(pipe, &Call::discard(fd, count)) {
         Some(Ok(count)) => count,

@@ -70,7 +70,7 @@ pub(crate) fn follow(fd: c_int, pipe: &Pipe) {
                 // Somebody else has, or the lock was lost: what was read before may not be true any more.
                 Drained::Moved => continue,
                 Drained::Failed(error) => {
-                    // The kernel reports an error once: keep it for the call that may tell it.
+                    // The kernel reports an error once: keep it for the call that may report it.
                     pipe.entry.pending_error.store(error.0, Ordering::Release);
                     return;
                 }

@@ -21,7 +21,7 @@ pub(crate) fn has_ring_bytes(pipe: &Pipe) -> bool {
 }
 
 /// Whether what comes next is in the ring, now or after the steps from lane to lane that a look makes. With bytes of the
-/// kernel's before it, which have not come, that is not so: the kernel tells of those.
+/// kernel's before it, which have not come, that is not so: the kernel reports those.
 #[inline]
 pub(crate) fn has_bytes_next(pipe: &Pipe) -> bool {
     let incoming = pipe.incoming();
@@ -35,7 +35,7 @@ pub(crate) fn has_bytes_next(pipe: &Pipe) -> bool {
                 == incoming.switch.kernel_end.load(Ordering::Relaxed)
 }
 
-/// What FIONREAD tells, when the ring alone can say.
+/// What FIONREAD says, when the ring alone can say.
 #[inline]
 pub(crate) fn unread_at_hand(socket: Socket) -> Option<c_int> {
     let pipe = connection::reading_pipe(socket, socket.entry()?)?;
@@ -47,7 +47,7 @@ pub(crate) fn unread_at_hand(socket: Socket) -> Option<c_int> {
     incoming.readable().ok().map(|span| span.length as c_int).filter(|length| *length > 0)
 }
 
-/// What FIONREAD tells: the kernel's count without doorbells, and the ring's bytes.
+/// What FIONREAD says: the kernel's count without doorbells, and the ring's bytes.
 pub(crate) fn unread(socket: Socket, queued: c_int) -> c_int {
     let Some(entry) = socket.entry() else { return queued };
     let Some(pipe) = connection::reading_pipe(socket, entry) else { return queued };

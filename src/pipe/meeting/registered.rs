@@ -34,7 +34,7 @@ pub(crate) fn activate(socket_table: &SocketTable, set: &SetEntry, index: u32) {
     registration.flags.fetch_and(IDLE_ONE - 1, Ordering::Relaxed);
 }
 
-/// A registration that turns hot: of what its pipe has by now the kernel has told.
+/// A registration that turns hot: what its pipe has by now the kernel has reported.
 pub(crate) fn note(registration: &Registration, pipe: &Pipe) {
     registration.noted.store(tail(pipe), Ordering::Release);
 }
@@ -56,11 +56,11 @@ pub(crate) fn upgrade(pipe: &Pipe) -> bool {
         let target = registration.fd.load(Ordering::Relaxed);
         let events = registration.events.load(Ordering::Relaxed);
         let event = kernel_event(set, index, events, Descriptor::Socket(pipe.socket));
-        // Before the kernel can tell with our tag.
+        // Before the kernel can report with our tag.
         set.managed.fetch_add(1, Ordering::Release);
         let result = exchange(fd, target, events, &event);
         if result.is_ok() {
-            // Whether the kernel has told the program of what is unread cannot be known: it is told (again).
+            // Whether the kernel has reported what is unread to the program cannot be known: it is reported (again).
             let mut flags = MANAGED | FRESH;
             if events & EPOLLOUT as u32 != 0 {
                 flags |= ASKS_ROOM;

@@ -33,7 +33,7 @@ pub(crate) enum Look {
     Broken,
 }
 
-/// Looks in one call that the end of the stream may be told of while the ring is not empty.
+/// Looks in one call that the end of the stream may be reported in while the ring is not empty.
 const MOST_ENDS: u32 = 1000;
 
 /// The receiving calls, on a pipe. `since` is when the call began.

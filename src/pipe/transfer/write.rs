@@ -159,7 +159,7 @@ pub(crate) unsafe fn send(
     }
 }
 
-/// What a write of `length` bytes tells that are in the ring, and whose doorbell has failed. Not under a lock.
+/// What a write of `length` bytes reports that are in the ring, and whose doorbell has failed. Not under a lock.
 #[cold]
 pub(crate) fn after_doorbell(fd: c_int, pipe: &Pipe, flags: c_int, length: usize, error: Errno) -> isize {
     if outgoing_doorbells::is_refusal(error) {
@@ -169,7 +169,7 @@ pub(crate) fn after_doorbell(fd: c_int, pipe: &Pipe, flags: c_int, length: usize
     after_death(flags, error)
 }
 
-/// What a write tells whose doorbell has found the connection dead. Not under a lock: a signal handler may not return.
+/// What a write reports whose doorbell has found the connection dead. Not under a lock: a signal handler may not return.
 #[cold]
 fn after_death(flags: c_int, error: Errno) -> isize {
     if flags & libc::MSG_NOSIGNAL == 0 && error.0 == libc::EPIPE {
@@ -516,7 +516,7 @@ fn through_kernel_after<T>(
     let sent = kernel(first);
     let errno = Errno::last();
     if sent < wanted as isize {
-        // The kernel tells when there is room again (EPOLLOUT).
+        // The kernel reports when there is room again (EPOLLOUT).
         pipe.entry.flags.fetch_or(FLAG_NO_SPACE, Ordering::Relaxed);
     }
     if counted {

@@ -114,7 +114,7 @@ pub(crate) fn now(fd: c_int, pipe: &Pipe, interest: i16) -> i16 {
     0
 }
 
-/// The same with an error that the program has not been told of.
+/// The same with an error that was not reported to the program yet.
 fn with_pending(pipe: &Pipe, mut ready: i16, interest: i16) -> i16 {
     if pipe.entry.pending_error.load(Ordering::Relaxed) != 0 {
         ready |= POLLERR | (interest & (READABLE | WRITABLE));
@@ -153,7 +153,7 @@ const _: () = assert!(POLLPRI as i32 == libc::EPOLLPRI && POLLRDHUP as i32 == li
 
 const _: () = assert!(POLLERR as i32 == libc::EPOLLERR && POLLHUP as i32 == libc::EPOLLHUP);
 
-/// Before FIONREAD tells how much is unread, of which `queued` bytes are the kernel's: they may be nobody's.
+/// Before FIONREAD says how much is unread, of which `queued` bytes are the kernel's: they may be nobody's.
 pub(crate) fn check_queue(fd: c_int, socket: Socket, queued: c_int) {
     if queued > 0
         && let Some(pipe) = socket.entry().and_then(|entry| connection::reading_pipe(socket, entry))

@@ -1,4 +1,4 @@
-//! A full ring and a writer that must not wait: it is told that there is no room, as the kernel would tell it, and hears of
+//! A full ring and a writer that must not wait: it hears that there is no room, as from the kernel, and hears of
 //! room when the reader has made some.
 //!
 //! Without this an event loop's bulk would go through the kernel: a full ring spills, and whoever writes until EAGAIN keeps
@@ -10,7 +10,7 @@
 //! promise is void: the kernel's answer counts again, and the next write spills. So nobody sleeps on the ring for longer
 //! than that, whatever the other end does, and a pipe takes what the kernel would take.
 //!
-//! Not where a set tells by edges (EPOLLET): see [`is_reported_by_edges`].
+//! Not where a set reports by edges (EPOLLET): see [`is_reported_by_edges`].
 
 use crate::error::Errno;
 use crate::pipe::connection::{self, Pipe, outgoing_doorbells};
@@ -106,7 +106,7 @@ fn has_one_observer(entry: &Entry) -> bool {
         && slot.is_some_and(|slot| socket_table.set(slot).watched.load(Ordering::Relaxed) == 0)
 }
 
-/// Whether a set tells of this socket once for each change (EPOLLET). Such a program hears of room from the kernel alone: a
+/// Whether a set reports this socket once for each change (EPOLLET). Such a program hears of room from the kernel alone: a
 /// thread that sleeps in the set already, or in one that has not looked at this socket for long, would not hear of the ring's.
 #[cold]
 pub(crate) fn is_reported_by_edges(entry: &Entry) -> bool {

@@ -33,7 +33,7 @@ static IS_REFUSED: AtomicBool = AtomicBool::new(false);
 /// # Errors
 /// EINTR, as recv(2).
 pub(crate) fn for_reader(pipe: &Pipe, epoch: u32, since: Since) -> Result<bool, Errno> {
-    // With bytes of the kernel's before the ring only the kernel tells of them.
+    // With bytes of the kernel's before the ring only the kernel reports them.
     // With a time-out of its own recv does not go on after a handler (signal(7)); and after the end nobody wakes it.
     let may_wait_timed = is_ring(epoch)
         && pipe.incoming().reader_epoch() == epoch
@@ -99,7 +99,7 @@ pub(crate) enum Joined {
     Waiting,
     /// The writer has gone on to another lane.
     Look,
-    /// Only the kernel tells what comes.
+    /// Only the kernel reports what comes.
     Cannot,
 }
 
@@ -108,7 +108,7 @@ pub(crate) fn is_possible() -> bool {
     !filter::is_inherited() && !IS_REFUSED.load(Ordering::Relaxed) && !kernel::is_restricted()
 }
 
-/// Whether only the kernel tells what comes on a pipe, so that nobody may have a timed wait on it.
+/// Whether only the kernel reports what comes on a pipe, so that nobody may have a timed wait on it.
 pub(crate) fn is_deaf(pipe: &Pipe) -> bool {
     let incoming = pipe.incoming();
     !is_ring(incoming.reader_epoch())

@@ -199,7 +199,7 @@ pub(crate) fn settle(fd: c_int, pipe: &Pipe) {
     if read_past_us {
         transitions::give_up(fd, pipe, Reason::Integrity);
     } else if settles {
-        // What comes behind a doorbell the kernel may have told of together with it.
+        // What comes behind a doorbell the kernel may have reported together with it.
         incoming_doorbells::find_intruder(fd, pipe);
     }
 }

@@ -37,7 +37,7 @@ const IDLE_SCANS: u32 = 64;
 /// What the kernel reports of an end.
 const ENDS: u32 = (EPOLLRDHUP | EPOLLHUP | EPOLLERR) as u32;
 
-/// Adds what is ready among the hot registrations to what is told already.
+/// Adds what is ready among the hot registrations to what is reported already.
 pub(super) fn collect(socket_table: &SocketTable, fd: i32, set: &SetEntry, reported: &mut Reported<'_>) {
     let began = if reported.is_ordered() { clock::ticks() } else { 0 };
     let mut looked = 0;
@@ -87,7 +87,7 @@ pub(super) fn collect(socket_table: &SocketTable, fd: i32, set: &SetEntry, repor
     }
 }
 
-/// Tells at once of a registration about which the kernel has told, so that it has the place among the kernel's own
+/// Reports at once a registration that the kernel has reported, so that it has the place among the kernel's own
 /// descriptors that its doorbell had. [`collect`] must follow, under the same lock.
 pub(super) fn report(
     socket_table: &SocketTable,
@@ -118,7 +118,7 @@ fn look_for_earlier(
 ) {
     retain(socket_table, set, |index, registration| {
         let flags = registration.flags.load(Ordering::Relaxed);
-        // Those that were told are not idle.
+        // Those that were reported are not idle.
         if !reported.is_full()
             && flags & (PARKED | DISABLED) == 0
             && flags / IDLE_ONE > 0
@@ -161,7 +161,7 @@ pub(super) fn ready(socket_table: &SocketTable, registration: &Registration) -> 
     let asks_room =
         wanted & EPOLLOUT as u32 != 0 && (!edge || flags & FRESH != 0 || reported & EPOLLOUT as u32 != 0);
     let readable = unread::has_ring_bytes(&pipe);
-    // An edge tells all that holds.
+    // An edge reports all that holds.
     let tells_room = asks_room || (edge && readable && wanted & EPOLLOUT as u32 != 0);
     let found = if simple && (!tells_room || events::at_hand(&pipe, libc::POLLOUT).is_some()) {
         let mut found = 0;
@@ -212,7 +212,7 @@ fn live_descriptor(registration: &Registration) -> Option<i32> {
     (0..socket_table::highest() as i32).find(|fd| descriptor_table::peek(*fd) == socket)
 }
 
-/// Whether something has happened since the last report: data, an end, or what the kernel told.
+/// Whether something has happened since the last report: data, an end, or what the kernel reported.
 fn is_edge(
     registration: &Registration,
     pipe: &Pipe,
@@ -223,8 +223,8 @@ fn is_edge(
 ) -> bool {
     let data = found & READS != 0 && registration.reported.load(Ordering::Relaxed) != arrived;
     let end = ends & !registration.ended.load(Ordering::Relaxed) != 0;
-    // The kernel tells everything that holds; room is news only after there was none.
-    // A write that is under way may be about to say so, and what the kernel tells it tells once.
+    // The kernel reports everything that holds; room is news only after there was none.
+    // A write that is under way may be about to say so, and what the kernel reports it reports once.
     let is_sending = !pipe.entry.writers.is_empty();
     let room = reported & found & EPOLLOUT as u32 != 0
         && (is_sending || pipe.entry.flags.load(Ordering::Relaxed) & FLAG_NO_SPACE != 0);
@@ -237,12 +237,12 @@ fn is_edge(
     data || end || room || urgent
 }
 
-/// What the kernel told since the last look.
+/// What the kernel reported since the last look.
 fn take_reported(registration: &Registration) -> u32 {
     registration.kernel_events.swap(0, Ordering::Relaxed)
 }
 
-/// Keeps what the kernel told about a registration, for the look that follows. False when it is none of the set's any more.
+/// Keeps what the kernel reported about a registration, for the look that follows. False when it is none of the set's any more.
 pub(super) fn note_reported(socket_table: &SocketTable, set: &SetEntry, index: u32, reported: u32) -> bool {
     let is_there = keep_reported(socket_table, set, index, reported);
     if is_there {
@@ -388,7 +388,7 @@ pub(super) fn arm(set_fd: i32, set: &SetEntry, index: u32, registration: &Regist
     if wanted & EPOLLOUT as u32 != 0 {
         let room = room::await_it(&pipe);
         if room == Room::GivenUp || room == Room::KernelSays && flags & ASKS_ROOM == 0 {
-            // From the kernel, which alone can wake for it. It tells at once when there is room by now.
+            // From the kernel, which alone can wake for it. It reports at once when there is room by now.
             let _ = ask_kernel(set_fd, set, index, registration, wanted);
         }
         if matches!(room, Room::GivenUp | Room::Some) {
@@ -402,7 +402,7 @@ pub(super) fn arm(set_fd: i32, set: &SetEntry, index: u32, registration: &Regist
         return false;
     }
     if wanted & EPOLLET as u32 == 0 || flags & FRESH != 0 {
-        // The kernel tells of its bytes, of room and of an end once. Another thread may have read a part of them, and armed
+        // The kernel reports its bytes, of room and of an end once. Another thread may have read a part of them, and armed
         // the registration again after this one's last look.
         return !is_ready_quietly(registration, &pipe);
     }

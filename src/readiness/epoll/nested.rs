@@ -1,7 +1,7 @@
 //! Sets within sets.
 //!
-//! An edge-triggered registration of a set is told of everything that happens in that set. Where the kernel hears of it, by
-//! doorbells and by what goes through it, it tells. A hot pipe rings no doorbell: what its writer has published since the last
+//! An edge-triggered registration of a set reports everything that happens in that set. Where the kernel hears of it, by
+//! doorbells and by what goes through it, it reports it. A hot pipe rings no doorbell: what its writer has published since the last
 //! look is found by that look, and counted in the set that the pipe is in. Each registration of that set, there may be
 //! several, keeps the count that it has reported.
 
@@ -85,7 +85,7 @@ pub(super) fn count(set: &SetEntry) {
     }
 }
 
-/// The kernel has told of a set: the pipes in it that have rung are looked at from now on.
+/// The kernel has reported a set: the pipes in it that have rung are looked at from now on.
 fn follow_doorbells(socket_table: &SocketTable, set: &SetEntry, depth: usize) {
     let taken = lock_set(set);
     let mut next = set.first.load(Ordering::Acquire);

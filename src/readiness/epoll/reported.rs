@@ -1,4 +1,4 @@
-//! What a wait tells the program, in the order in which it came. Under the set's lock.
+//! What a wait reports to the program, in the order in which it came. Under the set's lock.
 
 use crate::pipe::meeting::registered;
 use crate::state::registrations::flags::{DISABLED, FOREIGN, FRESH, IDLE_ONE, NESTED};
@@ -10,7 +10,7 @@ use sockshim_ring::publish_time::PublishTime;
 /// Events that are put in order: those that one wait finds of many more say little about one another.
 pub(crate) const MOST: usize = 32;
 
-/// When what is told came.
+/// When what is reported came.
 pub(super) type PublishTimes = [Option<PublishTime>; MOST];
 
 /// The program's array, and what is in it.
@@ -19,7 +19,7 @@ pub(super) struct Reported<'a> {
     pub(super) count: usize,
     /// One that is ready for every other waiter too, because it is level-triggered.
     pub(super) level: Option<u32>,
-    /// When each of them came; `None`: there is only one connection to tell of.
+    /// When each of them came; `None`: there is only one connection to report.
     publish_times: Option<&'a mut PublishTimes>,
 }
 
@@ -39,12 +39,12 @@ impl<'a> Reported<'a> {
         self.publish_times.is_some()
     }
 
-    /// When the last of what is told came; `None` if nobody knows.
+    /// When the last of what is reported came; `None` if nobody knows.
     pub(super) fn latest(&self) -> Option<PublishTime> {
         self.publish_times.as_ref()?[self.count.min(MOST).checked_sub(1)?]
     }
 
-    /// Tells of a descriptor that is the kernel's own, behind all that is told already.
+    /// Reports a descriptor that is the kernel's own, behind all that is reported already.
     pub(super) fn add_foreign(&mut self, event: epoll_event) {
         if let Some(publish_times) = self.publish_times.as_mut()
             && self.count < MOST

@@ -27,7 +27,7 @@ pub(super) fn awaits_room(registration: &Registration) -> bool {
             .is_some_and(|pipe| pipe.entry.flags.load(Ordering::Relaxed) & FLAG_RING_FULL != 0)
 }
 
-/// An edge of room that the ring has to tell, or must tell because the reader stands still: as the kernel would tell it.
+/// An edge of room that the ring has to report, or must report because the reader stands still: as the kernel would report it.
 #[cold]
 #[inline(never)]
 pub(super) fn news_of_room(pipe: &Pipe) -> u32 {

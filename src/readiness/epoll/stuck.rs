@@ -1,7 +1,7 @@
 //! A set whose lock is not to be had: its owner is stopped, or frozen, in the middle of a walk over the lists.
 //!
 //! What it does yet when it goes on must find the lists as it left them. So nobody else changes them: whoever waits looks at every
-//! registration in the table, through no list, and has the kernel tell of all of them; what the program adds is the
+//! registration in the table, through no list, and has the kernel report all of them; what the program adds is the
 //! kernel's; and what it deletes is marked, and deleted later. All that is slower than with the lists, and the program gets
 //! the same events.
 
@@ -129,7 +129,7 @@ pub(super) fn ctl(
     }
 }
 
-/// Has the next wait look at a registration that is told anew: the kernel, which every socket has room at some time, tells
+/// Has the next wait look at a registration that is reported anew: the kernel, which every socket has room at some time, reports
 /// of it.
 fn rouse(
     fd: c_int,

@@ -4,7 +4,7 @@
 //! a word (futex(2)) takes neither: see [`crate::pipe::waiting::timed_wait`]. But who waits on the futex hears nothing of the kernel: of its own descriptors,
 //! of cold pipes, of ends. So
 //!
-//! * a timed wait is for a few milliseconds, and where such things are told of there is none: see [`crate::state::timed_waits`];
+//! * a timed wait is for a few milliseconds, and where such things are reported there is none: see [`crate::state::timed_waits`];
 //! * while the pipes have always something the kernel is looked at once in a millisecond all the same (`wait.rs`);
 //! * only one thread waits on the futex in a set, and while nobody sleeps in it: a futex wake wakes all, and the kernel wakes one.
 
@@ -30,7 +30,7 @@ static APART: AtomicU32 = AtomicU32::new(0);
 pub(super) enum TimedWait {
     /// It was over, or cannot be here.
     Not,
-    /// There may be something to tell.
+    /// There may be something to report.
     Look,
     /// A signal handler has run.
     Interrupted,
@@ -139,7 +139,7 @@ fn hears_of(registration: &Registration, flags: u32) -> Option<Option<Pipe>> {
         return None;
     }
     let pipe = registered::pipe_of(registration)?;
-    // Of room only the kernel tells. An edge of it there is not before it has been missing.
+    // Only the kernel reports room. An edge of it there is not before it has been missing.
     let waits_for_room = wanted & EPOLLOUT as u32 != 0
         && (wanted & EPOLLET as u32 == 0 || pipe.entry.flags.load(Ordering::Relaxed) & FLAG_NO_SPACE != 0);
     if waits_for_room || timed_wait::is_deaf(&pipe) {
@@ -164,7 +164,7 @@ pub(super) fn end(set: &SetEntry) {
     }
 }
 
-/// The kernel has told of these events at this time. What no timed wait would have heard of forbids timed waits for a while.
+/// The kernel has reported these events at this time. What no timed wait would have heard of forbids timed waits for a while.
 pub(super) fn note(socket_table: &SocketTable, set: &SetEntry, now: u64, reported: &[epoll_event]) {
     let heard = |event: &epoll_event| {
         let registration = socket_table.registration(event.u64 as u32 & 0x00ff_ffff);

@@ -18,11 +18,11 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use libc::{epoll_event, sigset_t};
 
 /// Microseconds after which the kernel's own descriptors are looked at although pipes are ready; and while timed waits pay, because such
-/// descriptors have told of nothing for long.
+/// descriptors have reported nothing for long.
 const LOOK_EVERY_US: u64 = 200;
 const LOOK_SELDOM_US: u64 = 1000;
 
-/// Spins of one wait that may find something of which then nothing is told; and looks, after which it waits on the futex between them.
+/// Spins of one wait that may find something of which then nothing is reported; and looks, after which it waits on the futex between them.
 const SPINS_IN_VAIN: u32 = 3;
 const LOOKS_IN_VAIN: u32 = 100;
 
@@ -212,7 +212,7 @@ fn is_overdue(set: &SetEntry, now: u64) -> bool {
         && (passed > clock::from_us(LOOK_SELDOM_US) || !set.timed_waits.pay(now))
 }
 
-/// The kernel has told of these events, where there was room for so many. While it may have more to tell of its own
+/// The kernel has reported these events, where there was room for so many. While it may have more to report of its own
 /// descriptors it is asked in each wait; after that not before a spin is over. A doorbell is no such event.
 fn note_look(socket_table: &SocketTable, set: &SetEntry, now: u64, reported: &[epoll_event], room: usize) {
     timed_wait::note(socket_table, set, now, reported);

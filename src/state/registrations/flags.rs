@@ -35,11 +35,11 @@ pub(crate) const FOREIGN: u32 = 64;
 /// Hot, and with a doorbell wanted while a thread of the set sleeps.
 pub(crate) const ARMED: u32 = 128;
 /// Deleted by the program, and not yet by us: many programs add a descriptor again at once (redis-benchmark
-/// twice for each request). What the kernel tells meanwhile is ignored; before a sleep it is really deleted.
+/// twice for each request). What the kernel reports meanwhile is ignored; before a sleep it is really deleted.
 pub(crate) const PARKED: u32 = 256;
 /// The kernel's registration of a socket asks for EPOLLOUT. Only before a sleep: whoever is awake looks.
 pub(crate) const ASKS_ROOM: u32 = 512;
-/// Told by the wait under way, in the place that the kernel gave it.
+/// Reported by the wait under way, in the place that the kernel gave it.
 pub(crate) const TOLD: u32 = 1024;
 /// From here on: scans since it was last ready.
 pub(crate) const IDLE_ONE: u32 = 1 << 16;

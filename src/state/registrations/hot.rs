@@ -5,7 +5,7 @@ use super::list;
 use crate::state::socket_table::{REGISTRATIONS, Registration, SetEntry, SocketTable};
 use core::sync::atomic::{AtomicU32, Ordering};
 
-/// Puts a registration at the end of the list, unless it is there: what became ready first is told first, as in the kernel's
+/// Puts a registration at the end of the list, unless it is there: what became ready first is reported first, as in the kernel's
 /// list. What its flags were before.
 #[inline]
 pub(crate) fn append(socket_table: &SocketTable, set: &SetEntry, index: u32) -> u32 {

@@ -29,7 +29,7 @@ const fn asks_kernel(events: u32) -> u32 {
 }
 
 /// The program changes its mask on a socket. Unless others watch the set, the kernel must hear of it only when
-/// it would tell of room in vain, or of urgent data: so what most programs do between two requests needs no
+/// it would report room in vain, or urgent data: so what most programs do between two requests needs no
 /// system call.
 pub(crate) fn tell_kernel(
     fd: c_int,

@@ -27,7 +27,7 @@ fn wait(set: &SetEntry) -> Taken {
     }
     let mut taken = set.lock.take_after(false, || {});
     for _ in 0..MOST_ROUNDS {
-        // Two that tell of one connection at the same time may tell of it twice: not before it is hopeless.
+        // Two that report one connection at the same time may report it twice: not before it is hopeless.
         let Taken::Not(owner) = taken else { break };
         if !lock::may_run(owner) {
             break;
