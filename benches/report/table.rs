@@ -1,4 +1,4 @@
-//! The tables.
+//! Writes the tables of docs/benchmarks.md.
 
 use sockshim_bench::questions::GROUPS;
 use sockshim_bench::results::{Entrant, Measure, Row};

@@ -308,7 +308,7 @@ pub unsafe extern "C-unwind" fn sockshim_epoll_wait(
 ///
 /// # Safety
 ///
-/// As there.
+/// As for [`sockshim_epoll_wait`].
 #[inline(never)]
 unsafe fn wait_longer(
     epfd: c_int,

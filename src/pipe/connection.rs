@@ -108,7 +108,7 @@ impl Pipe {
 
     /// First byte of the ring that this end reads, at the time when it has `capacity` bytes: as many, if that is a checked
     /// capacity. By the capacity alone, so that who looked at it before a signal handler went on stays inside the
-    /// ring that he saw.
+    /// ring that it saw.
     #[inline]
     pub(crate) fn incoming_ring(&self, capacity: u32) -> *mut u8 {
         self.local.incoming[layout::place_of(capacity)].load(Ordering::Relaxed)

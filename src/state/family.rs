@@ -71,7 +71,7 @@ pub(crate) fn hold(holders: &Holders) {
     mark(holders, SLOT.load(Ordering::Acquire));
 }
 
-/// Unmarks this process. Whoever lets go does so first, and then looks whether he [`is_last`]: of several that let go at the
+/// Unmarks this process. Whoever lets go does so first, and then looks whether it [`is_last`]: of several that let go at the
 /// same time, at least one is.
 pub(crate) fn unhold(holders: &Holders) {
     let slot = SLOT.load(Ordering::Acquire);

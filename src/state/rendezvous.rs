@@ -1,4 +1,4 @@
-//! The rendezvous folder.
+//! Where the rendezvous folder is.
 
 use crate::sys::folder::Path;
 use core::fmt::Write;

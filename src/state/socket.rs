@@ -199,7 +199,7 @@ impl Socket {
         self.local().read_shut.store(self.generation.wrapping_add(1), Ordering::Release);
     }
 
-    /// The opposite.
+    /// This process reads on after all: the kernel has refused the shutdown.
     pub(crate) fn reopen_read(self) {
         self.local().read_shut.store(0, Ordering::Release);
     }

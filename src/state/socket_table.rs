@@ -228,7 +228,7 @@ pub(crate) struct SetEntry {
     pub(crate) watched: AtomicU32,
     /// Number of registrations that the program has deleted and the kernel still has.
     pub(crate) parked: AtomicU32,
-    /// Its own slot.
+    /// The slot that the set itself is in.
     pub(crate) slot: AtomicU32,
     /// Last of the hot registrations, index + 1.
     pub(crate) last_hot: AtomicU32,

@@ -15,7 +15,7 @@ use sockshim_ring::layout::Header;
 /// How thorough a sweep is.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Care {
-    /// Names looked at.
+    /// How many names are looked at, at most.
     most: usize,
     /// Whether a table whose process number is in use is looked at too.
     distrusts_numbers: bool,

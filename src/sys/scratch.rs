@@ -14,7 +14,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 pub(crate) const SIZE: usize = 4096;
 const PIECES: usize = 8;
 
-/// The static pages.
+/// Static memory for scratch space.
 #[repr(C, align(4096))]
 struct Pages([UnsafeCell<[u8; SIZE]>; PIECES]);
 // SAFETY: a page is used by whoever has set its bit in `LENT`.
@@ -83,7 +83,7 @@ impl Scratch {
         unsafe { core::slice::from_raw_parts(self.place.as_ptr(), self.size) }
     }
 
-    /// The whole piece.
+    /// The whole piece, as a slice of `T`.
     pub(crate) fn of<T: Plain>(&mut self) -> &mut [T] {
         const { assert!(align_of::<T>() <= SIZE) };
         // SAFETY: so many bytes, on a page boundary, which are ours; `Plain` says that any of them are a value.

@@ -5,7 +5,7 @@ use crate::results::CONTROL;
 /// One backend: a way to run both ends.
 #[derive(Clone, Copy, Debug)]
 pub struct Backend {
-    /// Its column.
+    /// The heading of its column.
     pub name: &'static str,
     pub(crate) server: Under,
     pub(crate) client: Under,

@@ -25,7 +25,7 @@ const AVAILABLE: &str = "/proc/sys/net/ipv4/tcp_available_congestion_control";
 /// What was chosen, and who has to ask for it.
 #[derive(Debug)]
 pub(crate) struct Congestion {
-    /// For the report.
+    /// What the report says of it.
     pub(crate) words: String,
     /// What the workers ask for at each of their sockets; `None`: it is the default of the network that they are in.
     pub(crate) by_socket: Option<&'static str>,

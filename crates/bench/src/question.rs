@@ -11,7 +11,7 @@ use crate::{Trouble, measurement, net};
 pub struct Question {
     /// The table it belongs to.
     pub group: &'static str,
-    /// Its row there.
+    /// The name of its row in the group's table.
     pub row: String,
     /// What one operation is.
     pub unit: &'static str,

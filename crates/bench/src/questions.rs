@@ -13,7 +13,7 @@ use crate::{Trouble, net};
 pub struct Group {
     /// The word that asks for them.
     pub name: &'static str,
-    /// In words.
+    /// What the group measures, in words.
     pub title: &'static str,
     /// Whether they are asked when nobody says what to ask.
     pub usual: bool,

@@ -11,13 +11,13 @@ pub const CONTROL: &str = "control";
 pub struct Row {
     /// The table it belongs to: the word that asks for it.
     pub group: String,
-    /// Its row there.
+    /// The name of its row in the group's table.
     pub row: String,
     /// What one operation is.
     pub unit: String,
     /// What the figures are.
     pub measure: Measure,
-    /// Of every backend.
+    /// How many rounds every backend was measured in.
     pub rounds: usize,
     /// A rough idea only.
     pub quick: bool,
@@ -44,7 +44,7 @@ pub enum Measure {
     Cpu,
     /// The same, but the difference to libc is what the question is about.
     Call,
-    /// Bytes.
+    /// Bytes of memory.
     Memory,
 }
 
@@ -73,7 +73,7 @@ pub struct Entrant {
     pub on_pipe: Option<bool>,
 }
 
-/// Quartiles.
+/// The median and the quartiles of several figures.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct Summary {

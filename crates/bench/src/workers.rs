@@ -58,7 +58,7 @@ pub(crate) struct Strangers {
 pub(crate) struct Sample {
     /// Per operation, as are the others; elapsed time, or bytes where the question is about memory.
     pub(crate) figure: f64,
-    /// Of both ends.
+    /// User time of both ends, per operation.
     pub(crate) user_ns: f64,
     pub(crate) system_ns: f64,
     /// How many there were.

@@ -42,7 +42,7 @@ pub(crate) fn find(name: &OsStr) -> Result<PathBuf, Unusable> {
 /// What keeps the socket calls of a program from reaching sockshim.
 #[derive(Debug)]
 pub(crate) struct Obstacle {
-    /// In words.
+    /// The reason, in words.
     pub(crate) text: String,
     /// Its loader would not start it with our library: musl's ends a program for which it cannot preload something.
     pub(crate) is_fatal: bool,

@@ -5,7 +5,7 @@
 //!
 //! | step | by | `handed` |
 //! |---|---|---|
-//! | announce | reader, before it closes its ring | `SOON`: whoever finds the ring closed looks here before he uses the kernel's lane |
+//! | announce | reader, before it closes its ring | `SOON`: whoever finds the ring closed looks here before it uses the kernel's lane |
 //! | declare | reader, when all lies in the file, or nothing | `ON`, or `NOT` |
 //! | answer | writer, before it goes on in the kernel's lane and before it sleeps | `NOT`, or `AWAY` when the file is gone |
 //!
@@ -18,7 +18,7 @@ use crate::sync::{Ordering, fence_after_rmw};
 /// What the reader asks of the writer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asked {
-    /// Nothing.
+    /// The reader asks for nothing.
     Nothing,
     /// The reader is about to say.
     NotYet,

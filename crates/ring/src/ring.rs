@@ -52,7 +52,7 @@ impl Span {
 pub struct Seen {
     /// Bytes published.
     pub tail: u64,
-    /// Capacity then.
+    /// The ring's capacity when they were published.
     pub capacity: u32,
 }
 

@@ -14,15 +14,15 @@ pub enum Error {
     WouldBlock,
     /// `connect` has begun.
     InProgress,
-    /// Not connected.
+    /// The socket is not connected.
     NotConnected,
-    /// Connected already.
+    /// The socket is connected already.
     IsConnected,
     /// The address is taken.
     AddressInUse,
     /// The address is none of ours, or no port is left.
     AddressNotAvailable,
-    /// No route.
+    /// There is no route to the address.
     NetworkUnreachable,
     /// Nobody on the last link answers, or a router says so.
     HostUnreachable,
@@ -44,7 +44,7 @@ pub enum Error {
     MessageTooLong,
     /// A protocol error that a router reported.
     Protocol,
-    /// No memory.
+    /// There is not enough memory.
     NoMemory,
 }
 

@@ -11,15 +11,15 @@ use core::time::Duration;
 /// An error about a packet that we sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IcmpError {
-    /// Our end.
+    /// The address of our end.
     pub local: SocketAddr,
-    /// The other end.
+    /// The address of the other end.
     pub remote: SocketAddr,
     /// Which transport it is about.
     pub protocol: u8,
     /// For TCP, the number of the segment: one that is not in flight tells of a forged error (RFC 5927 §4.1).
     pub seq: SeqNumber,
-    /// What happened.
+    /// The kind of the error.
     pub kind: ErrorKind,
     /// Waiting will not help. Linux's tables `icmp_err_convert` and `icmpv6_err_convert` call it fatal. RFC 1122
     /// §4.2.3.9 asks a TCP that has been established to carry on even so, and Linux does.
@@ -165,7 +165,7 @@ struct Bucket {
 }
 
 impl RateLimit {
-    /// With full buckets.
+    /// Makes limits whose buckets are full.
     pub fn new(key: HashKey) -> Self {
         let full = Bucket { credit: Duration::MAX, at: Instant::ZERO };
         Self { key, all: full, sent: 0, destinations: Box::new([full; DESTINATIONS]) }

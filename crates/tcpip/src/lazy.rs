@@ -19,7 +19,7 @@ impl<T> Default for Lazy<T> {
 }
 
 impl<T> Lazy<T> {
-    /// Blank.
+    /// A value that is still blank.
     pub(crate) const fn new() -> Self {
         Self(None)
     }

@@ -18,7 +18,7 @@ use alloc::vec::Vec;
 use core::net::IpAddr;
 use core::time::Duration;
 
-/// Caps and times.
+/// The limits and the timers of the neighbour tables.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
     /// Neighbours (`net.ipv4.neigh.default.gc_thresh3`).
@@ -96,25 +96,25 @@ enum State {
 pub enum Action {
     /// Ask who has `address`: its own link-layer address, or without one all that may have it.
     Ask {
-        /// Over which link.
+        /// The link to send it on.
         interface: InterfaceId,
-        /// About whom.
+        /// The address that is asked for.
         address: IpAddr,
-        /// Who had it.
+        /// The link-layer address that had it, if one is known.
         link_address: Option<MacAddr>,
     },
     /// Send a packet that has waited.
     Send {
-        /// Over which link.
+        /// The link to send it on.
         interface: InterfaceId,
-        /// To whom.
+        /// The link-layer address to send it to.
         link_address: MacAddr,
-        /// The packet.
+        /// The IP packet.
         packet: Vec<u8>,
     },
     /// A packet cannot be sent: its neighbour did not answer.
     Fail {
-        /// The packet.
+        /// The IP packet.
         packet: Vec<u8>,
     },
 }
@@ -124,7 +124,7 @@ pub enum Action {
 pub enum Resolution {
     /// Its link-layer address.
     LinkAddress(MacAddr),
-    /// It was asked.
+    /// The neighbour has been asked and has not answered yet.
     Pending,
     /// There is no room for it.
     Full,
@@ -147,7 +147,7 @@ const TICK: Duration = Duration::from_millis(10);
 const PACKET_COST: usize = 64;
 
 impl Neighbours {
-    /// Without entries.
+    /// Tables without entries.
     pub fn new(config: Config, key: HashKey) -> Self {
         Self {
             config,
@@ -345,7 +345,7 @@ impl Neighbours {
         self.entries.len()
     }
 
-    /// Whether none is.
+    /// Whether no neighbour is known.
     pub const fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }

@@ -52,7 +52,7 @@ pub enum Medium {
 /// What a link can do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capabilities {
-    /// What it carries.
+    /// The kind of frames that it carries.
     pub medium: Medium,
     /// The longest IP packet that it carries.
     pub mtu: u32,
@@ -74,7 +74,7 @@ pub struct RxMeta {
 /// What a link is told of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transmit {
-    /// Which link.
+    /// The link to send it on.
     pub iface: InterfaceId,
     /// Cut into segments with this much payload; 0 for a frame that stays as it is.
     pub gso_size: u16,
@@ -87,9 +87,9 @@ pub struct Transmit {
 pub enum Up<'a> {
     /// It is for TCP, and intact.
     Tcp {
-        /// Its header.
+        /// The IP header in front of it.
         ip: ip::Header,
-        /// The segment.
+        /// The TCP segment.
         segment: &'a [u8],
         /// Segments with this much payload were put together; 0 when it is one.
         gso_size: u16,
@@ -103,7 +103,7 @@ pub enum Up<'a> {
 /// How packets to a destination go out. May be kept until [`Network::generation`] changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Path {
-    /// The link.
+    /// The link to send on.
     pub iface: InterfaceId,
     /// The address that they leave with.
     pub source: IpAddr,
@@ -129,9 +129,9 @@ pub enum LinkHeader {
 /// Caps, times and manners.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
-    /// Fragments.
+    /// Settings for the reassembly of fragments.
     pub reassembly: reassembly::Config,
-    /// Neighbours.
+    /// Settings of the neighbour tables.
     pub neighbours: neighbour::Config,
     /// Answers to echo requests are sent (the opposite of `net.ipv4.icmp_echo_ignore_all`).
     pub answer_echo: bool,

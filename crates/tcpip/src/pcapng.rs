@@ -21,9 +21,9 @@ pub struct InterfaceId(u32);
 /// Which way a packet went, seen from its interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
-    /// Received.
+    /// The packet was received.
     Inbound = 1,
-    /// Sent.
+    /// The packet was sent.
     Outbound = 2,
 }
 
@@ -93,7 +93,7 @@ impl Writer {
         &self.out
     }
 
-    /// Takes it.
+    /// Takes what was written so far.
     pub fn take(&mut self) -> Vec<u8> {
         core::mem::take(&mut self.out)
     }

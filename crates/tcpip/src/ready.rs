@@ -26,7 +26,7 @@ const END: u32 = u32::MAX - 1;
 const OUTSIDE: Link = Link { next: ABSENT, previous: ABSENT };
 
 impl ReadyList {
-    /// Without indices.
+    /// An empty list.
     pub const fn new() -> Self {
         Self { links: Vec::new(), head: END, tail: END, len: 0 }
     }

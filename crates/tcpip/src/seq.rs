@@ -53,12 +53,12 @@ impl SeqNumber {
         self.since(start) < end.since(start)
     }
 
-    /// The later one.
+    /// The later of two numbers.
     pub const fn later(self, other: Self) -> Self {
         if self.before(other) { other } else { self }
     }
 
-    /// The earlier one.
+    /// The earlier of two numbers.
     pub const fn earlier(self, other: Self) -> Self {
         if other.before(self) { other } else { self }
     }

@@ -61,7 +61,7 @@ const CHUNK_BITS: u32 = 12;
 const NONE: u32 = u32::MAX;
 
 impl<T> Slab<T> {
-    /// Without values.
+    /// An empty slab.
     pub const fn new() -> Self {
         Self { chunks: Vec::new(), free: NONE, len: 0 }
     }

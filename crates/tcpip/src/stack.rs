@@ -133,7 +133,7 @@ pub enum Event {
 pub struct Config {
     /// TCP.
     pub tcp: tcp::Config,
-    /// What is below.
+    /// Settings of the layers below TCP and UDP.
     pub net: net::Config,
 }
 

@@ -160,7 +160,7 @@ impl HashKey {
         ])
     }
 
-    /// Of a connection.
+    /// The hash of a connection's two addresses and ports.
     #[inline]
     pub fn flow(&self, local: (IpAddr, u16), remote: (IpAddr, u16)) -> u32 {
         let ports = u64::from(local.1) << 16 | u64::from(remote.1);
@@ -176,7 +176,7 @@ impl HashKey {
         }
     }
 
-    /// Of a local address, or of any, and a port.
+    /// The hash of a local address, or of any, and a port.
     #[inline]
     pub fn endpoint(&self, local: Option<IpAddr>, port: u16) -> u32 {
         const ANY: u64 = 1 << 33;
@@ -188,12 +188,12 @@ impl HashKey {
         self.hash(address, u64::from(port) << 32)
     }
 
-    /// Of a number.
+    /// The hash of a number.
     pub fn number(&self, number: u64) -> u32 {
         self.hash(number, u64::MAX) // no port is as large
     }
 
-    /// Of an address.
+    /// The hash of an address.
     #[inline]
     pub fn address(&self, address: IpAddr) -> u32 {
         self.endpoint(Some(address), 0)

@@ -14,9 +14,9 @@ use core::time::Duration;
 pub struct Instant(NonZeroU64);
 
 impl Instant {
-    /// The origin.
+    /// The origin of all times.
     pub const ZERO: Self = Self(NonZeroU64::MIN);
-    /// Never.
+    /// A time that never comes.
     pub const MAX: Self = Self(NonZeroU64::MAX);
 
     /// That many nanoseconds after the origin.

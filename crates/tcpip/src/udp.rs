@@ -56,13 +56,13 @@ impl Default for Options {
 /// A datagram that came.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Datagram {
-    /// From whom.
+    /// The address and port of the sender.
     pub from: SocketAddr,
     /// To which address of ours.
     pub to: IpAddr,
     /// The congestion notification and service it came with.
     pub traffic_class: u8,
-    /// What it says.
+    /// The data of the datagram.
     pub bytes: Vec<u8>,
 }
 
@@ -111,7 +111,7 @@ const EPHEMERAL: core::ops::Range<u16> = 32768..61000;
 const DATAGRAM_COST: usize = 96;
 
 impl Sockets {
-    /// None.
+    /// A table without sockets.
     pub fn new(key: HashKey) -> Self {
         Self {
             key,

@@ -73,7 +73,7 @@ impl Wheel {
         self.len
     }
 
-    /// Whether none has.
+    /// Whether no index has a deadline.
     pub const fn is_empty(&self) -> bool {
         self.len == 0
     }

@@ -132,7 +132,7 @@ fn plausible(rung: u64, taken: u64) -> u64 {
 }
 
 /// Looks for a byte in the kernel's queue that no doorbell accounts for, and gives the connection up if there is one: somebody
-/// has used the other end's socket by system calls of his own. Says whether it is given up.
+/// has used the other end's socket by system calls of its own. Says whether it is given up.
 ///
 /// Where that byte belongs among those of the ring nobody can say, so it cannot be passed on as data either.
 #[cold]
@@ -151,7 +151,7 @@ pub(crate) fn check_reported(fd: c_int, pipe: &Pipe) {
     }
 }
 
-/// Whether somebody has taken bytes of the kernel's stream by system calls of his own. Under the read lock.
+/// Whether somebody has taken bytes of the kernel's stream by system calls of its own. Under the read lock.
 pub(crate) fn is_read_past_us(fd: c_int, pipe: &Pipe) -> bool {
     let counted = pipe.incoming().reader.kernel_read.load(Ordering::Relaxed);
     !kernel::is_restricted()

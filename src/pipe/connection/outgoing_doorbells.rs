@@ -101,7 +101,7 @@ enum Rung {
     /// For now; the need-wakeup flag has been set again.
     Refused(Errno),
     Failed(Errno),
-    /// Nobody wants one.
+    /// No doorbell is wanted.
     Answered,
     /// The write lock is somebody else's.
     Lost,

@@ -13,7 +13,7 @@ use sockshim_ring::lock::Content;
 /// they go to one of the two, and both directions stay in the kernel lane from then on.
 #[inline]
 pub(crate) fn lock_reads(pipe: &Pipe) -> Taken {
-    // Somebody who died, or jumped away, may have taken bytes from the kernel that he has not counted.
+    // Somebody who died, or jumped away, may have taken bytes from the kernel that it has not counted.
     let taken = pipe.entry.read_lock.0.take_at_once(|| recount(pipe));
     taken.unwrap_or_else(|| wait_for_lock(pipe))
 }
@@ -25,7 +25,7 @@ fn wait_for_lock(pipe: &Pipe) -> Taken {
     for _ in 0..write_lock::MOST_ROUNDS {
         let epoch = incoming.reader_epoch();
         if incoming.is_shut() && !is_ring(epoch) && incoming.epoch() == epoch {
-            // In the kernel's lane for good: nothing is left that the lock protects, whoever says that he has it.
+            // In the kernel's lane for good: nothing is left that the lock protects, whatever thread says that it has it.
             return Taken::Nested;
         }
         match pipe.entry.read_lock.0.take_after(false, || recount(pipe)) {

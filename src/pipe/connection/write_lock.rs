@@ -22,7 +22,7 @@ pub(crate) fn lock_writes(fd: c_int, pipe: &Pipe) -> Taken {
 /// The same; `nonblocking`: for a call that does not wait.
 #[inline]
 pub(crate) fn lock_writes_as(fd: c_int, pipe: &Pipe, nonblocking: bool) -> Taken {
-    // A doorbell that somebody owed when he died: the next publication rings.
+    // A doorbell that a writer owed when it died: the next publication rings.
     let taken = pipe.entry.write_lock.0.take_at_once(|| pipe.outgoing().want_doorbell());
     taken.unwrap_or_else(|| wait_for_lock(fd, pipe, nonblocking))
 }
@@ -34,7 +34,7 @@ fn wait_for_lock(fd: c_int, pipe: &Pipe, nonblocking: bool) -> Taken {
     let outgoing = pipe.outgoing();
     for _ in 0..MOST_ROUNDS {
         if outgoing.is_shut() && !is_ring(outgoing.epoch()) {
-            // In the kernel's lane for good: nothing is left that the lock protects, whoever says that he has it.
+            // In the kernel's lane for good: nothing is left that the lock protects, whatever thread says that it has it.
             return Taken::Nested;
         }
         match lock.take_after(nonblocking, || outgoing.want_doorbell()) {

@@ -21,7 +21,7 @@ use sockshim_ring::lane::is_ring;
 
 /// What one look at the lanes gave.
 pub(crate) enum Look {
-    /// So many bytes.
+    /// This many bytes are there.
     Bytes(usize),
     /// Nothing; the writer's epoch was this.
     Empty { epoch: u32 },

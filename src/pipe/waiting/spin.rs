@@ -149,7 +149,7 @@ pub(crate) fn until(
     found
 }
 
-/// Measures a spin.
+/// Measures how long a spin takes.
 struct Watch {
     start: u64,
     now: u64,

@@ -1,4 +1,4 @@
-//! Sets within sets.
+//! Epoll sets that are registered in other epoll sets.
 //!
 //! An edge-triggered registration of a set reports everything that happens in that set. Where the kernel hears of it, by
 //! doorbells and by what goes through it, it reports it. A hot pipe rings no doorbell: what its writer has published since the last

@@ -1,4 +1,4 @@
-//! Resource limits.
+//! Resource limits (getrlimit(2)).
 
 use super::make;
 

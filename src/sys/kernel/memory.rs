@@ -1,4 +1,4 @@
-//! Mappings.
+//! Memory mappings.
 
 use super::make;
 use crate::error::Errno;

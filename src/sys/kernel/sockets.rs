@@ -163,6 +163,6 @@ pub(crate) fn reset(fd: c_int) {
     let _ = call!(SYS_connect, fd, &raw const nowhere, size_of::<libc::sockaddr>());
     // That fails now, but it is noted: reads find an end, and writes EPIPE (inet_shutdown in net/ipv4/af_inet.c).
     shutdown(fd);
-    // Who calls tells the error himself.
+    // The caller reports the error itself.
     let _ = sockopt(fd, libc::SOL_SOCKET, libc::SO_ERROR, 0 as c_int);
 }

@@ -1,4 +1,4 @@
-//! Clocks.
+//! The kernel's clocks.
 
 use super::make;
 

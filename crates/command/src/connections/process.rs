@@ -55,7 +55,7 @@ impl Known {
     }
 }
 
-/// All processes.
+/// The numbers of all processes in /proc.
 fn pids() -> impl Iterator<Item = u32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())

@@ -7,7 +7,7 @@ use sockshim_bench::{questions, show};
 
 use crate::{Failure, run};
 
-/// Prints the table.
+/// Prints the table that compares libc with sockshim.
 pub(super) fn compare() -> Result<(), Failure> {
     let run = Run::new(&run::library(None)?, false)?;
     let mut out = io::stdout().lock();

@@ -36,7 +36,7 @@ impl Connection {
         Self::new(End::on_kernel())
     }
 
-    /// In both.
+    /// With the ring open in both directions.
     pub(crate) fn on_ring() -> Arc<Self> {
         Self::new(End::on_ring())
     }

@@ -40,16 +40,16 @@ pub struct Addresses {
 /// Whom a packet is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DestinationScope {
-    /// Us alone.
+    /// This host alone.
     Us,
     /// Us among others: a broadcast, or a group that we are in.
     Group,
-    /// Others.
+    /// Other hosts.
     Others,
 }
 
 impl Addresses {
-    /// None.
+    /// An empty list of addresses.
     pub const fn new() -> Self {
         Self { assigned: Vec::new(), local_v4: Vec::new(), broadcasts: Vec::new(), recent: None }
     }
@@ -61,7 +61,7 @@ impl Addresses {
         self.sort();
     }
 
-    /// Removes one.
+    /// Removes an address.
     pub fn remove(&mut self, address: IpAddr) -> Option<Assigned> {
         let place = self.assigned.iter().position(|assigned| assigned.address == address)?;
         let removed = self.assigned.remove(place);
@@ -83,7 +83,7 @@ impl Addresses {
         self.recent = None;
     }
 
-    /// All of them.
+    /// All assigned addresses.
     pub fn iter(&self) -> impl Iterator<Item = &Assigned> {
         self.assigned.iter()
     }

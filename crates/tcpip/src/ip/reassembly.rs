@@ -112,7 +112,7 @@ const MAX_LEN: usize = 0xffff;
 const TICK: Duration = Duration::from_millis(100);
 
 impl Reassembly {
-    /// Without datagrams.
+    /// A table that holds no datagrams.
     pub fn new(config: Config, key: HashKey) -> Self {
         Self {
             config,
@@ -165,7 +165,7 @@ impl Reassembly {
     ///
     /// # Errors
     ///
-    /// As there.
+    /// The same for IPv6, as for [`add_v4`](Self::add_v4).
     pub fn add_v6(
         &mut self,
         now: Instant,
@@ -214,7 +214,7 @@ impl Reassembly {
         self.datagrams.len()
     }
 
-    /// Whether none is.
+    /// Whether no datagram is incomplete.
     pub const fn is_empty(&self) -> bool {
         self.datagrams.is_empty()
     }

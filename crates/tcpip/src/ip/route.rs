@@ -10,7 +10,7 @@ use crate::net::InterfaceId;
 pub struct Route {
     /// The router; without one the destination is on the link.
     pub gateway: Option<IpAddr>,
-    /// The link.
+    /// The link that packets leave by.
     pub interface: InterfaceId,
 }
 
@@ -22,7 +22,7 @@ pub struct Routes {
 }
 
 impl Routes {
-    /// Without routes.
+    /// A table without routes.
     pub const fn new() -> Self {
         Self { v4: BTreeMap::new(), v6: BTreeMap::new() }
     }

@@ -21,7 +21,7 @@ impl Clock {
         Self { granularity: nanos(granularity).max(1), skew, offset: nanos(offset) }
     }
 
-    /// What it shows.
+    /// What the clock shows at this time.
     pub fn show(&self, now: Instant) -> Instant {
         let nanos = i128::from(now.as_nanos());
         let shown = nanos + nanos * i128::from(self.skew) / BILLION + i128::from(self.offset);

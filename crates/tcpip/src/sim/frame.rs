@@ -18,7 +18,7 @@ pub struct Frame {
 pub struct TcpLayout {
     /// Where the TCP header begins.
     pub tcp: usize,
-    /// The payload.
+    /// Where the payload lies in the frame.
     pub payload: Range<usize>,
 }
 

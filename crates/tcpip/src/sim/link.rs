@@ -57,7 +57,7 @@ pub struct Queue {
 /// Which packets are lost.
 #[derive(Debug, Clone, Default)]
 pub enum Loss {
-    /// None.
+    /// No packet is lost.
     #[default]
     None,
     /// Each with this probability, independent of the others.
@@ -109,14 +109,14 @@ pub enum Dropped {
     QueueFull,
     /// Larger than the path's [`Mtu`].
     TooBig,
-    /// During an outage.
+    /// It was sent during an outage.
     Outage,
 }
 
 /// What became of a packet that entered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// It arrives then.
+    /// It arrives at this time.
     Arrives(Instant, Frame),
     /// It does not arrive.
     Dropped(Dropped, Frame),

@@ -12,7 +12,7 @@ impl Random {
         Self(seed)
     }
 
-    /// Any number.
+    /// A random number of 64 bits.
     pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -50,7 +50,7 @@ impl Random {
         )
     }
 
-    /// One of them.
+    /// One of the given values.
     pub fn pick<T: Copy>(&mut self, of: &[T]) -> T {
         of[self.below(of.len() as u64) as usize]
     }

@@ -18,7 +18,7 @@ use crate::time::Instant;
 pub struct ConnectOptions {
     /// Where to connect from; a port of zero, or an address that is unspecified, is chosen.
     pub local: Option<SocketAddr>,
-    /// Set before.
+    /// Options that are set before it connects.
     pub socket: Option<SocketOptions>,
 }
 

@@ -16,7 +16,7 @@ pub(super) enum Flow {
     TimeWait(u32),
 }
 
-/// The tables.
+/// The tables that find the socket of a segment.
 #[derive(Debug)]
 pub(super) struct Flows {
     key: HashKey,

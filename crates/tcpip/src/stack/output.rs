@@ -1,4 +1,4 @@
-//! Frames leave.
+//! Makes the frames that leave.
 
 use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
@@ -141,7 +141,7 @@ impl<M: Memory> Stack<M> {
 
 struct Segment<'a> {
     header: &'a tcp::Header,
-    /// Bytes of data.
+    /// Length of the data in bytes.
     len: usize,
     gso_size: u16,
     hop_limit: u8,

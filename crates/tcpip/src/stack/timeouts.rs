@@ -1,4 +1,4 @@
-//! What is due.
+//! Runs the timers that are due.
 
 use core::net::SocketAddr;
 

@@ -7,14 +7,14 @@ use crate::time::Instant;
 /// What a sender waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Waiting {
-    /// For the application: there is nothing to send, and all is acknowledged.
+    /// It waits for the application: there is nothing to send, and all is acknowledged.
     #[default]
     Idle,
-    /// For the network.
+    /// It waits for the network.
     Busy,
-    /// For the other end's window.
+    /// It waits for the other end's window.
     Window,
-    /// For room in the send buffer, so that the application can write.
+    /// It waits for room in the send buffer, so that the application can write.
     Buffer,
 }
 
@@ -28,7 +28,7 @@ pub(crate) struct Chrono {
     times: [u32; 3],
 }
 
-/// Times so far.
+/// The times so far, by what was waited for.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Times {
     /// Not idle; the others are parts of it.

@@ -59,7 +59,7 @@ pub trait Congestion: fmt::Debug + Send {
     fn fresh(&self) -> Box<dyn Congestion>;
 }
 
-/// What congested.
+/// What showed that the path is congested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
     /// Loss found by acknowledgements, or an ECN mark.

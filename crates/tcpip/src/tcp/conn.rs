@@ -222,7 +222,7 @@ impl SocketOptions {
         self.send_buffer.unwrap_or(self.send_limit)
     }
 
-    /// Nothing set.
+    /// Options as they are before the program sets any.
     pub fn new(config: &Config) -> Self {
         Self {
             nodelay: false,

@@ -10,7 +10,7 @@ use crate::wire::tcp::{Flags, Header};
 /// Whether connections take part (net.ipv4.tcp_ecn).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Ecn {
-    /// Never.
+    /// ECN is not used.
     Off,
     /// If the other end asks for it.
     #[default]

@@ -96,9 +96,9 @@ fields! {
     last_data_sent: u32,
     /// Not remembered, as in Linux.
     last_ack_sent: u32,
-    /// Since data arrived.
+    /// Milliseconds since data arrived last.
     last_data_recv: u32,
-    /// Since anything arrived.
+    /// Milliseconds since anything arrived last.
     last_ack_recv: u32,
     /// The path's MTU.
     pmtu: u32,
@@ -106,7 +106,7 @@ fields! {
     rcv_ssthresh: u32,
     /// Smoothed round-trip time.
     rtt: u32,
-    /// Its deviation.
+    /// The mean deviation of the round-trip time.
     rttvar: u32,
     /// Below it the window grows by slow start.
     snd_ssthresh: u32,
@@ -160,13 +160,13 @@ fields! {
     bytes_retrans: u64,
     /// Duplicates that the other end reported.
     dsack_dups: u32,
-    /// Reordering seen.
+    /// How often reordering was seen.
     reord_seen: u32,
     /// Segments that arrived out of order.
     rcv_ooopack: u32,
     /// The other end's window.
     snd_wnd: u32,
-    /// Our window.
+    /// The window that we have announced.
     rcv_wnd: u32,
     /// Changes of the path's hash.
     rehash: u32,

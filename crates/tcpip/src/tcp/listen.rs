@@ -80,7 +80,7 @@ const SACK: u8 = 1;
 const ECN: u8 = 2;
 /// The other end has acknowledged, and the listener waits for data.
 const ACKED: u8 = 4;
-/// Timestamps.
+/// Both ends have timestamps.
 const CLOCK: u8 = 8;
 /// The SYN came again.
 const ASKED_AGAIN: u8 = 16;

@@ -54,7 +54,7 @@ blank!(Disorder, Disorder { out_of_order: RangeSet::new(), blocks: SackBlocks::n
 pub(crate) struct AckPolicy {
     /// Something is not acknowledged yet.
     pub(crate) scheduled: bool,
-    /// At once.
+    /// Whether an acknowledgement must leave at once.
     pub(crate) now: bool,
     /// Duplicates that a sender without SACK counts.
     pub(crate) duplicates: u8,

@@ -112,7 +112,7 @@ pub(crate) struct Acknowledgement {
 pub(crate) struct Echo {
     /// How long ago it was sent, in the clock of timestamps.
     pub(crate) age: Duration,
-    /// That moment.
+    /// When that segment was sent.
     pub(crate) sent_at: Instant,
 }
 

@@ -40,7 +40,7 @@ impl State {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 #[repr(u8)]
 pub enum CongestionState {
-    /// All is well.
+    /// Nothing shows loss or reordering.
     #[default]
     Open = 0,
     /// Something is out of order, or lost.

@@ -26,7 +26,7 @@ pub(crate) struct TimeWait {
 /// What a segment for a connection in TIME-WAIT asks for.
 #[derive(Debug)]
 pub(crate) enum Verdict {
-    /// Nothing.
+    /// The segment is ignored.
     Ignore,
     /// The wait begins anew.
     Restart,

@@ -26,7 +26,7 @@ enum Byte {
     Taken,
 }
 
-/// Sending.
+/// Sends urgent data.
 impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
     /// What was written up to here is urgent (Linux's `tcp_mark_urg`).
     pub(crate) fn mark_urgent(&mut self) {
@@ -61,7 +61,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
     }
 }
 
-/// Receiving.
+/// Receives urgent data.
 impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
     /// Linux's `tcp_urg`.
     #[inline]

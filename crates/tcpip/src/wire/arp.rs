@@ -3,7 +3,7 @@
 use super::{DropReason, MacAddr, read_array, read_u16};
 use core::net::Ipv4Addr;
 
-/// Question or answer.
+/// Whether a packet is a question or an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
     /// Who has the target's address?
@@ -15,7 +15,7 @@ pub enum Operation {
 /// A packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packet {
-    /// Question or answer.
+    /// Whether it is a question or an answer.
     pub operation: Operation,
     /// Who sends, and from which link-layer address.
     pub sender: (Ipv4Addr, MacAddr),
@@ -24,10 +24,10 @@ pub struct Packet {
 }
 
 impl Packet {
-    /// Bytes of it.
+    /// Length of the packet in bytes.
     pub const LEN: usize = 28;
 
-    /// Reads one.
+    /// Parses an ARP packet.
     ///
     /// # Errors
     ///

@@ -134,12 +134,12 @@ impl core::error::Error for DropReason {}
 pub struct Counters([u64; DropReason::ALL.len()]);
 
 impl Counters {
-    /// All zero.
+    /// Counters that are all zero.
     pub const fn new() -> Self {
         Self([0; DropReason::ALL.len()])
     }
 
-    /// Counts one.
+    /// Counts a packet that was dropped.
     pub fn count(&mut self, reason: DropReason) {
         self.0[reason as usize] += 1;
     }
@@ -154,7 +154,7 @@ impl Counters {
         self.0.iter().sum()
     }
 
-    /// Those that happened.
+    /// The reasons that have occurred, and how often.
     pub fn iter(&self) -> impl Iterator<Item = (DropReason, u64)> {
         DropReason::ALL.iter().map(|&reason| (reason, self.of(reason))).filter(|(_, times)| *times > 0)
     }

@@ -9,7 +9,7 @@ use core::net::{Ipv4Addr, Ipv6Addr};
 pub struct MacAddr(pub [u8; 6]);
 
 impl MacAddr {
-    /// Every host.
+    /// The broadcast address: every host on the link.
     pub const BROADCAST: Self = Self([0xff; 6]);
 
     /// Whether frames for it go to a group of hosts, broadcast included.
@@ -73,16 +73,16 @@ impl EtherType {
 /// The header of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// For whom.
+    /// The link-layer address of the receiver.
     pub destination: MacAddr,
-    /// From whom.
+    /// The link-layer address of the sender.
     pub source: MacAddr,
-    /// What follows.
+    /// The protocol of the payload.
     pub protocol: EtherType,
 }
 
 impl Header {
-    /// Bytes of it.
+    /// Length of the header in bytes.
     pub const LEN: usize = 14;
 
     /// Splits a frame.

@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 pub enum Message<'a> {
     /// Are you there?
     EchoRequest(Echo<'a>),
-    /// Yes.
+    /// The answer to an echo request.
     EchoReply(Echo<'a>),
     /// A packet could not be delivered.
     Unreachable {
@@ -36,7 +36,7 @@ pub enum Message<'a> {
     ParameterProblem {
         /// 0: at the pointer.
         code: u8,
-        /// Where.
+        /// The offset of the byte in question.
         pointer: u8,
         /// The begin of the packet.
         original: &'a [u8],
@@ -46,23 +46,23 @@ pub enum Message<'a> {
 /// Both kinds of echo.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Echo<'a> {
-    /// Whose.
+    /// Identifies the program that asked.
     pub ident: u16,
-    /// Which.
+    /// The number of the request.
     pub sequence: u16,
-    /// What comes back.
+    /// Data that the answer repeats.
     pub data: &'a [u8],
 }
 
 /// Codes of [`Message::Unreachable`] (RFC 792, RFC 1122 §3.2.2.1, RFC 1812 §5.2.7.1).
 pub mod code {
-    /// The network.
+    /// The network is unreachable.
     pub const NETWORK: u8 = 0;
-    /// The host.
+    /// The host is unreachable.
     pub const HOST: u8 = 1;
-    /// The protocol.
+    /// Nobody takes the protocol.
     pub const PROTOCOL: u8 = 2;
-    /// The port.
+    /// Nobody listens on the port.
     pub const PORT: u8 = 3;
     /// Too long to go on, and not to be fragmented.
     pub const FRAGMENTATION_NEEDED: u8 = 4;
@@ -100,7 +100,7 @@ const PARAMETER_PROBLEM: u8 = 12;
 const HEADER_LEN: usize = 8;
 
 impl<'a> Message<'a> {
-    /// Reads one.
+    /// Parses an ICMP message.
     ///
     /// # Errors
     ///
@@ -125,7 +125,7 @@ impl<'a> Message<'a> {
         })
     }
 
-    /// Appends it.
+    /// Appends the message to `out`.
     pub fn emit(&self, out: &mut Vec<u8>) {
         let echo = |echo: &Echo<'a>| {
             let ([a, b], [c, d]) = (echo.ident.to_be_bytes(), echo.sequence.to_be_bytes());

@@ -35,34 +35,34 @@ pub enum Message<'a> {
     ParameterProblem {
         /// 0: an erroneous field, 1: an unknown next header, 2: an unknown option.
         code: u8,
-        /// Where.
+        /// The offset of the byte in question.
         pointer: u32,
         /// The begin of the packet.
         original: &'a [u8],
     },
     /// Are you there?
     EchoRequest(Echo<'a>),
-    /// Yes.
+    /// The answer to an echo request.
     EchoReply(Echo<'a>),
-    /// Neighbour discovery.
+    /// A message of neighbour discovery.
     Neighbour(nd::Message),
 }
 
 /// Codes of [`Message::Unreachable`] (RFC 4443 §3.1).
 pub mod code {
-    /// No route.
+    /// There is no route to the destination.
     pub const NO_ROUTE: u8 = 0;
     /// An administrator forbids it.
     pub const PROHIBITED: u8 = 1;
     /// The destination is beyond the scope of the source.
     pub const BEYOND_SCOPE: u8 = 2;
-    /// The address.
+    /// The address is unreachable.
     pub const ADDRESS: u8 = 3;
-    /// The port.
+    /// Nobody listens on the port.
     pub const PORT: u8 = 4;
     /// The policy forbids the source.
     pub const SOURCE_POLICY: u8 = 5;
-    /// The route rejects.
+    /// The route rejects such packets.
     pub const REJECT_ROUTE: u8 = 6;
 }
 

@@ -6,13 +6,13 @@ use core::net::IpAddr;
 /// The header of a packet that is no fragment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// From whom.
+    /// The address of the sender.
     pub src: IpAddr,
-    /// For whom.
+    /// The address of the receiver.
     pub dst: IpAddr,
     /// What the payload is.
     pub protocol: u8,
-    /// Hops left.
+    /// How many more routers may forward the packet.
     pub hop_limit: u8,
     /// Differentiated services in the upper six bits, congestion notification in the lower two.
     pub traffic_class: u8,

@@ -7,13 +7,13 @@ use core::net::Ipv4Addr;
 /// The header of a packet. Options are not kept: nothing here obeys one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// From whom.
+    /// The address of the sender.
     pub source: Ipv4Addr,
-    /// For whom.
+    /// The address of the receiver.
     pub destination: Ipv4Addr,
     /// What the payload is.
     pub protocol: u8,
-    /// Hops left.
+    /// How many more routers may forward the packet.
     pub ttl: u8,
     /// Differentiated services (RFC 2474) in the upper six bits, congestion notification (RFC 3168) in the lower two.
     pub traffic_class: u8,
@@ -21,7 +21,7 @@ pub struct Header {
     pub ident: u16,
     /// Routers must not fragment it.
     pub dont_fragment: bool,
-    /// Fragments follow.
+    /// Whether more fragments of the packet follow.
     pub more_fragments: bool,
     /// Where the payload belongs in the packet that was fragmented, in bytes.
     pub fragment_offset: u16,

@@ -6,13 +6,13 @@ use core::net::Ipv6Addr;
 /// The fixed header of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// From whom.
+    /// The address of the sender.
     pub source: Ipv6Addr,
-    /// For whom.
+    /// The address of the receiver.
     pub destination: Ipv6Addr,
     /// The header that follows: an extension or what the payload is.
     pub next_header: u8,
-    /// Hops left.
+    /// How many more routers may forward the packet.
     pub hop_limit: u8,
     /// Differentiated services (RFC 2474) in the upper six bits, congestion notification (RFC 3168) in the lower two.
     pub traffic_class: u8,
@@ -21,7 +21,7 @@ pub struct Header {
 }
 
 impl Header {
-    /// Bytes of it.
+    /// Length of the header in bytes.
     pub const LEN: usize = 40;
 
     /// A packet with Linux's defaults.
@@ -99,14 +99,14 @@ const FLOW_LABEL: u32 = 0xf_ffff;
 pub enum Payload<'a> {
     /// The payload and its protocol.
     Whole {
-        /// What it is.
+        /// The protocol of the payload.
         protocol: u8,
         /// The bytes of it.
         bytes: &'a [u8],
     },
     /// A part of a packet that was fragmented.
     Part {
-        /// Which.
+        /// The fragment header.
         fragment: Fragment,
         /// The bytes of it, which begin with more extension headers when it is the first.
         bytes: &'a [u8],
@@ -122,14 +122,14 @@ pub struct Fragment {
     pub next_header: u8,
     /// Where the part belongs, in bytes.
     pub offset: u16,
-    /// More follow.
+    /// Whether more fragments of the packet follow.
     pub more: bool,
     /// Tells fragments of one packet from those of others.
     pub ident: u32,
 }
 
 impl Fragment {
-    /// Bytes of it.
+    /// Length of the extension header in bytes.
     pub const LEN: usize = 8;
 
     /// Writes it to the first [`LEN`](Self::LEN) bytes.
@@ -148,7 +148,7 @@ impl Fragment {
 /// Why extension headers were refused, and what the sender is to be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExtensionDrop {
-    /// What is counted.
+    /// The reason under which the drop is counted.
     pub reason: DropReason,
     /// The parameter problem that goes back, if one does.
     pub problem: Option<ParameterProblem>,

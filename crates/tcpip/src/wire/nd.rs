@@ -9,14 +9,14 @@ use core::net::Ipv6Addr;
 pub enum Message {
     /// Who has the target's address?
     Solicitation {
-        /// The address.
+        /// The address that the message is about.
         target: Ipv6Addr,
         /// The asker's link-layer address; none while it asks whether the address is free (RFC 4862 §5.4).
         source: Option<MacAddr>,
     },
     /// The sender has it.
     Advertisement {
-        /// The address.
+        /// The address that the message is about.
         target: Ipv6Addr,
         /// The link-layer address that has it.
         link_address: Option<MacAddr>,

@@ -29,7 +29,7 @@ impl Flags {
     /// Accurate ECN (RFC 9768); once the nonce sum (RFC 3540).
     pub const NS: Self = Self(0x100);
 
-    /// None of them.
+    /// No control bit.
     pub const fn empty() -> Self {
         Self(0)
     }
@@ -117,7 +117,7 @@ impl SackBlocks {
     /// As many as fit into a header: 40 bytes of options hold four without timestamps, three with them.
     pub const MAX: usize = 4;
 
-    /// None.
+    /// An empty list of SACK blocks.
     pub(crate) const fn new() -> Self {
         Self { blocks: [(SeqNumber::new(0), SeqNumber::new(0)); Self::MAX], len: 0 }
     }
@@ -130,7 +130,7 @@ impl SackBlocks {
         true
     }
 
-    /// Them.
+    /// The blocks as a slice.
     pub fn as_slice(&self) -> &[(SeqNumber, SeqNumber)] {
         &self.blocks[..usize::from(self.len)]
     }
@@ -164,7 +164,7 @@ pub struct Options {
     pub window_scale: Option<u8>,
     /// It understands SACK.
     pub sack_permitted: bool,
-    /// Its clock.
+    /// The timestamps option (RFC 7323).
     pub timestamps: Option<Timestamps>,
     /// What it has beyond the acknowledgment number.
     pub sack: SackBlocks,
@@ -173,9 +173,9 @@ pub struct Options {
 /// A segment's header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// From which port.
+    /// The port of the sender.
     pub src_port: u16,
-    /// To which port.
+    /// The port of the receiver.
     pub dst_port: u16,
     /// The number of the first byte of data, or of SYN or FIN.
     pub seq: SeqNumber,
@@ -187,7 +187,7 @@ pub struct Header {
     pub window: u16,
     /// Where urgent data ends, counted from `seq`.
     pub urgent: u16,
-    /// The options.
+    /// The options of the segment.
     pub options: Options,
 }
 

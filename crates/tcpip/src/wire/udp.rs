@@ -9,7 +9,7 @@ use core::net::IpAddr;
 pub struct Header {
     /// From which port; zero when no answer is expected.
     pub src_port: u16,
-    /// To which port.
+    /// The port of the receiver.
     pub dst_port: u16,
 }
 

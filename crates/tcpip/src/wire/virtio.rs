@@ -28,7 +28,7 @@ pub struct Checksum {
 /// A frame that stands for several.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segments {
-    /// What is segmented.
+    /// The kind of segments that the frame is divided into.
     pub kind: SegmentKind,
     /// Bytes of payload in each but the last.
     pub size: u16,

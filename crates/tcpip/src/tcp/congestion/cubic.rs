@@ -11,7 +11,7 @@ use super::hystart::{Growth, HyStart};
 use super::{Ack, Congestion, Event, INFINITE_SSTHRESH, Phase, Snapshot, Window};
 use crate::time::{Instant, Micros};
 
-/// One segment.
+/// One segment, in the unit of the window here.
 const ONE: u64 = 1024;
 
 /// RFC 9438 section 4.6: the window falls to seven tenths.

@@ -201,7 +201,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         }
     }
 
-    /// Eighth step.
+    /// Handles a FIN: the eighth step of RFC 9293 §3.10.7.4.
     fn on_fin(&mut self, _cx: &mut Context<'_>) {
         self.receiver.nxt += 1;
         self.receiver.forget_ahead();
