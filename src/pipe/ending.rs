@@ -143,7 +143,7 @@ const LOOKS_AT_DYING: u32 = 20;
 /// Whether nobody holds the other end's socket any more. It has sent its FIN.
 fn other_is_dead(fd: c_int, pipe: &Pipe) -> bool {
     let (Ok(local), Ok(peer)) = (kernel::local_address(fd), kernel::peer_address(fd)) else { return true };
-    // Who shuts its direction down leaves the ring before; who dies does not.
+    // An end that shuts its direction down leaves the ring before; one that dies does not.
     let looks = if is_ring(pipe.incoming().epoch()) { LOOKS_AT_DYING } else { 1 };
     for look in 0..looks {
         if look > 0 {

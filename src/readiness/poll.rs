@@ -121,7 +121,7 @@ pub(crate) unsafe fn poll(
         }
         // SAFETY: the caller's promise.
         if let Err(error) = unsafe { check_interrupted(since, mask) } {
-            // Who is interrupted in the kernel looks once more, too.
+            // A thread that is interrupted in the kernel looks once more, too.
             return if is_asked { Err(error) } else { ready_or(error, entries) };
         }
         // With a mask of the wait's own its handlers run in the kernel's call only.

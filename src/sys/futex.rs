@@ -105,7 +105,7 @@ impl Words {
 /// # Errors
 /// EINTR, after a signal handler. ETIMEDOUT, when the time is over.
 pub(crate) fn sleep(nanoseconds: u64) -> Result<(), Errno> {
-    /// Nobody wakes who waits here.
+    /// Nobody wakes a thread that waits here.
     static NOBODY: AtomicU32 = AtomicU32::new(0);
     let time = libc::timespec {
         tv_sec: (nanoseconds / 1_000_000_000) as i64,

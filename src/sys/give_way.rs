@@ -2,7 +2,7 @@
 //!
 //! With both ends of a connection on one processor, `sched_yield` is the quickest way to let the other end run. But the
 //! kernel gives a whole time slice to everybody who waits for the processor: beside two strangers that compute, one call takes
-//! several milliseconds, and what was waited for has come long before. Who sleeps is better off then, because a thread
+//! several milliseconds, and what was waited for has come long before. A thread that sleeps is better off then, because a thread
 //! that is woken goes before those that compute. So each call is timed, and a slow one forbids further ones to the whole process, for
 //! [`TIMES`] times what it cost: no more than one part in so many is lost to finding out whether the strangers are still there.
 //!

@@ -7,7 +7,7 @@
 //! ring first (see [`crate::lane`]); and what the owner asks of the kernel, where no compare-and-swap can refuse it, it
 //! asks by a call that is only made while the word is its own. Whether such a call is under way says [`Word::caller`].
 //!
-//! Who waits sleeps on the upper half of the word (futex(2)), which has two more marks:
+//! A waiting thread sleeps on the upper half of the word (futex(2)), which has two more marks:
 //!
 //! | upper half | who sets it | what the owner does at the end |
 //! |---|---|---|
@@ -131,7 +131,7 @@ pub enum Left {
     Alone,
     /// A free word: whoever waits must be woken, one at least.
     Free,
-    /// The same, and the word is kept for who is woken: see [`Word::free_kept`].
+    /// The same, and the word is kept for the thread that is woken: see [`Word::free_kept`].
     Kept,
 }
 

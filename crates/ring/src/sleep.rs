@@ -5,8 +5,8 @@
 //! least one of them sees the other (Dekker).
 //!
 //! There are two need-wakeup flags. A *doorbell* is a byte on the kernel's connection: it stays in the queue until a reader takes
-//! it, so it cannot be missed by somebody who is on the way to sleep. A *call* wakes who has a timed wait on the word itself
-//! (futex(2)): the kernel lets nobody wait on the futex whose need-wakeup flag has been answered. A stale doorbell or futex wake is harmless.
+//! it, so it cannot be missed by somebody who is on the way to sleep. A *futex wake* ends a wait on the
+//! word itself (futex(2)): the kernel lets nobody wait there whose need-wakeup flag has been answered. A stale doorbell or futex wake is harmless.
 
 use crate::layout::Direction;
 use crate::sync::{Ordering, fence_after_rmw};
@@ -61,7 +61,7 @@ impl Direction {
         self.take(DOORBELL)
     }
 
-    /// Whether the caller must wake now. One flag is answered once, for all who have it. For who has closed the ring no
+    /// Whether the caller must wake now. One flag is answered once, for all who have it. After the ring was closed no
     /// look at [`Direction::need_wakeup`] does instead: it could come before the close.
     #[inline]
     #[must_use]

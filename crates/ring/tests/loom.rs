@@ -23,21 +23,21 @@
 //! | the reader closes without taking its promise back | `nothing_is_published_after_the_close` |
 //! | the end becomes ready although a plain read is inside | `a_plain_read_meets_no_doorbell` |
 //! | the ring opens although a plain write is inside | `a_plain_write_keeps_its_place` |
-//! | who recovers the lock of a dead writer does not renew the need-wakeup flag | `a_doorbell_that_the_dead_owed_is_rung` |
+//! | a thread that recovers the lock of a dead writer does not renew the need-wakeup flag | `a_doorbell_that_the_dead_owed_is_rung` |
 //! | a doorbell that was refused counts as rung | `a_doorbell_that_was_refused_is_rung_again` |
 //! | a doorbell is sent without a look at the lock | `a_writer_stopped_on_the_ring_sends_no_doorbell_into_the_data` |
 //! | the gate is not shut | `a_writer_stopped_while_it_opens_the_ring_changes_nothing` |
 //! | `spill` stores `resume` without a look at what is there | `a_writer_stopped_while_it_spills_changes_nothing` |
 //! | a need-wakeup flag without the read lock | `a_waiter_takes_no_flag_from_a_sleeper` |
 //! | a doorbell takes the flag for a futex wake with it | `a_timed_waiter_and_a_sleeper_share_an_end` |
-//! | `spill`, or who closes the ring, ends no timed wait | `no_timed_wait_when_the_ring_is_left`, `no_timed_wait_on_a_closed_ring` |
-//! | who has a timed wait on two rings looks at them before it has said so | `who_waits_on_two_rings_is_woken_by_either` |
-//! | who has a timed wait on two rings does not look for a close after its need-wakeup flags | `no_timed_wait_on_two_rings_of_which_one_is_closed` |
+//! | `spill`, or whoever closes the ring, ends no timed wait | `no_timed_wait_when_the_ring_is_left`, `no_timed_wait_on_a_closed_ring` |
+//! | a wait on two rings looks at them before it has said so | `who_waits_on_two_rings_is_woken_by_either` |
+//! | a wait on two rings does not look for a close after its need-wakeup flags | `no_timed_wait_on_two_rings_of_which_one_is_closed` |
 //! | `declare` without its full barrier | `a_plain_new_owner_gets_what_was_unread` |
 //! | a writer goes to sleep without a look at what is asked | `a_plain_new_owner_gets_what_was_unread_from_a_writer_in_the_kernels_lane` |
 //! | the ring is closed after the bytes were put down | all that hand an end on |
 //! | an owner that gives a lock back does not look for marks | `who_waits_for_a_lock_is_woken` |
-//! | who has slept takes a lock without a mark for the others | `who_waits_for_a_lock_is_woken` |
+//! | a thread that has slept takes a lock without a mark for the others | `who_waits_for_a_lock_is_woken` |
 //! | the need-wakeup flag for a doorbell is not taken back before, or a doorbell is counted after its need-wakeup flag was taken | `a_plain_new_owner_after_a_sleeper_gets_what_was_unread` |
 
 #![cfg(loom)]

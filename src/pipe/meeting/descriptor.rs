@@ -206,7 +206,7 @@ pub(crate) fn release(fd: c_int, descriptor: Descriptor) {
                     trace::closing(fd, entry);
                 }
                 ending::leave(fd, socket, last);
-                // One that is about to end uses its entry yet: the next who looks frees it.
+                // One that is about to end uses its entry yet: the next look frees it.
                 if last && family::is_sole(socket_table, &entry.holders) {
                     registrations::forget_socket(socket_table, entry);
                     socket_table.free_socket(socket.slot, socket.generation);

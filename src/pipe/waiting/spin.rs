@@ -9,7 +9,7 @@ use crate::sys::give_way::{self, give_way};
 use crate::sys::{clock, kernel};
 use core::sync::atomic::{AtomicU32, Ordering};
 
-/// Pauses between two looks: who looks more often takes the line from the writer, who is about to write it again.
+/// Pauses between two looks: a thread that looks more often takes the line from the writer, who is about to write it again.
 const PAUSES: u32 = 4;
 
 /// Looks between two looks at the clock.
@@ -101,7 +101,7 @@ pub(crate) fn until(
 ) -> bool {
     let mut watch = Watch::start();
     if give_way::is_forbidden(watch.now) {
-        // On a busy machine who spins uses up its share of the processor, and then waits for the strangers' time slices; who
+        // On a busy machine a thread that spins uses up its share of the processor, and then waits for the strangers' time slices; who
         // sleeps is woken before those have their turn.
         return false;
     }
@@ -187,7 +187,7 @@ impl Watch {
 
 /// After a look that found `count` bytes: whether it is worth another one. Under the read lock.
 ///
-/// Who reads a stream of small messages as they come makes each of them wait for a line. So where little was found for
+/// A reader that takes a stream of small messages as they come makes each of them wait for a line. So where little was found for
 /// many looks in a row, and nothing was answered, more is waited for.
 #[inline]
 pub(crate) fn let_more_come(pipe: &Pipe, count: usize) -> bool {
@@ -237,7 +237,7 @@ pub(crate) fn for_reader(pipe: &Pipe, seen_epoch: u32) -> bool {
     let incoming = pipe.incoming();
     let shares_cpu = || pipe.is_writer_here();
     if pipe.local.unwatched.load(Ordering::Relaxed) == 0 && !shares_cpu() {
-        // Nothing was answered: bytes come by themselves, and more of them at once to who waits a little. A look for
+        // Nothing was answered: bytes come by themselves, and more of them at once to a thread that waits a little. A look for
         // each message costs both sides the transfer of a line.
         let looks = &pipe.local.looks;
         let in_stream = looks.left.load(Ordering::Relaxed) == IN_STREAM;

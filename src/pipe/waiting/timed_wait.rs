@@ -123,7 +123,7 @@ pub(crate) fn join(pipe: &Pipe, words: &mut Words) -> Joined {
     let incoming = pipe.incoming();
     let epoch = incoming.reader_epoch();
     let flags = incoming.want_wake();
-    // Who closes the ring does so before it answers the need-wakeup flag.
+    // Whoever closes the ring does so before it answers the need-wakeup flag.
     if !is_ring(epoch) || incoming.is_closed() || !words.add(&incoming.sleep.asleep, flags) {
         return Joined::Cannot;
     }

@@ -1,7 +1,7 @@
 //! Timed waits of a wait in a set: on the words of its hot pipes, before it sleeps in the kernel.
 //!
 //! To be woken in the kernel's epoll_wait takes a byte through TCP, which somebody has to take away again; to be woken by
-//! a word (futex(2)) takes neither: see [`crate::pipe::waiting::timed_wait`]. But who waits on the futex hears nothing of the kernel: of its own descriptors,
+//! a word (futex(2)) takes neither: see [`crate::pipe::waiting::timed_wait`]. But a thread that waits on the futex hears nothing of the kernel: of its own descriptors,
 //! of cold pipes, of ends. So
 //!
 //! * a timed wait is for a few milliseconds, and where such things are reported there is none: see [`crate::state::timed_waits`];
@@ -47,7 +47,7 @@ pub(super) fn wait(socket_table: &SocketTable, set: &SetEntry, deadline: Deadlin
         return TimedWait::Not;
     }
     let until = now.wrapping_add(clock::from_us(LONGEST_US)) | 1;
-    // Who was killed in a timed wait does not keep others from it for longer.
+    // A thread that was killed in a timed wait does not keep others from it for longer.
     let other = set.timed_wait_until.load(Ordering::Relaxed);
     let is_free = other == 0 || other.wrapping_sub(now).cast_signed() < 0;
     if !is_free
@@ -148,7 +148,7 @@ fn hears_of(registration: &Registration, flags: u32) -> Option<Option<Pipe>> {
     Some((wanted & (EPOLLIN | EPOLLRDNORM) as u32 != 0).then_some(pipe))
 }
 
-/// Wakes who waits on the futex in a set: there is more to look at. Under its lock.
+/// Wakes the thread that waits on the futex in a set: there is more to look at. Under its lock.
 pub(super) fn end(set: &SetEntry) {
     let until = set.timed_wait_until.load(Ordering::SeqCst);
     if until == 0 {
@@ -156,7 +156,7 @@ pub(super) fn end(set: &SetEntry) {
     }
     set.wake_word.fetch_add(1, Ordering::SeqCst);
     futex::wake(&set.wake_word);
-    // Who was killed in a timed wait, or has jumped out of it, does not come back.
+    // A thread that was killed in a timed wait, or has jumped out of it, does not come back.
     let is_left =
         until.wrapping_sub(clock::ticks()).cast_signed() < -(clock::from_us(4 * LONGEST_US).cast_signed());
     if is_left {

@@ -143,7 +143,7 @@ unsafe fn wait_for_pipes(
         let now = clock::ticks();
         let is_hot = entry.hot.load(Ordering::Acquire) != 0;
         let overdue = is_overdue(entry, now);
-        // The kernel's call would still have the set that another thread has closed meanwhile; who spins, waits on the futex or looks has not.
+        // The kernel's call would still have the set that another thread has closed meanwhile; a thread that spins, waits on the futex or looks has not.
         let is_gone = || entry.generation.load(Ordering::Acquire) != generation;
         if in_vain > 0 && is_gone() {
             return Err(Errno(libc::EBADF));

@@ -11,7 +11,7 @@
 //! | *`DISABLED`* | one-shot | the report; coming onto a pipe | a change by the program |
 //! | *`FRESH`* | | entry, *a change by the program*, coming onto a pipe | the report |
 //! | `ENDING` | a socket | a look that finds an end | (stays) |
-//! | *`ARMED`* | `MANAGED` | *before a sleep* | after it, by who is then alone awake |
+//! | *`ARMED`* | `MANAGED` | *before a sleep* | after it, by the thread that is then alone awake |
 //! | *`PARKED`* | `MANAGED`, a socket, not `ENDING`, the set not watched; *anything* | the program's deletion | being added again; before a sleep it is deleted |
 //! | *`ASKS_ROOM`* | a socket | the kernel is asked for room | it is not asked any more |
 //! | `TOLD` | `HOT` | a report in the kernel's place | the walk that follows, under the same lock |

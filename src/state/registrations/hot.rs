@@ -19,7 +19,7 @@ pub(crate) fn append(socket_table: &SocketTable, set: &SetEntry, index: u32) -> 
     flags
 }
 
-/// The link at the end of the list. Who was killed in the middle of a change has left `last_hot` a step behind.
+/// The link at the end of the list. A thread that was killed in the middle of a change has left `last_hot` a step behind.
 fn end<'a>(socket_table: &'a SocketTable, set: &'a SetEntry) -> &'a AtomicU32 {
     let mut link = match set.last_hot.load(Ordering::Relaxed).checked_sub(1) {
         Some(last) if set.hot.load(Ordering::Relaxed) != 0 => &socket_table.registration(last).next_hot,

@@ -1,5 +1,5 @@
 //! A connection of which one end is handed on with bytes unread: as `hand_over` in src/pipe/handoff/pin.rs, src/pipe/handoff/give_back.rs and
-//! src/pipe/handoff/file.rs. Nobody's patience ends here: who waits in vain waits for ever, so that loom notices it.
+//! src/pipe/handoff/file.rs. Nobody's patience ends here: a thread that waits in vain waits for ever, so that loom notices it.
 
 use super::{End, Item, Look};
 use loom::{sync::Mutex, thread};
@@ -132,7 +132,7 @@ impl Connection {
     }
 }
 
-/// Who gets it.
+/// The program that gets the connection.
 impl Connection {
     /// A program that knows nothing of files and doorbells.
     pub(crate) fn read_plainly(&self, count: usize) -> Vec<u8> {
