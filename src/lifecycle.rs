@@ -1,7 +1,8 @@
 //! What happens to descriptors, and to the processes that have them. Called by `abi` around the kernel's calls.
 //!
-//! [`start`] (a process begins, and ends); [`made`], [`copied`], [`closed`] (a descriptor's life); [`handed_on`] and [`handoff_only`]
-//! (another process image or process gets it); [`fork`] and [`split`] (processes that share the socket table, and that leave it).
+//! [`start`] (a process begins, and ends); [`made`], [`copied`], [`closed`] (a descriptor's life); [`handed_on`] and
+//! [`handoff_only`] (another process image or process gets it); [`fork`] and [`split`] (processes that share the socket table,
+//! and that leave it).
 
 mod closed;
 mod copied;

@@ -448,8 +448,8 @@ impl Entered {
     }
 }
 
-/// Whether a timed wait hears of all that is waited for, so that the kernel need not be asked before it, as in a read: what only the
-/// kernel knows, for example of a peer that was killed, is found when the timed wait is over.
+/// Whether a timed wait hears of all that is waited for, so that the kernel need not be asked before it, as in a read: what
+/// only the kernel knows, for example of a peer that was killed, is found when the timed wait is over.
 fn timed_wait_hears_all(entries: &[pollfd]) -> bool {
     timed_wait::is_possible()
         && TIMED_WAITS.pay(clock::ticks())

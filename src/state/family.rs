@@ -332,7 +332,8 @@ fn has_ended(number: u32) -> bool {
     number & CLAIMED == 0 && !FOREIGN.load(Ordering::Relaxed) && !lives()
 }
 
-/// A number for a thread of this process, if it is a foreign process: no two threads of the family's foreign processes have the same.
+/// A number for a thread of this process, if it is a foreign process: no two threads of the family's foreign processes have the
+/// same.
 pub(crate) fn foreign_thread() -> Option<u32> {
     become_known();
     if !FOREIGN.load(Ordering::Relaxed) {

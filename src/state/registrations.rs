@@ -1,6 +1,6 @@
-//! Registrations of sockets and other descriptors with epoll sets, as data: what a set and its registrations say, how they
-//! are found, and what the kernel is told of them. What they mean to a connection, `pipe::meeting::registered` knows; what they mean
-//! to a wait, `readiness::epoll`.
+//! Registrations of sockets and other descriptors with epoll sets, as data: what a set and its registrations say, how they are
+//! found, and what the kernel is told of them. What they mean to a connection, `pipe::meeting::registered` knows; what they
+//! mean to a wait, `readiness::epoll`.
 //!
 //! [`flags`] says what each may be; [`list`] has those of a set, [`hot`] those that its waits look at. Both lists change under the
 //! set's [`lock`].

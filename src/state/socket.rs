@@ -37,8 +37,8 @@ pub(crate) struct Local {
     pub(crate) unwatched: AtomicU32,
     /// How often the ring was full since it last grew; under the write lock.
     pub(crate) stalls: AtomicU32,
-    /// How far the reader was at the last look, when that was, and when it was last seen to have moved; up to which position it is not trusted
-    /// to go on. See `pipe::waiting::room`.
+    /// How far the reader was at the last look, when that was, and when it was last seen to have moved; up to which position it
+    /// is not trusted to go on. See `pipe::waiting::room`.
     pub(crate) progress: AtomicU64,
     pub(crate) looked: AtomicU64,
     pub(crate) moved: AtomicU64,

@@ -1,8 +1,8 @@
 //! Whether timed waits pay that hear of pipes only: how the last ones went, in a set or in the polls of a process.
 //!
-//! Of what else may come, the kernel's own descriptors for example, such a timed wait hears when it is over. So after the kernel has reported
-//! such a thing there are no timed waits for [`TIMES`] times as long as one may be; for twice as long each time that it was reported too late:
-//! a program that gets such events gets a few of them late, and then no more.
+//! Of what else may come, the kernel's own descriptors for example, such a timed wait hears when it is over. So after the
+//! kernel has reported such a thing there are no timed waits for [`TIMES`] times as long as one may be; for twice as long each
+//! time that it was reported too late: a program that gets such events gets a few of them late, and then no more.
 
 use crate::sys::clock;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -116,7 +116,8 @@ mod tests {
         let mut now = 1 << 40;
         let mut late = 0;
         for _ in 0..count {
-            // One of a pipe, after which the program waits on the futex; and one of the kernel's after a millisecond of that timed wait.
+            // One of a pipe, after which the program waits on the futex; and one of the kernel's after a millisecond of that
+            // timed wait.
             if timed_waits.may_begin(now) {
                 now += clock::from_us(LONGEST_US);
                 timed_waits.note_end(now, false);

@@ -1,13 +1,14 @@
 //! Giving the processor to whoever waits for it, as long as that is cheap.
 //!
-//! With both ends of a connection on one processor, `sched_yield` is the quickest way to let the other end run. But the
-//! kernel gives a whole time slice to everybody who waits for the processor: beside two strangers that compute, one call takes
-//! several milliseconds, and what was waited for has come long before. A thread that sleeps is better off then, because a thread
-//! that is woken goes before those that compute. So each call is timed, and a slow one forbids further ones to the whole process, for
-//! [`TIMES`] times what it cost: no more than one part in so many is lost to finding out whether the strangers are still there.
+//! With both ends of a connection on one processor, `sched_yield` is the quickest way to let the other end run. But the kernel
+//! gives a whole time slice to everybody who waits for the processor: beside two strangers that compute, one call takes several
+//! milliseconds, and what was waited for has come long before. A thread that sleeps is better off then, because a thread that
+//! is woken goes before those that compute. So each call is timed, and a slow one forbids further ones to the whole process,
+//! for [`TIMES`] times what it cost: no more than one part in so many is lost to finding out whether the strangers are still
+//! there.
 //!
-//! A program that waits only now and then would pay for that at the beginning of each burst. So where the next call is slow, too, it is
-//! twice as long until the one after it, and so on: strangers that stay cost a few milliseconds in ten seconds.
+//! A program that waits only now and then would pay for that at the beginning of each burst. So where the next call is slow,
+//! too, it is twice as long until the one after it, and so on: strangers that stay cost a few milliseconds in ten seconds.
 
 use super::{clock, filter, kernel};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};

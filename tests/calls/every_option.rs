@@ -76,8 +76,8 @@ fn sweep(level: i32, family: i32, when: When) {
     assert!(known.len() > 15, "only {known:?} can be set");
 }
 
-/// Milliseconds after which nothing comes any more: longer than a cork or a delayed acknowledgement, and not as long as TCP_DEFER_ACCEPT waits, on a busy
-/// machine too.
+/// Milliseconds after which nothing comes any more: longer than a cork or a delayed acknowledgement, and not as long as
+/// TCP_DEFER_ACCEPT waits, on a busy machine too.
 const PATIENCE: i32 = 600;
 
 /// Above every option that this kernel knows.

@@ -1,11 +1,12 @@
 //! The word of a lock that survives its owner: who has it, and what is owed when it dies.
 //!
 //! The word is the owner's thread number and two marks, and where the owner's stack was when it took it, in one: a signal
-//! handler that finds its own thread's number there must know which call of the thread that was. It says nothing of who
-//! lives: that is the taker's to find out before it takes the word away from somebody. An owner that is dead loses it: the lock is *recovered*. One that is only stopped is *fenced
-//! off*: whatever it still does when it goes on must change nothing, wherever it was stopped. So the taker shuts the
-//! ring first (see [`crate::lane`]); and what the owner asks of the kernel, where no compare-and-swap can refuse it, it
-//! asks by a call that is only made while the word is its own. Whether such a call is under way says [`Word::caller`].
+//! handler that finds its own thread's number there must know which call of the thread that was. It says nothing of who lives:
+//! that is the taker's to find out before it takes the word away from somebody. An owner that is dead loses it: the lock is
+//! *recovered*. One that is only stopped is *fenced off*: whatever it still does when it goes on must change nothing, wherever
+//! it was stopped. So the taker shuts the ring first (see [`crate::lane`]); and what the owner asks of the kernel, where no
+//! compare-and-swap can refuse it, it asks by a call that is only made while the word is its own. Whether such a call is under
+//! way says [`Word::caller`].
 //!
 //! A waiting thread sleeps on the upper half of the word (futex(2)), which has two more marks:
 //!
@@ -263,7 +264,8 @@ impl Word {
     }
 
     /// Takes it from an owner that is dead, or has jumped out of the call that took it, or is stopped while it is not
-    /// non-interruptible; `seen` is what was in the word. Says whether the owner may owe somebody a doorbell. `None`: somebody was faster.
+    /// non-interruptible; `seen` is what was in the word. Says whether the owner may owe somebody a doorbell. `None`: somebody
+    /// was faster.
     #[must_use]
     pub fn take_from(&self, seen: Content, me: u32, frame: Frame) -> Option<bool> {
         // Others may sleep yet.

@@ -4,9 +4,10 @@
 //! and then looks whether somebody waits. Both put a full barrier between their store and their look, so at
 //! least one of them sees the other (Dekker).
 //!
-//! There are two need-wakeup flags. A *doorbell* is a byte on the kernel's connection: it stays in the queue until a reader takes
-//! it, so it cannot be missed by somebody who is on the way to sleep. A *futex wake* ends a wait on the
-//! word itself (futex(2)): the kernel lets nobody wait there whose need-wakeup flag has been answered. A stale doorbell or futex wake is harmless.
+//! There are two need-wakeup flags. A *doorbell* is a byte on the kernel's connection: it stays in the queue until a reader
+//! takes it, so it cannot be missed by somebody who is on the way to sleep. A *futex wake* ends a wait on the word itself
+//! (futex(2)): the kernel lets nobody wait there whose need-wakeup flag has been answered. A stale doorbell or futex wake is
+//! harmless.
 
 use crate::layout::Direction;
 use crate::sync::{Ordering, fence_after_rmw};

@@ -114,8 +114,8 @@ fn ring_quietly(fd: c_int, pipe: &Pipe) -> Rung {
     if !is_ring(outgoing.epoch()) {
         return Rung::Answered;
     }
-    // Counted before it is sent: a doorbell that arrives is always accounted for. And before the need-wakeup flag is taken: a reader that
-    // takes it back, because its socket goes to somebody who knows of no doorbells, sees that one is under way.
+    // Counted before it is sent: a doorbell that arrives is always accounted for. And before the need-wakeup flag is taken: a
+    // reader that takes it back, because its socket goes to somebody who knows of no doorbells, sees that one is under way.
     doorbells.fetch_add(1, Ordering::SeqCst);
     if !outgoing.doorbell_due() {
         doorbells.fetch_sub(1, Ordering::Release);
@@ -151,8 +151,9 @@ pub(crate) fn stop_timed_waits(pipe: &Pipe) {
     end_timed_waits(pipe.outgoing());
 }
 
-/// Wakes those who have a timed wait on a direction, after its ring was closed, or their need-wakeup flag was seen; true when there may be some.
-/// A stale need-wakeup flag is answered in vain, once. Also a writer that waits on the futex until there is room: there will be none.
+/// Wakes those who have a timed wait on a direction, after its ring was closed, or their need-wakeup flag was seen; true when
+/// there may be some. A stale need-wakeup flag is answered in vain, once. Also a writer that waits on the futex until there is
+/// room: there will be none.
 pub(crate) fn end_timed_waits(direction: &Direction) -> bool {
     if direction.is_room_awaited() && direction.is_closed() {
         // Another value, for one who is about to wait on the futex.

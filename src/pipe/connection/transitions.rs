@@ -55,8 +55,8 @@ pub(crate) fn enter(entry: &Entry, joined: bool) {
     entry.state.store(if joined { STATE_PIPE } else { STATE_WAITING }, Ordering::Release);
 }
 
-/// The connection cannot go on: it is reset, at both ends, whatever seems to be in its lanes; nothing else is touched. Needs no lock, and
-/// may be called under any.
+/// The connection cannot go on: it is reset, at both ends, whatever seems to be in its lanes; nothing else is touched. Needs no
+/// lock, and may be called under any.
 #[cold]
 pub(crate) fn give_up(fd: c_int, pipe: &Pipe, reason: Reason) {
     let before = pipe.entry.flags.fetch_or(FLAG_BROKEN, Ordering::AcqRel);

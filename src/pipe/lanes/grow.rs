@@ -1,7 +1,8 @@
 //! How large a ring is: a part of the segment's first page at first, and more by use.
 //!
-//! A ring changes its size only while it is empty, and gets its memory before its capacity says so. The first one takes no memory; it and
-//! one of a page grow as soon as they are too small for anything, larger ones more reluctantly. All of it happens under the write lock.
+//! A ring changes its size only while it is empty, and gets its memory before its capacity says so. The first one takes no
+//! memory; it and one of a page grow as soon as they are too small for anything, larger ones more reluctantly. All of it
+//! happens under the write lock.
 
 use crate::pipe::connection::{Pipe, write_lock};
 use crate::pipe::copying::bulk;

@@ -40,8 +40,9 @@ pub(crate) const KERNEL_TAKES: usize = MOST_AT_ONCE;
 /// Looks for room between two times of giving way; none at all with the reader on the same processor.
 const LOOKS: u32 = 16;
 
-/// How long a write with so many bytes left waits on the futex where the kernel would take them without a wait: the kernel would copy them for
-/// about as long. A write that must not wait does so once, to see a reader read of which it has not seen that yet.
+/// How long a write with so many bytes left waits on the futex where the kernel would take them without a wait: the kernel
+/// would copy them for about as long. A write that must not wait does so once, to see a reader read of which it has not seen
+/// that yet.
 pub(crate) const LOOK_NS: u64 = 500_000;
 
 pub(crate) const LONG: usize = 1 << 20;
@@ -286,8 +287,8 @@ fn ring(fd: c_int, pipe: &Pipe) {
     }
 }
 
-/// What a write does when the ring is full and spinning was in vain: it waits on the futex for so many nanoseconds at most. Not under a lock.
-/// False: the reader stands still, or a signal handler has run, or it cannot be done here.
+/// What a write does when the ring is full and spinning was in vain: it waits on the futex for so many nanoseconds at most. Not
+/// under a lock. False: the reader stands still, or a signal handler has run, or it cannot be done here.
 #[cold]
 #[inline(never)]
 pub(crate) fn timed_wait(pipe: &Pipe, began: Since, most: u64) -> bool {

@@ -101,8 +101,8 @@ pub(crate) fn until(
 ) -> bool {
     let mut watch = Watch::start();
     if give_way::is_forbidden(watch.now) {
-        // On a busy machine a thread that spins uses up its share of the processor, and then waits for the strangers' time slices; who
-        // sleeps is woken before those have their turn.
+        // On a busy machine a thread that spins uses up its share of the processor, and then waits for the strangers' time
+        // slices; who sleeps is woken before those have their turn.
         return false;
     }
     let budget = clock::from_us(config::spin_us().into());

@@ -80,8 +80,8 @@ pub(crate) fn for_reader(pipe: &Pipe, epoch: u32, since: Since) -> Result<bool, 
 /// Timed waits with the ends on two processors for which there is one sleep.
 const APART: u32 = 16;
 
-/// Whether a wait sleeps in the kernel this time, because the scheduler should place the two ends anew. `timed_waits` counts for it, and
-/// `is_writer_here` says whether what is waited for was last written on this processor.
+/// Whether a wait sleeps in the kernel this time, because the scheduler should place the two ends anew. `timed_waits` counts
+/// for it, and `is_writer_here` says whether what is waited for was last written on this processor.
 ///
 /// A thread that is woken by a futex call goes on where it last ran. Of a byte through the connection the scheduler knows that its
 /// writer is about to sleep, so it may run both ends on one processor: beside strangers a round trip takes a tenth of the time

@@ -1,8 +1,8 @@
 //! Timed waits of a wait in a set: on the words of its hot pipes, before it sleeps in the kernel.
 //!
-//! To be woken in the kernel's epoll_wait takes a byte through TCP, which somebody has to take away again; to be woken by
-//! a word (futex(2)) takes neither: see [`crate::pipe::waiting::timed_wait`]. But a thread that waits on the futex hears nothing of the kernel: of its own descriptors,
-//! of cold pipes, of ends. So
+//! To be woken in the kernel's epoll_wait takes a byte through TCP, which somebody has to take away again; to be woken by a
+//! word (futex(2)) takes neither: see [`crate::pipe::waiting::timed_wait`]. But a thread that waits on the futex hears nothing
+//! of the kernel: of its own descriptors, of cold pipes, of ends. So
 //!
 //! * a timed wait is for a few milliseconds, and where such things are reported there is none: see [`crate::state::timed_waits`];
 //! * while the pipes have always something the kernel is looked at once in a millisecond all the same (`wait.rs`);

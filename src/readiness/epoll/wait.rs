@@ -17,12 +17,13 @@ use core::ffi::c_int;
 use core::sync::atomic::{AtomicU32, Ordering};
 use libc::{epoll_event, sigset_t};
 
-/// Microseconds after which the kernel's own descriptors are looked at although pipes are ready; and while timed waits pay, because such
-/// descriptors have reported nothing for long.
+/// Microseconds after which the kernel's own descriptors are looked at although pipes are ready; and while timed waits pay,
+/// because such descriptors have reported nothing for long.
 const LOOK_EVERY_US: u64 = 200;
 const LOOK_SELDOM_US: u64 = 1000;
 
-/// Spins of one wait that may find something of which then nothing is reported; and looks, after which it waits on the futex between them.
+/// Spins of one wait that may find something of which then nothing is reported; and looks, after which it waits on the futex
+/// between them.
 const SPINS_IN_VAIN: u32 = 3;
 const LOOKS_IN_VAIN: u32 = 100;
 
@@ -143,7 +144,8 @@ unsafe fn wait_for_pipes(
         let now = clock::ticks();
         let is_hot = entry.hot.load(Ordering::Acquire) != 0;
         let overdue = is_overdue(entry, now);
-        // The kernel's call would still have the set that another thread has closed meanwhile; a thread that spins, waits on the futex or looks has not.
+        // The kernel's call would still have the set that another thread has closed meanwhile; a thread that spins, waits on
+        // the futex or looks has not.
         let is_gone = || entry.generation.load(Ordering::Acquire) != generation;
         if in_vain > 0 && is_gone() {
             return Err(Errno(libc::EBADF));

@@ -9,8 +9,8 @@ pub(crate) fn open(path: &CStr, flags: c_int, mode: u32) -> Result<c_int, Errno>
     call!(SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags | libc::O_CLOEXEC, mode).map(|fd| fd as c_int)
 }
 
-/// Opens a file that others may have made, and waits for none of them: neither for the holder of a lease on it (fcntl(2), F_SETLEASE),
-/// nor for the other end of a FIFO.
+/// Opens a file that others may have made, and waits for none of them: neither for the holder of a lease on it (fcntl(2),
+/// F_SETLEASE), nor for the other end of a FIFO.
 pub(crate) fn open_quickly(path: &CStr, flags: c_int) -> Result<c_int, Errno> {
     open(path, flags | libc::O_NOFOLLOW | libc::O_NONBLOCK, 0)
 }

@@ -1,5 +1,6 @@
-//! A connection of which one end is handed on with bytes unread: as `hand_over` in src/pipe/handoff/pin.rs, src/pipe/handoff/give_back.rs and
-//! src/pipe/handoff/file.rs. Nobody's patience ends here: a thread that waits in vain waits for ever, so that loom notices it.
+//! A connection of which one end is handed on with bytes unread: as `hand_over` in src/pipe/handoff/pin.rs,
+//! src/pipe/handoff/give_back.rs and src/pipe/handoff/file.rs. Nobody's patience ends here: a thread that waits in vain waits
+//! for ever, so that loom notices it.
 
 use super::{End, Item, Look};
 use loom::{sync::Mutex, thread};
@@ -232,7 +233,8 @@ impl Connection {
 }
 
 impl End {
-    /// Whether bytes are unread; no doorbell is in the kernel's queue then, and none comes: `clear_doorbells` in src/pipe/handoff/pin.rs.
+    /// Whether bytes are unread; no doorbell is in the kernel's queue then, and none comes: `clear_doorbells` in
+    /// src/pipe/handoff/pin.rs.
     fn clear_doorbells(&self) -> bool {
         let direction = &self.direction;
         let _ = direction.doorbell_due();

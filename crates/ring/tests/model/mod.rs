@@ -270,8 +270,8 @@ impl End {
         }
     }
 
-    /// Counted before the need-wakeup flag is taken: as `ring_quietly`. False: the kernel has refused it, and somebody may sleep who does not
-    /// know of what was published.
+    /// Counted before the need-wakeup flag is taken: as `ring_quietly`. False: the kernel has refused it, and somebody may
+    /// sleep who does not know of what was published.
     fn ring_once(&self) -> bool {
         let direction = &self.direction;
         let doorbells = &direction.switch.doorbells;

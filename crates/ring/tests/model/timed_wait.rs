@@ -98,8 +98,8 @@ impl End {
         [one, other]
     }
 
-    /// A wait in an epoll set, as src/readiness/epoll/timed_wait.rs: has a timed wait on both until one of them has something. False: one of
-    /// them is closed.
+    /// A wait in an epoll set, as src/readiness/epoll/timed_wait.rs: has a timed wait on both until one of them has something.
+    /// False: one of them is closed.
     #[cfg(loom)]
     pub(crate) fn timed_wait_on_both(ends: &[Arc<Self>; 2]) -> bool {
         let need_wakeup = ends.each_ref().map(|end| end.direction.want_wake());

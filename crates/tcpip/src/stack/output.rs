@@ -148,7 +148,8 @@ struct Segment<'a> {
     traffic_class: u8,
 }
 
-/// Writes a frame, for which `data` appends the segment's; nothing when the neighbour's address must be asked for first, and the segment is parked meanwhile.
+/// Writes a frame, for which `data` appends the segment's; nothing when the neighbour's address must be asked for first, and
+/// the segment is parked meanwhile.
 #[inline(always)] // what is written in pieces and read again at once, for a copy of it, waits for the memory
 fn write_segment(
     now: Instant,
