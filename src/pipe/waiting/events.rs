@@ -33,7 +33,8 @@ fn has_room(pipe: &Pipe) -> bool {
     outgoing.writable(&mut seen, 1).is_ok_and(|span| span.length > 0)
 }
 
-/// Whether the incoming direction may have been shut: before that its writer leaves the ring, or its reader closes it.
+/// Whether the incoming direction may have been shut, or may have urgent data: before that its writer leaves the ring, or its
+/// reader closes it.
 fn may_be_shut(pipe: &Pipe) -> bool {
     let incoming = pipe.incoming();
     !is_ring(incoming.epoch()) || incoming.is_closed()
@@ -43,8 +44,8 @@ fn may_be_shut(pipe: &Pipe) -> bool {
 #[inline]
 pub(crate) fn at_hand(pipe: &Pipe, interest: i16) -> Option<i16> {
     // With this end's own direction shut the kernel may say that both are (POLLHUP).
-    if interest & !(READABLE | WRITABLE | POLLRDHUP | POLLERR | POLLHUP) != 0
-        || interest & POLLRDHUP != 0 && may_be_shut(pipe)
+    if interest & !(READABLE | WRITABLE | POLLPRI | POLLRDHUP | POLLERR | POLLHUP) != 0
+        || interest & (POLLPRI | POLLRDHUP) != 0 && may_be_shut(pipe)
         || pipe.other_end() != END_JOINED
         || pipe.entry.flags.load(Ordering::Relaxed) & FLAG_SHUT_WRITE != 0
     {
