@@ -70,7 +70,8 @@ pub(crate) fn at_hand(pipe: &Pipe, interest: i16) -> Option<i16> {
 /// What poll(2) says of a pipe now: the kernel's answer, with bells taken for what they are and ring bytes
 /// added.
 pub(crate) fn now(fd: c_int, pipe: &Pipe, interest: i16) -> i16 {
-    for _ in 0..8 {
+    const LOOKS: u32 = 8;
+    for look in 1..=LOOKS {
         if transitions::is_broken(pipe) {
             return with_pending(pipe, kernel::poll_now(fd, interest), interest);
         }
@@ -95,6 +96,9 @@ pub(crate) fn now(fd: c_int, pipe: &Pipe, interest: i16) -> i16 {
             if !ended {
                 ready &= !READABLE;
             }
+        } else if said & READABLE != 0 && look < LOOKS && is_behind(pipe) {
+            // What waits may be a bell, and be followed by nothing that can be read: urgent data, or nothing at all.
+            continue;
         }
         if said & (POLLERR | POLLHUP) != 0 && unread::is_drained(pipe) && ending::is_false_reset(pipe) {
             ready &= !POLLERR;
@@ -141,6 +145,13 @@ fn is_bell_only(pipe: &Pipe) -> bool {
     let incoming = pipe.incoming();
     let epoch = incoming.reader_epoch();
     is_ring(epoch) && incoming.epoch() == epoch
+}
+
+/// Whether the writer has left the ring that this end is in yet.
+fn is_behind(pipe: &Pipe) -> bool {
+    let incoming = pipe.incoming();
+    let epoch = incoming.reader_epoch();
+    is_ring(epoch) && incoming.epoch() != epoch
 }
 
 /// What poll(2)'s names are in epoll(7): the same bits.

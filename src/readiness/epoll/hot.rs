@@ -145,8 +145,8 @@ pub(super) fn ready(arena: &Arena, registration: &Registration) -> Option<u32> {
     if edge && of_pipe & FLAG_RING_FULL != 0 {
         told |= news_of_room(&pipe);
     }
-    let simple =
-        quiet && !shut && flags & ENDING == 0 && told & ENDS == 0 && wanted & libc::EPOLLPRI as u32 == 0;
+    // Nor urgent data: who sends that leaves the ring first.
+    let simple = quiet && !shut && flags & ENDING == 0 && told & (ENDS | libc::EPOLLPRI as u32) == 0;
     let asks_room =
         wanted & EPOLLOUT as u32 != 0 && (!edge || flags & FRESH != 0 || told & EPOLLOUT as u32 != 0);
     let readable = unread::has_ring_bytes(&pipe);

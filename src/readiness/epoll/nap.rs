@@ -125,10 +125,7 @@ fn for_each(arena: &Arena, set: &SetEntry, mut each: impl FnMut(&Registration, u
 /// there. `None`: no nap hears of it.
 fn hears_of(registration: &Registration, flags: u32) -> Option<Option<Pipe>> {
     let wanted = registration.events.load(Ordering::Relaxed);
-    if flags & (NESTED | FOREIGN | ENDING) != 0
-        || wanted & EPOLLPRI as u32 != 0
-        || registration.told.load(Ordering::Relaxed) != 0
-    {
+    if flags & (NESTED | FOREIGN | ENDING) != 0 || registration.told.load(Ordering::Relaxed) != 0 {
         return None;
     }
     let pipe = registered::pipe_of(registration)?;
@@ -138,7 +135,7 @@ fn hears_of(registration: &Registration, flags: u32) -> Option<Option<Pipe>> {
     if waits_for_room || nap::is_deaf(&pipe) {
         return None;
     }
-    Some((wanted & (EPOLLIN | EPOLLRDNORM) as u32 != 0).then_some(pipe))
+    Some((wanted & (EPOLLIN | EPOLLRDNORM | EPOLLPRI) as u32 != 0).then_some(pipe))
 }
 
 /// Wakes who naps in a set: there is more to look at. Under its lock.
