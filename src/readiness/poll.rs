@@ -21,7 +21,7 @@ use crate::sys::scratch::Scratch;
 use crate::sys::{cancel, clock, kernel, real};
 use core::ffi::c_int;
 use core::sync::atomic::{AtomicU32, Ordering};
-use libc::{POLLPRI, pollfd, sigset_t};
+use libc::{pollfd, sigset_t};
 
 /// How well spinning paid lately in polls.
 static SPIN: AtomicU32 = AtomicU32::new(0);
@@ -456,7 +456,7 @@ fn timed_wait_hears_all(entries: &[pollfd]) -> bool {
         && entries.iter().all(|entry| match kind(entry.fd) {
             Kind::Pipe(pipe) => {
                 entry.events & events::READABLE != 0
-                    && entry.events & (events::WRITABLE | POLLPRI) == 0
+                    && entry.events & events::WRITABLE == 0
                     && pipe.entry.pending_error.load(Ordering::Relaxed) == 0
                     && !timed_wait::is_deaf(&pipe)
             }
@@ -476,10 +476,8 @@ fn timed_wait_for(entries: &[pollfd], deadline: Deadline) -> Result<bool, Errno>
     let (mut pipes, mut is_any_here, mut first) = (0, false, None);
     for entry in entries.iter().filter(|entry| entry.fd >= 0) {
         match kind(entry.fd) {
-            // Only the kernel reports room, and urgent data.
-            Kind::Pipe(pipe)
-                if entry.events & (events::WRITABLE | POLLPRI) != 0 || timed_wait::is_deaf(&pipe) =>
-            {
+            // Only the kernel reports room. Whoever sends urgent data leaves the ring first, which ends a timed wait.
+            Kind::Pipe(pipe) if entry.events & events::WRITABLE != 0 || timed_wait::is_deaf(&pipe) => {
                 return Ok(false);
             }
             Kind::Set(_) => return Ok(false),

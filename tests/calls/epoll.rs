@@ -5,7 +5,7 @@ use std::{ptr, thread};
 
 use libc::{
     EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLLERR, EPOLLET, EPOLLEXCLUSIVE, EPOLLHUP, EPOLLIN,
-    EPOLLONESHOT, EPOLLOUT, EPOLLRDHUP,
+    EPOLLONESHOT, EPOLLOUT, EPOLLPRI, EPOLLRDHUP,
 };
 
 use crate::data::{Flow, Random};
@@ -14,6 +14,45 @@ use crate::sys::wait::{add, control, delete, epoll, epoll_wait, modify, ready};
 use crate::sys::{self, Errno, call, fails};
 
 pub(crate) const CASES: &[Case] = &[
+    case("urgent_data_is_heard_of_by_one_who_waits_for_it_and_for_bytes", || {
+        // The second is what Boost.Asio waits for.
+        for asked in [EPOLLIN | EPOLLPRI, EPOLLIN | EPOLLPRI | EPOLLET] {
+            for round in 0..8 {
+                let (a, b) = sys::pair();
+                let set = epoll();
+                add(set, b, asked);
+                thread::scope(|scope| {
+                    let answering = scope.spawn(|| {
+                        loop {
+                            let told = epoll_wait(set, 1, 10_000).expect("epoll_wait");
+                            if told != [(EPOLLIN, b as u64)] {
+                                return told;
+                            }
+                            let mut bytes = [0; 50];
+                            // By edges an end of what is there may be told twice.
+                            if let Ok(count) = sys::recv(b, &mut bytes, libc::MSG_DONTWAIT) {
+                                sys::write_all(b, &bytes[..count]);
+                            }
+                        }
+                    });
+                    for _ in 0..200 {
+                        sys::write_all(a, &[b'x'; 50]);
+                        assert_eq!(sys::read_exact(a, 50), [b'x'; 50]);
+                    }
+                    // Perhaps it waits awake, or only for a while, or sleeps.
+                    thread::sleep(Duration::from_micros(round * round * 150));
+                    assert_eq!(sys::send(a, b"u", libc::MSG_OOB), Ok(1));
+                    assert_eq!(
+                        answering.join().expect("the other end"),
+                        [(EPOLLPRI, b as u64)],
+                        "{asked:x} round {round}"
+                    );
+                });
+                assert_eq!(sys::recv(b, &mut [0], libc::MSG_OOB), Ok(1));
+                [a, b, set].into_iter().for_each(|fd| _ = sys::close(fd));
+            }
+        }
+    }),
     dialogue(
         "level_reports_until_read",
         |end| {

@@ -12,6 +12,34 @@ use crate::sys::wait::{Set, entry, select};
 use crate::sys::{self, call, events, fails, poll, poll_one};
 
 pub(crate) const CASES: &[Case] = &[
+    case("urgent_data_is_heard_of_by_one_who_waits_for_it_and_for_bytes", || {
+        for round in 0..10 {
+            let (a, b) = sys::pair();
+            thread::scope(|scope| {
+                let answering = scope.spawn(|| {
+                    loop {
+                        let told = poll_one(b, POLLIN | POLLPRI, 10_000);
+                        if told != POLLIN {
+                            return told;
+                        }
+                        sys::write_all(b, &sys::read_exact(b, 50));
+                    }
+                });
+                for _ in 0..200 {
+                    sys::write_all(a, &[b'x'; 50]);
+                    assert_eq!(poll_one(a, POLLIN | POLLPRI, 10_000), POLLIN);
+                    assert_eq!(sys::read_exact(a, 50), [b'x'; 50]);
+                }
+                // Perhaps it waits awake, or only for a while, or sleeps.
+                thread::sleep(Duration::from_micros(round * round * 100));
+                assert_eq!(sys::send(a, b"u", libc::MSG_OOB), Ok(1));
+                assert_eq!(answering.join().expect("the other end"), POLLPRI);
+            });
+            assert_eq!(sys::recv(b, &mut [0], libc::MSG_OOB), Ok(1));
+            assert_eq!(events(b, POLLIN | POLLPRI), 0);
+            [a, b].into_iter().for_each(|fd| _ = sys::close(fd));
+        }
+    }),
     case("a_number_that_becomes_another_sockets_while_a_poll_sleeps", || {
         let ((_a, b), (c, d), event) = (sys::pair(), sys::pair(), sys::eventfd());
         let (poller, reader) = (AtomicI32::new(0), AtomicI32::new(0));

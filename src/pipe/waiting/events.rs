@@ -33,7 +33,8 @@ fn has_room(pipe: &Pipe) -> bool {
     outgoing.writable(&mut seen, 1).is_ok_and(|span| span.length > 0)
 }
 
-/// Whether the incoming direction may have been shut: before that its writer leaves the ring, or its reader closes it.
+/// Whether the incoming direction may have been shut, or may have urgent data: before that its writer leaves the ring, or its
+/// reader closes it.
 fn may_be_shut(pipe: &Pipe) -> bool {
     let incoming = pipe.incoming();
     !is_ring(incoming.epoch()) || incoming.is_closed()
@@ -43,8 +44,8 @@ fn may_be_shut(pipe: &Pipe) -> bool {
 #[inline]
 pub(crate) fn at_hand(pipe: &Pipe, interest: i16) -> Option<i16> {
     // With this end's own direction shut the kernel may say that both are (POLLHUP).
-    if interest & !(READABLE | WRITABLE | POLLRDHUP | POLLERR | POLLHUP) != 0
-        || interest & POLLRDHUP != 0 && may_be_shut(pipe)
+    if interest & !(READABLE | WRITABLE | POLLPRI | POLLRDHUP | POLLERR | POLLHUP) != 0
+        || interest & (POLLPRI | POLLRDHUP) != 0 && may_be_shut(pipe)
         || pipe.other_end() != END_JOINED
         || pipe.entry.flags.load(Ordering::Relaxed) & FLAG_SHUT_WRITE != 0
     {
@@ -69,7 +70,8 @@ pub(crate) fn at_hand(pipe: &Pipe, interest: i16) -> Option<i16> {
 /// What poll(2) says of a pipe now: the kernel's answer, with doorbells taken for what they are and ring bytes
 /// added.
 pub(crate) fn now(fd: c_int, pipe: &Pipe, interest: i16) -> i16 {
-    for _ in 0..8 {
+    const LOOKS: u32 = 8;
+    for look in 1..=LOOKS {
         if transitions::is_broken(pipe) {
             return with_pending(pipe, kernel::poll_now(fd, interest), interest);
         }
@@ -94,6 +96,9 @@ pub(crate) fn now(fd: c_int, pipe: &Pipe, interest: i16) -> i16 {
             if !ended {
                 ready &= !READABLE;
             }
+        } else if said & READABLE != 0 && look < LOOKS && is_behind(pipe) {
+            // What waits may be a doorbell, and be followed by nothing that can be read: urgent data, or nothing at all.
+            continue;
         }
         if said & (POLLERR | POLLHUP) != 0 && unread::is_drained(pipe) && ending::is_false_reset(pipe) {
             ready &= !POLLERR;
@@ -140,6 +145,13 @@ fn is_doorbell_only(pipe: &Pipe) -> bool {
     let incoming = pipe.incoming();
     let epoch = incoming.reader_epoch();
     is_ring(epoch) && incoming.epoch() == epoch
+}
+
+/// Whether the writer has left the ring that this end is in yet.
+fn is_behind(pipe: &Pipe) -> bool {
+    let incoming = pipe.incoming();
+    let epoch = incoming.reader_epoch();
+    is_ring(epoch) && incoming.epoch() != epoch
 }
 
 /// What poll(2)'s names are in epoll(7): the same bits.

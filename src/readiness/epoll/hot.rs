@@ -156,8 +156,8 @@ pub(super) fn ready(socket_table: &SocketTable, registration: &Registration) -> 
     if edge && of_pipe & FLAG_RING_FULL != 0 {
         reported |= news_of_room(&pipe);
     }
-    let simple =
-        quiet && !shut && flags & ENDING == 0 && reported & ENDS == 0 && wanted & libc::EPOLLPRI as u32 == 0;
+    // Nor urgent data: whoever sends that leaves the ring first.
+    let simple = quiet && !shut && flags & ENDING == 0 && reported & (ENDS | libc::EPOLLPRI as u32) == 0;
     let asks_room =
         wanted & EPOLLOUT as u32 != 0 && (!edge || flags & FRESH != 0 || reported & EPOLLOUT as u32 != 0);
     let readable = unread::has_ring_bytes(&pipe);

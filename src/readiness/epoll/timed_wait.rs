@@ -132,10 +132,7 @@ fn for_each(
 /// there. `None`: no timed wait hears of it.
 fn hears_of(registration: &Registration, flags: u32) -> Option<Option<Pipe>> {
     let wanted = registration.events.load(Ordering::Relaxed);
-    if flags & (NESTED | FOREIGN | ENDING) != 0
-        || wanted & EPOLLPRI as u32 != 0
-        || registration.kernel_events.load(Ordering::Relaxed) != 0
-    {
+    if flags & (NESTED | FOREIGN | ENDING) != 0 || registration.kernel_events.load(Ordering::Relaxed) != 0 {
         return None;
     }
     let pipe = registered::pipe_of(registration)?;
@@ -145,7 +142,7 @@ fn hears_of(registration: &Registration, flags: u32) -> Option<Option<Pipe>> {
     if waits_for_room || timed_wait::is_deaf(&pipe) {
         return None;
     }
-    Some((wanted & (EPOLLIN | EPOLLRDNORM) as u32 != 0).then_some(pipe))
+    Some((wanted & (EPOLLIN | EPOLLRDNORM | EPOLLPRI) as u32 != 0).then_some(pipe))
 }
 
 /// Wakes the thread that waits on the futex in a set: there is more to look at. Under its lock.
