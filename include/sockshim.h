@@ -287,7 +287,7 @@ enum sockshim_reason {
      */
     SOCKSHIM_REASON_UNDECIDED = 0,
     /**
-     * On a pipe.
+     * The connection is on a pipe.
      */
     SOCKSHIM_REASON_PIPE = 1,
     /**

@@ -115,7 +115,7 @@ macro_rules! hooks {
         ///
         /// # Safety
         ///
-        /// As the call.
+        /// As for the system call.
         unsafe extern "C-unwind" fn dispatch(
             number: c_long,
             $a: c_long,
@@ -251,7 +251,7 @@ fn at<T>(word: c_long) -> *mut T {
 ///
 /// # Safety
 ///
-/// As the call.
+/// As for the system call.
 unsafe fn plain(number: c_long, words: [c_long; 6]) -> c_long {
     let [a, b, c, d, e, f] = words.map(|word| word as usize);
     // SAFETY: upheld by the caller.
@@ -263,7 +263,7 @@ unsafe fn plain(number: c_long, words: [c_long; 6]) -> c_long {
 ///
 /// # Safety
 ///
-/// As the call.
+/// As for the system call.
 unsafe fn maker(number: c_long, words: [c_long; 6]) -> c_int {
     // SAFETY: upheld by the caller.
     made(unsafe { plain(number, words) } as c_int)

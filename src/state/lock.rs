@@ -63,7 +63,7 @@ pub(crate) fn may_run(owner: Content) -> bool {
     matches!(state(owner.owner()), Some(b'R') | None)
 }
 
-/// How a lock was got.
+/// What came of an attempt to take a lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub(crate) enum Taken {

@@ -16,7 +16,7 @@ pub(crate) struct ProcessName {
     pub(crate) namespace: u64,
 }
 
-/// One in the shared table.
+/// The name of a process as the socket table holds it.
 #[repr(C)]
 #[derive(Debug)]
 pub(crate) struct Stored {

@@ -8,7 +8,7 @@ use core::ffi::{CStr, c_uint};
 pub enum Reason {
     /// Nothing stands against a pipe; the connection has not transferred enough yet.
     Undecided = 0,
-    /// On a pipe.
+    /// The connection is on a pipe.
     Pipe = 1,
     /// The descriptor is not a TCP stream socket.
     NotTcp = 2,

@@ -67,7 +67,7 @@ fn leave() {
 
 /// The frame that has called into this object.
 struct Caller {
-    /// Where the object lies.
+    /// Where the shared object is mapped.
     own: *const c_void,
     /// The last place inside it.
     last: *const c_void,

@@ -42,7 +42,7 @@ unsafe impl Sync for Scratch {}
 /// What may lie in a piece: plain data, for which every bit pattern is a value.
 ///
 /// # Safety
-/// That it is so.
+/// Every bit pattern is a value of the type.
 pub(crate) unsafe trait Plain: Copy {}
 // SAFETY: integers, and structures of them.
 unsafe impl Plain for u8 {}
@@ -68,7 +68,7 @@ impl Scratch {
         Self::map(SIZE)
     }
 
-    /// At least so many bytes.
+    /// Lends at least so many bytes.
     pub(crate) fn with(size: usize) -> Option<Self> {
         if size > SIZE { Self::map(size) } else { Self::take() }
     }

@@ -150,7 +150,7 @@ pub(crate) fn asked() -> Option<u64> {
     net::read_all(0, &mut count).then(|| u64::from_ne_bytes(count))
 }
 
-/// One number to who asks.
+/// Sends a number to the process that asks.
 pub(crate) fn tell(number: u64) {
     net::write_all(1, &number.to_ne_bytes());
 }

@@ -61,7 +61,7 @@ pub(crate) struct Sample {
     /// User time of both ends, per operation.
     pub(crate) user_ns: f64,
     pub(crate) system_ns: f64,
-    /// How many there were.
+    /// How many operations there were.
     pub(crate) operations: f64,
     /// How long they took in all, with what does not count.
     pub(crate) took_ns: f64,

@@ -126,7 +126,7 @@ pub enum Resolution {
     LinkAddress(MacAddr),
     /// The neighbour has been asked and has not answered yet.
     Pending,
-    /// There is no room for it.
+    /// There is no room for another neighbour.
     Full,
 }
 
@@ -135,7 +135,7 @@ pub enum Resolution {
 pub struct Advertisement {
     /// The link-layer address, if it says so.
     pub link_address: Option<MacAddr>,
-    /// To a question of ours.
+    /// It answers a question of ours.
     pub solicited: bool,
     /// It may replace the link-layer address that was known.
     pub overrides: bool,

@@ -197,7 +197,7 @@ const LOOPBACK: Capabilities =
     Capabilities { medium: Medium::Ip, mtu: 65_535, tx_checksum: true, gso_max: 0 };
 
 impl Network {
-    /// With the loopback alone.
+    /// A network that has the loopback link alone.
     pub fn new(config: Config, secret: [u64; 4]) -> Self {
         let [a, b, c, d] = secret;
         let mut network = Self {

@@ -58,7 +58,7 @@ impl Default for Options {
 pub struct Datagram {
     /// The address and port of the sender.
     pub from: SocketAddr,
-    /// To which address of ours.
+    /// The address of ours that it was sent to.
     pub to: IpAddr,
     /// The congestion notification and service it came with.
     pub traffic_class: u8,

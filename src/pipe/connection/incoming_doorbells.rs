@@ -46,9 +46,9 @@ pub(crate) fn drain_doorbells(fd: c_int, pipe: &Pipe) {
 
 /// What became of an attempt to throw doorbells away.
 pub(crate) enum Drained {
-    /// All up to the position.
+    /// All doorbells up to the position are gone.
     Done,
-    /// Not all have arrived.
+    /// Not all doorbells have arrived.
     NotYet,
     End,
     Failed(Errno),

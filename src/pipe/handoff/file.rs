@@ -340,7 +340,7 @@ pub(crate) fn reclaim_for(fd: c_int, pipe: &Pipe, send: impl FnOnce(&[u8])) -> b
 
 /// What became of a claim.
 enum Claimed {
-    /// There is no file.
+    /// There is no hand-off file.
     Nothing,
     NotMine,
     /// So many bytes at this place in the mapping, which nobody else has.

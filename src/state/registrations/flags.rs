@@ -20,7 +20,7 @@
 
 /// The kernel's registration carries our tag.
 pub(crate) const MANAGED: u32 = 1;
-/// On the hot list.
+/// The registration is on the hot list.
 pub(crate) const HOT: u32 = 2;
 /// One-shot, and reported.
 pub(crate) const DISABLED: u32 = 4;

@@ -173,7 +173,7 @@ pub(crate) fn sleep_us(microseconds: u64) -> bool {
     }
 }
 
-/// Where the stack is now.
+/// The stack pointer of the calling thread.
 #[inline]
 pub(crate) fn stack_pointer() -> u64 {
     let here: u64;

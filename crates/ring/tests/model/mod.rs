@@ -26,7 +26,7 @@ use {cell::UnsafeCell, std::sync::Condvar, std::sync::Mutex, std::thread};
 
 /// Small, so that every model fills the ring and wraps around.
 const CAPACITY: usize = 2;
-/// No handlers here.
+/// The models have no signal handlers, so every frame is the same.
 const FRAME: Frame = Frame::at(0);
 
 /// A byte of the kernel's stream.

@@ -13,7 +13,7 @@ use {std::sync::Condvar, std::sync::Mutex, std::thread};
 
 /// The kernel's queue of those who wait for one word (futex(2)): it looks at the word under its lock.
 pub(super) struct Futex {
-    /// How many wait.
+    /// How many threads wait.
     queue: Mutex<usize>,
     woken: Condvar,
 }

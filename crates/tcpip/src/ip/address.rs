@@ -9,7 +9,7 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 /// An address of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Assigned {
-    /// On which link it is.
+    /// The link that it is on.
     pub interface: InterfaceId,
     /// The address.
     pub address: IpAddr,
@@ -37,7 +37,7 @@ pub struct Addresses {
     recent: Option<IpAddr>,
 }
 
-/// Whom a packet is for.
+/// Which hosts a packet is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DestinationScope {
     /// This host alone.

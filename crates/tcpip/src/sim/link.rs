@@ -21,7 +21,7 @@ pub struct LinkConfig {
     pub rate: Option<u64>,
     /// What waits for the link while it sends: more than that is dropped.
     pub queue: Queue,
-    /// From one end to the other.
+    /// The time from one end to the other.
     pub delay: Duration,
     /// A time up to this is added to each packet's delay, so that packets overtake each other.
     pub jitter: Duration,
@@ -66,7 +66,7 @@ pub enum Loss {
     Burst {
         /// To enter the bad state, at each packet.
         enter: f64,
-        /// To leave it again.
+        /// The probability of leaving it again.
         leave: f64,
         /// To lose a packet in the bad state.
         loss: f64,

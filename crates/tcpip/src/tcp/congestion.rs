@@ -257,7 +257,7 @@ struct Usage {
 }
 
 impl Controller {
-    /// For a new connection.
+    /// The state of a new connection.
     pub fn new(algorithm: Box<dyn Congestion>, initial: u32) -> Self {
         Self {
             window: Window::new(initial.max(1)),

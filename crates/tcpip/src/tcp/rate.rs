@@ -80,7 +80,7 @@ pub struct Sample {
 }
 
 impl Sample {
-    /// How fast that is.
+    /// The delivery rate.
     pub fn rate(&self) -> Rate {
         let interval = u64::try_from(self.interval.as_nanos()).unwrap_or(u64::MAX);
         Rate { interval, delivered: self.delivered, app_limited: self.app_limited }

@@ -436,7 +436,7 @@ pub(crate) struct Round {
     pub(crate) sacked: bool,
     /// A duplicate was reported (RFC 2883).
     pub(crate) dsacked: bool,
-    /// That of a tail probe.
+    /// A duplicate of a tail probe was reported.
     pub(crate) probe_dsacked: bool,
     /// A mark was reported (RFC 3168).
     pub(crate) marked: bool,

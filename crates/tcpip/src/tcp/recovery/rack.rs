@@ -152,7 +152,7 @@ impl Sender {
         wait.is_some()
     }
 
-    /// Its timer runs out.
+    /// The timer of RACK runs out.
     pub(crate) fn on_reorder_timeout(&mut self, config: &Config, now: Instant) {
         let in_flight = self.in_flight();
         self.find_lost(now);
