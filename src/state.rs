@@ -1,6 +1,6 @@
 //! What is known of descriptors, sockets and processes.
 //!
-//! Two tables, as in a kernel: the descriptor table ([`table`]) is private to the process and indexed by number; the socket
+//! Two tables, as in a kernel: the descriptor table ([`descriptor_table`]) is private to the process and indexed by number; the socket
 //! table ([`socket_table`]) holds open file descriptions, in memory that `fork` shares, with the processes that have them
 //! ([`family`]), their [`lock`]s and their [`registrations`] with epoll sets.
 //!

@@ -18,9 +18,9 @@
 //! models and the defects that each one was seen to find.
 //!
 //! Reading order: [`layout`] (what lies where), [`ring`] (moving bytes), [`sleep`] (waiting and waking),
-//! [`lane`] (switching between ring and kernel), [`inside`] (who must be out of the kernel before that),
+//! [`lane`] (switching between ring and kernel), [`in_flight`] (who must be out of the kernel before that),
 //! [`lock`] (who may write or read, and what becomes of it when it dies), [`handed`] (a reader whose socket goes to
-//! somebody else), [`time`] (which of several connections came up first).
+//! somebody else), [`publish_time`] (which of several connections came up first).
 
 #[cfg(all(any(test, fuzzing), not(loom)))]
 pub mod fuzzing;
