@@ -217,7 +217,7 @@ int sockshim_prctl(int option, ...);
  *
  * # Errors
  *
- * Those of the call.
+ * The errors of the system call.
  *
  * # Safety
  *

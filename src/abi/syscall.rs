@@ -27,7 +27,7 @@ use std::ptr;
 ///
 /// # Errors
 ///
-/// Those of the call.
+/// The errors of the system call.
 ///
 /// # Safety
 ///
