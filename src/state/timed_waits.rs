@@ -2,7 +2,8 @@
 //!
 //! Of what else may come, the kernel's own descriptors for example, such a timed wait hears when it is over. So after the
 //! kernel has reported such a thing there are no timed waits for [`TIMES`] times as long as one may be; for twice as long each
-//! time that it was reported too late: a program that gets such events gets a few of them late, and then no more.
+//! time that it was reported too late: a program that gets such events gets a few of them late, and then no more. It begins with 10 ms, because a server that accepts
+//! connections, all of which the kernel reports, is about to serve them.
 
 use crate::sys::clock;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -12,9 +13,9 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 /// (measured: 200 us made a round trip four times as dear).
 pub(crate) const LONGEST_US: u64 = 5000;
 /// See the module.
-const TIMES: u64 = 100;
-/// How often that is doubled at most: to a minute.
-const DOUBLINGS: u32 = 7;
+const TIMES: u64 = 2;
+/// How often that is doubled at most: to a minute and a half.
+const DOUBLINGS: u32 = 13;
 /// How often a doubling is taken back: when nothing was reported for so many times as long as there were to be no timed waits.
 const FORGET: u64 = 8;
 /// Microseconds after the end of a timed wait: what is reported by then has probably come before.
