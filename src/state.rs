@@ -1,8 +1,8 @@
 //! What is known of descriptors, sockets and processes.
 //!
-//! Two tables, as in a kernel: the descriptor table ([`descriptor_table`]) is private to the process and indexed by number; the socket
-//! table ([`socket_table`]) holds open file descriptions, in memory that `fork` shares, with the processes that have them
-//! ([`family`]), their [`lock`]s and their [`registrations`] with epoll sets.
+//! Two tables, as in a kernel: the descriptor table ([`descriptor_table`]) is private to the process and indexed by number; the
+//! socket table ([`socket_table`]) holds open file descriptions, in memory that `fork` shares, with the processes that have
+//! them ([`family`]), their [`lock`]s and their [`registrations`] with epoll sets.
 //!
 //! Nothing here knows what a connection does: what follows from a change is up to `pipe` and those above it.
 

@@ -2,8 +2,8 @@
 //!
 //! Of what else may come, the kernel's own descriptors for example, such a timed wait hears when it is over. So after the
 //! kernel has reported such a thing there are no timed waits for [`TIMES`] times as long as one may be; for twice as long each
-//! time that it was reported too late: a program that gets such events gets a few of them late, and then no more. It begins with 10 ms, because a server that accepts
-//! connections, all of which the kernel reports, is about to serve them.
+//! time that it was reported too late: a program that gets such events gets a few of them late, and then no more. It begins
+//! with 10 ms, because a server that accepts connections, all of which the kernel reports, is about to serve them.
 
 use crate::sys::clock;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
