@@ -204,6 +204,9 @@ pub(crate) const FLAG_TIMED: u32 = 4096;
 pub(crate) const FLAG_BROKEN: u32 = 8192;
 /// The last write that must not wait met a full ring; see `pipe::waiting::room`.
 pub(crate) const FLAG_RING_FULL: u32 = 16384;
+/// Urgent data was read. While it lies ahead in the stream, the kernel still counts only what is unread before it, and does not
+/// say so any more.
+pub(crate) const FLAG_URGENT_READ: u32 = 32768;
 /// Made by accept, not by connect (for `ss` and the trace).
 pub(crate) const FLAG_ACCEPTED: u32 = 128;
 

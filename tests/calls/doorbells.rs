@@ -59,6 +59,26 @@ pub(crate) const CASES: &[Case] = &[
         assert_eq!(sys::recv(b, &mut [0], MSG_OOB), Ok(1));
         both_go_on(a, b);
     }),
+    case("what_comes_after_urgent_data_that_was_read_first", || {
+        let (a, b) = used_pair(10_000);
+        let writing = thread::spawn(move || {
+            // By now the other end sleeps in the kernel, so this rings.
+            thread::sleep(Duration::from_millis(30));
+            sys::write_all(a, b"before");
+        });
+        assert_eq!(sys::poll_one(b, POLLIN, -1), POLLIN);
+        writing.join().expect("the writer");
+        assert_eq!(sys::send(a, b"u", MSG_OOB), Ok(1));
+        sys::write_all(a, b"after");
+        assert_eq!(sys::poll_one(b, libc::POLLPRI, -1), libc::POLLPRI);
+        assert_eq!(sys::recv(b, &mut [0], MSG_OOB), Ok(1));
+        let mut bytes = [0; 20];
+        for expected in ["before", "after"] {
+            assert_eq!(sys::read(b, &mut bytes), Ok(expected.len()));
+            assert_eq!(&bytes[..expected.len()], expected.as_bytes());
+        }
+        both_go_on(a, b);
+    }),
     case("what_is_unread_is_before_the_urgent_mark", || {
         for doorbell in [false, true] {
             let (a, b) = if doorbell { with_a_doorbell() } else { used_pair(10_000) };

@@ -155,7 +155,7 @@ pub(crate) fn check_reported(fd: c_int, pipe: &Pipe) {
 pub(crate) fn is_read_past_us(fd: c_int, pipe: &Pipe) -> bool {
     let counted = pipe.incoming().reader.kernel_read.load(Ordering::Relaxed);
     !kernel::is_restricted()
-        && kernel::reading_position(fd, |state| state != kernel::TCP_CLOSE)
+        && read_lock::position_of(fd, pipe.entry, |state| state != kernel::TCP_CLOSE)
             .is_some_and(|position| position > counted)
 }
 

@@ -3,6 +3,7 @@
 use crate::pipe::connection::{Pipe, transitions, write_lock};
 use crate::state::lock::{FencedOff, Taken};
 use crate::state::reason::Reason;
+use crate::state::socket_table::{Entry, FLAG_URGENT_READ};
 use crate::sys::kernel;
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
@@ -76,7 +77,13 @@ pub(crate) fn recount(pipe: &Pipe) {
 }
 
 fn reading_position(pipe: &Pipe) -> Option<u64> {
-    kernel::reading_position(a_descriptor(pipe)?, |state| state != kernel::TCP_CLOSE)
+    position_of(a_descriptor(pipe)?, pipe.entry, |state| state != kernel::TCP_CLOSE)
+}
+
+/// [`kernel::reading_position`]; `None` also after urgent data was read, when the kernel's answer cannot be trusted.
+pub(crate) fn position_of(fd: c_int, entry: &Entry, is_right: impl Fn(u8) -> bool) -> Option<u64> {
+    let is_known = entry.flags.load(Ordering::Relaxed) & FLAG_URGENT_READ == 0;
+    is_known.then(|| kernel::reading_position(fd, is_right))?
 }
 
 /// After somebody has fenced us off. The caller's release is for this lock, too.

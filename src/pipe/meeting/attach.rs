@@ -1,7 +1,7 @@
 //! Meeting: when a connection is worth a pipe, and finding the other end.
 
 use crate::pipe::connection::segment::{self, Identity, Unmet};
-use crate::pipe::connection::{self, Pipe, transitions};
+use crate::pipe::connection::{self, Pipe, read_lock, transitions};
 use crate::pipe::lanes::grow;
 use crate::pipe::meeting::{descriptor, registered};
 use crate::state::lock::Taken;
@@ -187,7 +187,7 @@ pub(crate) fn become_ready(fd: c_int, pipe: &Pipe) {
     let taken = entry.read_lock.0.take();
     let mut position = None;
     if taken == Taken::Ours && entry.readers.make_ready(pipe.socket.generation) {
-        position = kernel::reading_position(fd, |state| state == kernel::TCP_ESTABLISHED);
+        position = read_lock::position_of(fd, entry, |state| state == kernel::TCP_ESTABLISHED);
         if let Some(position) = position {
             pipe.incoming().reader.kernel_read.store(position, Ordering::Relaxed);
             leave_rested_ring(pipe.incoming(), position);

@@ -10,7 +10,8 @@ use crate::pipe::transfer::quick;
 use crate::pipe::waiting::{room, wait};
 use crate::state::lock::{self, Taken};
 use crate::state::reason::Reason;
-use crate::state::{socket_table, trace};
+use crate::state::socket_table::{self, FLAG_URGENT_READ};
+use crate::state::trace;
 use crate::sys::handlers::Since;
 use crate::sys::kernel;
 use crate::sys::restartable::Call;
@@ -75,7 +76,7 @@ unsafe fn receive_in_turn(
     let drop = flags & libc::MSG_TRUNC != 0;
     let wanted = if drop { buffers::length(buffers) } else { buffers::total(buffers)? };
     if flags & libc::MSG_OOB != 0 {
-        return receive_urgent(fd, buffers, flags);
+        return receive_urgent(fd, pipe, buffers, flags);
     }
     let all = flags & libc::MSG_WAITALL != 0;
     let peek = flags & libc::MSG_PEEK != 0;
@@ -471,7 +472,11 @@ fn look_of(result: Result<usize, Errno>, wanted: usize) -> Look {
 
 /// Urgent data is the kernel's alone.
 #[inline(never)]
-fn receive_urgent(fd: c_int, buffers: &[iovec], flags: c_int) -> Result<usize, Errno> {
+fn receive_urgent(fd: c_int, pipe: &Pipe, buffers: &[iovec], flags: c_int) -> Result<usize, Errno> {
+    if flags & libc::MSG_PEEK == 0 {
+        // Before it is: another thread may ask for the position.
+        pipe.entry.flags.fetch_or(FLAG_URGENT_READ, Ordering::Relaxed);
+    }
     let mut rest = Rest::after(buffers, 0, usize::MAX);
     let mut message = rest.message();
     kernel::recvmsg(fd, &mut message, flags)

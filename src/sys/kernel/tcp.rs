@@ -75,7 +75,8 @@ pub(crate) fn tcp_position(fd: c_int) -> Result<TcpPosition, Errno> {
 /// connection that `is_right`. `None`: it cannot be told, or the state is another.
 pub(crate) fn reading_position(fd: c_int, is_right: impl Fn(u8) -> bool) -> Option<u64> {
     // Of what waits, the kernel shows only what comes before an urgent mark.
-    if poll_now(fd, libc::POLLPRI) & libc::POLLPRI != 0 || at_mark(fd) {
+    let is_divided = || poll_now(fd, libc::POLLPRI) & libc::POLLPRI != 0 || at_mark(fd);
+    if is_divided() {
         return None;
     }
     for _ in 0..16 {
@@ -86,7 +87,8 @@ pub(crate) fn reading_position(fd: c_int, is_right: impl Fn(u8) -> bool) -> Opti
             return None;
         }
         if before.received == after.received && after.state == before.state {
-            return before.data_received().checked_sub(waiting as u64);
+            // It may have become so meanwhile.
+            return before.data_received().checked_sub(waiting as u64).filter(|_| !is_divided());
         }
     }
     None
