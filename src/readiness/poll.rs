@@ -481,7 +481,7 @@ fn timed_wait_for(entries: &[pollfd], deadline: Deadline) -> Result<bool, Errno>
                 return Ok(false);
             }
             Kind::Set(_) => return Ok(false),
-            Kind::Pipe(pipe) if entry.events & COMING != 0 => {
+            Kind::Pipe(pipe) if entry.events & events::COMING != 0 => {
                 pipes += 1;
                 is_any_here |= pipe.is_writer_here();
                 first.get_or_insert(pipe);
@@ -495,7 +495,7 @@ fn timed_wait_for(entries: &[pollfd], deadline: Deadline) -> Result<bool, Errno>
         _ => return Ok(false),
     }
     let mut words = Words::new();
-    for entry in entries.iter().filter(|entry| entry.events & COMING != 0) {
+    for entry in entries.iter().filter(|entry| entry.events & events::COMING != 0) {
         if let Kind::Pipe(pipe) = kind(entry.fd) {
             match timed_wait::join(&pipe, &mut words) {
                 Joined::Waiting => {}
@@ -513,8 +513,6 @@ fn timed_wait_for(entries: &[pollfd], deadline: Deadline) -> Result<bool, Errno>
     Ok(woken)
 }
 
-/// What comes from the other end, whose wake-up ends a timed wait.
-const COMING: i16 = events::READABLE | libc::POLLPRI;
 /// What may come to a pipe while its waiter spins.
 const ASKED: i16 = events::READABLE | events::WRITABLE;
 

@@ -18,6 +18,9 @@ pub(crate) const READABLE: i16 = POLLIN | POLLRDNORM;
 
 pub(crate) const WRITABLE: i16 = POLLOUT | POLLWRNORM;
 
+/// What the other end makes, whose wake-up ends a timed wait. Before urgent data it leaves the ring.
+pub(crate) const COMING: i16 = READABLE | POLLPRI;
+
 /// Whether the ring takes bytes at once.
 #[inline]
 fn has_room(pipe: &Pipe) -> bool {
@@ -96,8 +99,9 @@ pub(crate) fn now(fd: c_int, pipe: &Pipe, interest: i16) -> i16 {
             if !ended {
                 ready &= !READABLE;
             }
-        } else if said & READABLE != 0 && look < LOOKS && is_behind(pipe) {
-            // What waits may be a doorbell, and be followed by nothing that can be read: urgent data, or nothing at all.
+        } else if said & READABLE != 0 && look < LOOKS && is_ring(pipe.incoming().reader_epoch()) {
+            // The writer has left the ring that this end is in yet. What waits may be a doorbell, and be followed by nothing
+            // that can be read: urgent data, or nothing at all.
             continue;
         }
         if said & (POLLERR | POLLHUP) != 0 && unread::is_drained(pipe) && ending::is_false_reset(pipe) {
@@ -145,13 +149,6 @@ fn is_doorbell_only(pipe: &Pipe) -> bool {
     let incoming = pipe.incoming();
     let epoch = incoming.reader_epoch();
     is_ring(epoch) && incoming.epoch() == epoch
-}
-
-/// Whether the writer has left the ring that this end is in yet.
-fn is_behind(pipe: &Pipe) -> bool {
-    let incoming = pipe.incoming();
-    let epoch = incoming.reader_epoch();
-    is_ring(epoch) && incoming.epoch() != epoch
 }
 
 /// What poll(2)'s names are in epoll(7): the same bits.

@@ -11,6 +11,7 @@
 use super::hot;
 use crate::pipe::connection::Pipe;
 use crate::pipe::meeting::registered;
+use crate::pipe::waiting::events;
 use crate::pipe::waiting::timed_wait::{self, Joined};
 use crate::state::lock::{self, Taken};
 use crate::state::registrations::flags::{DISABLED, ENDING, FOREIGN, HOT, NESTED, PARKED};
@@ -21,7 +22,7 @@ use crate::sys::clock;
 use crate::sys::deadline::Deadline;
 use crate::sys::futex::{self, MOST, Words};
 use core::sync::atomic::{AtomicU32, Ordering};
-use libc::{EPOLLET, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDNORM, epoll_event};
+use libc::{EPOLLET, EPOLLIN, EPOLLOUT, EPOLLRDNORM, epoll_event};
 
 /// Timed waits in a row while all that was waited for ran on other processors, for all sets of the process.
 static APART: AtomicU32 = AtomicU32::new(0);
@@ -142,7 +143,7 @@ fn hears_of(registration: &Registration, flags: u32) -> Option<Option<Pipe>> {
     if waits_for_room || timed_wait::is_deaf(&pipe) {
         return None;
     }
-    Some((wanted & (EPOLLIN | EPOLLRDNORM | EPOLLPRI) as u32 != 0).then_some(pipe))
+    Some((events::from_epoll(wanted) & events::COMING != 0).then_some(pipe))
 }
 
 /// Wakes the thread that waits on the futex in a set: there is more to look at. Under its lock.

@@ -131,7 +131,7 @@ fn without_sack_more_duplicates_than_segments_say_how_much_is_reordered() {
     host.send(id, 1000);
     host.drain();
     host.receive(ack(1, 1));
-    let info = host.call(|stack, now| stack.tcp_info(now, id)).unwrap();
+    let info = host.info(id);
     assert_eq!(info.reordering, 1);
 }
 
@@ -142,7 +142,7 @@ fn a_tail_probe_is_no_second_copy_in_flight() {
     assert_eq!(host.drain().len(), 2);
     host.wait_ms(150);
     host.expect_data(1001, 1000);
-    let info = host.call(|stack, now| stack.tcp_info(now, id)).unwrap();
+    let info = host.info(id);
     assert_eq!((info.unacked, info.retrans), (2, 0));
 }
 
@@ -282,14 +282,14 @@ fn a_mark_that_came_with_a_loss_is_not_undone() {
     segment.flags |= Flags::ECE;
     host.receive(segment);
     host.wait_ms(20);
-    let info = host.call(|stack, now| stack.tcp_info(now, id)).unwrap();
+    let info = host.info(id);
     assert_eq!((info.ca_state, info.snd_ssthresh), (3, 7));
     assert!(!host.drain().is_empty());
     // All that was sent again came twice.
     for start in (0..6).map(|place| 1 + place * 1000) {
         host.receive(ack(1, 10_001).sack(&host, &[(start, start + 1000)]));
     }
-    let info = host.call(|stack, now| stack.tcp_info(now, id)).unwrap();
+    let info = host.info(id);
     assert_eq!(info.snd_ssthresh, 7);
 }
 
@@ -299,7 +299,7 @@ fn a_block_from_the_acknowledgement_on_is_none() {
     host.send(id, 4000);
     host.drain();
     host.receive(ack(1, 1001).sack(&host, &[(1001, 2001)]));
-    let info = host.call(|stack, now| stack.tcp_info(now, id)).unwrap();
+    let info = host.info(id);
     assert_eq!((info.unacked, info.sacked), (3, 0));
 }
 
@@ -538,12 +538,11 @@ fn a_window_lasts_through_a_pause_as_long_as_the_time_out_with_its_backoff() {
     host.wait_ms(400); // a probe of the tail, and the time-out
     host.drain();
     host.receive(ack(1, 9001));
-    let cwnd = |host: &mut Host| host.call(|stack, now| stack.tcp_info(now, id)).unwrap().snd_cwnd;
-    let before = cwnd(&mut host);
+    let before = host.info(id).snd_cwnd;
     assert!(before > 10, "{before}");
     host.wait_ms(300); // nothing was measured since the time-out, which is twice as long now
     host.send(id, 1000);
-    assert_eq!(cwnd(&mut host), before);
+    assert_eq!(host.info(id).snd_cwnd, before);
 }
 
 #[test]
@@ -555,11 +554,10 @@ fn blocks_of_an_acknowledgement_that_was_overtaken_do_not_make_the_window_grow()
     host.receive(ack(1, 7001)); // the network reorders
     host.send(id, 12_000);
     host.drain();
-    let cwnd = |host: &mut Host| host.call(|stack, now| stack.tcp_info(now, id)).unwrap().snd_cwnd;
-    let before = cwnd(&mut host);
+    let before = host.info(id).snd_cwnd;
     host.receive(ack(1, 1).sack(&host, &[(8001, 10_001)]));
-    assert_eq!(cwnd(&mut host), before);
-    let sacked = host.call(|stack, now| stack.tcp_info(now, id)).unwrap().sacked;
+    assert_eq!(host.info(id).snd_cwnd, before);
+    let sacked = host.info(id).sacked;
     assert_eq!(sacked, 2);
 }
 

@@ -379,10 +379,10 @@ fn a_sender_recognises_each_report_of_a_duplicate() {
     host.drain();
     host.wait_ms(50);
     for (una, blocks) in [(1, [(2001, 2501), (2001, 3001)]), (4001, [(3001, 3501), (5001, 6001)])] {
-        let before = host.stack.tcp_info(host.now, id).unwrap().dsack_dups;
+        let before = host.info(id).dsack_dups;
         let segment = ack(1, una).sack(&host, &blocks);
         host.receive(segment);
-        assert_eq!(host.stack.tcp_info(host.now, id).unwrap().dsack_dups, before + 1);
+        assert_eq!(host.info(id).dsack_dups, before + 1);
     }
 }
 

@@ -62,7 +62,7 @@ fn a_client_asks_once_and_takes_part_if_the_answer_says_yes() {
         host.send(id, 10);
         host.expect_data(1, 10);
         assert_eq!(codepoint(&host), if takes_part { CAPABLE } else { 0 });
-        let options = host.stack.tcp_info(host.now, id).unwrap().options;
+        let options = host.info(id).options;
         assert_eq!(options & 8 != 0, takes_part, "TCPI_OPT_ECN");
     }
 }
@@ -86,7 +86,7 @@ fn marks_are_echoed_until_the_other_end_says_that_it_has_slowed_down() {
     host.class = EXPERIENCED;
     host.receive(Seg { flags: Flags::ACK | Flags::CWR, ..ack(41, 6).data(10) });
     host.expect_flags(Flags::ACK | Flags::ECE);
-    assert_ne!(host.stack.tcp_info(host.now, id).unwrap().options & 16, 0, "TCPI_OPT_ECN_SEEN");
+    assert_ne!(host.info(id).options & 16, 0, "TCPI_OPT_ECN_SEEN");
 }
 
 #[test]
@@ -109,14 +109,13 @@ fn an_echo_shrinks_the_window_once_a_round_trip_and_the_next_data_says_so() {
     host.send(id, 60_000);
     assert_eq!(host.drain().len(), 10);
     let echo = |una| Seg { flags: Flags::ACK | Flags::ECE, ..ack(1, una) };
-    let window = |host: &mut Host| host.stack.tcp_info(host.now, id).unwrap();
     let mut told = 0;
     for una in (1001..=10_001).step_by(1000) {
         host.receive(echo(una));
         told += host.drain().iter().filter(|segment| segment.flags.contains(Flags::CWR)).count();
     }
     assert_eq!(told, 1);
-    let info = window(&mut host);
+    let info = host.info(id);
     assert_eq!((info.snd_ssthresh, info.ca_state), (7, 2), "seven tenths of ten, in the state CWR");
     assert_eq!(info.total_retrans, 0);
     // What is sent after the reduction, and is marked as well, reduces it once more.
@@ -124,7 +123,7 @@ fn an_echo_shrinks_the_window_once_a_round_trip_and_the_next_data_says_so() {
     host.receive(echo(nxt));
     host.receive(echo(nxt));
     host.drain();
-    assert!(window(&mut host).snd_ssthresh < 7);
+    assert!(host.info(id).snd_ssthresh < 7);
 }
 
 #[test]

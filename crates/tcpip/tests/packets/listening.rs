@@ -200,7 +200,7 @@ fn a_cookie_promises_only_what_it_can_remember() {
     assert_eq!(answer.options, Options { mss: Some(MSS), ..Options::default() });
     host.receive(ack(1, 1).window(256));
     let (id, _) = host.stack.accept(host.now, listener).unwrap();
-    let info = host.stack.tcp_info(host.now, id).unwrap();
+    let info = host.info(id);
     assert_eq!((info.options & 15, info.snd_wscale, info.rcv_wscale), (0, 0, 0));
     host.receive(ack(2001, 1).data(10));
     let answer = host.expect_ack(1);
@@ -215,7 +215,7 @@ fn a_cookie_promises_only_what_it_can_remember() {
     let echo = answer.options.timestamps.unwrap().value;
     host.receive(ack(1, 1).window(256).stamps(6, echo));
     let (id, _) = host.stack.accept(host.now, listener).unwrap();
-    let info = host.stack.tcp_info(host.now, id).unwrap();
+    let info = host.info(id);
     assert_eq!((info.options & 15, info.snd_wscale), (15, 7), "timestamps, SACK, window scale, ECN");
 }
 

@@ -2,7 +2,6 @@
 
 use crate::util::{Host, ack};
 use sockshim_tcpip::stack::SocketId;
-use sockshim_tcpip::tcp::Info;
 
 /// A connection with a round-trip time of 50 ms and `segments` in flight.
 fn in_flight(segments: u32) -> (Host, SocketId) {
@@ -19,10 +18,6 @@ fn in_flight_of((mut host, id): (Host, SocketId), segments: u32) -> (Host, Socke
     (host, id)
 }
 
-fn info(host: &mut Host, id: SocketId) -> Info {
-    host.stack.tcp_info(host.now, id).unwrap()
-}
-
 #[test]
 fn three_later_segments_show_a_loss_with_sack() {
     let (mut host, id) = in_flight(8);
@@ -35,7 +30,7 @@ fn three_later_segments_show_a_loss_with_sack() {
     let segment = ack(1, 1001).sack(&host, &[(2001, 5001)]);
     host.receive(segment);
     host.expect_data(1001, 1000);
-    assert_eq!(info(&mut host, id).ca_state, 3);
+    assert_eq!(host.info(id).ca_state, 3);
 }
 
 #[test]
@@ -53,11 +48,11 @@ fn three_duplicates_show_a_loss_without_sack() {
     host.wait_ms(50);
     host.receive(ack(1, 3001));
     host.expect_data(3001, 1000);
-    assert_eq!(info(&mut host, id).ca_state, 3);
+    assert_eq!(host.info(id).ca_state, 3);
     host.receive(ack(1, 9001));
     host.send(id, 1000);
     host.receive(ack(1, 10_001));
-    assert_eq!(info(&mut host, id).ca_state, 0);
+    assert_eq!(host.info(id).ca_state, 0);
 }
 
 #[test]
@@ -85,8 +80,8 @@ fn the_tail_is_probed_before_the_time_out() {
     host.expect_data(4001, 1000);
     host.wait_ms(50);
     host.receive(ack(1, 5001));
-    assert_eq!(info(&mut host, id).ca_state, 0);
-    assert!(info(&mut host, id).snd_ssthresh < 100);
+    assert_eq!(host.info(id).ca_state, 0);
+    assert!(host.info(id).snd_ssthresh < 100);
 }
 
 #[test]
@@ -96,7 +91,7 @@ fn a_probe_reported_twice_was_for_nothing() {
     host.expect_data(3001, 1000);
     let segment = ack(1, 4001).sack(&host, &[(3001, 4001)]);
     host.receive(segment);
-    assert_eq!(info(&mut host, id).snd_ssthresh, 0x7fff_ffff);
+    assert_eq!(host.info(id).snd_ssthresh, 0x7fff_ffff);
 }
 
 #[test]
@@ -120,17 +115,17 @@ fn after_a_time_out_one_segment_is_sent_and_the_wait_doubles() {
 fn a_time_out_that_was_none_is_undone_by_the_original_data() {
     let host = Host::with(|config| config.tcp.tail_loss_probe = false);
     let (mut host, id) = in_flight_of(host.accept_with(crate::util::syn_options()), 5);
-    let before = info(&mut host, id).snd_cwnd;
+    let before = host.info(id).snd_cwnd;
     host.wait_ms(255);
     host.expect_data(1001, 1000);
-    assert_eq!(info(&mut host, id).ca_state, 4);
+    assert_eq!(host.info(id).ca_state, 4);
     // RFC 5682: the original acknowledgements come late; new data is sent instead of old.
     host.send(id, 5000);
     host.receive(ack(1, 2001));
     assert!(host.drain().iter().all(|segment| segment.seq >= 6001), "new data only");
     host.receive(ack(1, 3001));
-    assert_eq!(info(&mut host, id).ca_state, 0);
-    assert!(info(&mut host, id).snd_cwnd >= before);
+    assert_eq!(host.info(id).ca_state, 0);
+    assert!(host.info(id).snd_cwnd >= before);
     assert!(host.drain().iter().all(|segment| segment.seq >= 6001));
 }
 
@@ -145,7 +140,7 @@ fn a_recovery_reported_as_needless_is_undone() {
     host.receive(segment);
     host.send(id, 1000);
     host.receive(ack(1, 10_001));
-    let info = info(&mut host, id);
+    let info = host.info(id);
     assert_eq!((info.ca_state, info.snd_ssthresh), (0, 0x7fff_ffff));
 }
 
@@ -157,7 +152,7 @@ fn reordering_by_less_than_a_quarter_round_trip_is_no_loss_once_seen() {
     let segment = ack(1, 1001).sack(&host, &[(2001, 4001)]);
     host.receive(segment);
     host.receive(ack(1, 4001));
-    assert!(info(&mut host, id).reord_seen > 0);
+    assert!(host.info(id).reord_seen > 0);
     host.drain();
     // Now three later ones do not make it lost at once.
     let segment = ack(1, 4001).sack(&host, &[(5001, 9001)]);
@@ -192,7 +187,7 @@ fn blocks_beyond_what_was_sent_are_ignored() {
         let segment = ack(1, 1001).sack(&host, &[block]);
         host.receive(segment);
     }
-    assert_eq!(info(&mut host, id).sacked, 0);
+    assert_eq!(host.info(id).sacked, 0);
 }
 
 /// Waits until something leaves, and says when that was, in milliseconds from `begin`.
@@ -222,7 +217,7 @@ fn the_time_out_after_a_probe_of_the_tail_counts_from_the_first_segment() {
     let (at, again) = next_sent(&mut host, begin);
     assert_eq!(again.seq, 4001);
     assert!((255..=275).contains(&at), "{at}");
-    assert_eq!(info(&mut host, id).ca_state, 4);
+    assert_eq!(host.info(id).ca_state, 4);
 }
 
 #[test]

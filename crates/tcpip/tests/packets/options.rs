@@ -99,7 +99,7 @@ fn the_round_trip_time_is_that_of_the_acknowledged_data() {
     host.drain();
     host.wait_ms(80);
     host.receive(ack(1, 101));
-    let rtt = host.stack.tcp_info(host.now, id).unwrap().rtt;
+    let rtt = host.info(id).rtt;
     assert!((5_000..=80_000).contains(&rtt), "{rtt}");
 }
 
@@ -126,7 +126,7 @@ fn a_receive_buffer_that_was_set_decides_by_how_much_windows_are_shifted() {
         // A shift of zero says that the other end may have one.
         host.receive(ack(1, 1).window(1000));
         let (id, _) = host.stack.accept(host.now, listener).unwrap();
-        let info = host.stack.tcp_info(host.now, id).unwrap();
+        let info = host.info(id);
         assert_eq!((info.snd_wscale, info.rcv_wscale), (3, shift));
         assert_ne!(info.options & 4, 0, "TCPI_OPT_WSCALE");
         host.send(id, 8000);
@@ -142,7 +142,7 @@ fn a_receive_buffer_that_was_set_decides_by_how_much_windows_are_shifted() {
         assert_eq!(syn.options.window_scale, Some(shift));
         let options = Options { window_scale: Some(2), ..syn_options() };
         host.receive(Seg { options, ..seg(Flags::SYN | Flags::ACK, 0, 1) });
-        let info = host.stack.tcp_info(host.now, id).unwrap();
+        let info = host.info(id);
         assert_eq!((info.snd_wscale, info.rcv_wscale), (2, shift));
     }
 }

@@ -42,16 +42,16 @@ fn the_window_is_small_again_after_a_pause_and_not_while_the_other_end_keeps_its
         let sent: usize = host.drain().iter().map(|segment| segment.data.len()).sum();
         assert_eq!(sent, 10_000);
         host.receive(ack(1, 10_001).window(0));
-        assert_eq!(host.stack.tcp_info(host.now, id).unwrap().snd_cwnd, 20);
+        assert_eq!(host.info(id).snd_cwnd, 20);
         if pause {
             host.wait(Duration::from_secs(10));
         }
         host.send(id, 1000);
         host.wait(Duration::from_secs(10));
         assert!(host.drain().iter().all(|probe| probe.data.is_empty()));
-        assert_eq!(host.stack.tcp_info(host.now, id).unwrap().snd_cwnd, cwnd);
+        assert_eq!(host.info(id).snd_cwnd, cwnd);
         host.receive(ack(1, 10_001).window(30_000));
-        assert_eq!(host.stack.tcp_info(host.now, id).unwrap().snd_cwnd, 10);
+        assert_eq!(host.info(id).snd_cwnd, 10);
     }
 }
 

@@ -9,7 +9,7 @@ use sockshim_tcpip::checksum;
 use sockshim_tcpip::net::{Capabilities, InterfaceId, Medium, RxMeta};
 use sockshim_tcpip::seq::SeqNumber;
 use sockshim_tcpip::stack::{Config, ConnectOptions, Event, ListenerId, SocketId, Stack};
-use sockshim_tcpip::tcp::State;
+use sockshim_tcpip::tcp::{Info, State};
 use sockshim_tcpip::time::Instant;
 use sockshim_tcpip::wire::tcp::{Flags, Header, Options, SackBlocks, Timestamps};
 use sockshim_tcpip::wire::{icmp4, ip, ipv4};
@@ -293,6 +293,11 @@ impl Host {
         let result = call(&mut self.stack, self.now);
         self.collect();
         result
+    }
+
+    #[track_caller]
+    pub(crate) fn info(&mut self, id: SocketId) -> Info {
+        self.stack.tcp_info(self.now, id).expect("a connection")
     }
 
     #[track_caller]

@@ -20,7 +20,7 @@ fn a_block_lets_one_new_segment_out_and_does_not_open_the_window() {
         host.receive(segment);
         assert_eq!(host.drain().len(), 1, "limited transmit (RFC 3042)");
     }
-    assert_eq!(host.stack.tcp_info(host.now, id).unwrap().snd_cwnd, 10);
+    assert_eq!(host.info(id).snd_cwnd, 10);
 }
 
 #[test]
@@ -33,7 +33,7 @@ fn without_sack_what_duplicates_told_of_is_delivered_once() {
     }
     // It was reordering: one of these three is news.
     host.receive(ack(1, 3001));
-    let info = host.stack.tcp_info(host.now, id).unwrap();
+    let info = host.info(id);
     assert_eq!((info.delivered, info.snd_cwnd), (3, 11));
     assert_eq!(host.drain().len(), 2);
 }
@@ -46,7 +46,7 @@ fn the_reordering_timer_sends_one_segment() {
     host.receive(segment);
     assert_eq!(host.drain().len(), 1, "limited transmit (RFC 3042)");
     host.wait_ms(20);
-    let info = host.stack.tcp_info(host.now, id).unwrap();
+    let info = host.info(id);
     assert_eq!((info.ca_state, info.lost), (3, 7));
     host.expect_data(1, 1000);
     host.expect_nothing();
@@ -62,7 +62,7 @@ fn waiting_for_the_other_ends_window_is_timed() {
     host.wait_ms(30);
     host.receive(ack(1, 1001));
     host.wait_ms(50);
-    let info = host.stack.tcp_info(host.now, id).unwrap();
+    let info = host.info(id);
     assert_eq!((info.rwnd_limited, info.busy_time), (100_000, 130_000));
 }
 
@@ -70,7 +70,7 @@ fn waiting_for_the_other_ends_window_is_timed() {
 fn data_that_never_came_is_counted_from_the_handshake() {
     let (mut host, id) = Host::established();
     host.wait_ms(1000);
-    assert_eq!(host.stack.tcp_info(host.now, id).unwrap().last_data_recv, 1000);
+    assert_eq!(host.info(id).last_data_recv, 1000);
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn waiting_for_room_in_the_send_buffer_is_timed() {
     host.wait_ms(30);
     host.receive(ack(1, 2001));
     host.wait_ms(20);
-    let info = host.stack.tcp_info(host.now, id).unwrap();
+    let info = host.info(id);
     assert_eq!((info.sndbuf_limited, info.busy_time), (30_000, 30_000));
 }
 
@@ -95,7 +95,7 @@ fn a_block_that_comes_after_the_reordering_timer_lets_nothing_more_out() {
     host.receive(segment);
     assert_eq!(host.drain().len(), 1, "limited transmit (RFC 3042)");
     host.wait_ms(20);
-    let info = host.stack.tcp_info(host.now, id).unwrap();
+    let info = host.info(id);
     assert_eq!((info.ca_state, info.lost, info.snd_ssthresh), (3, 3, 7));
     host.expect_data(1, 1000);
     // RFC 9937: one was delivered since, of which seven tenths are for sending, and one was sent.
