@@ -138,13 +138,13 @@ fn talk_over(segment: Segment, bytes: &[u8], begins_well: bool) {
     local.seen_head.store(0, Ordering::Relaxed);
     segment.give_to(local, 0);
     entry.state.store(STATE_PIPE, Ordering::Release);
-    let pipe = Pipe::of(socket, entry).expect("it has a segment");
+    let pipe = Pipe::of(fd, socket, entry).expect("it has a segment");
     if begins_well {
         for word in &pipe.header().ends {
             word.store(sockshim_ring::layout::END_JOINED, Ordering::Relaxed);
         }
     }
-    attach::become_ready(fd, &pipe);
+    attach::become_ready(&pipe);
     let mut input = Input(bytes);
     let mut buffer = vec![0u8; 1 << 17];
     while !input.0.is_empty() {
@@ -157,14 +157,14 @@ fn talk_over(segment: Segment, bytes: &[u8], begins_well: bool) {
                 let flags = [0, libc::MSG_PEEK, libc::MSG_TRUNC, libc::MSG_WAITALL][length & 3];
                 // SAFETY: the buffer has room for that much.
                 let count =
-                    unsafe { read::receive(fd, &pipe, &buffers, libc::MSG_DONTWAIT | flags, Since::now()) };
+                    unsafe { read::receive(&pipe, &buffers, libc::MSG_DONTWAIT | flags, Since::now()) };
                 assert!(count.is_ok_and(|count| count <= length) || count.is_err());
             }
             5 => {
                 let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
                 // SAFETY: the buffer has that much.
                 let sent = unsafe {
-                    write::send(fd, &pipe, &buffers, flags, || {
+                    write::send(&pipe, &buffers, flags, || {
                         kernel::send(fd, &buffer[..length], flags).map_or(-1, |count| count as isize)
                     })
                 };
@@ -173,16 +173,16 @@ fn talk_over(segment: Segment, bytes: &[u8], begins_well: bool) {
             6 => {
                 let interest = libc::POLLIN | libc::POLLOUT | libc::POLLRDHUP;
                 let _ = events::at_hand(&pipe, interest);
-                let _ = events::now(fd, &pipe, interest);
+                let _ = events::now(&pipe, interest);
                 let _ = unread::unread(socket, 0);
-                let _ = unread::arrived(fd, &pipe);
+                let _ = unread::arrived(&pipe);
                 let _ = ending::pending_error(socket, 0);
             }
             7 => drop(other.write(&buffer[..length % 4096])),
             8 => drop(other.read(&mut buffer[..length % 4096])),
             _ if length % 16 == 0 => drop(other.shutdown(Shutdown::Write)),
             _ if length % 16 == 1 => pin::pin(fd, socket, crate::Reason::Option),
-            _ => wait::settle(fd, &pipe),
+            _ => wait::settle(&pipe),
         }
     }
     descriptor_table::set_host(fd);

@@ -157,7 +157,7 @@ fn splice_from(
     flags: c_uint,
     kernel: impl FnOnce() -> ssize_t,
 ) -> ssize_t {
-    if socket.entry().is_none_or(|entry| connection::reading_pipe(socket, entry).is_none()) {
+    if socket.entry().is_none_or(|entry| connection::reading_pipe(fd, socket, entry).is_none()) {
         return kernel();
     }
     let Some(room) = Scratch::with(len.min(MOST_SPLICED)) else { return answer(Err(Errno(libc::ENOMEM))) };

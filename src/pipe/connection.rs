@@ -49,9 +49,14 @@ fn note_now(outgoing: &Direction, end: u64) {
     outgoing.note_publish_time(end, clock::ticks());
 }
 
+/// For a [`Pipe`] that is only looked at: no descriptor.
+pub(crate) const NO_FD: c_int = -1;
+
 /// A connection whose segment this process has mapped.
 #[derive(Clone, Copy)]
 pub(crate) struct Pipe {
+    /// A descriptor of this process for the socket, when this was made; [`NO_FD`]: none is known. See [`Pipe::descriptor`].
+    pub(crate) fd: c_int,
     pub(crate) socket: Socket,
     pub(crate) entry: &'static Entry,
     pub(crate) local: &'static Local,
@@ -66,16 +71,22 @@ impl Pipe {
     /// The mapping's address range is never given back to the system (see [`segment::recycle`]), so a thread
     /// that comes late finds an empty page, not a fault.
     #[inline]
-    pub(crate) fn of(socket: Socket, entry: &'static Entry) -> Option<Self> {
+    pub(crate) fn of(fd: c_int, socket: Socket, entry: &'static Entry) -> Option<Self> {
         let local = socket.local();
         let base = local.segment.load(Ordering::Acquire);
         (!base.is_null()).then(|| Self {
+            fd,
             socket,
             entry,
             local,
             base,
             end: local.end.load(Ordering::Relaxed) as usize & 1,
         })
+    }
+
+    /// The same of a socket that may have none, or be no more.
+    pub(crate) fn find(fd: c_int, socket: Socket) -> Option<Self> {
+        Self::of(fd, socket, socket.entry()?)
     }
 
     pub(crate) fn header(&self) -> &Header {
@@ -148,12 +159,18 @@ impl Pipe {
 
     /// A descriptor of this process for the socket, `fd` if it still is one: while a thread slept, another one
     /// may have closed it, and its number may name something else.
-    pub(crate) fn descriptor(&self, fd: c_int) -> Option<c_int> {
+    pub(crate) fn descriptor(&self) -> Option<c_int> {
         let wanted = Descriptor::Socket(self.socket);
-        if descriptor_table::peek(fd) == wanted {
-            return Some(fd);
+        if descriptor_table::peek(self.fd) == wanted {
+            return Some(self.fd);
         }
         (0..socket_table::highest() as c_int).find(|other| descriptor_table::peek(*other) == wanted)
+    }
+
+    /// The same pipe, with a descriptor that names it now.
+    #[inline]
+    pub(crate) fn live(&self) -> Option<Self> {
+        Some(Self { fd: self.descriptor()?, ..*self })
     }
 
     /// Whether new ring epochs may begin.
@@ -164,18 +181,18 @@ impl Pipe {
 
 /// The pipe, when the socket's reads must know about doorbells.
 #[inline]
-pub(crate) fn reading_pipe(socket: Socket, entry: &'static Entry) -> Option<Pipe> {
+pub(crate) fn reading_pipe(fd: c_int, socket: Socket, entry: &'static Entry) -> Option<Pipe> {
     if !entry.readers.is_ready() {
         return None;
     }
-    Pipe::of(socket, entry)
+    Pipe::of(fd, socket, entry)
 }
 
 /// The pipe, when the socket has a segment that both ends know.
 #[inline]
-pub(crate) fn writing_pipe(socket: Socket, entry: &'static Entry) -> Option<Pipe> {
+pub(crate) fn writing_pipe(fd: c_int, socket: Socket, entry: &'static Entry) -> Option<Pipe> {
     if entry.state.load(Ordering::Acquire) < STATE_PIPE {
         return None;
     }
-    Pipe::of(socket, entry)
+    Pipe::of(fd, socket, entry)
 }

@@ -6,7 +6,7 @@
 
 use crate::error::Errno;
 use crate::pipe::connection::{
-    Pipe, incoming_doorbells, outgoing_doorbells, read_lock, transitions, write_lock,
+    NO_FD, Pipe, incoming_doorbells, outgoing_doorbells, read_lock, transitions, write_lock,
 };
 use crate::pipe::handoff::give_back;
 use crate::pipe::lanes::{reader, unread};
@@ -27,7 +27,7 @@ use sockshim_ring::layout::{END_JOINED, END_LEFT, END_RESET};
 ///
 /// # Errors
 /// ECONNRESET when the other end died with bytes of ours unread: the kernel would have sent a reset.
-pub(crate) fn at_end(fd: c_int, pipe: &Pipe) -> Result<(), Errno> {
+pub(crate) fn at_end(pipe: &Pipe) -> Result<(), Errno> {
     pipe.entry.flags.fetch_or(FLAG_END_SEEN, Ordering::Relaxed);
     if !unread::is_drained(pipe) {
         return Ok(());
@@ -36,9 +36,9 @@ pub(crate) fn at_end(fd: c_int, pipe: &Pipe) -> Result<(), Errno> {
     if pending != 0 {
         return Err(Errno(pending));
     }
-    if was_killed(fd, pipe) {
+    if was_killed(pipe) {
         // As after a reset: the kernel lane takes nothing any more, and poll(2) says so.
-        kernel::shutdown(fd);
+        kernel::shutdown(pipe.fd);
         return Err(tell_reset(pipe));
     }
     Ok(())
@@ -46,17 +46,17 @@ pub(crate) fn at_end(fd: c_int, pipe: &Pipe) -> Result<(), Errno> {
 
 /// The kernel reports the end of the stream to a poll. If the end should be a reset, the next read, and `poll` before it,
 /// tells so. Says whether there is more to see now.
-pub(crate) fn found_by_poll(fd: c_int, pipe: &Pipe) -> bool {
-    let killed = unread::is_drained(pipe) && was_killed(fd, pipe);
+pub(crate) fn found_by_poll(pipe: &Pipe) -> bool {
+    let killed = unread::is_drained(pipe) && was_killed(pipe);
     if killed {
         pipe.entry.pending_error.store(tell_reset(pipe).0, Ordering::Release);
-        kernel::shutdown(fd);
+        kernel::shutdown(pipe.fd);
     }
     killed
 }
 
 /// Whether the FIN that came is a dead end's that has not read all of our ring bytes, and so should have been a reset.
-fn was_killed(fd: c_int, pipe: &Pipe) -> bool {
+fn was_killed(pipe: &Pipe) -> bool {
     // After both FINs the kernel has no connection left that could be reset, nor a peer to be found; after a
     // reset that followed the FIN it has said itself what was to be said.
     let flags = pipe.entry.flags.load(Ordering::Relaxed);
@@ -64,8 +64,8 @@ fn was_killed(fd: c_int, pipe: &Pipe) -> bool {
     !reported
         && unread_by_other(pipe)
         && pipe.other_end() == END_JOINED
-        && kernel::tcp_position(fd).is_ok_and(|position| position.state != kernel::TCP_CLOSE)
-        && other_is_dead(fd, pipe)
+        && kernel::tcp_position(pipe.fd).is_ok_and(|position| position.state != kernel::TCP_CLOSE)
+        && other_is_dead(pipe)
 }
 
 /// The kernel reports an error on the connection. `Ok`: it is really the end of the stream, or the ring has
@@ -141,8 +141,10 @@ fn unread_by_other(pipe: &Pipe) -> bool {
 const LOOKS_AT_DYING: u32 = 20;
 
 /// Whether nobody holds the other end's socket any more. It has sent its FIN.
-fn other_is_dead(fd: c_int, pipe: &Pipe) -> bool {
-    let (Ok(local), Ok(peer)) = (kernel::local_address(fd), kernel::peer_address(fd)) else { return true };
+fn other_is_dead(pipe: &Pipe) -> bool {
+    let (Ok(local), Ok(peer)) = (kernel::local_address(pipe.fd), kernel::peer_address(pipe.fd)) else {
+        return true;
+    };
     // An end that shuts its direction down leaves the ring before; one that dies does not.
     let looks = if is_ring(pipe.incoming().epoch()) { LOOKS_AT_DYING } else { 1 };
     for look in 0..looks {
@@ -172,19 +174,19 @@ pub(crate) fn after_break(pipe: &Pipe) -> Result<usize, Errno> {
 /// close follows. `fd` is -1 when the kernel has closed it already.
 pub(crate) fn leave(fd: c_int, socket: Socket, last: bool) {
     let Some(entry) = socket.entry() else { return };
-    let Some(pipe) = Pipe::of(socket, entry) else { return };
+    let Some(pipe) = Pipe::of(fd, socket, entry) else { return };
     if last {
-        give_back::before_end(fd, &pipe);
+        give_back::before_end(&pipe);
     }
     let reading = read_lock::lock_reads(&pipe);
-    let writing = write_lock::lock_writes(fd, &pipe);
+    let writing = write_lock::lock_writes(&pipe);
     if pipe.is_mapped() {
         let waiting = entry.state.load(Ordering::Acquire) == STATE_WAITING && pipe.other_end() != END_JOINED;
         if last && waiting {
             transitions::abandon(&pipe, Reason::NotConnected);
         } else {
             if last {
-                say_goodbye(fd, &pipe);
+                say_goodbye(&pipe);
             }
             pipe.local.segment.store(core::ptr::null_mut(), Ordering::Release);
             pipe.recycle();
@@ -199,7 +201,7 @@ fn release(pipe: &Pipe, reading: Taken, writing: Taken) {
 }
 
 /// Tells the other end how this one goes, so that the kernel's FIN or RST says the same.
-fn say_goodbye(fd: c_int, pipe: &Pipe) {
+fn say_goodbye(pipe: &Pipe) {
     let incoming = pipe.incoming();
     // First the promise, then the ring: see `lanes::writer::open`.
     incoming.reader.ready.store(0, Ordering::SeqCst);
@@ -209,22 +211,22 @@ fn say_goodbye(fd: c_int, pipe: &Pipe) {
         // Nobody may be asked: as after SIGKILL, the other end decides.
         return;
     }
-    if fd >= 0 {
+    if pipe.fd >= 0 {
         // A doorbell that announced nothing but itself lies before the kernel lane that goes on.
-        reader::follow(fd, pipe);
+        reader::follow(pipe);
     }
     let in_ring = incoming.has_bytes();
     // The kernel resets by itself for data in its own queue; an urgent byte counts, read or not.
-    let queued = || unread::unread(pipe.socket, kernel::queued(fd).unwrap_or(0) as c_int) > 0;
-    let unread = in_ring || fd >= 0 && (queued() || kernel::at_mark(fd));
-    if fd >= 0 {
-        incoming_doorbells::drain_doorbells(fd, pipe);
+    let queued = || unread::unread(pipe.socket, kernel::queued(pipe.fd).unwrap_or(0) as c_int) > 0;
+    let unread = in_ring || pipe.fd >= 0 && (queued() || kernel::at_mark(pipe.fd));
+    if pipe.fd >= 0 {
+        incoming_doorbells::drain_doorbells(pipe);
     }
     let reset = unread || pipe.entry.flags.load(Ordering::Relaxed) & FLAG_LINGER_RESET != 0;
-    if fd >= 0 && in_ring {
+    if pipe.fd >= 0 && in_ring {
         // The kernel sends a reset for unread bytes; it does not see these, so ask for it (socket(7)).
         let linger = libc::linger { l_onoff: 1, l_linger: 0 };
-        let _ = kernel::set_sockopt(fd, libc::SOL_SOCKET, libc::SO_LINGER, &linger);
+        let _ = kernel::set_sockopt(pipe.fd, libc::SOL_SOCKET, libc::SO_LINGER, &linger);
     }
     pipe.set_own_end(if reset { END_RESET } else { END_LEFT });
     outgoing_doorbells::stop_timed_waits(pipe);
@@ -235,7 +237,7 @@ pub(crate) fn pending_error(socket: Socket, error: c_int) -> c_int {
     let Some(entry) = socket.entry() else { return error };
     let pending = entry.pending_error.swap(0, Ordering::AcqRel);
     let found = if error != 0 { error } else { pending };
-    match Pipe::of(socket, entry) {
+    match Pipe::of(NO_FD, socket, entry) {
         Some(pipe) if found == libc::ECONNRESET && is_false_reset(&pipe) => 0,
         _ => found,
     }

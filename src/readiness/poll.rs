@@ -44,7 +44,7 @@ enum Kind {
 
 fn kind(fd: c_int) -> Kind {
     match descriptor::find(fd) {
-        Descriptor::Socket(socket) => kind_of_socket(socket),
+        Descriptor::Socket(socket) => kind_of_socket(fd, socket),
         Descriptor::Set(set) => match socket_table::get() {
             Some(socket_table) if socket_table.set(set.slot).managed.load(Ordering::Acquire) > 0 => {
                 Kind::Set(set.slot)
@@ -55,9 +55,9 @@ fn kind(fd: c_int) -> Kind {
     }
 }
 
-fn kind_of_socket(socket: Socket) -> Kind {
+fn kind_of_socket(fd: c_int, socket: Socket) -> Kind {
     let Some(entry) = socket.entry() else { return Kind::Kernel };
-    if let Some(pipe) = connection::reading_pipe(socket, entry) {
+    if let Some(pipe) = connection::reading_pipe(fd, socket, entry) {
         return Kind::Pipe(pipe);
     }
     match entry.state.load(Ordering::Relaxed) {
@@ -193,8 +193,8 @@ fn evaluate(entries: &mut [pollfd]) -> Result<usize, Errno> {
         }
         match kind(entry.fd) {
             Kind::Pipe(pipe) => {
-                entry.revents = events::at_hand(&pipe, entry.events)
-                    .unwrap_or_else(|| events::now(entry.fd, &pipe, entry.events));
+                entry.revents =
+                    events::at_hand(&pipe, entry.events).unwrap_or_else(|| events::now(&pipe, entry.events));
             }
             Kind::Set(slot) => {
                 let shown = kernel::poll_now(entry.fd, entry.events) & !events::READABLE;

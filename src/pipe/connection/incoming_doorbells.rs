@@ -9,7 +9,6 @@ use crate::state::reason::Reason;
 use crate::state::{lock, registrations, socket_table};
 use crate::sys::kernel;
 use crate::sys::restartable::Call;
-use core::ffi::c_int;
 use core::sync::atomic::Ordering;
 use sockshim_ring::lane::is_ring;
 
@@ -28,7 +27,7 @@ pub(crate) fn take_counted(pipe: &Pipe, call: &Call) -> Option<Result<usize, Err
 }
 
 /// Before the socket is closed: no doorbell may be left in the kernel's queue. Under the read lock.
-pub(crate) fn drain_doorbells(fd: c_int, pipe: &Pipe) {
+pub(crate) fn drain_doorbells(pipe: &Pipe) {
     let incoming = pipe.incoming();
     let epoch = incoming.reader_epoch();
     if is_ring(epoch) {
@@ -39,7 +38,7 @@ pub(crate) fn drain_doorbells(fd: c_int, pipe: &Pipe) {
             incoming.switch.resume.load(Ordering::Relaxed)
         };
         let mask = kernel::block_signals();
-        let _ = drain_quietly(fd, pipe, end);
+        let _ = drain_quietly(pipe, end);
         kernel::restore_signals(mask);
     }
 }
@@ -61,7 +60,7 @@ pub(crate) enum Drained {
 }
 
 /// Throws away the doorbells of ring epoch `epoch`, which the writer has left. Under the read lock.
-pub(crate) fn drain_to(fd: c_int, pipe: &Pipe, epoch: u32) -> Drained {
+pub(crate) fn drain_to(pipe: &Pipe, epoch: u32) -> Drained {
     let incoming = pipe.incoming();
     let taken = incoming.reader.kernel_read.load(Ordering::Relaxed);
     if taken == incoming.switch.resume.load(Ordering::Relaxed) && incoming.reader_epoch() == epoch {
@@ -73,11 +72,11 @@ pub(crate) fn drain_to(fd: c_int, pipe: &Pipe, epoch: u32) -> Drained {
     let mask = kernel::block_signals();
     let drained = if incoming.reader_epoch() != epoch {
         Some(Drained::Moved)
-    } else if is_read_past_us(fd, pipe) {
+    } else if is_read_past_us(pipe) {
         // The last of these would be bytes of the kernel lane.
         Some(Drained::ReadPastUs)
     } else {
-        drain_quietly(fd, pipe, incoming.switch.resume.load(Ordering::Relaxed))
+        drain_quietly(pipe, incoming.switch.resume.load(Ordering::Relaxed))
     };
     kernel::restore_signals(mask);
     match drained {
@@ -96,7 +95,7 @@ pub(crate) fn drain_to(fd: c_int, pipe: &Pipe, epoch: u32) -> Drained {
 }
 
 /// `None`: the read lock is somebody else's.
-fn drain_quietly(fd: c_int, pipe: &Pipe, to: u64) -> Option<Drained> {
+fn drain_quietly(pipe: &Pipe, to: u64) -> Option<Drained> {
     let position = &pipe.incoming().reader.kernel_read;
     loop {
         let Some(left) = to.checked_sub(position.load(Ordering::Relaxed)) else {
@@ -105,7 +104,7 @@ fn drain_quietly(fd: c_int, pipe: &Pipe, to: u64) -> Option<Drained> {
         if left == 0 {
             return Some(Drained::Done);
         }
-        match take_counted(pipe, &Call::discard(fd, left.min(1 << 20) as usize))? {
+        match take_counted(pipe, &Call::discard(pipe.fd, left.min(1 << 20) as usize))? {
             Ok(0) => return Some(Drained::End),
             Ok(_) => {}
             Err(Errno(libc::EAGAIN)) => return Some(Drained::NotYet),
@@ -136,26 +135,26 @@ fn plausible(rung: u64, taken: u64) -> u64 {
 ///
 /// Where that byte belongs among those of the ring nobody can say, so it cannot be passed on as data either.
 #[cold]
-pub(crate) fn find_intruder(fd: c_int, pipe: &Pipe) -> bool {
-    let found = !kernel::is_restricted() && is_intruded(fd, pipe);
+pub(crate) fn find_intruder(pipe: &Pipe) -> bool {
+    let found = !kernel::is_restricted() && is_intruded(pipe);
     if found {
-        transitions::give_up(fd, pipe, Reason::Integrity);
+        transitions::give_up(pipe, Reason::Integrity);
     }
     found
 }
 
 /// The kernel has reported bytes to a set. It reports once: if it was of something else than a doorbell, nobody hears of it again.
-pub(crate) fn check_reported(fd: c_int, pipe: &Pipe) {
+pub(crate) fn check_reported(pipe: &Pipe) {
     if doorbells_waiting(pipe) == 0 && is_ring(pipe.incoming().reader_epoch()) {
-        find_intruder(fd, pipe);
+        find_intruder(pipe);
     }
 }
 
 /// Whether somebody has taken bytes of the kernel's stream by system calls of its own. Under the read lock.
-pub(crate) fn is_read_past_us(fd: c_int, pipe: &Pipe) -> bool {
+pub(crate) fn is_read_past_us(pipe: &Pipe) -> bool {
     let counted = pipe.incoming().reader.kernel_read.load(Ordering::Relaxed);
     !kernel::is_restricted()
-        && read_lock::position_of(fd, pipe.entry, |state| state != kernel::TCP_CLOSE)
+        && read_lock::position_of(pipe.fd, pipe.entry, |state| state != kernel::TCP_CLOSE)
             .is_some_and(|position| position > counted)
 }
 
@@ -164,11 +163,11 @@ pub(crate) fn is_read_past_us(fd: c_int, pipe: &Pipe) -> bool {
 /// The order of the looks makes it certain without a lock: what was taken is read before the queue, and the
 /// doorbells, which are counted before they are sent, after it. Another reader that takes a doorbell meanwhile can
 /// only make the count look too high.
-fn is_intruded(fd: c_int, pipe: &Pipe) -> bool {
+fn is_intruded(pipe: &Pipe) -> bool {
     let incoming = pipe.incoming();
     let epoch = incoming.reader_epoch();
     let position = incoming.reader.kernel_read.load(Ordering::Acquire);
-    let waits = kernel::queued(fd).unwrap_or(0) > 0;
+    let waits = kernel::queued(pipe.fd).unwrap_or(0) > 0;
     let rung = incoming.switch.doorbells.load(Ordering::Acquire);
     let before = incoming.switch.kernel_end.load(Ordering::Relaxed);
     waits
@@ -180,8 +179,8 @@ fn is_intruded(fd: c_int, pipe: &Pipe) -> bool {
 
 /// Throws bytes of the kernel's away; under the read lock, with signals blocked. Says how many. The kernel reports an
 /// error once: it is kept for the call that may report it.
-pub(crate) fn discard(fd: c_int, pipe: &Pipe, count: usize) -> usize {
-    match take_counted(pipe, &Call::discard(fd, count)) {
+pub(crate) fn discard(pipe: &Pipe, count: usize) -> usize {
+    match take_counted(pipe, &Call::discard(pipe.fd, count)) {
         Some(Ok(count)) => count,
         None | Some(Err(Errno(libc::EAGAIN))) => 0,
         Some(Err(error)) => {

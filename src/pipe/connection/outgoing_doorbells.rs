@@ -5,33 +5,32 @@ use crate::pipe::connection::{Pipe, write_lock};
 use crate::state::socket_table;
 use crate::sys::deadline::Deadline;
 use crate::sys::{futex, kernel, restartable};
-use core::ffi::c_int;
 use core::sync::atomic::Ordering;
 use sockshim_ring::lane::is_ring;
 use sockshim_ring::layout::Direction;
 use sockshim_ring::sleep::{DOORBELL, WAKE};
 
 /// Wakes whoever waits at the other end, once. Under the write lock.
-pub(crate) fn wake(fd: c_int, pipe: &Pipe) -> Result<(), Errno> {
+pub(crate) fn wake(pipe: &Pipe) -> Result<(), Errno> {
     let need_wakeup = pipe.outgoing().need_wakeup();
     if need_wakeup & WAKE != 0 && end_timed_waits(pipe.outgoing()) {
         socket_table::add(&pipe.entry.counters.doorbells, 1);
     }
-    if need_wakeup & DOORBELL != 0 { ring_doorbell(fd, pipe) } else { Ok(()) }
+    if need_wakeup & DOORBELL != 0 { ring_doorbell(pipe) } else { Ok(()) }
 }
 
 /// Wakes whoever sleeps at the other end, once: one byte. Under the write lock. When the kernel refuses it, which is the error
 /// then, it is owed: see [`ring_if_owed`].
-pub(crate) fn ring_doorbell(fd: c_int, pipe: &Pipe) -> Result<(), Errno> {
+pub(crate) fn ring_doorbell(pipe: &Pipe) -> Result<(), Errno> {
     // No signal handler may spill between the look and the doorbell, which would become data.
     let mask = kernel::block_signals();
-    let rung = if pipe.entry.write_lock.0.ringing() { ring_quietly(fd, pipe) } else { Rung::Lost };
+    let rung = if pipe.entry.write_lock.0.ringing() { ring_quietly(pipe) } else { Rung::Lost };
     let lost = matches!(rung, Rung::Lost) || !pipe.entry.write_lock.0.rung();
     kernel::restore_signals(mask);
     if lost {
         // Somebody has fenced us off and rings in our place. Only after that may we go on, in the kernel's lane. The
         // caller's release is for this lock, too.
-        let _ = write_lock::lock_writes(fd, pipe);
+        let _ = write_lock::lock_writes(pipe);
     }
     match rung {
         Rung::Sent => {
@@ -61,18 +60,18 @@ const RING_FOR: u64 = 1_000_000_000;
 
 /// Rings a doorbell that the kernel has refused: somebody sleeps who does not know yet of what was published. Not under a lock.
 #[inline]
-pub(crate) fn ring_if_owed(fd: c_int, pipe: &Pipe) {
+pub(crate) fn ring_if_owed(pipe: &Pipe) {
     if pipe.local.owes.load(Ordering::Relaxed) != 0 {
-        ring_again(fd, pipe);
+        ring_again(pipe);
     }
 }
 
 #[cold]
-fn ring_again(fd: c_int, pipe: &Pipe) {
+fn ring_again(pipe: &Pipe) {
     let until = Deadline::after(Some(RING_FOR));
     let errno = Errno::last();
     loop {
-        let taken = write_lock::lock_writes(fd, pipe);
+        let taken = write_lock::lock_writes(pipe);
         pipe.local.owes.store(0, Ordering::Relaxed);
         let outgoing = pipe.outgoing();
         // Otherwise it has woken by itself, or the kernel lane wakes it.
@@ -81,12 +80,12 @@ fn ring_again(fd: c_int, pipe: &Pipe) {
             && outgoing.has_bytes()
             && outgoing.need_wakeup() & DOORBELL != 0
         {
-            let _ = ring_doorbell(fd, pipe);
+            let _ = ring_doorbell(pipe);
         }
         pipe.entry.write_lock.0.release(taken);
         let is_over = pipe.local.owes.load(Ordering::Relaxed) == 0
             || until.left() == Some(0)
-            || kernel::poll_now(fd, 0) != 0;
+            || kernel::poll_now(pipe.fd, 0) != 0;
         if is_over {
             break;
         }
@@ -107,7 +106,7 @@ enum Rung {
     Lost,
 }
 
-fn ring_quietly(fd: c_int, pipe: &Pipe) -> Rung {
+fn ring_quietly(pipe: &Pipe) -> Rung {
     let outgoing = pipe.outgoing();
     let doorbells = &outgoing.switch.doorbells;
     // A signal handler that has spilled since the publication has woken the reader by the kernel lane.
@@ -121,7 +120,8 @@ fn ring_quietly(fd: c_int, pipe: &Pipe) -> Rung {
         doorbells.fetch_sub(1, Ordering::Release);
         return Rung::Answered;
     }
-    let rung = match pipe.entry.write_lock.0.call(&restartable::Call::send(fd, &[0], libc::MSG_NOSIGNAL)) {
+    let rung = match pipe.entry.write_lock.0.call(&restartable::Call::send(pipe.fd, &[0], libc::MSG_NOSIGNAL))
+    {
         Some(Ok(_)) => return Rung::Sent,
         Some(Err(error)) if is_refusal(error) => Rung::Refused(error),
         Some(Err(error)) => Rung::Failed(error),

@@ -41,8 +41,8 @@ fn wait_for_lock(pipe: &Pipe) -> Taken {
             taken => return taken,
         }
     }
-    if let Some(fd) = a_descriptor(pipe) {
-        transitions::give_up(fd, pipe, Reason::Stopped);
+    if let Some(pipe) = pipe.live() {
+        transitions::give_up(&pipe, Reason::Stopped);
     }
     Taken::Nested
 }
@@ -64,11 +64,6 @@ fn fence_off(pipe: &Pipe, seen: Content) -> FencedOff {
     })
 }
 
-/// A number of this process for the socket.
-fn a_descriptor(pipe: &Pipe) -> Option<c_int> {
-    pipe.descriptor(pipe.entry.number.load(Ordering::Relaxed) as c_int - 1)
-}
-
 /// What the kernel says of how far its stream has been read.
 pub(crate) fn recount(pipe: &Pipe) {
     if let Some(position) = reading_position(pipe) {
@@ -77,7 +72,7 @@ pub(crate) fn recount(pipe: &Pipe) {
 }
 
 fn reading_position(pipe: &Pipe) -> Option<u64> {
-    position_of(a_descriptor(pipe)?, pipe.entry, |state| state != kernel::TCP_CLOSE)
+    position_of(pipe.descriptor()?, pipe.entry, |state| state != kernel::TCP_CLOSE)
 }
 
 /// [`kernel::reading_position`]; `None` also after urgent data was read, when the kernel's answer cannot be trusted.

@@ -1,14 +1,13 @@
 //! What this end of a connection becomes: on a pipe, pinned to the kernel, given up.
 
 use crate::pipe::connection::segment::{self, Identity};
-use crate::pipe::connection::{Pipe, outgoing_doorbells};
+use crate::pipe::connection::{NO_FD, Pipe, outgoing_doorbells};
 use crate::state::reason::Reason;
 use crate::state::socket_table::{
     Entry, FLAG_BROKEN, FLAG_RESET_REPORTED, STATE_PINNED, STATE_PIPE, STATE_WAITING, SocketTable,
 };
 use crate::state::{Socket, family, log, trace};
 use crate::sys::kernel;
-use core::ffi::c_int;
 use core::sync::atomic::Ordering;
 use sockshim_ring::layout::END_RESET;
 
@@ -26,7 +25,7 @@ pub(crate) fn forsake(socket_table: &SocketTable, socket: Socket) {
     if let Some(entry) = socket.entry()
         && entry.state.load(Ordering::Acquire) == STATE_WAITING
         && family::is_sole(socket_table, &entry.holders)
-        && let Some(pipe) = Pipe::of(socket, entry)
+        && let Some(pipe) = Pipe::of(NO_FD, socket, entry)
     {
         withdraw(&pipe);
     }
@@ -58,7 +57,7 @@ pub(crate) fn enter(entry: &Entry, joined: bool) {
 /// The connection cannot go on: it is reset, at both ends, whatever seems to be in its lanes; nothing else is touched. Needs no
 /// lock, and may be called under any.
 #[cold]
-pub(crate) fn give_up(fd: c_int, pipe: &Pipe, reason: Reason) {
+pub(crate) fn give_up(pipe: &Pipe, reason: Reason) {
     let before = pipe.entry.flags.fetch_or(FLAG_BROKEN, Ordering::AcqRel);
     if before & FLAG_BROKEN != 0 || !pipe.is_mapped() {
         return;
@@ -79,8 +78,8 @@ pub(crate) fn give_up(fd: c_int, pipe: &Pipe, reason: Reason) {
     incoming.reader.epoch.fetch_and(!1, Ordering::SeqCst);
     pipe.set_own_end(END_RESET);
     let own = pipe.entry.cookie.load(Ordering::Relaxed);
-    if !kernel::is_restricted() && (own == 0 || kernel::cookie(fd) == Ok(own)) {
-        kernel::reset(fd);
+    if !kernel::is_restricted() && (own == 0 || kernel::cookie(pipe.fd) == Ok(own)) {
+        kernel::reset(pipe.fd);
     }
 }
 

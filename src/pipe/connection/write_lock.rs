@@ -15,21 +15,21 @@ pub(crate) const MOST_ROUNDS: usize = 50;
 
 /// The write lock. An owner that does not let go is fenced off: the direction stays in the kernel lane from then on.
 #[inline]
-pub(crate) fn lock_writes(fd: c_int, pipe: &Pipe) -> Taken {
-    lock_writes_as(fd, pipe, false)
+pub(crate) fn lock_writes(pipe: &Pipe) -> Taken {
+    lock_writes_as(pipe, false)
 }
 
 /// The same; `nonblocking`: for a call that does not wait.
 #[inline]
-pub(crate) fn lock_writes_as(fd: c_int, pipe: &Pipe, nonblocking: bool) -> Taken {
+pub(crate) fn lock_writes_as(pipe: &Pipe, nonblocking: bool) -> Taken {
     // A doorbell that a writer owed when it died: the next publication rings.
     let taken = pipe.entry.write_lock.0.take_at_once(|| pipe.outgoing().want_doorbell());
-    taken.unwrap_or_else(|| wait_for_lock(fd, pipe, nonblocking))
+    taken.unwrap_or_else(|| wait_for_lock(pipe, nonblocking))
 }
 
 #[cold]
 #[inline(never)]
-fn wait_for_lock(fd: c_int, pipe: &Pipe, nonblocking: bool) -> Taken {
+fn wait_for_lock(pipe: &Pipe, nonblocking: bool) -> Taken {
     let lock = &pipe.entry.write_lock.0;
     let outgoing = pipe.outgoing();
     for _ in 0..MOST_ROUNDS {
@@ -38,7 +38,7 @@ fn wait_for_lock(fd: c_int, pipe: &Pipe, nonblocking: bool) -> Taken {
             return Taken::Nested;
         }
         match lock.take_after(nonblocking, || outgoing.want_doorbell()) {
-            Taken::Not(seen) => match fence_off(fd, pipe, seen) {
+            Taken::Not(seen) => match fence_off(pipe, seen) {
                 FencedOff::Taken | FencedOff::Owing => return Taken::Ours,
                 FencedOff::InCall => break,
                 FencedOff::Not => {}
@@ -46,23 +46,23 @@ fn wait_for_lock(fd: c_int, pipe: &Pipe, nonblocking: bool) -> Taken {
             taken => return taken,
         }
     }
-    transitions::give_up(fd, pipe, Reason::Stopped);
+    transitions::give_up(pipe, Reason::Stopped);
     Taken::Nested
 }
 
 /// Goes on without the lock's owner, wherever that is: its publication fails, because the ring is closed;
 /// it opens no ring any more, because the gate is shut; it rings no doorbell, because the lock is not its own; and if it
 /// leaves the ring, it says what we say.
-fn fence_off(fd: c_int, pipe: &Pipe, seen: Content) -> FencedOff {
+fn fence_off(pipe: &Pipe, seen: Content) -> FencedOff {
     let outgoing = pipe.outgoing();
     outgoing.close();
     outgoing.shut();
     transitions::mark_stopped(pipe);
-    let fenced = pipe.entry.write_lock.0.fence_off(seen, || are_doorbells_sent(fd, outgoing));
+    let fenced = pipe.entry.write_lock.0.fence_off(seen, || are_doorbells_sent(pipe.fd, outgoing));
     // What it has published may be news to a sleeper.
     if fenced == FencedOff::Owing && is_ring(outgoing.epoch()) {
         outgoing.want_doorbell();
-        let _ = outgoing_doorbells::ring_doorbell(fd, pipe);
+        let _ = outgoing_doorbells::ring_doorbell(pipe);
     }
     fenced
 }

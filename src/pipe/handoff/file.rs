@@ -57,14 +57,14 @@ fn named(fd: c_int, cookie: u64, suffix: &str) -> Option<Path> {
 }
 
 /// Puts the unread bytes down; the ring is closed. False when that is impossible.
-pub(crate) fn leave(fd: c_int, pipe: &Pipe) -> bool {
-    let Some(path) = path(fd) else { return false };
+pub(crate) fn leave(pipe: &Pipe) -> bool {
+    let Some(path) = path(pipe.fd) else { return false };
     kernel::unlink(path.as_c_str());
     let flags = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
     let Ok(file) = kernel::open(path.as_c_str(), flags, 0o600) else { return false };
-    wait_for_bytes_before(fd, pipe);
+    wait_for_bytes_before(pipe);
     let taken = read_lock::lock_reads(pipe);
-    let filled = fill(fd, file, pipe).is_some();
+    let filled = fill(pipe.fd, file, pipe).is_some();
     pipe.entry.read_lock.0.release(taken);
     kernel::close(file);
     if !filled {
@@ -77,12 +77,12 @@ pub(crate) fn leave(fd: c_int, pipe: &Pipe) -> bool {
 
 /// Waits for the kernel bytes that come before those in the ring, without a lock: as long as more of them come, and not where there
 /// are so many that somebody must take some first.
-fn wait_for_bytes_before(fd: c_int, pipe: &Pipe) {
+fn wait_for_bytes_before(pipe: &Pipe) {
     let (mut most, mut until) = (0, Deadline::after(Some(UNDER_WAY)));
     while pipe.is_mapped() && until.left() != Some(0) {
-        let queued = kernel::queued(fd).unwrap_or(0);
+        let queued = kernel::queued(pipe.fd).unwrap_or(0);
         let ends = libc::POLLHUP | libc::POLLERR;
-        if queued >= before_ring(pipe).min(MANY) || kernel::poll_now(fd, ends) & ends != 0 {
+        if queued >= before_ring(pipe).min(MANY) || kernel::poll_now(pipe.fd, ends) & ends != 0 {
             return;
         }
         if queued > most {
@@ -97,7 +97,7 @@ const MANY: usize = 16 * 1024;
 
 /// Takes the kernel bytes that came after those of the ring, which is empty by now: as many as come and there is room for. A
 /// writer that has said more than the kernel takes at once goes on as they go, and then waits for what is put down.
-fn take_behind(fd: c_int, pipe: &Pipe, place: *mut u8, room: usize) -> usize {
+fn take_behind(pipe: &Pipe, place: *mut u8, room: usize) -> usize {
     let incoming = pipe.incoming();
     let epoch = incoming.reader_epoch();
     let resume = incoming.switch.resume.load(Ordering::Relaxed);
@@ -108,18 +108,18 @@ fn take_behind(fd: c_int, pipe: &Pipe, place: *mut u8, room: usize) -> usize {
         return 0;
     }
     incoming.follow(epoch);
-    take_kernel_bytes(fd, pipe, place, room, QUIET)
+    take_kernel_bytes(pipe, place, room, QUIET)
 }
 
 /// Nanoseconds without a byte after which no more is under way from a writer that waits.
 const QUIET: u64 = 3_000_000;
 
 /// Takes up to `room` kernel bytes, until none comes for so many nanoseconds; how many. Under the read lock.
-fn take_kernel_bytes(fd: c_int, pipe: &Pipe, place: *mut u8, room: usize, quiet: u64) -> usize {
+fn take_kernel_bytes(pipe: &Pipe, place: *mut u8, room: usize, quiet: u64) -> usize {
     let mut done = 0;
     let mut until = Deadline::after(Some(quiet));
     while done < room {
-        match receive(fd, pipe, place.wrapping_add(done), room - done) {
+        match receive(pipe, place.wrapping_add(done), room - done) {
             Ok(count @ 1..) => {
                 done += count;
                 until = Deadline::after(Some(quiet));
@@ -140,12 +140,12 @@ fn take_kernel_bytes(fd: c_int, pipe: &Pipe, place: *mut u8, room: usize, quiet:
 
 /// One recv(2), if nobody has taken the read lock from this thread meanwhile: otherwise these bytes are another reader's, and there
 /// are none.
-fn receive(fd: c_int, pipe: &Pipe, place: *mut u8, room: usize) -> Result<usize, Errno> {
+fn receive(pipe: &Pipe, place: *mut u8, room: usize) -> Result<usize, Errno> {
     let part = [libc::iovec { iov_base: place.cast(), iov_len: room }];
     let mut whole = Rest::after(&part, 0, room);
     let mut message = whole.message();
     let mask = kernel::block_signals();
-    let received = incoming_doorbells::take_counted(pipe, &Call::receive(fd, &mut message, 0));
+    let received = incoming_doorbells::take_counted(pipe, &Call::receive(pipe.fd, &mut message, 0));
     kernel::restore_signals(mask);
     received.unwrap_or(Ok(0))
 }
@@ -162,7 +162,7 @@ fn before_ring(pipe: &Pipe) -> usize {
 }
 
 /// Under the read lock. `None`: it is impossible.
-fn fill(fd: c_int, file: c_int, pipe: &Pipe) -> Option<()> {
+fn fill(_fd: c_int, file: c_int, pipe: &Pipe) -> Option<()> {
     let from = pipe.incoming();
     let span = from.readable().ok()?;
     let before = before_ring(pipe);
@@ -180,7 +180,7 @@ fn fill(fd: c_int, file: c_int, pipe: &Pipe) -> Option<()> {
     // The kernel checks this pointer; `capacity` bytes of the ring exist.
     let mut filled = probe::populate(base, HEADER_SIZE).is_ok()
         && probe::populate(base.wrapping_add(ring), capacity).is_ok()
-        && come_to_ring(fd, pipe, base.wrapping_add(ring), before);
+        && come_to_ring(pipe, base.wrapping_add(ring), before);
     if filled {
         let [first, second] = span.pieces(0, span.length);
         // SAFETY: the file's mapping has `least` bytes there, and `pieces` stays within the pipe's ring.
@@ -193,12 +193,12 @@ fn fill(fd: c_int, file: c_int, pipe: &Pipe) -> Option<()> {
         pipe.local.handed_from.store(span.position.wrapping_add(1), Ordering::Relaxed);
         filled = from.consume(&span, span.length);
         if !filled && before > 0 {
-            transitions::give_up(fd, pipe, Reason::UnreadAtHandOver);
+            transitions::give_up(pipe, Reason::UnreadAtHandOver);
         }
     }
     if filled {
         let epoch = from.reader_epoch();
-        let behind = take_behind(fd, pipe, base.wrapping_add(ring + least), capacity - least);
+        let behind = take_behind(pipe, base.wrapping_add(ring + least), capacity - least);
         let length = least + behind;
         // SAFETY: a fresh mapping whose first page exists.
         let (header, direction) =
@@ -213,7 +213,7 @@ fn fill(fd: c_int, file: c_int, pipe: &Pipe) -> Option<()> {
         if direction.open(0, position) {
             direction.spill(1, length as u64, position);
         }
-        if let Some(names) = addresses::learn(fd, pipe.entry) {
+        if let Some(names) = addresses::learn(pipe.fd, pipe.entry) {
             names.iter().zip(&header.names).for_each(|(name, words)| name.store(words));
         }
         header.version.store(VERSION, Ordering::Relaxed);
@@ -234,28 +234,28 @@ const UNDER_WAY: u64 = 1_000_000_000;
 
 /// Takes the `before` kernel bytes that come before the ring to `place`, and the doorbells behind them. There may be more of
 /// them than the kernel's queue holds at a time.
-fn come_to_ring(fd: c_int, pipe: &Pipe, place: *mut u8, before: usize) -> bool {
+fn come_to_ring(pipe: &Pipe, place: *mut u8, before: usize) -> bool {
     if before == 0 {
         return true;
     }
-    let done = take_kernel_bytes(fd, pipe, place, before, UNDER_WAY);
+    let done = take_kernel_bytes(pipe, place, before, UNDER_WAY);
     if done < before {
         if done > 0 {
             // Nobody else has them.
-            transitions::give_up(fd, pipe, Reason::UnreadAtHandOver);
+            transitions::give_up(pipe, Reason::UnreadAtHandOver);
         }
         return false;
     }
     let incoming = pipe.incoming();
     incoming.follow(incoming.reader_epoch());
-    reader::clear_doorbells_by(fd, pipe, || Taken::Nested);
+    reader::clear_doorbells_by(pipe, || Taken::Nested);
     true
 }
 
 /// The new owner will end before this process goes on: what it does not read is this process's again.
-pub(crate) fn keep(fd: c_int, pipe: &Pipe) {
+pub(crate) fn keep(pipe: &Pipe) {
     if pipe.local.handed_from.load(Ordering::Relaxed) != 0
-        && let (Some(path), Some(kept)) = (path(fd), kept_path(fd))
+        && let (Some(path), Some(kept)) = (path(pipe.fd), kept_path(pipe.fd))
     {
         kernel::unlink(kept.as_c_str());
         kernel::link(path.as_c_str(), kept.as_c_str());
@@ -263,10 +263,10 @@ pub(crate) fn keep(fd: c_int, pipe: &Pipe) {
 }
 
 /// The new owner did not come, or is gone. True when this process has become its own: it goes on with what it left.
-pub(crate) fn withdraw(fd: c_int, pipe: &Pipe) -> bool {
+pub(crate) fn withdraw(pipe: &Pipe) -> bool {
     let from = pipe.local.handed_from.swap(0, Ordering::Relaxed);
     let Some(position) = from.checked_sub(1) else { return false };
-    let (Some(path), Some(kept)) = (path(fd), kept_path(fd)) else { return false };
+    let (Some(path), Some(kept)) = (path(pipe.fd), kept_path(pipe.fd)) else { return false };
     let has_moved = pipe.local.handed_past.swap(0, Ordering::Relaxed) != 0;
     pipe.incoming().reader.handed.store(HANDED_NOT, Ordering::SeqCst);
     let untouched = kernel::exists_file(path.as_c_str());
@@ -285,7 +285,7 @@ pub(crate) fn withdraw(fd: c_int, pipe: &Pipe) -> bool {
     let segment = open_named(if untouched { &path } else { &kept });
     // Other threads of this process may be in the middle of a read or a write.
     let reads = read_lock::lock_reads(pipe);
-    let writes = write_lock::lock_writes(fd, pipe);
+    let writes = write_lock::lock_writes(pipe);
     pipe.local.segment.store(core::ptr::null_mut(), Ordering::Release);
     pipe.recycle();
     take_up_from(segment, pipe.socket);
@@ -318,10 +318,10 @@ pub(crate) fn open(file: c_int) -> Option<Segment> {
 
 /// The other end handed its socket on: `send` gets what is unread, if nothing that comes after it is in the kernel's
 /// stream. False when there is no file. Under the write lock, with signals blocked.
-pub(crate) fn reclaim_for(fd: c_int, pipe: &Pipe, send: impl FnOnce(&[u8])) -> bool {
+pub(crate) fn reclaim_for(pipe: &Pipe, send: impl FnOnce(&[u8])) -> bool {
     let cookie = pipe.entry.peer_cookie.load(Ordering::Relaxed);
-    let Some(path) = named(fd, cookie, "") else { return false };
-    let written = kernel::tcp_position(fd).ok().and_then(|position| match position.state {
+    let Some(path) = named(pipe.fd, cookie, "") else { return false };
+    let written = kernel::tcp_position(pipe.fd).ok().and_then(|position| match position.state {
         kernel::TCP_ESTABLISHED | kernel::TCP_CLOSE_WAIT => Some(position.written),
         _ => None,
     });

@@ -6,7 +6,7 @@
 //! reading position in the file: a new owner that runs on sockshim and was faster has them already.
 
 use crate::error::Errno;
-use crate::pipe::connection::{Pipe, outgoing_doorbells, transitions, write_lock};
+use crate::pipe::connection::{NO_FD, Pipe, outgoing_doorbells, transitions, write_lock};
 use crate::pipe::handoff::file;
 use crate::pipe::lanes::writer;
 use crate::state::lock::Taken;
@@ -15,7 +15,6 @@ use crate::state::{socket, socket_table};
 use crate::sys::deadline::Deadline;
 use crate::sys::kernel;
 use crate::sys::restartable::Call;
-use core::ffi::c_int;
 use core::sync::atomic::Ordering;
 use sockshim_ring::handed::Asked;
 use sockshim_ring::lane::is_ring;
@@ -45,19 +44,19 @@ pub(crate) fn answer_here(pipe: &Pipe) {
     let found = socket_table::get().and_then(|socket_table| {
         socket::held(socket_table).find_map(|socket| {
             let entry = socket.entry().filter(|entry| entry.cookie.load(Ordering::Relaxed) == other)?;
-            Pipe::of(socket, entry)
+            Pipe::of(NO_FD, socket, entry)
         })
     });
     if let Some(writer) = found
-        && let Some(fd) = writer.descriptor(-1)
+        && let Some(writer) = writer.live()
     {
-        look(fd, &writer);
+        look(&writer);
     }
 }
 
 /// Wakes the writer if it sleeps, by a doorbell in this end's own direction. Whether it slept.
-pub(crate) fn wake(fd: c_int, pipe: &Pipe) -> bool {
-    let taken = write_lock::lock_writes(fd, pipe);
+pub(crate) fn wake(pipe: &Pipe) -> bool {
+    let taken = write_lock::lock_writes(pipe);
     let outgoing = pipe.outgoing();
     let in_ring = || is_ring(outgoing.epoch());
     // With bytes of the kernel's lane before the ring it is not asleep, and a doorbell behind them, of which no byte in the ring
@@ -68,15 +67,15 @@ pub(crate) fn wake(fd: c_int, pipe: &Pipe) -> bool {
     };
     let woken = pipe.is_mapped() && in_ring() && has_come() && outgoing.need_wakeup() != 0 && {
         // Whatever becomes of the doorbell, a dead writer answers nothing.
-        outgoing_doorbells::wake(fd, pipe).is_ok() || pipe.local.owes.load(Ordering::Relaxed) != 0
+        outgoing_doorbells::wake(pipe).is_ok() || pipe.local.owes.load(Ordering::Relaxed) != 0
     };
     pipe.entry.write_lock.0.release(taken);
-    outgoing_doorbells::ring_if_owed(fd, pipe);
+    outgoing_doorbells::ring_if_owed(pipe);
     woken
 }
 
 /// The same when this end's direction may be in the kernel's lane: the ring opens once more, for the doorbell.
-pub(crate) fn wake_from_kernel_lane(fd: c_int, pipe: &Pipe) -> bool {
+pub(crate) fn wake_from_kernel_lane(pipe: &Pipe) -> bool {
     let outgoing = pipe.outgoing();
     // Woken a moment ago (`pin::pin`), the writer follows to the kernel's lane.
     let until = Deadline::after(Some(FOLLOWING));
@@ -84,20 +83,20 @@ pub(crate) fn wake_from_kernel_lane(fd: c_int, pipe: &Pipe) -> bool {
     {
         kernel::sleep_us(50);
     }
-    let taken = write_lock::lock_writes(fd, pipe);
+    let taken = write_lock::lock_writes(pipe);
     if pipe.is_mapped() && !is_ring(outgoing.epoch()) {
-        writer::reopen(fd, pipe);
+        writer::reopen(pipe);
     }
     pipe.entry.write_lock.0.release(taken);
-    wake(fd, pipe)
+    wake(pipe)
 }
 
 /// Before this end waits: it may be asked for bytes that it has long written.
 #[inline]
-pub(crate) fn look(fd: c_int, pipe: &Pipe) {
+pub(crate) fn look(pipe: &Pipe) {
     if is_asked(pipe) {
-        let taken = write_lock::lock_writes(fd, pipe);
-        give(fd, pipe, false);
+        let taken = write_lock::lock_writes(pipe);
+        give(pipe, false);
         pipe.entry.write_lock.0.release(taken);
     }
 }
@@ -111,7 +110,7 @@ pub(crate) fn is_due(pipe: &Pipe) -> bool {
 /// Before [`give`] at the end of this end's time in the ring: the other end may be about to say what it leaves. The write lock,
 /// of which `taken` tells, is let go meanwhile, and is this thread's again afterwards.
 #[cold]
-pub(crate) fn wait_until_prepared(fd: c_int, pipe: &Pipe, mut taken: Taken) -> Taken {
+pub(crate) fn wait_until_prepared(pipe: &Pipe, mut taken: Taken) -> Taken {
     let until = Deadline::after(Some(PREPARING));
     let is_due = || pipe.is_mapped() && !kernel::is_restricted() && pipe.outgoing().asked() == Asked::NotYet;
     while is_due() && pipe.local.in_vain.load(Ordering::Relaxed) == 0 {
@@ -121,7 +120,7 @@ pub(crate) fn wait_until_prepared(fd: c_int, pipe: &Pipe, mut taken: Taken) -> T
         }
         pipe.entry.write_lock.0.release(taken);
         kernel::sleep_us(50);
-        taken = write_lock::lock_writes(fd, pipe);
+        taken = write_lock::lock_writes(pipe);
     }
     taken
 }
@@ -129,7 +128,7 @@ pub(crate) fn wait_until_prepared(fd: c_int, pipe: &Pipe, mut taken: Taken) -> T
 /// Sends again what the other end has left unread, if it has. Under the write lock; `last`: this end goes on in the
 /// kernel's lane right after it.
 #[cold]
-pub(crate) fn give(fd: c_int, pipe: &Pipe, last: bool) {
+pub(crate) fn give(pipe: &Pipe, last: bool) {
     let outgoing = pipe.outgoing();
     if !pipe.is_mapped() || kernel::is_restricted() || !pipe.entry.writers.is_empty() {
         return;
@@ -143,13 +142,13 @@ pub(crate) fn give(fd: c_int, pipe: &Pipe, last: bool) {
         }
     };
     if is_ring(outgoing.epoch()) {
-        writer::spill(fd, pipe);
+        writer::spill(pipe);
     }
     let mask = kernel::block_signals();
-    let answered = file::reclaim_for(fd, pipe, |bytes| {
-        if !send(fd, pipe, bytes) {
+    let answered = file::reclaim_for(pipe, |bytes| {
+        if !send(pipe, bytes) {
             // Nobody else has the rest of them. A reset tells both ends.
-            transitions::give_up(fd, pipe, Reason::UnreadAtHandOver);
+            transitions::give_up(pipe, Reason::UnreadAtHandOver);
         }
     });
     kernel::restore_signals(mask);
@@ -159,11 +158,11 @@ pub(crate) fn give(fd: c_int, pipe: &Pipe, last: bool) {
 
 /// All of it. False: the kernel does not take it in time, or another thread goes on without this one. Under the write lock, with
 /// signals blocked.
-fn send(fd: c_int, pipe: &Pipe, bytes: &[u8]) -> bool {
+fn send(pipe: &Pipe, bytes: &[u8]) -> bool {
     let until = Deadline::after(Some(ROOM));
     let mut at = 0;
     while at < bytes.len() {
-        let call = Call::send(fd, &bytes[at..], libc::MSG_NOSIGNAL);
+        let call = Call::send(pipe.fd, &bytes[at..], libc::MSG_NOSIGNAL);
         match pipe.entry.write_lock.0.call(&call) {
             Some(Ok(count)) => at += count,
             Some(Err(error)) if outgoing_doorbells::is_refusal(error) && until.left() != Some(0) => {
@@ -185,10 +184,10 @@ pub(crate) fn wait_for_answer(pipe: &Pipe, until: Deadline) {
 }
 
 /// Before this end's direction ends, by shutdown, close or exit.
-pub(crate) fn before_end(fd: c_int, pipe: &Pipe) {
-    if fd >= 0 && is_asked(pipe) {
-        let taken = wait_until_prepared(fd, pipe, write_lock::lock_writes(fd, pipe));
-        give(fd, pipe, true);
+pub(crate) fn before_end(pipe: &Pipe) {
+    if pipe.fd >= 0 && is_asked(pipe) {
+        let taken = wait_until_prepared(pipe, write_lock::lock_writes(pipe));
+        give(pipe, true);
         pipe.entry.write_lock.0.release(taken);
     }
 }

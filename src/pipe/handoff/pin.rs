@@ -1,7 +1,8 @@
 //! Back to the kernel: for good, or for a new process image.
 
 use crate::pipe::connection::{
-    self, Pipe, incoming_doorbells, kept_options, outgoing_doorbells, read_lock, transitions, write_lock,
+    self, NO_FD, Pipe, incoming_doorbells, kept_options, outgoing_doorbells, read_lock, transitions,
+    write_lock,
 };
 use crate::pipe::handoff::{file, give_back};
 use crate::pipe::lanes::{reader, writer};
@@ -22,8 +23,8 @@ pub(crate) fn pin(fd: c_int, socket: Socket, reason: Reason) {
     match entry.state.load(Ordering::Acquire) {
         STATE_UNDECIDED => Socket::stay_host(entry, reason),
         STATE_WAITING => {
-            let Some(pipe) = Pipe::of(socket, entry) else { return };
-            let taken = write_lock::lock_writes(fd, &pipe);
+            let Some(pipe) = Pipe::of(fd, socket, entry) else { return };
+            let taken = write_lock::lock_writes(&pipe);
             let joined = pipe.is_mapped() && transitions::has_come(&pipe);
             if taken == Taken::Ours && pipe.is_mapped() && !joined {
                 transitions::abandon(&pipe, reason);
@@ -34,24 +35,24 @@ pub(crate) fn pin(fd: c_int, socket: Socket, reason: Reason) {
             }
         }
         STATE_PIPE => {
-            let Some(pipe) = Pipe::of(socket, entry) else { return };
+            let Some(pipe) = Pipe::of(fd, socket, entry) else { return };
             transitions::mark(&pipe, reason);
             if pipe.incoming().has_bytes() {
                 // The other end may have to be woken later, for these bytes: it comes along to the kernel's lane.
-                give_back::wake(fd, &pipe);
+                give_back::wake(&pipe);
             }
-            close_lanes(fd, &pipe);
+            close_lanes(&pipe);
             if are_writes_seen(reason) {
-                with_writes_locked(fd, &pipe, kept_options::restore_for_writes);
+                with_writes_locked(&pipe, kept_options::restore_for_writes);
             } else {
-                with_writes_locked(fd, &pipe, kept_options::restore);
+                with_writes_locked(&pipe, kept_options::restore);
             }
-            reader::clear_doorbells(fd, &pipe);
-            retire(fd, &pipe);
+            reader::clear_doorbells(&pipe);
+            retire(&pipe);
         }
         STATE_PINNED if !are_writes_seen(reason) => {
-            let Some(pipe) = Pipe::of(socket, entry) else { return };
-            with_writes_locked(fd, &pipe, kept_options::restore);
+            let Some(pipe) = Pipe::of(fd, socket, entry) else { return };
+            with_writes_locked(&pipe, kept_options::restore);
         }
         _ => {}
     }
@@ -63,15 +64,15 @@ fn are_writes_seen(reason: Reason) -> bool {
 }
 
 /// Closes both rings: ours by spilling, the other end's by its close mark.
-fn close_lanes(fd: c_int, pipe: &Pipe) {
-    leave_ring(fd, pipe);
+fn close_lanes(pipe: &Pipe) {
+    leave_ring(pipe);
     close_incoming(pipe);
 }
 
-fn leave_ring(fd: c_int, pipe: &Pipe) {
-    let taken = write_lock::lock_writes(fd, pipe);
+fn leave_ring(pipe: &Pipe) {
+    let taken = write_lock::lock_writes(pipe);
     if pipe.is_mapped() && is_ring(pipe.outgoing().epoch()) {
-        writer::spill(fd, pipe);
+        writer::spill(pipe);
     }
     pipe.entry.write_lock.0.release(taken);
 }
@@ -91,7 +92,7 @@ fn close_incoming(pipe: &Pipe) {
 /// Before shutdown(SHUT_RD): what becomes of bytes that come afterwards is the kernel's to say. False: that was so already,
 /// or there is no pipe.
 pub(crate) fn shut_read(socket: Socket) -> bool {
-    let Some(pipe) = socket.entry().and_then(|entry| connection::writing_pipe(socket, entry)) else {
+    let Some(pipe) = socket.entry().and_then(|entry| connection::writing_pipe(NO_FD, socket, entry)) else {
         return false;
     };
     let is_new = !socket.is_read_shut();
@@ -103,7 +104,7 @@ pub(crate) fn shut_read(socket: Socket) -> bool {
 /// The kernel has refused the shutdown: this end reads on.
 pub(crate) fn accept_again(socket: Socket) {
     let Some(entry) = socket.entry() else { return };
-    let Some(pipe) = Pipe::of(socket, entry) else { return };
+    let Some(pipe) = Pipe::of(NO_FD, socket, entry) else { return };
     socket.reopen_read();
     if entry.state.load(Ordering::Acquire) == STATE_PIPE {
         promise(&pipe);
@@ -114,7 +115,7 @@ pub(crate) fn accept_again(socket: Socket) {
 /// queue, and ring bytes that are unread are put down where a new owner that runs on sockshim finds them, and the writer,
 /// who sends them again for one that does not.
 pub(crate) fn hand_over(fd: c_int, socket: Socket) {
-    let pipe = socket.entry().and_then(|entry| Pipe::of(socket, entry));
+    let pipe = Pipe::find(fd, socket);
     let Some(pipe) = pipe.filter(|pipe| pipe.local.handed_from.load(Ordering::Relaxed) == 0) else {
         share(fd, socket);
         return;
@@ -123,7 +124,7 @@ pub(crate) fn hand_over(fd: c_int, socket: Socket) {
     pipe.incoming().announce();
     let mut left = false;
     if !share(fd, socket) {
-        left = file::leave(fd, &pipe);
+        left = file::leave(&pipe);
         if !left {
             pipe.entry.reason.store(Reason::UnreadAtHandOver as u32, Ordering::Relaxed);
         }
@@ -131,27 +132,27 @@ pub(crate) fn hand_over(fd: c_int, socket: Socket) {
     let declared = pipe.incoming().declare(left);
     if left && declared {
         give_back::answer_here(&pipe);
-        if give_back::wake_from_kernel_lane(fd, &pipe) {
+        if give_back::wake_from_kernel_lane(&pipe) {
             pipe.local.asked.store(1, Ordering::Relaxed);
         }
     }
     // A doorbell may have opened the ring once more.
-    leave_ring(fd, &pipe);
-    with_writes_locked(fd, &pipe, kept_options::restore);
+    leave_ring(&pipe);
+    with_writes_locked(&pipe, kept_options::restore);
 }
 
 /// After [`hand_over`], if this process does not go on with the connection: when what is unread could not be put down, the
 /// new owner would read doorbells, and miss bytes. A reset tells both ends.
 pub(crate) fn give_up_what_is_lost(fd: c_int, socket: Socket) {
-    let Some(pipe) = socket.entry().and_then(|entry| Pipe::of(socket, entry)) else { return };
+    let Some(pipe) = Pipe::find(fd, socket) else { return };
     if pipe.entry.reason.load(Ordering::Relaxed) == Reason::UnreadAtHandOver as u32 {
-        transitions::give_up(fd, &pipe, Reason::UnreadAtHandOver);
+        transitions::give_up(&pipe, Reason::UnreadAtHandOver);
     }
 }
 
 /// Gives a writer who slept a moment to send again what was left: then the new owner finds it at once, whatever it is.
 pub(crate) fn wait_for_answer(socket: Socket, until: Deadline) {
-    let Some(pipe) = socket.entry().and_then(|entry| Pipe::of(socket, entry)) else { return };
+    let Some(pipe) = Pipe::find(NO_FD, socket) else { return };
     if pipe.local.asked.swap(0, Ordering::Relaxed) != 0 {
         give_back::wait_for_answer(&pipe, until);
         file::note_answer(&pipe);
@@ -165,29 +166,29 @@ pub(crate) fn share(fd: c_int, socket: Socket) -> bool {
     if entry.state.load(Ordering::Acquire) < STATE_PIPE {
         pin(fd, socket, Reason::HandedOver);
     }
-    let Some(pipe) = Pipe::of(socket, entry) else { return true };
+    let Some(pipe) = Pipe::of(fd, socket, entry) else { return true };
     if entry.state.load(Ordering::Acquire) == STATE_PIPE {
         transitions::mark(&pipe, Reason::HandedOver);
         close_incoming(&pipe);
         // A doorbell for the other end may be due yet, if bytes are unread: see `hand_over`.
         if !pipe.incoming().is_asked() {
-            leave_ring(fd, &pipe);
+            leave_ring(&pipe);
         }
-        give_back::before_end(fd, &pipe);
+        give_back::before_end(&pipe);
     }
-    with_writes_locked(fd, &pipe, kept_options::restore);
-    entry.state.load(Ordering::Acquire) != STATE_PINNED || reader::clear_doorbells(fd, &pipe)
+    with_writes_locked(&pipe, kept_options::restore);
+    entry.state.load(Ordering::Acquire) != STATE_PINNED || reader::clear_doorbells(&pipe)
 }
 
-fn with_writes_locked(fd: c_int, pipe: &Pipe, change: fn(c_int, &Entry)) {
-    let taken = write_lock::lock_writes(fd, pipe);
-    change(fd, pipe.entry);
+fn with_writes_locked(pipe: &Pipe, change: fn(c_int, &Entry)) {
+    let taken = write_lock::lock_writes(pipe);
+    change(pipe.fd, pipe.entry);
     pipe.entry.write_lock.0.release(taken);
 }
 
 /// A pinned connection whose lanes have both come to rest in the kernel needs nothing of ours any more: its
 /// reads are plain calls again, and its registrations the program's own. Whether that is so now.
-pub(crate) fn retire(fd: c_int, pipe: &Pipe) -> bool {
+pub(crate) fn retire(pipe: &Pipe) -> bool {
     let incoming = pipe.incoming();
     if pipe.entry.state.load(Ordering::Acquire) != STATE_PINNED
         || incoming.reader.ready.load(Ordering::SeqCst) != 0
@@ -198,7 +199,7 @@ pub(crate) fn retire(fd: c_int, pipe: &Pipe) -> bool {
         return false;
     }
     let taken = read_lock::lock_reads(pipe);
-    reader::follow(fd, pipe);
+    reader::follow(pipe);
     let epoch = incoming.reader_epoch();
     // With the ring closed the writer leaves it with its next write; a ring that rests empty without doorbells
     // takes no more either.
@@ -216,8 +217,8 @@ pub(crate) fn retire(fd: c_int, pipe: &Pipe) -> bool {
 /// The new process image did not come: the lanes may open again.
 pub(crate) fn take_back(fd: c_int, socket: Socket) {
     let Some(entry) = socket.entry() else { return };
-    let Some(pipe) = Pipe::of(socket, entry) else { return };
-    let own = file::withdraw(fd, &pipe);
+    let Some(pipe) = Pipe::of(fd, socket, entry) else { return };
+    let own = file::withdraw(&pipe);
     if !own && entry.reason.load(Ordering::Relaxed) == Reason::HandedOver as u32 {
         resume(socket);
     } else if entry.state.load(Ordering::Acquire) == STATE_PIPE {
@@ -227,15 +228,15 @@ pub(crate) fn take_back(fd: c_int, socket: Socket) {
 
 /// What a child does not read of the bytes that have just been put down for it is this process's again: see [`reclaim`].
 pub(crate) fn keep(fd: c_int, socket: Socket) {
-    if let Some(pipe) = socket.entry().and_then(|entry| Pipe::of(socket, entry)) {
-        file::keep(fd, &pipe);
+    if let Some(pipe) = Pipe::find(fd, socket) {
+        file::keep(&pipe);
     }
 }
 
 /// A child that got the descriptor has ended, and this process goes on with it.
 pub(crate) fn reclaim(fd: c_int, socket: Socket) {
-    if let Some(pipe) = socket.entry().and_then(|entry| Pipe::of(socket, entry)) {
-        file::withdraw(fd, &pipe);
+    if let Some(pipe) = Pipe::find(fd, socket) {
+        file::withdraw(&pipe);
     }
 }
 
@@ -245,7 +246,7 @@ pub(crate) fn resume(socket: Socket) {
     if entry.state.load(Ordering::Acquire) != STATE_PINNED {
         return;
     }
-    let Some(pipe) = Pipe::of(socket, entry) else { return };
+    let Some(pipe) = Pipe::of(NO_FD, socket, entry) else { return };
     entry.reason.store(Reason::Pipe as u32, Ordering::Relaxed);
     entry.state.store(STATE_PIPE, Ordering::Release);
     promise(&pipe);
@@ -266,13 +267,13 @@ pub(crate) fn part(fd: c_int, socket: Socket) {
     if kernel::is_restricted() {
         return;
     }
-    if let Some(pipe) = connection::reading_pipe(socket, entry)
+    if let Some(pipe) = connection::reading_pipe(fd, socket, entry)
         && socket_table::get().is_some_and(|socket_table| family::is_last(socket_table, &entry.holders))
     {
         close_incoming(&pipe);
         outgoing_doorbells::stop_timed_waits(&pipe);
-        reader::clear_doorbells(fd, &pipe);
-        give_back::before_end(fd, &pipe);
+        reader::clear_doorbells(&pipe);
+        give_back::before_end(&pipe);
     }
 }
 

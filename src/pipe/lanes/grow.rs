@@ -23,8 +23,8 @@ const STALLS: u32 = 8;
 
 /// Before the ring opens: it gets its first size; or it has become too large for the buffers; or it was full when it was
 /// left. False: there is no memory.
-pub(crate) fn prepare(fd: c_int, pipe: &Pipe) -> bool {
-    let (capacity, room) = (capacity(pipe), room(fd, pipe));
+pub(crate) fn prepare(pipe: &Pipe) -> bool {
+    let (capacity, room) = (capacity(pipe), room(pipe));
     if capacity == 0 || capacity > room {
         return resize(pipe, TINY_CAPACITY.min(room));
     }
@@ -64,10 +64,10 @@ pub(crate) fn keep_in_mind(pipe: &Pipe) {
 }
 
 /// Leaves a ring that is too large for the send buffer: it opens again smaller.
-pub(crate) fn fit(fd: c_int, pipe: &Pipe) {
-    let taken = write_lock::lock_writes(fd, pipe);
-    if pipe.is_mapped() && capacity(pipe) > room(fd, pipe) && is_ring(pipe.outgoing().epoch()) {
-        writer::spill(fd, pipe);
+pub(crate) fn fit(pipe: &Pipe) {
+    let taken = write_lock::lock_writes(pipe);
+    if pipe.is_mapped() && capacity(pipe) > room(pipe) && is_ring(pipe.outgoing().epoch()) {
+        writer::spill(pipe);
     }
     pipe.entry.write_lock.0.release(taken);
 }
@@ -82,8 +82,8 @@ fn most(pipe: &Pipe) -> u32 {
 }
 
 /// Finds out how large the ring may become: neither end's buffer size forbids it.
-fn room(fd: c_int, pipe: &Pipe) -> u32 {
-    let own = allowed(fd, pipe, libc::SO_SNDBUF);
+fn room(pipe: &Pipe) -> u32 {
+    let own = allowed(pipe, libc::SO_SNDBUF);
     let room = match pipe.outgoing().reader.room.load(Ordering::Relaxed) {
         0 => own,
         other => own.min(1 << other.ilog2()),
@@ -108,10 +108,10 @@ fn resize(pipe: &Pipe, capacity: u32) -> bool {
 
 /// The largest ring that suits a buffer, `SO_SNDBUF` or `SO_RCVBUF`: a program that has set its size wants to be held
 /// back when so much is under way.
-pub(crate) fn allowed(fd: c_int, pipe: &Pipe, name: c_int) -> u32 {
+pub(crate) fn allowed(pipe: &Pipe, name: c_int) -> u32 {
     let most = config::ring_max();
     let most = if pipe.segment().has_rings() { most } else { most.min(SMALL_CAPACITY) };
-    match kernel::fixed_buffer(fd, name) {
+    match kernel::fixed_buffer(pipe.fd, name) {
         Some(size) => most.min(1 << size.max(SMALLEST).ilog2()),
         None => most,
     }

@@ -5,18 +5,17 @@ use crate::pipe::connection::{Pipe, read_lock};
 use crate::pipe::lanes::grow;
 use crate::state::lock::Taken;
 use crate::sys::kernel;
-use core::ffi::c_int;
 use core::sync::atomic::Ordering;
 use sockshim_ring::lane::is_ring;
 
 /// Takes every doorbell out of the kernel's queue, so that a reader that does not know about them finds data only.
 /// The ring is closed, so no more are rung. False when ring bytes are still unread.
-pub(crate) fn clear_doorbells(fd: c_int, pipe: &Pipe) -> bool {
-    clear_doorbells_by(fd, pipe, || read_lock::lock_reads(pipe))
+pub(crate) fn clear_doorbells(pipe: &Pipe) -> bool {
+    clear_doorbells_by(pipe, || read_lock::lock_reads(pipe))
 }
 
 /// The same; `lock` gives the read lock, or says that the caller has it.
-pub(crate) fn clear_doorbells_by(fd: c_int, pipe: &Pipe, lock: impl Fn() -> Taken) -> bool {
+pub(crate) fn clear_doorbells_by(pipe: &Pipe, lock: impl Fn() -> Taken) -> bool {
     let incoming = pipe.incoming();
     let clear_need_wakeup = || {
         if !incoming_doorbells::is_relied_on(pipe) {
@@ -27,14 +26,14 @@ pub(crate) fn clear_doorbells_by(fd: c_int, pipe: &Pipe, lock: impl Fn() -> Take
     clear_need_wakeup();
     for _ in 0..200 {
         let taken = lock();
-        follow(fd, pipe);
+        follow(pipe);
         // Following renews it.
         clear_need_wakeup();
         let epoch = incoming.reader_epoch();
         let waiting = if is_ring(epoch) { incoming_doorbells::doorbells_waiting(pipe) } else { 0 };
         if waiting > 0 {
             let mask = kernel::block_signals();
-            incoming_doorbells::discard(fd, pipe, waiting as usize);
+            incoming_doorbells::discard(pipe, waiting as usize);
             kernel::restore_signals(mask);
         }
         pipe.entry.read_lock.0.release(taken);
@@ -57,7 +56,7 @@ pub(crate) fn is_impossible(pipe: &Pipe, epoch: u32) -> bool {
 }
 
 /// Follows the writer over lanes that hold nothing more. Under the read lock.
-pub(crate) fn follow(fd: c_int, pipe: &Pipe) {
+pub(crate) fn follow(pipe: &Pipe) {
     let incoming = pipe.incoming();
     for _ in 0..MOST_STEPS {
         let epoch = incoming.reader_epoch();
@@ -65,7 +64,7 @@ pub(crate) fn follow(fd: c_int, pipe: &Pipe) {
             return;
         }
         if is_ring(epoch) {
-            match incoming_doorbells::drain_to(fd, pipe, epoch) {
+            match incoming_doorbells::drain_to(pipe, epoch) {
                 Drained::Done => {}
                 // Somebody else has, or the lock was lost: what was read before may not be true any more.
                 Drained::Moved => continue,
@@ -86,8 +85,8 @@ pub(crate) fn follow(fd: c_int, pipe: &Pipe) {
 }
 
 /// Tells the writer which ring suits the receive buffer. One that is too large is closed: it opens again smaller.
-pub(crate) fn fit(fd: c_int, pipe: &Pipe) {
-    let room = grow::allowed(fd, pipe, libc::SO_RCVBUF);
+pub(crate) fn fit(pipe: &Pipe) {
+    let room = grow::allowed(pipe, libc::SO_RCVBUF);
     let taken = read_lock::lock_reads(pipe);
     if pipe.is_mapped() {
         let incoming = pipe.incoming();

@@ -1,6 +1,6 @@
 //! What the ring has that is unread.
 
-use crate::pipe::connection::{self, Pipe, transitions};
+use crate::pipe::connection::{self, NO_FD, Pipe, transitions};
 use crate::state::Socket;
 use crate::sys::kernel;
 use core::ffi::c_int;
@@ -38,7 +38,7 @@ pub(crate) fn has_bytes_next(pipe: &Pipe) -> bool {
 /// What FIONREAD says, when the ring alone can say.
 #[inline]
 pub(crate) fn unread_at_hand(socket: Socket) -> Option<c_int> {
-    let pipe = connection::reading_pipe(socket, socket.entry()?)?;
+    let pipe = connection::reading_pipe(NO_FD, socket, socket.entry()?)?;
     let incoming = pipe.incoming();
     if !is_ring(incoming.reader_epoch()) || ahead(incoming) != 0 {
         return None;
@@ -50,7 +50,7 @@ pub(crate) fn unread_at_hand(socket: Socket) -> Option<c_int> {
 /// What FIONREAD says: the kernel's count without doorbells, and the ring's bytes.
 pub(crate) fn unread(socket: Socket, queued: c_int) -> c_int {
     let Some(entry) = socket.entry() else { return queued };
-    let Some(pipe) = connection::reading_pipe(socket, entry) else { return queued };
+    let Some(pipe) = connection::reading_pipe(NO_FD, socket, entry) else { return queued };
     if transitions::is_broken(&pipe) {
         return 0;
     }
@@ -75,7 +75,7 @@ pub(crate) fn unread(socket: Socket, queued: c_int) -> c_int {
 
 /// A number that changes whenever data arrives, on either lane, and is not moved by doorbells: ring bytes plus
 /// the kernel bytes that are data.
-pub(crate) fn arrived(fd: c_int, pipe: &Pipe) -> u64 {
+pub(crate) fn arrived(pipe: &Pipe) -> u64 {
     let incoming = pipe.incoming();
     let tail = incoming.producer.tail.load(Ordering::Acquire) & !sockshim_ring::layout::CLOSED;
     let epoch = incoming.reader_epoch();
@@ -86,7 +86,7 @@ pub(crate) fn arrived(fd: c_int, pipe: &Pipe) -> u64 {
         return base.wrapping_add(kernel_end);
     }
     // Not what is queued: of that the kernel shows only what comes before an urgent mark.
-    let here = kernel::tcp_position(fd).map_or(0, |position| position.data_received());
+    let here = kernel::tcp_position(pipe.fd).map_or(0, |position| position.data_received());
     let after = here.saturating_sub(incoming.switch.resume.load(Ordering::Relaxed));
     base.wrapping_add(match (is_ring(epoch), ahead(incoming)) {
         (true, _) => kernel_end.wrapping_add(after),
@@ -98,7 +98,7 @@ pub(crate) fn arrived(fd: c_int, pipe: &Pipe) -> u64 {
 
 /// Whether ring bytes come before whatever the kernel's queue holds.
 pub(crate) fn has_unread_ring(socket: Socket) -> bool {
-    let pipe = socket.entry().and_then(|entry| connection::reading_pipe(socket, entry));
+    let pipe = socket.entry().and_then(|entry| connection::reading_pipe(NO_FD, socket, entry));
     pipe.is_some_and(|pipe| has_ring_bytes(&pipe))
 }
 

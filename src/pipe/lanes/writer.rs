@@ -7,7 +7,6 @@ use crate::state::lock::Taken;
 use crate::state::reason::Reason;
 use crate::state::socket_table::{self, FLAG_SHUT_WRITE};
 use crate::sys::{clock, kernel};
-use core::ffi::c_int;
 use core::sync::atomic::Ordering;
 use sockshim_ring::lane::is_ring;
 use sockshim_ring::layout::END_JOINED;
@@ -25,7 +24,7 @@ const SUSPICION_US: u64 = 1000;
 
 /// Whether this write goes into the ring; opens it if it can. Under the write lock.
 #[inline]
-pub(crate) fn enter_ring(fd: c_int, pipe: &Pipe, taken: Taken) -> bool {
+pub(crate) fn enter_ring(pipe: &Pipe, taken: Taken) -> bool {
     let outgoing = pipe.outgoing();
     let epoch = outgoing.epoch();
     if !pipe.is_mapped() {
@@ -33,15 +32,15 @@ pub(crate) fn enter_ring(fd: c_int, pipe: &Pipe, taken: Taken) -> bool {
     }
     // A signal handler that interrupted a copy must not write where that copy goes on afterwards.
     if is_ring(epoch) && (outgoing.is_closed() || taken == Taken::Nested) {
-        spill(fd, pipe);
+        spill(pipe);
         return false;
     }
     if !is_ring(epoch) {
-        return taken == Taken::Ours && may_open(pipe, epoch) && open(fd, pipe, epoch);
+        return taken == Taken::Ours && may_open(pipe, epoch) && open(pipe, epoch);
     }
-    if pipe.other_end() != END_JOINED || !reader_lives(fd, pipe) {
+    if pipe.other_end() != END_JOINED || !reader_lives(pipe) {
         pipe.entry.reason.store(Reason::PeerLeft as u32, Ordering::Relaxed);
-        spill(fd, pipe);
+        spill(pipe);
         return false;
     }
     true
@@ -74,16 +73,16 @@ pub(crate) fn note_peer(pipe: &Pipe) {
 
 /// A reader killed while awake would let us write into its ring for ever. False when the kernel has news.
 #[inline]
-pub(crate) fn reader_lives(fd: c_int, pipe: &Pipe) -> bool {
+pub(crate) fn reader_lives(pipe: &Pipe) -> bool {
     // Whoever sends us bytes lives: then this is 0 again.
     let writes = pipe.local.unwatched.load(Ordering::Relaxed).wrapping_add(1);
     // Not 0: that says that nothing was written since.
     pipe.local.unwatched.store(if writes < WATCH_EVERY { writes } else { 1 }, Ordering::Relaxed);
-    writes < WATCH_EVERY || look_at_reader(fd, pipe)
+    writes < WATCH_EVERY || look_at_reader(pipe)
 }
 
 #[inline(never)]
-fn look_at_reader(fd: c_int, pipe: &Pipe) -> bool {
+fn look_at_reader(pipe: &Pipe) -> bool {
     let local = pipe.local;
     let now = clock::ticks();
     if now.wrapping_sub(local.watched_since.load(Ordering::Relaxed)) < clock::from_us(SUSPICION_US) {
@@ -96,21 +95,21 @@ fn look_at_reader(fd: c_int, pipe: &Pipe) -> bool {
     local.watched_tail.store(tail, Ordering::Relaxed);
     local.watched_since.store(now, Ordering::Relaxed);
     let stuck = watched.wrapping_sub(head).wrapping_sub(1) < u64::MAX / 2;
-    !stuck || kernel::poll_now(fd, libc::POLLRDHUP) == 0
+    !stuck || kernel::poll_now(pipe.fd, libc::POLLRDHUP) == 0
 }
 
 /// Opens the ring although the connection is pinned, for a doorbell. Under the write lock; the caller spills.
 #[cold]
-pub(crate) fn reopen(fd: c_int, pipe: &Pipe) -> bool {
+pub(crate) fn reopen(pipe: &Pipe) -> bool {
     let epoch = pipe.outgoing().epoch();
-    is_ready_for_ring(pipe, epoch) && open(fd, pipe, epoch)
+    is_ready_for_ring(pipe, epoch) && open(pipe, epoch)
 }
 
 /// Opens the ring of a connection that may be on it, for a doorbell. Under the write lock.
 #[cold]
-pub(crate) fn open_for_doorbell(fd: c_int, pipe: &Pipe) -> bool {
+pub(crate) fn open_for_doorbell(pipe: &Pipe) -> bool {
     let epoch = pipe.outgoing().epoch();
-    may_open(pipe, epoch) && open(fd, pipe, epoch)
+    may_open(pipe, epoch) && open(pipe, epoch)
 }
 
 /// The cheap conditions for going from the kernel lane to the ring.
@@ -132,14 +131,14 @@ fn is_ready_for_ring(pipe: &Pipe, epoch: u32) -> bool {
 
 /// From the kernel lane to the ring. Under the write lock.
 #[cold]
-fn open(fd: c_int, pipe: &Pipe, epoch: u32) -> bool {
-    if !grow::prepare(fd, pipe) {
+fn open(pipe: &Pipe, epoch: u32) -> bool {
+    if !grow::prepare(pipe) {
         transitions::mark(pipe, Reason::NoMemory);
         return false;
     }
     // A signal handler that writes to this socket must not find it between two lanes.
     let mask = kernel::block_signals();
-    let opened = open_quietly(fd, pipe, epoch);
+    let opened = open_quietly(pipe, epoch);
     kernel::restore_signals(mask);
     if opened {
         note_peer(pipe);
@@ -150,18 +149,18 @@ fn open(fd: c_int, pipe: &Pipe, epoch: u32) -> bool {
 }
 
 /// Somebody may fence us off anywhere in here, and write into the kernel's lane: then the gate is shut.
-fn open_quietly(fd: c_int, pipe: &Pipe, epoch: u32) -> bool {
+fn open_quietly(pipe: &Pipe, epoch: u32) -> bool {
     let outgoing = pipe.outgoing();
     // Once more: where a program switches between threads of its own in a handler, one of them may have begun to send since.
     if !pipe.entry.writers.is_empty() {
         return false;
     }
-    let Ok(position) = kernel::tcp_position(fd) else { return false };
+    let Ok(position) = kernel::tcp_position(pipe.fd) else { return false };
     let backlog = position.written.wrapping_sub(outgoing.reader.kernel_read.load(Ordering::Relaxed));
     if position.state != kernel::TCP_ESTABLISHED || backlog > OPEN_BACKLOG {
         return false;
     }
-    kept_options::prepare(fd, pipe.entry);
+    kept_options::prepare(pipe.fd, pipe.entry);
     outgoing.reopen();
     // The reader first takes its promise back and then closes the ring: look again after reopening.
     outgoing.reader.ready.load(Ordering::SeqCst) == 1 && outgoing.open(epoch, position.written)
@@ -170,15 +169,15 @@ fn open_quietly(fd: c_int, pipe: &Pipe, epoch: u32) -> bool {
 /// From the ring to the kernel lane; needs nothing from the reader. Under the write lock, or after a publication that
 /// failed because the ring is closed: nobody rings any more then, and whoever has fenced us off spills as we do.
 #[cold]
-pub(crate) fn spill(fd: c_int, pipe: &Pipe) {
+pub(crate) fn spill(pipe: &Pipe) {
     let mask = kernel::block_signals();
-    spill_quietly(fd, pipe);
+    spill_quietly(pipe);
     kernel::restore_signals(mask);
     outgoing_doorbells::end_timed_waits(pipe.outgoing());
     socket_table::add(&pipe.entry.counters.spills, 1);
 }
 
-fn spill_quietly(fd: c_int, pipe: &Pipe) {
+fn spill_quietly(pipe: &Pipe) {
     let outgoing = pipe.outgoing();
     let epoch = outgoing.epoch();
     if !is_ring(epoch) {
@@ -194,7 +193,7 @@ fn spill_quietly(fd: c_int, pipe: &Pipe) {
         .load(Ordering::Relaxed)
         .wrapping_add(outgoing.switch.doorbells.load(Ordering::Relaxed));
     // The kernel is the referee; after a reset it no longer answers, and nobody will read on.
-    let resume = kernel::tcp_position(fd).map_or(counted, |position| match position.state {
+    let resume = kernel::tcp_position(pipe.fd).map_or(counted, |position| match position.state {
         kernel::TCP_ESTABLISHED => position.written,
         _ => counted,
     });
@@ -203,8 +202,8 @@ fn spill_quietly(fd: c_int, pipe: &Pipe) {
 
 /// Lets others write who wait for it, in the middle of a long write. False: this end is not in its ring any more.
 #[cold]
-pub(crate) fn take_turns(fd: c_int, pipe: &Pipe) -> bool {
+pub(crate) fn take_turns(pipe: &Pipe) -> bool {
     pipe.entry.write_lock.0.hand_over();
-    let taken = write_lock::lock_writes(fd, pipe);
-    enter_ring(fd, pipe, taken)
+    let taken = write_lock::lock_writes(pipe);
+    enter_ring(pipe, taken)
 }

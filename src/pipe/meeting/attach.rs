@@ -49,10 +49,10 @@ pub(crate) fn prepare_rearmed(fd: c_int, socket: Socket, set: u32) {
         consider(fd, socket);
         if let Some(entry) = socket.entry()
             && entry.state.load(Ordering::Acquire) == STATE_PIPE
-            && let Some(pipe) = Pipe::of(socket, entry)
+            && let Some(pipe) = Pipe::of(fd, socket, entry)
             && !registrations::waits_for_rearm(entry, Some((set, fd)))
         {
-            become_ready(fd, &pipe);
+            become_ready(&pipe);
         }
     }
 }
@@ -74,23 +74,23 @@ pub(crate) fn consider(fd: c_int, socket: Socket) {
     }
     // As `write_lock::lock_writes`: whoever died owed a doorbell, perhaps.
     let taken = entry.write_lock.0.take_after(false, || {
-        if let Some(pipe) = Pipe::of(socket, entry) {
+        if let Some(pipe) = Pipe::of(fd, socket, entry) {
             pipe.outgoing().want_doorbell();
         }
     });
     if taken == Taken::Ours {
         match entry.state.load(Ordering::Acquire) {
             STATE_UNDECIDED => begin(fd, socket, entry),
-            STATE_WAITING => look_again(socket, entry),
+            STATE_WAITING => look_again(fd, socket, entry),
             _ => {}
         }
         entry.write_lock.0.release(taken);
     }
     if entry.state.load(Ordering::Acquire) == STATE_PIPE
-        && let Some(pipe) = Pipe::of(socket, entry)
+        && let Some(pipe) = Pipe::of(fd, socket, entry)
         && !registrations::waits_for_rearm(entry, None)
     {
-        become_ready(fd, &pipe);
+        become_ready(&pipe);
     }
     trace::note(fd, entry);
 }
@@ -128,7 +128,7 @@ fn begin(fd: c_int, socket: Socket, entry: &'static Entry) {
             fence(Ordering::SeqCst);
             if family::is_sole(socket_table, &entry.holders) {
                 transitions::enter(entry, met.joined);
-            } else if let Some(pipe) = Pipe::of(socket, entry) {
+            } else if let Some(pipe) = Pipe::of(fd, socket, entry) {
                 let give_up = if met.joined { transitions::mark } else { transitions::abandon };
                 give_up(&pipe, Reason::Shared);
             }
@@ -165,8 +165,8 @@ fn identify(fd: c_int, entry: &Entry) -> Result<Option<Identity>, Reason> {
 }
 
 /// The other end may have come meanwhile. Under the write lock.
-fn look_again(socket: Socket, entry: &'static Entry) {
-    let Some(pipe) = Pipe::of(socket, entry) else { return };
+fn look_again(fd: c_int, socket: Socket, entry: &'static Entry) {
+    let Some(pipe) = Pipe::of(fd, socket, entry) else { return };
     if transitions::has_come(&pipe) {
         return;
     }
@@ -179,7 +179,7 @@ fn look_again(socket: Socket, entry: &'static Entry) {
 
 /// Tells the writer of the other end that every reader of this one knows about doorbells. Does nothing while a
 /// plain read is inside the kernel: it could not tell a doorbell from data.
-pub(crate) fn become_ready(fd: c_int, pipe: &Pipe) {
+pub(crate) fn become_ready(pipe: &Pipe) {
     let entry = pipe.entry;
     if !entry.readers.is_empty() {
         return;
@@ -187,7 +187,7 @@ pub(crate) fn become_ready(fd: c_int, pipe: &Pipe) {
     let taken = entry.read_lock.0.take();
     let mut position = None;
     if taken == Taken::Ours && entry.readers.make_ready(pipe.socket.generation) {
-        position = read_lock::position_of(fd, entry, |state| state == kernel::TCP_ESTABLISHED);
+        position = read_lock::position_of(pipe.fd, entry, |state| state == kernel::TCP_ESTABLISHED);
         if let Some(position) = position {
             pipe.incoming().reader.kernel_read.store(position, Ordering::Relaxed);
             leave_rested_ring(pipe.incoming(), position);
@@ -199,7 +199,7 @@ pub(crate) fn become_ready(fd: c_int, pipe: &Pipe) {
         // Until this end first writes, the other one learns from here whether both share a processor.
         connection::note_cpu(&pipe.outgoing().producer.cpu);
         // The writer looks at it when it opens the ring.
-        pipe.incoming().reader.room.store(grow::allowed(fd, pipe, libc::SO_RCVBUF), Ordering::Relaxed);
+        pipe.incoming().reader.room.store(grow::allowed(pipe, libc::SO_RCVBUF), Ordering::Relaxed);
         // A thread may wait for this socket in an epoll set already.
         pipe.incoming().want_doorbell();
         pipe.incoming().reader.ready.store(1, Ordering::SeqCst);

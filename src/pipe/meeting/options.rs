@@ -8,7 +8,7 @@
 
 use crate::error::Errno;
 use crate::pipe::connection::kept_options::{self, Kept, NODELAY};
-use crate::pipe::connection::{self, Pipe};
+use crate::pipe::connection::{self, NO_FD, Pipe};
 use crate::pipe::ending;
 use crate::pipe::handoff::pin;
 use crate::pipe::lanes::{grow, reader};
@@ -90,11 +90,11 @@ pub(crate) fn before(fd: c_int, socket: Socket, level: c_int, name: c_int, value
 /// After `setsockopt` has changed a buffer: both rings learn of it.
 pub(crate) fn resized(fd: c_int, socket: Socket) {
     let Some(entry) = socket.entry() else { return };
-    if let Some(pipe) = connection::writing_pipe(socket, entry) {
-        grow::fit(fd, &pipe);
+    if let Some(pipe) = connection::writing_pipe(fd, socket, entry) {
+        grow::fit(&pipe);
     }
-    if let Some(pipe) = connection::reading_pipe(socket, entry) {
-        reader::fit(fd, &pipe);
+    if let Some(pipe) = connection::reading_pipe(fd, socket, entry) {
+        reader::fit(&pipe);
     }
 }
 
@@ -195,7 +195,7 @@ pub(crate) fn keep_time(fd: c_int, socket: Socket) {
 /// The other end's name, when the kernel has forgotten it because a doorbell nobody read made its FIN a RST.
 pub(crate) fn peer_after_reset(socket: Socket) -> Option<Address> {
     let entry = socket.entry()?;
-    let pipe = Pipe::of(socket, entry)?;
+    let pipe = Pipe::of(NO_FD, socket, entry)?;
     // After the ends of both directions the kernel forgets it in any case.
     let is_over = entry.flags.load(Ordering::Relaxed) & FLAG_SHUT_WRITE != 0;
     if is_over || !ending::is_false_reset(&pipe) {

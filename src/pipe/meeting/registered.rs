@@ -19,7 +19,7 @@ pub(crate) fn pipe_of(registration: &Registration) -> Option<Pipe> {
         generation: registration.generation.load(Ordering::Relaxed),
     };
     let entry = socket.entry()?;
-    connection::reading_pipe(socket, entry)
+    connection::reading_pipe(registration.fd.load(Ordering::Relaxed), socket, entry)
 }
 
 /// Makes a registration hot: every wait in the set looks at it.

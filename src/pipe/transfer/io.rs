@@ -39,21 +39,21 @@ pub(crate) unsafe fn receive(
         // What lies in that queue is never the ring's.
         return kernel();
     }
-    if let Some(pipe) = connection::reading_pipe(socket, entry) {
+    if let Some(pipe) = connection::reading_pipe(fd, socket, entry) {
         cancel::point();
         if let [only] = buffers
             && flags & !libc::MSG_DONTWAIT == 0
             // SAFETY: the caller's promise.
             && let Some(count) = unsafe { quick::read(&pipe, only.iov_base.cast(), only.iov_len) }
         {
-            room::report(fd, &pipe);
+            room::report(&pipe);
             return count as isize;
         }
-        if entry.state.load(Ordering::Relaxed) == STATE_PINNED && pin::retire(fd, &pipe) {
+        if entry.state.load(Ordering::Relaxed) == STATE_PINNED && pin::retire(&pipe) {
             return trace::after(fd, entry, kernel());
         }
         // SAFETY: the caller's promise.
-        return match unsafe { read::receive(fd, &pipe, buffers, flags, Since::now()) } {
+        return match unsafe { read::receive(&pipe, buffers, flags, Since::now()) } {
             // SAFETY: the caller's promise.
             Err(error) if is_strange(error) && descriptor::is_replaced(fd, socket) => unsafe {
                 receive_from_other(fd, socket, buffers, flags, kernel)
@@ -81,9 +81,9 @@ unsafe fn receive_from_other(
     kernel: impl FnOnce() -> isize,
 ) -> isize {
     let other = descriptor::socket(fd).filter(|now| *now != before);
-    match other.and_then(|socket| connection::reading_pipe(socket, socket.entry()?)) {
+    match other.and_then(|socket| connection::reading_pipe(fd, socket, socket.entry()?)) {
         // SAFETY: the caller's promise.
-        Some(pipe) => answer(unsafe { read::receive(fd, &pipe, buffers, flags, Since::now()) }),
+        Some(pipe) => answer(unsafe { read::receive(&pipe, buffers, flags, Since::now()) }),
         None => kernel(),
     }
 }
@@ -106,9 +106,9 @@ unsafe fn receive_undecided(
     if entry.state.load(Ordering::Acquire) != socket_table::STATE_UNDECIDED {
         attach::consider(fd, socket);
     }
-    if let Some(pipe) = connection::reading_pipe(socket, entry) {
+    if let Some(pipe) = connection::reading_pipe(fd, socket, entry) {
         // SAFETY: the caller's promise.
-        return answer(unsafe { read::receive(fd, &pipe, buffers, flags, since) });
+        return answer(unsafe { read::receive(&pipe, buffers, flags, since) });
     }
     if since.has_any() && wait::would_wait(fd, flags) && wait::is_interrupted(entry, since) {
         return answer(Err(Errno(libc::EINTR)));
@@ -145,19 +145,19 @@ pub(crate) unsafe fn send(
     if flags & write::KERNEL_FLAGS != 0 {
         pin::pin(fd, socket, Reason::Option);
     }
-    if let Some(pipe) = connection::writing_pipe(socket, entry) {
+    if let Some(pipe) = connection::writing_pipe(fd, socket, entry) {
         cancel::point();
         if let [only] = buffers
             // SAFETY: the caller's promise.
-            && let Some(written) = unsafe { quick::write(fd, &pipe, only.iov_base.cast(), only.iov_len) }
+            && let Some(written) = unsafe { quick::write(&pipe, only.iov_base.cast(), only.iov_len) }
         {
             return match written {
                 Ok(()) => only.iov_len as isize,
-                Err(error) => write::after_doorbell(fd, &pipe, flags, only.iov_len, error),
+                Err(error) => write::after_doorbell(&pipe, flags, only.iov_len, error),
             };
         }
         // SAFETY: the caller's promise.
-        return unsafe { write::send(fd, &pipe, buffers, flags, kernel) };
+        return unsafe { write::send(&pipe, buffers, flags, kernel) };
     }
     if entry.state.load(Ordering::Relaxed) == STATE_HOST
         || entry.flags.load(Ordering::Relaxed) & FLAG_CONNECTED == 0
@@ -166,12 +166,12 @@ pub(crate) unsafe fn send(
     }
     let counted = entry.writers.enter(socket.generation);
     // Only now it counts: the connection may have come onto a pipe in between.
-    if let Some(pipe) = connection::writing_pipe(socket, entry) {
+    if let Some(pipe) = connection::writing_pipe(fd, socket, entry) {
         if counted {
             entry.writers.leave(socket.generation);
         }
         // SAFETY: the caller's promise.
-        return unsafe { write::send(fd, &pipe, buffers, flags, kernel) };
+        return unsafe { write::send(&pipe, buffers, flags, kernel) };
     }
     send_undecided(fd, socket, entry, counted, kernel)
 }
@@ -199,7 +199,7 @@ fn send_undecided(
 
 /// The kernel took bytes that the program sent.
 pub(crate) fn note_sent(fd: c_int, socket: Socket, entry: &'static Entry, sent: usize) {
-    if let Some(pipe) = Pipe::of(socket, entry) {
+    if let Some(pipe) = Pipe::of(fd, socket, entry) {
         write::note_vain(&pipe);
     }
     socket_table::add(&entry.counters.kernel_sent, sent as u64);
@@ -218,12 +218,12 @@ fn send_by_kernel_since(fd: c_int, socket: Socket, since: Since, kernel: impl Fn
         false => kernel(),
     };
     let counted = entry.writers.enter(socket.generation);
-    match connection::writing_pipe(socket, entry) {
+    match connection::writing_pipe(fd, socket, entry) {
         Some(pipe) => {
             if counted {
                 entry.writers.leave(socket.generation);
             }
-            write::in_kernel_lane(fd, &pipe, kernel)
+            write::in_kernel_lane(&pipe, kernel)
         }
         None => send_undecided(fd, socket, entry, counted, kernel),
     }
@@ -245,11 +245,11 @@ pub(crate) fn send_file(
     kernel: impl FnOnce() -> isize,
 ) -> FileSent {
     let since = Since::now();
-    let pipe = socket.entry().and_then(|entry| connection::writing_pipe(socket, entry));
+    let pipe = socket.entry().and_then(|entry| connection::writing_pipe(fd, socket, entry));
     if let Some(pipe) = pipe
         && count > 0
         && kernel::is_file(file)
-        && let Some(result) = file::send_file(fd, &pipe, file, offset, count.min(buffers::MOST))
+        && let Some(result) = file::send_file(&pipe, file, offset, count.min(buffers::MOST))
     {
         return FileSent::ByRing(result);
     }
@@ -258,17 +258,17 @@ pub(crate) fn send_file(
 
 /// Unread ring bytes, for stdio to serve first; the descriptor is pinned already.
 pub(crate) fn take_unread(fd: c_int, socket: Socket, buffer: &mut [u8]) -> usize {
-    let Some(pipe) = socket.entry().and_then(|entry| Pipe::of(socket, entry)) else { return 0 };
+    let Some(pipe) = Pipe::find(fd, socket) else { return 0 };
     let mut done = 0;
     while pipe.incoming().has_bytes() && done < buffer.len() {
         let room = &mut buffer[done..];
         let place = [libc::iovec { iov_base: room.as_mut_ptr().cast(), iov_len: room.len() }];
         // SAFETY: the buffer is writable.
-        match unsafe { read::take(fd, &pipe, &place, 0, room.len(), 0) } {
+        match unsafe { read::take(&pipe, &place, 0, room.len(), 0) } {
             read::Look::Bytes(count) => done += count,
             _ => break,
         }
     }
-    reader::clear_doorbells(fd, &pipe);
+    reader::clear_doorbells(&pipe);
     done
 }

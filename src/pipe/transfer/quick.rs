@@ -13,7 +13,6 @@ use crate::pipe::lanes::writer;
 use crate::pipe::waiting::spin;
 use crate::state::{lock, socket_table};
 use crate::sys::thread;
-use core::ffi::c_int;
 use core::sync::atomic::Ordering;
 use sockshim_ring::lane::is_ring;
 use sockshim_ring::layout::{CLOSED, Direction, END_JOINED};
@@ -30,12 +29,7 @@ const AHEAD: usize = 512;
 /// # Safety
 /// The buffer is the program's.
 #[inline]
-pub(crate) unsafe fn write(
-    fd: c_int,
-    pipe: &Pipe,
-    from: *const u8,
-    length: usize,
-) -> Option<Result<(), Errno>> {
+pub(crate) unsafe fn write(pipe: &Pipe, from: *const u8, length: usize) -> Option<Result<(), Errno>> {
     let lock = &pipe.entry.write_lock.0;
     let me = lock::thread();
     if length.wrapping_sub(1) >= MOST {
@@ -43,19 +37,19 @@ pub(crate) unsafe fn write(
     }
     let mine = lock.take_free(me)?;
     // SAFETY: the caller's promise.
-    let written = unsafe { write_locked(fd, pipe, from, length) };
+    let written = unsafe { write_locked(pipe, from, length) };
     lock.give_back(mine);
     written
 }
 
 #[inline(always)]
-unsafe fn write_locked(fd: c_int, pipe: &Pipe, from: *const u8, length: usize) -> Option<Result<(), Errno>> {
+unsafe fn write_locked(pipe: &Pipe, from: *const u8, length: usize) -> Option<Result<(), Errno>> {
     let outgoing = pipe.outgoing();
     if !pipe.is_mapped()
         || !is_ring(outgoing.epoch())
         || outgoing.producer.tail.load(Ordering::Relaxed) & CLOSED != 0
         || pipe.other_end() != END_JOINED
-        || !writer::reader_lives(fd, pipe)
+        || !writer::reader_lives(pipe)
     {
         return None;
     }
@@ -81,7 +75,7 @@ unsafe fn write_locked(fd: c_int, pipe: &Pipe, from: *const u8, length: usize) -
     socket_table::add(&pipe.entry.counters.sent, length as u64);
     // The reader still has the lines that the next writes fill; a publication would wait for them to come.
     thread::will_write(ring.wrapping_add(span.pieces(length + AHEAD, 1)[0].0));
-    Some(if outgoing.need_wakeup() != 0 { outgoing_doorbells::wake(fd, pipe) } else { Ok(()) })
+    Some(if outgoing.need_wakeup() != 0 { outgoing_doorbells::wake(pipe) } else { Ok(()) })
 }
 
 /// Reads what the ring has, up to `length` bytes. `None`: nothing has happened.

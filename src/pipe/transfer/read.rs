@@ -45,21 +45,20 @@ const MOST_ENDS: u32 = 1000;
 /// # Safety
 /// `buffers` are the program's.
 pub(crate) unsafe fn receive(
-    fd: c_int,
     pipe: &Pipe,
     buffers: &[iovec],
     flags: c_int,
     since: Since,
 ) -> Result<usize, Errno> {
     // SAFETY: the caller's promise.
-    let received = unsafe { receive_in_turn(fd, pipe, buffers, flags, since) };
+    let received = unsafe { receive_in_turn(pipe, buffers, flags, since) };
     // With much of this end's own in the kernel's lane, as in `write::through_kernel`: a doorbell may not stay behind.
     if received.is_ok()
         && !is_ring(pipe.outgoing().epoch())
         && pipe.is_mapped()
-        && pipe.descriptor(fd) == Some(fd)
+        && pipe.descriptor() == Some(pipe.fd)
     {
-        wait::settle(fd, pipe);
+        wait::settle(pipe);
     }
     received
 }
@@ -67,7 +66,6 @@ pub(crate) unsafe fn receive(
 /// # Safety
 /// As for [`receive`].
 unsafe fn receive_in_turn(
-    fd: c_int,
     pipe: &Pipe,
     buffers: &[iovec],
     flags: c_int,
@@ -76,47 +74,47 @@ unsafe fn receive_in_turn(
     let drop = flags & libc::MSG_TRUNC != 0;
     let wanted = if drop { buffers::length(buffers) } else { buffers::total(buffers)? };
     if flags & libc::MSG_OOB != 0 {
-        return receive_urgent(fd, pipe, buffers, flags);
+        return receive_urgent(pipe, buffers, flags);
     }
     let all = flags & libc::MSG_WAITALL != 0;
     let peek = flags & libc::MSG_PEEK != 0;
     let mut has_waited = false;
     let mut done = 0;
-    let mut fd = fd;
+    let mut pipe = *pipe;
     let mut deadline = None;
     let mut ends = 0;
     loop {
-        if transitions::is_broken(pipe) {
-            return if done > 0 { Ok(done) } else { ending::after_break(pipe) };
+        if transitions::is_broken(&pipe) {
+            return if done > 0 { Ok(done) } else { ending::after_break(&pipe) };
         }
         // SAFETY: the caller's promise.
-        let look = unsafe { take(fd, pipe, buffers, done, wanted - done, flags) };
+        let look = unsafe { take(&pipe, buffers, done, wanted - done, flags) };
         let outcome = match look {
             Look::Bytes(count) if peek => {
                 // What has come and is not shown now lies behind another change of lanes.
                 if !all || count >= wanted || has_waited {
                     return Ok(count);
                 }
-                wait::wait_for_all(fd, pipe, wanted, flags, since);
+                wait::wait_for_all(&pipe, wanted, flags, since);
                 has_waited = true;
                 continue;
             }
             Look::Bytes(count) => {
                 done += count;
-                room::report(fd, pipe);
+                room::report(&pipe);
                 // What a change of lanes divides is one stream to the program; an urgent mark divides it.
-                if done == wanted || (!all && !goes_on(fd, pipe)) || (all && kernel::at_mark(fd)) {
+                if done == wanted || (!all && !goes_on(&pipe)) || (all && kernel::at_mark(pipe.fd)) {
                     return Ok(done);
                 }
                 continue;
             }
             Look::Empty { .. } if done > 0 && !all => return Ok(done),
-            Look::Empty { .. } if wait::is_late(fd, pipe, &mut deadline) => {
+            Look::Empty { .. } if wait::is_late(&pipe, &mut deadline) => {
                 return if done > 0 { Ok(done) } else { Err(Errno(libc::EAGAIN)) };
             }
-            Look::Empty { epoch } => wait::wait(fd, pipe, flags, epoch, since),
-            Look::End => ending::at_end(fd, pipe).map(Some),
-            Look::Failed(error) => ending::after_error(pipe, error).map(Some),
+            Look::Empty { epoch } => wait::wait(&pipe, flags, epoch, since),
+            Look::End => ending::at_end(&pipe).map(Some),
+            Look::Failed(error) => ending::after_error(&pipe, error).map(Some),
             Look::Broken => continue,
         };
         match outcome {
@@ -126,28 +124,28 @@ unsafe fn receive_in_turn(
                     && flags == 0
                     && done == 0
                     // SAFETY: the caller's promise.
-                    && let Some(count) = unsafe { quick::read(pipe, only.iov_base.cast(), only.iov_len) }
+                    && let Some(count) = unsafe { quick::read(&pipe, only.iov_base.cast(), only.iov_len) }
                 {
-                    room::report(fd, pipe);
+                    room::report(&pipe);
                     return Ok(count);
                 }
-                fd = match pipe.descriptor(fd) {
-                    Some(fd) => fd,
+                pipe = match pipe.live() {
+                    Some(pipe) => pipe,
                     // Shut down and closed, before this thread was in the kernel to hear of it.
                     None if pipe.socket.is_read_shut() => return Ok(done),
                     None => return Err(Errno(libc::EBADF)),
                 };
             }
-            Ok(Some(())) if unread::is_drained(pipe) => return Ok(done),
+            Ok(Some(())) if unread::is_drained(&pipe) => return Ok(done),
             Ok(Some(())) => {
                 // The ring has bytes yet. Words that promise them for ever cannot be true.
                 ends += 1;
                 if ends > MOST_ENDS {
-                    broken(fd, pipe);
+                    broken(&pipe);
                 }
             }
             Err(error) if done > 0 => {
-                ending::keep_error(pipe, error);
+                ending::keep_error(&pipe, error);
                 return Ok(done);
             }
             Err(error) => return Err(error),
@@ -158,16 +156,16 @@ unsafe fn receive_in_turn(
 /// Whether the writer has moved on to another lane than the one that is being read, and nothing urgent stands
 /// between the two: a read stops at the mark (tcp(7)).
 #[inline]
-fn goes_on(fd: c_int, pipe: &Pipe) -> bool {
+fn goes_on(pipe: &Pipe) -> bool {
     let incoming = pipe.incoming();
     if incoming.epoch() == incoming.reader_epoch() {
         return false;
     }
     let taken = read_lock::lock_reads(pipe);
-    reader::follow(fd, pipe);
+    reader::follow(pipe);
     pipe.entry.read_lock.0.release(taken);
     // A filter of the program's may not let us ask.
-    !kernel::is_restricted() && !kernel::at_mark(fd)
+    !kernel::is_restricted() && !kernel::at_mark(pipe.fd)
 }
 
 /// One look at the lanes, under the read lock.
@@ -175,23 +173,15 @@ fn goes_on(fd: c_int, pipe: &Pipe) -> bool {
 /// # Safety
 /// `buffers` are the program's.
 #[inline]
-pub(crate) unsafe fn take(
-    fd: c_int,
-    pipe: &Pipe,
-    buffers: &[iovec],
-    skip: usize,
-    wanted: usize,
-    flags: c_int,
-) -> Look {
+pub(crate) unsafe fn take(pipe: &Pipe, buffers: &[iovec], skip: usize, wanted: usize, flags: c_int) -> Look {
     let taken = read_lock::lock_reads(pipe);
     // SAFETY: the caller's promise.
-    let look = unsafe { take_locked(fd, pipe, buffers, skip, wanted, flags, taken) };
+    let look = unsafe { take_locked(pipe, buffers, skip, wanted, flags, taken) };
     pipe.entry.read_lock.0.release(taken);
     look
 }
 
 unsafe fn take_locked(
-    fd: c_int,
     pipe: &Pipe,
     buffers: &[iovec],
     skip: usize,
@@ -208,7 +198,7 @@ unsafe fn take_locked(
         }
         let epoch = incoming.reader_epoch();
         if is_ring(epoch) {
-            let Ok(span) = incoming.readable() else { return broken(fd, pipe) };
+            let Ok(span) = incoming.readable() else { return broken(pipe) };
             if span.length > 0 {
                 let count = span.length.min(wanted);
                 if !drop {
@@ -223,7 +213,7 @@ unsafe fn take_locked(
                 }
                 if peek {
                     return Look::Bytes(
-                        count + peek_beyond(fd, pipe, epoch, buffers, skip + count, wanted - count, drop),
+                        count + peek_beyond(pipe, epoch, buffers, skip + count, wanted - count, drop),
                     );
                 }
                 if !incoming.consume(&span, count) {
@@ -242,23 +232,23 @@ unsafe fn take_locked(
                 continue;
             }
             if reader::is_impossible(pipe, epoch) {
-                return broken(fd, pipe);
+                return broken(pipe);
             }
-            match incoming_doorbells::drain_to(fd, pipe, epoch) {
+            match incoming_doorbells::drain_to(pipe, epoch) {
                 Drained::Done => incoming.follow(epoch),
                 Drained::Moved => {}
                 Drained::NotYet => return Look::Empty { epoch: ahead },
                 Drained::End => return Look::End,
                 Drained::Failed(error) => return Look::Failed(error),
-                Drained::Beyond => return broken(fd, pipe),
-                Drained::ReadPastUs => return read_past_us(fd, pipe),
+                Drained::Beyond => return broken(pipe),
+                Drained::ReadPastUs => return read_past_us(pipe),
             }
         } else if taken == Taken::Nested && incoming.epoch() == epoch {
-            if let Some(look) = kernel_bytes_nested(fd, pipe, epoch, buffers, skip, wanted, flags) {
+            if let Some(look) = kernel_bytes_nested(pipe, epoch, buffers, skip, wanted, flags) {
                 return look;
             }
         } else if incoming.enter_kernel(epoch) {
-            let look = kernel_bytes(fd, buffers, skip, wanted, flags);
+            let look = kernel_bytes(pipe.fd, buffers, skip, wanted, flags);
             if let Look::Bytes(count) = look
                 && !peek
             {
@@ -281,7 +271,7 @@ unsafe fn take_locked(
                     // A signal handler has read on meanwhile.
                     continue;
                 }
-                return broken(fd, pipe);
+                return broken(pipe);
             };
             if left == 0 {
                 incoming.follow(epoch);
@@ -297,7 +287,7 @@ unsafe fn take_locked(
             let left = kernel_end.saturating_sub(incoming.reader.kernel_read.load(Ordering::Relaxed));
             let look = match wanted.min(left as usize) {
                 0 if wanted > 0 => Some(Look::Bytes(0)),
-                room => bytes_before_ring(fd, pipe, buffers, skip, room, flags),
+                room => bytes_before_ring(pipe, buffers, skip, room, flags),
             };
             kernel::restore_signals(mask);
             let Some(look) = look else {
@@ -307,11 +297,11 @@ unsafe fn take_locked(
             if matches!(look, Look::Bytes(0)) && wanted > 0 {
                 continue;
             }
-            if matches!(look, Look::Empty { .. }) && incoming_doorbells::is_read_past_us(fd, pipe) {
+            if matches!(look, Look::Empty { .. }) && incoming_doorbells::is_read_past_us(pipe) {
                 // By somebody who took data as data, but perhaps more than that.
                 read_lock::recount(pipe);
                 if incoming.reader.kernel_read.load(Ordering::Relaxed) > kernel_end {
-                    return read_past_us(fd, pipe);
+                    return read_past_us(pipe);
                 }
                 continue;
             }
@@ -325,33 +315,25 @@ unsafe fn take_locked(
         }
     }
     // As often as that no writer changes what is looked at.
-    broken(fd, pipe)
+    broken(pipe)
 }
 
 /// Doorbells were taken by somebody who knows nothing of them: what is left cannot be told apart.
 #[cold]
-fn read_past_us(fd: c_int, pipe: &Pipe) -> Look {
-    transitions::give_up(fd, pipe, Reason::Integrity);
+fn read_past_us(pipe: &Pipe) -> Look {
+    transitions::give_up(pipe, Reason::Integrity);
     Look::Broken
 }
 
 /// MSG_PEEK past the end of a ring epoch: what the kernel lane holds after it. Under the read lock.
-fn peek_beyond(
-    fd: c_int,
-    pipe: &Pipe,
-    epoch: u32,
-    buffers: &[iovec],
-    skip: usize,
-    wanted: usize,
-    drop: bool,
-) -> usize {
+fn peek_beyond(pipe: &Pipe, epoch: u32, buffers: &[iovec], skip: usize, wanted: usize, drop: bool) -> usize {
     let incoming = pipe.incoming();
     if wanted == 0 || drop || incoming.epoch() == epoch {
         return 0;
     }
     // The doorbells in between are of no use to anybody any more: the epoch is over.
-    match incoming_doorbells::drain_to(fd, pipe, epoch) {
-        Drained::Done => match kernel_bytes(fd, buffers, skip, wanted, libc::MSG_PEEK) {
+    match incoming_doorbells::drain_to(pipe, epoch) {
+        Drained::Done => match kernel_bytes(pipe.fd, buffers, skip, wanted, libc::MSG_PEEK) {
             Look::Bytes(count) => count,
             _ => 0,
         },
@@ -406,7 +388,6 @@ fn kernel_bytes(fd: c_int, buffers: &[iovec], skip: usize, wanted: usize, flags:
 /// program's own threads may have it (swapcontext(3) in a handler). `None`: it has taken the mark away already.
 #[cold]
 fn kernel_bytes_nested(
-    fd: c_int,
     pipe: &Pipe,
     epoch: u32,
     buffers: &[iovec],
@@ -417,7 +398,8 @@ fn kernel_bytes_nested(
     let incoming = pipe.incoming();
     let mask = kernel::block_signals();
     let entered = incoming.enter_kernel(epoch);
-    let look = (entered || incoming.is_busy(epoch)).then(|| kernel_bytes(fd, buffers, skip, wanted, flags));
+    let look =
+        (entered || incoming.is_busy(epoch)).then(|| kernel_bytes(pipe.fd, buffers, skip, wanted, flags));
     if let Some(Look::Bytes(count)) = look
         && flags & libc::MSG_PEEK == 0
     {
@@ -436,7 +418,6 @@ fn kernel_bytes_nested(
 /// The same where the ring's doorbells follow. Under the read lock, with signals blocked; `None`: it is somebody else's.
 #[inline(never)]
 fn bytes_before_ring(
-    fd: c_int,
     pipe: &Pipe,
     buffers: &[iovec],
     skip: usize,
@@ -447,8 +428,8 @@ fn bytes_before_ring(
     let first = rest.first().filter(|_| kernel::is_restricted() && flags & KEPT == 0);
     let mut message = rest.message();
     let call = match first {
-        Some(piece) => Call::read(fd, piece.iov_base.cast(), piece.iov_len.min(wanted)),
-        None => Call::receive(fd, &mut message, flags & KEPT),
+        Some(piece) => Call::read(pipe.fd, piece.iov_base.cast(), piece.iov_len.min(wanted)),
+        None => Call::receive(pipe.fd, &mut message, flags & KEPT),
     };
     if flags & libc::MSG_PEEK != 0 {
         return pipe.entry.read_lock.0.call(&call).map(|result| look_of(result, wanted));
@@ -472,18 +453,18 @@ fn look_of(result: Result<usize, Errno>, wanted: usize) -> Look {
 
 /// Urgent data is the kernel's alone.
 #[inline(never)]
-fn receive_urgent(fd: c_int, pipe: &Pipe, buffers: &[iovec], flags: c_int) -> Result<usize, Errno> {
+fn receive_urgent(pipe: &Pipe, buffers: &[iovec], flags: c_int) -> Result<usize, Errno> {
     if flags & libc::MSG_PEEK == 0 {
         // Before it is: another thread may ask for the position.
         pipe.entry.flags.fetch_or(FLAG_URGENT_READ, Ordering::Relaxed);
     }
     let mut rest = Rest::after(buffers, 0, usize::MAX);
     let mut message = rest.message();
-    kernel::recvmsg(fd, &mut message, flags)
+    kernel::recvmsg(pipe.fd, &mut message, flags)
 }
 
 /// The words of the connection cannot be true.
-pub(crate) fn broken(fd: c_int, pipe: &Pipe) -> Look {
-    transitions::give_up(fd, pipe, Reason::BadSegment);
+pub(crate) fn broken(pipe: &Pipe) -> Look {
+    transitions::give_up(pipe, Reason::BadSegment);
     Look::Broken
 }

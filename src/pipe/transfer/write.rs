@@ -59,7 +59,6 @@ pub(crate) const KERNEL_FLAGS: c_int = libc::MSG_OOB | libc::MSG_ZEROCOPY;
 /// # Safety
 /// `buffers` are the program's.
 pub(crate) unsafe fn send(
-    fd: c_int,
     pipe: &Pipe,
     buffers: &[iovec],
     flags: c_int,
@@ -72,23 +71,23 @@ pub(crate) unsafe fn send(
     let began = Since::now();
     let nonblocking =
         flags & libc::MSG_DONTWAIT != 0 || pipe.entry.flags.load(Ordering::Relaxed) & FLAG_NONBLOCK != 0;
-    let call = Call { fd, flags, nonblocking, timed_waits: room::TIMED_WAITS, in_vain: false, began };
-    let taken = write_lock::lock_writes_as(fd, pipe, nonblocking);
-    if total == 0 || !writer::enter_ring(fd, pipe, taken) {
+    let call = Call { flags, nonblocking, timed_waits: room::TIMED_WAITS, in_vain: false, began };
+    let taken = write_lock::lock_writes_as(pipe, nonblocking);
+    if total == 0 || !writer::enter_ring(pipe, taken) {
         if total > PORTION && call.is_divided(pipe) {
             // SAFETY: the caller's promise.
             return unsafe { long::send_in_portions(pipe, buffers, total, call, taken, Pushed::Spilled(0)) };
         }
         // Counted, so that no lane opens meanwhile; and not locked, because it may sleep.
-        let sent = through_kernel(fd, pipe, taken, total, || {
+        let sent = through_kernel(pipe, taken, total, || {
             if !began.has_any() || total == 0 {
                 return kernel();
             }
             // SAFETY: the caller's promise.
-            unsafe { send_interrupted(fd, buffers, total, 0, flags, began) }
+            unsafe { send_interrupted(pipe.fd, buffers, total, 0, flags, began) }
         });
         if flags & libc::MSG_MORE != 0 && sent > 0 {
-            kept_options::push(fd, pipe.entry);
+            kept_options::push(pipe.fd, pipe.entry);
         }
         return sent;
     }
@@ -105,18 +104,18 @@ pub(crate) unsafe fn send(
                 room::note_full(pipe);
             }
             pipe.entry.write_lock.0.release(taken);
-            outgoing_doorbells::ring_if_owed(fd, pipe);
+            outgoing_doorbells::ring_if_owed(pipe);
             most as isize
         }
         Pushed::Full(done) => {
             room::note_full(pipe);
             pipe.entry.write_lock.0.release(taken);
-            outgoing_doorbells::ring_if_owed(fd, pipe);
+            outgoing_doorbells::ring_if_owed(pipe);
             if done > 0 { done as isize } else { answer(Err(Errno(libc::EAGAIN))) }
         }
         Pushed::Faulted(done) => {
             pipe.entry.write_lock.0.release(taken);
-            outgoing_doorbells::ring_if_owed(fd, pipe);
+            outgoing_doorbells::ring_if_owed(pipe);
             if done > 0 { done as isize } else { answer(Err(Errno(libc::EFAULT))) }
         }
         Pushed::Dead(error) => {
@@ -133,8 +132,8 @@ pub(crate) unsafe fn send(
         }
         Pushed::Spilled(done) => {
             let is_begun = done > 0 && total - done <= REST && !kernel::is_restricted();
-            let first = || if is_begun { send_locked(fd, pipe, buffers, total, done, flags) } else { Ok(0) };
-            let sent = through_kernel_after(fd, pipe, taken, total - done, first, |first| {
+            let first = || if is_begun { send_locked(pipe, buffers, total, done, flags) } else { Ok(0) };
+            let sent = through_kernel_after(pipe, taken, total - done, first, |first| {
                 let first = match first {
                     Ok(first) if done + first == total => return first as isize,
                     Ok(first) => first,
@@ -143,8 +142,8 @@ pub(crate) unsafe fn send(
                 // SAFETY: the caller's promise.
                 let rest = unsafe {
                     match began.has_any() {
-                        false => send_rest(fd, buffers, total, done + first, flags),
-                        true => send_interrupted(fd, buffers, total, done + first, flags, began),
+                        false => send_rest(pipe.fd, buffers, total, done + first, flags),
+                        true => send_interrupted(pipe.fd, buffers, total, done + first, flags, began),
                     }
                 };
                 if first > 0 { first as isize + rest.max(0) } else { rest }
@@ -161,9 +160,9 @@ pub(crate) unsafe fn send(
 
 /// What a write of `length` bytes reports that are in the ring, and whose doorbell has failed. Not under a lock.
 #[cold]
-pub(crate) fn after_doorbell(fd: c_int, pipe: &Pipe, flags: c_int, length: usize, error: Errno) -> isize {
+pub(crate) fn after_doorbell(pipe: &Pipe, flags: c_int, length: usize, error: Errno) -> isize {
     if outgoing_doorbells::is_refusal(error) {
-        outgoing_doorbells::ring_if_owed(fd, pipe);
+        outgoing_doorbells::ring_if_owed(pipe);
         return length as isize;
     }
     after_death(flags, error)
@@ -184,7 +183,6 @@ fn after_death(flags: c_int, error: Errno) -> isize {
 #[cold]
 #[inline(never)]
 fn send_locked(
-    fd: c_int,
     pipe: &Pipe,
     buffers: &[iovec],
     total: usize,
@@ -196,7 +194,7 @@ fn send_locked(
     let flags = flags & !libc::MSG_MORE | libc::MSG_NOSIGNAL;
     // A signal handler that writes would find the lock's mark of a call set by what it interrupted.
     let mask = kernel::block_signals();
-    let sent = pipe.entry.write_lock.0.call(&restartable::Call::send_message(fd, &message, flags));
+    let sent = pipe.entry.write_lock.0.call(&restartable::Call::send_message(pipe.fd, &message, flags));
     kernel::restore_signals(mask);
     match sent {
         // Without the lock, or without room: like everybody else.
@@ -277,7 +275,7 @@ enum Pushed {
 /// # Safety
 /// `buffers` are the program's.
 unsafe fn push(pipe: &Pipe, buffers: &[iovec], start: usize, total: usize, call: Call) -> Pushed {
-    let Call { fd, nonblocking, .. } = call;
+    let nonblocking = call.nonblocking;
     let outgoing = pipe.outgoing();
     let local = pipe.local;
     // Before the publication: afterwards the reader has the line.
@@ -293,7 +291,7 @@ unsafe fn push(pipe: &Pipe, buffers: &[iovec], start: usize, total: usize, call:
         let chunk = (total - done).min(PUBLISH_EVERY);
         let Ok(span) = outgoing.writable(&mut seen, chunk) else {
             // A damaged ring: the kernel lane needs nothing from it.
-            writer::spill(fd, pipe);
+            writer::spill(pipe);
             transitions::mark(pipe, Reason::BadSegment);
             return Pushed::Spilled(done);
         };
@@ -316,7 +314,7 @@ unsafe fn push(pipe: &Pipe, buffers: &[iovec], start: usize, total: usize, call:
                 Full::TimedWait => return Pushed::TimedWait(done),
                 Full::Spill => {}
             }
-            writer::spill(fd, pipe);
+            writer::spill(pipe);
             return Pushed::Spilled(done);
         }
         // As in the kernel, a stretch that cannot be read as a whole is not sent in part. It is asked for with what follows it, as
@@ -337,14 +335,14 @@ unsafe fn push(pipe: &Pipe, buffers: &[iovec], start: usize, total: usize, call:
             Err(NotPublished::Closed) => {
                 // The reader leaves; or a signal handler of this thread has spilled already; or we were stopped for
                 // so long that another writer goes on without us.
-                writer::spill(fd, pipe);
+                writer::spill(pipe);
                 return Pushed::Spilled(done);
             }
         }
         done += room;
         socket_table::add(&pipe.entry.counters.sent, room as u64);
         if outgoing.need_wakeup() != 0
-            && let Err(error) = outgoing_doorbells::wake(fd, pipe)
+            && let Err(error) = outgoing_doorbells::wake(pipe)
             && !outgoing_doorbells::is_refusal(error)
             && done == start + room
         {
@@ -355,7 +353,7 @@ unsafe fn push(pipe: &Pipe, buffers: &[iovec], start: usize, total: usize, call:
         }
         if done - turn >= TURN && pipe.entry.write_lock.0.is_wanted() {
             turn = done;
-            if !writer::take_turns(fd, pipe) {
+            if !writer::take_turns(pipe) {
                 return Pushed::Spilled(done);
             }
         }
@@ -377,8 +375,8 @@ enum Full {
 fn if_full(pipe: &Pipe, seen_head: u64, done: usize, left: usize, call: Call) -> Full {
     let may_come_back = call.nonblocking
         && !kernel::is_restricted()
-        && room::may_be_awaited(call.fd, pipe)
-        && call.must_not_wait();
+        && room::may_be_awaited(pipe)
+        && call.must_not_wait(pipe);
     if may_come_back && room::is_seen_to_read(pipe) {
         return Full::ComeBack;
     }
@@ -414,13 +412,13 @@ pub(crate) fn finish(fd: c_int, socket: Socket) -> bool {
     let Some(entry) = socket.entry() else { return false };
     // Already now: the ring must not open again before the kernel has answered.
     let before = entry.flags.fetch_or(FLAG_SHUT_WRITE, Ordering::Relaxed);
-    if let Some(pipe) = connection::writing_pipe(socket, entry) {
-        let taken = write_lock::lock_writes(fd, &pipe);
+    if let Some(pipe) = connection::writing_pipe(fd, socket, entry) {
+        let taken = write_lock::lock_writes(&pipe);
         if pipe.is_mapped() && is_ring(pipe.outgoing().epoch()) {
-            writer::spill(fd, &pipe);
+            writer::spill(&pipe);
         }
         entry.write_lock.0.release(taken);
-        give_back::before_end(fd, &pipe);
+        give_back::before_end(&pipe);
     }
     before & FLAG_SHUT_WRITE == 0
 }
@@ -433,12 +431,12 @@ pub(crate) fn go_on(socket: Socket) {
 }
 
 /// A call that only the kernel can make, in its lane: from the ring it spills first.
-pub(crate) fn in_kernel_lane(fd: c_int, pipe: &Pipe, kernel: impl FnOnce() -> isize) -> isize {
-    let taken = write_lock::lock_writes(fd, pipe);
+pub(crate) fn in_kernel_lane(pipe: &Pipe, kernel: impl FnOnce() -> isize) -> isize {
+    let taken = write_lock::lock_writes(pipe);
     if pipe.is_mapped() && is_ring(pipe.outgoing().epoch()) {
-        writer::spill(fd, pipe);
+        writer::spill(pipe);
     }
-    through_kernel(fd, pipe, taken, usize::MAX >> 1, kernel)
+    through_kernel(pipe, taken, usize::MAX >> 1, kernel)
 }
 
 /// After a kernel send: an end that has left answers with a reset, and that one is real.
@@ -452,64 +450,57 @@ pub(crate) fn note_vain(pipe: &Pipe) {
 /// handler ends before that, but a program may switch between threads of its own in one (swapcontext(3)). Now that this
 /// call is counted, the ring stays closed.
 #[cold]
-fn leave_ring_again(fd: c_int, pipe: &Pipe) {
-    let taken = write_lock::lock_writes(fd, pipe);
+fn leave_ring_again(pipe: &Pipe) {
+    let taken = write_lock::lock_writes(pipe);
     if pipe.is_mapped() && is_ring(pipe.outgoing().epoch()) {
-        writer::spill(fd, pipe);
+        writer::spill(pipe);
     }
     pipe.entry.write_lock.0.release(taken);
 }
 
 /// Makes a kernel call as a counted writer; the write lock is released before.
-fn through_kernel(
-    fd: c_int,
-    pipe: &Pipe,
-    taken: Taken,
-    wanted: usize,
-    kernel: impl FnOnce() -> isize,
-) -> isize {
-    through_kernel_after(fd, pipe, taken, wanted, || (), |()| kernel())
+fn through_kernel(pipe: &Pipe, taken: Taken, wanted: usize, kernel: impl FnOnce() -> isize) -> isize {
+    through_kernel_after(pipe, taken, wanted, || (), |()| kernel())
 }
 
 /// Sends again what the other end has left unread, if it hands its socket on. The write lock, of which `taken` tells, may be
 /// let go meanwhile; of it the answer tells afterwards.
 #[inline]
-fn give_if_asked(fd: c_int, pipe: &Pipe, taken: Taken) -> Taken {
+fn give_if_asked(pipe: &Pipe, taken: Taken) -> Taken {
     if !give_back::is_asked(pipe) {
         return taken;
     }
-    let taken = give_back::wait_until_prepared(fd, pipe, taken);
-    give_back::give(fd, pipe, true);
+    let taken = give_back::wait_until_prepared(pipe, taken);
+    give_back::give(pipe, true);
     taken
 }
 
 /// The same, after something that is done under the write lock.
 fn through_kernel_after<T>(
-    fd: c_int,
     pipe: &Pipe,
     taken: Taken,
     wanted: usize,
     locked: impl FnOnce() -> T,
     kernel: impl FnOnce(T) -> isize,
 ) -> isize {
-    let taken = give_if_asked(fd, pipe, taken);
+    let taken = give_if_asked(pipe, taken);
     let first = locked();
     let mut counted = pipe.entry.writers.enter(pipe.socket.generation);
     pipe.entry.write_lock.0.release(taken);
     if taken == Taken::Nested && pipe.is_mapped() && is_ring(pipe.outgoing().epoch()) {
-        leave_ring_again(fd, pipe);
+        leave_ring_again(pipe);
     }
     // Should this process be killed with a doorbell unread, the kernel would make a reset of it, and throw away what it has
     // not delivered yet.
     if pipe.entry.readers.is_ready() {
-        wait::settle(fd, pipe);
+        wait::settle(pipe);
     }
     // The other end may have begun meanwhile: what it leaves comes before what is sent now.
     if give_back::is_asked(pipe) {
         if counted {
             pipe.entry.writers.leave(pipe.socket.generation);
         }
-        let taken = give_if_asked(fd, pipe, write_lock::lock_writes(fd, pipe));
+        let taken = give_if_asked(pipe, write_lock::lock_writes(pipe));
         counted = pipe.entry.writers.enter(pipe.socket.generation);
         pipe.entry.write_lock.0.release(taken);
     }
@@ -528,8 +519,8 @@ fn through_kernel_after<T>(
         socket_table::add(&pipe.entry.counters.kernel_sent, sent as u64);
         trace::note(-1, pipe.entry);
         if kept_options::is_nagle_due(pipe.entry) {
-            let taken = write_lock::lock_writes(fd, pipe);
-            kept_options::begin_nagle(fd, pipe.entry);
+            let taken = write_lock::lock_writes(pipe);
+            kept_options::begin_nagle(pipe.fd, pipe.entry);
             pipe.entry.write_lock.0.release(taken);
         }
     }

@@ -72,20 +72,20 @@ pub(crate) fn at_hand(pipe: &Pipe, interest: i16) -> Option<i16> {
 
 /// What poll(2) says of a pipe now: the kernel's answer, with doorbells taken for what they are and ring bytes
 /// added.
-pub(crate) fn now(fd: c_int, pipe: &Pipe, interest: i16) -> i16 {
+pub(crate) fn now(pipe: &Pipe, interest: i16) -> i16 {
     const LOOKS: u32 = 8;
     for look in 1..=LOOKS {
         if transitions::is_broken(pipe) {
-            return with_pending(pipe, kernel::poll_now(fd, interest), interest);
+            return with_pending(pipe, kernel::poll_now(pipe.fd, interest), interest);
         }
-        follow(fd, pipe);
+        follow(pipe);
         let readable = unread::has_ring_bytes(pipe);
         // Always asked for the other end's FIN: it tells an end from a doorbell.
-        let said = kernel::poll_now(fd, interest | POLLRDHUP);
+        let said = kernel::poll_now(pipe.fd, interest | POLLRDHUP);
         if said & libc::POLLNVAL != 0 {
             return said;
         }
-        if said & (POLLRDHUP | POLLHUP | POLLERR) == POLLRDHUP && ending::found_by_poll(fd, pipe) {
+        if said & (POLLRDHUP | POLLHUP | POLLERR) == POLLRDHUP && ending::found_by_poll(pipe) {
             continue;
         }
         let ended = said & (POLLHUP | POLLERR | POLLRDHUP) != 0;
@@ -93,7 +93,7 @@ pub(crate) fn now(fd: c_int, pipe: &Pipe, interest: i16) -> i16 {
         if readable {
             ready |= interest & READABLE;
         } else if said & READABLE != 0 && is_doorbell_only(pipe) {
-            if incoming_doorbells::find_intruder(fd, pipe) || unread::has_ring_bytes(pipe) {
+            if incoming_doorbells::find_intruder(pipe) || unread::has_ring_bytes(pipe) {
                 continue;
             }
             if !ended {
@@ -132,15 +132,15 @@ fn with_pending(pipe: &Pipe, mut ready: i16, interest: i16) -> i16 {
 }
 
 /// Follows the writer over lanes that hold nothing, and takes doorbells away.
-fn follow(fd: c_int, pipe: &Pipe) {
+fn follow(pipe: &Pipe) {
     let incoming = pipe.incoming();
     if incoming.reader_epoch() != incoming.epoch() && !unread::has_ring_bytes(pipe) {
         let taken = read_lock::lock_reads(pipe);
-        reader::follow(fd, pipe);
+        reader::follow(pipe);
         pipe.entry.read_lock.0.release(taken);
     }
     if !unread::has_ring_bytes(pipe) {
-        wait::settle(fd, pipe);
+        wait::settle(pipe);
     }
 }
 
@@ -165,16 +165,16 @@ const _: () = assert!(POLLERR as i32 == libc::EPOLLERR && POLLHUP as i32 == libc
 /// Before FIONREAD says how much is unread, of which `queued` bytes are the kernel's: they may be nobody's.
 pub(crate) fn check_queue(fd: c_int, socket: Socket, queued: c_int) {
     if queued > 0
-        && let Some(pipe) = socket.entry().and_then(|entry| connection::reading_pipe(socket, entry))
+        && let Some(pipe) = socket.entry().and_then(|entry| connection::reading_pipe(fd, socket, entry))
         && is_doorbell_only(&pipe)
     {
-        incoming_doorbells::find_intruder(fd, &pipe);
+        incoming_doorbells::find_intruder(&pipe);
     }
 }
 
 /// Takes away what lies in the kernel's queue and is no data.
 pub(crate) fn clear_way(fd: c_int, socket: Socket) {
-    if let Some(pipe) = socket.entry().and_then(|entry| connection::reading_pipe(socket, entry)) {
-        follow(fd, &pipe);
+    if let Some(pipe) = socket.entry().and_then(|entry| connection::reading_pipe(fd, socket, entry)) {
+        follow(&pipe);
     }
 }

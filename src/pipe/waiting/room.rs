@@ -21,7 +21,6 @@ use crate::state::socket_table::{self, Entry, FLAG_NO_SPACE, FLAG_RING_FULL, Reg
 use crate::sys::give_way::give_way;
 use crate::sys::handlers::Since;
 use crate::sys::{clock, futex, kernel};
-use core::ffi::c_int;
 use core::sync::atomic::{AtomicU32, Ordering};
 use sockshim_ring::lane::is_ring;
 use sockshim_ring::layout::{CLOSED, END_JOINED};
@@ -83,7 +82,7 @@ pub(crate) enum Room {
 
 /// Whether a write that must not wait and finds the ring full may say so. Under the write lock.
 #[cold]
-pub(crate) fn may_be_awaited(fd: c_int, pipe: &Pipe) -> bool {
+pub(crate) fn may_be_awaited(pipe: &Pipe) -> bool {
     let (outgoing, incoming) = (pipe.outgoing(), pipe.incoming());
     let tail = outgoing.producer.tail.load(Ordering::Relaxed);
     outgoing.producer.capacity.load(Ordering::Relaxed) >= ENOUGH
@@ -92,7 +91,7 @@ pub(crate) fn may_be_awaited(fd: c_int, pipe: &Pipe) -> bool {
         // Or the reader's doorbell could not be told from data.
         && pipe.entry.readers.is_ready()
         // An end that has shut its own direction cannot ring.
-        && (is_ring(incoming.epoch()) || kernel::poll_now(fd, libc::POLLRDHUP) == 0)
+        && (is_ring(incoming.epoch()) || kernel::poll_now(pipe.fd, libc::POLLRDHUP) == 0)
         && has_one_observer(pipe.entry)
 }
 
@@ -245,15 +244,15 @@ pub(crate) fn promises() -> u32 {
 
 /// After a read: wakes a writer that waits for the room that there is now.
 #[inline]
-pub(crate) fn report(fd: c_int, pipe: &Pipe) {
+pub(crate) fn report(pipe: &Pipe) {
     if pipe.incoming().is_room_awaited() {
-        answer(fd, pipe);
+        answer(pipe);
     }
 }
 
 #[cold]
 #[inline(never)]
-fn answer(fd: c_int, pipe: &Pipe) {
+fn answer(pipe: &Pipe) {
     let incoming = pipe.incoming();
     if !incoming.has_room() {
         return;
@@ -269,17 +268,17 @@ fn answer(fd: c_int, pipe: &Pipe) {
             futex::wake(&incoming.room.awaited);
         }
         if due & DOORBELL != 0 {
-            ring(fd, pipe);
+            ring(pipe);
         }
     }
     lock.release(Taken::Ours);
 }
 
 /// A doorbell in this end's own direction, whose ring opens for it if need be. Under the write lock.
-fn ring(fd: c_int, pipe: &Pipe) {
-    if let Some(fd) = pipe.descriptor(fd)
-        && (is_ring(pipe.outgoing().epoch()) || writer::open_for_doorbell(fd, pipe))
-        && let Err(error) = outgoing_doorbells::wake(fd, pipe)
+fn ring(pipe: &Pipe) {
+    if let Some(pipe) = pipe.live()
+        && (is_ring(pipe.outgoing().epoch()) || writer::open_for_doorbell(&pipe))
+        && let Err(error) = outgoing_doorbells::wake(&pipe)
         && !outgoing_doorbells::is_refusal(error)
     {
         // The kernel reports it once.

@@ -19,13 +19,13 @@ use sockshim_ring::lane::is_ring;
 
 /// Whether the time-out of a read that has slept before is over: it is one for the whole call. False before the
 /// first sleep, which the kernel ends in time.
-pub(crate) fn is_late(fd: c_int, pipe: &Pipe, deadline: &mut Option<Deadline>) -> bool {
+pub(crate) fn is_late(pipe: &Pipe, deadline: &mut Option<Deadline>) -> bool {
     if pipe.entry.flags.load(Ordering::Relaxed) & FLAG_TIMED == 0 {
         return false;
     }
     match deadline {
         None => {
-            *deadline = Some(Deadline::after(kernel::receive_timeout(fd)));
+            *deadline = Some(Deadline::after(kernel::receive_timeout(pipe.fd)));
             false
         }
         Some(end) => end.left() == Some(0),
@@ -33,23 +33,17 @@ pub(crate) fn is_late(fd: c_int, pipe: &Pipe, deadline: &mut Option<Deadline>) -
 }
 
 /// Waits until it is worth looking again (`None`), or the kernel has said how it ends.
-pub(crate) fn wait(
-    fd: c_int,
-    pipe: &Pipe,
-    flags: c_int,
-    epoch: u32,
-    since: Since,
-) -> Result<Option<()>, Errno> {
+pub(crate) fn wait(pipe: &Pipe, flags: c_int, epoch: u32, since: Since) -> Result<Option<()>, Errno> {
     if pipe.entry.pending_error.load(Ordering::Relaxed) != 0 {
         let error = pipe.entry.pending_error.swap(0, Ordering::AcqRel);
         return ending::after_error(pipe, Errno(error)).map(Some);
     }
     if flags & libc::MSG_DONTWAIT != 0 {
-        return look_at_kernel(fd, pipe);
+        return look_at_kernel(pipe);
     }
     if pipe.entry.flags.load(Ordering::Relaxed) & FLAG_NONBLOCK != 0 {
-        if kernel::is_nonblocking(fd) {
-            return look_at_kernel(fd, pipe);
+        if kernel::is_nonblocking(pipe.fd) {
+            return look_at_kernel(pipe);
         }
         pipe.entry.flags.fetch_and(!FLAG_NONBLOCK, Ordering::Relaxed);
     }
@@ -59,7 +53,7 @@ pub(crate) fn wait(
     if timed_wait::for_reader(pipe, epoch, since)? {
         return Ok(None);
     }
-    sleep(fd, pipe, epoch, since)
+    sleep(pipe, epoch, since)
 }
 
 /// Whether a signal handler has run that would have ended recv(2), had the call been in the kernel by then (signal(7)).
@@ -75,12 +69,12 @@ pub(crate) fn would_wait(fd: c_int, flags: c_int) -> bool {
 }
 
 /// Before EAGAIN is returned, the kernel is asked once: the other end may be dead.
-fn look_at_kernel(fd: c_int, pipe: &Pipe) -> Result<Option<()>, Errno> {
-    settle(fd, pipe);
+fn look_at_kernel(pipe: &Pipe) -> Result<Option<()>, Errno> {
+    settle(pipe);
     let mut byte = 0u8;
-    match kernel::recv(fd, &raw mut byte, 1, libc::MSG_PEEK | libc::MSG_DONTWAIT) {
-        Ok(0) => ending::at_end(fd, pipe).map(Some),
-        Ok(_) if incoming_doorbells::find_intruder(fd, pipe) => Ok(None),
+    match kernel::recv(pipe.fd, &raw mut byte, 1, libc::MSG_PEEK | libc::MSG_DONTWAIT) {
+        Ok(0) => ending::at_end(pipe).map(Some),
+        Ok(_) if incoming_doorbells::find_intruder(pipe) => Ok(None),
         // A doorbell, whose bytes somebody has read.
         Ok(_) if incoming_doorbells::is_quiet(pipe) => Err(Errno(libc::EAGAIN)),
         // The ring's bytes, or the kernel lane's.
@@ -96,10 +90,10 @@ fn look_at_kernel(fd: c_int, pipe: &Pipe) -> Result<Option<()>, Errno> {
 }
 
 /// Sleeps in the kernel's own recv: it gives SA_RESTART, SO_RCVTIMEO and cancellation for nothing.
-fn sleep(fd: c_int, pipe: &Pipe, epoch: u32, since: Since) -> Result<Option<()>, Errno> {
+fn sleep(pipe: &Pipe, epoch: u32, since: Since) -> Result<Option<()>, Errno> {
     let entry = pipe.entry;
     let incoming = pipe.incoming();
-    settle(fd, pipe);
+    settle(pipe);
     let me = lock::thread();
     let place = socket_table::enroll(&entry.sleepers, me);
     incoming_doorbells::want_doorbell(pipe);
@@ -109,7 +103,7 @@ fn sleep(fd: c_int, pipe: &Pipe, epoch: u32, since: Since) -> Result<Option<()>,
         return Ok(None);
     }
     socket_table::add(&entry.counters.sleeps, 1);
-    trace::note(fd, entry);
+    trace::note(pipe.fd, entry);
     if is_interrupted(entry, since) {
         socket_table::leave(&entry.sleepers, place, me);
         return Err(Errno(libc::EINTR));
@@ -123,10 +117,10 @@ fn sleep(fd: c_int, pipe: &Pipe, epoch: u32, since: Since) -> Result<Option<()>,
     let mut byte = 0u8;
     // SAFETY: `byte` is writable. A thread cancelled in here leaves its place among the sleepers, from which
     // it is reaped; nothing else is held.
-    let received = unsafe { real::recv(fd, (&raw mut byte).cast(), 1, libc::MSG_PEEK) };
+    let received = unsafe { real::recv(pipe.fd, (&raw mut byte).cast(), 1, libc::MSG_PEEK) };
     let errno = Errno::last();
     socket_table::leave(&entry.sleepers, place, me);
-    let Some(fd) = pipe.descriptor(fd) else {
+    let Some(pipe) = pipe.live() else {
         // Closed meanwhile: only the kernel's call still had the socket.
         return match received {
             0 => Ok(Some(())),
@@ -135,33 +129,33 @@ fn sleep(fd: c_int, pipe: &Pipe, epoch: u32, since: Since) -> Result<Option<()>,
         };
     };
     match received {
-        _ if transitions::is_broken(pipe) => Ok(None),
+        _ if transitions::is_broken(&pipe) => Ok(None),
         1.. => {
-            incoming_doorbells::find_intruder(fd, pipe);
+            incoming_doorbells::find_intruder(&pipe);
             Ok(None)
         }
-        0 => ending::at_end(fd, pipe).map(Some),
+        0 => ending::at_end(&pipe).map(Some),
         _ if errno.0 == libc::EINTR || errno.0 == libc::EAGAIN => {
             if incoming.has_bytes() && is_ring(incoming.reader_epoch()) { Ok(None) } else { Err(errno) }
         }
-        _ => ending::after_error(pipe, errno).map(Some),
+        _ => ending::after_error(&pipe, errno).map(Some),
     }
 }
 
 /// MSG_PEEK with MSG_WAITALL: until so many bytes are there, in whatever lane, or no more can come, or a signal does.
-pub(crate) fn wait_for_all(fd: c_int, pipe: &Pipe, wanted: usize, flags: c_int, since: Since) {
-    let until = Deadline::after(kernel::receive_timeout(fd));
+pub(crate) fn wait_for_all(pipe: &Pipe, wanted: usize, flags: c_int, since: Since) {
+    let until = Deadline::after(kernel::receive_timeout(pipe.fd));
     let has_come = || {
-        let queued = kernel::queued(fd).unwrap_or(0) as c_int;
-        events::check_queue(fd, pipe.socket, queued);
+        let queued = kernel::queued(pipe.fd).unwrap_or(0) as c_int;
+        events::check_queue(pipe.fd, pipe.socket, queued);
         unread::unread(pipe.socket, queued) as usize >= wanted || transitions::is_broken(pipe)
     };
-    let nonblocking = flags & libc::MSG_DONTWAIT != 0 || kernel::is_nonblocking(fd);
+    let nonblocking = flags & libc::MSG_DONTWAIT != 0 || kernel::is_nonblocking(pipe.fd);
     while !has_come()
         && !nonblocking
         && !since.has_any()
         && until.left() != Some(0)
-        && kernel::poll_now(fd, libc::POLLRDHUP) == 0
+        && kernel::poll_now(pipe.fd, libc::POLLRDHUP) == 0
         && kernel::sleep_us(200)
     {}
 }
@@ -171,8 +165,8 @@ pub(crate) fn wait_for_all(fd: c_int, pipe: &Pipe, wanted: usize, flags: c_int, 
 /// Somebody may rely on such a doorbell without having looked yet: another sleeper, or a cold registration whose
 /// event the kernel drops with the byte. So the need-wakeup flag for a doorbell is renewed first; then only as many doorbells are
 /// taken as there were before it, and a young one stays.
-pub(crate) fn settle(fd: c_int, pipe: &Pipe) {
-    give_back::look(fd, pipe);
+pub(crate) fn settle(pipe: &Pipe) {
+    give_back::look(pipe);
     if incoming_doorbells::doorbells_waiting(pipe) == 0 {
         return;
     }
@@ -190,16 +184,16 @@ pub(crate) fn settle(fd: c_int, pipe: &Pipe) {
         if incoming_doorbells::is_quiet(pipe) {
             let waiting = waiting.min(incoming_doorbells::doorbells_waiting(pipe)) as usize;
             // One may be on its way; or somebody who knows nothing of doorbells has taken it for data.
-            read_past_us = incoming_doorbells::discard(fd, pipe, waiting) < waiting
-                && incoming_doorbells::is_read_past_us(fd, pipe);
+            read_past_us = incoming_doorbells::discard(pipe, waiting) < waiting
+                && incoming_doorbells::is_read_past_us(pipe);
         }
         kernel::restore_signals(mask);
     }
     pipe.entry.read_lock.0.release(taken);
     if read_past_us {
-        transitions::give_up(fd, pipe, Reason::Integrity);
+        transitions::give_up(pipe, Reason::Integrity);
     } else if settles {
         // What comes behind a doorbell the kernel may have reported together with it.
-        incoming_doorbells::find_intruder(fd, pipe);
+        incoming_doorbells::find_intruder(pipe);
     }
 }

@@ -10,7 +10,7 @@ use crate::pipe::lanes::unread;
 use crate::pipe::meeting::registered;
 use crate::pipe::waiting::room::{self, Room};
 use crate::pipe::waiting::{events, wait};
-use crate::state::descriptor_table::{self, Descriptor};
+use crate::state::lock;
 use crate::state::lock::Taken;
 use crate::state::registrations::ask_kernel;
 use crate::state::registrations::flags::{
@@ -22,7 +22,6 @@ use crate::state::registrations::lock_set;
 use crate::state::socket_table::{
     self, FLAG_NO_SPACE, FLAG_RING_FULL, FLAG_SHUT_WRITE, REGISTRATIONS, Registration, SetEntry, SocketTable,
 };
-use crate::state::{Socket, lock};
 use crate::sys::{clock, kernel};
 use core::sync::atomic::Ordering;
 use libc::{EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLLRDNORM};
@@ -140,11 +139,10 @@ pub(super) fn ready(socket_table: &SocketTable, registration: &Registration) -> 
     if flags & (NESTED | FOREIGN) != 0 {
         return ready_other(socket_table, registration, flags, wanted);
     }
-    let pipe = registered::pipe_of(registration)?;
-    let fd = live_descriptor(registration)?;
+    let pipe = registered::pipe_of(registration)?.live()?;
     let mut reported = take_reported(registration);
     if reported & READS != 0 {
-        incoming_doorbells::check_reported(fd, &pipe);
+        incoming_doorbells::check_reported(&pipe);
     }
     let incoming = pipe.incoming();
     let epoch = incoming.reader_epoch();
@@ -173,7 +171,7 @@ pub(super) fn ready(socket_table: &SocketTable, registration: &Registration) -> 
         }
         found
     } else {
-        let said = events::now(fd, &pipe, events::from_epoll(wanted) | libc::POLLRDHUP);
+        let said = events::now(&pipe, events::from_epoll(wanted) | libc::POLLRDHUP);
         let found = u32::from(said as u16);
         if found & ENDS != 0 {
             registration.flags.fetch_or(ENDING, Ordering::Relaxed);
@@ -189,27 +187,13 @@ pub(super) fn ready(socket_table: &SocketTable, registration: &Registration) -> 
     if !edge || found == 0 {
         return Some(found);
     }
-    let arrived = unread::arrived(fd, &pipe);
+    let arrived = unread::arrived(&pipe);
     let news = flags & FRESH != 0 || is_edge(registration, &pipe, found, ends, reported, arrived);
     if news {
         registration.reported.store(arrived, Ordering::Relaxed);
         registration.ended.fetch_or(ends, Ordering::Relaxed);
     }
     Some(if news { found } else { 0 })
-}
-
-/// A descriptor of this process for a registration's socket: the one that was registered, or, when that is
-/// closed, another name of the same open file description, which keeps the registration alive.
-fn live_descriptor(registration: &Registration) -> Option<i32> {
-    let socket = Descriptor::Socket(Socket {
-        slot: registration.slot.load(Ordering::Relaxed),
-        generation: registration.generation.load(Ordering::Relaxed),
-    });
-    let fd = registration.fd.load(Ordering::Relaxed);
-    if descriptor_table::peek(fd) == socket {
-        return Some(fd);
-    }
-    (0..socket_table::highest() as i32).find(|fd| descriptor_table::peek(*fd) == socket)
 }
 
 /// Whether something has happened since the last report: data, an end, or what the kernel reported.
@@ -310,10 +294,9 @@ fn settle_all(socket_table: &SocketTable, set: &SetEntry, depth: usize) {
         if flags & NESTED != 0 && depth < DEEPEST {
             settle_all(socket_table, nested::inner(socket_table, registration), depth + 1);
         } else if flags & (NESTED | FOREIGN) == 0
-            && let Some(pipe) = registered::pipe_of(registration)
-            && let Some(fd) = live_descriptor(registration)
+            && let Some(pipe) = registered::pipe_of(registration).and_then(|pipe| pipe.live())
         {
-            wait::settle(fd, &pipe);
+            wait::settle(&pipe);
         }
         next = registration.next.load(Ordering::Relaxed);
     }
@@ -360,15 +343,13 @@ fn is_ready_quietly(registration: &Registration, pipe: &Pipe) -> bool {
         || incoming.epoch() != incoming.reader_epoch()
         || flags & ENDING != 0
         || wanted & EPOLLOUT as u32 != 0;
-    asks_kernel
-        && live_descriptor(registration)
-            .is_some_and(|fd| events::now(fd, pipe, events::from_epoll(wanted)) != 0)
+    asks_kernel && pipe.live().is_some_and(|pipe| events::now(&pipe, events::from_epoll(wanted)) != 0)
 }
 
 /// Whether all that has arrived was reported.
 fn is_reported(registration: &Registration, pipe: &Pipe) -> bool {
-    let Some(fd) = live_descriptor(registration) else { return true };
-    let arrived = unread::arrived(fd, pipe);
+    let Some(pipe) = pipe.live() else { return true };
+    let arrived = unread::arrived(&pipe);
     registration.reported.load(Ordering::Relaxed) == arrived
 }
 
@@ -379,11 +360,11 @@ pub(super) fn arm(set_fd: i32, set: &SetEntry, index: u32, registration: &Regist
         return false;
     }
     let Some(pipe) = registered::pipe_of(registration) else { return true };
-    let Some(fd) = live_descriptor(registration) else { return true };
+    let Some(pipe) = pipe.live() else { return true };
     let wanted = registration.events.load(Ordering::Relaxed);
     let incoming = pipe.incoming();
     let epoch = incoming.epoch();
-    wait::settle(fd, &pipe);
+    wait::settle(&pipe);
     incoming_doorbells::want_doorbell(&pipe);
     if wanted & EPOLLOUT as u32 != 0 {
         let room = room::await_it(&pipe);

@@ -32,12 +32,12 @@ fn fetch(file: c_int, offset: Option<u64>) -> Result<(), Errno> {
 }
 
 /// The same for a file system that does not say what is in memory: tmpfs(5) and /proc do not.
-fn copy_file(fd: c_int, pipe: &Pipe, file: c_int, offset: Option<u64>, count: usize) -> Result<usize, Errno> {
+fn copy_file(pipe: &Pipe, file: c_int, offset: Option<u64>, count: usize) -> Result<usize, Errno> {
     let mut portion = Scratch::with(PORTION).ok_or(Errno(libc::ENOMEM))?;
     let bytes = portion.of::<u8>();
     let mut done = 0;
     // Another thread may have closed the descriptor, and its number may be another socket's.
-    while done < count && (done == 0 || pipe.descriptor(fd) == Some(fd)) {
+    while done < count && (done == 0 || pipe.descriptor() == Some(pipe.fd)) {
         let length = bytes.len().min(count - done);
         let from = offset.map(|offset| offset + done as u64);
         let read = match kernel::read_file(file, bytes.as_mut_ptr(), length, from) {
@@ -50,7 +50,7 @@ fn copy_file(fd: c_int, pipe: &Pipe, file: c_int, offset: Option<u64>, count: us
         // SAFETY: so many bytes are there.
         let sent = unsafe {
             let piece = iovec { iov_base: place, iov_len: read };
-            super::send(fd, pipe, &[piece], 0, || real::send(fd, place, read, 0))
+            super::send(pipe, &[piece], 0, || real::send(pipe.fd, place, read, 0))
         };
         let error = Errno::last();
         let taken = sent.max(0) as usize;
@@ -70,14 +70,13 @@ fn copy_file(fd: c_int, pipe: &Pipe, file: c_int, offset: Option<u64>, count: us
 
 /// sendfile: from a file straight into the ring. `None`: the kernel must do it.
 pub(crate) fn send_file(
-    fd: c_int,
     pipe: &Pipe,
     file: c_int,
     offset: Option<u64>,
     count: usize,
 ) -> Option<Result<usize, Errno>> {
-    let mut taken = write_lock::lock_writes(fd, pipe);
-    if !writer::enter_ring(fd, pipe, taken) {
+    let mut taken = write_lock::lock_writes(pipe);
+    if !writer::enter_ring(pipe, taken) {
         pipe.entry.write_lock.0.release(taken);
         return None;
     }
@@ -119,7 +118,7 @@ pub(crate) fn send_file(
                 fetches = 0;
                 socket_table::add(&pipe.entry.counters.sent, read as u64);
                 if outgoing.need_wakeup() != 0
-                    && outgoing_doorbells::wake(fd, pipe)
+                    && outgoing_doorbells::wake(pipe)
                         .is_err_and(|error| !outgoing_doorbells::is_refusal(error))
                 {
                     break Some(Ok(done));
@@ -129,11 +128,11 @@ pub(crate) fn send_file(
                 fetches += 1;
                 pipe.entry.write_lock.0.release(taken);
                 let fetched = fetch(file, from);
-                if pipe.descriptor(fd) != Some(fd) {
+                if pipe.descriptor() != Some(pipe.fd) {
                     return Some(if done > 0 { Ok(done) } else { Err(Errno(libc::EBADF)) });
                 }
-                taken = write_lock::lock_writes(fd, pipe);
-                if !writer::enter_ring(fd, pipe, taken) {
+                taken = write_lock::lock_writes(pipe);
+                if !writer::enter_ring(pipe, taken) {
                     break None;
                 }
                 match fetched {
@@ -145,8 +144,8 @@ pub(crate) fn send_file(
             Err(Errno(libc::EAGAIN)) => break None,
             Err(Errno(libc::EOPNOTSUPP)) => {
                 pipe.entry.write_lock.0.release(taken);
-                outgoing_doorbells::ring_if_owed(fd, pipe);
-                let sent = copy_file(fd, pipe, file, from, count - done);
+                outgoing_doorbells::ring_if_owed(pipe);
+                let sent = copy_file(pipe, file, from, count - done);
                 return Some(match sent {
                     Ok(sent) => Ok(done + sent),
                     Err(_) if done > 0 => Ok(done),
@@ -160,16 +159,16 @@ pub(crate) fn send_file(
         }
         if done - turn >= TURN && pipe.entry.write_lock.0.is_wanted() {
             turn = done;
-            if !writer::take_turns(fd, pipe) {
+            if !writer::take_turns(pipe) {
                 break None;
             }
         }
     };
     if result.is_none() && is_ring(outgoing.epoch()) {
-        writer::spill(fd, pipe);
+        writer::spill(pipe);
     }
     pipe.entry.write_lock.0.release(taken);
-    outgoing_doorbells::ring_if_owed(fd, pipe);
+    outgoing_doorbells::ring_if_owed(pipe);
     match result {
         None if done > 0 => Some(Ok(done)),
         other => other,

@@ -17,7 +17,6 @@ pub(crate) const PORTION: usize = 1 << 20;
 /// What a write was called with, and how it goes.
 #[derive(Clone, Copy)]
 pub(crate) struct Call {
-    pub(crate) fd: c_int,
     pub(crate) flags: c_int,
     /// As far as is known: see [`Call::must_not_wait`].
     pub(crate) nonblocking: bool,
@@ -31,15 +30,15 @@ pub(crate) struct Call {
 impl Call {
     /// Whether it must not wait, after all: of O_NONBLOCK this process knows what it has seen, and others may have changed it.
     #[cold]
-    pub(crate) fn must_not_wait(&self) -> bool {
-        self.nonblocking && (self.flags & libc::MSG_DONTWAIT != 0 || kernel::is_nonblocking(self.fd))
+    pub(crate) fn must_not_wait(&self, pipe: &Pipe) -> bool {
+        self.nonblocking && (self.flags & libc::MSG_DONTWAIT != 0 || kernel::is_nonblocking(pipe.fd))
     }
 
     /// How many bytes of `total` it takes at once: a loop that has other connections must not be held for longer than by
     /// the kernel.
     #[cold]
     pub(crate) fn most(&self, pipe: &Pipe, total: usize) -> usize {
-        let may_be_short = self.must_not_wait() && !room::is_reported_by_edges(pipe.entry);
+        let may_be_short = self.must_not_wait(pipe) && !room::is_reported_by_edges(pipe.entry);
         if may_be_short { total.min(room::MOST_AT_ONCE) } else { total }
     }
 
@@ -51,7 +50,7 @@ impl Call {
         pipe.is_open()
             && match self.nonblocking {
                 true => !room::is_reported_by_edges(pipe.entry),
-                false => !kernel::has_send_timeout(self.fd),
+                false => !kernel::has_send_timeout(pipe.fd),
             }
     }
 }
@@ -71,8 +70,8 @@ pub(crate) unsafe fn send_in_portions(
     mut taken: Taken,
     mut pushed: Pushed,
 ) -> isize {
-    let Call { fd, flags, began, .. } = call;
-    call.nonblocking = call.must_not_wait();
+    let Call { flags, began, .. } = call;
+    call.nonblocking = call.must_not_wait(pipe);
     // What has been written is so, also if the socket has become non-blocking since.
     let most = match pushed {
         Pushed::Full(n) | Pushed::TimedWait(n) | Pushed::Spilled(n) => call.most(pipe, total).max(n),
@@ -88,20 +87,20 @@ pub(crate) unsafe fn send_in_portions(
         match pushed {
             Pushed::TimedWait(_) => {
                 pipe.entry.write_lock.0.release(taken);
-                outgoing_doorbells::ring_if_owed(fd, pipe);
+                outgoing_doorbells::ring_if_owed(pipe);
                 let is_patient = !call.nonblocking && total - done > room::KERNEL_TAKES;
                 let most = if is_patient { room::PATIENCE_NS } else { room::LOOK_NS };
                 call.timed_waits -= u32::from(!is_patient);
                 call.in_vain = !room::timed_wait(pipe, began, most);
-                if pipe.descriptor(fd) != Some(fd) {
+                if pipe.descriptor() != Some(pipe.fd) {
                     return if done > 0 { done as isize } else { answer(Err(Errno(libc::EBADF))) };
                 }
             }
             Pushed::Spilled(_) => {
                 let portion = PORTION.min(total - done);
-                let sent = write::through_kernel(fd, pipe, taken, portion, || {
+                let sent = write::through_kernel(pipe, taken, portion, || {
                     // SAFETY: the caller's promise.
-                    unsafe { send_portion(fd, buffers, done + portion, done, flags, began) }
+                    unsafe { send_portion(pipe.fd, buffers, done + portion, done, flags, began) }
                 });
                 if sent < 0 {
                     return if done > 0 { done as isize } else { sent };
@@ -110,12 +109,12 @@ pub(crate) unsafe fn send_in_portions(
                 let is_over =
                     done == total || (sent as usize) < portion || call.nonblocking || began.has_any();
                 // Another thread may have closed the descriptor, and its number may be another socket's.
-                if is_over || pipe.descriptor(fd) != Some(fd) {
+                if is_over || pipe.descriptor() != Some(pipe.fd) {
                     if call.nonblocking && sent as usize == portion {
                         room::note_full(pipe);
                     }
                     if flags & libc::MSG_MORE != 0 {
-                        kept_options::push(fd, pipe.entry);
+                        kept_options::push(pipe.fd, pipe.entry);
                     }
                     return done as isize;
                 }
@@ -126,7 +125,7 @@ pub(crate) unsafe fn send_in_portions(
                     room::note_full(pipe);
                 }
                 pipe.entry.write_lock.0.release(taken);
-                outgoing_doorbells::ring_if_owed(fd, pipe);
+                outgoing_doorbells::ring_if_owed(pipe);
                 // What has been written before counts; the error will come again.
                 return match pushed {
                     Pushed::Dead(error) if done == 0 => write::after_death(flags, error),
@@ -136,8 +135,8 @@ pub(crate) unsafe fn send_in_portions(
                 };
             }
         }
-        taken = write_lock::lock_writes(fd, pipe);
-        pushed = if writer::enter_ring(fd, pipe, taken) {
+        taken = write_lock::lock_writes(pipe);
+        pushed = if writer::enter_ring(pipe, taken) {
             // SAFETY: the caller's promise.
             unsafe { write::push(pipe, buffers, done, most, call) }
         } else {
