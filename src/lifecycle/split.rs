@@ -119,7 +119,7 @@ fn lock_all(socket_table: &SocketTable) {
     }
     for socket in socket::held(socket_table) {
         let entry = socket_table.socket(socket.slot);
-        let _ = (entry.read_lock.0.take(), entry.write_lock.0.take());
+        let _ = (entry.read_lock.lock.take(), entry.write_lock.lock.take());
     }
 }
 
@@ -135,8 +135,8 @@ fn unlock_all(socket_table: &SocketTable) {
 
 /// Of locks that this thread does not have nothing becomes.
 fn unlock(entry: &Entry) {
-    entry.write_lock.0.release(Taken::Ours);
-    entry.read_lock.0.release(Taken::Ours);
+    entry.write_lock.lock.release(Taken::Ours);
+    entry.read_lock.lock.release(Taken::Ours);
 }
 
 /// Whether this process and others go on to count each other as holders: not of what has only a place in the table.
@@ -151,8 +151,8 @@ fn settle(copy: &SocketTable, own: &ProcessName, has_threads: bool) -> u32 {
     let mut ghosts = Processes::default();
     for socket in socket::held(copy) {
         let entry = copy.socket(socket.slot);
-        entry.read_lock.0.reset();
-        entry.write_lock.0.reset();
+        entry.read_lock.reset();
+        entry.write_lock.reset();
         if is_haunted(entry) {
             family::others(&entry.holders)
                 .for_each(|process| ghosts[process as usize / 64] |= 1 << (process % 64));

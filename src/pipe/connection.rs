@@ -8,13 +8,16 @@ pub(crate) mod segment;
 pub(crate) mod transitions;
 pub(crate) mod write_lock;
 
+use crate::pipe::connection::read_lock::ReadHeld;
 use crate::pipe::connection::segment::Segment;
+use crate::pipe::connection::write_lock::WriteHeld;
 use crate::state::Socket;
 use crate::state::descriptor_table::{self, Descriptor};
 use crate::state::socket::Local;
 use crate::state::socket_table::{self, Entry, STATE_PIPE};
 use crate::sys::{clock, thread};
 use core::ffi::c_int;
+use core::ops::Deref;
 use core::sync::atomic::{AtomicU32, Ordering};
 use sockshim_ring::layout::{self, Direction, Header};
 
@@ -52,9 +55,10 @@ fn note_now(outgoing: &Direction, end: u64) {
 /// For a [`Pipe`] that is only looked at: no descriptor.
 pub(crate) const NO_FD: c_int = -1;
 
-/// A connection whose segment this process has mapped.
+/// One end of a connection whose segment this process has mapped: what may be looked at by anybody, and is all that a
+/// function has that is called with one of the end's locks held. Nothing in here locks or waits.
 #[derive(Clone, Copy)]
-pub(crate) struct Pipe {
+pub(crate) struct End {
     /// A descriptor of this process for the socket, when this was made; [`NO_FD`]: none is known. See [`Pipe::descriptor`].
     pub(crate) fd: c_int,
     pub(crate) socket: Socket,
@@ -65,13 +69,13 @@ pub(crate) struct Pipe {
     end: usize,
 }
 
-impl Pipe {
-    /// The pipe of a socket whose state says that it has one.
+impl End {
+    /// The end of a socket whose state says that it has one.
     ///
     /// The mapping's address range is never given back to the system (see [`segment::recycle`]), so a thread
     /// that comes late finds an empty page, not a fault.
     #[inline]
-    pub(crate) fn of(fd: c_int, socket: Socket, entry: &'static Entry) -> Option<Self> {
+    fn of(fd: c_int, socket: Socket, entry: &'static Entry) -> Option<Self> {
         let local = socket.local();
         let base = local.segment.load(Ordering::Acquire);
         (!base.is_null()).then(|| Self {
@@ -82,11 +86,6 @@ impl Pipe {
             base,
             end: local.end.load(Ordering::Relaxed) as usize & 1,
         })
-    }
-
-    /// The same of a socket that may have none, or be no more.
-    pub(crate) fn find(fd: c_int, socket: Socket) -> Option<Self> {
-        Self::of(fd, socket, socket.entry()?)
     }
 
     pub(crate) fn header(&self) -> &Header {
@@ -167,15 +166,55 @@ impl Pipe {
         (0..socket_table::highest() as c_int).find(|other| descriptor_table::peek(*other) == wanted)
     }
 
-    /// The same pipe, with a descriptor that names it now.
-    #[inline]
-    pub(crate) fn live(&self) -> Option<Self> {
-        Some(Self { fd: self.descriptor()?, ..*self })
-    }
-
     /// Whether new ring epochs may begin.
     pub(crate) fn is_open(&self) -> bool {
         self.entry.state.load(Ordering::Relaxed) == socket_table::STATE_PIPE
+    }
+}
+
+/// A connection whose segment this process has mapped, as a thread sees it that has none of its locks: it may take them
+/// ([`Pipe::lock_reads`], [`Pipe::lock_writes`]), and wait.
+#[derive(Clone, Copy)]
+pub(crate) struct Pipe(End);
+
+impl Deref for Pipe {
+    type Target = End;
+
+    #[inline]
+    fn deref(&self) -> &End {
+        &self.0
+    }
+}
+
+impl Pipe {
+    /// The pipe of a socket whose state says that it has one.
+    #[inline]
+    pub(crate) fn of(fd: c_int, socket: Socket, entry: &'static Entry) -> Option<Self> {
+        End::of(fd, socket, entry).map(Self)
+    }
+
+    /// The same of a socket that may have none, or be no more.
+    pub(crate) fn find(fd: c_int, socket: Socket) -> Option<Self> {
+        Self::of(fd, socket, socket.entry()?)
+    }
+
+    /// The same pipe, with a descriptor that names it now.
+    #[inline]
+    pub(crate) fn live(&self) -> Option<Self> {
+        let fd = self.descriptor()?;
+        Some(Self(End { fd, ..self.0 }))
+    }
+
+    /// The read lock, which comes before the write lock of the same end.
+    #[inline]
+    pub(crate) fn lock_reads(&self) -> ReadHeld<'_> {
+        ReadHeld::take(self)
+    }
+
+    /// The write lock.
+    #[inline]
+    pub(crate) fn lock_writes(&self) -> WriteHeld<'_> {
+        WriteHeld::take(self, false)
     }
 }
 

@@ -5,13 +5,11 @@
 //! alike. So the surviving end decides between end and reset by whether the dead end had unread ring bytes.
 
 use crate::error::Errno;
-use crate::pipe::connection::{
-    NO_FD, Pipe, incoming_doorbells, outgoing_doorbells, read_lock, transitions, write_lock,
-};
+use crate::pipe::connection::read_lock::ReadHeld;
+use crate::pipe::connection::{End, NO_FD, Pipe, incoming_doorbells, outgoing_doorbells, transitions};
 use crate::pipe::handoff::give_back;
 use crate::pipe::lanes::{reader, unread};
 use crate::state::Socket;
-use crate::state::lock::Taken;
 use crate::state::reason::Reason;
 use crate::state::socket_table::{
     FLAG_BROKEN, FLAG_END_SEEN, FLAG_LINGER_RESET, FLAG_RESET_REPORTED, FLAG_SENT_IN_VAIN, FLAG_SHUT_WRITE,
@@ -73,24 +71,24 @@ fn was_killed(pipe: &Pipe) -> bool {
 ///
 /// # Errors
 /// The kernel's.
-pub(crate) fn after_error(pipe: &Pipe, error: Errno) -> Result<(), Errno> {
+pub(crate) fn after_error(end: &End, error: Errno) -> Result<(), Errno> {
     if !is_of_connection(error) {
         return Err(error);
     }
-    if !unread::is_drained(pipe) {
-        pipe.entry.pending_error.store(error.0, Ordering::Release);
+    if !unread::is_drained(end) {
+        end.entry.pending_error.store(error.0, Ordering::Release);
         return Ok(());
     }
     if error.0 == libc::ECONNRESET {
-        return if is_false_reset(pipe) { Ok(()) } else { Err(tell_reset(pipe)) };
+        return if is_false_reset(end) { Ok(()) } else { Err(tell_reset(end)) };
     }
     Err(error)
 }
 
 /// An error that came when a call had bytes to return already: the next one reports it.
-pub(crate) fn keep_error(pipe: &Pipe, error: Errno) {
+pub(crate) fn keep_error(end: &End, error: Errno) {
     if is_of_connection(error) {
-        pipe.entry.pending_error.store(error.0, Ordering::Release);
+        end.entry.pending_error.store(error.0, Ordering::Release);
     }
 }
 
@@ -103,24 +101,24 @@ fn is_of_connection(error: Errno) -> bool {
 }
 
 /// A reset is reported once, as the kernel does.
-fn tell_reset(pipe: &Pipe) -> Errno {
-    pipe.entry.flags.fetch_or(FLAG_RESET_REPORTED, Ordering::Relaxed);
+fn tell_reset(end: &End) -> Errno {
+    end.entry.flags.fetch_or(FLAG_RESET_REPORTED, Ordering::Relaxed);
     Errno(libc::ECONNRESET)
 }
 
 /// Whether a reset came only from doorbells that the other end had not taken out of its queue.
-pub(crate) fn is_false_reset(pipe: &Pipe) -> bool {
-    if unread_by_other(pipe)
-        || pipe.entry.flags.load(Ordering::Relaxed) & (FLAG_SENT_IN_VAIN | FLAG_BROKEN) != 0
+pub(crate) fn is_false_reset(end: &End) -> bool {
+    if unread_by_other(end)
+        || end.entry.flags.load(Ordering::Relaxed) & (FLAG_SENT_IN_VAIN | FLAG_BROKEN) != 0
     {
         return false;
     }
-    match pipe.other_end() {
+    match end.other_end() {
         // What comes after this end has shut its reading down is refused with a reset of this end's own.
-        END_LEFT => !pipe.socket.is_read_shut(),
+        END_LEFT => !end.socket.is_read_shut(),
         END_RESET => false,
         _ => {
-            let outgoing = pipe.outgoing();
+            let outgoing = end.outgoing();
             let taken = outgoing.reader.kernel_read.load(Ordering::Relaxed);
             let rung = outgoing
                 .switch
@@ -133,8 +131,8 @@ pub(crate) fn is_false_reset(pipe: &Pipe) -> bool {
 }
 
 /// Whether the other end has not read all that we wrote into the ring.
-fn unread_by_other(pipe: &Pipe) -> bool {
-    pipe.outgoing().has_bytes()
+fn unread_by_other(end: &End) -> bool {
+    end.outgoing().has_bytes()
 }
 
 /// Looks, 100 us apart, for an end that is about to die: the kernel sends its FIN a moment before nobody holds it.
@@ -145,7 +143,7 @@ fn other_is_dead(pipe: &Pipe) -> bool {
     let (Ok(local), Ok(peer)) = (kernel::local_address(pipe.fd), kernel::peer_address(pipe.fd)) else {
         return true;
     };
-    // An end that shuts its direction down leaves the ring before; one that dies does not.
+    // An pipe that shuts its direction down leaves the ring before; one that dies does not.
     let looks = if is_ring(pipe.incoming().epoch()) { LOOKS_AT_DYING } else { 1 };
     for look in 0..looks {
         if look > 0 {
@@ -160,11 +158,11 @@ fn other_is_dead(pipe: &Pipe) -> bool {
 }
 
 /// What a read reports of a connection that was given up: a reset, and after that the end.
-pub(crate) fn after_break(pipe: &Pipe) -> Result<usize, Errno> {
-    match pipe.entry.pending_error.swap(0, Ordering::AcqRel) {
+pub(crate) fn after_break(end: &End) -> Result<usize, Errno> {
+    match end.entry.pending_error.swap(0, Ordering::AcqRel) {
         0 => Ok(0),
         error => {
-            pipe.entry.flags.fetch_or(FLAG_RESET_REPORTED, Ordering::Relaxed);
+            end.entry.flags.fetch_or(FLAG_RESET_REPORTED, Ordering::Relaxed);
             Err(Errno(error))
         }
     }
@@ -178,31 +176,25 @@ pub(crate) fn leave(fd: c_int, socket: Socket, last: bool) {
     if last {
         give_back::before_end(&pipe);
     }
-    let reading = read_lock::lock_reads(&pipe);
-    let writing = write_lock::lock_writes(&pipe);
+    let reading = pipe.lock_reads();
+    let writing = reading.lock_writes();
     if pipe.is_mapped() {
         let waiting = entry.state.load(Ordering::Acquire) == STATE_WAITING && pipe.other_end() != END_JOINED;
         if last && waiting {
-            transitions::abandon(&pipe, Reason::NotConnected);
+            transitions::abandon(&writing, Reason::NotConnected);
         } else {
             if last {
-                say_goodbye(&pipe);
+                say_goodbye(&reading);
             }
             pipe.local.segment.store(core::ptr::null_mut(), Ordering::Release);
             pipe.recycle();
         }
     }
-    release(&pipe, reading, writing);
-}
-
-fn release(pipe: &Pipe, reading: Taken, writing: Taken) {
-    pipe.entry.write_lock.0.release(writing);
-    pipe.entry.read_lock.0.release(reading);
 }
 
 /// Tells the other end how this one goes, so that the kernel's FIN or RST says the same.
-fn say_goodbye(pipe: &Pipe) {
-    let incoming = pipe.incoming();
+fn say_goodbye(held: &ReadHeld<'_>) {
+    let incoming = held.incoming();
     // First the promise, then the ring: see `lanes::writer::open`.
     incoming.reader.ready.store(0, Ordering::SeqCst);
     incoming.close();
@@ -211,25 +203,25 @@ fn say_goodbye(pipe: &Pipe) {
         // Nobody may be asked: as after SIGKILL, the other end decides.
         return;
     }
-    if pipe.fd >= 0 {
+    if held.fd >= 0 {
         // A doorbell that announced nothing but itself lies before the kernel lane that goes on.
-        reader::follow(pipe);
+        reader::follow(held);
     }
     let in_ring = incoming.has_bytes();
     // The kernel resets by itself for data in its own queue; an urgent byte counts, read or not.
-    let queued = || unread::unread(pipe.socket, kernel::queued(pipe.fd).unwrap_or(0) as c_int) > 0;
-    let unread = in_ring || pipe.fd >= 0 && (queued() || kernel::at_mark(pipe.fd));
-    if pipe.fd >= 0 {
-        incoming_doorbells::drain_doorbells(pipe);
+    let queued = || unread::unread(held.socket, kernel::queued(held.fd).unwrap_or(0) as c_int) > 0;
+    let unread = in_ring || held.fd >= 0 && (queued() || kernel::at_mark(held.fd));
+    if held.fd >= 0 {
+        incoming_doorbells::drain_doorbells(held);
     }
-    let reset = unread || pipe.entry.flags.load(Ordering::Relaxed) & FLAG_LINGER_RESET != 0;
-    if pipe.fd >= 0 && in_ring {
+    let reset = unread || held.entry.flags.load(Ordering::Relaxed) & FLAG_LINGER_RESET != 0;
+    if held.fd >= 0 && in_ring {
         // The kernel sends a reset for unread bytes; it does not see these, so ask for it (socket(7)).
         let linger = libc::linger { l_onoff: 1, l_linger: 0 };
-        let _ = kernel::set_sockopt(pipe.fd, libc::SOL_SOCKET, libc::SO_LINGER, &linger);
+        let _ = kernel::set_sockopt(held.fd, libc::SOL_SOCKET, libc::SO_LINGER, &linger);
     }
-    pipe.set_own_end(if reset { END_RESET } else { END_LEFT });
-    outgoing_doorbells::stop_timed_waits(pipe);
+    held.set_own_end(if reset { END_RESET } else { END_LEFT });
+    outgoing_doorbells::stop_timed_waits(held);
 }
 
 /// What SO_ERROR says: the kernel's `error`, or the one that a doorbell found.

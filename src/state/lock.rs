@@ -15,6 +15,7 @@ use super::socket_table;
 use crate::error::Errno;
 use crate::sys::restartable::{Area, Call};
 use crate::sys::{futex, kernel, stack, thread};
+use core::sync::atomic::{AtomicU32, Ordering};
 use sockshim_ring::lock::{Content, Frame, Left, NON_INTERRUPTIBLE, Word};
 
 /// This thread's number, as the family's namespace knows it.
@@ -73,6 +74,41 @@ pub(crate) enum Taken {
     Nested,
     /// Its owner lives but did not let go in a bounded time, in which the word was this.
     Not(Content),
+}
+
+/// A lock that this thread has taken, released when this is dropped. Who jumps out of a call (`siglongjmp`) drops nothing: the
+/// next one that takes the lock finds out.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Held<'a> {
+    lock: &'a Lock,
+    taken: Taken,
+}
+
+impl<'a> Held<'a> {
+    /// `taken` is what came of an attempt to take `lock`, and nobody else's to release.
+    #[inline]
+    pub(crate) const fn new(lock: &'a Lock, taken: Taken) -> Self {
+        Self { lock, taken }
+    }
+
+    /// Whether no call that a signal interrupted has it, too.
+    #[inline]
+    pub(crate) fn is_first(&self) -> bool {
+        self.taken == Taken::Ours
+    }
+
+    #[inline]
+    pub(crate) fn lock(&self) -> &'a Lock {
+        self.lock
+    }
+}
+
+impl Drop for Held<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.lock.release(self.taken);
+    }
 }
 
 /// How a taker went on without the owner.
@@ -320,6 +356,69 @@ impl Lock {
     /// A fresh entry's lock.
     pub(crate) fn reset(&self) {
         self.word.reset();
+    }
+}
+
+/// The read lock or the write lock of an end, and who has gone to wait or to read a file with what it protects in its hands: the
+/// lock is free meanwhile, because whoever has it must not sleep, but who takes it waits, asleep.
+#[repr(C, align(128))]
+#[derive(Debug)]
+pub(crate) struct EndLock {
+    pub(crate) lock: Lock,
+    /// The thread; 0: none.
+    keeper: AtomicU32,
+}
+
+/// Nanoseconds for which a keeper is waited for. It waits for less itself.
+const PATIENCE_WITH_KEEPER: u64 = 2_000_000_000;
+
+impl EndLock {
+    /// Whether another thread is its keeper.
+    #[inline]
+    pub(crate) fn is_kept(&self) -> bool {
+        let keeper = self.keeper.load(Ordering::Relaxed);
+        keeper != 0 && keeper != thread()
+    }
+
+    /// Lets go of the lock, of which this thread is the keeper from now on. False, and nothing has changed: a call that a signal
+    /// interrupted has it.
+    pub(crate) fn keep(&self, held: &Held<'_>) -> bool {
+        if held.is_first() {
+            self.keeper.store(thread(), Ordering::Relaxed);
+            self.lock.release(Taken::Ours);
+        }
+        held.is_first()
+    }
+
+    /// The keeper has the lock again.
+    pub(crate) fn let_go(&self) {
+        self.keeper.store(0, Ordering::Relaxed);
+    }
+
+    /// Waits, without the lock, until there is no other keeper. False: it has died, or does not come back.
+    #[cold]
+    pub(crate) fn wait_for_keeper(&self, held: Held<'_>) -> bool {
+        drop(held);
+        let since = kernel::monotonic_ns();
+        while self.is_kept() {
+            let keeper = self.keeper.load(Ordering::Relaxed);
+            if is_dead(keeper) || kernel::monotonic_ns().wrapping_sub(since) > PATIENCE_WITH_KEEPER {
+                let ordering = Ordering::Relaxed;
+                return self.keeper.compare_exchange(keeper, 0, ordering, ordering).is_err();
+            }
+            if kernel::is_restricted() {
+                (0..1000).for_each(|_| core::hint::spin_loop());
+            } else {
+                kernel::sleep_us(200);
+            }
+        }
+        true
+    }
+
+    /// A fresh entry's lock.
+    pub(crate) fn reset(&self) {
+        self.lock.reset();
+        self.let_go();
     }
 }
 

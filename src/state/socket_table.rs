@@ -4,7 +4,7 @@
 //! As untrusted as a segment (a child may have dropped its privileges): bounded words only. Pointers, sizes
 //! and mappings are private, in [`super::socket::Local`].
 
-use super::lock::{self, Lock};
+use super::lock::{self, EndLock, Lock};
 use super::process_name::{ProcessName, Stored};
 use super::reason::Reason;
 use super::timed_waits::TimedWaits;
@@ -132,8 +132,8 @@ pub(crate) struct Entry {
     /// What the event log has said of it; see [`super::trace`].
     pub(crate) logged: AtomicU32,
 
-    pub(crate) read_lock: ReadSide,
-    pub(crate) write_lock: WriteSide,
+    pub(crate) read_lock: EndLock,
+    pub(crate) write_lock: EndLock,
 
     pub(crate) counters: Counters,
     /// Threads in a kernel wait that covers this socket.
@@ -144,13 +144,6 @@ pub(crate) struct Entry {
     pub(crate) local: [AtomicU32; 7],
     pub(crate) peer: [AtomicU32; 7],
 }
-
-#[repr(C, align(128))]
-#[derive(Debug)]
-pub(crate) struct ReadSide(pub(crate) Lock);
-#[repr(C, align(128))]
-#[derive(Debug)]
-pub(crate) struct WriteSide(pub(crate) Lock);
 
 impl Entry {
     /// See [`is_pipe`].
@@ -348,8 +341,8 @@ impl SocketTable {
         large.chain(&entry.holders).for_each(|word| word.store(0, Ordering::Relaxed));
         entry.counters.all().into_iter().for_each(|word| word.store(0, Ordering::Relaxed));
         entry.pending_error.store(0, Ordering::Relaxed);
-        entry.read_lock.0.reset();
-        entry.write_lock.0.reset();
+        entry.read_lock.reset();
+        entry.write_lock.reset();
         let generation = entry.generation.load(Ordering::Relaxed).wrapping_add(1) | 1;
         entry.readers.begin(generation);
         entry.writers.begin(generation);

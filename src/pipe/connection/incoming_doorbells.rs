@@ -4,7 +4,8 @@
 //! for what it is. All of them are taken before the bytes of the kernel lane behind them are read.
 
 use crate::error::Errno;
-use crate::pipe::connection::{Pipe, read_lock, transitions};
+use crate::pipe::connection::read_lock::{self, ReadHeld};
+use crate::pipe::connection::{End, Pipe, transitions};
 use crate::state::reason::Reason;
 use crate::state::{lock, registrations, socket_table};
 use crate::sys::kernel;
@@ -12,12 +13,12 @@ use crate::sys::restartable::Call;
 use core::sync::atomic::Ordering;
 use sockshim_ring::lane::is_ring;
 
-/// Takes bytes from the kernel, or throws them away, and counts them; where doorbells and data must be told apart. Under the
-/// read lock, with signals blocked. `None`, and nothing is taken: somebody has fenced us off.
-pub(crate) fn take_counted(pipe: &Pipe, call: &Call) -> Option<Result<usize, Errno>> {
-    let position = &pipe.incoming().reader.kernel_read;
+/// Takes bytes from the kernel, or throws them away, and counts them; where doorbells and data must be told apart. With
+/// signals blocked. `None`, and nothing is taken: somebody has fenced us off.
+pub(crate) fn take_counted(held: &ReadHeld<'_>, call: &Call) -> Option<Result<usize, Errno>> {
+    let position = &held.incoming().reader.kernel_read;
     let before = position.load(Ordering::Relaxed);
-    let taken = pipe.entry.read_lock.0.call(call)?;
+    let taken = held.call(call)?;
     if let Ok(count) = taken {
         // Compared: whoever has fenced us off since has asked the kernel, which knows of these, too.
         let after = before.wrapping_add(count as u64);
@@ -26,19 +27,19 @@ pub(crate) fn take_counted(pipe: &Pipe, call: &Call) -> Option<Result<usize, Err
     Some(taken)
 }
 
-/// Before the socket is closed: no doorbell may be left in the kernel's queue. Under the read lock.
-pub(crate) fn drain_doorbells(pipe: &Pipe) {
-    let incoming = pipe.incoming();
+/// Before the socket is closed: no doorbell may be left in the kernel's queue.
+pub(crate) fn drain_doorbells(held: &ReadHeld<'_>) {
+    let incoming = held.incoming();
     let epoch = incoming.reader_epoch();
     if is_ring(epoch) {
         let position = incoming.reader.kernel_read.load(Ordering::Relaxed);
         let end = if incoming.epoch() == epoch {
-            position.wrapping_add(doorbells_waiting(pipe))
+            position.wrapping_add(doorbells_waiting(held))
         } else {
             incoming.switch.resume.load(Ordering::Relaxed)
         };
         let mask = kernel::block_signals();
-        let _ = drain_quietly(pipe, end);
+        let _ = drain_quietly(held, end);
         kernel::restore_signals(mask);
     }
 }
@@ -59,9 +60,9 @@ pub(crate) enum Drained {
     Moved,
 }
 
-/// Throws away the doorbells of ring epoch `epoch`, which the writer has left. Under the read lock.
-pub(crate) fn drain_to(pipe: &Pipe, epoch: u32) -> Drained {
-    let incoming = pipe.incoming();
+/// Throws away the doorbells of ring epoch `epoch`, which the writer has left.
+pub(crate) fn drain_to(held: &ReadHeld<'_>, epoch: u32) -> Drained {
+    let incoming = held.incoming();
     let taken = incoming.reader.kernel_read.load(Ordering::Relaxed);
     if taken == incoming.switch.resume.load(Ordering::Relaxed) && incoming.reader_epoch() == epoch {
         // Without a call, which a filter of the program's may forbid.
@@ -72,16 +73,16 @@ pub(crate) fn drain_to(pipe: &Pipe, epoch: u32) -> Drained {
     let mask = kernel::block_signals();
     let drained = if incoming.reader_epoch() != epoch {
         Some(Drained::Moved)
-    } else if is_read_past_us(pipe) {
+    } else if is_read_past_us(held) {
         // The last of these would be bytes of the kernel lane.
         Some(Drained::ReadPastUs)
     } else {
-        drain_quietly(pipe, incoming.switch.resume.load(Ordering::Relaxed))
+        drain_quietly(held, incoming.switch.resume.load(Ordering::Relaxed))
     };
     kernel::restore_signals(mask);
     match drained {
         None => {
-            read_lock::relock(pipe);
+            held.take_again();
             Drained::Moved
         }
         Some(drained) => {
@@ -95,8 +96,8 @@ pub(crate) fn drain_to(pipe: &Pipe, epoch: u32) -> Drained {
 }
 
 /// `None`: the read lock is somebody else's.
-fn drain_quietly(pipe: &Pipe, to: u64) -> Option<Drained> {
-    let position = &pipe.incoming().reader.kernel_read;
+fn drain_quietly(held: &ReadHeld<'_>, to: u64) -> Option<Drained> {
+    let position = &held.incoming().reader.kernel_read;
     loop {
         let Some(left) = to.checked_sub(position.load(Ordering::Relaxed)) else {
             return Some(Drained::Beyond);
@@ -104,7 +105,7 @@ fn drain_quietly(pipe: &Pipe, to: u64) -> Option<Drained> {
         if left == 0 {
             return Some(Drained::Done);
         }
-        match take_counted(pipe, &Call::discard(pipe.fd, left.min(1 << 20) as usize))? {
+        match take_counted(held, &Call::discard(held.fd, left.min(1 << 20) as usize))? {
             Ok(0) => return Some(Drained::End),
             Ok(_) => {}
             Err(Errno(libc::EAGAIN)) => return Some(Drained::NotYet),
@@ -114,8 +115,8 @@ fn drain_quietly(pipe: &Pipe, to: u64) -> Option<Drained> {
 }
 
 /// Doorbells that the writer says it rang in this ring epoch and nobody has taken yet.
-pub(crate) fn doorbells_waiting(pipe: &Pipe) -> u64 {
-    let incoming = pipe.incoming();
+pub(crate) fn doorbells_waiting(end: &End) -> u64 {
+    let incoming = end.incoming();
     let taken = incoming
         .reader
         .kernel_read
@@ -135,26 +136,26 @@ fn plausible(rung: u64, taken: u64) -> u64 {
 ///
 /// Where that byte belongs among those of the ring nobody can say, so it cannot be passed on as data either.
 #[cold]
-pub(crate) fn find_intruder(pipe: &Pipe) -> bool {
-    let found = !kernel::is_restricted() && is_intruded(pipe);
+pub(crate) fn find_intruder(end: &End) -> bool {
+    let found = !kernel::is_restricted() && is_intruded(end);
     if found {
-        transitions::give_up(pipe, Reason::Integrity);
+        transitions::give_up(end, Reason::Integrity);
     }
     found
 }
 
 /// The kernel has reported bytes to a set. It reports once: if it was of something else than a doorbell, nobody hears of it again.
-pub(crate) fn check_reported(pipe: &Pipe) {
-    if doorbells_waiting(pipe) == 0 && is_ring(pipe.incoming().reader_epoch()) {
-        find_intruder(pipe);
+pub(crate) fn check_reported(end: &End) {
+    if doorbells_waiting(end) == 0 && is_ring(end.incoming().reader_epoch()) {
+        find_intruder(end);
     }
 }
 
-/// Whether somebody has taken bytes of the kernel's stream by system calls of its own. Under the read lock.
-pub(crate) fn is_read_past_us(pipe: &Pipe) -> bool {
-    let counted = pipe.incoming().reader.kernel_read.load(Ordering::Relaxed);
+/// Whether somebody has taken bytes of the kernel's stream by system calls of its own.
+pub(crate) fn is_read_past_us(end: &End) -> bool {
+    let counted = end.incoming().reader.kernel_read.load(Ordering::Relaxed);
     !kernel::is_restricted()
-        && read_lock::position_of(pipe.fd, pipe.entry, |state| state != kernel::TCP_CLOSE)
+        && read_lock::position_of(end.fd, end.entry, |state| state != kernel::TCP_CLOSE)
             .is_some_and(|position| position > counted)
 }
 
@@ -163,11 +164,11 @@ pub(crate) fn is_read_past_us(pipe: &Pipe) -> bool {
 /// The order of the looks makes it certain without a lock: what was taken is read before the queue, and the
 /// doorbells, which are counted before they are sent, after it. Another reader that takes a doorbell meanwhile can
 /// only make the count look too high.
-fn is_intruded(pipe: &Pipe) -> bool {
-    let incoming = pipe.incoming();
+fn is_intruded(end: &End) -> bool {
+    let incoming = end.incoming();
     let epoch = incoming.reader_epoch();
     let position = incoming.reader.kernel_read.load(Ordering::Acquire);
-    let waits = kernel::queued(pipe.fd).unwrap_or(0) > 0;
+    let waits = kernel::queued(end.fd).unwrap_or(0) > 0;
     let rung = incoming.switch.doorbells.load(Ordering::Acquire);
     let before = incoming.switch.kernel_end.load(Ordering::Relaxed);
     waits
@@ -177,14 +178,14 @@ fn is_intruded(pipe: &Pipe) -> bool {
         && plausible(rung, position.wrapping_sub(before)) == 0
 }
 
-/// Throws bytes of the kernel's away; under the read lock, with signals blocked. Says how many. The kernel reports an
+/// Throws bytes of the kernel's away; with signals blocked. Says how many. The kernel reports an
 /// error once: it is kept for the call that may report it.
-pub(crate) fn discard(pipe: &Pipe, count: usize) -> usize {
-    match take_counted(pipe, &Call::discard(pipe.fd, count)) {
+pub(crate) fn discard(held: &ReadHeld<'_>, count: usize) -> usize {
+    match take_counted(held, &Call::discard(held.fd, count)) {
         Some(Ok(count)) => count,
         None | Some(Err(Errno(libc::EAGAIN))) => 0,
         Some(Err(error)) => {
-            pipe.entry.pending_error.store(error.0, Ordering::Release);
+            held.entry.pending_error.store(error.0, Ordering::Release);
             0
         }
     }
@@ -192,20 +193,18 @@ pub(crate) fn discard(pipe: &Pipe, count: usize) -> usize {
 
 /// Says that a doorbell is wanted, under the read lock: so nobody takes the need-wakeup flag back by mistake.
 pub(crate) fn want_doorbell(pipe: &Pipe) {
-    let taken = read_lock::lock_reads(pipe);
-    pipe.incoming().want_doorbell();
-    pipe.entry.read_lock.0.release(taken);
+    pipe.lock_reads().incoming().want_doorbell();
 }
 
 /// Whether somebody other than this thread waits for a doorbell of this pipe.
-pub(crate) fn is_relied_on(pipe: &Pipe) -> bool {
-    socket_table::others_asleep(&pipe.entry.sleepers, lock::thread(), true)
-        || registrations::relies_on_doorbells(pipe.entry)
+pub(crate) fn is_relied_on(end: &End) -> bool {
+    socket_table::others_asleep(&end.entry.sleepers, lock::thread(), true)
+        || registrations::relies_on_doorbells(end.entry)
 }
 
 /// Whether the ring epoch goes on and the ring is empty.
-pub(crate) fn is_quiet(pipe: &Pipe) -> bool {
-    let incoming = pipe.incoming();
+pub(crate) fn is_quiet(end: &End) -> bool {
+    let incoming = end.incoming();
     let epoch = incoming.reader_epoch();
     is_ring(epoch) && incoming.epoch() == epoch && !incoming.has_bytes()
 }

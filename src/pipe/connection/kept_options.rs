@@ -1,5 +1,6 @@
 //! Socket options whose kernel value is ours while a lane is open, and what the program believes of them.
 
+use crate::pipe::connection::write_lock::WriteHeld;
 use crate::state::socket_table::Entry;
 use crate::sys::kernel;
 use core::ffi::c_int;
@@ -28,8 +29,8 @@ impl Kept {
         let _ = kernel::set_sockopt(fd, libc::IPPROTO_TCP, self.name, &value);
     }
 
-    /// Under the write lock.
-    fn take(&self, fd: c_int, entry: &Entry) {
+    fn take(&self, held: &WriteHeld<'_>) {
+        let (fd, entry) = (held.fd, held.entry);
         if entry.options.load(Ordering::Relaxed) & self.mark != 0 {
             return;
         }
@@ -41,8 +42,8 @@ impl Kept {
         entry.options.fetch_or(self.mark | if value != 0 { self.value } else { 0 }, Ordering::AcqRel);
     }
 
-    /// Under the write lock.
-    fn give_back(&self, fd: c_int, entry: &Entry) {
+    fn give_back(&self, held: &WriteHeld<'_>) {
+        let (fd, entry) = (held.fd, held.entry);
         let before = entry.options.fetch_and(!self.mark, Ordering::AcqRel);
         if before & self.mark != 0 {
             self.set(fd, c_int::from(before & self.value != 0));
@@ -50,25 +51,24 @@ impl Kept {
     }
 }
 
-/// Puts the kernel's options right for doorbells. Under the write lock.
-pub(crate) fn prepare(fd: c_int, entry: &Entry) {
-    CORK.take(fd, entry);
-    NODELAY.take(fd, entry);
+/// Puts the kernel's options right for doorbells.
+pub(crate) fn prepare(held: &WriteHeld<'_>) {
+    CORK.take(held);
+    NODELAY.take(held);
 }
 
-/// Gives the program's values back to the kernel, where somebody else may look for them. Under the write lock.
-pub(crate) fn restore(fd: c_int, entry: &Entry) {
-    NODELAY.give_back(fd, entry);
-    CORK.give_back(fd, entry);
+/// Gives the program's values back to the kernel, where somebody else may look for them.
+pub(crate) fn restore(held: &WriteHeld<'_>) {
+    NODELAY.give_back(held);
+    CORK.give_back(held);
 }
 
 /// The same for a connection whose writes go on in this process family: Nagle's algorithm begins after the next one.
-/// Under the write lock.
-pub(crate) fn restore_for_writes(fd: c_int, entry: &Entry) {
-    if entry.options.load(Ordering::Relaxed) & NODELAY.value != 0 {
-        NODELAY.give_back(fd, entry);
+pub(crate) fn restore_for_writes(held: &WriteHeld<'_>) {
+    if held.entry.options.load(Ordering::Relaxed) & NODELAY.value != 0 {
+        NODELAY.give_back(held);
     }
-    CORK.give_back(fd, entry);
+    CORK.give_back(held);
 }
 
 /// Whether Nagle's algorithm is to begin after a write.
@@ -77,11 +77,10 @@ pub(crate) fn is_nagle_due(entry: &Entry) -> bool {
     entry.options.load(Ordering::Relaxed) & (NODELAY.mark | CORK.mark) == NODELAY.mark
 }
 
-/// After a write in the kernel's lane, when Nagle's algorithm is due; not as long as a cork or MSG_MORE holds it. Under the
-/// write lock.
-pub(crate) fn begin_nagle(fd: c_int, entry: &Entry) {
-    if is_nagle_due(entry) && kernel::unsent(fd) == Ok(0) {
-        NODELAY.give_back(fd, entry);
+/// After a write in the kernel's lane, when Nagle's algorithm is due; not as long as a cork or MSG_MORE holds it.
+pub(crate) fn begin_nagle(held: &WriteHeld<'_>) {
+    if is_nagle_due(held.entry) && kernel::unsent(held.fd) == Ok(0) {
+        NODELAY.give_back(held);
     }
 }
 

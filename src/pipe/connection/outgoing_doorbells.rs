@@ -1,7 +1,8 @@
 //! Doorbells: waking whoever waits at the other end.
 
 use crate::error::Errno;
-use crate::pipe::connection::{Pipe, write_lock};
+use crate::pipe::connection::write_lock::WriteHeld;
+use crate::pipe::connection::{End, Pipe};
 use crate::state::socket_table;
 use crate::sys::deadline::Deadline;
 use crate::sys::{futex, kernel, restartable};
@@ -10,35 +11,34 @@ use sockshim_ring::lane::is_ring;
 use sockshim_ring::layout::Direction;
 use sockshim_ring::sleep::{DOORBELL, WAKE};
 
-/// Wakes whoever waits at the other end, once. Under the write lock.
-pub(crate) fn wake(pipe: &Pipe) -> Result<(), Errno> {
-    let need_wakeup = pipe.outgoing().need_wakeup();
-    if need_wakeup & WAKE != 0 && end_timed_waits(pipe.outgoing()) {
-        socket_table::add(&pipe.entry.counters.doorbells, 1);
+/// Wakes whoever waits at the other end, once.
+pub(crate) fn wake(held: &WriteHeld<'_>) -> Result<(), Errno> {
+    let need_wakeup = held.outgoing().need_wakeup();
+    if need_wakeup & WAKE != 0 && end_timed_waits(held.outgoing()) {
+        socket_table::add(&held.entry.counters.doorbells, 1);
     }
-    if need_wakeup & DOORBELL != 0 { ring_doorbell(pipe) } else { Ok(()) }
+    if need_wakeup & DOORBELL != 0 { ring_doorbell(held) } else { Ok(()) }
 }
 
-/// Wakes whoever sleeps at the other end, once: one byte. Under the write lock. When the kernel refuses it, which is the error
+/// Wakes whoever sleeps at the other end, once: one byte. When the kernel refuses it, which is the error
 /// then, it is owed: see [`ring_if_owed`].
-pub(crate) fn ring_doorbell(pipe: &Pipe) -> Result<(), Errno> {
+pub(crate) fn ring_doorbell(held: &WriteHeld<'_>) -> Result<(), Errno> {
     // No signal handler may spill between the look and the doorbell, which would become data.
     let mask = kernel::block_signals();
-    let rung = if pipe.entry.write_lock.0.ringing() { ring_quietly(pipe) } else { Rung::Lost };
-    let lost = matches!(rung, Rung::Lost) || !pipe.entry.write_lock.0.rung();
+    let rung = if held.ringing() { ring_quietly(held) } else { Rung::Lost };
+    let lost = matches!(rung, Rung::Lost) || !held.rung();
     kernel::restore_signals(mask);
     if lost {
-        // Somebody has fenced us off and rings in our place. Only after that may we go on, in the kernel's lane. The
-        // caller's release is for this lock, too.
-        let _ = write_lock::lock_writes(pipe);
+        // Somebody has fenced us off and rings in our place. Only after that may we go on, in the kernel's lane.
+        held.take_again();
     }
     match rung {
         Rung::Sent => {
-            socket_table::add(&pipe.entry.counters.doorbells, 1);
+            socket_table::add(&held.entry.counters.doorbells, 1);
             Ok(())
         }
         Rung::Refused(error) => {
-            pipe.local.owes.store(1, Ordering::Relaxed);
+            held.local.owes.store(1, Ordering::Relaxed);
             Err(error)
         }
         Rung::Failed(error) => Err(error),
@@ -71,18 +71,18 @@ fn ring_again(pipe: &Pipe) {
     let until = Deadline::after(Some(RING_FOR));
     let errno = Errno::last();
     loop {
-        let taken = write_lock::lock_writes(pipe);
-        pipe.local.owes.store(0, Ordering::Relaxed);
-        let outgoing = pipe.outgoing();
+        let held = pipe.lock_writes();
+        held.local.owes.store(0, Ordering::Relaxed);
+        let outgoing = held.outgoing();
         // Otherwise it has woken by itself, or the kernel lane wakes it.
-        if pipe.is_mapped()
+        if held.is_mapped()
             && is_ring(outgoing.epoch())
             && outgoing.has_bytes()
             && outgoing.need_wakeup() & DOORBELL != 0
         {
-            let _ = ring_doorbell(pipe);
+            let _ = ring_doorbell(&held);
         }
-        pipe.entry.write_lock.0.release(taken);
+        drop(held);
         let is_over = pipe.local.owes.load(Ordering::Relaxed) == 0
             || until.left() == Some(0)
             || kernel::poll_now(pipe.fd, 0) != 0;
@@ -106,8 +106,8 @@ enum Rung {
     Lost,
 }
 
-fn ring_quietly(pipe: &Pipe) -> Rung {
-    let outgoing = pipe.outgoing();
+fn ring_quietly(held: &WriteHeld<'_>) -> Rung {
+    let outgoing = held.outgoing();
     let doorbells = &outgoing.switch.doorbells;
     // A signal handler that has spilled since the publication has woken the reader by the kernel lane.
     if !is_ring(outgoing.epoch()) {
@@ -120,8 +120,7 @@ fn ring_quietly(pipe: &Pipe) -> Rung {
         doorbells.fetch_sub(1, Ordering::Release);
         return Rung::Answered;
     }
-    let rung = match pipe.entry.write_lock.0.call(&restartable::Call::send(pipe.fd, &[0], libc::MSG_NOSIGNAL))
-    {
+    let rung = match held.call(&restartable::Call::send(held.fd, &[0], libc::MSG_NOSIGNAL)) {
         Some(Ok(_)) => return Rung::Sent,
         Some(Err(error)) if is_refusal(error) => Rung::Refused(error),
         Some(Err(error)) => Rung::Failed(error),
@@ -146,9 +145,9 @@ fn has_reason_to_wake(outgoing: &Direction) -> bool {
 }
 
 /// This end writes no more into the ring: only the kernel can tell what comes now.
-pub(crate) fn stop_timed_waits(pipe: &Pipe) {
-    pipe.outgoing().close();
-    end_timed_waits(pipe.outgoing());
+pub(crate) fn stop_timed_waits(end: &End) {
+    end.outgoing().close();
+    end_timed_waits(end.outgoing());
 }
 
 /// Wakes those who have a timed wait on a direction, after its ring was closed, or their need-wakeup flag was seen; true when

@@ -70,15 +70,7 @@ pub(crate) fn meet(identity: &Identity) -> Result<Met, Unmet> {
         }
         Err(Errno(libc::EEXIST)) => {
             let fd = kernel::open_quickly(path.as_c_str(), libc::O_RDWR).map_err(|_| Unmet::NotReady)?;
-            let mut joined = join(fd, identity);
-            // The maker needs some 20 us; one that was killed meanwhile is not waited for.
-            for _ in 0..50 {
-                if !matches!(joined, Err(Unmet::NotReady)) {
-                    break;
-                }
-                kernel::sleep_us(20);
-                joined = join(fd, identity);
-            }
+            let joined = join(fd, identity);
             kernel::close(fd);
             if joined.is_ok() {
                 // Both ends have it: from now on it lives as long as they do, and leaves nothing behind.

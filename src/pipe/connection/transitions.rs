@@ -1,7 +1,8 @@
 //! What this end of a connection becomes: on a pipe, pinned to the kernel, given up.
 
 use crate::pipe::connection::segment::{self, Identity};
-use crate::pipe::connection::{NO_FD, Pipe, outgoing_doorbells};
+use crate::pipe::connection::write_lock::WriteHeld;
+use crate::pipe::connection::{End, NO_FD, Pipe, outgoing_doorbells};
 use crate::state::reason::Reason;
 use crate::state::socket_table::{
     Entry, FLAG_BROKEN, FLAG_RESET_REPORTED, STATE_PINNED, STATE_PIPE, STATE_WAITING, SocketTable,
@@ -12,10 +13,10 @@ use core::sync::atomic::Ordering;
 use sockshim_ring::layout::END_RESET;
 
 /// Whether the other end has joined; then the connection is on a pipe.
-pub(crate) fn has_come(pipe: &Pipe) -> bool {
-    let joined = pipe.other_end() != sockshim_ring::layout::END_ABSENT;
+pub(crate) fn has_come(end: &End) -> bool {
+    let joined = end.other_end() != sockshim_ring::layout::END_ABSENT;
     if joined {
-        enter(pipe.entry, true);
+        enter(end.entry, true);
     }
     joined
 }
@@ -31,21 +32,21 @@ pub(crate) fn forsake(socket_table: &SocketTable, socket: Socket) {
     }
 }
 
-fn withdraw(pipe: &Pipe) {
+fn withdraw(end: &End) {
     segment::withdraw(&Identity {
-        namespace: pipe.header().namespace.load(Ordering::Relaxed),
-        own: pipe.entry.cookie.load(Ordering::Relaxed),
-        peer: pipe.entry.peer_cookie.load(Ordering::Relaxed),
+        namespace: end.header().namespace.load(Ordering::Relaxed),
+        own: end.entry.cookie.load(Ordering::Relaxed),
+        peer: end.entry.peer_cookie.load(Ordering::Relaxed),
     });
 }
 
-/// Gives up a segment that the other end has not joined. Under the write lock.
-pub(crate) fn abandon(pipe: &Pipe, reason: Reason) {
-    withdraw(pipe);
-    pipe.set_own_end(sockshim_ring::layout::END_LEFT);
-    pipe.local.segment.store(core::ptr::null_mut(), Ordering::Release);
-    pipe.recycle();
-    Socket::stay_host(pipe.entry, reason);
+/// Gives up a segment that the other end has not joined.
+pub(crate) fn abandon(held: &WriteHeld<'_>, reason: Reason) {
+    withdraw(held);
+    held.set_own_end(sockshim_ring::layout::END_LEFT);
+    held.local.segment.store(core::ptr::null_mut(), Ordering::Release);
+    held.recycle();
+    Socket::stay_host(held.entry, reason);
 }
 
 pub(crate) fn enter(entry: &Entry, joined: bool) {
@@ -57,16 +58,16 @@ pub(crate) fn enter(entry: &Entry, joined: bool) {
 /// The connection cannot go on: it is reset, at both ends, whatever seems to be in its lanes; nothing else is touched. Needs no
 /// lock, and may be called under any.
 #[cold]
-pub(crate) fn give_up(pipe: &Pipe, reason: Reason) {
-    let before = pipe.entry.flags.fetch_or(FLAG_BROKEN, Ordering::AcqRel);
-    if before & FLAG_BROKEN != 0 || !pipe.is_mapped() {
+pub(crate) fn give_up(end: &End, reason: Reason) {
+    let before = end.entry.flags.fetch_or(FLAG_BROKEN, Ordering::AcqRel);
+    if before & FLAG_BROKEN != 0 || !end.is_mapped() {
         return;
     }
     if before & FLAG_RESET_REPORTED == 0 {
-        pipe.entry.pending_error.store(libc::ECONNRESET, Ordering::Release);
+        end.entry.pending_error.store(libc::ECONNRESET, Ordering::Release);
     }
-    mark(pipe, reason);
-    let (incoming, outgoing) = (pipe.incoming(), pipe.outgoing());
+    mark(end, reason);
+    let (incoming, outgoing) = (end.incoming(), end.outgoing());
     // First the promise, then the ring: see `lanes::writer::open`.
     incoming.reader.ready.store(0, Ordering::SeqCst);
     for direction in [incoming, outgoing] {
@@ -76,30 +77,30 @@ pub(crate) fn give_up(pipe: &Pipe, reason: Reason) {
     }
     // Out of the ring: nobody takes what seems to be in it.
     incoming.reader.epoch.fetch_and(!1, Ordering::SeqCst);
-    pipe.set_own_end(END_RESET);
-    let own = pipe.entry.cookie.load(Ordering::Relaxed);
-    if !kernel::is_restricted() && (own == 0 || kernel::cookie(pipe.fd) == Ok(own)) {
-        kernel::reset(pipe.fd);
+    end.set_own_end(END_RESET);
+    let own = end.entry.cookie.load(Ordering::Relaxed);
+    if !kernel::is_restricted() && (own == 0 || kernel::cookie(end.fd) == Ok(own)) {
+        kernel::reset(end.fd);
     }
 }
 
 /// Whether the connection was given up. Then its lanes mean nothing any more.
 #[inline]
-pub(crate) fn is_broken(pipe: &Pipe) -> bool {
-    pipe.entry.flags.load(Ordering::Acquire) & FLAG_BROKEN != 0
+pub(crate) fn is_broken(end: &End) -> bool {
+    end.entry.flags.load(Ordering::Acquire) & FLAG_BROKEN != 0
 }
 
 /// No new ring epoch begins at this end.
-pub(crate) fn mark(pipe: &Pipe, reason: Reason) {
-    pipe.entry.reason.store(reason as u32, Ordering::Relaxed);
-    pipe.entry.state.store(STATE_PINNED, Ordering::Release);
-    log::stays_host(pipe.entry);
-    trace::note(-1, pipe.entry);
+pub(crate) fn mark(end: &End, reason: Reason) {
+    end.entry.reason.store(reason as u32, Ordering::Relaxed);
+    end.entry.state.store(STATE_PINNED, Ordering::Release);
+    log::stays_host(end.entry);
+    trace::note(-1, end.entry);
 }
 
 /// The same, when this end goes on without somebody who has one of its locks and does not let go.
-pub(crate) fn mark_stopped(pipe: &Pipe) {
-    if pipe.entry.state.load(Ordering::Acquire) == STATE_PIPE {
-        mark(pipe, Reason::Stopped);
+pub(crate) fn mark_stopped(end: &End) {
+    if end.entry.state.load(Ordering::Acquire) == STATE_PIPE {
+        mark(end, Reason::Stopped);
     }
 }

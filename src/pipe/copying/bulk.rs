@@ -8,7 +8,7 @@
 //! # Safety
 //! The copy has the contract of `copy_nonoverlapping`.
 
-use crate::pipe::connection::{self, Pipe};
+use crate::pipe::connection::{self, End};
 use crate::state::socket::Bulk;
 use core::sync::atomic::Ordering;
 
@@ -34,10 +34,10 @@ const USE_PAST: u32 = 3;
 
 /// Whether a write of `length` bytes goes past the cache. Under the write lock.
 #[inline]
-pub(crate) fn goes_past(pipe: &Pipe, length: usize) -> bool {
+pub(crate) fn goes_past(end: &End, length: usize) -> bool {
     length >= LONG
-        && pipe.local.bulk.phase.load(Ordering::Relaxed) & 1 == 1
-        && !connection::runs_here(&pipe.outgoing().consumer.cpu)
+        && end.local.bulk.phase.load(Ordering::Relaxed) & 1 == 1
+        && !connection::runs_here(&end.outgoing().consumer.cpu)
 }
 
 /// Learns from a long write that took so many ticks. Under the write lock.

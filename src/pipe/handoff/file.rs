@@ -3,11 +3,11 @@
 //! reads them by the very rules of a pipe: first the ring, then the kernel lane.
 
 use crate::error::Errno;
+use crate::pipe::connection::read_lock::ReadHeld;
 use crate::pipe::connection::segment::Segment;
-use crate::pipe::connection::{Pipe, incoming_doorbells, read_lock, transitions, write_lock};
+use crate::pipe::connection::{End, Pipe, incoming_doorbells, transitions};
 use crate::pipe::copying::buffers::Rest;
 use crate::pipe::lanes::reader;
-use crate::state::lock::Taken;
 use crate::state::reason::Reason;
 use crate::state::socket_table::{Entry, STATE_PINNED};
 use crate::state::{Socket, addresses, rendezvous};
@@ -32,8 +32,8 @@ pub(crate) fn is_left() -> bool {
 }
 
 /// The writer may have sent them again: then this file is of no use any more.
-pub(crate) fn note_answer(pipe: &Pipe) {
-    if pipe.incoming().reader.handed.load(Ordering::Relaxed) == HANDED_NOT {
+pub(crate) fn note_answer(end: &End) {
+    if end.incoming().reader.handed.load(Ordering::Relaxed) == HANDED_NOT {
         let _ = LEFT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
     }
 }
@@ -63,9 +63,7 @@ pub(crate) fn leave(pipe: &Pipe) -> bool {
     let flags = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
     let Ok(file) = kernel::open(path.as_c_str(), flags, 0o600) else { return false };
     wait_for_bytes_before(pipe);
-    let taken = read_lock::lock_reads(pipe);
-    let filled = fill(pipe.fd, file, pipe).is_some();
-    pipe.entry.read_lock.0.release(taken);
+    let filled = fill(file, &pipe.lock_reads()).is_some();
     kernel::close(file);
     if !filled {
         kernel::unlink(path.as_c_str());
@@ -97,8 +95,8 @@ const MANY: usize = 16 * 1024;
 
 /// Takes the kernel bytes that came after those of the ring, which is empty by now: as many as come and there is room for. A
 /// writer that has said more than the kernel takes at once goes on as they go, and then waits for what is put down.
-fn take_behind(pipe: &Pipe, place: *mut u8, room: usize) -> usize {
-    let incoming = pipe.incoming();
+fn take_behind(held: &ReadHeld<'_>, place: *mut u8, room: usize) -> usize {
+    let incoming = held.incoming();
     let epoch = incoming.reader_epoch();
     let resume = incoming.switch.resume.load(Ordering::Relaxed);
     if !is_ring(epoch)
@@ -108,29 +106,29 @@ fn take_behind(pipe: &Pipe, place: *mut u8, room: usize) -> usize {
         return 0;
     }
     incoming.follow(epoch);
-    take_kernel_bytes(pipe, place, room, QUIET)
+    take_kernel_bytes(held, place, room, QUIET)
 }
 
 /// Nanoseconds without a byte after which no more is under way from a writer that waits.
 const QUIET: u64 = 3_000_000;
 
-/// Takes up to `room` kernel bytes, until none comes for so many nanoseconds; how many. Under the read lock.
-fn take_kernel_bytes(pipe: &Pipe, place: *mut u8, room: usize, quiet: u64) -> usize {
+/// Takes up to `room` kernel bytes, until none comes for so many nanoseconds; how many.
+fn take_kernel_bytes(held: &ReadHeld<'_>, place: *mut u8, room: usize, quiet: u64) -> usize {
     let mut done = 0;
     let mut until = Deadline::after(Some(quiet));
     while done < room {
-        match receive(pipe, place.wrapping_add(done), room - done) {
+        match receive(held, place.wrapping_add(done), room - done) {
             Ok(count @ 1..) => {
                 done += count;
                 until = Deadline::after(Some(quiet));
             }
             Err(Errno(libc::EAGAIN)) if until.left() != Some(0) => {
-                kernel::sleep_us(200);
+                held.apart(|| kernel::sleep_us(200));
             }
             Ok(_) | Err(Errno(libc::EAGAIN)) => break,
             Err(error) => {
                 // The kernel reports it once.
-                pipe.entry.pending_error.store(error.0, Ordering::Release);
+                held.entry.pending_error.store(error.0, Ordering::Release);
                 break;
             }
         }
@@ -140,19 +138,19 @@ fn take_kernel_bytes(pipe: &Pipe, place: *mut u8, room: usize, quiet: u64) -> us
 
 /// One recv(2), if nobody has taken the read lock from this thread meanwhile: otherwise these bytes are another reader's, and there
 /// are none.
-fn receive(pipe: &Pipe, place: *mut u8, room: usize) -> Result<usize, Errno> {
+fn receive(held: &ReadHeld<'_>, place: *mut u8, room: usize) -> Result<usize, Errno> {
     let part = [libc::iovec { iov_base: place.cast(), iov_len: room }];
     let mut whole = Rest::after(&part, 0, room);
     let mut message = whole.message();
     let mask = kernel::block_signals();
-    let received = incoming_doorbells::take_counted(pipe, &Call::receive(pipe.fd, &mut message, 0));
+    let received = incoming_doorbells::take_counted(held, &Call::receive(held.fd, &mut message, 0));
     kernel::restore_signals(mask);
     received.unwrap_or(Ok(0))
 }
 
 /// Kernel bytes that come before those in the ring, with the doorbells behind them.
-fn before_ring(pipe: &Pipe) -> usize {
-    let incoming = pipe.incoming();
+fn before_ring(end: &End) -> usize {
+    let incoming = end.incoming();
     let epoch = incoming.reader_epoch();
     if is_ring(epoch) || incoming.epoch() == epoch {
         return 0;
@@ -161,11 +159,11 @@ fn before_ring(pipe: &Pipe) -> usize {
     end.saturating_sub(incoming.reader.kernel_read.load(Ordering::Relaxed)) as usize
 }
 
-/// Under the read lock. `None`: it is impossible.
-fn fill(_fd: c_int, file: c_int, pipe: &Pipe) -> Option<()> {
-    let from = pipe.incoming();
+/// `None`: it is impossible.
+fn fill(file: c_int, held: &ReadHeld<'_>) -> Option<()> {
+    let from = held.incoming();
     let span = from.readable().ok()?;
-    let before = before_ring(pipe);
+    let before = before_ring(held);
     let least = before.saturating_add(span.length);
     // With what lies behind the ring, as far as there is room for that, too.
     let is_left = !is_ring(from.epoch());
@@ -180,25 +178,25 @@ fn fill(_fd: c_int, file: c_int, pipe: &Pipe) -> Option<()> {
     // The kernel checks this pointer; `capacity` bytes of the ring exist.
     let mut filled = probe::populate(base, HEADER_SIZE).is_ok()
         && probe::populate(base.wrapping_add(ring), capacity).is_ok()
-        && come_to_ring(pipe, base.wrapping_add(ring), before);
+        && come_to_ring(held, base.wrapping_add(ring), before);
     if filled {
         let [first, second] = span.pieces(0, span.length);
-        // SAFETY: the file's mapping has `least` bytes there, and `pieces` stays within the pipe's ring.
+        // SAFETY: the file's mapping has `least` bytes there, and `pieces` stays within the held's ring.
         unsafe {
-            let (to, from) = (base.add(ring + before), pipe.incoming_ring(span.capacity));
+            let (to, from) = (base.add(ring + before), held.incoming_ring(span.capacity));
             core::ptr::copy_nonoverlapping(from.add(first.0), to, first.1);
             core::ptr::copy_nonoverlapping(from.add(second.0), to.add(first.1), second.1);
         }
         // Taken, as far as the other end is concerned; but this process may have to go on after all.
-        pipe.local.handed_from.store(span.position.wrapping_add(1), Ordering::Relaxed);
+        held.local.handed_from.store(span.position.wrapping_add(1), Ordering::Relaxed);
         filled = from.consume(&span, span.length);
         if !filled && before > 0 {
-            transitions::give_up(pipe, Reason::UnreadAtHandOver);
+            transitions::give_up(held, Reason::UnreadAtHandOver);
         }
     }
     if filled {
         let epoch = from.reader_epoch();
-        let behind = take_behind(pipe, base.wrapping_add(ring + least), capacity - least);
+        let behind = take_behind(held, base.wrapping_add(ring + least), capacity - least);
         let length = least + behind;
         // SAFETY: a fresh mapping whose first page exists.
         let (header, direction) =
@@ -213,7 +211,7 @@ fn fill(_fd: c_int, file: c_int, pipe: &Pipe) -> Option<()> {
         if direction.open(0, position) {
             direction.spill(1, length as u64, position);
         }
-        if let Some(names) = addresses::learn(pipe.fd, pipe.entry) {
+        if let Some(names) = addresses::learn(held.fd, held.entry) {
             names.iter().zip(&header.names).for_each(|(name, words)| name.store(words));
         }
         header.version.store(VERSION, Ordering::Relaxed);
@@ -221,7 +219,7 @@ fn fill(_fd: c_int, file: c_int, pipe: &Pipe) -> Option<()> {
         header.ends[0].store(END_JOINED, Ordering::Relaxed);
         header.magic.store(MAGIC, Ordering::Release);
         let has_moved = before > 0 || from.reader_epoch() != epoch;
-        pipe.local.handed_past.store(u32::from(has_moved), Ordering::Relaxed);
+        held.local.handed_past.store(u32::from(has_moved), Ordering::Relaxed);
     }
     kernel::unmap(base, SEGMENT_SIZE);
     filled.then_some(())
@@ -234,21 +232,21 @@ const UNDER_WAY: u64 = 1_000_000_000;
 
 /// Takes the `before` kernel bytes that come before the ring to `place`, and the doorbells behind them. There may be more of
 /// them than the kernel's queue holds at a time.
-fn come_to_ring(pipe: &Pipe, place: *mut u8, before: usize) -> bool {
+fn come_to_ring(held: &ReadHeld<'_>, place: *mut u8, before: usize) -> bool {
     if before == 0 {
         return true;
     }
-    let done = take_kernel_bytes(pipe, place, before, UNDER_WAY);
+    let done = take_kernel_bytes(held, place, before, UNDER_WAY);
     if done < before {
         if done > 0 {
             // Nobody else has them.
-            transitions::give_up(pipe, Reason::UnreadAtHandOver);
+            transitions::give_up(held, Reason::UnreadAtHandOver);
         }
         return false;
     }
-    let incoming = pipe.incoming();
+    let incoming = held.incoming();
     incoming.follow(incoming.reader_epoch());
-    reader::clear_doorbells_by(pipe, || Taken::Nested);
+    reader::clear_doorbells_apart(held);
     true
 }
 
@@ -284,13 +282,12 @@ pub(crate) fn withdraw(pipe: &Pipe) -> bool {
     }
     let segment = open_named(if untouched { &path } else { &kept });
     // Other threads of this process may be in the middle of a read or a write.
-    let reads = read_lock::lock_reads(pipe);
-    let writes = write_lock::lock_writes(pipe);
+    let reads = pipe.lock_reads();
+    let writes = reads.lock_writes();
     pipe.local.segment.store(core::ptr::null_mut(), Ordering::Release);
     pipe.recycle();
     take_up_from(segment, pipe.socket);
-    pipe.entry.write_lock.0.release(writes);
-    pipe.entry.read_lock.0.release(reads);
+    drop((writes, reads));
     kernel::unlink(kept.as_c_str());
     true
 }
@@ -317,11 +314,11 @@ pub(crate) fn open(file: c_int) -> Option<Segment> {
 }
 
 /// The other end handed its socket on: `send` gets what is unread, if nothing that comes after it is in the kernel's
-/// stream. False when there is no file. Under the write lock, with signals blocked.
-pub(crate) fn reclaim_for(pipe: &Pipe, send: impl FnOnce(&[u8])) -> bool {
-    let cookie = pipe.entry.peer_cookie.load(Ordering::Relaxed);
-    let Some(path) = named(pipe.fd, cookie, "") else { return false };
-    let written = kernel::tcp_position(pipe.fd).ok().and_then(|position| match position.state {
+/// stream. False when there is no file. For a writer that is apart: it reads a file.
+pub(crate) fn reclaim_for(end: &End, send: impl FnOnce(&[u8])) -> bool {
+    let cookie = end.entry.peer_cookie.load(Ordering::Relaxed);
+    let Some(path) = named(end.fd, cookie, "") else { return false };
+    let written = kernel::tcp_position(end.fd).ok().and_then(|position| match position.state {
         kernel::TCP_ESTABLISHED | kernel::TCP_CLOSE_WAIT => Some(position.written),
         _ => None,
     });

@@ -6,15 +6,16 @@
 //! reading position in the file: a new owner that runs on sockshim and was faster has them already.
 
 use crate::error::Errno;
-use crate::pipe::connection::{NO_FD, Pipe, outgoing_doorbells, transitions, write_lock};
+use crate::pipe::connection::write_lock::WriteHeld;
+use crate::pipe::connection::{End, NO_FD, Pipe, outgoing_doorbells, transitions};
 use crate::pipe::handoff::file;
 use crate::pipe::lanes::writer;
-use crate::state::lock::Taken;
 use crate::state::reason::Reason;
 use crate::state::{socket, socket_table};
 use crate::sys::deadline::Deadline;
 use crate::sys::kernel;
 use crate::sys::restartable::Call;
+use core::ffi::c_int;
 use core::sync::atomic::Ordering;
 use sockshim_ring::handed::Asked;
 use sockshim_ring::lane::is_ring;
@@ -29,13 +30,13 @@ const MOST_BEGINNINGS: u32 = 8;
 const FOLLOWING: u64 = 5_000_000;
 
 /// Nanoseconds that a writer waits for room in the kernel's send buffer. The ring is not larger than that, so there mostly is
-/// some. Less than other writers wait for the lock.
+/// some. Less than other writers wait for one that is apart.
 const ROOM: u64 = 100_000_000;
 
 /// Whether the other end hands its socket on, or has done so, with bytes unread.
 #[inline]
-pub(crate) fn is_asked(pipe: &Pipe) -> bool {
-    pipe.outgoing().is_asked()
+pub(crate) fn is_asked(end: &End) -> bool {
+    end.outgoing().is_asked()
 }
 
 /// A writer in this very process answers at once.
@@ -56,8 +57,8 @@ pub(crate) fn answer_here(pipe: &Pipe) {
 
 /// Wakes the writer if it sleeps, by a doorbell in this end's own direction. Whether it slept.
 pub(crate) fn wake(pipe: &Pipe) -> bool {
-    let taken = write_lock::lock_writes(pipe);
-    let outgoing = pipe.outgoing();
+    let held = pipe.lock_writes();
+    let outgoing = held.outgoing();
     let in_ring = || is_ring(outgoing.epoch());
     // With bytes of the kernel's lane before the ring it is not asleep, and a doorbell behind them, of which no byte in the ring
     // tells, would stay there when it hands its socket on, too.
@@ -65,11 +66,11 @@ pub(crate) fn wake(pipe: &Pipe) -> bool {
         let taken = outgoing.reader.kernel_read.load(Ordering::Acquire);
         taken.wrapping_sub(outgoing.switch.kernel_end.load(Ordering::Relaxed)).cast_signed() >= 0
     };
-    let woken = pipe.is_mapped() && in_ring() && has_come() && outgoing.need_wakeup() != 0 && {
+    let woken = held.is_mapped() && in_ring() && has_come() && outgoing.need_wakeup() != 0 && {
         // Whatever becomes of the doorbell, a dead writer answers nothing.
-        outgoing_doorbells::wake(pipe).is_ok() || pipe.local.owes.load(Ordering::Relaxed) != 0
+        outgoing_doorbells::wake(&held).is_ok() || pipe.local.owes.load(Ordering::Relaxed) != 0
     };
-    pipe.entry.write_lock.0.release(taken);
+    drop(held);
     outgoing_doorbells::ring_if_owed(pipe);
     woken
 }
@@ -83,11 +84,11 @@ pub(crate) fn wake_from_kernel_lane(pipe: &Pipe) -> bool {
     {
         kernel::sleep_us(50);
     }
-    let taken = write_lock::lock_writes(pipe);
-    if pipe.is_mapped() && !is_ring(outgoing.epoch()) {
-        writer::reopen(pipe);
+    let held = pipe.lock_writes();
+    if held.is_mapped() && !is_ring(outgoing.epoch()) {
+        writer::reopen(&held);
     }
-    pipe.entry.write_lock.0.release(taken);
+    drop(held);
     wake(pipe)
 }
 
@@ -95,42 +96,40 @@ pub(crate) fn wake_from_kernel_lane(pipe: &Pipe) -> bool {
 #[inline]
 pub(crate) fn look(pipe: &Pipe) {
     if is_asked(pipe) {
-        let taken = write_lock::lock_writes(pipe);
-        give(pipe, false);
-        pipe.entry.write_lock.0.release(taken);
+        give(&pipe.lock_writes(), false);
     }
 }
 
 /// Whether a look would do something: whoever has said that it sleeps asks once more.
 #[inline]
-pub(crate) fn is_due(pipe: &Pipe) -> bool {
-    pipe.outgoing().is_awaited() && pipe.entry.writers.is_empty() && !kernel::is_restricted()
+pub(crate) fn is_due(end: &End) -> bool {
+    end.outgoing().is_awaited() && end.entry.writers.is_empty() && !kernel::is_restricted()
 }
 
-/// Before [`give`] at the end of this end's time in the ring: the other end may be about to say what it leaves. The write lock,
-/// of which `taken` tells, is let go meanwhile, and is this thread's again afterwards.
+/// [`give`] at the end of this end's time in the ring. The other end may be about to say what it leaves: others may write until
+/// then.
 #[cold]
-pub(crate) fn wait_until_prepared(pipe: &Pipe, mut taken: Taken) -> Taken {
+pub(crate) fn give_last(held: WriteHeld<'_>) -> WriteHeld<'_> {
     let until = Deadline::after(Some(PREPARING));
-    let is_due = || pipe.is_mapped() && !kernel::is_restricted() && pipe.outgoing().asked() == Asked::NotYet;
-    while is_due() && pipe.local.in_vain.load(Ordering::Relaxed) == 0 {
+    let mut held = held;
+    let is_due =
+        |end: &End| end.is_mapped() && !kernel::is_restricted() && end.outgoing().asked() == Asked::NotYet;
+    while is_due(&held) && held.local.in_vain.load(Ordering::Relaxed) == 0 {
         if until.left() == Some(0) {
-            pipe.local.in_vain.store(1, Ordering::Relaxed);
+            held.local.in_vain.store(1, Ordering::Relaxed);
             break;
         }
-        pipe.entry.write_lock.0.release(taken);
-        kernel::sleep_us(50);
-        taken = write_lock::lock_writes(pipe);
+        held = held.without(|| kernel::sleep_us(50));
     }
-    taken
+    give(&held, true);
+    held
 }
 
-/// Sends again what the other end has left unread, if it has. Under the write lock; `last`: this end goes on in the
-/// kernel's lane right after it.
+/// Sends again what the other end has left unread, if it has. `last`: this end goes on in the kernel's lane right after it.
 #[cold]
-pub(crate) fn give(pipe: &Pipe, last: bool) {
-    let outgoing = pipe.outgoing();
-    if !pipe.is_mapped() || kernel::is_restricted() || !pipe.entry.writers.is_empty() {
+fn give(held: &WriteHeld<'_>, last: bool) {
+    let outgoing = held.outgoing();
+    if !held.is_mapped() || kernel::is_restricted() || !held.entry.writers.is_empty() {
         return;
     }
     let mut patience = 0..MOST_BEGINNINGS;
@@ -142,35 +141,33 @@ pub(crate) fn give(pipe: &Pipe, last: bool) {
         }
     };
     if is_ring(outgoing.epoch()) {
-        writer::spill(pipe);
+        writer::spill(held);
     }
-    let mask = kernel::block_signals();
-    let answered = file::reclaim_for(pipe, |bytes| {
-        if !send(pipe, bytes) {
-            // Nobody else has the rest of them. A reset tells both ends.
-            transitions::give_up(pipe, Reason::UnreadAtHandOver);
-        }
+    let answered = held.apart(|| {
+        file::reclaim_for(held, |bytes| {
+            if !send(held.fd, bytes) {
+                // Nobody else has the rest of them. A reset tells both ends.
+                transitions::give_up(held, Reason::UnreadAtHandOver);
+            }
+        })
     });
-    kernel::restore_signals(mask);
     // A new owner that has taken the file up may hand the rest on to another one.
     outgoing.answer(asked, answered || last);
 }
 
-/// All of it. False: the kernel does not take it in time, or another thread goes on without this one. Under the write lock, with
-/// signals blocked.
-fn send(pipe: &Pipe, bytes: &[u8]) -> bool {
+/// All of it. False: the kernel does not take it in time.
+fn send(fd: c_int, bytes: &[u8]) -> bool {
     let until = Deadline::after(Some(ROOM));
     let mut at = 0;
     while at < bytes.len() {
-        let call = Call::send(pipe.fd, &bytes[at..], libc::MSG_NOSIGNAL);
-        match pipe.entry.write_lock.0.call(&call) {
-            Some(Ok(count)) => at += count,
-            Some(Err(error)) if outgoing_doorbells::is_refusal(error) && until.left() != Some(0) => {
+        match Call::send(fd, &bytes[at..], libc::MSG_NOSIGNAL).make() {
+            Ok(count) => at += count,
+            Err(error) if outgoing_doorbells::is_refusal(error) && until.left() != Some(0) => {
                 kernel::sleep_us(500);
             }
             // The connection has ended.
-            Some(Err(Errno(libc::EPIPE | libc::ECONNRESET | libc::ETIMEDOUT))) => return true,
-            Some(Err(_)) | None => return false,
+            Err(Errno(libc::EPIPE | libc::ECONNRESET | libc::ETIMEDOUT)) => return true,
+            Err(_) => return false,
         }
     }
     true
@@ -186,8 +183,6 @@ pub(crate) fn wait_for_answer(pipe: &Pipe, until: Deadline) {
 /// Before this end's direction ends, by shutdown, close or exit.
 pub(crate) fn before_end(pipe: &Pipe) {
     if pipe.fd >= 0 && is_asked(pipe) {
-        let taken = wait_until_prepared(pipe, write_lock::lock_writes(pipe));
-        give(pipe, true);
-        pipe.entry.write_lock.0.release(taken);
+        drop(give_last(pipe.lock_writes()));
     }
 }

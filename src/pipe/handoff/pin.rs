@@ -1,14 +1,12 @@
 //! Back to the kernel: for good, or for a new process image.
 
 use crate::pipe::connection::{
-    self, NO_FD, Pipe, incoming_doorbells, kept_options, outgoing_doorbells, read_lock, transitions,
-    write_lock,
+    self, End, NO_FD, Pipe, incoming_doorbells, kept_options, outgoing_doorbells, transitions,
 };
 use crate::pipe::handoff::{file, give_back};
 use crate::pipe::lanes::{reader, writer};
-use crate::state::lock::Taken;
 use crate::state::reason::Reason;
-use crate::state::socket_table::{self, Entry, STATE_PINNED, STATE_PIPE, STATE_UNDECIDED, STATE_WAITING};
+use crate::state::socket_table::{self, STATE_PINNED, STATE_PIPE, STATE_UNDECIDED, STATE_WAITING};
 use crate::state::{Socket, family, registrations};
 use crate::sys::deadline::Deadline;
 use crate::sys::kernel;
@@ -24,12 +22,12 @@ pub(crate) fn pin(fd: c_int, socket: Socket, reason: Reason) {
         STATE_UNDECIDED => Socket::stay_host(entry, reason),
         STATE_WAITING => {
             let Some(pipe) = Pipe::of(fd, socket, entry) else { return };
-            let taken = write_lock::lock_writes(&pipe);
-            let joined = pipe.is_mapped() && transitions::has_come(&pipe);
-            if taken == Taken::Ours && pipe.is_mapped() && !joined {
-                transitions::abandon(&pipe, reason);
+            let held = pipe.lock_writes();
+            let joined = held.is_mapped() && transitions::has_come(&held);
+            if held.is_first() && held.is_mapped() && !joined {
+                transitions::abandon(&held, reason);
             }
-            entry.write_lock.0.release(taken);
+            drop(held);
             if joined {
                 pin(fd, socket, reason);
             }
@@ -43,16 +41,16 @@ pub(crate) fn pin(fd: c_int, socket: Socket, reason: Reason) {
             }
             close_lanes(&pipe);
             if are_writes_seen(reason) {
-                with_writes_locked(&pipe, kept_options::restore_for_writes);
+                kept_options::restore_for_writes(&pipe.lock_writes());
             } else {
-                with_writes_locked(&pipe, kept_options::restore);
+                kept_options::restore(&pipe.lock_writes());
             }
             reader::clear_doorbells(&pipe);
             retire(&pipe);
         }
         STATE_PINNED if !are_writes_seen(reason) => {
             let Some(pipe) = Pipe::of(fd, socket, entry) else { return };
-            with_writes_locked(&pipe, kept_options::restore);
+            kept_options::restore(&pipe.lock_writes());
         }
         _ => {}
     }
@@ -65,28 +63,19 @@ fn are_writes_seen(reason: Reason) -> bool {
 
 /// Closes both rings: ours by spilling, the other end's by its close mark.
 fn close_lanes(pipe: &Pipe) {
-    leave_ring(pipe);
+    writer::leave_ring(&pipe.lock_writes());
     close_incoming(pipe);
 }
 
-fn leave_ring(pipe: &Pipe) {
-    let taken = write_lock::lock_writes(pipe);
-    if pipe.is_mapped() && is_ring(pipe.outgoing().epoch()) {
-        writer::spill(pipe);
-    }
-    pipe.entry.write_lock.0.release(taken);
-}
-
 fn close_incoming(pipe: &Pipe) {
-    let taken = read_lock::lock_reads(pipe);
-    if pipe.is_mapped() {
-        let incoming = pipe.incoming();
+    let held = pipe.lock_reads();
+    if held.is_mapped() {
+        let incoming = held.incoming();
         // First the promise, then the ring: see `writer::open`.
         incoming.reader.ready.store(0, Ordering::SeqCst);
         incoming.close();
         outgoing_doorbells::end_timed_waits(incoming);
     }
-    pipe.entry.read_lock.0.release(taken);
 }
 
 /// Before shutdown(SHUT_RD): what becomes of bytes that come afterwards is the kernel's to say. False: that was so already,
@@ -137,8 +126,8 @@ pub(crate) fn hand_over(fd: c_int, socket: Socket) {
         }
     }
     // A doorbell may have opened the ring once more.
-    leave_ring(&pipe);
-    with_writes_locked(&pipe, kept_options::restore);
+    writer::leave_ring(&pipe.lock_writes());
+    kept_options::restore(&pipe.lock_writes());
 }
 
 /// After [`hand_over`], if this process does not go on with the connection: when what is unread could not be put down, the
@@ -172,18 +161,12 @@ pub(crate) fn share(fd: c_int, socket: Socket) -> bool {
         close_incoming(&pipe);
         // A doorbell for the other end may be due yet, if bytes are unread: see `hand_over`.
         if !pipe.incoming().is_asked() {
-            leave_ring(&pipe);
+            writer::leave_ring(&pipe.lock_writes());
         }
         give_back::before_end(&pipe);
     }
-    with_writes_locked(&pipe, kept_options::restore);
+    kept_options::restore(&pipe.lock_writes());
     entry.state.load(Ordering::Acquire) != STATE_PINNED || reader::clear_doorbells(&pipe)
-}
-
-fn with_writes_locked(pipe: &Pipe, change: fn(c_int, &Entry)) {
-    let taken = write_lock::lock_writes(pipe);
-    change(pipe.fd, pipe.entry);
-    pipe.entry.write_lock.0.release(taken);
 }
 
 /// A pinned connection whose lanes have both come to rest in the kernel needs nothing of ours any more: its
@@ -198,16 +181,17 @@ pub(crate) fn retire(pipe: &Pipe) -> bool {
     {
         return false;
     }
-    let taken = read_lock::lock_reads(pipe);
-    reader::follow(pipe);
+    let held = pipe.lock_reads();
+    reader::follow(&held);
     let epoch = incoming.reader_epoch();
     // With the ring closed the writer leaves it with its next write; a ring that rests empty without doorbells
     // takes no more either.
     let at_rest = !incoming.has_bytes()
         && ((!is_ring(epoch) && incoming.epoch() == epoch)
             || (is_ring(epoch) && incoming.is_closed() && incoming_doorbells::doorbells_waiting(pipe) == 0));
-    pipe.entry.read_lock.0.release(taken);
-    let retired = taken == Taken::Ours && at_rest && registrations::downgrade(pipe.entry);
+    let is_first = held.is_first();
+    drop(held);
+    let retired = is_first && at_rest && registrations::downgrade(pipe.entry);
     if retired {
         pipe.entry.readers.unready();
     }
@@ -253,9 +237,9 @@ pub(crate) fn resume(socket: Socket) {
 }
 
 /// The other end may open the ring, if every reader of this one knows about doorbells.
-fn promise(pipe: &Pipe) {
-    if pipe.entry.readers.is_ready() {
-        pipe.incoming().reader.ready.store(1, Ordering::SeqCst);
+fn promise(end: &End) {
+    if end.entry.readers.is_ready() {
+        end.incoming().reader.ready.store(1, Ordering::SeqCst);
     }
 }
 

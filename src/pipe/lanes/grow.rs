@@ -4,7 +4,8 @@
 //! memory; it and one of a page grow as soon as they are too small for anything, larger ones more reluctantly. All of it
 //! happens under the write lock.
 
-use crate::pipe::connection::{Pipe, write_lock};
+use crate::pipe::connection::write_lock::WriteHeld;
+use crate::pipe::connection::{End, Pipe};
 use crate::pipe::copying::bulk;
 use crate::pipe::lanes::writer;
 use crate::state::config;
@@ -23,95 +24,94 @@ const STALLS: u32 = 8;
 
 /// Before the ring opens: it gets its first size; or it has become too large for the buffers; or it was full when it was
 /// left. False: there is no memory.
-pub(crate) fn prepare(pipe: &Pipe) -> bool {
-    let (capacity, room) = (capacity(pipe), room(pipe));
+pub(crate) fn prepare(held: &WriteHeld<'_>) -> bool {
+    let (capacity, room) = (capacity(held), room(held));
     if capacity == 0 || capacity > room {
-        return resize(pipe, TINY_CAPACITY.min(room));
+        return resize(held, TINY_CAPACITY.min(room));
     }
-    let nonblocking = pipe.entry.flags.load(Ordering::Relaxed) & FLAG_NONBLOCK != 0;
-    if (capacity < WORKING_CAPACITY || nonblocking) && pipe.local.stalls.load(Ordering::Relaxed) >= STALLS {
+    let nonblocking = held.entry.flags.load(Ordering::Relaxed) & FLAG_NONBLOCK != 0;
+    if (capacity < WORKING_CAPACITY || nonblocking) && held.local.stalls.load(Ordering::Relaxed) >= STALLS {
         // If there is no memory, the old size does as well.
-        by_use(pipe);
+        by_use(held);
     }
     true
 }
 
 /// Makes the ring larger when a write found it too small and it is empty.
 #[inline]
-pub(crate) fn by_use(pipe: &Pipe) -> bool {
-    let (capacity, most) = (capacity(pipe), most(pipe));
-    let is_busy = pipe.local.stalls.load(Ordering::Relaxed) >= STALLS;
+pub(crate) fn by_use(held: &WriteHeld<'_>) -> bool {
+    let (capacity, most) = (capacity(held), most(held));
+    let is_busy = held.local.stalls.load(Ordering::Relaxed) >= STALLS;
     let least = if capacity < SMALL_CAPACITY && !is_busy { SMALL_CAPACITY } else { WORKING_CAPACITY };
     let larger = capacity.saturating_mul(4).max(least);
-    capacity < most && !pipe.outgoing().has_bytes() && resize(pipe, larger.min(most))
+    capacity < most && !held.outgoing().has_bytes() && resize(held, larger.min(most))
 }
 
 /// Whether the ring was full so often that a larger one is worth waiting for, until this one is empty. It is asked once
 /// for each time that it is full.
-pub(crate) fn is_due(pipe: &Pipe, nonblocking: bool) -> bool {
-    let capacity = capacity(pipe);
+pub(crate) fn is_due(end: &End, nonblocking: bool) -> bool {
+    let capacity = capacity(end);
     // A writer that must not wait leaves a ring that stays full.
     let enough = if capacity < WORKING_CAPACITY || nonblocking { 1 } else { STALLS };
-    let stalls = pipe.local.stalls.load(Ordering::Relaxed) + 1;
-    let often = stalls >= enough && capacity < most(pipe);
-    pipe.local.stalls.store(if often { 0 } else { stalls.min(STALLS) }, Ordering::Relaxed);
+    let stalls = end.local.stalls.load(Ordering::Relaxed) + 1;
+    let often = stalls >= enough && capacity < most(end);
+    end.local.stalls.store(if often { 0 } else { stalls.min(STALLS) }, Ordering::Relaxed);
     often
 }
 
 /// The ring is left because it is full: see [`prepare`].
-pub(crate) fn keep_in_mind(pipe: &Pipe) {
-    pipe.local.stalls.store(STALLS, Ordering::Relaxed);
+pub(crate) fn keep_in_mind(end: &End) {
+    end.local.stalls.store(STALLS, Ordering::Relaxed);
 }
 
 /// Leaves a ring that is too large for the send buffer: it opens again smaller.
 pub(crate) fn fit(pipe: &Pipe) {
-    let taken = write_lock::lock_writes(pipe);
-    if pipe.is_mapped() && capacity(pipe) > room(pipe) && is_ring(pipe.outgoing().epoch()) {
-        writer::spill(pipe);
+    let held = pipe.lock_writes();
+    if held.is_mapped() && capacity(&held) > room(&held) && is_ring(held.outgoing().epoch()) {
+        writer::spill(&held);
     }
-    pipe.entry.write_lock.0.release(taken);
 }
 
-fn capacity(pipe: &Pipe) -> u32 {
-    pipe.outgoing().producer.capacity.load(Ordering::Relaxed)
+fn capacity(end: &End) -> u32 {
+    end.outgoing().producer.capacity.load(Ordering::Relaxed)
 }
 
 /// How large the ring may become.
-fn most(pipe: &Pipe) -> u32 {
-    pipe.entry.room.load(Ordering::Relaxed).min(config::ring_max())
+fn most(end: &End) -> u32 {
+    end.entry.room.load(Ordering::Relaxed).min(config::ring_max())
 }
 
 /// Finds out how large the ring may become: neither end's buffer size forbids it.
-fn room(pipe: &Pipe) -> u32 {
-    let own = allowed(pipe, libc::SO_SNDBUF);
-    let room = match pipe.outgoing().reader.room.load(Ordering::Relaxed) {
+fn room(end: &End) -> u32 {
+    let own = allowed(end, libc::SO_SNDBUF);
+    let room = match end.outgoing().reader.room.load(Ordering::Relaxed) {
         0 => own,
         other => own.min(1 << other.ilog2()),
     };
-    pipe.entry.room.store(room, Ordering::Relaxed);
+    end.entry.room.store(room, Ordering::Relaxed);
     room
 }
 
 /// Gives pages to the ring, then its capacity. The ring is empty.
 #[cold]
-fn resize(pipe: &Pipe, capacity: u32) -> bool {
+fn resize(held: &WriteHeld<'_>, capacity: u32) -> bool {
     let capacity = capacity.next_power_of_two().clamp(TINY_CAPACITY, MAX_CAPACITY);
     // The first page is there.
-    if capacity > TINY_CAPACITY && probe::populate(pipe.outgoing_ring(capacity), capacity as usize).is_err() {
+    if capacity > TINY_CAPACITY && probe::populate(held.outgoing_ring(capacity), capacity as usize).is_err() {
         return false;
     }
-    pipe.outgoing().producer.capacity.store(capacity, Ordering::Release);
-    pipe.local.stalls.store(0, Ordering::Relaxed);
-    bulk::start_again(&pipe.local.bulk);
+    held.outgoing().producer.capacity.store(capacity, Ordering::Release);
+    held.local.stalls.store(0, Ordering::Relaxed);
+    bulk::start_again(&held.local.bulk);
     true
 }
 
 /// The largest ring that suits a buffer, `SO_SNDBUF` or `SO_RCVBUF`: a program that has set its size wants to be held
 /// back when so much is under way.
-pub(crate) fn allowed(pipe: &Pipe, name: c_int) -> u32 {
+pub(crate) fn allowed(end: &End, name: c_int) -> u32 {
     let most = config::ring_max();
-    let most = if pipe.segment().has_rings() { most } else { most.min(SMALL_CAPACITY) };
-    match kernel::fixed_buffer(pipe.fd, name) {
+    let most = if end.segment().has_rings() { most } else { most.min(SMALL_CAPACITY) };
+    match kernel::fixed_buffer(end.fd, name) {
         Some(size) => most.min(1 << size.max(SMALLEST).ilog2()),
         None => most,
     }

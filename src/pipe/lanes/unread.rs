@@ -1,6 +1,6 @@
 //! What the ring has that is unread.
 
-use crate::pipe::connection::{self, NO_FD, Pipe, transitions};
+use crate::pipe::connection::{self, End, NO_FD, transitions};
 use crate::state::Socket;
 use crate::sys::kernel;
 use core::ffi::c_int;
@@ -9,22 +9,22 @@ use sockshim_ring::lane::is_ring;
 use sockshim_ring::layout::Direction;
 
 /// Whether nothing that the other end wrote into the ring is left.
-pub(crate) fn is_drained(pipe: &Pipe) -> bool {
-    !has_bytes_next(pipe)
+pub(crate) fn is_drained(end: &End) -> bool {
+    !has_bytes_next(end)
 }
 
 /// Whether the ring has bytes that a read would take at once. A look without a lock or a system call.
 #[inline]
-pub(crate) fn has_ring_bytes(pipe: &Pipe) -> bool {
-    let incoming = pipe.incoming();
+pub(crate) fn has_ring_bytes(end: &End) -> bool {
+    let incoming = end.incoming();
     incoming.has_bytes() && is_ring(incoming.reader_epoch())
 }
 
 /// Whether what comes next is in the ring, now or after the steps from lane to lane that a look makes. With bytes of the
 /// kernel's before it, which have not come, that is not so: the kernel reports those.
 #[inline]
-pub(crate) fn has_bytes_next(pipe: &Pipe) -> bool {
-    let incoming = pipe.incoming();
+pub(crate) fn has_bytes_next(end: &End) -> bool {
+    let incoming = end.incoming();
     if !incoming.has_bytes() {
         return false;
     }
@@ -75,8 +75,8 @@ pub(crate) fn unread(socket: Socket, queued: c_int) -> c_int {
 
 /// A number that changes whenever data arrives, on either lane, and is not moved by doorbells: ring bytes plus
 /// the kernel bytes that are data.
-pub(crate) fn arrived(pipe: &Pipe) -> u64 {
-    let incoming = pipe.incoming();
+pub(crate) fn arrived(end: &End) -> u64 {
+    let incoming = end.incoming();
     let tail = incoming.producer.tail.load(Ordering::Acquire) & !sockshim_ring::layout::CLOSED;
     let epoch = incoming.reader_epoch();
     let same = incoming.epoch() == epoch;
@@ -86,7 +86,7 @@ pub(crate) fn arrived(pipe: &Pipe) -> u64 {
         return base.wrapping_add(kernel_end);
     }
     // Not what is queued: of that the kernel shows only what comes before an urgent mark.
-    let here = kernel::tcp_position(pipe.fd).map_or(0, |position| position.data_received());
+    let here = kernel::tcp_position(end.fd).map_or(0, |position| position.data_received());
     let after = here.saturating_sub(incoming.switch.resume.load(Ordering::Relaxed));
     base.wrapping_add(match (is_ring(epoch), ahead(incoming)) {
         (true, _) => kernel_end.wrapping_add(after),

@@ -1,10 +1,11 @@
 //! Meeting: when a connection is worth a pipe, and finding the other end.
 
 use crate::pipe::connection::segment::{self, Identity, Unmet};
+use crate::pipe::connection::write_lock::WriteHeld;
 use crate::pipe::connection::{self, Pipe, read_lock, transitions};
 use crate::pipe::lanes::grow;
 use crate::pipe::meeting::{descriptor, registered};
-use crate::state::lock::Taken;
+use crate::state::lock::Held;
 use crate::state::reason::Reason;
 use crate::state::socket_table::{
     self, Entry, FLAG_CONNECTED, FLAG_LOW_WATER, STATE_PIPE, STATE_UNDECIDED, STATE_WAITING,
@@ -72,19 +73,11 @@ pub(crate) fn consider(fd: c_int, socket: Socket) {
     if entry.state.load(Ordering::Relaxed) == STATE_UNDECIDED {
         descriptor::look_for_ring();
     }
-    // As `write_lock::lock_writes`: whoever died owed a doorbell, perhaps.
-    let taken = entry.write_lock.0.take_after(false, || {
-        if let Some(pipe) = Pipe::of(fd, socket, entry) {
-            pipe.outgoing().want_doorbell();
+    for _ in 0..LOOKS_FOR_MAKER {
+        if !is_being_made(fd, socket, entry) {
+            break;
         }
-    });
-    if taken == Taken::Ours {
-        match entry.state.load(Ordering::Acquire) {
-            STATE_UNDECIDED => begin(fd, socket, entry),
-            STATE_WAITING => look_again(fd, socket, entry),
-            _ => {}
-        }
-        entry.write_lock.0.release(taken);
+        kernel::sleep_us(BETWEEN_LOOKS_US);
     }
     if entry.state.load(Ordering::Acquire) == STATE_PIPE
         && let Some(pipe) = Pipe::of(fd, socket, entry)
@@ -95,17 +88,44 @@ pub(crate) fn consider(fd: c_int, socket: Socket) {
     trace::note(fd, entry);
 }
 
-/// Makes or joins the segment. Under the write lock.
-fn begin(fd: c_int, socket: Socket, entry: &'static Entry) {
-    let Some(socket_table) = socket_table::get() else { return };
+/// The other end needs some 20 us to make a segment. One that was killed meanwhile is not waited for.
+const LOOKS_FOR_MAKER: u32 = 50;
+const BETWEEN_LOOKS_US: u64 = 20;
+
+/// One step towards the other end. True: it makes the segment at this moment.
+fn is_being_made(fd: c_int, socket: Socket, entry: &'static Entry) -> bool {
+    // As `WriteHeld::take`: whoever died owed a doorbell, perhaps.
+    let lock = &entry.write_lock.lock;
+    let taken = lock.take_after(false, || {
+        if let Some(pipe) = Pipe::of(fd, socket, entry) {
+            pipe.outgoing().want_doorbell();
+        }
+    });
+    let held = Held::new(lock, taken);
+    match entry.state.load(Ordering::Acquire) {
+        STATE_UNDECIDED if held.is_first() => begin(fd, socket, entry, held),
+        STATE_WAITING if held.is_first() => {
+            look_again(fd, socket, held);
+            false
+        }
+        _ => false,
+    }
+}
+
+/// Makes or joins the segment; `held` is the write lock. True: the other end is making it.
+fn begin(fd: c_int, socket: Socket, entry: &'static Entry, held: Held<'static>) -> bool {
+    let Some(socket_table) = socket_table::get() else { return false };
     if !family::is_sole(socket_table, &entry.holders) {
         entry.reason.store(Reason::Shared as u32, Ordering::Relaxed);
-        return;
+        return false;
     }
     let identity = match identify(fd, entry) {
         Ok(Some(identity)) => identity,
-        Ok(None) => return,
-        Err(reason) => return Socket::stay_host(entry, reason),
+        Ok(None) => return false,
+        Err(reason) => {
+            Socket::stay_host(entry, reason);
+            return false;
+        }
     };
     match segment::meet(&identity) {
         Ok(met) => {
@@ -129,13 +149,17 @@ fn begin(fd: c_int, socket: Socket, entry: &'static Entry) {
             if family::is_sole(socket_table, &entry.holders) {
                 transitions::enter(entry, met.joined);
             } else if let Some(pipe) = Pipe::of(fd, socket, entry) {
-                let give_up = if met.joined { transitions::mark } else { transitions::abandon };
-                give_up(&pipe, Reason::Shared);
+                if met.joined {
+                    transitions::mark(&pipe, Reason::Shared);
+                } else {
+                    transitions::abandon(&WriteHeld::with(&pipe, held), Reason::Shared);
+                }
             }
         }
-        Err(Unmet::NotReady) => {}
+        Err(Unmet::NotReady) => return true,
         Err(Unmet::Never(reason)) => Socket::stay_host(entry, reason),
     }
+    false
 }
 
 /// Who the two ends are. `Ok(None)`: not to be told yet.
@@ -164,16 +188,16 @@ fn identify(fd: c_int, entry: &Entry) -> Result<Option<Identity>, Reason> {
     }
 }
 
-/// The other end may have come meanwhile. Under the write lock.
-fn look_again(fd: c_int, socket: Socket, entry: &'static Entry) {
-    let Some(pipe) = Pipe::of(fd, socket, entry) else { return };
+/// The other end may have come meanwhile; `held` is the write lock.
+fn look_again(fd: c_int, socket: Socket, held: Held<'static>) {
+    let Some(pipe) = Pipe::find(fd, socket) else { return };
     if transitions::has_come(&pipe) {
         return;
     }
-    let calls = entry.calls.load(Ordering::Relaxed);
+    let calls = pipe.entry.calls.load(Ordering::Relaxed);
     let waited = clock::ticks().wrapping_sub(pipe.local.watched_since.load(Ordering::Relaxed));
     if calls > PATIENCE_CALLS && waited > clock::from_us(PATIENCE_US) {
-        transitions::abandon(&pipe, Reason::PeerWithout);
+        transitions::abandon(&WriteHeld::with(&pipe, held), Reason::PeerWithout);
     }
 }
 
@@ -184,16 +208,17 @@ pub(crate) fn become_ready(pipe: &Pipe) {
     if !entry.readers.is_empty() {
         return;
     }
-    let taken = entry.read_lock.0.take();
+    let lock = &entry.read_lock.lock;
+    let held = Held::new(lock, lock.take());
     let mut position = None;
-    if taken == Taken::Ours && entry.readers.make_ready(pipe.socket.generation) {
+    if held.is_first() && entry.readers.make_ready(pipe.socket.generation) {
         position = read_lock::position_of(pipe.fd, entry, |state| state == kernel::TCP_ESTABLISHED);
         if let Some(position) = position {
             pipe.incoming().reader.kernel_read.store(position, Ordering::Relaxed);
             leave_rested_ring(pipe.incoming(), position);
         }
     }
-    entry.read_lock.0.release(taken);
+    drop(held);
     // Not under the read lock: a wait takes it after the lock of its set.
     if position.is_some() && registered::upgrade(pipe) {
         // Until this end first writes, the other one learns from here whether both share a processor.

@@ -7,11 +7,13 @@
 //! As [`crate::pipe::copying::buffers`]: the buffer is looked at before it is used.
 
 use crate::error::Errno;
+use crate::pipe::connection::read_lock::{self, ReadHeld};
+use crate::pipe::connection::write_lock::{self, WriteHeld};
 use crate::pipe::connection::{self, Pipe, outgoing_doorbells};
 use crate::pipe::copying::buffers;
 use crate::pipe::lanes::writer;
 use crate::pipe::waiting::spin;
-use crate::state::{lock, socket_table};
+use crate::state::socket_table;
 use crate::sys::thread;
 use core::sync::atomic::Ordering;
 use sockshim_ring::lane::is_ring;
@@ -30,37 +32,32 @@ const AHEAD: usize = 512;
 /// The buffer is the program's.
 #[inline]
 pub(crate) unsafe fn write(pipe: &Pipe, from: *const u8, length: usize) -> Option<Result<(), Errno>> {
-    let lock = &pipe.entry.write_lock.0;
-    let me = lock::thread();
     if length.wrapping_sub(1) >= MOST {
         return None;
     }
-    let mine = lock.take_free(me)?;
     // SAFETY: the caller's promise.
-    let written = unsafe { write_locked(pipe, from, length) };
-    lock.give_back(mine);
-    written
+    write_lock::with_free(pipe, |held| unsafe { write_locked(held, from, length) })?
 }
 
 #[inline(always)]
-unsafe fn write_locked(pipe: &Pipe, from: *const u8, length: usize) -> Option<Result<(), Errno>> {
-    let outgoing = pipe.outgoing();
-    if !pipe.is_mapped()
+unsafe fn write_locked(held: &WriteHeld<'_>, from: *const u8, length: usize) -> Option<Result<(), Errno>> {
+    let outgoing = held.outgoing();
+    if !held.is_mapped()
         || !is_ring(outgoing.epoch())
         || outgoing.producer.tail.load(Ordering::Relaxed) & CLOSED != 0
-        || pipe.other_end() != END_JOINED
-        || !writer::reader_lives(pipe)
+        || held.other_end() != END_JOINED
+        || !writer::reader_lives(held)
     {
         return None;
     }
-    let mut seen = pipe.local.seen_head.load(Ordering::Relaxed);
+    let mut seen = held.local.seen_head.load(Ordering::Relaxed);
     let span = outgoing.writable(&mut seen, length).ok()?;
-    pipe.local.seen_head.store(seen, Ordering::Relaxed);
+    held.local.seen_head.store(seen, Ordering::Relaxed);
     if span.length < length || !buffers::is_good(from, length, false) {
         return None;
     }
     let [first, second] = span.pieces(0, length);
-    let ring = pipe.outgoing_ring(span.capacity);
+    let ring = held.outgoing_ring(span.capacity);
     // SAFETY: `pieces` stays within the capacity, which the ring has; the buffer is the program's.
     unsafe {
         core::ptr::copy_nonoverlapping(from, ring.add(first.0), first.1);
@@ -72,10 +69,10 @@ unsafe fn write_locked(pipe: &Pipe, from: *const u8, length: usize) -> Option<Re
     connection::note_cpu(&outgoing.producer.cpu);
     connection::note_publish_time(outgoing, span.position, length);
     outgoing.publish(span.position, length).ok()?;
-    socket_table::add(&pipe.entry.counters.sent, length as u64);
+    socket_table::add(&held.entry.counters.sent, length as u64);
     // The reader still has the lines that the next writes fill; a publication would wait for them to come.
     thread::will_write(ring.wrapping_add(span.pieces(length + AHEAD, 1)[0].0));
-    Some(if outgoing.need_wakeup() != 0 { outgoing_doorbells::wake(pipe) } else { Ok(()) })
+    Some(if outgoing.need_wakeup() != 0 { outgoing_doorbells::wake(held) } else { Ok(()) })
 }
 
 /// Reads what the ring has, up to `length` bytes. `None`: nothing has happened.
@@ -84,33 +81,28 @@ unsafe fn write_locked(pipe: &Pipe, from: *const u8, length: usize) -> Option<Re
 /// The buffer is the program's.
 #[inline]
 pub(crate) unsafe fn read(pipe: &Pipe, to: *mut u8, length: usize) -> Option<usize> {
-    let lock = &pipe.entry.read_lock.0;
-    let me = lock::thread();
     if !buffers::is_in_reach(to, length) {
         return None;
     }
-    let mine = lock.take_free(me)?;
     // SAFETY: the caller's promise.
-    let read = unsafe { read_locked(pipe, to, length) };
-    lock.give_back(mine);
-    read
+    read_lock::with_free(pipe, |held| unsafe { read_locked(held, to, length) })?
 }
 
 #[inline(always)]
-unsafe fn read_locked(pipe: &Pipe, to: *mut u8, length: usize) -> Option<usize> {
-    let incoming = pipe.incoming();
+unsafe fn read_locked(held: &ReadHeld<'_>, to: *mut u8, length: usize) -> Option<usize> {
+    let incoming = held.incoming();
     let epoch = incoming.reader_epoch();
     // With the writer in another lane there may be more to come than the ring has.
-    if !pipe.is_mapped() || !is_ring(epoch) || incoming.epoch() != epoch {
+    if !held.is_mapped() || !is_ring(epoch) || incoming.epoch() != epoch {
         return None;
     }
-    let local = pipe.local;
+    let local = held.local;
     let (tail, capacity) = (&local.seen_tail, &local.seen_capacity);
     let mut seen = Seen { tail: tail.load(Ordering::Relaxed), capacity: capacity.load(Ordering::Relaxed) };
     let before = seen;
     let mut span = incoming.readable_from(&mut seen, length).ok()?;
     if seen != before {
-        if spin::let_more_come(pipe, span.length) {
+        if spin::let_more_come(held, span.length) {
             (seen, span) = look_again(incoming, seen)?;
         }
         tail.store(seen.tail, Ordering::Relaxed);
@@ -121,7 +113,7 @@ unsafe fn read_locked(pipe: &Pipe, to: *mut u8, length: usize) -> Option<usize> 
         return None;
     }
     let [first, second] = span.pieces(0, count);
-    let ring = pipe.incoming_ring(span.capacity);
+    let ring = held.incoming_ring(span.capacity);
     // SAFETY: `pieces` stays within the capacity, which the ring has; the buffer is the program's.
     unsafe {
         core::ptr::copy_nonoverlapping(ring.add(first.0), to, first.1);
@@ -134,7 +126,7 @@ unsafe fn read_locked(pipe: &Pipe, to: *mut u8, length: usize) -> Option<usize> 
     }
     connection::note_cpu(&incoming.consumer.cpu);
     local.unwatched.store(0, Ordering::Relaxed);
-    socket_table::add(&pipe.entry.counters.received, count as u64);
+    socket_table::add(&held.entry.counters.received, count as u64);
     Some(count)
 }
 

@@ -2,13 +2,14 @@
 
 use crate::error::Errno;
 use crate::pipe::connection::incoming_doorbells::{self, Drained};
-use crate::pipe::connection::{self, Pipe, read_lock, transitions};
+use crate::pipe::connection::read_lock::{self, ReadHeld};
+use crate::pipe::connection::{self, End, Pipe, transitions};
 use crate::pipe::copying::buffers::{self, Rest};
 use crate::pipe::ending;
 use crate::pipe::lanes::{reader, unread, writer};
 use crate::pipe::transfer::quick;
 use crate::pipe::waiting::{room, wait};
-use crate::state::lock::{self, Taken};
+use crate::state::lock;
 use crate::state::reason::Reason;
 use crate::state::socket_table::{self, FLAG_URGENT_READ};
 use crate::state::trace;
@@ -161,44 +162,38 @@ fn goes_on(pipe: &Pipe) -> bool {
     if incoming.epoch() == incoming.reader_epoch() {
         return false;
     }
-    let taken = read_lock::lock_reads(pipe);
-    reader::follow(pipe);
-    pipe.entry.read_lock.0.release(taken);
+    reader::follow(&pipe.lock_reads());
     // A filter of the program's may not let us ask.
     !kernel::is_restricted() && !kernel::at_mark(pipe.fd)
 }
 
-/// One look at the lanes, under the read lock.
+/// One look at the lanes.
 ///
 /// # Safety
 /// `buffers` are the program's.
 #[inline]
 pub(crate) unsafe fn take(pipe: &Pipe, buffers: &[iovec], skip: usize, wanted: usize, flags: c_int) -> Look {
-    let taken = read_lock::lock_reads(pipe);
     // SAFETY: the caller's promise.
-    let look = unsafe { take_locked(pipe, buffers, skip, wanted, flags, taken) };
-    pipe.entry.read_lock.0.release(taken);
-    look
+    unsafe { take_locked(&pipe.lock_reads(), buffers, skip, wanted, flags) }
 }
 
 unsafe fn take_locked(
-    pipe: &Pipe,
+    held: &ReadHeld<'_>,
     buffers: &[iovec],
     skip: usize,
     wanted: usize,
     flags: c_int,
-    taken: Taken,
 ) -> Look {
-    let incoming = pipe.incoming();
+    let incoming = held.incoming();
     let (peek, drop) = (flags & libc::MSG_PEEK != 0, flags & libc::MSG_TRUNC != 0);
     for _ in 0..reader::MOST_STEPS {
-        if !pipe.is_mapped() {
+        if !held.is_mapped() {
             // Another thread is closing the socket's last descriptor.
-            return if pipe.socket.is_read_shut() { Look::End } else { Look::Failed(Errno(libc::EBADF)) };
+            return if held.socket.is_read_shut() { Look::End } else { Look::Failed(Errno(libc::EBADF)) };
         }
         let epoch = incoming.reader_epoch();
         if is_ring(epoch) {
-            let Ok(span) = incoming.readable() else { return broken(pipe) };
+            let Ok(span) = incoming.readable() else { return broken(held) };
             if span.length > 0 {
                 let count = span.length.min(wanted);
                 if !drop {
@@ -208,20 +203,20 @@ unsafe fn take_locked(
                     }
                     // SAFETY: the ring is as long as any checked capacity; the caller's promise.
                     unsafe {
-                        buffers::scatter(pipe.incoming_ring(span.capacity), span, buffers, skip, count)
+                        buffers::scatter(held.incoming_ring(span.capacity), span, buffers, skip, count)
                     };
                 }
                 if peek {
                     return Look::Bytes(
-                        count + peek_beyond(pipe, epoch, buffers, skip + count, wanted - count, drop),
+                        count + peek_beyond(held, epoch, buffers, skip + count, wanted - count, drop),
                     );
                 }
                 if !incoming.consume(&span, count) {
                     continue;
                 }
                 connection::note_cpu(&incoming.consumer.cpu);
-                pipe.local.unwatched.store(0, Ordering::Relaxed);
-                socket_table::add(&pipe.entry.counters.received, count as u64);
+                held.local.unwatched.store(0, Ordering::Relaxed);
+                socket_table::add(&held.entry.counters.received, count as u64);
                 return Look::Bytes(count);
             }
             let ahead = incoming.epoch();
@@ -231,28 +226,28 @@ unsafe fn take_locked(
             if incoming.has_bytes() {
                 continue;
             }
-            if reader::is_impossible(pipe, epoch) {
-                return broken(pipe);
+            if reader::is_impossible(held, epoch) {
+                return broken(held);
             }
-            match incoming_doorbells::drain_to(pipe, epoch) {
+            match incoming_doorbells::drain_to(held, epoch) {
                 Drained::Done => incoming.follow(epoch),
                 Drained::Moved => {}
                 Drained::NotYet => return Look::Empty { epoch: ahead },
                 Drained::End => return Look::End,
                 Drained::Failed(error) => return Look::Failed(error),
-                Drained::Beyond => return broken(pipe),
-                Drained::ReadPastUs => return read_past_us(pipe),
+                Drained::Beyond => return broken(held),
+                Drained::ReadPastUs => return read_past_us(held),
             }
-        } else if taken == Taken::Nested && incoming.epoch() == epoch {
-            if let Some(look) = kernel_bytes_nested(pipe, epoch, buffers, skip, wanted, flags) {
+        } else if !held.is_first() && incoming.epoch() == epoch {
+            if let Some(look) = kernel_bytes_nested(held, epoch, buffers, skip, wanted, flags) {
                 return look;
             }
         } else if incoming.enter_kernel(epoch) {
-            let look = kernel_bytes(pipe.fd, buffers, skip, wanted, flags);
+            let look = kernel_bytes(held.fd, buffers, skip, wanted, flags);
             if let Look::Bytes(count) = look
                 && !peek
             {
-                advance(pipe, count);
+                advance(held, count);
             }
             incoming.leave_kernel();
             return match look {
@@ -265,13 +260,13 @@ unsafe fn take_locked(
         } else {
             let kernel_end = incoming.switch.kernel_end.load(Ordering::Relaxed);
             let position = incoming.reader.kernel_read.load(Ordering::Relaxed);
-            let Some(left) = kernel_end.checked_sub(position).filter(|_| !reader::is_impossible(pipe, epoch))
+            let Some(left) = kernel_end.checked_sub(position).filter(|_| !reader::is_impossible(held, epoch))
             else {
                 if incoming.reader_epoch() != epoch {
                     // A signal handler has read on meanwhile.
                     continue;
                 }
-                return broken(pipe);
+                return broken(held);
             };
             if left == 0 {
                 incoming.follow(epoch);
@@ -287,53 +282,60 @@ unsafe fn take_locked(
             let left = kernel_end.saturating_sub(incoming.reader.kernel_read.load(Ordering::Relaxed));
             let look = match wanted.min(left as usize) {
                 0 if wanted > 0 => Some(Look::Bytes(0)),
-                room => bytes_before_ring(pipe, buffers, skip, room, flags),
+                room => bytes_before_ring(held, buffers, skip, room, flags),
             };
             kernel::restore_signals(mask);
             let Some(look) = look else {
-                read_lock::relock(pipe);
+                held.take_again();
                 continue;
             };
             if matches!(look, Look::Bytes(0)) && wanted > 0 {
                 continue;
             }
-            if matches!(look, Look::Empty { .. }) && incoming_doorbells::is_read_past_us(pipe) {
+            if matches!(look, Look::Empty { .. }) && incoming_doorbells::is_read_past_us(held) {
                 // By somebody who took data as data, but perhaps more than that.
-                read_lock::recount(pipe);
+                read_lock::recount(held);
                 if incoming.reader.kernel_read.load(Ordering::Relaxed) > kernel_end {
-                    return read_past_us(pipe);
+                    return read_past_us(held);
                 }
                 continue;
             }
             return match look {
                 Look::Empty { .. } => Look::Empty { epoch: ahead },
                 Look::Bytes(count) if peek && count as u64 == left => {
-                    Look::Bytes(count + peek_ring(pipe, buffers, skip + count, wanted - count, drop))
+                    Look::Bytes(count + peek_ring(held, buffers, skip + count, wanted - count, drop))
                 }
                 look => look,
             };
         }
     }
     // As often as that no writer changes what is looked at.
-    broken(pipe)
+    broken(held)
 }
 
 /// Doorbells were taken by somebody who knows nothing of them: what is left cannot be told apart.
 #[cold]
-fn read_past_us(pipe: &Pipe) -> Look {
-    transitions::give_up(pipe, Reason::Integrity);
+fn read_past_us(end: &End) -> Look {
+    transitions::give_up(end, Reason::Integrity);
     Look::Broken
 }
 
-/// MSG_PEEK past the end of a ring epoch: what the kernel lane holds after it. Under the read lock.
-fn peek_beyond(pipe: &Pipe, epoch: u32, buffers: &[iovec], skip: usize, wanted: usize, drop: bool) -> usize {
-    let incoming = pipe.incoming();
+/// MSG_PEEK past the end of a ring epoch: what the kernel lane holds after it.
+fn peek_beyond(
+    held: &ReadHeld<'_>,
+    epoch: u32,
+    buffers: &[iovec],
+    skip: usize,
+    wanted: usize,
+    drop: bool,
+) -> usize {
+    let incoming = held.incoming();
     if wanted == 0 || drop || incoming.epoch() == epoch {
         return 0;
     }
     // The doorbells in between are of no use to anybody any more: the epoch is over.
-    match incoming_doorbells::drain_to(pipe, epoch) {
-        Drained::Done => match kernel_bytes(pipe.fd, buffers, skip, wanted, libc::MSG_PEEK) {
+    match incoming_doorbells::drain_to(held, epoch) {
+        Drained::Done => match kernel_bytes(held.fd, buffers, skip, wanted, libc::MSG_PEEK) {
             Look::Bytes(count) => count,
             _ => 0,
         },
@@ -341,30 +343,30 @@ fn peek_beyond(pipe: &Pipe, epoch: u32, buffers: &[iovec], skip: usize, wanted: 
     }
 }
 
-/// MSG_PEEK past the end of a kernel epoch: what the ring holds after it. Under the read lock.
-fn peek_ring(pipe: &Pipe, buffers: &[iovec], skip: usize, wanted: usize, drop: bool) -> usize {
-    match pipe.incoming().readable() {
+/// MSG_PEEK past the end of a kernel epoch: what the ring holds after it.
+fn peek_ring(held: &ReadHeld<'_>, buffers: &[iovec], skip: usize, wanted: usize, drop: bool) -> usize {
+    match held.incoming().readable() {
         Ok(span) if wanted > 0 && !drop => {
             let count = buffers::good(buffers, skip, span.length.min(wanted), true);
             // SAFETY: the ring is as long as any checked capacity; the buffers are the program's.
-            unsafe { buffers::scatter(pipe.incoming_ring(span.capacity), span, buffers, skip, count) };
+            unsafe { buffers::scatter(held.incoming_ring(span.capacity), span, buffers, skip, count) };
             count
         }
         _ => 0,
     }
 }
 
-/// Counts bytes taken from the kernel's stream. Under the read lock.
-fn advance(pipe: &Pipe, count: usize) {
+/// Counts bytes taken from the kernel's stream.
+fn advance(held: &ReadHeld<'_>, count: usize) {
     // A locked addition: a signal handler that reads from this socket may come in between.
-    pipe.incoming().reader.kernel_read.fetch_add(count as u64, Ordering::Relaxed);
-    note_received(pipe, count);
+    held.incoming().reader.kernel_read.fetch_add(count as u64, Ordering::Relaxed);
+    note_received(held, count);
 }
 
-fn note_received(pipe: &Pipe, count: usize) {
-    writer::note_peer(pipe);
-    socket_table::add(&pipe.entry.counters.kernel_received, count as u64);
-    trace::note(-1, pipe.entry);
+fn note_received(end: &End, count: usize) {
+    writer::note_peer(end);
+    socket_table::add(&end.entry.counters.kernel_received, count as u64);
+    trace::note(-1, end.entry);
 }
 
 /// Takes data from the kernel, without waiting. Apart, so that its message is on the stack only meanwhile.
@@ -388,22 +390,22 @@ fn kernel_bytes(fd: c_int, buffers: &[iovec], skip: usize, wanted: usize, flags:
 /// program's own threads may have it (swapcontext(3) in a handler). `None`: it has taken the mark away already.
 #[cold]
 fn kernel_bytes_nested(
-    pipe: &Pipe,
+    held: &ReadHeld<'_>,
     epoch: u32,
     buffers: &[iovec],
     skip: usize,
     wanted: usize,
     flags: c_int,
 ) -> Option<Look> {
-    let incoming = pipe.incoming();
+    let incoming = held.incoming();
     let mask = kernel::block_signals();
     let entered = incoming.enter_kernel(epoch);
     let look =
-        (entered || incoming.is_busy(epoch)).then(|| kernel_bytes(pipe.fd, buffers, skip, wanted, flags));
+        (entered || incoming.is_busy(epoch)).then(|| kernel_bytes(held.fd, buffers, skip, wanted, flags));
     if let Some(Look::Bytes(count)) = look
         && flags & libc::MSG_PEEK == 0
     {
-        advance(pipe, count);
+        advance(held, count);
     }
     if entered {
         incoming.leave_kernel();
@@ -415,10 +417,10 @@ fn kernel_bytes_nested(
     }
 }
 
-/// The same where the ring's doorbells follow. Under the read lock, with signals blocked; `None`: it is somebody else's.
+/// The same where the ring's doorbells follow. With signals blocked; `None`: the lock is somebody else's.
 #[inline(never)]
 fn bytes_before_ring(
-    pipe: &Pipe,
+    held: &ReadHeld<'_>,
     buffers: &[iovec],
     skip: usize,
     wanted: usize,
@@ -428,14 +430,14 @@ fn bytes_before_ring(
     let first = rest.first().filter(|_| kernel::is_restricted() && flags & KEPT == 0);
     let mut message = rest.message();
     let call = match first {
-        Some(piece) => Call::read(pipe.fd, piece.iov_base.cast(), piece.iov_len.min(wanted)),
-        None => Call::receive(pipe.fd, &mut message, flags & KEPT),
+        Some(piece) => Call::read(held.fd, piece.iov_base.cast(), piece.iov_len.min(wanted)),
+        None => Call::receive(held.fd, &mut message, flags & KEPT),
     };
     if flags & libc::MSG_PEEK != 0 {
-        return pipe.entry.read_lock.0.call(&call).map(|result| look_of(result, wanted));
+        return held.call(&call).map(|result| look_of(result, wanted));
     }
-    let result = incoming_doorbells::take_counted(pipe, &call)?;
-    note_received(pipe, result.unwrap_or(0));
+    let result = incoming_doorbells::take_counted(held, &call)?;
+    note_received(held, result.unwrap_or(0));
     Some(look_of(result, wanted))
 }
 
@@ -464,7 +466,7 @@ fn receive_urgent(pipe: &Pipe, buffers: &[iovec], flags: c_int) -> Result<usize,
 }
 
 /// The words of the connection cannot be true.
-pub(crate) fn broken(pipe: &Pipe) -> Look {
-    transitions::give_up(pipe, Reason::BadSegment);
+pub(crate) fn broken(end: &End) -> Look {
+    transitions::give_up(end, Reason::BadSegment);
     Look::Broken
 }

@@ -8,14 +8,14 @@ pub(crate) mod file;
 mod long;
 
 use crate::error::{Errno, answer};
-use crate::pipe::connection::{self, Pipe, kept_options, outgoing_doorbells, transitions, write_lock};
+use crate::pipe::connection::write_lock::WriteHeld;
+use crate::pipe::connection::{self, End, Pipe, kept_options, outgoing_doorbells, transitions};
 use crate::pipe::copying::buffers::{self, Rest};
 use crate::pipe::copying::bulk;
 use crate::pipe::handoff::give_back;
 use crate::pipe::lanes::{grow, writer};
 use crate::pipe::transfer::write::long::{Call, PORTION};
 use crate::pipe::waiting::{room, wait};
-use crate::state::lock::Taken;
 use crate::state::reason::Reason;
 use crate::state::socket_table::{self, FLAG_NO_SPACE, FLAG_NONBLOCK, FLAG_SENT_IN_VAIN, FLAG_SHUT_WRITE};
 use crate::state::{Socket, trace};
@@ -24,7 +24,6 @@ use crate::sys::{clock, give_way, kernel, real, restartable};
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
 use libc::iovec;
-use sockshim_ring::lane::is_ring;
 use sockshim_ring::layout::{END_LEFT, END_RESET};
 use sockshim_ring::ring::NotPublished;
 
@@ -72,14 +71,14 @@ pub(crate) unsafe fn send(
     let nonblocking =
         flags & libc::MSG_DONTWAIT != 0 || pipe.entry.flags.load(Ordering::Relaxed) & FLAG_NONBLOCK != 0;
     let call = Call { flags, nonblocking, timed_waits: room::TIMED_WAITS, in_vain: false, began };
-    let taken = write_lock::lock_writes_as(pipe, nonblocking);
-    if total == 0 || !writer::enter_ring(pipe, taken) {
+    let held = WriteHeld::take(pipe, nonblocking);
+    if total == 0 || !writer::enter_ring(&held) {
         if total > PORTION && call.is_divided(pipe) {
             // SAFETY: the caller's promise.
-            return unsafe { long::send_in_portions(pipe, buffers, total, call, taken, Pushed::Spilled(0)) };
+            return unsafe { long::send_in_portions(pipe, buffers, total, call, held, Pushed::Spilled(0)) };
         }
         // Counted, so that no lane opens meanwhile; and not locked, because it may sleep.
-        let sent = through_kernel(pipe, taken, total, || {
+        let sent = through_kernel(pipe, held, total, || {
             if !began.has_any() || total == 0 {
                 return kernel();
             }
@@ -94,7 +93,7 @@ pub(crate) unsafe fn send(
     let since = if total >= bulk::LONG { clock::ticks() } else { 0 };
     let most = if total > room::MOST_AT_ONCE { call.most(pipe, total) } else { total };
     // SAFETY: the caller's promise.
-    let pushed = unsafe { push(pipe, buffers, 0, most, call) };
+    let pushed = unsafe { push(&held, buffers, 0, most, call) };
     match pushed {
         Pushed::All => {
             if total >= bulk::LONG {
@@ -103,37 +102,40 @@ pub(crate) unsafe fn send(
             if most < total {
                 room::note_full(pipe);
             }
-            pipe.entry.write_lock.0.release(taken);
+            drop(held);
             outgoing_doorbells::ring_if_owed(pipe);
             most as isize
         }
         Pushed::Full(done) => {
             room::note_full(pipe);
-            pipe.entry.write_lock.0.release(taken);
+            drop(held);
             outgoing_doorbells::ring_if_owed(pipe);
             if done > 0 { done as isize } else { answer(Err(Errno(libc::EAGAIN))) }
         }
         Pushed::Faulted(done) => {
-            pipe.entry.write_lock.0.release(taken);
+            drop(held);
             outgoing_doorbells::ring_if_owed(pipe);
             if done > 0 { done as isize } else { answer(Err(Errno(libc::EFAULT))) }
         }
         Pushed::Dead(error) => {
-            pipe.entry.write_lock.0.release(taken);
+            drop(held);
             after_death(flags, error)
         }
         Pushed::TimedWait(_) => {
             // SAFETY: the caller's promise.
-            unsafe { long::send_in_portions(pipe, buffers, total, call, taken, pushed) }
+            unsafe { long::send_in_portions(pipe, buffers, total, call, held, pushed) }
         }
         Pushed::Spilled(done) if total - done > PORTION && call.is_divided(pipe) => {
             // SAFETY: the caller's promise.
-            unsafe { long::send_in_portions(pipe, buffers, total, call, taken, pushed) }
+            unsafe { long::send_in_portions(pipe, buffers, total, call, held, pushed) }
         }
         Pushed::Spilled(done) => {
             let is_begun = done > 0 && total - done <= REST && !kernel::is_restricted();
-            let first = || if is_begun { send_locked(pipe, buffers, total, done, flags) } else { Ok(0) };
-            let sent = through_kernel_after(pipe, taken, total - done, first, |first| {
+            let first = |held: &WriteHeld<'_>| match is_begun {
+                true => send_locked(held, buffers, total, done, flags),
+                false => Ok(0),
+            };
+            let sent = through_kernel_after(pipe, held, total - done, first, |first| {
                 let first = match first {
                     Ok(first) if done + first == total => return first as isize,
                     Ok(first) => first,
@@ -177,13 +179,13 @@ fn after_death(flags: c_int, error: Errno) -> isize {
     answer(Err(error))
 }
 
-/// The rest of a write whose beginning is in the ring, as far as the kernel takes it without waiting. Under the write lock:
+/// The rest of a write whose beginning is in the ring, as far as the kernel takes it without waiting:
 /// as in the kernel, what another thread writes at the same time comes before or behind a write, not into it, while there is
 /// room.
 #[cold]
 #[inline(never)]
 fn send_locked(
-    pipe: &Pipe,
+    held: &WriteHeld<'_>,
     buffers: &[iovec],
     total: usize,
     done: usize,
@@ -194,7 +196,7 @@ fn send_locked(
     let flags = flags & !libc::MSG_MORE | libc::MSG_NOSIGNAL;
     // A signal handler that writes would find the lock's mark of a call set by what it interrupted.
     let mask = kernel::block_signals();
-    let sent = pipe.entry.write_lock.0.call(&restartable::Call::send_message(pipe.fd, &message, flags));
+    let sent = held.call(&restartable::Call::send_message(held.fd, &message, flags));
     kernel::restore_signals(mask);
     match sent {
         // Without the lock, or without room: like everybody else.
@@ -270,20 +272,20 @@ enum Pushed {
     Faulted(usize),
 }
 
-/// Writes into the ring as long as it takes bytes, those of the buffers after `start`. Under the write lock.
+/// Writes into the ring as long as it takes bytes, those of the buffers after `start`.
 ///
 /// # Safety
 /// `buffers` are the program's.
-unsafe fn push(pipe: &Pipe, buffers: &[iovec], start: usize, total: usize, call: Call) -> Pushed {
+unsafe fn push(held: &WriteHeld<'_>, buffers: &[iovec], start: usize, total: usize, call: Call) -> Pushed {
     let nonblocking = call.nonblocking;
-    let outgoing = pipe.outgoing();
-    let local = pipe.local;
+    let outgoing = held.outgoing();
+    let local = held.local;
     // Before the publication: afterwards the reader has the line.
     connection::note_cpu(&outgoing.producer.cpu);
-    let past = bulk::goes_past(pipe, total);
+    let past = bulk::goes_past(held, total);
     if nonblocking && total - start >= room::ENOUGH as usize / 2 {
         // Should the ring become full: what has been read until then shows that the reader reads.
-        room::look(pipe);
+        room::look(held);
     }
     let (mut done, mut turn, mut good) = (start, start, start);
     loop {
@@ -291,12 +293,12 @@ unsafe fn push(pipe: &Pipe, buffers: &[iovec], start: usize, total: usize, call:
         let chunk = (total - done).min(PUBLISH_EVERY);
         let Ok(span) = outgoing.writable(&mut seen, chunk) else {
             // A damaged ring: the kernel lane needs nothing from it.
-            writer::spill(pipe);
-            transitions::mark(pipe, Reason::BadSegment);
+            writer::spill(held);
+            transitions::mark(held, Reason::BadSegment);
             return Pushed::Spilled(done);
         };
         local.seen_head.store(seen, Ordering::Relaxed);
-        if total - done > span.capacity as usize && grow::by_use(pipe) {
+        if total - done > span.capacity as usize && grow::by_use(held) {
             continue;
         }
         // A short write goes one way as a whole: what another thread writes must not come into it.
@@ -305,16 +307,16 @@ unsafe fn push(pipe: &Pipe, buffers: &[iovec], start: usize, total: usize, call:
         let is_short = total <= PUBLISH_EVERY && fits;
         let room = if is_short && span.length < total { 0 } else { span.length.min(chunk) };
         if room == 0 {
-            if grow::by_use(pipe) {
+            if grow::by_use(held) {
                 continue;
             }
-            match if_full(pipe, seen, done, total - done, call) {
+            match if_full(held, seen, done, total - done, call) {
                 Full::Room => continue,
                 Full::ComeBack => return Pushed::Full(done),
                 Full::TimedWait => return Pushed::TimedWait(done),
                 Full::Spill => {}
             }
-            writer::spill(pipe);
+            writer::spill(held);
             return Pushed::Spilled(done);
         }
         // As in the kernel, a stretch that cannot be read as a whole is not sent in part. It is asked for with what follows it, as
@@ -327,7 +329,7 @@ unsafe fn push(pipe: &Pipe, buffers: &[iovec], start: usize, total: usize, call:
             }
         }
         // SAFETY: the ring is as long as any checked capacity; the caller's promise.
-        unsafe { buffers::gather(pipe.outgoing_ring(span.capacity), span, buffers, done, room, past) };
+        unsafe { buffers::gather(held.outgoing_ring(span.capacity), span, buffers, done, room, past) };
         connection::note_publish_time(outgoing, span.position, room);
         match outgoing.publish(span.position, room) {
             Ok(()) => {}
@@ -335,14 +337,14 @@ unsafe fn push(pipe: &Pipe, buffers: &[iovec], start: usize, total: usize, call:
             Err(NotPublished::Closed) => {
                 // The reader leaves; or a signal handler of this thread has spilled already; or we were stopped for
                 // so long that another writer goes on without us.
-                writer::spill(pipe);
+                writer::spill(held);
                 return Pushed::Spilled(done);
             }
         }
         done += room;
-        socket_table::add(&pipe.entry.counters.sent, room as u64);
+        socket_table::add(&held.entry.counters.sent, room as u64);
         if outgoing.need_wakeup() != 0
-            && let Err(error) = outgoing_doorbells::wake(pipe)
+            && let Err(error) = outgoing_doorbells::wake(held)
             && !outgoing_doorbells::is_refusal(error)
             && done == start + room
         {
@@ -351,9 +353,9 @@ unsafe fn push(pipe: &Pipe, buffers: &[iovec], start: usize, total: usize, call:
         if done == total {
             return Pushed::All;
         }
-        if done - turn >= TURN && pipe.entry.write_lock.0.is_wanted() {
+        if done - turn >= TURN && held.is_wanted() {
             turn = done;
-            if !writer::take_turns(pipe) {
+            if !writer::take_turns(held) {
                 return Pushed::Spilled(done);
             }
         }
@@ -369,15 +371,15 @@ enum Full {
     Spill,
 }
 
-/// Waits a little for room, with `done` bytes written and `left` ones to write. Under the write lock.
+/// Waits a little for room, with `done` bytes written and `left` ones to write.
 #[cold]
 #[inline(never)]
-fn if_full(pipe: &Pipe, seen_head: u64, done: usize, left: usize, call: Call) -> Full {
+fn if_full(held: &WriteHeld<'_>, seen_head: u64, done: usize, left: usize, call: Call) -> Full {
     let may_come_back = call.nonblocking
         && !kernel::is_restricted()
-        && room::may_be_awaited(pipe)
-        && call.must_not_wait(pipe);
-    if may_come_back && room::is_seen_to_read(pipe) {
+        && room::may_be_awaited(held)
+        && call.must_not_wait(held);
+    if may_come_back && room::is_seen_to_read(held) {
         return Full::ComeBack;
     }
     let may_wait_timed = !call.in_vain
@@ -385,7 +387,7 @@ fn if_full(pipe: &Pipe, seen_head: u64, done: usize, left: usize, call: Call) ->
             true => may_come_back && left >= room::LONG && call.timed_waits == room::TIMED_WAITS,
             false => {
                 let may_look = || left >= room::LONG || (done == 0 || left > REST) && is_busy();
-                (left > room::KERNEL_TAKES || call.timed_waits > 0 && may_look()) && call.is_divided(pipe)
+                (left > room::KERNEL_TAKES || call.timed_waits > 0 && may_look()) && call.is_divided(held)
             }
         };
     let patience = match (call.nonblocking, may_wait_timed) {
@@ -393,7 +395,7 @@ fn if_full(pipe: &Pipe, seen_head: u64, done: usize, left: usize, call: Call) ->
         (_, true) => PATIENCE_BEFORE_TIMED_WAIT_US,
         _ => PATIENCE_US,
     };
-    if room::wait(pipe, seen_head, patience, call.nonblocking) {
+    if room::wait(held, seen_head, patience, call.nonblocking) {
         Full::Room
     } else if may_wait_timed {
         Full::TimedWait
@@ -413,11 +415,7 @@ pub(crate) fn finish(fd: c_int, socket: Socket) -> bool {
     // Already now: the ring must not open again before the kernel has answered.
     let before = entry.flags.fetch_or(FLAG_SHUT_WRITE, Ordering::Relaxed);
     if let Some(pipe) = connection::writing_pipe(fd, socket, entry) {
-        let taken = write_lock::lock_writes(&pipe);
-        if pipe.is_mapped() && is_ring(pipe.outgoing().epoch()) {
-            writer::spill(&pipe);
-        }
-        entry.write_lock.0.release(taken);
+        writer::leave_ring(&pipe.lock_writes());
         give_back::before_end(&pipe);
     }
     before & FLAG_SHUT_WRITE == 0
@@ -432,63 +430,47 @@ pub(crate) fn go_on(socket: Socket) {
 
 /// A call that only the kernel can make, in its lane: from the ring it spills first.
 pub(crate) fn in_kernel_lane(pipe: &Pipe, kernel: impl FnOnce() -> isize) -> isize {
-    let taken = write_lock::lock_writes(pipe);
-    if pipe.is_mapped() && is_ring(pipe.outgoing().epoch()) {
-        writer::spill(pipe);
-    }
-    through_kernel(pipe, taken, usize::MAX >> 1, kernel)
+    let held = pipe.lock_writes();
+    writer::leave_ring(&held);
+    through_kernel(pipe, held, usize::MAX >> 1, kernel)
 }
 
 /// After a kernel send: an end that has left answers with a reset, and that one is real.
-pub(crate) fn note_vain(pipe: &Pipe) {
-    if pipe.is_mapped() && matches!(pipe.other_end(), END_LEFT | END_RESET) {
-        pipe.entry.flags.fetch_or(FLAG_SENT_IN_VAIN, Ordering::Relaxed);
+pub(crate) fn note_vain(end: &End) {
+    if end.is_mapped() && matches!(end.other_end(), END_LEFT | END_RESET) {
+        end.entry.flags.fetch_or(FLAG_SENT_IN_VAIN, Ordering::Relaxed);
     }
-}
-
-/// The lock was never ours: the call that has it was interrupted, and has gone on and opened the ring meanwhile. A signal
-/// handler ends before that, but a program may switch between threads of its own in one (swapcontext(3)). Now that this
-/// call is counted, the ring stays closed.
-#[cold]
-fn leave_ring_again(pipe: &Pipe) {
-    let taken = write_lock::lock_writes(pipe);
-    if pipe.is_mapped() && is_ring(pipe.outgoing().epoch()) {
-        writer::spill(pipe);
-    }
-    pipe.entry.write_lock.0.release(taken);
 }
 
 /// Makes a kernel call as a counted writer; the write lock is released before.
-fn through_kernel(pipe: &Pipe, taken: Taken, wanted: usize, kernel: impl FnOnce() -> isize) -> isize {
-    through_kernel_after(pipe, taken, wanted, || (), |()| kernel())
+fn through_kernel(pipe: &Pipe, held: WriteHeld<'_>, wanted: usize, kernel: impl FnOnce() -> isize) -> isize {
+    through_kernel_after(pipe, held, wanted, |_| (), |()| kernel())
 }
 
-/// Sends again what the other end has left unread, if it hands its socket on. The write lock, of which `taken` tells, may be
-/// let go meanwhile; of it the answer tells afterwards.
+/// Sends again what the other end has left unread, if it hands its socket on. The lock may be let go meanwhile.
 #[inline]
-fn give_if_asked(pipe: &Pipe, taken: Taken) -> Taken {
-    if !give_back::is_asked(pipe) {
-        return taken;
-    }
-    let taken = give_back::wait_until_prepared(pipe, taken);
-    give_back::give(pipe, true);
-    taken
+fn give_if_asked(held: WriteHeld<'_>) -> WriteHeld<'_> {
+    if give_back::is_asked(&held) { give_back::give_last(held) } else { held }
 }
 
 /// The same, after something that is done under the write lock.
 fn through_kernel_after<T>(
     pipe: &Pipe,
-    taken: Taken,
+    held: WriteHeld<'_>,
     wanted: usize,
-    locked: impl FnOnce() -> T,
+    locked: impl FnOnce(&WriteHeld<'_>) -> T,
     kernel: impl FnOnce(T) -> isize,
 ) -> isize {
-    let taken = give_if_asked(pipe, taken);
-    let first = locked();
+    let held = give_if_asked(held);
+    let first = locked(&held);
     let mut counted = pipe.entry.writers.enter(pipe.socket.generation);
-    pipe.entry.write_lock.0.release(taken);
-    if taken == Taken::Nested && pipe.is_mapped() && is_ring(pipe.outgoing().epoch()) {
-        leave_ring_again(pipe);
+    let is_first = held.is_first();
+    drop(held);
+    if !is_first {
+        // The lock was never ours: the call that has it was interrupted, and may have gone on and opened the ring meanwhile. A
+        // signal handler ends before that, but a program may switch between threads of its own in one (swapcontext(3)). Now
+        // that this call is counted, the ring stays closed.
+        writer::leave_ring(&pipe.lock_writes());
     }
     // Should this process be killed with a doorbell unread, the kernel would make a reset of it, and throw away what it has
     // not delivered yet.
@@ -500,9 +482,8 @@ fn through_kernel_after<T>(
         if counted {
             pipe.entry.writers.leave(pipe.socket.generation);
         }
-        let taken = give_if_asked(pipe, write_lock::lock_writes(pipe));
-        counted = pipe.entry.writers.enter(pipe.socket.generation);
-        pipe.entry.write_lock.0.release(taken);
+        let held = give_if_asked(pipe.lock_writes());
+        counted = held.entry.writers.enter(held.socket.generation);
     }
     let sent = kernel(first);
     let errno = Errno::last();
@@ -519,9 +500,7 @@ fn through_kernel_after<T>(
         socket_table::add(&pipe.entry.counters.kernel_sent, sent as u64);
         trace::note(-1, pipe.entry);
         if kept_options::is_nagle_due(pipe.entry) {
-            let taken = write_lock::lock_writes(pipe);
-            kept_options::begin_nagle(pipe.fd, pipe.entry);
-            pipe.entry.write_lock.0.release(taken);
+            kept_options::begin_nagle(&pipe.lock_writes());
         }
     }
     errno.store();

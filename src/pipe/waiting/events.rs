@@ -1,6 +1,6 @@
 //! What poll(2) would say of a pipe.
 
-use crate::pipe::connection::{self, Pipe, incoming_doorbells, read_lock, transitions};
+use crate::pipe::connection::{self, Pipe, incoming_doorbells, transitions};
 use crate::pipe::ending;
 use crate::pipe::lanes::{reader, unread};
 use crate::pipe::waiting::room::{self, Room};
@@ -135,9 +135,7 @@ fn with_pending(pipe: &Pipe, mut ready: i16, interest: i16) -> i16 {
 fn follow(pipe: &Pipe) {
     let incoming = pipe.incoming();
     if incoming.reader_epoch() != incoming.epoch() && !unread::has_ring_bytes(pipe) {
-        let taken = read_lock::lock_reads(pipe);
-        reader::follow(pipe);
-        pipe.entry.read_lock.0.release(taken);
+        reader::follow(&pipe.lock_reads());
     }
     if !unread::has_ring_bytes(pipe) {
         wait::settle(pipe);

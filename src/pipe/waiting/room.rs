@@ -13,10 +13,10 @@
 //! Not where a set reports by edges (EPOLLET): see [`is_reported_by_edges`].
 
 use crate::error::Errno;
-use crate::pipe::connection::{self, Pipe, outgoing_doorbells};
+use crate::pipe::connection::write_lock::WriteHeld;
+use crate::pipe::connection::{self, End, Pipe, outgoing_doorbells};
 use crate::pipe::lanes::{grow, writer};
 use crate::pipe::waiting::timed_wait;
-use crate::state::lock::{self, Taken};
 use crate::state::socket_table::{self, Entry, FLAG_NO_SPACE, FLAG_RING_FULL, Registration, SocketTable};
 use crate::sys::give_way::give_way;
 use crate::sys::handlers::Since;
@@ -80,19 +80,19 @@ pub(crate) enum Room {
     GivenUp,
 }
 
-/// Whether a write that must not wait and finds the ring full may say so. Under the write lock.
+/// Whether a write that must not wait and finds the ring full may say so.
 #[cold]
-pub(crate) fn may_be_awaited(pipe: &Pipe) -> bool {
-    let (outgoing, incoming) = (pipe.outgoing(), pipe.incoming());
+pub(crate) fn may_be_awaited(held: &WriteHeld<'_>) -> bool {
+    let (outgoing, incoming) = (held.outgoing(), held.incoming());
     let tail = outgoing.producer.tail.load(Ordering::Relaxed);
     outgoing.producer.capacity.load(Ordering::Relaxed) >= ENOUGH
         && tail & CLOSED == 0
-        && tail >= pipe.local.distrusted.load(Ordering::Relaxed)
+        && tail >= held.local.distrusted.load(Ordering::Relaxed)
         // Or the reader's doorbell could not be told from data.
-        && pipe.entry.readers.is_ready()
+        && held.entry.readers.is_ready()
         // An end that has shut its own direction cannot ring.
-        && (is_ring(incoming.epoch()) || kernel::poll_now(pipe.fd, libc::POLLRDHUP) == 0)
-        && has_one_observer(pipe.entry)
+        && (is_ring(incoming.epoch()) || kernel::poll_now(held.fd, libc::POLLRDHUP) == 0)
+        && has_one_observer(held.entry)
 }
 
 /// Whether one set at most looks at the socket, by our calls alone, and whenever it is waited for.
@@ -127,14 +127,14 @@ fn registrations<'a>(
 
 /// The writer comes back with less than it was given, which says nothing of the kernel's queue: EPOLLOUT is due when there is
 /// room in the ring, and at once in the kernel's lane.
-pub(crate) fn note_full(pipe: &Pipe) {
-    pipe.local.is_cut.store(1, Ordering::Relaxed);
-    pipe.entry.flags.fetch_or(FLAG_NO_SPACE | FLAG_RING_FULL, Ordering::Relaxed);
+pub(crate) fn note_full(end: &End) {
+    end.local.is_cut.store(1, Ordering::Relaxed);
+    end.entry.flags.fetch_or(FLAG_NO_SPACE | FLAG_RING_FULL, Ordering::Relaxed);
 }
 
 /// How far the reader is in both lanes: before it comes to the ring it takes what the kernel has.
-fn progress(pipe: &Pipe) -> u64 {
-    let outgoing = pipe.outgoing();
+fn progress(end: &End) -> u64 {
+    let outgoing = end.outgoing();
     let read = outgoing.reader.kernel_read.load(Ordering::Relaxed);
     outgoing.consumer.head.load(Ordering::Acquire).wrapping_add(read)
 }
@@ -142,16 +142,16 @@ fn progress(pipe: &Pipe) -> u64 {
 /// Before a long write: how far the reader is now. What it does from here on shows whether it reads, and what it has done for
 /// what was written before, if this goes on with it: the last write was short, or not all of it has been read yet.
 #[inline(never)]
-pub(crate) fn look(pipe: &Pipe) {
-    note_progress(pipe);
-    if pipe.local.is_cut.swap(0, Ordering::Relaxed) == 0 && !pipe.outgoing().has_bytes() {
-        pipe.local.moved.store(0, Ordering::Relaxed);
+pub(crate) fn look(end: &End) {
+    note_progress(end);
+    if end.local.is_cut.swap(0, Ordering::Relaxed) == 0 && !end.outgoing().has_bytes() {
+        end.local.moved.store(0, Ordering::Relaxed);
     }
 }
 
 /// Notes how far the reader is, and whether it has moved since the last look, if that was lately; what time it is.
-fn note_progress(pipe: &Pipe) -> u64 {
-    let (local, now, here) = (pipe.local, clock::ticks(), progress(pipe));
+fn note_progress(end: &End) -> u64 {
+    let (local, now, here) = (end.local, clock::ticks(), progress(end));
     let is_fresh = now.wrapping_sub(local.looked.swap(now, Ordering::Relaxed)) < clock::from_us(LATELY_US);
     if local.progress.swap(here, Ordering::Relaxed) != here && is_fresh {
         local.moved.store(now, Ordering::Relaxed);
@@ -160,74 +160,74 @@ fn note_progress(pipe: &Pipe) -> u64 {
 }
 
 /// Whether the reader has moved in the last milliseconds, or since the last look.
-pub(crate) fn is_seen_to_read(pipe: &Pipe) -> bool {
-    let now = note_progress(pipe);
-    let moved = pipe.local.moved.load(Ordering::Relaxed);
+pub(crate) fn is_seen_to_read(end: &End) -> bool {
+    let now = note_progress(end);
+    let moved = end.local.moved.load(Ordering::Relaxed);
     moved != 0 && now.wrapping_sub(moved) < clock::from_us(PATIENCE_US)
 }
 
 /// What the ring has to say to whether the socket is writable. Without a lock: hints, and one bit.
 #[inline]
-pub(crate) fn now(pipe: &Pipe) -> Room {
-    if is_known(pipe) { after_full(pipe) } else { Room::KernelSays }
+pub(crate) fn now(end: &End) -> Room {
+    if is_known(end) { after_full(end) } else { Room::KernelSays }
 }
 
 /// Whether the last write has met a full ring, which is then asked for room.
 #[inline]
-pub(crate) fn is_known(pipe: &Pipe) -> bool {
-    pipe.entry.flags.load(Ordering::Relaxed) & FLAG_RING_FULL != 0
+pub(crate) fn is_known(end: &End) -> bool {
+    end.entry.flags.load(Ordering::Relaxed) & FLAG_RING_FULL != 0
 }
 
 /// Whether there is room again; a look that decides nothing.
 #[inline]
-pub(crate) fn has_come(pipe: &Pipe) -> bool {
-    is_known(pipe) && pipe.outgoing().has_room()
+pub(crate) fn has_come(end: &End) -> bool {
+    is_known(end) && end.outgoing().has_room()
 }
 
 #[cold]
-fn after_full(pipe: &Pipe) -> Room {
-    let outgoing = pipe.outgoing();
+fn after_full(end: &End) -> Room {
+    let outgoing = end.outgoing();
     if !is_ring(outgoing.epoch()) || outgoing.is_closed() {
-        forget(pipe);
+        forget(end);
         return Room::GivenUp;
     }
     if outgoing.has_room() {
         return Room::Some;
     }
-    if is_seen_to_read(pipe) { Room::Awaited } else { give_up(pipe) }
+    if is_seen_to_read(end) { Room::Awaited } else { give_up(end) }
 }
 
 /// The promise is void.
 #[cold]
-fn give_up(pipe: &Pipe) -> Room {
-    let local = pipe.local;
-    let tail = pipe.outgoing().producer.tail.load(Ordering::Relaxed) & !CLOSED;
+fn give_up(end: &End) -> Room {
+    let local = end.local;
+    let tail = end.outgoing().producer.tail.load(Ordering::Relaxed) & !CLOSED;
     let is_soon = tail.wrapping_sub(local.distrusted.load(Ordering::Relaxed)) < SOON;
     let doubts = if is_soon { local.doubts.load(Ordering::Relaxed).saturating_add(1).min(DOUBTS) } else { 0 };
     local.doubts.store(doubts, Ordering::Relaxed);
     local.distrusted.store(tail + (DISTRUST << doubts), Ordering::Relaxed);
-    forget(pipe);
+    forget(end);
     Room::GivenUp
 }
 
 /// The kernel's answer counts: others look at it who do not ask us.
-pub(crate) fn forget(pipe: &Pipe) {
-    pipe.entry.flags.fetch_and(!FLAG_RING_FULL, Ordering::Relaxed);
+pub(crate) fn forget(end: &End) {
+    end.entry.flags.fetch_and(!FLAG_RING_FULL, Ordering::Relaxed);
 }
 
 /// Before a sleep until the socket is writable, with a doorbell wanted: says so to the reader, and looks again.
-pub(crate) fn await_it(pipe: &Pipe) -> Room {
-    let room = now(pipe);
+pub(crate) fn await_it(end: &End) -> Room {
+    let room = now(end);
     if room != Room::Awaited {
         return room;
     }
-    if pipe.outgoing().await_room(DOORBELL).is_none() {
+    if end.outgoing().await_room(DOORBELL).is_none() {
         return Room::Some;
     }
-    let incoming = pipe.incoming();
+    let incoming = end.incoming();
     if incoming.is_room_awaited() && incoming.has_bytes() {
         // Each end waits for the other one to read.
-        return give_up(pipe);
+        return give_up(end);
     }
     PROMISES.fetch_add(1, Ordering::Relaxed);
     Room::Awaited
@@ -257,32 +257,28 @@ fn answer(pipe: &Pipe) {
     if !incoming.has_room() {
         return;
     }
-    let lock = &pipe.entry.write_lock.0;
     // Whoever has it may have it for long; the next read tries again, and the writer does not wait for ever.
-    if lock.take_free(lock::thread()).is_none() {
-        return;
-    }
-    if pipe.is_mapped() {
+    let Some(pipe) = pipe.live() else { return };
+    let Some(held) = WriteHeld::take_free(&pipe) else { return };
+    if held.is_mapped() {
         let due = incoming.room_due();
         if due & WAKE != 0 {
             futex::wake(&incoming.room.awaited);
         }
         if due & DOORBELL != 0 {
-            ring(pipe);
+            ring(&held);
         }
     }
-    lock.release(Taken::Ours);
 }
 
-/// A doorbell in this end's own direction, whose ring opens for it if need be. Under the write lock.
-fn ring(pipe: &Pipe) {
-    if let Some(pipe) = pipe.live()
-        && (is_ring(pipe.outgoing().epoch()) || writer::open_for_doorbell(&pipe))
-        && let Err(error) = outgoing_doorbells::wake(&pipe)
+/// A doorbell in this end's own direction, whose ring opens for it if need be.
+fn ring(held: &WriteHeld<'_>) {
+    if (is_ring(held.outgoing().epoch()) || writer::open_for_doorbell(held))
+        && let Err(error) = outgoing_doorbells::wake(held)
         && !outgoing_doorbells::is_refusal(error)
     {
         // The kernel reports it once.
-        pipe.entry.pending_error.store(error.0, Ordering::Release);
+        held.entry.pending_error.store(error.0, Ordering::Release);
     }
 }
 
@@ -308,16 +304,16 @@ pub(crate) fn timed_wait(pipe: &Pipe, began: Since, most: u64) -> bool {
     pipe.is_mapped() && progress(pipe) != before
 }
 
-/// Waits a bounded time for a reader that makes progress, spinning and giving way; false: there is no room. Under the write lock.
+/// Waits a bounded time for a reader that makes progress, spinning and giving way; false: there is no room.
 #[cold]
 #[inline(never)]
-pub(crate) fn wait(pipe: &Pipe, seen_head: u64, patience_us: u64, nonblocking: bool) -> bool {
-    let outgoing = pipe.outgoing();
+pub(crate) fn wait(held: &WriteHeld<'_>, seen_head: u64, patience_us: u64, nonblocking: bool) -> bool {
+    let outgoing = held.outgoing();
     let patience = clock::from_us(patience_us);
-    let until_empty = grow::is_due(pipe, nonblocking);
+    let until_empty = grow::is_due(held, nonblocking);
     let is_over = || {
         // When the memory for more is not there, the ring does as it is.
-        outgoing.has_moved_on(seen_head) && (!until_empty || grow::by_use(pipe) || !outgoing.has_bytes())
+        outgoing.has_moved_on(seen_head) && (!until_empty || grow::by_use(held) || !outgoing.has_bytes())
     };
     let began = clock::ticks();
     let mut since = began;
@@ -344,11 +340,11 @@ pub(crate) fn wait(pipe: &Pipe, seen_head: u64, patience_us: u64, nonblocking: b
             since = now;
         }
         // One that does not wait for room either wants to write: it finds out in the kernel's lane whether there is some.
-        let is_urgent = pipe.entry.write_lock.0.is_urgent();
+        let is_urgent = held.is_urgent();
         if in_vain || is_urgent || now.wrapping_sub(since) > patience || outgoing.is_closed() {
             let moved = outgoing.has_moved_on(seen_head);
             if !moved {
-                grow::keep_in_mind(pipe);
+                grow::keep_in_mind(held);
             }
             return moved;
         }

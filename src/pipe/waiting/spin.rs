@@ -1,7 +1,7 @@
 //! Spinning before a sleep: bounded by what the sleep would cost, only while it has paid lately, and giving
 //! way at once when both ends share a processor.
 
-use crate::pipe::connection::Pipe;
+use crate::pipe::connection::{End, Pipe};
 use crate::pipe::lanes::unread;
 use crate::state::config;
 use crate::state::socket_table::FLAG_NONBLOCK;
@@ -185,25 +185,25 @@ impl Watch {
     }
 }
 
-/// After a look that found `count` bytes: whether it is worth another one. Under the read lock.
+/// After a look that found `count` bytes: whether it is worth another one.
 ///
 /// A reader that takes a stream of small messages as they come makes each of them wait for a line. So where little was found for
 /// many looks in a row, and nothing was answered, more is waited for.
 #[inline]
-pub(crate) fn let_more_come(pipe: &Pipe, count: usize) -> bool {
-    let left = &pipe.local.looks.left;
-    if pipe.local.unwatched.load(Ordering::Relaxed) != 0 {
+pub(crate) fn let_more_come(end: &End, count: usize) -> bool {
+    let left = &end.local.looks.left;
+    if end.local.unwatched.load(Ordering::Relaxed) != 0 {
         left.store(COUNTED, Ordering::Relaxed);
         return false;
     }
     let now = left.load(Ordering::Relaxed).wrapping_sub(2);
     left.store(now, Ordering::Relaxed);
-    now <= 0 && wait_for_more(pipe, count, now)
+    now <= 0 && wait_for_more(end, count, now)
 }
 
 #[cold]
-fn wait_for_more(pipe: &Pipe, count: usize, left: i32) -> bool {
-    let looks = &pipe.local.looks;
+fn wait_for_more(end: &End, count: usize, left: i32) -> bool {
+    let looks = &end.local.looks;
     if kernel::is_restricted() {
         // In seccomp's strict mode even reading the time-stamp counter is forbidden (PR_SET_TSC).
         looks.left.store(COUNTED, Ordering::Relaxed);
@@ -214,8 +214,8 @@ fn wait_for_more(pipe: &Pipe, count: usize, left: i32) -> bool {
     let looked = if left == IN_STREAM - 2 { 1 } else { STREAM as u64 };
     let in_stream = passed < clock::from_us(looked * HASTE_US)
         && count.wrapping_sub(1) < LITTLE
-        && pipe.entry.flags.load(Ordering::Relaxed) & FLAG_NONBLOCK == 0
-        && !pipe.is_writer_here();
+        && end.entry.flags.load(Ordering::Relaxed) & FLAG_NONBLOCK == 0
+        && !end.is_writer_here();
     looks.left.store(if in_stream { IN_STREAM } else { COUNTED }, Ordering::Relaxed);
     if in_stream {
         pause(LEISURELY);

@@ -1,12 +1,12 @@
 //! A reader waits: it spins, waits on the futex, sleeps in the kernel.
 
 use crate::error::Errno;
-use crate::pipe::connection::{Pipe, incoming_doorbells, read_lock, transitions};
+use crate::pipe::connection::{Pipe, incoming_doorbells, transitions};
 use crate::pipe::ending;
 use crate::pipe::handoff::give_back;
 use crate::pipe::lanes::unread;
 use crate::pipe::waiting::{events, spin, timed_wait};
-use crate::state::lock::{self, Taken};
+use crate::state::lock::{self};
 use crate::state::reason::Reason;
 use crate::state::socket_table::{self, Entry, FLAG_NONBLOCK, FLAG_TIMED};
 use crate::state::trace;
@@ -170,10 +170,10 @@ pub(crate) fn settle(pipe: &Pipe) {
     if incoming_doorbells::doorbells_waiting(pipe) == 0 {
         return;
     }
-    let taken = read_lock::lock_reads(pipe);
-    let incoming = pipe.incoming();
+    let held = pipe.lock_reads();
+    let incoming = held.incoming();
     let mut read_past_us = false;
-    let settles = taken == Taken::Ours && incoming_doorbells::is_quiet(pipe);
+    let settles = held.is_first() && incoming_doorbells::is_quiet(&held);
     if settles {
         let waiting = incoming_doorbells::doorbells_waiting(pipe);
         if incoming_doorbells::is_relied_on(pipe) {
@@ -184,12 +184,12 @@ pub(crate) fn settle(pipe: &Pipe) {
         if incoming_doorbells::is_quiet(pipe) {
             let waiting = waiting.min(incoming_doorbells::doorbells_waiting(pipe)) as usize;
             // One may be on its way; or somebody who knows nothing of doorbells has taken it for data.
-            read_past_us = incoming_doorbells::discard(pipe, waiting) < waiting
-                && incoming_doorbells::is_read_past_us(pipe);
+            read_past_us = incoming_doorbells::discard(&held, waiting) < waiting
+                && incoming_doorbells::is_read_past_us(&held);
         }
         kernel::restore_signals(mask);
     }
-    pipe.entry.read_lock.0.release(taken);
+    drop(held);
     if read_past_us {
         transitions::give_up(pipe, Reason::Integrity);
     } else if settles {

@@ -4,7 +4,7 @@ use super::nested::{self, DEEPEST};
 use super::reported::{Reported, first_publish_time};
 use super::rooms::{awaits_room, news_of_room, waits_for_room};
 use super::stuck;
-use crate::pipe::connection::{Pipe, incoming_doorbells, read_lock};
+use crate::pipe::connection::{Pipe, incoming_doorbells};
 use crate::pipe::handoff::give_back;
 use crate::pipe::lanes::unread;
 use crate::pipe::meeting::registered;
@@ -451,15 +451,14 @@ pub(super) fn disarm_all(socket_table: &SocketTable, set: &SetEntry) {
             && let Some(pipe) = registered::pipe_of(registration)
         {
             // Under the lock under which others say that they want a doorbell.
-            let taken = read_lock::lock_reads(&pipe);
+            let held = pipe.lock_reads();
             let alone = pipe.entry.registrations.iter().all(|place| {
                 let other = place.load(Ordering::Acquire);
                 other == 0 || other == index + 1
             });
             if alone && !socket_table::others_asleep(&pipe.entry.sleepers, 0, true) {
-                pipe.incoming().unwant_doorbell();
+                held.incoming().unwant_doorbell();
             }
-            pipe.entry.read_lock.0.release(taken);
         }
         true
     });

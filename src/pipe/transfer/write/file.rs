@@ -2,7 +2,7 @@
 //! take a disk its time, the lock is let go, and others may write meanwhile, as with the kernel's call.
 
 use crate::error::Errno;
-use crate::pipe::connection::{self, Pipe, outgoing_doorbells, write_lock};
+use crate::pipe::connection::{self, Pipe, outgoing_doorbells};
 use crate::pipe::lanes::{grow, writer};
 use crate::pipe::transfer::write::{PATIENCE_US, PUBLISH_EVERY, TURN};
 use crate::pipe::waiting::room;
@@ -75,9 +75,8 @@ pub(crate) fn send_file(
     offset: Option<u64>,
     count: usize,
 ) -> Option<Result<usize, Errno>> {
-    let mut taken = write_lock::lock_writes(pipe);
-    if !writer::enter_ring(pipe, taken) {
-        pipe.entry.write_lock.0.release(taken);
+    let mut held = pipe.lock_writes();
+    if !writer::enter_ring(&held) {
         return None;
     }
     let outgoing = pipe.outgoing();
@@ -87,12 +86,12 @@ pub(crate) fn send_file(
         let chunk = (count - done).min(4 * PUBLISH_EVERY);
         let Ok(span) = outgoing.writable(&mut seen, chunk) else { break None };
         pipe.local.seen_head.store(seen, Ordering::Relaxed);
-        if count - done > span.capacity as usize && grow::by_use(pipe) {
+        if count - done > span.capacity as usize && grow::by_use(&held) {
             continue;
         }
         let room = span.length.min(chunk);
         if room == 0 {
-            if grow::by_use(pipe) || room::wait(pipe, seen, PATIENCE_US, false) {
+            if grow::by_use(&held) || room::wait(&held, seen, PATIENCE_US, false) {
                 continue;
             }
             break None;
@@ -118,7 +117,7 @@ pub(crate) fn send_file(
                 fetches = 0;
                 socket_table::add(&pipe.entry.counters.sent, read as u64);
                 if outgoing.need_wakeup() != 0
-                    && outgoing_doorbells::wake(pipe)
+                    && outgoing_doorbells::wake(&held)
                         .is_err_and(|error| !outgoing_doorbells::is_refusal(error))
                 {
                     break Some(Ok(done));
@@ -126,13 +125,13 @@ pub(crate) fn send_file(
             }
             Err(Errno(libc::EAGAIN)) if fetches < MOST_FETCHES => {
                 fetches += 1;
-                pipe.entry.write_lock.0.release(taken);
+                drop(held);
                 let fetched = fetch(file, from);
                 if pipe.descriptor() != Some(pipe.fd) {
                     return Some(if done > 0 { Ok(done) } else { Err(Errno(libc::EBADF)) });
                 }
-                taken = write_lock::lock_writes(pipe);
-                if !writer::enter_ring(pipe, taken) {
+                held = pipe.lock_writes();
+                if !writer::enter_ring(&held) {
                     break None;
                 }
                 match fetched {
@@ -143,7 +142,7 @@ pub(crate) fn send_file(
             // Not to be had: too little memory, perhaps.
             Err(Errno(libc::EAGAIN)) => break None,
             Err(Errno(libc::EOPNOTSUPP)) => {
-                pipe.entry.write_lock.0.release(taken);
+                drop(held);
                 outgoing_doorbells::ring_if_owed(pipe);
                 let sent = copy_file(pipe, file, from, count - done);
                 return Some(match sent {
@@ -157,17 +156,17 @@ pub(crate) fn send_file(
         if done == count {
             break Some(Ok(done));
         }
-        if done - turn >= TURN && pipe.entry.write_lock.0.is_wanted() {
+        if done - turn >= TURN && held.is_wanted() {
             turn = done;
-            if !writer::take_turns(pipe) {
+            if !writer::take_turns(&held) {
                 break None;
             }
         }
     };
     if result.is_none() && is_ring(outgoing.epoch()) {
-        writer::spill(pipe);
+        writer::spill(&held);
     }
-    pipe.entry.write_lock.0.release(taken);
+    drop(held);
     outgoing_doorbells::ring_if_owed(pipe);
     match result {
         None if done > 0 => Some(Ok(done)),

@@ -1,11 +1,11 @@
 //! Long writes: what they wait for, and how they come back to the ring.
 
 use crate::error::{Errno, answer};
-use crate::pipe::connection::{Pipe, kept_options, outgoing_doorbells, write_lock};
+use crate::pipe::connection::write_lock::WriteHeld;
+use crate::pipe::connection::{End, Pipe, kept_options, outgoing_doorbells};
 use crate::pipe::lanes::writer;
 use crate::pipe::transfer::write::{self, Pushed};
 use crate::pipe::waiting::room;
-use crate::state::lock::Taken;
 use crate::sys::handlers::Since;
 use crate::sys::kernel;
 use core::ffi::c_int;
@@ -30,15 +30,15 @@ pub(crate) struct Call {
 impl Call {
     /// Whether it must not wait, after all: of O_NONBLOCK this process knows what it has seen, and others may have changed it.
     #[cold]
-    pub(crate) fn must_not_wait(&self, pipe: &Pipe) -> bool {
-        self.nonblocking && (self.flags & libc::MSG_DONTWAIT != 0 || kernel::is_nonblocking(pipe.fd))
+    pub(crate) fn must_not_wait(&self, end: &End) -> bool {
+        self.nonblocking && (self.flags & libc::MSG_DONTWAIT != 0 || kernel::is_nonblocking(end.fd))
     }
 
     /// How many bytes of `total` it takes at once: a loop that has other connections must not be held for longer than by
     /// the kernel.
     #[cold]
-    pub(crate) fn most(&self, pipe: &Pipe, total: usize) -> usize {
-        let may_be_short = self.must_not_wait(pipe) && !room::is_reported_by_edges(pipe.entry);
+    pub(crate) fn most(&self, end: &End, total: usize) -> usize {
+        let may_be_short = self.must_not_wait(end) && !room::is_reported_by_edges(end.entry);
         if may_be_short { total.min(room::MOST_AT_ONCE) } else { total }
     }
 
@@ -46,28 +46,28 @@ impl Call {
     /// limited (SO_SNDTIMEO), because each portion would have all of that time; nor if only the kernel's refusal brings the
     /// program back.
     #[cold]
-    pub(crate) fn is_divided(&self, pipe: &Pipe) -> bool {
-        pipe.is_open()
+    pub(crate) fn is_divided(&self, end: &End) -> bool {
+        end.is_open()
             && match self.nonblocking {
-                true => !room::is_reported_by_edges(pipe.entry),
-                false => !kernel::has_send_timeout(pipe.fd),
+                true => !room::is_reported_by_edges(end.entry),
+                false => !kernel::has_send_timeout(end.fd),
             }
     }
 }
 
 /// The rest of a long write that has left the ring, or waits for room in it: through the kernel in portions, and back into the ring
-/// as soon as the reader is there. `taken` is released.
+/// as soon as the reader is there.
 ///
 /// # Safety
 /// `buffers` are the program's.
 #[cold]
 #[inline(never)]
-pub(crate) unsafe fn send_in_portions(
-    pipe: &Pipe,
+pub(crate) unsafe fn send_in_portions<'a>(
+    pipe: &'a Pipe,
     buffers: &[iovec],
     total: usize,
     mut call: Call,
-    mut taken: Taken,
+    mut held: WriteHeld<'a>,
     mut pushed: Pushed,
 ) -> isize {
     let Call { flags, began, .. } = call;
@@ -86,7 +86,7 @@ pub(crate) unsafe fn send_in_portions(
         }
         match pushed {
             Pushed::TimedWait(_) => {
-                pipe.entry.write_lock.0.release(taken);
+                drop(held);
                 outgoing_doorbells::ring_if_owed(pipe);
                 let is_patient = !call.nonblocking && total - done > room::KERNEL_TAKES;
                 let most = if is_patient { room::PATIENCE_NS } else { room::LOOK_NS };
@@ -98,7 +98,7 @@ pub(crate) unsafe fn send_in_portions(
             }
             Pushed::Spilled(_) => {
                 let portion = PORTION.min(total - done);
-                let sent = write::through_kernel(pipe, taken, portion, || {
+                let sent = write::through_kernel(pipe, held, portion, || {
                     // SAFETY: the caller's promise.
                     unsafe { send_portion(pipe.fd, buffers, done + portion, done, flags, began) }
                 });
@@ -124,7 +124,7 @@ pub(crate) unsafe fn send_in_portions(
                 if matches!(pushed, Pushed::Full(_)) || done < total && matches!(pushed, Pushed::All) {
                     room::note_full(pipe);
                 }
-                pipe.entry.write_lock.0.release(taken);
+                drop(held);
                 outgoing_doorbells::ring_if_owed(pipe);
                 // What has been written before counts; the error will come again.
                 return match pushed {
@@ -135,10 +135,10 @@ pub(crate) unsafe fn send_in_portions(
                 };
             }
         }
-        taken = write_lock::lock_writes(pipe);
-        pushed = if writer::enter_ring(pipe, taken) {
+        held = pipe.lock_writes();
+        pushed = if writer::enter_ring(&held) {
             // SAFETY: the caller's promise.
-            unsafe { write::push(pipe, buffers, done, most, call) }
+            unsafe { write::push(&held, buffers, done, most, call) }
         } else {
             Pushed::Spilled(done)
         };
