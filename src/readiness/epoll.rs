@@ -22,16 +22,14 @@ use crate::pipe::meeting::{attach, descriptor, registered};
 use crate::pipe::waiting::room;
 use crate::state::Socket;
 use crate::state::descriptor_table::{Descriptor, Set};
-use crate::state::lock::{self, Taken};
+use crate::state::lock;
 use crate::state::reason::Reason;
 use crate::state::registrations::flags::{ASKS_ROOM, DISABLED, FOREIGN, FRESH, MANAGED, NESTED, PARKED};
 use crate::state::registrations::{
-    ask_kernel, can_park, flush_parked, is_tag, keep, kernel_event, list, lock_set, tell_kernel,
+    OpenSet, SetHeld, ask_kernel, can_park, flush_parked, is_tag, keep, kernel_event, list, tell_kernel,
     unregister_parked,
 };
-use crate::state::socket_table::{
-    self, Entry, FLAG_LISTENER, REGISTRATIONS, STATE_HOST, SetEntry, SocketTable,
-};
+use crate::state::socket_table::{self, Entry, FLAG_LISTENER, STATE_HOST, SocketTable};
 use crate::sys::kernel;
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
@@ -54,7 +52,7 @@ pub(crate) fn ctl(
     event: Option<epoll_event>,
 ) -> Result<(), Errno> {
     let socket_table = socket_table::get().ok_or(Errno(libc::EBADF))?;
-    let entry = socket_table.set(set.slot);
+    let set = OpenSet::new(socket_table, fd, set.slot);
     let kind = descriptor::find(target);
     if operation == libc::EPOLL_CTL_ADD
         && let Descriptor::Socket(socket) = kind
@@ -67,7 +65,7 @@ pub(crate) fn ctl(
         && event.is_some()
         && let Descriptor::Socket(socket) = kind
     {
-        attach::prepare_rearmed(target, socket, set.slot);
+        attach::prepare_rearmed(target, socket, set.slot());
     }
     let interesting = match kind {
         Descriptor::Socket(socket) => socket.entry().is_some_and(|socket| {
@@ -76,117 +74,112 @@ pub(crate) fn ctl(
         }),
         Descriptor::Set(_) => true,
         Descriptor::Host => {
-            operation != libc::EPOLL_CTL_ADD && entry.managed.load(Ordering::Relaxed) > 0
-                || event.is_some_and(|event| is_tag(entry, event.u64))
+            operation != libc::EPOLL_CTL_ADD && set.managed.load(Ordering::Relaxed) > 0
+                || event.is_some_and(|event| is_tag(&set, event.u64))
         }
     };
-    let known = !interesting && entry.first.load(Ordering::Relaxed) == 0;
-    if known
-        || (!interesting && matches!(kind, Descriptor::Host) && entry.managed.load(Ordering::Relaxed) == 0)
+    let known = !interesting && set.first.load(Ordering::Relaxed) == 0;
+    if known || (!interesting && matches!(kind, Descriptor::Host) && set.managed.load(Ordering::Relaxed) == 0)
     {
         return kernel::epoll_ctl(fd, operation, target, event.as_ref());
     }
-    let taken = lock_set(entry);
-    let result = if let Taken::Not(_) = taken {
-        stuck::ctl(socket_table, fd, set, operation, target, event, kind, interesting)
-    } else {
-        ctl_locked(socket_table, fd, set, operation, target, event, kind, interesting)
-    };
-    entry.lock.release(taken);
-    result
+    let wanted = Wanted { operation, target, event, kind, interesting };
+    match set.lock() {
+        Some(held) => ctl_locked(&held, &wanted),
+        None => stuck::ctl(&set, &wanted),
+    }
 }
 
-#[expect(clippy::too_many_arguments, reason = "epoll_ctl's own four, and what was looked up for them")]
-fn ctl_locked(
-    socket_table: &SocketTable,
-    fd: c_int,
-    set: Set,
+/// What epoll_ctl(2) was called with, and what was looked up for it.
+struct Wanted {
     operation: c_int,
     target: c_int,
     event: Option<epoll_event>,
     kind: Descriptor,
+    /// Whether it concerns what may be on a pipe.
     interesting: bool,
-) -> Result<(), Errno> {
-    let entry = socket_table.set(set.slot);
-    let found = list::find(socket_table, entry, set.slot, target, kind);
-    let parked =
-        found.filter(|index| socket_table.registration(*index).flags.load(Ordering::Relaxed) & PARKED != 0);
-    match (operation, found, event) {
-        (libc::EPOLL_CTL_ADD, _, Some(event)) => {
-            if !interesting {
-                return kernel::epoll_ctl(fd, operation, target, Some(&event));
-            }
-            check_exclusive(event.events, kind)?;
-            match parked {
-                Some(index) => {
-                    unpark(socket_table, fd, entry, index, &event);
-                    Ok(())
-                }
-                None => add(socket_table, fd, set, target, event, kind),
-            }
-        }
-        (libc::EPOLL_CTL_MOD, _, Some(_)) | (libc::EPOLL_CTL_DEL, ..) if parked.is_some() => {
-            Err(Errno(libc::ENOENT))
-        }
-        (libc::EPOLL_CTL_MOD, Some(index), Some(event)) => {
-            let registration = socket_table.registration(index);
-            if registration.flags.load(Ordering::Relaxed) & MANAGED == 0 {
-                kernel::epoll_ctl(fd, operation, target, Some(&event))?;
-                keep(registration, &event);
-                return Ok(());
-            }
-            modify(socket_table, fd, entry, index, &event)
-        }
-        (libc::EPOLL_CTL_DEL, Some(index), _) if can_park(socket_table, entry, index) => {
-            socket_table.registration(index).flags.fetch_or(PARKED, Ordering::Relaxed);
-            entry.parked.fetch_add(1, Ordering::Relaxed);
-            // There it is found before the next sleep.
-            registered::activate(socket_table, entry, index);
-            Ok(())
-        }
-        (libc::EPOLL_CTL_DEL, Some(index), _) => {
-            let result = kernel::epoll_ctl(fd, operation, target, event.as_ref());
-            list::remove(socket_table, index);
-            result
-        }
-        _ => kernel::epoll_ctl(fd, operation, target, event.as_ref()),
+}
+
+impl Wanted {
+    /// The call as it is.
+    fn by_kernel(&self, set: &OpenSet<'_>) -> Result<(), Errno> {
+        kernel::epoll_ctl(set.fd, self.operation, self.target, self.event.as_ref())
     }
 }
 
-fn add(
-    socket_table: &SocketTable,
-    fd: c_int,
-    set: Set,
-    target: c_int,
-    event: epoll_event,
-    kind: Descriptor,
-) -> Result<(), Errno> {
-    let entry = socket_table.set(set.slot);
+fn ctl_locked(set: &SetHeld<'_>, wanted: &Wanted) -> Result<(), Errno> {
+    let Some(index) = list::find(set, wanted.target, wanted.kind) else {
+        return match (wanted.operation, wanted.event) {
+            (libc::EPOLL_CTL_ADD, Some(event)) if wanted.interesting => {
+                check_exclusive(event.events, wanted.kind)?;
+                add(set, wanted, event)
+            }
+            _ => wanted.by_kernel(set),
+        };
+    };
+    let registration = set.registration(index);
+    let flags = registration.flags.load(Ordering::Relaxed);
+    match (wanted.operation, wanted.event) {
+        (libc::EPOLL_CTL_ADD, Some(event)) if wanted.interesting => {
+            check_exclusive(event.events, wanted.kind)?;
+            if flags & PARKED == 0 {
+                return add(set, wanted, event);
+            }
+            unpark(set, index, &event);
+            Ok(())
+        }
+        (libc::EPOLL_CTL_MOD, Some(_)) | (libc::EPOLL_CTL_DEL, _) if flags & PARKED != 0 => {
+            Err(Errno(libc::ENOENT))
+        }
+        (libc::EPOLL_CTL_MOD, Some(event)) if flags & MANAGED == 0 => {
+            wanted.by_kernel(set)?;
+            keep(registration, &event);
+            Ok(())
+        }
+        (libc::EPOLL_CTL_MOD, Some(event)) => modify(set, index, &event),
+        (libc::EPOLL_CTL_DEL, _) if can_park(set, index) => {
+            registration.flags.fetch_or(PARKED, Ordering::Relaxed);
+            set.parked.fetch_add(1, Ordering::Relaxed);
+            // There it is found before the next sleep.
+            registered::activate(set, index);
+            Ok(())
+        }
+        (libc::EPOLL_CTL_DEL, _) => {
+            let result = wanted.by_kernel(set);
+            list::remove(set, index);
+            result
+        }
+        _ => wanted.by_kernel(set),
+    }
+}
+
+fn add(set: &SetHeld<'_>, wanted: &Wanted, event: epoll_event) -> Result<(), Errno> {
+    let &Wanted { target, kind, .. } = wanted;
     let managed = match kind {
         Descriptor::Socket(socket) => socket.entry().is_some_and(is_ready_reader),
         Descriptor::Set(inner) => {
-            watch(socket_table, target, inner.slot);
+            watch(&OpenSet::new(set.table, target, inner.slot));
             true
         }
         Descriptor::Host => true,
     };
-    let Some(index) = socket_table.take_registration() else {
-        return add_unseen(fd, target, &event, Reason::TableFull);
+    let Some(index) = set.table.take_registration() else {
+        return add_unseen(set.fd, target, &event, Reason::TableFull);
     };
     // For room the kernel is asked before a sleep (`hot::arm`).
-    let exact = entry.watched.load(Ordering::Relaxed) != 0 || !matches!(kind, Descriptor::Socket(_));
+    let exact = set.watched.load(Ordering::Relaxed) != 0 || !matches!(kind, Descriptor::Socket(_));
     let asked = if exact { event.events } else { event.events & !(EPOLLOUT as u32) };
-    let given = if managed { kernel_event(entry, index, asked, kind) } else { event };
-    if let Err(error) = kernel::epoll_ctl(fd, libc::EPOLL_CTL_ADD, target, Some(&given)) {
-        socket_table.registration(index).set.store(u32::MAX, Ordering::Relaxed);
-        socket_table.free_registration(index);
+    let given = if managed { kernel_event(set, index, asked, kind) } else { event };
+    if let Err(error) = kernel::epoll_ctl(set.fd, libc::EPOLL_CTL_ADD, target, Some(&given)) {
+        set.registration(index).set.store(u32::MAX, Ordering::Relaxed);
+        set.table.free_registration(index);
         return Err(error);
     }
-    let registration = socket_table.registration(index);
+    let registration = set.registration(index);
     keep(registration, &event);
-    if !list::insert(socket_table, set, index, target, kind, managed) {
+    if !list::insert(set, index, target, kind, managed) {
         // More sets than a socket can remember.
-        let _ = kernel::epoll_ctl(fd, libc::EPOLL_CTL_MOD, target, Some(&event));
+        let _ = kernel::epoll_ctl(set.fd, libc::EPOLL_CTL_MOD, target, Some(&event));
         descriptor::pin(target, Reason::UnknownSet);
         return Ok(());
     }
@@ -194,9 +187,9 @@ fn add(
         if asked & EPOLLOUT as u32 != 0 {
             registration.flags.fetch_or(ASKS_ROOM, Ordering::Relaxed);
         }
-        registered::activate(socket_table, entry, index);
-        nested::count(entry);
-        poke(socket_table, fd, entry, index);
+        registered::activate(set, index);
+        nested::count(set);
+        poke(set, index);
     }
     Ok(())
 }
@@ -208,9 +201,9 @@ fn check_exclusive(events: u32, kind: Descriptor) -> Result<(), Errno> {
 }
 
 /// The program adds again what it had deleted.
-fn unpark(socket_table: &SocketTable, fd: c_int, set: &SetEntry, index: u32, event: &epoll_event) {
-    let registration = socket_table.registration(index);
-    let _ = tell_kernel(fd, set, index, registration.events.load(Ordering::Relaxed), event.events);
+fn unpark(set: &SetHeld<'_>, index: u32, event: &epoll_event) {
+    let registration = set.registration(index);
+    let _ = tell_kernel(set, index, registration.events.load(Ordering::Relaxed), event.events);
     keep(registration, event);
     // What the kernel has reported meanwhile stays: it reports an end once.
     registration.reported.store(u64::MAX, Ordering::Relaxed);
@@ -218,36 +211,30 @@ fn unpark(socket_table: &SocketTable, fd: c_int, set: &SetEntry, index: u32, eve
     registration.flags.fetch_and(!(PARKED | DISABLED), Ordering::Relaxed);
     registration.flags.fetch_or(FRESH, Ordering::Relaxed);
     set.parked.fetch_sub(1, Ordering::Relaxed);
-    registered::activate(socket_table, set, index);
+    registered::activate(set, index);
     nested::count(set);
-    poke(socket_table, fd, set, index);
+    poke(set, index);
 }
 
 /// Somebody looks at the set from outside, by poll(2) or another set: from now on the kernel's set must say no
 /// more than the program's would.
-pub(crate) fn watch(socket_table: &SocketTable, fd: c_int, slot: u32) {
-    let set = socket_table.set(slot);
+pub(crate) fn watch(set: &OpenSet<'_>) {
     if set.watched.load(Ordering::Relaxed) != 0 {
         return;
     }
-    let taken = lock_set(set);
+    let held = set.lock();
     set.watched.store(1, Ordering::Relaxed);
-    if !matches!(taken, Taken::Not(_)) {
-        flush_parked(socket_table, fd, set);
+    if let Some(held) = &held {
+        flush_parked(held);
     }
-    let mut next = set.first.load(Ordering::Relaxed);
-    for _ in 0..REGISTRATIONS {
-        let Some(index) = next.checked_sub(1) else { break };
-        let registration = socket_table.registration(index);
+    for (index, registration) in set.all() {
         if registration.flags.load(Ordering::Relaxed) & (MANAGED | NESTED | FOREIGN) == MANAGED {
             if let Some(pipe) = registered::pipe_of(registration) {
                 room::forget(&pipe);
             }
-            let _ = ask_kernel(fd, set, index, registration, registration.events.load(Ordering::Relaxed));
+            let _ = ask_kernel(set, index, registration, registration.events.load(Ordering::Relaxed));
         }
-        next = registration.next.load(Ordering::Relaxed);
     }
-    set.lock.release(taken);
 }
 
 /// A socket remembers a few sets only: those that it has left make place.
@@ -265,14 +252,8 @@ fn add_unseen(fd: c_int, target: c_int, event: &epoll_event, reason: Reason) -> 
     kernel::epoll_ctl(fd, libc::EPOLL_CTL_ADD, target, Some(event))
 }
 
-fn modify(
-    socket_table: &SocketTable,
-    fd: c_int,
-    set: &SetEntry,
-    index: u32,
-    event: &epoll_event,
-) -> Result<(), Errno> {
-    let registration = socket_table.registration(index);
+fn modify(set: &SetHeld<'_>, index: u32, event: &epoll_event) -> Result<(), Errno> {
+    let registration = set.registration(index);
     let target = registration.fd.load(Ordering::Relaxed);
     let before = registration.events.load(Ordering::Relaxed);
     if (before | event.events) & EPOLLEXCLUSIVE as u32 != 0 {
@@ -281,32 +262,32 @@ fn modify(
     }
     if registration.flags.load(Ordering::Relaxed) & (NESTED | FOREIGN) != 0 {
         let event = kernel_event(set, index, event.events, Descriptor::Host);
-        kernel::epoll_ctl(fd, libc::EPOLL_CTL_MOD, target, Some(&event))?;
+        kernel::epoll_ctl(set.fd, libc::EPOLL_CTL_MOD, target, Some(&event))?;
     } else {
-        tell_kernel(fd, set, index, before, event.events)?;
+        tell_kernel(set, index, before, event.events)?;
     }
     keep(registration, event);
     registration.flags.fetch_and(!DISABLED, Ordering::Relaxed);
     registration.flags.fetch_or(FRESH, Ordering::Relaxed);
-    registered::activate(socket_table, set, index);
+    registered::activate(set, index);
     nested::count(set);
-    poke(socket_table, fd, set, index);
+    poke(set, index);
     Ok(())
 }
 
 /// A thread that sleeps in this set already must hear of a pipe that is ready now. The kernel cannot see the
 /// ring, but every socket of ours is writable: asking for that wakes the sleeper, which then looks.
-fn poke(socket_table: &SocketTable, fd: c_int, set: &SetEntry, index: u32) {
+fn poke(set: &OpenSet<'_>, index: u32) {
     timed_wait::end(set);
     if !socket_table::others_asleep(&set.sleepers, lock::thread(), false) {
         return;
     }
-    let registration = socket_table.registration(index);
+    let registration = set.registration(index);
     if registration.flags.load(Ordering::Relaxed) & (NESTED | FOREIGN) != 0 {
         return;
     }
     let events = registration.events.load(Ordering::Relaxed) | EPOLLOUT as u32;
-    let _ = ask_kernel(fd, set, index, registration, events);
+    let _ = ask_kernel(set, index, registration, events);
 }
 
 /// Whether the socket's kernel registration must be managed.

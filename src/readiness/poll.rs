@@ -10,9 +10,10 @@ use crate::pipe::waiting::room::{self, Room};
 use crate::pipe::waiting::timed_wait::{self, Joined};
 use crate::pipe::waiting::{events, spin};
 use crate::state::descriptor_table::{self, Descriptor};
-use crate::state::socket_table::{self, Entry, STATE_UNDECIDED, STATE_WAITING, SocketTable};
+use crate::state::registrations::OpenSet;
+use crate::state::socket_table::{self, Entry, STATE_UNDECIDED, STATE_WAITING};
 use crate::state::timed_waits::{LONGEST_US, TimedWaits};
-use crate::state::{Socket, lock, registrations};
+use crate::state::{Socket, lock};
 use crate::sys::deadline::Deadline;
 use crate::sys::futex::{MOST, Words};
 use crate::sys::give_way::give_way;
@@ -198,8 +199,9 @@ fn evaluate(entries: &mut [pollfd]) -> Result<usize, Errno> {
             }
             Kind::Set(slot) => {
                 let shown = kernel::poll_now(entry.fd, entry.events) & !events::READABLE;
-                let has = socket_table::get()
-                    .is_some_and(|socket_table| epoll::hot::is_readable(socket_table, entry.fd, slot));
+                let has = socket_table::get().is_some_and(|socket_table| {
+                    epoll::hot::is_readable(&OpenSet::new(socket_table, entry.fd, slot))
+                });
                 entry.revents = shown | if has { entry.events & events::READABLE } else { 0 };
             }
             Kind::Candidate(..) | Kind::Kernel => others = true,
@@ -290,7 +292,7 @@ unsafe fn sleep(
             }
             Kind::Set(slot) => {
                 if let Some(socket_table) = socket_table::get() {
-                    quiet &= arm_set(socket_table, entry.fd, slot);
+                    quiet &= arm_set(&OpenSet::new(socket_table, entry.fd, slot));
                 }
             }
             Kind::Kernel => {}
@@ -359,13 +361,9 @@ unsafe fn poll_without_room(
     reported
 }
 
-fn arm_set(socket_table: &SocketTable, fd: c_int, slot: u32) -> bool {
-    epoll::watch(socket_table, fd, slot);
-    let set = socket_table.set(slot);
-    let taken = registrations::lock_set(set);
-    let quiet = epoll::hot::arm_all(socket_table, fd, set, 0);
-    set.lock.release(taken);
-    quiet
+fn arm_set(set: &OpenSet<'_>) -> bool {
+    epoll::watch(set);
+    epoll::hot::arm_whole(set, 0)
 }
 
 /// How a socket was entered: not at all, as a call that knows of no doorbells, or as a sleeper at a place from here on.

@@ -10,12 +10,13 @@ pub(crate) mod hot;
 mod in_kernel;
 pub(crate) mod list;
 mod lock;
+mod set;
 
 pub(crate) use in_kernel::{ask_kernel, exchange, kernel_event, tell_kernel};
-pub(crate) use lock::lock_set;
+pub(crate) use set::{OpenSet, SetHeld};
 
 use super::descriptor_table::{self, Descriptor, Set};
-use super::lock::{Taken, thread};
+use super::lock::thread;
 use super::socket_table::{self, Entry, Registration, SetEntry, SocketTable};
 use crate::sys::clock;
 use core::ffi::c_int;
@@ -49,15 +50,15 @@ pub(crate) fn keep(registration: &Registration, event: &epoll_event) {
 }
 
 /// Whether a registration may stay with the kernel when the program deletes it.
-pub(crate) fn can_park(socket_table: &SocketTable, set: &SetEntry, index: u32) -> bool {
-    let flags = socket_table.registration(index).flags.load(Ordering::Relaxed);
+pub(crate) fn can_park(set: &OpenSet<'_>, index: u32) -> bool {
+    let flags = set.registration(index).flags.load(Ordering::Relaxed);
     flags & (MANAGED | NESTED | FOREIGN | ENDING) == MANAGED && set.watched.load(Ordering::Relaxed) == 0
 }
 
-/// Deletes from the kernel's set what the program has deleted. Under the set's lock.
-pub(crate) fn flush_parked(socket_table: &SocketTable, fd: c_int, set: &SetEntry) {
+/// Deletes from the kernel's set what the program has deleted.
+pub(crate) fn flush_parked(set: &SetHeld<'_>) {
     if set.parked.load(Ordering::Relaxed) > 0 {
-        hot::remove_parked(socket_table, set, |registration| delete_from_kernel(fd, registration));
+        hot::remove_parked(set, |registration| delete_from_kernel(set, registration));
     }
 }
 
@@ -73,25 +74,19 @@ pub(crate) fn unregister_parked(
     entry: &Entry,
     wanted: impl Fn(&Registration) -> bool,
 ) {
-    for place in &entry.registrations {
-        let Some(index) = place.load(Ordering::Acquire).checked_sub(1) else { continue };
-        let registration = socket_table.registration(index);
+    for (index, registration, slot) in of_socket(socket_table, entry) {
         if registration.flags.load(Ordering::Relaxed) & PARKED == 0 || !wanted(registration) {
             continue;
         }
-        let Some(slot) = registration.set.load(Ordering::Acquire).checked_sub(1) else { continue };
-        let set = socket_table.set(slot);
-        let Some(fd) = descriptor_of(slot, set) else { continue };
-        let taken = lock_set(set);
         // Of a set whose lock is not to be had they stay, and are ignored.
-        if !matches!(taken, Taken::Not(_))
-            && place.load(Ordering::Acquire) == index + 1
+        if let Some(set) = open_set(socket_table, slot)
+            && let Some(set) = set.lock()
+            && entry.registrations.iter().any(|place| place.load(Ordering::Acquire) == index + 1)
             && registration.flags.load(Ordering::Relaxed) & PARKED != 0
         {
-            delete_from_kernel(fd, registration);
-            list::remove(socket_table, index);
+            delete_from_kernel(&set, registration);
+            list::remove(&set, index);
         }
-        set.lock.release(taken);
     }
 }
 
@@ -103,34 +98,29 @@ pub(crate) fn forget_socket(socket_table: &SocketTable, entry: &Entry) {
             else {
                 continue;
             };
-            let set = socket_table.set(slot);
-            let taken = lock_set(set);
             // Otherwise it stays in the lists, without a socket, until the set is closed.
-            if !matches!(taken, Taken::Not(_)) {
-                list::remove(socket_table, index);
+            let set = OpenSet::new(socket_table, NO_FD, slot);
+            if let Some(set) = set.lock() {
+                list::remove(&set, index);
             }
-            set.lock.release(taken);
         }
     }
 }
 
 /// The last descriptor of a set is closed.
 pub(crate) fn free_set(socket_table: &SocketTable, slot: u32, generation: u32) {
-    let set = socket_table.set(slot);
-    let taken = lock_set(set);
-    if let Taken::Not(_) = taken {
-        // Somebody who does not run is in the middle of a change of its lists: nobody may use them again.
-        return;
-    }
+    let set = OpenSet::new(socket_table, NO_FD, slot);
+    // From somebody who does not run, in the middle of a change of its lists: nobody may use them again.
+    let Some(set) = set.lock() else { return };
     while let Some(index) = set.first.load(Ordering::Acquire).checked_sub(1) {
         let before = set.first.load(Ordering::Relaxed);
-        list::remove(socket_table, index);
+        list::remove(&set, index);
         if set.first.load(Ordering::Relaxed) == before {
             break;
         }
     }
-    set.lock.release(taken);
-    let _ = set.generation.compare_exchange(
+    drop(set);
+    let _ = socket_table.set(slot).generation.compare_exchange(
         generation,
         generation.wrapping_add(1),
         Ordering::AcqRel,
@@ -158,57 +148,59 @@ pub(crate) fn waits_for_rearm(entry: &Entry, rearmed: Option<(u32, c_int)>) -> b
 /// The registrations of a socket that has gone back to the kernel for good become the program's own again.
 pub(crate) fn downgrade(entry: &Entry) -> bool {
     let Some(socket_table) = socket_table::get() else { return false };
-    for (index, registration, slot, set) in of_socket(socket_table, entry) {
-        let Some(fd) = descriptor_of(slot, set) else { return false };
-        let taken = lock_set(set);
-        if let Taken::Not(_) = taken {
-            return false;
-        }
+    for (index, registration, slot) in of_socket(socket_table, entry) {
+        let Some(set) = open_set(socket_table, slot) else { return false };
+        let Some(set) = set.lock() else { return false };
         let flags = registration.flags.load(Ordering::Relaxed);
-        if taken == Taken::Ours && flags & PARKED != 0 {
-            delete_from_kernel(fd, registration);
-            list::remove(socket_table, index);
-        } else if taken == Taken::Ours && flags & MANAGED != 0 {
+        if set.is_first() && flags & PARKED != 0 {
+            delete_from_kernel(&set, registration);
+            list::remove(&set, index);
+        } else if set.is_first() && flags & MANAGED != 0 {
             let mut events = registration.events.load(Ordering::Relaxed);
             if flags & DISABLED != 0 {
                 events &= (EPOLLET | libc::EPOLLONESHOT) as u32;
             }
             let event = epoll_event { events, u64: registration.data.load(Ordering::Relaxed) };
             let target = registration.fd.load(Ordering::Relaxed);
-            let _ = exchange(fd, target, events, &event);
-            hot::deactivate(socket_table, set, index);
+            let _ = exchange(set.fd, target, events, &event);
+            hot::deactivate(&set, index);
             registration.flags.fetch_and(!MANAGED, Ordering::Relaxed);
             set.managed.fetch_sub(1, Ordering::Release);
         }
-        set.lock.release(taken);
     }
     true
 }
 
-/// The registrations of a socket: the index of each, itself, the slot of its set, and that.
+/// For a set of which only the lists change, and the kernel is told nothing.
+const NO_FD: c_int = -1;
+
+/// The set at `slot`, if this process has it open.
+pub(crate) fn open_set(socket_table: &SocketTable, slot: u32) -> Option<OpenSet<'_>> {
+    let generation = socket_table.set(slot).generation.load(Ordering::Acquire);
+    let wanted = Descriptor::Set(Set { slot, generation });
+    let fd = (0..socket_table::highest() as c_int).find(|fd| descriptor_table::peek(*fd) == wanted)?;
+    Some(OpenSet::new(socket_table, fd, slot))
+}
+
+/// The registrations of a socket, each with its index and the slot of its set.
 pub(crate) fn of_socket<'a>(
     socket_table: &'a SocketTable,
     entry: &'a Entry,
-) -> impl Iterator<Item = (u32, &'a Registration, u32, &'a SetEntry)> {
+) -> impl Iterator<Item = (u32, &'a Registration, u32)> {
     entry.registrations.iter().filter_map(|place| {
         let index = place.load(Ordering::Acquire).checked_sub(1)?;
         let registration = socket_table.registration(index);
         let slot = registration.set.load(Ordering::Acquire).checked_sub(1)?;
-        Some((index, registration, slot, socket_table.set(slot)))
+        Some((index, registration, slot))
     })
-}
-
-/// A descriptor of this process for a set.
-pub(crate) fn descriptor_of(slot: u32, set: &SetEntry) -> Option<c_int> {
-    let wanted = Descriptor::Set(Set { slot, generation: set.generation.load(Ordering::Acquire) });
-    (0..socket_table::highest() as c_int).find(|fd| descriptor_table::peek(*fd) == wanted)
 }
 
 /// Whether a set relies on a doorbell of this connection: another thread sleeps in it, or the registration is cold.
 pub(crate) fn relies_on_doorbells(entry: &Entry) -> bool {
     let Some(socket_table) = socket_table::get() else { return false };
     let me = thread();
-    of_socket(socket_table, entry).any(|(_, registration, _, set)| {
+    of_socket(socket_table, entry).any(|(_, registration, slot)| {
+        let set = socket_table.set(slot);
         let cold =
             registration.flags.load(Ordering::Acquire) & (MANAGED | HOT | DISABLED | PARKED) == MANAGED;
         // Of a set that others look at, not all sleepers are known.

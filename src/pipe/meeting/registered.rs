@@ -3,12 +3,11 @@
 use crate::pipe::connection::{self, Pipe};
 use crate::state::Socket;
 use crate::state::descriptor_table::Descriptor;
-use crate::state::lock::Taken;
 use crate::state::registrations::flags::{
     ASKS_ROOM, DISABLED, FOREIGN, FRESH, HOT, IDLE_ONE, MANAGED, NESTED,
 };
-use crate::state::registrations::{descriptor_of, exchange, hot, kernel_event, lock_set, of_socket};
-use crate::state::socket_table::{self, Registration, SetEntry, SocketTable};
+use crate::state::registrations::{SetHeld, exchange, hot, kernel_event, of_socket, open_set};
+use crate::state::socket_table::{self, Registration};
 use core::sync::atomic::Ordering;
 use libc::EPOLLOUT;
 
@@ -23,9 +22,9 @@ pub(crate) fn pipe_of(registration: &Registration) -> Option<Pipe> {
 }
 
 /// Makes a registration hot: every wait in the set looks at it.
-pub(crate) fn activate(socket_table: &SocketTable, set: &SetEntry, index: u32) {
-    let registration = socket_table.registration(index);
-    if hot::append(socket_table, set, index) & (HOT | NESTED | FOREIGN) == 0
+pub(crate) fn activate(set: &SetHeld<'_>, index: u32) {
+    let registration = set.registration(index);
+    if hot::append(set, index) & (HOT | NESTED | FOREIGN) == 0
         && let Some(pipe) = pipe_of(registration)
     {
         pipe.incoming().want_order();
@@ -47,18 +46,15 @@ pub(crate) fn tail(pipe: &Pipe) -> u32 {
 /// The registrations of a socket that comes onto a pipe become managed. False when one cannot be reached.
 pub(crate) fn upgrade(pipe: &Pipe) -> bool {
     let Some(socket_table) = socket_table::get() else { return false };
-    for (index, registration, slot, set) in of_socket(socket_table, pipe.entry) {
-        let Some(fd) = descriptor_of(slot, set) else { return false };
-        let taken = lock_set(set);
-        if let Taken::Not(_) = taken {
-            return false;
-        }
+    for (index, registration, slot) in of_socket(socket_table, pipe.entry) {
+        let Some(set) = open_set(socket_table, slot) else { return false };
+        let Some(set) = set.lock() else { return false };
         let target = registration.fd.load(Ordering::Relaxed);
         let events = registration.events.load(Ordering::Relaxed);
-        let event = kernel_event(set, index, events, Descriptor::Socket(pipe.socket));
+        let event = kernel_event(&set, index, events, Descriptor::Socket(pipe.socket));
         // Before the kernel can report with our tag.
         set.managed.fetch_add(1, Ordering::Release);
-        let result = exchange(fd, target, events, &event);
+        let result = exchange(set.fd, target, events, &event);
         if result.is_ok() {
             // Whether the kernel has reported what is unread to the program cannot be known: it is reported (again).
             let mut flags = MANAGED | FRESH;
@@ -70,12 +66,9 @@ pub(crate) fn upgrade(pipe: &Pipe) -> bool {
                 flags |= DISABLED;
             }
             registration.flags.fetch_or(flags, Ordering::Relaxed);
-            activate(socket_table, set, index);
+            activate(&set, index);
         } else {
             set.managed.fetch_sub(1, Ordering::Release);
-        }
-        set.lock.release(taken);
-        if result.is_err() {
             return false;
         }
     }

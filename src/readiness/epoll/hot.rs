@@ -1,4 +1,4 @@
-//! A wait's look at the hot registrations of a set. Under the set's lock.
+//! A wait's look at the hot registrations of a set.
 
 use super::nested::{self, DEEPEST};
 use super::reported::{Reported, first_publish_time};
@@ -11,16 +11,14 @@ use crate::pipe::meeting::registered;
 use crate::pipe::waiting::room::{self, Room};
 use crate::pipe::waiting::{events, wait};
 use crate::state::lock;
-use crate::state::lock::Taken;
-use crate::state::registrations::ask_kernel;
 use crate::state::registrations::flags::{
     ARMED, ASKS_ROOM, DISABLED, ENDING, FOREIGN, FRESH, IDLE_ONE, MANAGED, NESTED, PARKED, TOLD,
 };
 pub(super) use crate::state::registrations::hot::is_single;
 use crate::state::registrations::hot::{retain, rotate};
-use crate::state::registrations::lock_set;
+use crate::state::registrations::{OpenSet, SetHeld, ask_kernel};
 use crate::state::socket_table::{
-    self, FLAG_NO_SPACE, FLAG_RING_FULL, FLAG_SHUT_WRITE, REGISTRATIONS, Registration, SetEntry, SocketTable,
+    self, FLAG_NO_SPACE, FLAG_RING_FULL, FLAG_SHUT_WRITE, Registration, SocketTable,
 };
 use crate::sys::{clock, kernel};
 use core::sync::atomic::Ordering;
@@ -37,11 +35,11 @@ const IDLE_SCANS: u32 = 64;
 const ENDS: u32 = (EPOLLRDHUP | EPOLLHUP | EPOLLERR) as u32;
 
 /// Adds what is ready among the hot registrations to what is reported already.
-pub(super) fn collect(socket_table: &SocketTable, fd: i32, set: &SetEntry, reported: &mut Reported<'_>) {
+pub(super) fn collect(set: &SetHeld<'_>, reported: &mut Reported<'_>) {
     let began = if reported.is_ordered() { clock::ticks() } else { 0 };
     let mut looked = 0;
     let mut idle = false;
-    retain(socket_table, set, |index, registration| {
+    retain(set, |index, registration| {
         let flags = registration.flags.load(Ordering::Relaxed);
         if flags & TOLD != 0 {
             registration.flags.fetch_and(!TOLD, Ordering::Relaxed);
@@ -55,16 +53,13 @@ pub(super) fn collect(socket_table: &SocketTable, fd: i32, set: &SetEntry, repor
         if flags & (PARKED | DISABLED) != 0 {
             return flags & PARKED != 0;
         }
-        let Some(ready) = ready(socket_table, registration) else { return false };
+        let Some(ready) = ready(set.table, registration) else { return false };
         if ready == 0 {
             if waits_for_room(registration, flags) {
                 // Before a sleep it would be soon enough, but a program that only looks never sleeps.
-                let _ = ask_kernel(fd, set, index, registration, registration.events.load(Ordering::Relaxed));
+                let _ = ask_kernel(set, index, registration, registration.events.load(Ordering::Relaxed));
             }
-            if flags / IDLE_ONE >= IDLE_SCANS
-                && !awaits_room(registration)
-                && arm(fd, set, index, registration)
-            {
+            if flags / IDLE_ONE >= IDLE_SCANS && !awaits_room(registration) && arm(set, index, registration) {
                 return false;
             }
             registration.flags.fetch_add(IDLE_ONE, Ordering::Relaxed);
@@ -79,28 +74,22 @@ pub(super) fn collect(socket_table: &SocketTable, fd: i32, set: &SetEntry, repor
         && let Some(latest) = reported.latest()
         && !latest.is_before(PublishTime::at(began))
     {
-        look_for_earlier(socket_table, set, reported, latest);
+        look_for_earlier(set, reported, latest);
     }
     if reported.is_full() {
-        rotate(socket_table, set, looked);
+        rotate(set, looked);
     }
 }
 
 /// Reports at once a registration that the kernel has reported, so that it has the place among the kernel's own
 /// descriptors that its doorbell had. [`collect`] must follow, under the same lock.
-pub(super) fn report(
-    socket_table: &SocketTable,
-    set: &SetEntry,
-    index: u32,
-    said: u32,
-    reported: &mut Reported<'_>,
-) {
-    if !note_reported(socket_table, set, index, said) {
+pub(super) fn report(set: &SetHeld<'_>, index: u32, said: u32, reported: &mut Reported<'_>) {
+    if !note_reported(set, index, said) {
         return;
     }
-    let registration = socket_table.registration(index);
+    let registration = set.registration(index);
     if registration.flags.load(Ordering::Relaxed) & (PARKED | DISABLED) == 0
-        && let Some(ready @ 1..) = ready(socket_table, registration)
+        && let Some(ready @ 1..) = ready(set.table, registration)
     {
         reported.add(index, registration, ready);
         registration.flags.fetch_or(TOLD, Ordering::Relaxed);
@@ -109,20 +98,15 @@ pub(super) fn report(
 
 /// Tells of what has come before `latest`, which has been found, to a connection that was looked at too early.
 #[inline(never)]
-fn look_for_earlier(
-    socket_table: &SocketTable,
-    set: &SetEntry,
-    reported: &mut Reported<'_>,
-    latest: PublishTime,
-) {
-    retain(socket_table, set, |index, registration| {
+fn look_for_earlier(set: &SetHeld<'_>, reported: &mut Reported<'_>, latest: PublishTime) {
+    retain(set, |index, registration| {
         let flags = registration.flags.load(Ordering::Relaxed);
         // Those that were reported are not idle.
         if !reported.is_full()
             && flags & (PARKED | DISABLED) == 0
             && flags / IDLE_ONE > 0
             && first_publish_time(registration).is_some_and(|time| time.is_before(latest))
-            && let Some(ready @ 1..) = ready(socket_table, registration)
+            && let Some(ready @ 1..) = ready(set.table, registration)
         {
             reported.add(index, registration, ready);
         }
@@ -227,21 +211,19 @@ fn take_reported(registration: &Registration) -> u32 {
 }
 
 /// Keeps what the kernel reported about a registration, for the look that follows. False when it is none of the set's any more.
-pub(super) fn note_reported(socket_table: &SocketTable, set: &SetEntry, index: u32, reported: u32) -> bool {
-    let is_there = keep_reported(socket_table, set, index, reported);
+pub(super) fn note_reported(set: &SetHeld<'_>, index: u32, reported: u32) -> bool {
+    let is_there = keep_reported(set, index, reported);
     if is_there {
-        registered::activate(socket_table, set, index);
+        registered::activate(set, index);
     }
     is_there
 }
 
 /// The same, without a change of the lists.
-pub(super) fn keep_reported(socket_table: &SocketTable, set: &SetEntry, index: u32, reported: u32) -> bool {
-    let registration = socket_table.registration(index);
+pub(super) fn keep_reported(set: &OpenSet<'_>, index: u32, reported: u32) -> bool {
+    let registration = set.registration(index);
     let flags = registration.flags.load(Ordering::Relaxed);
-    if flags & MANAGED == 0
-        || registration.set.load(Ordering::Relaxed) != set.slot.load(Ordering::Relaxed).wrapping_add(1)
-    {
+    if flags & MANAGED == 0 || registration.set.load(Ordering::Relaxed) != set.slot() + 1 {
         // It was removed, or given back, while the event was on its way.
         return false;
     }
@@ -264,56 +246,47 @@ fn ready_other(
     if !nested::take_news(socket_table, registration, reported) {
         return Some(0);
     }
-    let slot = registration.slot.load(Ordering::Relaxed);
-    let readable = is_readable(socket_table, registration.fd.load(Ordering::Relaxed), slot);
+    let readable = is_readable(&nested::inner(socket_table, registration));
     Some(if readable { wanted & READS } else { 0 })
 }
 
 /// Whether a wait in a set would find anything: what poll(2) says of an epoll descriptor.
-pub(crate) fn is_readable(socket_table: &SocketTable, fd: i32, slot: u32) -> bool {
-    let set = socket_table.set(slot);
-    if has_ready(socket_table, set, 0) {
+pub(crate) fn is_readable(set: &OpenSet<'_>) -> bool {
+    if has_ready(set, 0) {
         return true;
     }
-    super::watch(socket_table, fd, slot);
-    if kernel::poll_now(fd, libc::POLLIN) & libc::POLLIN == 0 {
+    super::watch(set);
+    if kernel::poll_now(set.fd, libc::POLLIN) & libc::POLLIN == 0 {
         return false;
     }
     // Doorbells that nobody has taken hold the kernel's answer up.
-    settle_all(socket_table, set, 0);
-    kernel::poll_now(fd, libc::POLLIN) & libc::POLLIN != 0
+    settle_all(set, 0);
+    kernel::poll_now(set.fd, libc::POLLIN) & libc::POLLIN != 0
 }
 
 /// Takes the doorbells of every pipe in a set, and in the sets within it.
-fn settle_all(socket_table: &SocketTable, set: &SetEntry, depth: usize) {
-    let mut next = set.first.load(Ordering::Acquire);
-    for _ in 0..REGISTRATIONS {
-        let Some(index) = next.checked_sub(1) else { return };
-        let registration = socket_table.registration(index);
+fn settle_all(set: &OpenSet<'_>, depth: usize) {
+    for (_, registration) in set.all() {
         let flags = registration.flags.load(Ordering::Relaxed);
         if flags & NESTED != 0 && depth < DEEPEST {
-            settle_all(socket_table, nested::inner(socket_table, registration), depth + 1);
+            settle_all(&nested::inner(set.table, registration), depth + 1);
         } else if flags & (NESTED | FOREIGN) == 0
             && let Some(pipe) = registered::pipe_of(registration).and_then(|pipe| pipe.live())
         {
             wait::settle(&pipe);
         }
-        next = registration.next.load(Ordering::Relaxed);
     }
 }
 
 /// Whether a wait in the set would find a pipe ready; takes nothing. Without its lock.
-pub(crate) fn has_ready(socket_table: &SocketTable, set: &SetEntry, depth: usize) -> bool {
-    let mut next = set.hot.load(Ordering::Acquire);
-    for _ in 0..REGISTRATIONS {
-        let Some(index) = next.checked_sub(1) else { return false };
-        let registration = socket_table.registration(index);
+pub(crate) fn has_ready(set: &OpenSet<'_>, depth: usize) -> bool {
+    for (_, registration) in set.hot_ones() {
         let flags = registration.flags.load(Ordering::Relaxed);
         if flags & (DISABLED | FOREIGN | PARKED) == 0 {
             if flags & NESTED != 0 {
                 if depth < DEEPEST
-                    && nested::may_report(socket_table, registration, depth + 1)
-                    && has_ready(socket_table, nested::inner(socket_table, registration), depth + 1)
+                    && nested::may_report(set.table, registration, depth + 1)
+                    && has_ready(&nested::inner(set.table, registration), depth + 1)
                 {
                     return true;
                 }
@@ -323,7 +296,6 @@ pub(crate) fn has_ready(socket_table: &SocketTable, set: &SetEntry, depth: usize
                 return true;
             }
         }
-        next = registration.next_hot.load(Ordering::Relaxed);
     }
     false
 }
@@ -354,7 +326,7 @@ fn is_reported(registration: &Registration, pipe: &Pipe) -> bool {
 }
 
 /// Wants a doorbell for a registration; true when there is still nothing to report, so it may turn cold.
-pub(super) fn arm(set_fd: i32, set: &SetEntry, index: u32, registration: &Registration) -> bool {
+pub(super) fn arm(set: &OpenSet<'_>, index: u32, registration: &Registration) -> bool {
     let flags = registration.flags.load(Ordering::Relaxed);
     if flags & NESTED != 0 {
         return false;
@@ -370,7 +342,7 @@ pub(super) fn arm(set_fd: i32, set: &SetEntry, index: u32, registration: &Regist
         let room = room::await_it(&pipe);
         if room == Room::GivenUp || room == Room::KernelSays && flags & ASKS_ROOM == 0 {
             // From the kernel, which alone can wake for it. It reports at once when there is room by now.
-            let _ = ask_kernel(set_fd, set, index, registration, wanted);
+            let _ = ask_kernel(set, index, registration, wanted);
         }
         if matches!(room, Room::GivenUp | Room::Some) {
             return false;
@@ -393,9 +365,9 @@ pub(super) fn arm(set_fd: i32, set: &SetEntry, index: u32, registration: &Regist
 
 /// Wants a doorbell for every hot registration before a sleep, and those of nested sets. False when something
 /// is ready after all.
-pub(crate) fn arm_all(socket_table: &SocketTable, fd: i32, set: &SetEntry, depth: usize) -> bool {
+pub(crate) fn arm_all(set: &SetHeld<'_>, depth: usize) -> bool {
     let mut quiet = true;
-    retain(socket_table, set, |index, registration| {
+    retain(set, |index, registration| {
         let flags = registration.flags.load(Ordering::Relaxed);
         if flags & PARKED != 0 {
             return true;
@@ -405,12 +377,12 @@ pub(crate) fn arm_all(socket_table: &SocketTable, fd: i32, set: &SetEntry, depth
         }
         if flags & NESTED != 0 {
             // What was reported, or does not count here, keeps nobody awake. The next publication rings.
-            quiet &= arm_nested(socket_table, registration, depth)
-                || !nested::may_report(socket_table, registration, depth + 1);
+            quiet &= arm_nested(set.table, registration, depth)
+                || !nested::may_report(set.table, registration, depth + 1);
             // Always looked at: the kernel does not know what is in the rings of the inner set.
             return true;
         }
-        if !arm(fd, set, index, registration) {
+        if !arm(set, index, registration) {
             quiet = false;
             return true;
         }
@@ -426,26 +398,26 @@ pub(super) fn arm_nested(socket_table: &SocketTable, registration: &Registration
     if depth >= nested::DEEPEST {
         return true;
     }
-    let inner = nested::inner(socket_table, registration);
-    let fd = registration.fd.load(Ordering::Relaxed);
-    let taken = lock_set(inner);
-    let quiet = match taken {
-        Taken::Not(_) => stuck::arm_all(socket_table, fd, inner, depth + 1),
-        _ => arm_all(socket_table, fd, inner, depth + 1),
-    };
-    inner.lock.release(taken);
-    quiet
+    arm_whole(&nested::inner(socket_table, registration), depth + 1)
+}
+
+/// The same, of a set that is looked at from outside.
+pub(crate) fn arm_whole(set: &OpenSet<'_>, depth: usize) -> bool {
+    match set.lock() {
+        Some(held) => arm_all(&held, depth),
+        None => stuck::arm_all(set, depth),
+    }
 }
 
 /// After a sleep: while this thread is awake and looks at the hot pipes by itself, their writers need not ring.
 /// One doorbell wakes it, not one per pipe.
-pub(super) fn disarm_all(socket_table: &SocketTable, set: &SetEntry) {
+pub(super) fn disarm_all(set: &SetHeld<'_>) {
     // Those who sleep in a set around this one are not known here.
     let is_watched = set.watched.load(Ordering::Relaxed) != 0;
     if is_watched || socket_table::others_asleep(&set.sleepers, lock::thread(), true) {
         return;
     }
-    retain(socket_table, set, |index, registration| {
+    retain(set, |index, registration| {
         let flags = registration.flags.fetch_and(!ARMED, Ordering::Relaxed);
         if flags & ARMED != 0
             && let Some(pipe) = registered::pipe_of(registration)
@@ -465,41 +437,25 @@ pub(super) fn disarm_all(socket_table: &SocketTable, set: &SetEntry) {
 }
 
 /// Whether any hot registration has ring bytes; the look of a spinning waiter, without the lock.
-pub(super) fn any_bytes(socket_table: &SocketTable, set: &SetEntry) -> bool {
-    let mut next = set.hot.load(Ordering::Acquire);
-    for _ in 0..REGISTRATIONS {
-        let Some(index) = next.checked_sub(1) else { return false };
-        let registration = socket_table.registration(index);
-        if registration.flags.load(Ordering::Relaxed) & (DISABLED | NESTED | FOREIGN | PARKED) == 0
-            && let Some(pipe) = registered::pipe_of(registration)
-        {
-            let incoming = pipe.incoming();
-            let wanted = registration.events.load(Ordering::Relaxed);
-            let edge = wanted & EPOLLET as u32 != 0;
-            if wanted & READS != 0 && incoming.has_bytes() && (!edge || !is_reported(registration, &pipe))
-                || incoming.epoch() != incoming.reader_epoch()
-                || wanted & EPOLLOUT as u32 != 0 && room::has_come(&pipe)
-            {
-                return true;
-            }
+pub(super) fn any_bytes(set: &OpenSet<'_>) -> bool {
+    set.hot_ones().any(|(_, registration)| {
+        if registration.flags.load(Ordering::Relaxed) & (DISABLED | NESTED | FOREIGN | PARKED) != 0 {
+            return false;
         }
-        next = registration.next_hot.load(Ordering::Relaxed);
-    }
-    false
+        let Some(pipe) = registered::pipe_of(registration) else { return false };
+        let incoming = pipe.incoming();
+        let wanted = registration.events.load(Ordering::Relaxed);
+        let edge = wanted & EPOLLET as u32 != 0;
+        wanted & READS != 0 && incoming.has_bytes() && (!edge || !is_reported(registration, &pipe))
+            || incoming.epoch() != incoming.reader_epoch()
+            || wanted & EPOLLOUT as u32 != 0 && room::has_come(&pipe)
+    })
 }
 
 /// Whether the producer of any hot pipe last ran on this processor.
-pub(super) fn shares_cpu(socket_table: &SocketTable, set: &SetEntry) -> bool {
-    let mut next = set.hot.load(Ordering::Acquire);
-    for _ in 0..4 {
-        let Some(index) = next.checked_sub(1) else { return false };
-        let registration = socket_table.registration(index);
-        if let Some(pipe) = registered::pipe_of(registration)
-            && pipe.is_writer_here()
-        {
-            return true;
-        }
-        next = registration.next_hot.load(Ordering::Relaxed);
-    }
-    false
+pub(super) fn shares_cpu(set: &OpenSet<'_>) -> bool {
+    const LOOKS: usize = 4;
+    set.hot_ones()
+        .take(LOOKS)
+        .any(|(_, registration)| registered::pipe_of(registration).is_some_and(|pipe| pipe.is_writer_here()))
 }

@@ -6,10 +6,9 @@
 //! several, keeps the count that it has reported.
 
 use crate::pipe::meeting::registered;
-use crate::state::lock::Taken;
+use crate::state::registrations::OpenSet;
 use crate::state::registrations::flags::{DISABLED, FOREIGN, FRESH, HOT, NESTED, PARKED};
-use crate::state::registrations::lock_set;
-use crate::state::socket_table::{REGISTRATIONS, Registration, SETS, SetEntry, SocketTable};
+use crate::state::socket_table::{Registration, SETS, SetEntry, SocketTable};
 use core::sync::atomic::Ordering;
 use libc::{EPOLLET, EPOLLIN, EPOLLRDNORM};
 use sockshim_ring::sleep::DOORBELL;
@@ -18,16 +17,16 @@ use sockshim_ring::sleep::DOORBELL;
 pub(super) const DEEPEST: usize = 5;
 
 /// The set that a registration is of.
-pub(super) fn inner<'a>(socket_table: &'a SocketTable, registration: &Registration) -> &'a SetEntry {
-    socket_table.set(registration.slot.load(Ordering::Relaxed) % SETS as u32)
+pub(super) fn inner<'a>(socket_table: &'a SocketTable, registration: &Registration) -> OpenSet<'a> {
+    let slot = registration.slot.load(Ordering::Relaxed) % SETS as u32;
+    OpenSet::new(socket_table, registration.fd.load(Ordering::Relaxed), slot)
 }
 
 /// Whether something has happened in a nested set since its edge-triggered registration last reported.
 pub(super) fn has_news(socket_table: &SocketTable, registration: &Registration, depth: usize) -> bool {
     registration.flags.load(Ordering::Relaxed) & FRESH != 0
         || registration.kernel_events.load(Ordering::Relaxed) != 0
-        || registration.reported.load(Ordering::Relaxed)
-            != news(socket_table, inner(socket_table, registration), depth)
+        || registration.reported.load(Ordering::Relaxed) != news(&inner(socket_table, registration), depth)
 }
 
 /// Whether a nested set that is readable is reported: at each look, or only after something has happened in it.
@@ -43,23 +42,20 @@ pub(super) fn take_news(socket_table: &SocketTable, registration: &Registration,
     }
     let set = inner(socket_table, registration);
     if reported != 0 {
-        follow_doorbells(socket_table, set, 0);
+        follow_doorbells(&set, 0);
     }
-    let news = news(socket_table, set, 0);
+    let news = news(&set, 0);
     let before = registration.reported.swap(news, Ordering::Relaxed);
     reported != 0 || before != news || registration.flags.load(Ordering::Relaxed) & FRESH != 0
 }
 
 /// What has happened so far in a set and in those within it: a number that changes with each event.
-fn news(socket_table: &SocketTable, set: &SetEntry, depth: usize) -> u64 {
+fn news(set: &OpenSet<'_>, depth: usize) -> u64 {
     let mut within = 0_u64;
-    let mut next = set.hot.load(Ordering::Acquire);
-    for _ in 0..REGISTRATIONS {
-        let Some(index) = next.checked_sub(1) else { break };
-        let registration = socket_table.registration(index);
+    for (_, registration) in set.hot_ones() {
         let flags = registration.flags.load(Ordering::Relaxed);
         if flags & (NESTED | DISABLED) == NESTED && depth < DEEPEST {
-            within = within.wrapping_add(news(socket_table, inner(socket_table, registration), depth + 1));
+            within = within.wrapping_add(news(&inner(set.table, registration), depth + 1));
         } else if flags & (NESTED | FOREIGN | PARKED) == 0
             && let Some(pipe) = registered::pipe_of(registration)
         {
@@ -73,7 +69,6 @@ fn news(socket_table: &SocketTable, set: &SetEntry, depth: usize) -> u64 {
                 registration.noted.store(tail, Ordering::Release);
             }
         }
-        next = registration.next_hot.load(Ordering::Relaxed);
     }
     within.wrapping_add(set.news.load(Ordering::Relaxed).into())
 }
@@ -86,28 +81,25 @@ pub(super) fn count(set: &SetEntry) {
 }
 
 /// The kernel has reported a set: the pipes in it that have rung are looked at from now on.
-fn follow_doorbells(socket_table: &SocketTable, set: &SetEntry, depth: usize) {
-    let taken = lock_set(set);
-    let mut next = set.first.load(Ordering::Acquire);
-    for _ in 0..REGISTRATIONS {
-        let Some(index) = next.checked_sub(1) else { break };
-        let registration = socket_table.registration(index);
+fn follow_doorbells(set: &OpenSet<'_>, depth: usize) {
+    let held = set.lock();
+    for (index, registration) in set.all() {
         let flags = registration.flags.load(Ordering::Relaxed);
         if flags & NESTED != 0 {
             if depth < DEEPEST {
-                follow_doorbells(socket_table, inner(socket_table, registration), depth + 1);
+                follow_doorbells(&inner(set.table, registration), depth + 1);
             }
         } else if flags & (FOREIGN | PARKED) == 0
             && let Some(pipe) = registered::pipe_of(registration)
         {
             // Without the lock the lists are not ours to change: see `stuck`.
-            let may_activate = !matches!(taken, Taken::Not(_));
-            if may_activate && flags & HOT == 0 && pipe.incoming().need_wakeup() & DOORBELL == 0 {
-                registered::activate(socket_table, set, index);
+            if let Some(held) = &held
+                && flags & HOT == 0
+                && pipe.incoming().need_wakeup() & DOORBELL == 0
+            {
+                registered::activate(held, index);
             }
             registered::note(registration, &pipe);
         }
-        next = registration.next.load(Ordering::Relaxed);
     }
-    set.lock.release(taken);
 }

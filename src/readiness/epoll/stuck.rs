@@ -6,26 +6,23 @@
 //! the same events.
 
 use super::reported::Reported;
-use super::{add_unseen, check_exclusive, hot};
+use super::{Wanted, add_unseen, check_exclusive, hot};
 use crate::error::Errno;
-use crate::state::descriptor_table::{Descriptor, Set};
+use crate::state::descriptor_table::Descriptor;
 use crate::state::reason::Reason;
 use crate::state::registrations::flags::{ARMED, DISABLED, FOREIGN, FRESH, MANAGED, NESTED, PARKED};
-use crate::state::registrations::{ask_kernel, can_park, keep, list, tell_kernel};
-use crate::state::socket_table::{REGISTRATIONS, Registration, SetEntry, SocketTable};
-use crate::sys::kernel;
-use core::ffi::c_int;
+use crate::state::registrations::{OpenSet, ask_kernel, can_park, keep, list, tell_kernel};
+use crate::state::socket_table::{REGISTRATIONS, Registration};
 use core::sync::atomic::Ordering;
 use libc::{EPOLLEXCLUSIVE, EPOLLOUT, epoll_event};
 
 /// Calls `each` for every registration of a set that the kernel knows by our tag.
-fn for_each(socket_table: &SocketTable, set: &SetEntry, mut each: impl FnMut(u32, &Registration, u32)) {
-    let slot = set.slot.load(Ordering::Relaxed).wrapping_add(1);
-    let used = socket_table.registrations_used.load(Ordering::Acquire).min(REGISTRATIONS as u32);
+fn for_each(set: &OpenSet<'_>, mut each: impl FnMut(u32, &Registration, u32)) {
+    let used = set.table.registrations_used.load(Ordering::Acquire).min(REGISTRATIONS as u32);
     for index in 0..used {
-        let registration = socket_table.registration(index);
+        let registration = set.registration(index);
         let flags = registration.flags.load(Ordering::Relaxed);
-        if registration.set.load(Ordering::Relaxed) == slot
+        if registration.set.load(Ordering::Relaxed) == set.slot() + 1
             && flags & (MANAGED | PARKED | DISABLED) == MANAGED
         {
             each(index, registration, flags);
@@ -34,15 +31,15 @@ fn for_each(socket_table: &SocketTable, set: &SetEntry, mut each: impl FnMut(u32
 }
 
 /// As [`hot::note_reported`].
-pub(super) fn note_reported(socket_table: &SocketTable, set: &SetEntry, index: u32, reported: u32) {
-    hot::keep_reported(socket_table, set, index, reported);
+pub(super) fn note_reported(set: &OpenSet<'_>, index: u32, reported: u32) {
+    hot::keep_reported(set, index, reported);
 }
 
 /// As [`hot::collect`].
-pub(super) fn collect(socket_table: &SocketTable, set: &SetEntry, reported: &mut Reported<'_>) {
-    for_each(socket_table, set, |index, registration, _| {
+pub(super) fn collect(set: &OpenSet<'_>, reported: &mut Reported<'_>) {
+    for_each(set, |index, registration, _| {
         if !reported.is_full()
-            && let Some(ready @ 1..) = hot::ready(socket_table, registration)
+            && let Some(ready @ 1..) = hot::ready(set.table, registration)
         {
             reported.add(index, registration, ready);
         }
@@ -50,43 +47,32 @@ pub(super) fn collect(socket_table: &SocketTable, set: &SetEntry, reported: &mut
 }
 
 /// As [`hot::arm_all`].
-pub(super) fn arm_all(socket_table: &SocketTable, fd: c_int, set: &SetEntry, depth: usize) -> bool {
+pub(super) fn arm_all(set: &OpenSet<'_>, depth: usize) -> bool {
     let mut quiet = true;
-    for_each(socket_table, set, |index, registration, flags| {
+    for_each(set, |index, registration, flags| {
         if flags & NESTED != 0 {
-            quiet &= hot::arm_nested(socket_table, registration, depth);
+            quiet &= hot::arm_nested(set.table, registration, depth);
         } else if flags & FOREIGN == 0 {
             registration.flags.fetch_or(ARMED, Ordering::Relaxed);
-            quiet &= hot::arm(fd, set, index, registration);
+            quiet &= hot::arm(set, index, registration);
         }
     });
     quiet
 }
 
 /// epoll_ctl(2).
-#[expect(clippy::too_many_arguments, reason = "epoll_ctl's own four, and what was looked up for them")]
-pub(super) fn ctl(
-    socket_table: &SocketTable,
-    fd: c_int,
-    set: Set,
-    operation: c_int,
-    target: c_int,
-    event: Option<epoll_event>,
-    kind: Descriptor,
-    interesting: bool,
-) -> Result<(), Errno> {
-    let entry = socket_table.set(set.slot);
-    let found = list::find(socket_table, entry, set.slot, target, kind);
-    let (Some(index), Some(registration)) = (found, found.map(|index| socket_table.registration(index)))
-    else {
+pub(super) fn ctl(set: &OpenSet<'_>, wanted: &Wanted) -> Result<(), Errno> {
+    let &Wanted { operation, target, event, kind, interesting } = wanted;
+    let Some(index) = list::find(set, target, kind) else {
         return match (operation, event) {
             (libc::EPOLL_CTL_ADD, Some(event)) if interesting => {
                 check_exclusive(event.events, kind)?;
-                add_unseen(fd, target, &event, Reason::Stopped)
+                add_unseen(set.fd, target, &event, Reason::Stopped)
             }
-            _ => kernel::epoll_ctl(fd, operation, target, event.as_ref()),
+            _ => wanted.by_kernel(set),
         };
     };
+    let registration = set.registration(index);
     let flags = registration.flags.load(Ordering::Relaxed);
     let before = registration.events.load(Ordering::Relaxed);
     match (operation, event, flags & PARKED != 0) {
@@ -94,24 +80,24 @@ pub(super) fn ctl(
             check_exclusive(event.events, kind)?;
             registration.reported.store(u64::MAX, Ordering::Relaxed);
             registration.ended.store(0, Ordering::Relaxed);
-            entry.parked.fetch_sub(1, Ordering::Relaxed);
-            rouse(fd, entry, index, registration, before, &event)
+            set.parked.fetch_sub(1, Ordering::Relaxed);
+            rouse(set, index, registration, before, &event)
         }
         (libc::EPOLL_CTL_MOD | libc::EPOLL_CTL_DEL, _, true) => Err(Errno(libc::ENOENT)),
         (libc::EPOLL_CTL_MOD, Some(event), _) if flags & (NESTED | FOREIGN) == 0 && flags & MANAGED != 0 => {
             if (before | event.events) & EPOLLEXCLUSIVE as u32 != 0 {
                 return Err(Errno(libc::EINVAL));
             }
-            rouse(fd, entry, index, registration, before, &event)
+            rouse(set, index, registration, before, &event)
         }
         (libc::EPOLL_CTL_MOD, Some(event), _) if flags & MANAGED == 0 => {
-            kernel::epoll_ctl(fd, operation, target, Some(&event))?;
+            wanted.by_kernel(set)?;
             keep(registration, &event);
             Ok(())
         }
         (libc::EPOLL_CTL_DEL, _, _) => {
-            if !can_park(socket_table, entry, index) {
-                kernel::epoll_ctl(fd, operation, target, event.as_ref())?;
+            if !can_park(set, index) {
+                wanted.by_kernel(set)?;
                 if let Descriptor::Socket(socket) = kind
                     && let Some(socket) = socket.entry()
                 {
@@ -122,26 +108,25 @@ pub(super) fn ctl(
                 }
             }
             registration.flags.fetch_or(PARKED, Ordering::Relaxed);
-            entry.parked.fetch_add(1, Ordering::Relaxed);
+            set.parked.fetch_add(1, Ordering::Relaxed);
             Ok(())
         }
-        _ => kernel::epoll_ctl(fd, operation, target, event.as_ref()),
+        _ => wanted.by_kernel(set),
     }
 }
 
 /// Has the next wait look at a registration that is reported anew: the kernel, which every socket has room at some time, reports
 /// of it.
 fn rouse(
-    fd: c_int,
-    set: &SetEntry,
+    set: &OpenSet<'_>,
     index: u32,
     registration: &Registration,
     before: u32,
     event: &epoll_event,
 ) -> Result<(), Errno> {
-    tell_kernel(fd, set, index, before, event.events)?;
+    tell_kernel(set, index, before, event.events)?;
     keep(registration, event);
     registration.flags.fetch_and(!(PARKED | DISABLED), Ordering::Relaxed);
     registration.flags.fetch_or(FRESH, Ordering::Relaxed);
-    ask_kernel(fd, set, index, registration, event.events | EPOLLOUT as u32)
+    ask_kernel(set, index, registration, event.events | EPOLLOUT as u32)
 }

@@ -13,10 +13,10 @@ use crate::pipe::connection::Pipe;
 use crate::pipe::meeting::registered;
 use crate::pipe::waiting::events;
 use crate::pipe::waiting::timed_wait::{self, Joined};
-use crate::state::lock::{self, Taken};
+use crate::state::lock;
 use crate::state::registrations::flags::{DISABLED, ENDING, FOREIGN, HOT, NESTED, PARKED};
-use crate::state::registrations::{is_tag, lock_set};
-use crate::state::socket_table::{self, FLAG_NO_SPACE, REGISTRATIONS, Registration, SetEntry, SocketTable};
+use crate::state::registrations::{OpenSet, SetHeld, is_tag};
+use crate::state::socket_table::{self, FLAG_NO_SPACE, Registration, SetEntry};
 use crate::state::timed_waits::LONGEST_US;
 use crate::sys::clock;
 use crate::sys::deadline::Deadline;
@@ -39,11 +39,11 @@ pub(super) enum TimedWait {
 
 /// Waits on the futex until a hot pipe of the set has something.
 #[inline(never)]
-pub(super) fn wait(socket_table: &SocketTable, set: &SetEntry, deadline: Deadline) -> TimedWait {
+pub(super) fn wait(set: &OpenSet<'_>, deadline: Deadline) -> TimedWait {
     let now = clock::ticks();
     if !timed_wait::is_possible()
         || !set.timed_waits.may_begin(now)
-        || timed_wait::is_sleep_due(&APART, hot::shares_cpu(socket_table, set))
+        || timed_wait::is_sleep_due(&APART, hot::shares_cpu(set))
     {
         return TimedWait::Not;
     }
@@ -56,52 +56,53 @@ pub(super) fn wait(socket_table: &SocketTable, set: &SetEntry, deadline: Deadlin
     {
         return TimedWait::Not;
     }
-    let result = wait_on_all(socket_table, set, deadline);
+    let result = wait_on_all(set, deadline);
     let _ = set.timed_wait_until.compare_exchange(until, 0, Ordering::Relaxed, Ordering::Relaxed);
     result
 }
 
-fn wait_on_all(socket_table: &SocketTable, set: &SetEntry, deadline: Deadline) -> TimedWait {
+fn wait_on_all(set: &OpenSet<'_>, deadline: Deadline) -> TimedWait {
     let nanoseconds = deadline.left().unwrap_or(u64::MAX).min(LONGEST_US * 1000);
     let mut words = Words::new();
     // Under the lock: what others change they change before this, or they see that somebody waits on the futex.
-    let taken = lock_set(set);
+    let held = set.lock();
     words.add(&set.wake_word, set.wake_word.load(Ordering::Relaxed));
-    let joined = match taken {
-        Taken::Ours if !socket_table::others_asleep(&set.sleepers, lock::thread(), false) => {
-            join_all(socket_table, set, &mut words)
+    let joined = match &held {
+        Some(held)
+            if held.is_first() && !socket_table::others_asleep(&set.sleepers, lock::thread(), false) =>
+        {
+            join_all(held, &mut words)
         }
         _ => Joined::Cannot,
     };
-    set.lock.release(taken);
+    drop(held);
     match joined {
         Joined::Cannot => return TimedWait::Not,
         Joined::Look => return TimedWait::Look,
-        Joined::Waiting if hot::any_bytes(socket_table, set) => return TimedWait::Look,
+        Joined::Waiting if hot::any_bytes(set) => return TimedWait::Look,
         Joined::Waiting => {}
     }
     let Ok(woken) = timed_wait::on(&mut words, nanoseconds) else { return TimedWait::Interrupted };
-    set.timed_waits.note_end(clock::ticks(), woken && hot::any_bytes(socket_table, set));
+    set.timed_waits.note_end(clock::ticks(), woken && hot::any_bytes(set));
     if woken { TimedWait::Look } else { TimedWait::Not }
 }
 
-/// Wants a futex wake from every hot pipe of a set, if a timed wait hears of all that they wait for. Under the set's lock.
-fn join_all(socket_table: &SocketTable, set: &SetEntry, words: &mut Words) -> Joined {
+/// Wants a futex wake from every hot pipe of a set, if a timed wait hears of all that they wait for.
+fn join_all(set: &SetHeld<'_>, words: &mut Words) -> Joined {
     let mut count = 0;
-    let may_wait_timed =
-        for_each(socket_table, set, |registration, flags| match hears_of(registration, flags) {
-            Some(pipe) => {
-                count += usize::from(pipe.is_some());
-                // Beside the set's own word.
-                count < MOST
-            }
-            None => false,
-        });
+    let may_wait_timed = for_each(set, |registration, flags| match hears_of(registration, flags) {
+        Some(pipe) => {
+            count += usize::from(pipe.is_some());
+            // Beside the set's own word.
+            count < MOST
+        }
+        None => false,
+    });
     let mut joined = Joined::Waiting;
     // Not before it is certain: a futex wake that nobody waits for costs its writer a system call.
     let all = may_wait_timed
         && count > 0
-        && for_each(socket_table, set, |registration, flags| {
+        && for_each(set, |registration, flags| {
             if let Some(Some(pipe)) = hears_of(registration, flags) {
                 joined = timed_wait::join(&pipe, words);
             }
@@ -111,22 +112,11 @@ fn join_all(socket_table: &SocketTable, set: &SetEntry, words: &mut Words) -> Jo
 }
 
 /// Calls `each` for the hot registrations that are waited for, until it says false.
-fn for_each(
-    socket_table: &SocketTable,
-    set: &SetEntry,
-    mut each: impl FnMut(&Registration, u32) -> bool,
-) -> bool {
-    let mut next = set.hot.load(Ordering::Relaxed);
-    for _ in 0..REGISTRATIONS {
-        let Some(index) = next.checked_sub(1) else { break };
-        let registration = socket_table.registration(index);
+fn for_each(set: &OpenSet<'_>, mut each: impl FnMut(&Registration, u32) -> bool) -> bool {
+    set.hot_ones().all(|(_, registration)| {
         let flags = registration.flags.load(Ordering::Relaxed);
-        if flags & (DISABLED | PARKED) == 0 && !each(registration, flags) {
-            return false;
-        }
-        next = registration.next_hot.load(Ordering::Relaxed);
-    }
-    true
+        flags & (DISABLED | PARKED) != 0 || each(registration, flags)
+    })
 }
 
 /// The pipe whose writer wakes for all that a registration waits for; `Some(None)`: it waits for nothing that comes from
@@ -163,9 +153,9 @@ pub(super) fn end(set: &SetEntry) {
 }
 
 /// The kernel has reported these events at this time. What no timed wait would have heard of forbids timed waits for a while.
-pub(super) fn note(socket_table: &SocketTable, set: &SetEntry, now: u64, reported: &[epoll_event]) {
+pub(super) fn note(set: &OpenSet<'_>, now: u64, reported: &[epoll_event]) {
     let heard = |event: &epoll_event| {
-        let registration = socket_table.registration(event.u64 as u32 & 0x00ff_ffff);
+        let registration = set.registration(event.u64 as u32 & 0x00ff_ffff);
         is_tag(set, event.u64)
             && registration.flags.load(Ordering::Relaxed) & HOT != 0
             && event.events & !(EPOLLIN | EPOLLRDNORM) as u32 == 0

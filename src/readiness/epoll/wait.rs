@@ -2,14 +2,15 @@
 
 use super::reported::{MOST, Reported};
 use super::timed_wait::{self, TimedWait};
-use super::{hot, is_tag, lock_set, poke, stuck};
+use super::{hot, is_tag, poke, stuck};
 use crate::error::{Errno, answer};
 use crate::pipe::copying::buffers;
 use crate::pipe::waiting::{room, spin};
 use crate::readiness::check_interrupted;
 use crate::state::descriptor_table::Set;
-use crate::state::lock::{self, Taken};
-use crate::state::socket_table::{self, SetEntry, SocketTable};
+use crate::state::lock;
+use crate::state::registrations::{OpenSet, SetHeld};
+use crate::state::socket_table::{self, SetEntry};
 use crate::sys::deadline::Deadline;
 use crate::sys::handlers::Since;
 use crate::sys::{cancel, clock, kernel, real};
@@ -53,7 +54,7 @@ pub(crate) unsafe fn look(fd: c_int, set: Set, events: *mut epoll_event, most: c
         if is_tag(entry, event.u64) {
             // SAFETY: as before.
             let out = unsafe { core::slice::from_raw_parts_mut(events, reported as usize) };
-            return Some(report(socket_table, fd, entry, out, reported as usize) as c_int);
+            return Some(report(&OpenSet::new(socket_table, fd, set.slot), out, reported as usize) as c_int);
         }
     }
     Some(reported)
@@ -78,31 +79,30 @@ pub(crate) unsafe fn wait(
     kernel: impl FnOnce() -> c_int,
 ) -> c_int {
     let Some(socket_table) = socket_table::get() else { return kernel() };
-    let entry = socket_table.set(set.slot);
-    if entry.first.load(Ordering::Acquire) != 0 {
+    let set = OpenSet::new(socket_table, fd, set.slot);
+    if set.first.load(Ordering::Acquire) != 0 {
         // SAFETY: the caller's promise.
-        let found =
-            unsafe { wait_for_pipes(fd, socket_table, entry, events, most, Deadline::after(limit), mask) };
+        let found = unsafe { wait_for_pipes(&set, events, most, Deadline::after(limit), mask) };
         return answer(found) as c_int;
     }
     // No socket of ours in it, though one may come while we wait: it wakes us (`epoll::poke`), and then there
     // are tags to translate.
     let since = if limit.is_some_and(|limit| limit > 0) { kernel::coarse_ns() } else { 0 };
     let me = lock::thread();
-    let place = (limit != Some(0)).then(|| socket_table::enroll(&entry.sleepers, me));
+    let place = (limit != Some(0)).then(|| socket_table::enroll(&set.sleepers, me));
     let reported = kernel();
     if let Some(place) = place {
-        socket_table::leave(&entry.sleepers, place, me);
+        socket_table::leave(&set.sleepers, place, me);
     }
     if reported <= 0 {
         return reported;
     }
     // SAFETY: the kernel has just filled that many.
     let out = unsafe { core::slice::from_raw_parts_mut(events, reported as usize) };
-    if !out.iter().any(|event| is_tag(entry, event.u64)) {
+    if !out.iter().any(|event| is_tag(&set, event.u64)) {
         return reported;
     }
-    let count = report(socket_table, fd, entry, out, reported as usize);
+    let count = report(&set, out, reported as usize);
     if count > 0 || limit == Some(0) {
         return count as c_int;
     }
@@ -110,8 +110,7 @@ pub(crate) unsafe fn wait(
     let left =
         limit.map(|limit| limit.saturating_sub(kernel::coarse_ns().saturating_sub(since + 10_000_000)));
     // SAFETY: the caller's promise.
-    answer(unsafe { wait_for_pipes(fd, socket_table, entry, events, most, Deadline::after(left), mask) })
-        as c_int
+    answer(unsafe { wait_for_pipes(&set, events, most, Deadline::after(left), mask) }) as c_int
 }
 
 /// [`wait`] on a set that holds a socket of ours, which may be on a pipe.
@@ -120,9 +119,7 @@ pub(crate) unsafe fn wait(
 /// As for [`wait`].
 #[inline(never)]
 unsafe fn wait_for_pipes(
-    fd: c_int,
-    socket_table: &SocketTable,
-    entry: &SetEntry,
+    set: &OpenSet<'_>,
     events: *mut epoll_event,
     most: c_int,
     deadline: Deadline,
@@ -130,45 +127,45 @@ unsafe fn wait_for_pipes(
 ) -> Result<usize, Errno> {
     cancel::point();
     let there = most > 0 && buffers::is_good(events, most.min(64) as usize * size_of::<epoll_event>(), true);
-    if entry.managed.load(Ordering::Acquire) == 0 || !there {
+    if set.managed.load(Ordering::Acquire) == 0 || !there {
         // SAFETY: the caller's promise.
-        return unsafe { wait_plain(fd, socket_table, entry, events, most, deadline, mask) };
+        return unsafe { wait_plain(set, events, most, deadline, mask) };
     }
     // SAFETY: the caller's promise.
     let out = unsafe { core::slice::from_raw_parts_mut(events, most as usize) };
-    let generation = entry.generation.load(Ordering::Acquire);
+    let generation = set.generation.load(Ordering::Acquire);
     let mut in_vain = 0;
     // Known from the first look on that has found nothing.
     let mut began = None;
     loop {
         let now = clock::ticks();
-        let is_hot = entry.hot.load(Ordering::Acquire) != 0;
-        let overdue = is_overdue(entry, now);
+        let is_hot = set.hot.load(Ordering::Acquire) != 0;
+        let overdue = is_overdue(set, now);
         // The kernel's call would still have the set that another thread has closed meanwhile; a thread that spins, waits on
         // the futex or looks has not.
-        let is_gone = || entry.generation.load(Ordering::Acquire) != generation;
+        let is_gone = || set.generation.load(Ordering::Acquire) != generation;
         if in_vain > 0 && is_gone() {
             return Err(Errno(libc::EBADF));
         }
         // After a spin or a timed wait the pipes first, and the kernel only if they had nothing.
         if is_hot && (in_vain > 0 || !overdue) {
-            let count = report(socket_table, fd, entry, out, 0);
+            let count = report(set, out, 0);
             if count > 0 {
                 return Ok(count);
             }
         }
         if is_hot && overdue || deadline.is_now() {
             // The kernel's own descriptors first: a pipe that is always ready must not starve them.
-            let reported = kernel::epoll_now(fd, out)?;
-            note_look(socket_table, entry, now, &out[..reported], out.len());
-            let count = report(socket_table, fd, entry, out, reported);
+            let reported = kernel::epoll_now(set.fd, out)?;
+            note_look(set, now, &out[..reported], out.len());
+            let count = report(set, out, reported);
             if count > 0 || deadline.is_now() {
                 return Ok(count);
             }
         }
         let since = *began.get_or_insert_with(Since::now);
         // What it was is gone, or nothing that this thread may have: no reason not to sleep.
-        if is_hot && in_vain < SPINS_IN_VAIN && spin_for(socket_table, entry) {
+        if is_hot && in_vain < SPINS_IN_VAIN && spin_for(set) {
             in_vain += 1;
             continue;
         }
@@ -176,7 +173,7 @@ unsafe fn wait_for_pipes(
         unsafe { check_interrupted(since, mask) }?;
         // With a mask of the wait's own its handlers run in the kernel's call only.
         if is_hot && in_vain < SPINS_IN_VAIN && mask.is_null() {
-            match timed_wait::wait(socket_table, entry, deadline) {
+            match timed_wait::wait(set, deadline) {
                 TimedWait::Not if is_gone() => return Err(Errno(libc::EBADF)),
                 TimedWait::Not => {}
                 TimedWait::Look => {
@@ -185,19 +182,19 @@ unsafe fn wait_for_pipes(
                 }
                 TimedWait::Interrupted if is_gone() => return Err(Errno(libc::EINTR)),
                 TimedWait::Interrupted => {
-                    let count = report(socket_table, fd, entry, out, 0);
+                    let count = report(set, out, 0);
                     return if count > 0 { Ok(count) } else { Err(Errno(libc::EINTR)) };
                 }
             }
         }
         // SAFETY: the caller's promise.
-        match unsafe { sleep(fd, socket_table, entry, out, deadline, mask, since) } {
+        match unsafe { sleep(set, out, deadline, mask, since) } {
             Ok(Slept::Ready(count)) => return Ok(count),
             Ok(Slept::Look) => {}
             Err(error) => return Err(error),
         }
         if deadline.left() == Some(0) {
-            let count = report(socket_table, fd, entry, out, 0);
+            let count = report(set, out, 0);
             return Ok(count);
         }
         in_vain += 1;
@@ -216,8 +213,8 @@ fn is_overdue(set: &SetEntry, now: u64) -> bool {
 
 /// The kernel has reported these events, where there was room for so many. While it may have more to report of its own
 /// descriptors it is asked in each wait; after that not before a spin is over. A doorbell is no such event.
-fn note_look(socket_table: &SocketTable, set: &SetEntry, now: u64, reported: &[epoll_event], room: usize) {
-    timed_wait::note(socket_table, set, now, reported);
+fn note_look(set: &OpenSet<'_>, now: u64, reported: &[epoll_event], room: usize) {
+    timed_wait::note(set, now, reported);
     let has_more = reported.len() == room || reported.iter().any(|event| !is_tag(set, event.u64));
     set.looked.store(if has_more { 0 } else { now }, Ordering::Relaxed);
 }
@@ -227,15 +224,13 @@ fn note_look(socket_table: &SocketTable, set: &SetEntry, now: u64, reported: &[e
 /// # Safety
 /// As for [`wait`].
 unsafe fn wait_plain(
-    fd: c_int,
-    socket_table: &SocketTable,
-    set: &SetEntry,
+    set: &OpenSet<'_>,
     events: *mut epoll_event,
     most: c_int,
     deadline: Deadline,
     mask: *const sigset_t,
 ) -> Result<usize, Errno> {
-    if most > 0 && set.managed.load(Ordering::Acquire) > 0 && hot::has_ready(socket_table, set, 0) {
+    if most > 0 && set.managed.load(Ordering::Acquire) > 0 && hot::has_ready(set, 0) {
         // There would be something to store, but not where the program says.
         return Err(Errno(libc::EFAULT));
     }
@@ -244,7 +239,7 @@ unsafe fn wait_plain(
     loop {
         let place = socket_table::enroll(&set.sleepers, me);
         // SAFETY: the caller's promise.
-        let reported = unsafe { kernel_wait(fd, events, most, deadline, mask) };
+        let reported = unsafe { kernel_wait(set.fd, events, most, deadline, mask) };
         let errno = Errno::last();
         socket_table::leave(&set.sleepers, place, me);
         if reported < 0 {
@@ -259,7 +254,7 @@ unsafe fn wait_plain(
         }
         // SAFETY: the kernel has just filled that many.
         let out = unsafe { core::slice::from_raw_parts_mut(events, most as usize) };
-        let count = report(socket_table, fd, set, out, reported as usize);
+        let count = report(set, out, reported as usize);
         if count > 0 || deadline.left() == Some(0) {
             return Ok(count);
         }
@@ -277,9 +272,7 @@ enum Slept {
 /// # Safety
 /// As for [`wait`].
 unsafe fn sleep(
-    fd: c_int,
-    socket_table: &SocketTable,
-    set: &SetEntry,
+    set: &OpenSet<'_>,
     out: &mut [epoll_event],
     deadline: Deadline,
     mask: *const sigset_t,
@@ -288,17 +281,15 @@ unsafe fn sleep(
     let me = lock::thread();
     let generation = set.generation.load(Ordering::Acquire);
     let place = socket_table::enroll(&set.sleepers, me);
-    let taken = lock_set(set);
-    if taken == Taken::Ours {
-        super::flush_parked(socket_table, fd, set);
-    }
     let promises = room::promises();
-    let quiet = match taken {
-        Taken::Ours => hot::arm_all(socket_table, fd, set, 0),
-        Taken::Nested => true,
-        Taken::Not(_) => stuck::arm_all(socket_table, fd, set, 0),
+    let quiet = match set.lock() {
+        Some(held) if held.is_first() => {
+            super::flush_parked(&held);
+            hot::arm_all(&held, 0)
+        }
+        Some(_) => true,
+        None => stuck::arm_all(set, 0),
     };
-    set.lock.release(taken);
     // SAFETY: the caller's promise.
     let interrupted = if quiet { unsafe { check_interrupted(since, mask) } } else { Ok(()) };
     if !quiet || interrupted.is_err() {
@@ -309,23 +300,21 @@ unsafe fn sleep(
     let is_short = room::promises() != promises;
     let until = if is_short { deadline.at_most(room::PATIENCE_NS) } else { deadline };
     // SAFETY: the caller's promise; a thread cancelled in here leaves its place, from which it is reaped.
-    let reported = unsafe { kernel_wait(fd, out.as_mut_ptr(), out.len() as c_int, until, mask) };
+    let reported = unsafe { kernel_wait(set.fd, out.as_mut_ptr(), out.len() as c_int, until, mask) };
     let errno = Errno::last();
     socket_table::leave(&set.sleepers, place, me);
     if set.generation.load(Ordering::Acquire) != generation {
         // Closed by another thread; what is in its place now is another set.
         return if reported == 0 { Ok(Slept::Ready(0)) } else { Err(Errno(libc::EBADF)) };
     }
-    let taken = lock_set(set);
-    if taken == Taken::Ours {
-        hot::disarm_all(socket_table, set);
+    if let Some(held) = set.lock().filter(SetHeld::is_first) {
+        hot::disarm_all(&held);
     }
-    set.lock.release(taken);
     if reported < 0 {
         return Err(errno);
     }
-    note_look(socket_table, set, clock::ticks(), &out[..reported as usize], out.len());
-    let count = report(socket_table, fd, set, out, reported as usize);
+    note_look(set, clock::ticks(), &out[..reported as usize], out.len());
+    let count = report(set, out, reported as usize);
     if count > 0 || reported == 0 && !is_short { Ok(Slept::Ready(count)) } else { Ok(Slept::Look) }
 }
 
@@ -372,13 +361,7 @@ unsafe fn kernel_wait(
 
 /// Reports what the kernel has said, which is in the first `said` of `out`, in its order: a pipe where its doorbell was. And the
 /// other hot pipes that are ready. How many events there are.
-fn report(
-    socket_table: &SocketTable,
-    fd: c_int,
-    set: &SetEntry,
-    out: &mut [epoll_event],
-    said: usize,
-) -> usize {
+fn report(set: &OpenSet<'_>, out: &mut [epoll_event], said: usize) -> usize {
     let has_doorbells = out[..said].iter().any(|event| is_tag(set, event.u64));
     if !has_doorbells && (out.len() == said || set.hot.load(Ordering::Acquire) == 0) {
         return said;
@@ -386,9 +369,9 @@ fn report(
     // Without doorbells all that the kernel has said stays where it is.
     let (kept, said) = if has_doorbells { (0, said) } else { (said, 0) };
     let out = &mut out[kept..];
-    let taken = lock_set(set);
+    let held = set.lock();
     let mut publish_times;
-    let several = has_doorbells || out.len() > 1 && !hot::is_single(socket_table, set);
+    let several = has_doorbells || out.len() > 1 && !hot::is_single(set);
     let mut reported = Reported::new(
         out,
         if several {
@@ -399,37 +382,37 @@ fn report(
         },
     );
     // A signal handler that interrupted a walk over the lists sees the kernel's descriptors only.
-    let is_ours = taken == Taken::Ours;
+    let first = held.as_ref().filter(|held| held.is_first());
     for place in 0..said {
         let event = reported.said(place);
         let index = event.u64 as u32 & 0x00ff_ffff;
         if !is_tag(set, event.u64) {
             reported.add_foreign(event);
-        } else if is_ours {
-            hot::report(socket_table, set, index, event.events, &mut reported);
-        } else if taken == Taken::Nested {
-            hot::note_reported(socket_table, set, index, event.events);
+        } else if let Some(held) = first {
+            hot::report(held, index, event.events, &mut reported);
+        } else if let Some(held) = &held {
+            hot::note_reported(held, index, event.events);
         } else {
-            stuck::note_reported(socket_table, set, index, event.events);
+            stuck::note_reported(set, index, event.events);
         }
     }
-    match taken {
-        Taken::Ours => hot::collect(socket_table, fd, set, &mut reported),
-        Taken::Nested => {}
-        Taken::Not(_) => stuck::collect(socket_table, set, &mut reported),
+    match (first, &held) {
+        (Some(held), _) => hot::collect(held, &mut reported),
+        (None, Some(_)) => {}
+        (None, None) => stuck::collect(set, &mut reported),
     }
     if let Some(index) = reported.level {
         // One doorbell wakes one waiter, who wakes the next one (ep_done_scan in fs/eventpoll.c).
-        poke(socket_table, fd, set, index);
+        poke(set, index);
     }
-    set.lock.release(taken);
+    drop(held);
     kept + reported.count
 }
 
 /// Spins for a pipe that was active lately.
-fn spin_for(socket_table: &SocketTable, set: &SetEntry) -> bool {
+fn spin_for(set: &OpenSet<'_>) -> bool {
     if !spin::is_worth(&SPIN) {
         return false;
     }
-    spin::until(&SPIN, || hot::any_bytes(socket_table, set), || hot::shares_cpu(socket_table, set))
+    spin::until(&SPIN, || hot::any_bytes(set), || hot::shares_cpu(set))
 }

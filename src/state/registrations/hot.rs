@@ -1,54 +1,51 @@
-//! The hot registrations of a set: those that every wait looks at. Under the set's lock.
+//! The hot registrations of a set: those that every wait looks at.
 
 use super::flags::{HOT, PARKED};
 use super::list;
-use crate::state::socket_table::{REGISTRATIONS, Registration, SetEntry, SocketTable};
+use super::{OpenSet, SetHeld};
+use crate::state::socket_table::{REGISTRATIONS, Registration};
 use core::sync::atomic::{AtomicU32, Ordering};
 
 /// Puts a registration at the end of the list, unless it is there: what became ready first is reported first, as in the kernel's
 /// list. What its flags were before.
 #[inline]
-pub(crate) fn append(socket_table: &SocketTable, set: &SetEntry, index: u32) -> u32 {
-    let registration = socket_table.registration(index);
+pub(crate) fn append(set: &SetHeld<'_>, index: u32) -> u32 {
+    let registration = set.registration(index);
     let flags = registration.flags.fetch_or(HOT, Ordering::Relaxed);
     if flags & HOT == 0 {
         registration.next_hot.store(0, Ordering::Relaxed);
-        end(socket_table, set).store(index + 1, Ordering::Release);
+        end(set).store(index + 1, Ordering::Release);
         set.last_hot.store(index + 1, Ordering::Relaxed);
     }
     flags
 }
 
 /// The link at the end of the list. A thread that was killed in the middle of a change has left `last_hot` a step behind.
-fn end<'a>(socket_table: &'a SocketTable, set: &'a SetEntry) -> &'a AtomicU32 {
+fn end<'a>(set: &'a SetHeld<'_>) -> &'a AtomicU32 {
     let mut link = match set.last_hot.load(Ordering::Relaxed).checked_sub(1) {
-        Some(last) if set.hot.load(Ordering::Relaxed) != 0 => &socket_table.registration(last).next_hot,
+        Some(last) if set.hot.load(Ordering::Relaxed) != 0 => &set.registration(last).next_hot,
         _ => &set.hot,
     };
     for _ in 0..REGISTRATIONS {
         let Some(index) = link.load(Ordering::Relaxed).checked_sub(1) else { break };
-        link = &socket_table.registration(index).next_hot;
+        link = &set.registration(index).next_hot;
     }
     link
 }
 
 /// Takes a registration off the list.
-pub(super) fn deactivate(socket_table: &SocketTable, set: &SetEntry, index: u32) {
-    retain(socket_table, set, |current, _| current != index);
+pub(super) fn deactivate(set: &SetHeld<'_>, index: u32) {
+    retain(set, |current, _| current != index);
 }
 
 /// Calls `each` for every hot registration; those for which it says false turn cold.
 #[inline(always)]
-pub(crate) fn retain(
-    socket_table: &SocketTable,
-    set: &SetEntry,
-    mut each: impl FnMut(u32, &Registration) -> bool,
-) {
+pub(crate) fn retain(set: &SetHeld<'_>, mut each: impl FnMut(u32, &Registration) -> bool) {
     let (mut link, mut before) = (&set.hot, 0);
     for _ in 0..REGISTRATIONS {
         let here = link.load(Ordering::Relaxed);
         let Some(index) = here.checked_sub(1) else { break };
-        let registration = socket_table.registration(index);
+        let registration = set.registration(index);
         if each(index, registration) {
             (link, before) = (&registration.next_hot, here);
         } else {
@@ -63,42 +60,37 @@ pub(crate) fn retain(
 }
 
 /// Takes every parked registration out of the set, after `last` has been done with it.
-pub(super) fn remove_parked(socket_table: &SocketTable, set: &SetEntry, last: impl Fn(&Registration)) {
-    let mut next = set.hot.load(Ordering::Relaxed);
-    for _ in 0..REGISTRATIONS {
-        let Some(index) = next.checked_sub(1) else { return };
-        let registration = socket_table.registration(index);
-        next = registration.next_hot.load(Ordering::Relaxed);
+pub(super) fn remove_parked(set: &SetHeld<'_>, last: impl Fn(&Registration)) {
+    for (index, registration) in set.hot_ones() {
         if registration.flags.load(Ordering::Relaxed) & PARKED != 0 {
             last(registration);
-            list::remove(socket_table, index);
+            list::remove(set, index);
         }
     }
 }
 
 /// Moves the first `count` hot registrations behind the others, so that a short answer is fair.
-pub(crate) fn rotate(socket_table: &SocketTable, set: &SetEntry, count: usize) {
+pub(crate) fn rotate(set: &SetHeld<'_>, count: usize) {
     let first = set.hot.load(Ordering::Relaxed);
     let mut link = &set.hot;
     let mut last_moved = None;
     for _ in 0..count {
         let Some(index) = link.load(Ordering::Relaxed).checked_sub(1) else { return };
         last_moved = Some(index);
-        link = &socket_table.registration(index).next_hot;
+        link = &set.registration(index).next_hot;
     }
     let Some(last_moved) = last_moved else { return };
     let rest = link.load(Ordering::Relaxed);
     if rest == 0 {
         return;
     }
-    end(socket_table, set).store(first, Ordering::Relaxed);
-    socket_table.registration(last_moved).next_hot.store(0, Ordering::Relaxed);
+    end(set).store(first, Ordering::Relaxed);
+    set.registration(last_moved).next_hot.store(0, Ordering::Relaxed);
     set.hot.store(rest, Ordering::Relaxed);
     set.last_hot.store(last_moved + 1, Ordering::Relaxed);
 }
 
 /// Whether there is at most one hot registration.
-pub(crate) fn is_single(socket_table: &SocketTable, set: &SetEntry) -> bool {
-    let first = set.hot.load(Ordering::Relaxed).checked_sub(1);
-    first.is_none_or(|first| socket_table.registration(first).next_hot.load(Ordering::Relaxed) == 0)
+pub(crate) fn is_single(set: &OpenSet<'_>) -> bool {
+    set.hot_ones().nth(1).is_none()
 }

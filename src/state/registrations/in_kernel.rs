@@ -1,10 +1,11 @@
 //! What the kernel is told of registrations.
 
+use super::OpenSet;
 use super::flags::ASKS_ROOM;
 use crate::error::Errno;
 use crate::state::Socket;
 use crate::state::descriptor_table::Descriptor;
-use crate::state::socket_table::{self, Registration, SetEntry};
+use crate::state::socket_table::{Registration, SetEntry};
 use crate::sys::kernel;
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
@@ -31,15 +32,8 @@ const fn asks_kernel(events: u32) -> u32 {
 /// The program changes its mask on a socket. Unless others watch the set, the kernel must hear of it only when
 /// it would report room in vain, or urgent data: so what most programs do between two requests needs no
 /// system call.
-pub(crate) fn tell_kernel(
-    fd: c_int,
-    set: &SetEntry,
-    index: u32,
-    before: u32,
-    after: u32,
-) -> Result<(), Errno> {
-    let Some(socket_table) = socket_table::get() else { return Ok(()) };
-    let registration = socket_table.registration(index);
+pub(crate) fn tell_kernel(set: &OpenSet<'_>, index: u32, before: u32, after: u32) -> Result<(), Errno> {
+    let registration = set.registration(index);
     let exact = set.watched.load(Ordering::Relaxed) != 0;
     let asks_room = registration.flags.load(Ordering::Relaxed) & ASKS_ROOM != 0;
     let room = asks_room && after & EPOLLOUT as u32 == 0;
@@ -47,21 +41,20 @@ pub(crate) fn tell_kernel(
     let matters = if exact { changed != 0 } else { changed & libc::EPOLLPRI as u32 != 0 };
     if room || matters {
         let kept = if exact { after } else { after & !(EPOLLOUT as u32) };
-        ask_kernel(fd, set, index, registration, kept)?;
+        ask_kernel(set, index, registration, kept)?;
     }
     Ok(())
 }
 
 /// Sets the kernel's mask of a socket's registration.
 pub(crate) fn ask_kernel(
-    fd: c_int,
-    set: &SetEntry,
+    set: &OpenSet<'_>,
     index: u32,
     registration: &Registration,
     events: u32,
 ) -> Result<(), Errno> {
     let event = kernel_event(set, index, events, Descriptor::Socket(Socket { slot: 0, generation: 0 }));
-    kernel::epoll_ctl(fd, libc::EPOLL_CTL_MOD, registration.fd.load(Ordering::Relaxed), Some(&event))?;
+    kernel::epoll_ctl(set.fd, libc::EPOLL_CTL_MOD, registration.fd.load(Ordering::Relaxed), Some(&event))?;
     if events & EPOLLOUT as u32 != 0 {
         registration.flags.fetch_or(ASKS_ROOM, Ordering::Relaxed);
     } else {
@@ -70,9 +63,9 @@ pub(crate) fn ask_kernel(
     Ok(())
 }
 
-pub(super) fn delete_from_kernel(fd: c_int, registration: &Registration) {
+pub(super) fn delete_from_kernel(set: &OpenSet<'_>, registration: &Registration) {
     // It fails when the number is another file's by now; then nothing but an ignored event is left of it.
-    let _ = kernel::epoll_ctl(fd, libc::EPOLL_CTL_DEL, registration.fd.load(Ordering::Relaxed), None);
+    let _ = kernel::epoll_ctl(set.fd, libc::EPOLL_CTL_DEL, registration.fd.load(Ordering::Relaxed), None);
 }
 
 /// Gives the kernel another event of a registration whose `wanted` the program has set: one with EPOLLEXCLUSIVE cannot be

@@ -1,22 +1,16 @@
 //! The registrations of a set: a list in shared memory, under the set's lock.
 
 use super::flags::{FOREIGN, FRESH, HOT, MANAGED, NESTED, PARKED};
-use crate::state::descriptor_table::{Descriptor, Set};
-use crate::state::socket_table::{REGISTRATIONS, SetEntry, SocketTable};
+use super::{OpenSet, SetHeld};
+use crate::state::descriptor_table::Descriptor;
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
 
-/// The registration of `target` in the set at `slot`.
-pub(crate) fn find(
-    socket_table: &SocketTable,
-    set: &SetEntry,
-    slot: u32,
-    target: c_int,
-    kind: Descriptor,
-) -> Option<u32> {
+/// The registration of `target` in a set.
+pub(crate) fn find(set: &OpenSet<'_>, target: c_int, kind: Descriptor) -> Option<u32> {
     let is_it = |index: &u32| {
-        let registration = socket_table.registration(*index);
-        registration.set.load(Ordering::Relaxed) == slot + 1
+        let registration = set.registration(*index);
+        registration.set.load(Ordering::Relaxed) == set.slot() + 1
             && registration.fd.load(Ordering::Relaxed) == target
     };
     if let Descriptor::Socket(socket) = kind {
@@ -24,29 +18,13 @@ pub(crate) fn find(
         let places = entry.registrations.iter();
         return places.filter_map(|place| place.load(Ordering::Acquire).checked_sub(1)).find(is_it);
     }
-    // Sets within sets and look-alike data are rare: a walk, bounded because the links are shared memory.
-    let mut next = set.first.load(Ordering::Relaxed);
-    for _ in 0..REGISTRATIONS {
-        let index = next.checked_sub(1)?;
-        if is_it(&index) {
-            return Some(index);
-        }
-        next = socket_table.registration(index).next.load(Ordering::Relaxed);
-    }
-    None
+    // Sets within sets and look-alike data are rare.
+    set.all().map(|(index, _)| index).find(is_it)
 }
 
 /// Enters a registration that has just been taken; false when the socket cannot remember it.
-pub(crate) fn insert(
-    socket_table: &SocketTable,
-    set: Set,
-    index: u32,
-    target: c_int,
-    kind: Descriptor,
-    managed: bool,
-) -> bool {
-    let entry = socket_table.set(set.slot);
-    let registration = socket_table.registration(index);
+pub(crate) fn insert(set: &SetHeld<'_>, index: u32, target: c_int, kind: Descriptor, managed: bool) -> bool {
+    let registration = set.registration(index);
     let (slot, generation, mut flags) = match kind {
         Descriptor::Socket(socket) => (socket.slot, socket.generation, FRESH),
         Descriptor::Set(inner) => (inner.slot, inner.generation, FRESH | NESTED),
@@ -55,7 +33,7 @@ pub(crate) fn insert(
     if managed {
         flags |= MANAGED;
     }
-    registration.set.store(set.slot + 1, Ordering::Relaxed);
+    registration.set.store(set.slot() + 1, Ordering::Relaxed);
     registration.slot.store(slot, Ordering::Relaxed);
     registration.generation.store(generation, Ordering::Relaxed);
     registration.fd.store(target, Ordering::Relaxed);
@@ -72,42 +50,43 @@ pub(crate) fn insert(
         _ => true,
     };
     if !remembered {
-        socket_table.free_registration(index);
+        set.table.free_registration(index);
         return false;
     }
-    let first = entry.first.load(Ordering::Relaxed);
+    let first = set.first.load(Ordering::Relaxed);
     registration.next.store(first, Ordering::Relaxed);
     registration.previous.store(0, Ordering::Relaxed);
     if let Some(first) = first.checked_sub(1) {
-        socket_table.registration(first).previous.store(index + 1, Ordering::Relaxed);
+        set.registration(first).previous.store(index + 1, Ordering::Relaxed);
     }
-    entry.first.store(index + 1, Ordering::Release);
+    set.first.store(index + 1, Ordering::Release);
     if managed {
-        entry.managed.fetch_add(1, Ordering::Release);
+        set.managed.fetch_add(1, Ordering::Release);
     }
     true
 }
 
 /// Takes a registration out of its set, its socket and the hot list, and frees it.
-pub(crate) fn remove(socket_table: &SocketTable, index: u32) {
-    let registration = socket_table.registration(index);
-    let Some(slot) = registration.set.load(Ordering::Relaxed).checked_sub(1) else { return };
-    let set = socket_table.set(slot);
+pub(crate) fn remove(set: &SetHeld<'_>, index: u32) {
+    let registration = set.registration(index);
+    if registration.set.load(Ordering::Relaxed) != set.slot() + 1 {
+        return;
+    }
     let flags = registration.flags.load(Ordering::Relaxed);
     if flags & HOT != 0 {
-        super::hot::deactivate(socket_table, set, index);
+        super::hot::deactivate(set, index);
     }
     let (next, previous) =
         (registration.next.load(Ordering::Relaxed), registration.previous.load(Ordering::Relaxed));
     match previous.checked_sub(1) {
-        Some(previous) => socket_table.registration(previous).next.store(next, Ordering::Relaxed),
+        Some(previous) => set.registration(previous).next.store(next, Ordering::Relaxed),
         None => set.first.store(next, Ordering::Relaxed),
     }
     if let Some(next) = next.checked_sub(1) {
-        socket_table.registration(next).previous.store(previous, Ordering::Relaxed);
+        set.registration(next).previous.store(previous, Ordering::Relaxed);
     }
     if flags & (NESTED | FOREIGN) == 0 {
-        let socket = socket_table.socket(registration.slot.load(Ordering::Relaxed));
+        let socket = set.table.socket(registration.slot.load(Ordering::Relaxed));
         for place in &socket.registrations {
             let _ = place.compare_exchange(index + 1, 0, Ordering::AcqRel, Ordering::Relaxed);
         }
@@ -118,5 +97,5 @@ pub(crate) fn remove(socket_table: &SocketTable, index: u32) {
     if flags & PARKED != 0 {
         set.parked.fetch_sub(1, Ordering::Relaxed);
     }
-    socket_table.free_registration(index);
+    set.table.free_registration(index);
 }

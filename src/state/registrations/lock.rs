@@ -7,7 +7,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 /// The lock of a set. Not taken from an owner that does not let go: what it does yet with the lists, when it goes on, cannot be
 /// undone. Until then the set is used without it: see `readiness::epoll::stuck`.
 #[inline]
-pub(crate) fn lock_set(set: &SetEntry) -> Taken {
+pub(super) fn take(set: &SetEntry) -> Taken {
     set.lock.take_at_once(|| {}).unwrap_or_else(|| wait(set))
 }
 
