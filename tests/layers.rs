@@ -1,4 +1,5 @@
-//! The layers of the library: each may import from those before it, and never the other way. And what it is made of.
+//! The layers of the library: each may import from those before it, and never the other way. And what it is made of, and what
+//! nobody does under a lock.
 //!
 //! Rust lets modules of one crate import one another in a circle, so this reads the sources. Every path counts that begins
 //! with `crate`, `super` or `self`: in a `use` with all its groups, inside a line, in a module of tests.
@@ -125,6 +126,89 @@ fn what_is_no_import_from_a_later_layer_is_left_alone() {
     for (file, text) in innocent {
         assert_eq!(backward(file, text), "", "{file}: {text}");
     }
+}
+
+/// A function that is called with a lock held has its guard. What waits, or reads a file, such a function may do only after it
+/// has let others in: inside `apart`.
+#[test]
+fn nobody_waits_who_has_a_lock() {
+    let sources = sources(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src")));
+    let locked: Vec<_> = sources.iter().flat_map(|(file, text)| under_locks(file, text)).collect();
+    let waits: Vec<_> = locked.iter().filter_map(|(name, waits)| waits.as_ref().map(|w| (name, w))).collect();
+    assert!(waits.is_empty(), "{waits:?}");
+    assert!(locked.len() > 40, "only {} functions were found", locked.len());
+}
+
+#[test]
+fn a_wait_under_a_lock_is_found() {
+    let guilty = [
+        "fn f(held: &WriteHeld<'_>) { kernel::sleep_us(1) }",
+        "fn f<T>(a: (u8, T), held: &'a ReadHeld<'a>) -> [u8; 2] { if x { held.apart(|| { x() }); real::open(a) } }",
+        "impl A { fn f(set: &SetHeld<'_>) { futex::wait(&set.word, 0, 1) } }",
+    ];
+    let innocent = [
+        "fn f(held: WriteHeld<'_>) { drop(held); kernel::sleep_us(1) }",
+        "fn f(held: &ReadHeld<'_>) { held.apart(|| { f(kernel::sleep_us(1)) }) } fn g() { kernel::open() }",
+        "fn f(held: &SetHeld<'_>) { /* kernel::sleep_us */ sleep_us; futex::wake(1) }",
+    ];
+    for text in guilty {
+        assert!(under_locks("", text).iter().any(|(_, waits)| waits.is_some()), "{text}");
+    }
+    for text in innocent {
+        assert!(under_locks("", text).iter().all(|(_, waits)| waits.is_none()), "{text}");
+    }
+}
+
+/// Functions that may not return for a while.
+const WAITS: [&str; 9] =
+    ["sleep_us", "open", "open_quickly", "wait", "pause", "sleep", "read_file", "nanosleep", "ppoll"];
+
+/// The functions of a file that are called with a lock held, each with what it waits in.
+fn under_locks(file: &str, text: &str) -> Vec<(String, Option<String>)> {
+    let tokens = tokens(text);
+    let word = |place: usize| tokens.get(place).map_or("", |(_, token)| token.as_str());
+    // The place behind what is opened at this one.
+    let behind = |start: usize| {
+        let mut depth = 0;
+        (start..tokens.len())
+            .find(|place| {
+                depth += i32::from(matches!(word(*place), "(" | "{"));
+                depth -= i32::from(matches!(word(*place), ")" | "}"));
+                depth == 0
+            })
+            .map_or(tokens.len(), |place| place + 1)
+    };
+    let mut found = Vec::new();
+    for start in (0..tokens.len()).filter(|place| word(*place) == "fn") {
+        let Some(parameters) = (start..start + 40).find(|place| word(*place) == "(") else { continue };
+        let end = behind(parameters);
+        let is_guard = |place: usize| matches!(word(place), "WriteHeld" | "ReadHeld" | "SetHeld");
+        // By reference, perhaps with a lifetime, of which the tokens have the name.
+        let is_held = (parameters..end)
+            .any(|place| is_guard(place) && (word(place - 1) == "&" || word(place - 2) == "&"));
+        // A type in front of it may be an array's.
+        let is_body = |place: &usize| matches!(word(*place), "{" | ";") && word(place + 2) != "]";
+        let Some(body) = (end..tokens.len()).find(is_body) else { continue };
+        if !is_held || word(body) == ";" {
+            continue;
+        }
+        let (mut place, last, mut waits) = (body, behind(body), None);
+        while place < last {
+            let is_call = word(place + 1) == "(";
+            if is_call && word(place) == "apart" {
+                place = behind(place + 1);
+                continue;
+            }
+            if is_call && WAITS.contains(&word(place)) && word(place - 1) == "::" {
+                let call = format!("{}::{}", word(place - 2), word(place));
+                // Bounded spins, which give way.
+                waits = (call != "room::wait").then_some(call);
+            }
+            place += 1;
+        }
+        found.push((format!("{file}: {}", word(start + 1)), waits));
+    }
+    found
 }
 
 /// What is wrong with the imports of a file, one line for each. `file` is its path below `src`.

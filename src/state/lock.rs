@@ -591,6 +591,42 @@ mod tests {
         assert_eq!((turns.load(Ordering::Relaxed), lock.word.content().marked()), (1, 0));
     }
 
+    fn end_lock(keeper: u32) -> EndLock {
+        EndLock { lock: lock(0), keeper: AtomicU32::new(keeper) }
+    }
+
+    #[test]
+    fn who_takes_a_lock_waits_until_its_keeper_is_back() {
+        let end = end_lock(0);
+        let (kept, keeps) = mpsc::channel();
+        std::thread::scope(|scope| {
+            let end = &end;
+            let other = scope.spawn(move || {
+                let held = Held::new(&end.lock, end.lock.take());
+                assert!(end.keep(&held) && !end.is_kept());
+                kept.send(()).expect("the test waits");
+                std::thread::sleep(std::time::Duration::from_millis(20));
+                core::mem::forget(Held::new(&end.lock, end.lock.take()));
+                end.let_go();
+            });
+            keeps.recv().expect("the keeper tells");
+            let held = Held::new(&end.lock, end.lock.take());
+            assert!(held.is_first() && end.is_kept(), "the lock itself is free");
+            assert!(end.wait_for_keeper(held));
+            assert!(other.is_finished() || !end.is_kept());
+        });
+        assert!(!end.is_kept());
+        assert_eq!(end.lock.word.content().marked(), 0, "one release for both");
+    }
+
+    #[test]
+    fn a_keeper_that_has_died_is_waited_for_no_longer() {
+        let end = end_lock(dead_thread());
+        assert!(end.is_kept());
+        assert!(!end.wait_for_keeper(Held::new(&end.lock, end.lock.take())));
+        assert!(!end.is_kept());
+    }
+
     #[test]
     fn only_the_owner_makes_its_calls() {
         let (one, other) = std::os::unix::net::UnixStream::pair().expect("a pair");
