@@ -23,10 +23,10 @@ use std::mem::MaybeUninit;
 /// No other code relies on the descriptor.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_close(fd: c_int) -> c_int {
-    quietly(|| lifecycle::closing(fd));
+    let was_ours = quietly(|| lifecycle::closing(fd));
     // SAFETY: the caller gives the descriptor up.
     let result = unsafe { real::close(fd) };
-    quietly(|| lifecycle::closed(fd));
+    quietly(|| lifecycle::closed(fd, was_ours));
     result
 }
 

@@ -5,20 +5,22 @@ use crate::state::descriptor_table::{self, Descriptor};
 use crate::state::{family, socket_table};
 use core::ffi::c_int;
 
-/// Before the kernel closes `fd`. The caller goes on to close it.
-pub(crate) fn closing(fd: c_int) {
-    if matches!(descriptor_table::peek(fd), Descriptor::Host) || !family::has_own_descriptors() {
-        return;
-    }
-    if let Some(found) = descriptor_table::begin_close(fd) {
-        descriptor::release(fd, found);
-        descriptor_table::set_host(fd);
-    }
+/// Before the kernel closes `fd`. The caller goes on to close it. Whether it was a connection or a set of this process.
+pub(crate) fn closing(fd: c_int) -> bool {
+    !matches!(descriptor_table::peek(fd), Descriptor::Host) && family::has_own_descriptors() && let_go(fd)
 }
 
-/// After the kernel has closed `fd`: what the number is next may be made by a call that nobody sees.
-pub(crate) fn closed(fd: c_int) {
-    if descriptor_table::is_known_host(fd) && family::has_own_descriptors() {
+fn let_go(fd: c_int) -> bool {
+    let Some(found) = descriptor_table::begin_close(fd) else { return false };
+    descriptor::release(fd, found);
+    descriptor_table::set_host(fd);
+    true
+}
+
+/// After the kernel has closed `fd`, which `was_ours`, as [`closing`] has said: what the number is next may be made by a call that
+/// nobody sees.
+pub(crate) fn closed(fd: c_int, was_ours: bool) {
+    if descriptor_table::is_known_host(fd) && (was_ours || family::has_own_descriptors()) {
         descriptor_table::end_close(fd);
     }
 }
@@ -29,7 +31,7 @@ pub(crate) fn closing_range(first: u32, last: u32) {
         return;
     }
     for fd in first..socket_table::highest().min(last.saturating_add(1)) {
-        closing(fd as c_int);
+        let_go(fd as c_int);
     }
 }
 
