@@ -109,10 +109,14 @@ pub(crate) fn answer(
         Measure::Cpu => sample.user_ns + sample.system_ns,
         _ => sample.figure,
     };
+    // Each round counts for the same time, whatever it took. How many operations it has was planned by the pace of the one before:
+    // beside strangers a pair that is torn apart over two processors then takes ten times as long for as many, and would count
+    // for all of them.
     let mean = |backend: usize, part: fn(&Sample) -> f64| {
         let samples = rounds.iter().map(|round| &round[backend]);
-        let total: f64 = samples.clone().map(|sample| sample.operations).sum();
-        samples.map(|sample| part(sample) * sample.operations).sum::<f64>() / total
+        let rate = |sample: &Sample| sample.operations / sample.took_ns.max(1.0);
+        let total: f64 = samples.clone().map(rate).sum();
+        samples.map(|sample| part(sample) * rate(sample)).sum::<f64>() / total
     };
     let entrants = backends.iter().enumerate().map(|(backend, entrant)| {
         let each = |of: &dyn Fn(&[Sample]) -> f64| Summary::of(rounds.iter().map(|round| of(round)));
