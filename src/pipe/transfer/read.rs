@@ -173,144 +173,191 @@ fn goes_on(pipe: &Pipe) -> bool {
 /// `buffers` are the program's.
 #[inline]
 pub(crate) unsafe fn take(pipe: &Pipe, buffers: &[iovec], skip: usize, wanted: usize, flags: c_int) -> Look {
-    // SAFETY: the caller's promise.
-    unsafe { take_locked(&pipe.lock_reads(), buffers, skip, wanted, flags) }
+    // SAFETY: the caller's buffers.
+    unsafe { take_locked(&pipe.lock_reads(), Target { buffers, skip, wanted, flags }) }
 }
 
-unsafe fn take_locked(
-    held: &ReadHeld<'_>,
-    buffers: &[iovec],
+/// Where the bytes of one look go: to the program's buffers behind the first `skip` bytes, and `wanted` of them at most.
+#[derive(Clone, Copy)]
+struct Target<'a> {
+    buffers: &'a [iovec],
     skip: usize,
     wanted: usize,
+    /// The call's.
     flags: c_int,
-) -> Look {
+}
+
+impl Target<'_> {
+    fn peeks(&self) -> bool {
+        self.flags & libc::MSG_PEEK != 0
+    }
+
+    /// Whether the bytes go nowhere: MSG_TRUNC of tcp(7).
+    fn drops(&self) -> bool {
+        self.flags & libc::MSG_TRUNC != 0
+    }
+
+    /// What is left of it behind `count` bytes.
+    fn after(&self, count: usize) -> Self {
+        Self { skip: self.skip + count, wanted: self.wanted - count, ..*self }
+    }
+}
+
+/// Follows the writer from lane to lane until there is something to tell.
+///
+/// # Safety
+/// The buffers are the program's.
+unsafe fn take_locked(held: &ReadHeld<'_>, target: Target<'_>) -> Look {
     let incoming = held.incoming();
-    let (peek, drop) = (flags & libc::MSG_PEEK != 0, flags & libc::MSG_TRUNC != 0);
     for _ in 0..reader::MOST_STEPS {
         if !held.is_mapped() {
             // Another thread is closing the socket's last descriptor.
             return if held.socket.is_read_shut() { Look::End } else { Look::Failed(Errno(libc::EBADF)) };
         }
         let epoch = incoming.reader_epoch();
-        if is_ring(epoch) {
-            let Ok(span) = incoming.readable() else { return broken(held) };
-            if span.length > 0 {
-                let count = span.length.min(wanted);
-                if !drop {
-                    // As in the kernel, a stretch for which there is not room as a whole stays.
-                    if buffers::good(buffers, skip, count, true) < count {
-                        return Look::Failed(Errno(libc::EFAULT));
-                    }
-                    // SAFETY: the ring is as long as any checked capacity; the caller's promise.
-                    unsafe {
-                        buffers::scatter(held.incoming_ring(span.capacity), span, buffers, skip, count)
-                    };
-                }
-                if peek {
-                    return Look::Bytes(
-                        count + peek_beyond(held, epoch, buffers, skip + count, wanted - count, drop),
-                    );
-                }
-                if !incoming.consume(&span, count) {
-                    continue;
-                }
-                connection::note_cpu(&incoming.consumer.cpu);
-                held.local.unwatched.store(0, Ordering::Relaxed);
-                socket_table::add(&held.entry.counters.received, count as u64);
-                return Look::Bytes(count);
-            }
-            let ahead = incoming.epoch();
-            if ahead == epoch {
-                return Look::Empty { epoch };
-            }
-            if incoming.has_bytes() {
-                continue;
-            }
-            if reader::is_impossible(held, epoch) {
-                return broken(held);
-            }
-            match incoming_doorbells::drain_to(held, epoch) {
-                Drained::Done => incoming.follow(epoch),
-                Drained::Moved => {}
-                Drained::NotYet => return Look::Empty { epoch: ahead },
-                Drained::End => return Look::End,
-                Drained::Failed(error) => return Look::Failed(error),
-                Drained::Beyond => return broken(held),
-                Drained::ReadPastUs => return read_past_us(held),
-            }
+        let look = if is_ring(epoch) {
+            // SAFETY: the caller's buffers.
+            unsafe { in_ring(held, epoch, target) }
         } else if !held.is_first() && incoming.epoch() == epoch {
-            if let Some(look) = kernel_bytes_nested(held, epoch, buffers, skip, wanted, flags) {
-                return look;
-            }
+            in_kernel_nested(held, epoch, target)
         } else if incoming.enter_kernel(epoch) {
-            let look = kernel_bytes(held.fd, buffers, skip, wanted, flags);
-            if let Look::Bytes(count) = look
-                && !peek
-            {
-                advance(held, count);
-            }
-            incoming.leave_kernel();
-            return match look {
-                Look::Empty { .. } => Look::Empty { epoch },
-                look => look,
-            };
+            Some(in_kernel(held, epoch, target))
         } else if incoming.epoch() == epoch {
             // We have the lock, so whoever marked the gate is dead.
             incoming.leave_kernel();
+            None
         } else {
-            let kernel_end = incoming.switch.kernel_end.load(Ordering::Relaxed);
-            let position = incoming.reader.kernel_read.load(Ordering::Relaxed);
-            let Some(left) = kernel_end.checked_sub(position).filter(|_| !reader::is_impossible(held, epoch))
-            else {
-                if incoming.reader_epoch() != epoch {
-                    // A signal handler has read on meanwhile.
-                    continue;
-                }
-                return broken(held);
-            };
-            if left == 0 {
-                incoming.follow(epoch);
-                continue;
-            }
-            let ahead = incoming.epoch();
-            // A signal handler that reads from this socket must not take what is counted here.
-            let mask = kernel::block_signals();
-            if incoming.reader_epoch() != epoch {
-                kernel::restore_signals(mask);
-                continue;
-            }
-            let left = kernel_end.saturating_sub(incoming.reader.kernel_read.load(Ordering::Relaxed));
-            let look = match wanted.min(left as usize) {
-                0 if wanted > 0 => Some(Look::Bytes(0)),
-                room => bytes_before_ring(held, buffers, skip, room, flags),
-            };
-            kernel::restore_signals(mask);
-            let Some(look) = look else {
-                held.take_again();
-                continue;
-            };
-            if matches!(look, Look::Bytes(0)) && wanted > 0 {
-                continue;
-            }
-            if matches!(look, Look::Empty { .. }) && incoming_doorbells::is_read_past_us(held) {
-                // By somebody who took data as data, but perhaps more than that.
-                read_lock::recount(held);
-                if incoming.reader.kernel_read.load(Ordering::Relaxed) > kernel_end {
-                    return read_past_us(held);
-                }
-                continue;
-            }
-            return match look {
-                Look::Empty { .. } => Look::Empty { epoch: ahead },
-                Look::Bytes(count) if peek && count as u64 == left => {
-                    Look::Bytes(count + peek_ring(held, buffers, skip + count, wanted - count, drop))
-                }
-                look => look,
-            };
+            before_ring(held, epoch, target)
+        };
+        if let Some(look) = look {
+            return look;
         }
     }
     // As often as that no writer changes what is looked at.
     broken(held)
+}
+
+/// In the ring: its bytes, or what comes after it once it is empty. `None`: look again.
+///
+/// # Safety
+/// The buffers are the program's.
+#[inline]
+unsafe fn in_ring(held: &ReadHeld<'_>, epoch: u32, target: Target<'_>) -> Option<Look> {
+    let incoming = held.incoming();
+    let Ok(span) = incoming.readable() else { return Some(broken(held)) };
+    if span.length == 0 {
+        return leave_ring(held, epoch);
+    }
+    let count = span.length.min(target.wanted);
+    if !target.drops() {
+        // As in the kernel, a stretch for which there is not room as a whole stays.
+        if buffers::good(target.buffers, target.skip, count, true) < count {
+            return Some(Look::Failed(Errno(libc::EFAULT)));
+        }
+        let ring = held.incoming_ring(span.capacity);
+        // SAFETY: the ring is as long as any checked capacity; the caller's buffers were looked at just now.
+        unsafe { buffers::scatter(ring, span, target.buffers, target.skip, count) };
+    }
+    if target.peeks() {
+        return Some(Look::Bytes(count + peek_beyond(held, epoch, target.after(count))));
+    }
+    if !incoming.consume(&span, count) {
+        return None;
+    }
+    connection::note_cpu(&incoming.consumer.cpu);
+    held.local.unwatched.store(0, Ordering::Relaxed);
+    socket_table::add(&held.entry.counters.received, count as u64);
+    Some(Look::Bytes(count))
+}
+
+/// The ring is empty: on to the kernel's lane, if the writer is there.
+fn leave_ring(held: &ReadHeld<'_>, epoch: u32) -> Option<Look> {
+    let incoming = held.incoming();
+    let ahead = incoming.epoch();
+    if ahead == epoch {
+        return Some(Look::Empty { epoch });
+    }
+    if incoming.has_bytes() {
+        return None;
+    }
+    if reader::is_impossible(held, epoch) {
+        return Some(broken(held));
+    }
+    match incoming_doorbells::drain_to(held, epoch) {
+        Drained::Done => {
+            incoming.follow(epoch);
+            None
+        }
+        Drained::Moved => None,
+        Drained::NotYet => Some(Look::Empty { epoch: ahead }),
+        Drained::End => Some(Look::End),
+        Drained::Failed(error) => Some(Look::Failed(error)),
+        Drained::Beyond => Some(broken(held)),
+        Drained::ReadPastUs => Some(read_past_us(held)),
+    }
+}
+
+/// In the kernel's lane, with the gate marked.
+fn in_kernel(held: &ReadHeld<'_>, epoch: u32, target: Target<'_>) -> Look {
+    let look = kernel_bytes(held.fd, target);
+    if let Look::Bytes(count) = look
+        && !target.peeks()
+    {
+        advance(held, count);
+    }
+    held.incoming().leave_kernel();
+    match look {
+        Look::Empty { .. } => Look::Empty { epoch },
+        look => look,
+    }
+}
+
+/// In the kernel's lane, with the writer in the ring that follows: doorbells lie behind these bytes. `None`: look again.
+fn before_ring(held: &ReadHeld<'_>, epoch: u32, target: Target<'_>) -> Option<Look> {
+    let incoming = held.incoming();
+    let end = incoming.switch.kernel_end.load(Ordering::Relaxed);
+    let position = || incoming.reader.kernel_read.load(Ordering::Relaxed);
+    let left = end.checked_sub(position()).filter(|_| !reader::is_impossible(held, epoch));
+    match left {
+        // A signal handler has read on meanwhile.
+        None if incoming.reader_epoch() != epoch => return None,
+        None => return Some(broken(held)),
+        Some(0) => {
+            incoming.follow(epoch);
+            return None;
+        }
+        Some(_) => {}
+    }
+    let ahead = incoming.epoch();
+    // A signal handler that reads from this socket must not take what is counted here.
+    let mask = kernel::block_signals();
+    if incoming.reader_epoch() != epoch {
+        kernel::restore_signals(mask);
+        return None;
+    }
+    let left = end.saturating_sub(position());
+    let look = match target.wanted.min(left as usize) {
+        0 if target.wanted > 0 => Some(Look::Bytes(0)),
+        room => bytes_before_ring(held, Target { wanted: room, ..target }),
+    };
+    kernel::restore_signals(mask);
+    match look {
+        None => {
+            held.take_again();
+            None
+        }
+        Some(Look::Bytes(0)) if target.wanted > 0 => None,
+        Some(Look::Empty { .. }) if incoming_doorbells::is_read_past_us(held) => {
+            // By somebody who took data as data, but perhaps more than that.
+            read_lock::recount(held);
+            (position() > end).then(|| read_past_us(held))
+        }
+        Some(Look::Empty { .. }) => Some(Look::Empty { epoch: ahead }),
+        Some(Look::Bytes(count)) if target.peeks() && count as u64 == left => {
+            Some(Look::Bytes(count + peek_ring(held, target.after(count))))
+        }
+        look => look,
+    }
 }
 
 /// Doorbells were taken by somebody who knows nothing of them: what is left cannot be told apart.
@@ -321,21 +368,13 @@ fn read_past_us(end: &End) -> Look {
 }
 
 /// MSG_PEEK past the end of a ring epoch: what the kernel lane holds after it.
-fn peek_beyond(
-    held: &ReadHeld<'_>,
-    epoch: u32,
-    buffers: &[iovec],
-    skip: usize,
-    wanted: usize,
-    drop: bool,
-) -> usize {
-    let incoming = held.incoming();
-    if wanted == 0 || drop || incoming.epoch() == epoch {
+fn peek_beyond(held: &ReadHeld<'_>, epoch: u32, target: Target<'_>) -> usize {
+    if target.wanted == 0 || target.drops() || held.incoming().epoch() == epoch {
         return 0;
     }
     // The doorbells in between are of no use to anybody any more: the epoch is over.
     match incoming_doorbells::drain_to(held, epoch) {
-        Drained::Done => match kernel_bytes(held.fd, buffers, skip, wanted, libc::MSG_PEEK) {
+        Drained::Done => match kernel_bytes(held.fd, Target { flags: libc::MSG_PEEK, ..target }) {
             Look::Bytes(count) => count,
             _ => 0,
         },
@@ -344,11 +383,12 @@ fn peek_beyond(
 }
 
 /// MSG_PEEK past the end of a kernel epoch: what the ring holds after it.
-fn peek_ring(held: &ReadHeld<'_>, buffers: &[iovec], skip: usize, wanted: usize, drop: bool) -> usize {
+fn peek_ring(held: &ReadHeld<'_>, target: Target<'_>) -> usize {
     match held.incoming().readable() {
-        Ok(span) if wanted > 0 && !drop => {
+        Ok(span) if target.wanted > 0 && !target.drops() => {
+            let Target { buffers, skip, wanted, .. } = target;
             let count = buffers::good(buffers, skip, span.length.min(wanted), true);
-            // SAFETY: the ring is as long as any checked capacity; the buffers are the program's.
+            // SAFETY: the ring is as long as any checked capacity; so many bytes of the program's buffers are good.
             unsafe { buffers::scatter(held.incoming_ring(span.capacity), span, buffers, skip, count) };
             count
         }
@@ -371,7 +411,8 @@ fn note_received(end: &End, count: usize) {
 
 /// Takes data from the kernel, without waiting. Apart, so that its message is on the stack only meanwhile.
 #[inline(never)]
-fn kernel_bytes(fd: c_int, buffers: &[iovec], skip: usize, wanted: usize, flags: c_int) -> Look {
+fn kernel_bytes(fd: c_int, target: Target<'_>) -> Look {
+    let Target { buffers, skip, wanted, flags } = target;
     let mut rest = Rest::after(buffers, skip, wanted);
     if kernel::is_strict(lock::thread())
         && flags & (KEPT | libc::MSG_DONTWAIT) == 0
@@ -389,21 +430,13 @@ fn kernel_bytes(fd: c_int, buffers: &[iovec], skip: usize, wanted: usize, flags:
 /// signals blocked, so that the interrupted call, which takes its mark away, does not go on meanwhile: another of the
 /// program's own threads may have it (swapcontext(3) in a handler). `None`: it has taken the mark away already.
 #[cold]
-fn kernel_bytes_nested(
-    held: &ReadHeld<'_>,
-    epoch: u32,
-    buffers: &[iovec],
-    skip: usize,
-    wanted: usize,
-    flags: c_int,
-) -> Option<Look> {
+fn in_kernel_nested(held: &ReadHeld<'_>, epoch: u32, target: Target<'_>) -> Option<Look> {
     let incoming = held.incoming();
     let mask = kernel::block_signals();
     let entered = incoming.enter_kernel(epoch);
-    let look =
-        (entered || incoming.is_busy(epoch)).then(|| kernel_bytes(held.fd, buffers, skip, wanted, flags));
+    let look = (entered || incoming.is_busy(epoch)).then(|| kernel_bytes(held.fd, target));
     if let Some(Look::Bytes(count)) = look
-        && flags & libc::MSG_PEEK == 0
+        && !target.peeks()
     {
         advance(held, count);
     }
@@ -419,13 +452,8 @@ fn kernel_bytes_nested(
 
 /// The same where the ring's doorbells follow. With signals blocked; `None`: the lock is somebody else's.
 #[inline(never)]
-fn bytes_before_ring(
-    held: &ReadHeld<'_>,
-    buffers: &[iovec],
-    skip: usize,
-    wanted: usize,
-    flags: c_int,
-) -> Option<Look> {
+fn bytes_before_ring(held: &ReadHeld<'_>, target: Target<'_>) -> Option<Look> {
+    let Target { buffers, skip, wanted, flags } = target;
     let mut rest = Rest::after(buffers, skip, wanted);
     let first = rest.first().filter(|_| kernel::is_restricted() && flags & KEPT == 0);
     let mut message = rest.message();
@@ -433,7 +461,7 @@ fn bytes_before_ring(
         Some(piece) => Call::read(held.fd, piece.iov_base.cast(), piece.iov_len.min(wanted)),
         None => Call::receive(held.fd, &mut message, flags & KEPT),
     };
-    if flags & libc::MSG_PEEK != 0 {
+    if target.peeks() {
         return held.call(&call).map(|result| look_of(result, wanted));
     }
     let result = incoming_doorbells::take_counted(held, &call)?;

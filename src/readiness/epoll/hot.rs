@@ -128,43 +128,11 @@ pub(super) fn ready(socket_table: &SocketTable, registration: &Registration) -> 
     if reported & READS != 0 {
         incoming_doorbells::check_reported(&pipe);
     }
-    let incoming = pipe.incoming();
-    let epoch = incoming.reader_epoch();
-    let quiet = is_ring(epoch) && incoming.epoch() == epoch;
     let edge = wanted & EPOLLET as u32 != 0;
-    // The ring alone can answer while nothing else is asked and nothing has ended.
-    let of_pipe = pipe.entry.flags.load(Ordering::Relaxed);
-    let shut = of_pipe & FLAG_SHUT_WRITE != 0;
-    if edge && of_pipe & FLAG_RING_FULL != 0 {
+    if edge && pipe.entry.flags.load(Ordering::Relaxed) & FLAG_RING_FULL != 0 {
         reported |= news_of_room(&pipe);
     }
-    // Nor urgent data: whoever sends that leaves the ring first.
-    let simple = quiet && !shut && flags & ENDING == 0 && reported & (ENDS | libc::EPOLLPRI as u32) == 0;
-    let asks_room =
-        wanted & EPOLLOUT as u32 != 0 && (!edge || flags & FRESH != 0 || reported & EPOLLOUT as u32 != 0);
-    let readable = unread::has_ring_bytes(&pipe);
-    // An edge reports all that holds.
-    let tells_room = asks_room || (edge && readable && wanted & EPOLLOUT as u32 != 0);
-    let found = if simple && (!tells_room || events::at_hand(&pipe, libc::POLLOUT).is_some()) {
-        let mut found = 0;
-        if readable {
-            found |= READS;
-        }
-        if tells_room {
-            found |= (EPOLLOUT | libc::EPOLLWRNORM) as u32;
-        }
-        found
-    } else {
-        let said = events::now(&pipe, events::from_epoll(wanted) | libc::POLLRDHUP);
-        let found = u32::from(said as u16);
-        if found & ENDS != 0 {
-            registration.flags.fetch_or(ENDING, Ordering::Relaxed);
-        }
-        found
-    };
-    if asks_room && found & EPOLLOUT as u32 == 0 {
-        pipe.entry.flags.fetch_or(FLAG_NO_SPACE, Ordering::Relaxed);
-    }
+    let found = found(registration, &pipe, wanted, flags, reported);
     // An end makes the socket readable: an edge, whether or not the program asks for EPOLLRDHUP.
     let ends = found & ENDS;
     let found = found & (wanted | (EPOLLERR | EPOLLHUP) as u32);
@@ -178,6 +146,45 @@ pub(super) fn ready(socket_table: &SocketTable, registration: &Registration) -> 
         registration.ended.fetch_or(ends, Ordering::Relaxed);
     }
     Some(if news { found } else { 0 })
+}
+
+/// What holds of a pipe now of what a registration asks: as the ring says, or the kernel.
+#[inline(always)]
+fn found(registration: &Registration, pipe: &Pipe, wanted: u32, flags: u32, reported: u32) -> u32 {
+    let asks = |event: i32| wanted & event as u32 != 0;
+    let edge = asks(EPOLLET);
+    let asks_room = asks(EPOLLOUT) && (!edge || flags & FRESH != 0 || reported & EPOLLOUT as u32 != 0);
+    let readable = unread::has_ring_bytes(pipe);
+    // An edge reports all that holds.
+    let tells_room = asks_room || (edge && readable && asks(EPOLLOUT));
+    let by_ring = can_ring_say(pipe, flags, reported)
+        && (!tells_room || events::at_hand(pipe, libc::POLLOUT).is_some());
+    let found = if by_ring {
+        let room = if tells_room { (EPOLLOUT | libc::EPOLLWRNORM) as u32 } else { 0 };
+        room | if readable { READS } else { 0 }
+    } else {
+        let said = events::now(pipe, events::from_epoll(wanted) | libc::POLLRDHUP);
+        u32::from(said as u16)
+    };
+    if found & ENDS != 0 {
+        registration.flags.fetch_or(ENDING, Ordering::Relaxed);
+    }
+    if asks_room && found & EPOLLOUT as u32 == 0 {
+        pipe.entry.flags.fetch_or(FLAG_NO_SPACE, Ordering::Relaxed);
+    }
+    found
+}
+
+/// Whether the ring alone can answer: nothing has ended, and there is no urgent data, before which its writer leaves the ring.
+#[inline(always)]
+fn can_ring_say(pipe: &Pipe, flags: u32, reported: u32) -> bool {
+    let incoming = pipe.incoming();
+    let epoch = incoming.reader_epoch();
+    is_ring(epoch)
+        && incoming.epoch() == epoch
+        && pipe.entry.flags.load(Ordering::Relaxed) & FLAG_SHUT_WRITE == 0
+        && flags & ENDING == 0
+        && reported & (ENDS | libc::EPOLLPRI as u32) == 0
 }
 
 /// Whether something has happened since the last report: data, an end, or what the kernel reported.
