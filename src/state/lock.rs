@@ -630,7 +630,7 @@ mod tests {
     #[test]
     fn only_the_owner_makes_its_calls() {
         let (one, other) = std::os::unix::net::UnixStream::pair().expect("a pair");
-        let send = Call::send(std::os::fd::AsRawFd::as_raw_fd(&one), b"x", 0);
+        let send = Call::send(std::os::fd::AsRawFd::as_raw_fd(&one), b"x".as_ptr(), 1, 0);
         thread::find_area();
         let lock = lock(0);
         assert_eq!(lock.call(&send), None);

@@ -34,11 +34,11 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    pub(crate) fn send(fd: c_int, bytes: &[u8], flags: c_int) -> Self {
+    pub(crate) fn send(fd: c_int, bytes: *const u8, length: usize, flags: c_int) -> Self {
         let flags = flags | libc::MSG_DONTWAIT;
         Self {
             number: libc::SYS_sendto,
-            arguments: [fd as usize, bytes.as_ptr().expose_provenance(), bytes.len(), flags as usize, 0, 0],
+            arguments: [fd as usize, bytes.expose_provenance(), length, flags as usize, 0, 0],
         }
     }
 
@@ -157,7 +157,7 @@ mod tests {
         let one = TcpStream::connect(listener.local_addr().expect("its address")).expect("a connection");
         let other = listener.accept().expect("the same").0;
         let word = AtomicU64::new(7);
-        let send = Call::send(one.as_raw_fd(), b"xyz", 0);
+        let send = Call::send(one.as_raw_fd(), b"xyz".as_ptr(), 3, 0);
         assert_eq!(send.make_while(area, &word, 7), Some(Ok(3)));
         assert_eq!(send.make_while(area, &word, 8), None);
         other.peek(&mut [0]).expect("it has arrived");

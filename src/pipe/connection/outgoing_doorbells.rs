@@ -106,6 +106,9 @@ enum Rung {
     Lost,
 }
 
+/// What goes through the kernel.
+static DOORBELL_BYTE: [u8; 1] = [0];
+
 fn ring_quietly(held: &WriteHeld<'_>) -> Rung {
     let outgoing = held.outgoing();
     let doorbells = &outgoing.switch.doorbells;
@@ -120,12 +123,13 @@ fn ring_quietly(held: &WriteHeld<'_>) -> Rung {
         doorbells.fetch_sub(1, Ordering::Release);
         return Rung::Answered;
     }
-    let rung = match held.call(&restartable::Call::send(held.fd, &[0], libc::MSG_NOSIGNAL)) {
-        Some(Ok(_)) => return Rung::Sent,
-        Some(Err(error)) if is_refusal(error) => Rung::Refused(error),
-        Some(Err(error)) => Rung::Failed(error),
-        None => Rung::Lost,
-    };
+    let rung =
+        match held.call(&restartable::Call::send(held.fd, DOORBELL_BYTE.as_ptr(), 1, libc::MSG_NOSIGNAL)) {
+            Some(Ok(_)) => return Rung::Sent,
+            Some(Err(error)) if is_refusal(error) => Rung::Refused(error),
+            Some(Err(error)) => Rung::Failed(error),
+            None => Rung::Lost,
+        };
     doorbells.fetch_sub(1, Ordering::Release);
     if let Rung::Refused(_) = rung {
         outgoing.want_doorbell();

@@ -23,6 +23,7 @@ use sockshim_ring::layout::{
     Direction, END_JOINED, END_LEFT, FRONT_SIZE, HANDED_NOT, HEADER_SIZE, Header, MAGIC, MAX_CAPACITY,
     SEGMENT_SIZE, SMALL_CAPACITY, VERSION, direction_offset, place_of, ring_offset, small_ring_offset,
 };
+use sockshim_ring::ring::Span;
 
 /// Files that this process has put down for programs that are about to start.
 static LEFT: AtomicU32 = AtomicU32::new(0);
@@ -168,61 +169,87 @@ fn fill(file: c_int, held: &ReadHeld<'_>) -> Option<()> {
     // With what lies behind the ring, as far as there is room for that, too.
     let is_left = !is_ring(from.epoch());
     let capacity = if is_left { MAX_CAPACITY as usize } else { least.next_power_of_two().max(4096) };
-    let ring = if capacity <= SMALL_CAPACITY as usize { small_ring_offset(READ) } else { ring_offset(READ) };
     if least > capacity.min(MAX_CAPACITY as usize)
         || kernel::truncate_beyond_limit(file, SEGMENT_SIZE).is_err()
     {
         return None;
     }
     let base = kernel::map_shared(file, SEGMENT_SIZE).ok()?;
-    // The kernel checks this pointer; `capacity` bytes of the ring exist.
-    let mut filled = probe::populate(base, HEADER_SIZE).is_ok()
-        && probe::populate(base.wrapping_add(ring), capacity).is_ok()
-        && come_to_ring(held, base.wrapping_add(ring), before);
-    if filled {
-        let [first, second] = span.pieces(0, span.length);
-        // SAFETY: the file's mapping has `least` bytes there, and `pieces` stays within the held's ring.
-        unsafe {
-            let (to, from) = (base.add(ring + before), held.incoming_ring(span.capacity));
-            core::ptr::copy_nonoverlapping(from.add(first.0), to, first.1);
-            core::ptr::copy_nonoverlapping(from.add(second.0), to.add(first.1), second.1);
-        }
-        // Taken, as far as the other end is concerned; but this process may have to go on after all.
-        held.local.handed_from.store(span.position.wrapping_add(1), Ordering::Relaxed);
-        filled = from.consume(&span, span.length);
-        if !filled && before > 0 {
+    let filled = fill_mapping(held, base, capacity, before, &span);
+    kernel::unmap(base, SEGMENT_SIZE);
+    filled
+}
+
+/// Fills a mapping of the file, from which the new owner reads by the rules of a pipe: what comes before the ring, the ring's
+/// bytes, what comes behind them; then the header, last of all its mark.
+fn fill_mapping(
+    held: &ReadHeld<'_>,
+    base: *mut u8,
+    capacity: usize,
+    before: usize,
+    span: &Span,
+) -> Option<()> {
+    let from = held.incoming();
+    let offset =
+        if capacity <= SMALL_CAPACITY as usize { small_ring_offset(READ) } else { ring_offset(READ) };
+    let ring = base.wrapping_add(offset);
+    // The kernel checks these pointers; `capacity` bytes of the ring exist.
+    probe::populate(base, HEADER_SIZE).ok()?;
+    probe::populate(ring, capacity).ok()?;
+    if !come_to_ring(held, ring, before) {
+        return None;
+    }
+    copy_ring(held, span, ring.wrapping_add(before));
+    // Taken, as far as the other end is concerned; but this process may have to go on after all.
+    held.local.handed_from.store(span.position.wrapping_add(1), Ordering::Relaxed);
+    if !from.consume(span, span.length) {
+        if before > 0 {
             transitions::give_up(held, Reason::UnreadAtHandOver);
         }
+        return None;
     }
-    if filled {
-        let epoch = from.reader_epoch();
-        let behind = take_behind(held, base.wrapping_add(ring + least), capacity - least);
-        let length = least + behind;
-        // SAFETY: a fresh mapping whose first page exists.
-        let (header, direction) =
-            unsafe { (&*base.cast::<Header>(), &*base.add(direction_offset(READ)).cast::<Direction>()) };
-        direction.producer.capacity.store(capacity as u32, Ordering::Relaxed);
-        direction.producer.tail.store(length as u64, Ordering::Relaxed);
-        direction.close();
-        // The ring epoch has ended, and every doorbell is taken: the kernel lane goes on right here.
-        let position = from.reader.kernel_read.load(Ordering::Relaxed);
-        direction.reader.kernel_read.store(position, Ordering::Relaxed);
-        direction.reader.epoch.store(1, Ordering::Relaxed);
-        if direction.open(0, position) {
-            direction.spill(1, length as u64, position);
-        }
-        if let Some(names) = addresses::learn(held.fd, held.entry) {
-            names.iter().zip(&header.names).for_each(|(name, words)| name.store(words));
-        }
-        header.version.store(VERSION, Ordering::Relaxed);
-        header.ends[1].store(END_LEFT, Ordering::Relaxed);
-        header.ends[0].store(END_JOINED, Ordering::Relaxed);
-        header.magic.store(MAGIC, Ordering::Release);
-        let has_moved = before > 0 || from.reader_epoch() != epoch;
-        held.local.handed_past.store(u32::from(has_moved), Ordering::Relaxed);
+    let epoch = from.reader_epoch();
+    let least = before + span.length;
+    let length = least + take_behind(held, ring.wrapping_add(least), capacity - least);
+    write_header(held, base, capacity, length);
+    let has_moved = before > 0 || from.reader_epoch() != epoch;
+    held.local.handed_past.store(u32::from(has_moved), Ordering::Relaxed);
+    Some(())
+}
+
+/// Copies what the ring has to `place`, where there is room for it.
+fn copy_ring(held: &ReadHeld<'_>, span: &Span, place: *mut u8) {
+    let [first, second] = span.pieces(0, span.length);
+    let ring = held.incoming_ring(span.capacity);
+    // SAFETY: `pieces` stays within the pipe's ring; the mapping, which nobody has yet, has room for both behind `place`.
+    unsafe { core::ptr::copy_nonoverlapping(ring.add(first.0), place, first.1) };
+    // SAFETY: as for the first piece, which this one follows.
+    unsafe { core::ptr::copy_nonoverlapping(ring.add(second.0), place.add(first.1), second.1) };
+}
+
+/// Makes a segment of a mapping whose ring has `length` bytes: of a connection whose other end has left.
+fn write_header(held: &ReadHeld<'_>, base: *mut u8, capacity: usize, length: usize) {
+    // SAFETY: a mapping of a segment whose first page exists.
+    let header = unsafe { &*base.cast::<Header>() };
+    // SAFETY: the direction lies in that page, where its alignment wants it.
+    let direction = unsafe { &*base.add(direction_offset(READ)).cast::<Direction>() };
+    direction.producer.capacity.store(capacity as u32, Ordering::Relaxed);
+    direction.producer.tail.store(length as u64, Ordering::Relaxed);
+    direction.close();
+    // The ring epoch has ended, and every doorbell is taken: the kernel lane goes on right here.
+    let position = held.incoming().reader.kernel_read.load(Ordering::Relaxed);
+    direction.reader.kernel_read.store(position, Ordering::Relaxed);
+    direction.reader.epoch.store(1, Ordering::Relaxed);
+    if direction.open(0, position) {
+        direction.spill(1, length as u64, position);
     }
-    kernel::unmap(base, SEGMENT_SIZE);
-    filled.then_some(())
+    if let Some(names) = addresses::learn(held.fd, held.entry) {
+        names.iter().zip(&header.names).for_each(|(name, words)| name.store(words));
+    }
+    header.version.store(VERSION, Ordering::Relaxed);
+    header.ends[1].store(END_LEFT, Ordering::Relaxed);
+    header.ends[0].store(END_JOINED, Ordering::Relaxed);
+    header.magic.store(MAGIC, Ordering::Release);
 }
 
 /// Nanoseconds without a byte for which kernel bytes that have been written may be under way: Nagle's algorithm keeps them
@@ -314,8 +341,8 @@ pub(crate) fn open(file: c_int) -> Option<Segment> {
 }
 
 /// The other end handed its socket on: `send` gets what is unread, if nothing that comes after it is in the kernel's
-/// stream. False when there is no file. For a writer that is apart: it reads a file.
-pub(crate) fn reclaim_for(end: &End, send: impl FnOnce(&[u8])) -> bool {
+/// stream: so many bytes at a place in shared memory. False when there is no file. For a writer that is apart: it reads a file.
+pub(crate) fn reclaim_for(end: &End, send: impl FnOnce(*const u8, usize)) -> bool {
     let cookie = end.entry.peer_cookie.load(Ordering::Relaxed);
     let Some(path) = named(end.fd, cookie, "") else { return false };
     let written = kernel::tcp_position(end.fd).ok().and_then(|position| match position.state {
@@ -327,8 +354,7 @@ pub(crate) fn reclaim_for(end: &End, send: impl FnOnce(&[u8])) -> bool {
         Claimed::Nothing => false,
         Claimed::NotMine => true,
         Claimed::All(segment, bytes, length) => {
-            // SAFETY: `claim` has checked that the mapping has them, and nobody writes there.
-            send(unsafe { core::slice::from_raw_parts(bytes, length) });
+            send(bytes, length);
             segment.recycle();
             true
         }

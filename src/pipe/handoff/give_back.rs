@@ -144,8 +144,8 @@ fn give(held: &WriteHeld<'_>, last: bool) {
         writer::spill(held);
     }
     let answered = held.apart(|| {
-        file::reclaim_for(held, |bytes| {
-            if !send(held.fd, bytes) {
+        file::reclaim_for(held, |bytes, length| {
+            if !send(held.fd, bytes, length) {
                 // Nobody else has the rest of them. A reset tells both ends.
                 transitions::give_up(held, Reason::UnreadAtHandOver);
             }
@@ -155,12 +155,12 @@ fn give(held: &WriteHeld<'_>, last: bool) {
     outgoing.answer(asked, answered || last);
 }
 
-/// All of it. False: the kernel does not take it in time.
-fn send(fd: c_int, bytes: &[u8]) -> bool {
+/// All of it, from shared memory: only the kernel looks there. False: it does not take it in time.
+fn send(fd: c_int, bytes: *const u8, length: usize) -> bool {
     let until = Deadline::after(Some(ROOM));
     let mut at = 0;
-    while at < bytes.len() {
-        match Call::send(fd, &bytes[at..], libc::MSG_NOSIGNAL).make() {
+    while at < length {
+        match Call::send(fd, bytes.wrapping_add(at), length - at, libc::MSG_NOSIGNAL).make() {
             Ok(count) => at += count,
             Err(error) if outgoing_doorbells::is_refusal(error) && until.left() != Some(0) => {
                 kernel::sleep_us(500);
