@@ -15,8 +15,9 @@ use crate::pipe::lanes::unread;
 use crate::pipe::meeting::attach;
 use crate::pipe::transfer::{read, write};
 use crate::pipe::waiting::{events, wait};
+use crate::state::flags::SocketFlags;
 use crate::state::process_name::ProcessName;
-use crate::state::socket_table::{self, FLAG_CONNECTED, FLAG_NONBLOCK, STATE_PIPE, SocketTable};
+use crate::state::socket_table::{self, STATE_PIPE, SocketTable};
 use crate::state::{Socket, config, descriptor_table, family, stale_files};
 use crate::sys::handlers::Since;
 use crate::sys::{diag, kernel};
@@ -122,7 +123,7 @@ fn talk_over(segment: Segment, bytes: &[u8], begins_well: bool) {
     other.set_nonblocking(true).expect("non-blocking");
     let (own, _) = listener.accept().expect("accept");
     let fd = own.as_raw_fd();
-    let socket = Socket::create(FLAG_CONNECTED | FLAG_NONBLOCK).expect("a slot");
+    let socket = Socket::create(SocketFlags::CONNECTED | SocketFlags::NONBLOCK).expect("a slot");
     let entry = socket.entry().expect("just made");
     descriptor_table::set_socket(fd, socket);
     own.set_nonblocking(true).expect("non-blocking");
@@ -209,7 +210,7 @@ pub fn table_words(bytes: &[u8]) {
             2 => words[at * 37 % words.len()].store(input.word(), Ordering::Relaxed),
             3 => {
                 if let Some((slot, entry)) = socket_table.take_socket() {
-                    entry.flags.store(at as u32, Ordering::Relaxed);
+                    entry.flags.store(SocketFlags::from_bits_retain(at as u32), Ordering::Relaxed);
                     socket_table.free_socket(slot, entry.generation.load(Ordering::Relaxed));
                 }
             }

@@ -4,6 +4,7 @@
 //! It is for tools that run beside those processes, not on sockshim themselves; `sockshim ss` is made of it.
 
 use crate::Counters;
+use crate::state::flags::SocketFlags;
 use crate::state::process_name::Stored;
 use crate::state::socket_table::{self, Entry, PROCESSES, SOCKETS, SocketTable};
 use crate::state::{reason, stale_files};
@@ -157,12 +158,9 @@ impl Table {
 
     /// `bytes` are as many as an entry has.
     fn socket(&self, bytes: &[u8]) -> Option<Socket> {
-        let flags = u32_at(bytes, offset_of!(Entry, flags));
+        let flags = SocketFlags::from_bits_retain(u32_at(bytes, offset_of!(Entry, flags)));
         let is_in_use = u32_at(bytes, offset_of!(Entry, generation)) & 1 == 1;
-        if !is_in_use
-            || flags & (socket_table::FLAG_CONNECTED | socket_table::FLAG_LISTENER)
-                != socket_table::FLAG_CONNECTED
-        {
+        if !is_in_use || flags & (SocketFlags::CONNECTED | SocketFlags::LISTENER) != SocketFlags::CONNECTED {
             return None;
         }
         let word = u32_at(bytes, offset_of!(Entry, state));
@@ -182,7 +180,7 @@ impl Table {
             is_pipe: socket_table::is_pipe(word, reason),
             reason,
             reason_text: reason::text(reason).to_str().unwrap_or_default(),
-            accepted: flags & socket_table::FLAG_ACCEPTED != 0,
+            accepted: flags.intersects(SocketFlags::ACCEPTED),
             holders: (0..PROCESSES).filter(|slot| holds(*slot)).map(|slot| self.processes[slot]).collect(),
             cookies: [offset_of!(Entry, cookie), offset_of!(Entry, peer_cookie)].map(|at| u64_at(bytes, at)),
             number: u32_at(bytes, offset_of!(Entry, number)).checked_sub(1),
@@ -243,7 +241,7 @@ pub(crate) fn read_any(bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::socket_table::{FLAG_CONNECTED, FLAG_LISTENER, MAGIC, VERSION};
+    use crate::state::socket_table::{MAGIC, VERSION};
     use proptest::prelude::*;
 
     /// A table with one process and `used` sockets, whose bytes are `fill` until a test puts others there.
@@ -266,7 +264,7 @@ mod tests {
         let second = HEAD + size_of::<Entry>();
         for (offset, word) in [
             (offset_of!(Entry, generation), 3u32),
-            (offset_of!(Entry, flags), FLAG_CONNECTED),
+            (offset_of!(Entry, flags), SocketFlags::CONNECTED.bits()),
             (offset_of!(Entry, reason), 5),
             (offset_of!(Entry, number), 9),
             (offset_of!(Entry, holders), 4),
@@ -297,12 +295,14 @@ mod tests {
     #[test]
     fn free_unconnected_and_listening_sockets_are_passed_over() {
         let mut bytes = table(3, 0);
-        for (slot, generation, flags) in
-            [(0, 2, FLAG_CONNECTED), (1, 1, 0), (2, 1, FLAG_CONNECTED | FLAG_LISTENER)]
-        {
+        for (slot, generation, flags) in [
+            (0, 2, SocketFlags::CONNECTED),
+            (1, 1, SocketFlags::empty()),
+            (2, 1, SocketFlags::CONNECTED | SocketFlags::LISTENER),
+        ] {
             let at = HEAD + slot * size_of::<Entry>();
             put(&mut bytes, at + offset_of!(Entry, generation), &u32::to_ne_bytes(generation));
-            put(&mut bytes, at + offset_of!(Entry, flags), &u32::to_ne_bytes(flags));
+            put(&mut bytes, at + offset_of!(Entry, flags), &u32::to_ne_bytes(flags.bits()));
         }
         assert_eq!(Table::parse(&bytes).unwrap().connected().count(), 0);
     }

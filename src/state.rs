@@ -10,6 +10,7 @@ pub(crate) mod addresses;
 pub(crate) mod config;
 pub(crate) mod descriptor_table;
 pub(crate) mod family;
+pub(crate) mod flags;
 pub(crate) mod lock;
 pub(crate) mod log;
 pub(crate) mod phase;

@@ -7,8 +7,9 @@ use crate::pipe::copying::buffers;
 use crate::pipe::lanes::unread;
 use crate::pipe::meeting::{attach, descriptor};
 use crate::pipe::waiting::events;
+use crate::state::flags::SocketFlags;
 use crate::state::reason::{self, Reason};
-use crate::state::socket_table::{self, FLAG_NONBLOCK};
+use crate::state::socket_table::{self};
 use crate::state::{Socket, descriptor_table, socket};
 use crate::sys::{filter, kernel, real};
 use libc::{F_GETFD, c_char, c_int, c_uint, c_ulong};
@@ -371,9 +372,9 @@ const SIOCATMARK: c_ulong = 0x8905;
 fn note_nonblocking(fd: c_int, nonblocking: bool) {
     if let Some(entry) = descriptor::socket(fd).and_then(Socket::entry) {
         if nonblocking {
-            entry.flags.fetch_or(FLAG_NONBLOCK, Ordering::Relaxed);
+            entry.flags.set(SocketFlags::NONBLOCK, Ordering::Relaxed);
         } else {
-            entry.flags.fetch_and(!FLAG_NONBLOCK, Ordering::Relaxed);
+            entry.flags.clear(SocketFlags::NONBLOCK, Ordering::Relaxed);
         }
     }
 }

@@ -5,7 +5,7 @@ use crate::pipe::copying::buffers;
 use crate::pipe::lanes::unread;
 use crate::pipe::meeting::options::TCP_INQ;
 use crate::state::Socket;
-use crate::state::socket_table::FLAG_KERNEL_OPTION;
+use crate::state::flags::SocketFlags;
 use crate::sys::kernel;
 use core::sync::atomic::Ordering;
 use libc::{CMSG_LEN, CMSG_SPACE, c_int, cmsghdr, msghdr};
@@ -14,8 +14,9 @@ use libc::{CMSG_LEN, CMSG_SPACE, c_int, cmsghdr, msghdr};
 pub(super) fn received(fd: c_int, socket: Socket, message: &mut msghdr) {
     let room = core::mem::take(&mut message.msg_controllen);
     let is_asked = || kernel::sockopt(fd, libc::IPPROTO_TCP, TCP_INQ, 0 as c_int) == Ok(1);
-    let has_option =
-        socket.entry().is_some_and(|entry| entry.flags.load(Ordering::Relaxed) & FLAG_KERNEL_OPTION != 0);
+    let has_option = socket
+        .entry()
+        .is_some_and(|entry| entry.flags.load(Ordering::Relaxed).intersects(SocketFlags::KERNEL_OPTION));
     if !has_option || !is_asked() {
         return;
     }

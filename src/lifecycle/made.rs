@@ -3,8 +3,9 @@
 use crate::pipe::ending;
 use crate::pipe::meeting::{attach, descriptor, options};
 use crate::state::descriptor_table::{self, Descriptor, Set};
+use crate::state::flags::SocketFlags;
 use crate::state::reason::Reason;
-use crate::state::socket_table::{self, FLAG_ACCEPTED, FLAG_CONNECTED, FLAG_LISTENER, FLAG_NONBLOCK};
+use crate::state::socket_table::{self};
 use crate::state::{Socket, config, family, log, phase, registrations, socket, trace};
 use crate::sys::kernel;
 use core::ffi::c_int;
@@ -24,7 +25,8 @@ pub(crate) fn socket_made(fd: c_int, domain: c_int, kind: c_int, protocol: c_int
         && kind & 0xf == libc::SOCK_STREAM
         && (protocol == 0 || protocol == libc::IPPROTO_TCP);
     if is_tcp {
-        let flags = if kind & libc::SOCK_NONBLOCK != 0 { FLAG_NONBLOCK } else { 0 };
+        let flags =
+            if kind & libc::SOCK_NONBLOCK != 0 { SocketFlags::NONBLOCK } else { SocketFlags::empty() };
         if descriptor::enter(fd, flags).is_some() {
             trace::created(fd);
         }
@@ -43,8 +45,12 @@ pub(crate) fn accepted(listener: c_int, fd: c_int, flags: c_int) {
     if !is_tcp {
         return made(fd);
     }
-    let nonblock = if flags & libc::SOCK_NONBLOCK != 0 { FLAG_NONBLOCK } else { 0 };
-    let Some(socket) = descriptor::enter(fd, FLAG_CONNECTED | FLAG_ACCEPTED | nonblock) else { return };
+    let nonblock =
+        if flags & libc::SOCK_NONBLOCK != 0 { SocketFlags::NONBLOCK } else { SocketFlags::empty() };
+    let Some(socket) = descriptor::enter(fd, SocketFlags::CONNECTED | SocketFlags::ACCEPTED | nonblock)
+    else {
+        return;
+    };
     if let (Some(from), Some(to)) = (descriptor::socket(listener).and_then(Socket::entry), socket.entry()) {
         options::inherit(from, to);
     }
@@ -59,7 +65,7 @@ pub(crate) fn accepted(listener: c_int, fd: c_int, flags: c_int) {
 /// After `listen()` succeeded.
 pub(crate) fn listening(fd: c_int) {
     if let Some(entry) = descriptor::socket(fd).and_then(Socket::entry) {
-        entry.flags.fetch_or(FLAG_LISTENER, Ordering::Relaxed);
+        entry.flags.set(SocketFlags::LISTENER, Ordering::Relaxed);
         Socket::stay_host(entry, Reason::NotConnected);
     }
 }
@@ -68,8 +74,8 @@ pub(crate) fn listening(fd: c_int) {
 pub(crate) fn connected(fd: c_int, at_once: bool) {
     let Some(socket) = descriptor::socket(fd) else { return };
     let Some(entry) = socket.entry() else { return };
-    let before = entry.flags.fetch_or(FLAG_CONNECTED, Ordering::Relaxed);
-    if at_once && before & FLAG_CONNECTED == 0 && config::upgrades_at_once() {
+    let before = entry.flags.set(SocketFlags::CONNECTED, Ordering::Relaxed);
+    if at_once && !before.intersects(SocketFlags::CONNECTED) && config::upgrades_at_once() {
         attach::consider(fd, socket);
     }
     log::stays_host(entry);
@@ -99,10 +105,10 @@ pub(crate) fn disconnecting(fd: c_int) {
     let Some(socket) = descriptor::socket(fd) else { return };
     let Some(entry) = socket.entry() else { return };
     // What follows is a reset (tcp_disconnect in the kernel).
-    entry.flags.fetch_or(socket_table::FLAG_LINGER_RESET, Ordering::Relaxed);
+    entry.flags.set(SocketFlags::LINGER_RESET, Ordering::Relaxed);
     ending::leave(fd, socket, true);
     entry.readers.begin(socket.generation);
-    entry.flags.fetch_and(FLAG_NONBLOCK, Ordering::AcqRel);
+    entry.flags.keep(SocketFlags::NONBLOCK.bits(), Ordering::AcqRel);
     entry.calls.store(0, Ordering::Relaxed);
     entry.bytes.store(0, Ordering::Relaxed);
     entry.reason.store(Reason::Undecided as u32, Ordering::Relaxed);

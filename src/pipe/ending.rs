@@ -10,11 +10,9 @@ use crate::pipe::connection::{End, NO_FD, Pipe, incoming_doorbells, outgoing_doo
 use crate::pipe::handoff::give_back;
 use crate::pipe::lanes::{reader, unread};
 use crate::state::Socket;
+use crate::state::flags::SocketFlags;
 use crate::state::reason::Reason;
-use crate::state::socket_table::{
-    FLAG_BROKEN, FLAG_END_SEEN, FLAG_LINGER_RESET, FLAG_RESET_REPORTED, FLAG_SENT_IN_VAIN, FLAG_SHUT_WRITE,
-    STATE_WAITING,
-};
+use crate::state::socket_table::STATE_WAITING;
 use crate::sys::{diag, kernel};
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
@@ -26,7 +24,7 @@ use sockshim_ring::layout::{END_JOINED, END_LEFT, END_RESET};
 /// # Errors
 /// ECONNRESET when the other end died with bytes of ours unread: the kernel would have sent a reset.
 pub(crate) fn at_end(pipe: &Pipe) -> Result<(), Errno> {
-    pipe.entry.flags.fetch_or(FLAG_END_SEEN, Ordering::Relaxed);
+    pipe.entry.flags.set(SocketFlags::END_SEEN, Ordering::Relaxed);
     if !unread::is_drained(pipe) {
         return Ok(());
     }
@@ -58,7 +56,7 @@ fn was_killed(pipe: &Pipe) -> bool {
     // After both FINs the kernel has no connection left that could be reset, nor a peer to be found; after a
     // reset that followed the FIN it has said itself what was to be said.
     let flags = pipe.entry.flags.load(Ordering::Relaxed);
-    let reported = flags & (FLAG_RESET_REPORTED | FLAG_SHUT_WRITE) != 0;
+    let reported = flags.intersects(SocketFlags::RESET_REPORTED | SocketFlags::SHUT_WRITE);
     !reported
         && unread_by_other(pipe)
         && pipe.other_end() == END_JOINED
@@ -102,14 +100,14 @@ fn is_of_connection(error: Errno) -> bool {
 
 /// A reset is reported once, as the kernel does.
 fn tell_reset(end: &End) -> Errno {
-    end.entry.flags.fetch_or(FLAG_RESET_REPORTED, Ordering::Relaxed);
+    end.entry.flags.set(SocketFlags::RESET_REPORTED, Ordering::Relaxed);
     Errno(libc::ECONNRESET)
 }
 
 /// Whether a reset came only from doorbells that the other end had not taken out of its queue.
 pub(crate) fn is_false_reset(end: &End) -> bool {
     if unread_by_other(end)
-        || end.entry.flags.load(Ordering::Relaxed) & (FLAG_SENT_IN_VAIN | FLAG_BROKEN) != 0
+        || end.entry.flags.load(Ordering::Relaxed).intersects(SocketFlags::SENT_IN_VAIN | SocketFlags::BROKEN)
     {
         return false;
     }
@@ -162,7 +160,7 @@ pub(crate) fn after_break(end: &End) -> Result<usize, Errno> {
     match end.entry.pending_error.swap(0, Ordering::AcqRel) {
         0 => Ok(0),
         error => {
-            end.entry.flags.fetch_or(FLAG_RESET_REPORTED, Ordering::Relaxed);
+            end.entry.flags.set(SocketFlags::RESET_REPORTED, Ordering::Relaxed);
             Err(Errno(error))
         }
     }
@@ -214,7 +212,7 @@ fn say_goodbye(held: &ReadHeld<'_>) {
     if held.fd >= 0 {
         incoming_doorbells::drain_doorbells(held);
     }
-    let reset = unread || held.entry.flags.load(Ordering::Relaxed) & FLAG_LINGER_RESET != 0;
+    let reset = unread || held.entry.flags.load(Ordering::Relaxed).intersects(SocketFlags::LINGER_RESET);
     if held.fd >= 0 && in_ring {
         // The kernel sends a reset for unread bytes; it does not see these, so ask for it (socket(7)).
         let linger = libc::linger { l_onoff: 1, l_linger: 0 };

@@ -22,14 +22,15 @@ use crate::pipe::meeting::{attach, descriptor, registered};
 use crate::pipe::waiting::room;
 use crate::state::Socket;
 use crate::state::descriptor_table::{Descriptor, Set};
+use crate::state::flags::SocketFlags;
 use crate::state::lock;
 use crate::state::reason::Reason;
-use crate::state::registrations::flags::{ASKS_ROOM, DISABLED, FOREIGN, FRESH, MANAGED, NESTED, PARKED};
+use crate::state::registrations::flags::RegFlags;
 use crate::state::registrations::{
     OpenSet, SetHeld, ask_kernel, can_park, flush_parked, is_tag, keep, kernel_event, list, tell_kernel,
     unregister_parked,
 };
-use crate::state::socket_table::{self, Entry, FLAG_LISTENER, STATE_HOST, SocketTable};
+use crate::state::socket_table::{self, Entry, STATE_HOST, SocketTable};
 use crate::sys::kernel;
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
@@ -69,7 +70,7 @@ pub(crate) fn ctl(
     }
     let interesting = match kind {
         Descriptor::Socket(socket) => socket.entry().is_some_and(|socket| {
-            socket.flags.load(Ordering::Relaxed) & FLAG_LISTENER == 0
+            !socket.flags.load(Ordering::Relaxed).intersects(SocketFlags::LISTENER)
                 && socket.state.load(Ordering::Relaxed) != STATE_HOST
         }),
         Descriptor::Set(_) => true,
@@ -122,23 +123,23 @@ fn ctl_locked(set: &SetHeld<'_>, wanted: &Wanted) -> Result<(), Errno> {
     match (wanted.operation, wanted.event) {
         (libc::EPOLL_CTL_ADD, Some(event)) if wanted.interesting => {
             check_exclusive(event.events, wanted.kind)?;
-            if flags & PARKED == 0 {
+            if !flags.intersects(RegFlags::PARKED) {
                 return add(set, wanted, event);
             }
             unpark(set, index, &event);
             Ok(())
         }
-        (libc::EPOLL_CTL_MOD, Some(_)) | (libc::EPOLL_CTL_DEL, _) if flags & PARKED != 0 => {
+        (libc::EPOLL_CTL_MOD, Some(_)) | (libc::EPOLL_CTL_DEL, _) if flags.intersects(RegFlags::PARKED) => {
             Err(Errno(libc::ENOENT))
         }
-        (libc::EPOLL_CTL_MOD, Some(event)) if flags & MANAGED == 0 => {
+        (libc::EPOLL_CTL_MOD, Some(event)) if !flags.intersects(RegFlags::MANAGED) => {
             wanted.by_kernel(set)?;
             keep(registration, &event);
             Ok(())
         }
         (libc::EPOLL_CTL_MOD, Some(event)) => modify(set, index, &event),
         (libc::EPOLL_CTL_DEL, _) if can_park(set, index) => {
-            registration.flags.fetch_or(PARKED, Ordering::Relaxed);
+            registration.flags.set(RegFlags::PARKED, Ordering::Relaxed);
             set.parked.fetch_add(1, Ordering::Relaxed);
             // There it is found before the next sleep.
             registered::activate(set, index);
@@ -185,7 +186,7 @@ fn add(set: &SetHeld<'_>, wanted: &Wanted, event: epoll_event) -> Result<(), Err
     }
     if managed {
         if asked & EPOLLOUT as u32 != 0 {
-            registration.flags.fetch_or(ASKS_ROOM, Ordering::Relaxed);
+            registration.flags.set(RegFlags::ASKS_ROOM, Ordering::Relaxed);
         }
         registered::activate(set, index);
         nested::count(set);
@@ -208,8 +209,8 @@ fn unpark(set: &SetHeld<'_>, index: u32, event: &epoll_event) {
     // What the kernel has reported meanwhile stays: it reports an end once.
     registration.reported.store(u64::MAX, Ordering::Relaxed);
     registration.ended.store(0, Ordering::Relaxed);
-    registration.flags.fetch_and(!(PARKED | DISABLED), Ordering::Relaxed);
-    registration.flags.fetch_or(FRESH, Ordering::Relaxed);
+    registration.flags.clear(RegFlags::PARKED | RegFlags::DISABLED, Ordering::Relaxed);
+    registration.flags.set(RegFlags::FRESH, Ordering::Relaxed);
     set.parked.fetch_sub(1, Ordering::Relaxed);
     registered::activate(set, index);
     nested::count(set);
@@ -228,7 +229,10 @@ pub(crate) fn watch(set: &OpenSet<'_>) {
         flush_parked(held);
     }
     for (index, registration) in set.all() {
-        if registration.flags.load(Ordering::Relaxed) & (MANAGED | NESTED | FOREIGN) == MANAGED {
+        if registration.flags.load(Ordering::Relaxed)
+            & (RegFlags::MANAGED | RegFlags::NESTED | RegFlags::FOREIGN)
+            == RegFlags::MANAGED
+        {
             if let Some(pipe) = registered::pipe_of(registration) {
                 room::forget(&pipe);
             }
@@ -260,15 +264,15 @@ fn modify(set: &SetHeld<'_>, index: u32, event: &epoll_event) -> Result<(), Errn
         // Not allowed (epoll_ctl(2)); the kernel knows nothing of the flag here.
         return Err(Errno(libc::EINVAL));
     }
-    if registration.flags.load(Ordering::Relaxed) & (NESTED | FOREIGN) != 0 {
+    if registration.flags.load(Ordering::Relaxed).intersects(RegFlags::NESTED | RegFlags::FOREIGN) {
         let event = kernel_event(set, index, event.events, Descriptor::Host);
         kernel::epoll_ctl(set.fd, libc::EPOLL_CTL_MOD, target, Some(&event))?;
     } else {
         tell_kernel(set, index, before, event.events)?;
     }
     keep(registration, event);
-    registration.flags.fetch_and(!DISABLED, Ordering::Relaxed);
-    registration.flags.fetch_or(FRESH, Ordering::Relaxed);
+    registration.flags.clear(RegFlags::DISABLED, Ordering::Relaxed);
+    registration.flags.set(RegFlags::FRESH, Ordering::Relaxed);
     registered::activate(set, index);
     nested::count(set);
     poke(set, index);
@@ -283,7 +287,7 @@ fn poke(set: &OpenSet<'_>, index: u32) {
         return;
     }
     let registration = set.registration(index);
-    if registration.flags.load(Ordering::Relaxed) & (NESTED | FOREIGN) != 0 {
+    if registration.flags.load(Ordering::Relaxed).intersects(RegFlags::NESTED | RegFlags::FOREIGN) {
         return;
     }
     let events = registration.events.load(Ordering::Relaxed) | EPOLLOUT as u32;

@@ -2,9 +2,10 @@
 
 use super::descriptor_table::{self, Descriptor};
 use super::reason::{self, Reason};
-use super::socket_table::{Entry, FLAG_CONNECTED, STATE_HOST, STATE_PINNED};
+use super::socket_table::{Entry, STATE_HOST, STATE_PINNED};
 use super::trace::{LOGGED, Name};
 use super::{addresses, config};
+use crate::state::flags::SocketFlags;
 use crate::sys::folder::Path;
 use crate::sys::kernel;
 use core::ffi::c_int;
@@ -33,7 +34,7 @@ fn say(entry: &Entry) {
     let state = entry.state.load(Ordering::Relaxed);
     let reason = entry.reason.load(Ordering::Relaxed);
     if !matches!(state, STATE_HOST | STATE_PINNED)
-        || entry.flags.load(Ordering::Relaxed) & FLAG_CONNECTED == 0
+        || !entry.flags.load(Ordering::Relaxed).intersects(SocketFlags::CONNECTED)
         || reason == Reason::NotConnected as u32
         || reason == Reason::NotTcp as u32
         || entry.logged.fetch_or(LOGGED, Ordering::Relaxed) & LOGGED != 0

@@ -21,7 +21,7 @@ use super::socket_table::{self, Entry, Registration, SetEntry, SocketTable};
 use crate::sys::clock;
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
-use flags::{DISABLED, ENDING, FOREIGN, HOT, MANAGED, NESTED, PARKED};
+use flags::RegFlags;
 use in_kernel::delete_from_kernel;
 use libc::{EPOLLET, epoll_event};
 
@@ -52,7 +52,8 @@ pub(crate) fn keep(registration: &Registration, event: &epoll_event) {
 /// Whether a registration may stay with the kernel when the program deletes it.
 pub(crate) fn can_park(set: &OpenSet<'_>, index: u32) -> bool {
     let flags = set.registration(index).flags.load(Ordering::Relaxed);
-    flags & (MANAGED | NESTED | FOREIGN | ENDING) == MANAGED && set.watched.load(Ordering::Relaxed) == 0
+    flags & (RegFlags::MANAGED | RegFlags::NESTED | RegFlags::FOREIGN | RegFlags::ENDING) == RegFlags::MANAGED
+        && set.watched.load(Ordering::Relaxed) == 0
 }
 
 /// Deletes from the kernel's set what the program has deleted.
@@ -75,14 +76,14 @@ pub(crate) fn unregister_parked(
     wanted: impl Fn(&Registration) -> bool,
 ) {
     for (index, registration, slot) in of_socket(socket_table, entry) {
-        if registration.flags.load(Ordering::Relaxed) & PARKED == 0 || !wanted(registration) {
+        if !registration.flags.load(Ordering::Relaxed).intersects(RegFlags::PARKED) || !wanted(registration) {
             continue;
         }
         // Of a set whose lock is not to be had they stay, and are ignored.
         if let Some(set) = open_set(socket_table, slot)
             && let Some(set) = set.lock()
             && entry.registrations.iter().any(|place| place.load(Ordering::Acquire) == index + 1)
-            && registration.flags.load(Ordering::Relaxed) & PARKED != 0
+            && registration.flags.load(Ordering::Relaxed).intersects(RegFlags::PARKED)
         {
             delete_from_kernel(&set, registration);
             list::remove(&set, index);
@@ -136,7 +137,7 @@ pub(crate) fn waits_for_rearm(entry: &Entry, rearmed: Option<(u32, c_int)>) -> b
     entry.registrations.iter().any(|place| {
         let Some(index) = place.load(Ordering::Acquire).checked_sub(1) else { return false };
         let registration = socket_table.registration(index);
-        registration.flags.load(Ordering::Relaxed) & MANAGED == 0
+        !registration.flags.load(Ordering::Relaxed).intersects(RegFlags::MANAGED)
             && registration.events.load(Ordering::Relaxed) & libc::EPOLLONESHOT as u32 != 0
             && rearmed.is_none_or(|(slot, fd)| {
                 registration.set.load(Ordering::Relaxed) != slot + 1
@@ -152,19 +153,19 @@ pub(crate) fn downgrade(entry: &Entry) -> bool {
         let Some(set) = open_set(socket_table, slot) else { return false };
         let Some(set) = set.lock() else { return false };
         let flags = registration.flags.load(Ordering::Relaxed);
-        if set.is_first() && flags & PARKED != 0 {
+        if set.is_first() && flags.intersects(RegFlags::PARKED) {
             delete_from_kernel(&set, registration);
             list::remove(&set, index);
-        } else if set.is_first() && flags & MANAGED != 0 {
+        } else if set.is_first() && flags.intersects(RegFlags::MANAGED) {
             let mut events = registration.events.load(Ordering::Relaxed);
-            if flags & DISABLED != 0 {
+            if flags.intersects(RegFlags::DISABLED) {
                 events &= (EPOLLET | libc::EPOLLONESHOT) as u32;
             }
             let event = epoll_event { events, u64: registration.data.load(Ordering::Relaxed) };
             let target = registration.fd.load(Ordering::Relaxed);
             let _ = exchange(set.fd, target, events, &event);
             hot::deactivate(&set, index);
-            registration.flags.fetch_and(!MANAGED, Ordering::Relaxed);
+            registration.flags.clear(RegFlags::MANAGED, Ordering::Relaxed);
             set.managed.fetch_sub(1, Ordering::Release);
         }
     }
@@ -201,8 +202,9 @@ pub(crate) fn relies_on_doorbells(entry: &Entry) -> bool {
     let me = thread();
     of_socket(socket_table, entry).any(|(_, registration, slot)| {
         let set = socket_table.set(slot);
-        let cold =
-            registration.flags.load(Ordering::Acquire) & (MANAGED | HOT | DISABLED | PARKED) == MANAGED;
+        let cold = registration.flags.load(Ordering::Acquire)
+            & (RegFlags::MANAGED | RegFlags::HOT | RegFlags::DISABLED | RegFlags::PARKED)
+            == RegFlags::MANAGED;
         // Of a set that others look at, not all sleepers are known.
         cold || set.watched.load(Ordering::Relaxed) != 0
             || socket_table::others_asleep(&set.sleepers, me, true)

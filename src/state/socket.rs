@@ -1,5 +1,6 @@
 //! A handle to an open file description, and what this process alone knows of it.
 
+use super::flags::SocketFlags;
 use super::socket_table::{self, Entry, SETS, SOCKETS, SocketTable};
 use super::{family, log, reason::Reason};
 use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering};
@@ -173,7 +174,7 @@ impl Socket {
     }
 
     /// A new socket with one descriptor in this process.
-    pub(crate) fn create(flags: u32) -> Option<Self> {
+    pub(crate) fn create(flags: SocketFlags) -> Option<Self> {
         let socket_table = socket_table::get()?;
         let (slot, entry) = socket_table.take_socket().or_else(|| {
             family::reap_if_due(socket_table);

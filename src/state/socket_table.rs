@@ -4,9 +4,11 @@
 //! As untrusted as a segment (a child may have dropped its privileges): bounded words only. Pointers, sizes
 //! and mappings are private, in [`super::socket::Local`].
 
+use super::flags::{AtomicFlags, SocketFlags};
 use super::lock::{self, EndLock, Lock};
 use super::process_name::{ProcessName, Stored};
 use super::reason::Reason;
+use super::registrations::flags::RegFlags;
 use super::timed_waits::TimedWaits;
 use crate::error::Errno;
 use crate::sys::{kernel, probe};
@@ -105,8 +107,7 @@ pub(crate) struct Entry {
     pub(crate) state: AtomicU32,
     /// [`super::reason::Reason`].
     pub(crate) reason: AtomicU32,
-    /// `FLAG_*`.
-    pub(crate) flags: AtomicU32,
+    pub(crate) flags: AtomicFlags<SocketFlags>,
     /// Plain reads inside the kernel; ready: every reader of this end knows about doorbells.
     pub(crate) readers: InFlight,
     /// Plain writes inside the kernel.
@@ -169,40 +170,6 @@ pub(crate) const fn is_pipe(state: u32, reason: u32) -> bool {
     state == STATE_PIPE && reason != Reason::PeerLeft as u32
 }
 
-/// The socket listens.
-pub(crate) const FLAG_LISTENER: u32 = 1;
-/// The open file description is non-blocking, as far as we saw.
-pub(crate) const FLAG_NONBLOCK: u32 = 2;
-/// A connect has been made or is under way, or it was accepted.
-pub(crate) const FLAG_CONNECTED: u32 = 4;
-/// This end said shutdown(SHUT_WR).
-pub(crate) const FLAG_SHUT_WRITE: u32 = 8;
-/// The program set SO_LINGER with a time of 0.
-pub(crate) const FLAG_LINGER_RESET: u32 = 16;
-/// A reset was reported to the program.
-pub(crate) const FLAG_RESET_REPORTED: u32 = 32;
-/// The kernel has reported the end of the stream: whoever waits for more need not be kept from asking it again.
-pub(crate) const FLAG_END_SEEN: u32 = 64;
-/// A write met a full kernel queue since EPOLLOUT was last reported.
-pub(crate) const FLAG_NO_SPACE: u32 = 256;
-/// SO_RCVLOWAT is above 1.
-pub(crate) const FLAG_LOW_WATER: u32 = 512;
-/// The kernel took bytes for an end that had left: the reset that they cause is a real one.
-pub(crate) const FLAG_SENT_IN_VAIN: u32 = 1024;
-/// An option is set that only the kernel serves; connections that a listener accepts have it too.
-pub(crate) const FLAG_KERNEL_OPTION: u32 = 2048;
-/// SO_RCVTIMEO is set: a sleep that is cut in parts must not take longer.
-pub(crate) const FLAG_TIMED: u32 = 4096;
-/// The connection has been given up, because what was found on it cannot be true: see `pipe::connection::transitions::give_up`.
-pub(crate) const FLAG_BROKEN: u32 = 8192;
-/// The last write that must not wait met a full ring; see `pipe::waiting::room`.
-pub(crate) const FLAG_RING_FULL: u32 = 16384;
-/// Urgent data was read. While it lies ahead in the stream, the kernel still counts only what is unread before it, and does not
-/// say so any more.
-pub(crate) const FLAG_URGENT_READ: u32 = 32768;
-/// Made by accept, not by connect (for `ss` and the trace).
-pub(crate) const FLAG_ACCEPTED: u32 = 128;
-
 /// One epoll set.
 #[repr(C, align(128))]
 #[derive(Debug)]
@@ -251,8 +218,7 @@ pub(crate) struct Registration {
     pub(crate) fd: AtomicI32,
     /// The program's mask and data.
     pub(crate) events: AtomicU32,
-    /// `REGISTRATION_*`.
-    pub(crate) flags: AtomicU32,
+    pub(crate) flags: AtomicFlags<RegFlags>,
     pub(crate) data: AtomicU64,
     /// What had arrived when it was last reported, for edges; see `events::arrived`.
     pub(crate) reported: AtomicU64,
@@ -329,7 +295,7 @@ impl SocketTable {
             .or_else(|| extend(&self.sockets_used, &self.sockets))?;
         let entry = self.socket(slot);
         // Not `for` over the chains, which would look at each step in which of its parts it is.
-        let small = [&entry.state, &entry.reason, &entry.flags, &entry.calls].into_iter();
+        let small = [&entry.state, &entry.reason, &entry.calls].into_iter();
         small
             .chain([&entry.options, &entry.room, &entry.number, &entry.logged])
             .chain(&entry.sleepers)
@@ -340,6 +306,7 @@ impl SocketTable {
         let large = [&entry.bytes, &entry.cookie, &entry.peer_cookie].into_iter();
         large.chain(&entry.holders).for_each(|word| word.store(0, Ordering::Relaxed));
         entry.counters.all().into_iter().for_each(|word| word.store(0, Ordering::Relaxed));
+        entry.flags.store(SocketFlags::empty(), Ordering::Relaxed);
         entry.pending_error.store(0, Ordering::Relaxed);
         entry.read_lock.reset();
         entry.write_lock.reset();

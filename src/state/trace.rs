@@ -4,8 +4,9 @@
 //! each line and closed again: a descriptor of ours would take a number from the program, and a program
 //! that closes what it does not know would have us write into a file of its own.
 
-use super::socket_table::{Entry, FLAG_CONNECTED, FLAG_LISTENER, STATE_HOST};
+use super::socket_table::{Entry, STATE_HOST};
 use super::{addresses, config};
+use crate::state::flags::SocketFlags;
 use crate::sys::address::Address;
 use crate::sys::folder::Path;
 use crate::sys::kernel;
@@ -95,7 +96,7 @@ pub(crate) fn closing(fd: c_int, entry: &Entry) {
 fn report(fd: c_int, entry: &Entry) {
     let flags = entry.flags.load(Ordering::Relaxed);
     let fd = number(fd, entry);
-    if fd < 0 || flags & FLAG_CONNECTED == 0 || flags & FLAG_LISTENER != 0 {
+    if fd < 0 || !flags.intersects(SocketFlags::CONNECTED) || flags.intersects(SocketFlags::LISTENER) {
         return;
     }
     if entry.logged.load(Ordering::Relaxed) & CONNECTED == 0 {

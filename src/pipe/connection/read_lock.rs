@@ -3,9 +3,10 @@
 use crate::error::Errno;
 use crate::pipe::connection::write_lock::{self, WriteHeld};
 use crate::pipe::connection::{End, transitions};
+use crate::state::flags::SocketFlags;
 use crate::state::lock::{self, FencedOff, Held, Taken};
 use crate::state::reason::Reason;
-use crate::state::socket_table::{Entry, FLAG_URGENT_READ};
+use crate::state::socket_table::Entry;
 use crate::sys::kernel;
 use crate::sys::restartable::Call;
 use core::ffi::c_int;
@@ -168,6 +169,6 @@ fn reading_position(end: &End) -> Option<u64> {
 
 /// [`kernel::reading_position`]; `None` also after urgent data was read, when the kernel's answer cannot be trusted.
 pub(crate) fn position_of(fd: c_int, entry: &Entry, is_right: impl Fn(u8) -> bool) -> Option<u64> {
-    let is_known = entry.flags.load(Ordering::Relaxed) & FLAG_URGENT_READ == 0;
+    let is_known = !entry.flags.load(Ordering::Relaxed).intersects(SocketFlags::URGENT_READ);
     is_known.then(|| kernel::reading_position(fd, is_right))?
 }

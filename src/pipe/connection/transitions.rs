@@ -3,10 +3,9 @@
 use crate::pipe::connection::segment::{self, Identity};
 use crate::pipe::connection::write_lock::WriteHeld;
 use crate::pipe::connection::{End, NO_FD, Pipe, outgoing_doorbells};
+use crate::state::flags::SocketFlags;
 use crate::state::reason::Reason;
-use crate::state::socket_table::{
-    Entry, FLAG_BROKEN, FLAG_RESET_REPORTED, STATE_PINNED, STATE_PIPE, STATE_WAITING, SocketTable,
-};
+use crate::state::socket_table::{Entry, STATE_PINNED, STATE_PIPE, STATE_WAITING, SocketTable};
 use crate::state::{Socket, family, log, trace};
 use crate::sys::kernel;
 use core::sync::atomic::Ordering;
@@ -59,11 +58,11 @@ pub(crate) fn enter(entry: &Entry, joined: bool) {
 /// lock, and may be called under any.
 #[cold]
 pub(crate) fn give_up(end: &End, reason: Reason) {
-    let before = end.entry.flags.fetch_or(FLAG_BROKEN, Ordering::AcqRel);
-    if before & FLAG_BROKEN != 0 || !end.is_mapped() {
+    let before = end.entry.flags.set(SocketFlags::BROKEN, Ordering::AcqRel);
+    if before.intersects(SocketFlags::BROKEN) || !end.is_mapped() {
         return;
     }
-    if before & FLAG_RESET_REPORTED == 0 {
+    if !before.intersects(SocketFlags::RESET_REPORTED) {
         end.entry.pending_error.store(libc::ECONNRESET, Ordering::Release);
     }
     mark(end, reason);
@@ -87,7 +86,7 @@ pub(crate) fn give_up(end: &End, reason: Reason) {
 /// Whether the connection was given up. Then its lanes mean nothing any more.
 #[inline]
 pub(crate) fn is_broken(end: &End) -> bool {
-    end.entry.flags.load(Ordering::Acquire) & FLAG_BROKEN != 0
+    end.entry.flags.load(Ordering::Acquire).intersects(SocketFlags::BROKEN)
 }
 
 /// No new ring epoch begins at this end.

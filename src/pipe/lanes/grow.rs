@@ -9,7 +9,7 @@ use crate::pipe::connection::{End, Pipe};
 use crate::pipe::copying::bulk;
 use crate::pipe::lanes::writer;
 use crate::state::config;
-use crate::state::socket_table::FLAG_NONBLOCK;
+use crate::state::flags::SocketFlags;
 use crate::sys::{kernel, probe};
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
@@ -29,7 +29,7 @@ pub(crate) fn prepare(held: &WriteHeld<'_>) -> bool {
     if capacity == 0 || capacity > room {
         return resize(held, TINY_CAPACITY.min(room));
     }
-    let nonblocking = held.entry.flags.load(Ordering::Relaxed) & FLAG_NONBLOCK != 0;
+    let nonblocking = held.entry.flags.load(Ordering::Relaxed).intersects(SocketFlags::NONBLOCK);
     if (capacity < WORKING_CAPACITY || nonblocking) && held.local.stalls.load(Ordering::Relaxed) >= STALLS {
         // If there is no memory, the old size does as well.
         by_use(held);

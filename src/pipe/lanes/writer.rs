@@ -4,8 +4,9 @@
 use crate::pipe::connection::write_lock::WriteHeld;
 use crate::pipe::connection::{End, kept_options, outgoing_doorbells, transitions};
 use crate::pipe::lanes::grow;
+use crate::state::flags::SocketFlags;
 use crate::state::reason::Reason;
-use crate::state::socket_table::{self, FLAG_SHUT_WRITE};
+use crate::state::socket_table::{self};
 use crate::sys::{clock, kernel};
 use core::sync::atomic::Ordering;
 use sockshim_ring::lane::is_ring;
@@ -125,7 +126,7 @@ fn is_ready_for_ring(end: &End, epoch: u32) -> bool {
         && outgoing.reader.ready.load(Ordering::Acquire) == 1
         && outgoing.reader_epoch() == epoch
         && end.entry.writers.is_empty()
-        && end.entry.flags.load(Ordering::Relaxed) & FLAG_SHUT_WRITE == 0
+        && !end.entry.flags.load(Ordering::Relaxed).intersects(SocketFlags::SHUT_WRITE)
         && end.other_end() == END_JOINED
 }
 

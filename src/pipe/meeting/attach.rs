@@ -5,11 +5,10 @@ use crate::pipe::connection::write_lock::WriteHeld;
 use crate::pipe::connection::{self, Pipe, read_lock, transitions};
 use crate::pipe::lanes::grow;
 use crate::pipe::meeting::{descriptor, registered};
+use crate::state::flags::SocketFlags;
 use crate::state::lock::Held;
 use crate::state::reason::Reason;
-use crate::state::socket_table::{
-    self, Entry, FLAG_CONNECTED, FLAG_LOW_WATER, STATE_PIPE, STATE_UNDECIDED, STATE_WAITING,
-};
+use crate::state::socket_table::{self, Entry, STATE_PIPE, STATE_UNDECIDED, STATE_WAITING};
 use crate::state::{Socket, addresses, config, family, registrations, trace};
 use crate::sys::{clock, diag, kernel};
 use core::ffi::c_int;
@@ -67,7 +66,9 @@ fn is_nearly_there(socket: Socket) -> bool {
 /// Tries to bring a connection onto a pipe. Harmless at any time and any number of times.
 pub(crate) fn consider(fd: c_int, socket: Socket) {
     let Some(entry) = socket.entry() else { return };
-    if entry.flags.load(Ordering::Relaxed) & (FLAG_CONNECTED | FLAG_LOW_WATER) != FLAG_CONNECTED {
+    if entry.flags.load(Ordering::Relaxed) & (SocketFlags::CONNECTED | SocketFlags::LOW_WATER)
+        != SocketFlags::CONNECTED
+    {
         return;
     }
     if entry.state.load(Ordering::Relaxed) == STATE_UNDECIDED {

@@ -7,8 +7,9 @@ use crate::pipe::ending;
 use crate::pipe::handoff::pin;
 use crate::pipe::meeting::options;
 use crate::state::descriptor_table::{self, Descriptor, Set};
+use crate::state::flags::SocketFlags;
 use crate::state::reason::Reason;
-use crate::state::socket_table::{self, FLAG_CONNECTED, FLAG_LISTENER};
+use crate::state::socket_table::{self};
 use crate::state::{
     Socket, addresses, config, family, phase, registrations, rings, socket as sockets, trace,
 };
@@ -68,14 +69,14 @@ fn inherited(fd: c_int) {
     if is_another_name(fd) {
         return;
     }
-    let Some(socket) = enter(fd, 0) else { return };
+    let Some(socket) = enter(fd, SocketFlags::empty()) else { return };
     let Some(entry) = socket.entry() else { return };
     let listens = kernel::sockopt(fd, libc::SOL_SOCKET, libc::SO_ACCEPTCONN, 0 as c_int) == Ok(1);
     if listens {
-        entry.flags.fetch_or(FLAG_LISTENER, Ordering::Relaxed);
+        entry.flags.set(SocketFlags::LISTENER, Ordering::Relaxed);
         options::learn(fd, entry);
     } else if kernel::peer_address(fd).is_ok() {
-        entry.flags.fetch_or(FLAG_CONNECTED, Ordering::Relaxed);
+        entry.flags.set(SocketFlags::CONNECTED, Ordering::Relaxed);
     }
     Socket::stay_host(entry, if listens { Reason::NotConnected } else { Reason::Inherited });
     pin::adopt(fd, socket);
@@ -150,7 +151,7 @@ pub(crate) fn is_replaced(fd: c_int, socket: Socket) -> bool {
 }
 
 /// A new TCP socket at `fd`.
-pub(crate) fn enter(fd: c_int, flags: u32) -> Option<Socket> {
+pub(crate) fn enter(fd: c_int, flags: SocketFlags) -> Option<Socket> {
     if !phase::is_ready() || !family::has_own_descriptors() {
         return None;
     }
@@ -261,6 +262,7 @@ pub(crate) fn ring_made() {
 }
 
 /// Before a connection meets its other end: the process may have an io_uring that nobody saw being made.
+#[inline(never)]
 pub(crate) fn look_for_ring() {
     if config::host_only().is_none() && rings::is_there() {
         ring_made();

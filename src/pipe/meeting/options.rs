@@ -13,11 +13,9 @@ use crate::pipe::ending;
 use crate::pipe::handoff::pin;
 use crate::pipe::lanes::{grow, reader};
 use crate::state::Socket;
+use crate::state::flags::SocketFlags;
 use crate::state::reason::Reason;
-use crate::state::socket_table::{
-    Entry, FLAG_CONNECTED, FLAG_KERNEL_OPTION, FLAG_LINGER_RESET, FLAG_LOW_WATER, FLAG_SHUT_WRITE,
-    FLAG_TIMED, STATE_HOST, STATE_PIPE,
-};
+use crate::state::socket_table::{Entry, STATE_HOST, STATE_PIPE};
 use crate::sys::address::Address;
 use crate::sys::kernel;
 use core::ffi::c_int;
@@ -66,12 +64,12 @@ pub(crate) fn before(fd: c_int, socket: Socket, level: c_int, name: c_int, value
     {
         // A low-water mark is the kernel's to watch, for as long as there is one.
         if (0..=1).contains(&value) {
-            entry.flags.fetch_and(!FLAG_LOW_WATER, Ordering::Relaxed);
+            entry.flags.clear(SocketFlags::LOW_WATER, Ordering::Relaxed);
             if entry.reason.load(Ordering::Relaxed) == Reason::LowWater as u32 {
                 pin::resume(socket);
             }
         } else {
-            entry.flags.fetch_or(FLAG_LOW_WATER, Ordering::Relaxed);
+            entry.flags.set(SocketFlags::LOW_WATER, Ordering::Relaxed);
             if entry.state.load(Ordering::Relaxed) == STATE_PIPE {
                 pin::pin(fd, socket, Reason::LowWater);
             }
@@ -79,9 +77,9 @@ pub(crate) fn before(fd: c_int, socket: Socket, level: c_int, name: c_int, value
     }
     let binds = matches!((level, name), (libc::SOL_SOCKET, libc::SO_BINDTODEVICE | SO_BINDTOIFINDEX));
     // On a connection: to a device that it may not run over.
-    let moves = binds && entry.flags.load(Ordering::Relaxed) & FLAG_CONNECTED != 0;
+    let moves = binds && entry.flags.load(Ordering::Relaxed).intersects(SocketFlags::CONNECTED);
     if moves || needs_kernel(level, name, value) {
-        entry.flags.fetch_or(FLAG_KERNEL_OPTION, Ordering::Relaxed);
+        entry.flags.set(SocketFlags::KERNEL_OPTION, Ordering::Relaxed);
         pin::pin(fd, socket, Reason::Option);
     }
     Before::Kernel
@@ -137,9 +135,12 @@ pub(crate) const TCP_INQ: c_int = 36;
 /// What a connection has from the listener that accepted it, as far as it concerns us.
 pub(crate) fn inherit(from: &Entry, to: &Entry) {
     let inherited = from.flags.load(Ordering::Relaxed)
-        & (FLAG_LINGER_RESET | FLAG_LOW_WATER | FLAG_KERNEL_OPTION | FLAG_TIMED);
-    to.flags.fetch_or(inherited, Ordering::Relaxed);
-    if inherited & FLAG_KERNEL_OPTION != 0 {
+        & (SocketFlags::LINGER_RESET
+            | SocketFlags::LOW_WATER
+            | SocketFlags::KERNEL_OPTION
+            | SocketFlags::TIMED);
+    to.flags.set(inherited, Ordering::Relaxed);
+    if inherited.intersects(SocketFlags::KERNEL_OPTION) {
         Socket::stay_host(to, Reason::Option);
     }
 }
@@ -148,17 +149,17 @@ pub(crate) fn inherit(from: &Entry, to: &Entry) {
 pub(crate) fn learn(fd: c_int, entry: &Entry) {
     let get = |level, name| kernel::sockopt(fd, level, name, 0 as c_int);
     if matches!(get(libc::SOL_SOCKET, libc::SO_RCVLOWAT), Ok(2..)) {
-        entry.flags.fetch_or(FLAG_LOW_WATER, Ordering::Relaxed);
+        entry.flags.set(SocketFlags::LOW_WATER, Ordering::Relaxed);
     }
     let off = libc::linger { l_onoff: 0, l_linger: 0 };
     if matches!(
         kernel::sockopt(fd, libc::SOL_SOCKET, libc::SO_LINGER, off),
         Ok(libc::linger { l_onoff: 1.., l_linger: 0 })
     ) {
-        entry.flags.fetch_or(FLAG_LINGER_RESET, Ordering::Relaxed);
+        entry.flags.set(SocketFlags::LINGER_RESET, Ordering::Relaxed);
     }
     if kernel::receive_timeout(fd).is_some() {
-        entry.flags.fetch_or(FLAG_TIMED, Ordering::Relaxed);
+        entry.flags.set(SocketFlags::TIMED, Ordering::Relaxed);
     }
     let reported = [
         (libc::SOL_SOCKET, libc::SO_ZEROCOPY),
@@ -168,7 +169,7 @@ pub(crate) fn learn(fd: c_int, entry: &Entry) {
         (libc::IPPROTO_TCP, TCP_INQ),
     ];
     if reported.into_iter().any(|(level, name)| get(level, name).is_ok_and(|value| value != 0)) {
-        entry.flags.fetch_or(FLAG_KERNEL_OPTION, Ordering::Relaxed);
+        entry.flags.set(SocketFlags::KERNEL_OPTION, Ordering::Relaxed);
     }
 }
 
@@ -176,9 +177,9 @@ pub(crate) fn learn(fd: c_int, entry: &Entry) {
 pub(crate) fn keep_linger(socket: Socket, resets: bool) {
     let Some(entry) = socket.entry() else { return };
     if resets {
-        entry.flags.fetch_or(FLAG_LINGER_RESET, Ordering::Relaxed);
+        entry.flags.set(SocketFlags::LINGER_RESET, Ordering::Relaxed);
     } else {
-        entry.flags.fetch_and(!FLAG_LINGER_RESET, Ordering::Relaxed);
+        entry.flags.clear(SocketFlags::LINGER_RESET, Ordering::Relaxed);
     }
 }
 
@@ -186,9 +187,9 @@ pub(crate) fn keep_linger(socket: Socket, resets: bool) {
 pub(crate) fn keep_time(fd: c_int, socket: Socket) {
     let Some(entry) = socket.entry() else { return };
     if kernel::receive_timeout(fd).is_none() {
-        entry.flags.fetch_and(!FLAG_TIMED, Ordering::Relaxed);
+        entry.flags.clear(SocketFlags::TIMED, Ordering::Relaxed);
     } else {
-        entry.flags.fetch_or(FLAG_TIMED, Ordering::Relaxed);
+        entry.flags.set(SocketFlags::TIMED, Ordering::Relaxed);
     }
 }
 
@@ -197,7 +198,7 @@ pub(crate) fn peer_after_reset(socket: Socket) -> Option<Address> {
     let entry = socket.entry()?;
     let pipe = Pipe::of(NO_FD, socket, entry)?;
     // After the ends of both directions the kernel forgets it in any case.
-    let is_over = entry.flags.load(Ordering::Relaxed) & FLAG_SHUT_WRITE != 0;
+    let is_over = entry.flags.load(Ordering::Relaxed).intersects(SocketFlags::SHUT_WRITE);
     if is_over || !ending::is_false_reset(&pipe) {
         return None;
     }

@@ -3,9 +3,7 @@
 use crate::pipe::connection::{self, Pipe};
 use crate::state::Socket;
 use crate::state::descriptor_table::Descriptor;
-use crate::state::registrations::flags::{
-    ASKS_ROOM, DISABLED, FOREIGN, FRESH, HOT, IDLE_ONE, MANAGED, NESTED,
-};
+use crate::state::registrations::flags::{IDLE_ONE, RegFlags};
 use crate::state::registrations::{SetHeld, exchange, hot, kernel_event, of_socket, open_set};
 use crate::state::socket_table::{self, Registration};
 use core::sync::atomic::Ordering;
@@ -24,13 +22,13 @@ pub(crate) fn pipe_of(registration: &Registration) -> Option<Pipe> {
 /// Makes a registration hot: every wait in the set looks at it.
 pub(crate) fn activate(set: &SetHeld<'_>, index: u32) {
     let registration = set.registration(index);
-    if hot::append(set, index) & (HOT | NESTED | FOREIGN) == 0
+    if !hot::append(set, index).intersects(RegFlags::HOT | RegFlags::NESTED | RegFlags::FOREIGN)
         && let Some(pipe) = pipe_of(registration)
     {
         pipe.incoming().want_order();
         note(registration, &pipe);
     }
-    registration.flags.fetch_and(IDLE_ONE - 1, Ordering::Relaxed);
+    registration.flags.keep(IDLE_ONE - 1, Ordering::Relaxed);
 }
 
 /// A registration that turns hot: what its pipe has by now the kernel has reported.
@@ -57,15 +55,15 @@ pub(crate) fn upgrade(pipe: &Pipe) -> bool {
         let result = exchange(set.fd, target, events, &event);
         if result.is_ok() {
             // Whether the kernel has reported what is unread to the program cannot be known: it is reported (again).
-            let mut flags = MANAGED | FRESH;
+            let mut flags = RegFlags::MANAGED | RegFlags::FRESH;
             if events & EPOLLOUT as u32 != 0 {
-                flags |= ASKS_ROOM;
+                flags |= RegFlags::ASKS_ROOM;
             }
             if events & libc::EPOLLONESHOT as u32 != 0 {
                 // The program is about to say that it wants the next one: see `waits_for_rearm`.
-                flags |= DISABLED;
+                flags |= RegFlags::DISABLED;
             }
-            registration.flags.fetch_or(flags, Ordering::Relaxed);
+            registration.flags.set(flags, Ordering::Relaxed);
             activate(&set, index);
         } else {
             set.managed.fetch_sub(1, Ordering::Release);

@@ -13,8 +13,9 @@ use crate::pipe::meeting::{attach, descriptor};
 use crate::pipe::transfer::write::{self, file};
 use crate::pipe::transfer::{quick, read};
 use crate::pipe::waiting::{room, wait};
+use crate::state::flags::SocketFlags;
 use crate::state::reason::Reason;
-use crate::state::socket_table::{self, Entry, FLAG_CONNECTED, STATE_HOST, STATE_PINNED};
+use crate::state::socket_table::{self, Entry, STATE_HOST, STATE_PINNED};
 use crate::state::{Socket, trace};
 use crate::sys::handlers::Since;
 use crate::sys::{cancel, kernel};
@@ -62,7 +63,7 @@ pub(crate) unsafe fn receive(
         };
     }
     if entry.state.load(Ordering::Relaxed) == STATE_HOST
-        || entry.flags.load(Ordering::Relaxed) & FLAG_CONNECTED == 0
+        || !entry.flags.load(Ordering::Relaxed).intersects(SocketFlags::CONNECTED)
     {
         return trace::after(fd, entry, kernel());
     }
@@ -160,7 +161,7 @@ pub(crate) unsafe fn send(
         return unsafe { write::send(&pipe, buffers, flags, kernel) };
     }
     if entry.state.load(Ordering::Relaxed) == STATE_HOST
-        || entry.flags.load(Ordering::Relaxed) & FLAG_CONNECTED == 0
+        || !entry.flags.load(Ordering::Relaxed).intersects(SocketFlags::CONNECTED)
     {
         return trace::after(fd, entry, kernel());
     }

@@ -9,9 +9,10 @@ use crate::pipe::ending;
 use crate::pipe::lanes::{reader, unread, writer};
 use crate::pipe::transfer::quick;
 use crate::pipe::waiting::{room, wait};
+use crate::state::flags::SocketFlags;
 use crate::state::lock;
 use crate::state::reason::Reason;
-use crate::state::socket_table::{self, FLAG_URGENT_READ};
+use crate::state::socket_table::{self};
 use crate::state::trace;
 use crate::sys::handlers::Since;
 use crate::sys::kernel;
@@ -486,7 +487,7 @@ fn look_of(result: Result<usize, Errno>, wanted: usize) -> Look {
 fn receive_urgent(pipe: &Pipe, buffers: &[iovec], flags: c_int) -> Result<usize, Errno> {
     if flags & libc::MSG_PEEK == 0 {
         // Before it is: another thread may ask for the position.
-        pipe.entry.flags.fetch_or(FLAG_URGENT_READ, Ordering::Relaxed);
+        pipe.entry.flags.set(SocketFlags::URGENT_READ, Ordering::Relaxed);
     }
     let mut rest = Rest::after(buffers, 0, usize::MAX);
     let mut message = rest.message();

@@ -16,8 +16,9 @@ use crate::pipe::handoff::give_back;
 use crate::pipe::lanes::{grow, writer};
 use crate::pipe::transfer::write::long::{Call, PORTION};
 use crate::pipe::waiting::{room, wait};
+use crate::state::flags::SocketFlags;
 use crate::state::reason::Reason;
-use crate::state::socket_table::{self, FLAG_NO_SPACE, FLAG_NONBLOCK, FLAG_SENT_IN_VAIN, FLAG_SHUT_WRITE};
+use crate::state::socket_table::{self};
 use crate::state::{Socket, trace};
 use crate::sys::handlers::Since;
 use crate::sys::{clock, give_way, kernel, real, restartable};
@@ -68,8 +69,8 @@ pub(crate) unsafe fn send(
         Err(error) => return answer(Err(error)),
     };
     let began = Since::now();
-    let nonblocking =
-        flags & libc::MSG_DONTWAIT != 0 || pipe.entry.flags.load(Ordering::Relaxed) & FLAG_NONBLOCK != 0;
+    let nonblocking = flags & libc::MSG_DONTWAIT != 0
+        || pipe.entry.flags.load(Ordering::Relaxed).intersects(SocketFlags::NONBLOCK);
     let call = Call { flags, nonblocking, timed_waits: room::TIMED_WAITS, in_vain: false, began };
     let held = WriteHeld::take(pipe, nonblocking);
     if total == 0 || !writer::enter_ring(&held) {
@@ -413,18 +414,18 @@ fn is_busy() -> bool {
 pub(crate) fn finish(fd: c_int, socket: Socket) -> bool {
     let Some(entry) = socket.entry() else { return false };
     // Already now: the ring must not open again before the kernel has answered.
-    let before = entry.flags.fetch_or(FLAG_SHUT_WRITE, Ordering::Relaxed);
+    let before = entry.flags.set(SocketFlags::SHUT_WRITE, Ordering::Relaxed);
     if let Some(pipe) = connection::writing_pipe(fd, socket, entry) {
         writer::leave_ring(&pipe.lock_writes());
         give_back::before_end(&pipe);
     }
-    before & FLAG_SHUT_WRITE == 0
+    !before.intersects(SocketFlags::SHUT_WRITE)
 }
 
 /// The kernel has refused the shutdown: this end writes on.
 pub(crate) fn go_on(socket: Socket) {
     if let Some(entry) = socket.entry() {
-        entry.flags.fetch_and(!FLAG_SHUT_WRITE, Ordering::Relaxed);
+        entry.flags.clear(SocketFlags::SHUT_WRITE, Ordering::Relaxed);
     }
 }
 
@@ -438,7 +439,7 @@ pub(crate) fn in_kernel_lane(pipe: &Pipe, kernel: impl FnOnce() -> isize) -> isi
 /// After a kernel send: an end that has left answers with a reset, and that one is real.
 pub(crate) fn note_vain(end: &End) {
     if end.is_mapped() && matches!(end.other_end(), END_LEFT | END_RESET) {
-        end.entry.flags.fetch_or(FLAG_SENT_IN_VAIN, Ordering::Relaxed);
+        end.entry.flags.set(SocketFlags::SENT_IN_VAIN, Ordering::Relaxed);
     }
 }
 
@@ -489,7 +490,7 @@ fn through_kernel_after<T>(
     let errno = Errno::last();
     if sent < wanted as isize {
         // The kernel reports when there is room again (EPOLLOUT).
-        pipe.entry.flags.fetch_or(FLAG_NO_SPACE, Ordering::Relaxed);
+        pipe.entry.flags.set(SocketFlags::NO_SPACE, Ordering::Relaxed);
     }
     if counted {
         pipe.entry.writers.leave(pipe.socket.generation);

@@ -6,7 +6,7 @@ use crate::pipe::lanes::{reader, unread};
 use crate::pipe::waiting::room::{self, Room};
 use crate::pipe::waiting::wait;
 use crate::state::Socket;
-use crate::state::socket_table::FLAG_SHUT_WRITE;
+use crate::state::flags::SocketFlags;
 use crate::sys::kernel;
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
@@ -50,7 +50,7 @@ pub(crate) fn at_hand(pipe: &Pipe, interest: i16) -> Option<i16> {
     if interest & !(READABLE | WRITABLE | POLLPRI | POLLRDHUP | POLLERR | POLLHUP) != 0
         || interest & (POLLPRI | POLLRDHUP) != 0 && may_be_shut(pipe)
         || pipe.other_end() != END_JOINED
-        || pipe.entry.flags.load(Ordering::Relaxed) & FLAG_SHUT_WRITE != 0
+        || pipe.entry.flags.load(Ordering::Relaxed).intersects(SocketFlags::SHUT_WRITE)
     {
         return None;
     }
@@ -106,7 +106,7 @@ pub(crate) fn now(pipe: &Pipe, interest: i16) -> i16 {
         }
         if said & (POLLERR | POLLHUP) != 0 && unread::is_drained(pipe) && ending::is_false_reset(pipe) {
             ready &= !POLLERR;
-            if pipe.entry.flags.load(Ordering::Relaxed) & FLAG_SHUT_WRITE == 0 {
+            if !pipe.entry.flags.load(Ordering::Relaxed).intersects(SocketFlags::SHUT_WRITE) {
                 // Only the other end has ended.
                 ready &= !POLLHUP;
             }

@@ -17,7 +17,8 @@ use crate::pipe::connection::write_lock::WriteHeld;
 use crate::pipe::connection::{self, End, Pipe, outgoing_doorbells};
 use crate::pipe::lanes::{grow, writer};
 use crate::pipe::waiting::timed_wait;
-use crate::state::socket_table::{self, Entry, FLAG_NO_SPACE, FLAG_RING_FULL, Registration, SocketTable};
+use crate::state::flags::SocketFlags;
+use crate::state::socket_table::{self, Entry, Registration, SocketTable};
 use crate::sys::give_way::give_way;
 use crate::sys::handlers::Since;
 use crate::sys::{clock, futex, kernel};
@@ -129,7 +130,7 @@ fn registrations<'a>(
 /// room in the ring, and at once in the kernel's lane.
 pub(crate) fn note_full(end: &End) {
     end.local.is_cut.store(1, Ordering::Relaxed);
-    end.entry.flags.fetch_or(FLAG_NO_SPACE | FLAG_RING_FULL, Ordering::Relaxed);
+    end.entry.flags.set(SocketFlags::NO_SPACE | SocketFlags::RING_FULL, Ordering::Relaxed);
 }
 
 /// How far the reader is in both lanes: before it comes to the ring it takes what the kernel has.
@@ -175,7 +176,7 @@ pub(crate) fn now(end: &End) -> Room {
 /// Whether the last write has met a full ring, which is then asked for room.
 #[inline]
 pub(crate) fn is_known(end: &End) -> bool {
-    end.entry.flags.load(Ordering::Relaxed) & FLAG_RING_FULL != 0
+    end.entry.flags.load(Ordering::Relaxed).intersects(SocketFlags::RING_FULL)
 }
 
 /// Whether there is room again; a look that decides nothing.
@@ -212,7 +213,7 @@ fn give_up(end: &End) -> Room {
 
 /// The kernel's answer counts: others look at it who do not ask us.
 pub(crate) fn forget(end: &End) {
-    end.entry.flags.fetch_and(!FLAG_RING_FULL, Ordering::Relaxed);
+    end.entry.flags.clear(SocketFlags::RING_FULL, Ordering::Relaxed);
 }
 
 /// Before a sleep until the socket is writable, with a doorbell wanted: says so to the reader, and looks again.

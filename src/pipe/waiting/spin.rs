@@ -4,7 +4,7 @@
 use crate::pipe::connection::{End, Pipe};
 use crate::pipe::lanes::unread;
 use crate::state::config;
-use crate::state::socket_table::FLAG_NONBLOCK;
+use crate::state::flags::SocketFlags;
 use crate::sys::give_way::{self, give_way};
 use crate::sys::{clock, kernel};
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -214,7 +214,7 @@ fn wait_for_more(end: &End, count: usize, left: i32) -> bool {
     let looked = if left == IN_STREAM - 2 { 1 } else { STREAM as u64 };
     let in_stream = passed < clock::from_us(looked * HASTE_US)
         && count.wrapping_sub(1) < LITTLE
-        && end.entry.flags.load(Ordering::Relaxed) & FLAG_NONBLOCK == 0
+        && !end.entry.flags.load(Ordering::Relaxed).intersects(SocketFlags::NONBLOCK)
         && !end.is_writer_here();
     looks.left.store(if in_stream { IN_STREAM } else { COUNTED }, Ordering::Relaxed);
     if in_stream {

@@ -13,7 +13,8 @@ use crate::error::Errno;
 use crate::pipe::connection::Pipe;
 use crate::pipe::handoff::give_back;
 use crate::pipe::waiting::{spin, wait};
-use crate::state::socket_table::{self, FLAG_BROKEN, FLAG_END_SEEN, FLAG_SHUT_WRITE, FLAG_TIMED};
+use crate::state::flags::SocketFlags;
+use crate::state::socket_table::{self};
 use crate::state::trace;
 use crate::sys::futex::{self, Words};
 use crate::sys::handlers::Since;
@@ -37,7 +38,7 @@ pub(crate) fn for_reader(pipe: &Pipe, epoch: u32, since: Since) -> Result<bool, 
     // With a time-out of its own recv does not go on after a handler (signal(7)); and after the end nobody wakes it.
     let may_wait_timed = is_ring(epoch)
         && pipe.incoming().reader_epoch() == epoch
-        && pipe.entry.flags.load(Ordering::Relaxed) & (FLAG_TIMED | FLAG_END_SEEN) == 0
+        && !pipe.entry.flags.load(Ordering::Relaxed).intersects(SocketFlags::TIMED | SocketFlags::END_SEEN)
         && is_possible();
     if !may_wait_timed
         || !spin::pays(&pipe.local.timed_wait)
@@ -114,7 +115,11 @@ pub(crate) fn is_deaf(pipe: &Pipe) -> bool {
     !is_ring(incoming.reader_epoch())
         || incoming.is_closed()
         || pipe.other_end() != END_JOINED
-        || pipe.entry.flags.load(Ordering::Relaxed) & (FLAG_END_SEEN | FLAG_SHUT_WRITE | FLAG_BROKEN) != 0
+        || pipe
+            .entry
+            .flags
+            .load(Ordering::Relaxed)
+            .intersects(SocketFlags::END_SEEN | SocketFlags::SHUT_WRITE | SocketFlags::BROKEN)
 }
 
 /// Wants a futex wake from the writer of a pipe, among others; after a look whether it [`is_deaf`]. The caller must look at its

@@ -6,9 +6,10 @@ use crate::pipe::ending;
 use crate::pipe::handoff::give_back;
 use crate::pipe::lanes::unread;
 use crate::pipe::waiting::{events, spin, timed_wait};
+use crate::state::flags::SocketFlags;
 use crate::state::lock::{self};
 use crate::state::reason::Reason;
-use crate::state::socket_table::{self, Entry, FLAG_NONBLOCK, FLAG_TIMED};
+use crate::state::socket_table::{self, Entry};
 use crate::state::trace;
 use crate::sys::deadline::Deadline;
 use crate::sys::handlers::Since;
@@ -20,7 +21,7 @@ use sockshim_ring::lane::is_ring;
 /// Whether the time-out of a read that has slept before is over: it is one for the whole call. False before the
 /// first sleep, which the kernel ends in time.
 pub(crate) fn is_late(pipe: &Pipe, deadline: &mut Option<Deadline>) -> bool {
-    if pipe.entry.flags.load(Ordering::Relaxed) & FLAG_TIMED == 0 {
+    if !pipe.entry.flags.load(Ordering::Relaxed).intersects(SocketFlags::TIMED) {
         return false;
     }
     match deadline {
@@ -41,11 +42,11 @@ pub(crate) fn wait(pipe: &Pipe, flags: c_int, epoch: u32, since: Since) -> Resul
     if flags & libc::MSG_DONTWAIT != 0 {
         return look_at_kernel(pipe);
     }
-    if pipe.entry.flags.load(Ordering::Relaxed) & FLAG_NONBLOCK != 0 {
+    if pipe.entry.flags.load(Ordering::Relaxed).intersects(SocketFlags::NONBLOCK) {
         if kernel::is_nonblocking(pipe.fd) {
             return look_at_kernel(pipe);
         }
-        pipe.entry.flags.fetch_and(!FLAG_NONBLOCK, Ordering::Relaxed);
+        pipe.entry.flags.clear(SocketFlags::NONBLOCK, Ordering::Relaxed);
     }
     if spin::for_reader(pipe, epoch) {
         return Ok(None);
@@ -58,7 +59,7 @@ pub(crate) fn wait(pipe: &Pipe, flags: c_int, epoch: u32, since: Since) -> Resul
 
 /// Whether a signal handler has run that would have ended recv(2), had the call been in the kernel by then (signal(7)).
 pub(crate) fn is_interrupted(entry: &Entry, since: Since) -> bool {
-    since.ends_io(entry.flags.load(Ordering::Relaxed) & FLAG_TIMED != 0)
+    since.ends_io(entry.flags.load(Ordering::Relaxed).intersects(SocketFlags::TIMED))
 }
 
 /// Whether a plain read of this socket would wait.

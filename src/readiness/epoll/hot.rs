@@ -10,16 +10,13 @@ use crate::pipe::lanes::unread;
 use crate::pipe::meeting::registered;
 use crate::pipe::waiting::room::{self, Room};
 use crate::pipe::waiting::{events, wait};
+use crate::state::flags::SocketFlags;
 use crate::state::lock;
-use crate::state::registrations::flags::{
-    ARMED, ASKS_ROOM, DISABLED, ENDING, FOREIGN, FRESH, IDLE_ONE, MANAGED, NESTED, PARKED, TOLD,
-};
+use crate::state::registrations::flags::{IDLE_ONE, RegFlags};
 pub(super) use crate::state::registrations::hot::is_single;
 use crate::state::registrations::hot::{retain, rotate};
 use crate::state::registrations::{OpenSet, SetHeld, ask_kernel};
-use crate::state::socket_table::{
-    self, FLAG_NO_SPACE, FLAG_RING_FULL, FLAG_SHUT_WRITE, Registration, SocketTable,
-};
+use crate::state::socket_table::{self, Registration, SocketTable};
 use crate::sys::{clock, kernel};
 use core::sync::atomic::Ordering;
 use libc::{EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLLRDNORM};
@@ -41,8 +38,8 @@ pub(super) fn collect(set: &SetHeld<'_>, reported: &mut Reported<'_>) {
     let mut idle = false;
     retain(set, |index, registration| {
         let flags = registration.flags.load(Ordering::Relaxed);
-        if flags & TOLD != 0 {
-            registration.flags.fetch_and(!TOLD, Ordering::Relaxed);
+        if flags.intersects(RegFlags::TOLD) {
+            registration.flags.clear(RegFlags::TOLD, Ordering::Relaxed);
             looked += usize::from(!reported.is_full());
             return true;
         }
@@ -50,8 +47,8 @@ pub(super) fn collect(set: &SetHeld<'_>, reported: &mut Reported<'_>) {
             return true;
         }
         looked += 1;
-        if flags & (PARKED | DISABLED) != 0 {
-            return flags & PARKED != 0;
+        if flags.intersects(RegFlags::PARKED | RegFlags::DISABLED) {
+            return flags.intersects(RegFlags::PARKED);
         }
         let Some(ready) = ready(set.table, registration) else { return false };
         if ready == 0 {
@@ -59,10 +56,11 @@ pub(super) fn collect(set: &SetHeld<'_>, reported: &mut Reported<'_>) {
                 // Before a sleep it would be soon enough, but a program that only looks never sleeps.
                 let _ = ask_kernel(set, index, registration, registration.events.load(Ordering::Relaxed));
             }
-            if flags / IDLE_ONE >= IDLE_SCANS && !awaits_room(registration) && arm(set, index, registration) {
+            if flags.idle_scans() >= IDLE_SCANS && !awaits_room(registration) && arm(set, index, registration)
+            {
                 return false;
             }
-            registration.flags.fetch_add(IDLE_ONE, Ordering::Relaxed);
+            registration.flags.add(IDLE_ONE, Ordering::Relaxed);
             idle = true;
             return true;
         }
@@ -88,11 +86,11 @@ pub(super) fn report(set: &SetHeld<'_>, index: u32, said: u32, reported: &mut Re
         return;
     }
     let registration = set.registration(index);
-    if registration.flags.load(Ordering::Relaxed) & (PARKED | DISABLED) == 0
+    if !registration.flags.load(Ordering::Relaxed).intersects(RegFlags::PARKED | RegFlags::DISABLED)
         && let Some(ready @ 1..) = ready(set.table, registration)
     {
         reported.add(index, registration, ready);
-        registration.flags.fetch_or(TOLD, Ordering::Relaxed);
+        registration.flags.set(RegFlags::TOLD, Ordering::Relaxed);
     }
 }
 
@@ -103,8 +101,8 @@ fn look_for_earlier(set: &SetHeld<'_>, reported: &mut Reported<'_>, latest: Publ
         let flags = registration.flags.load(Ordering::Relaxed);
         // Those that were reported are not idle.
         if !reported.is_full()
-            && flags & (PARKED | DISABLED) == 0
-            && flags / IDLE_ONE > 0
+            && !flags.intersects(RegFlags::PARKED | RegFlags::DISABLED)
+            && flags.idle_scans() > 0
             && first_publish_time(registration).is_some_and(|time| time.is_before(latest))
             && let Some(ready @ 1..) = ready(set.table, registration)
         {
@@ -120,7 +118,7 @@ fn look_for_earlier(set: &SetHeld<'_>, reported: &mut Reported<'_>, latest: Publ
 pub(super) fn ready(socket_table: &SocketTable, registration: &Registration) -> Option<u32> {
     let flags = registration.flags.load(Ordering::Relaxed);
     let wanted = registration.events.load(Ordering::Relaxed);
-    if flags & (NESTED | FOREIGN) != 0 {
+    if flags.intersects(RegFlags::NESTED | RegFlags::FOREIGN) {
         return ready_other(socket_table, registration, flags, wanted);
     }
     let pipe = registered::pipe_of(registration)?.live()?;
@@ -129,7 +127,7 @@ pub(super) fn ready(socket_table: &SocketTable, registration: &Registration) -> 
         incoming_doorbells::check_reported(&pipe);
     }
     let edge = wanted & EPOLLET as u32 != 0;
-    if edge && pipe.entry.flags.load(Ordering::Relaxed) & FLAG_RING_FULL != 0 {
+    if edge && pipe.entry.flags.load(Ordering::Relaxed).intersects(SocketFlags::RING_FULL) {
         reported |= news_of_room(&pipe);
     }
     let found = found(registration, &pipe, wanted, flags, reported);
@@ -140,7 +138,8 @@ pub(super) fn ready(socket_table: &SocketTable, registration: &Registration) -> 
         return Some(found);
     }
     let arrived = unread::arrived(&pipe);
-    let news = flags & FRESH != 0 || is_edge(registration, &pipe, found, ends, reported, arrived);
+    let news =
+        flags.intersects(RegFlags::FRESH) || is_edge(registration, &pipe, found, ends, reported, arrived);
     if news {
         registration.reported.store(arrived, Ordering::Relaxed);
         registration.ended.fetch_or(ends, Ordering::Relaxed);
@@ -150,10 +149,11 @@ pub(super) fn ready(socket_table: &SocketTable, registration: &Registration) -> 
 
 /// What holds of a pipe now of what a registration asks: as the ring says, or the kernel.
 #[inline(always)]
-fn found(registration: &Registration, pipe: &Pipe, wanted: u32, flags: u32, reported: u32) -> u32 {
+fn found(registration: &Registration, pipe: &Pipe, wanted: u32, flags: RegFlags, reported: u32) -> u32 {
     let asks = |event: i32| wanted & event as u32 != 0;
     let edge = asks(EPOLLET);
-    let asks_room = asks(EPOLLOUT) && (!edge || flags & FRESH != 0 || reported & EPOLLOUT as u32 != 0);
+    let asks_room =
+        asks(EPOLLOUT) && (!edge || flags.intersects(RegFlags::FRESH) || reported & EPOLLOUT as u32 != 0);
     let readable = unread::has_ring_bytes(pipe);
     // An edge reports all that holds.
     let tells_room = asks_room || (edge && readable && asks(EPOLLOUT));
@@ -167,23 +167,23 @@ fn found(registration: &Registration, pipe: &Pipe, wanted: u32, flags: u32, repo
         u32::from(said as u16)
     };
     if found & ENDS != 0 {
-        registration.flags.fetch_or(ENDING, Ordering::Relaxed);
+        registration.flags.set(RegFlags::ENDING, Ordering::Relaxed);
     }
     if asks_room && found & EPOLLOUT as u32 == 0 {
-        pipe.entry.flags.fetch_or(FLAG_NO_SPACE, Ordering::Relaxed);
+        pipe.entry.flags.set(SocketFlags::NO_SPACE, Ordering::Relaxed);
     }
     found
 }
 
 /// Whether the ring alone can answer: nothing has ended, and there is no urgent data, before which its writer leaves the ring.
 #[inline(always)]
-fn can_ring_say(pipe: &Pipe, flags: u32, reported: u32) -> bool {
+fn can_ring_say(pipe: &Pipe, flags: RegFlags, reported: u32) -> bool {
     let incoming = pipe.incoming();
     let epoch = incoming.reader_epoch();
     is_ring(epoch)
         && incoming.epoch() == epoch
-        && pipe.entry.flags.load(Ordering::Relaxed) & FLAG_SHUT_WRITE == 0
-        && flags & ENDING == 0
+        && !pipe.entry.flags.load(Ordering::Relaxed).intersects(SocketFlags::SHUT_WRITE)
+        && !flags.intersects(RegFlags::ENDING)
         && reported & (ENDS | libc::EPOLLPRI as u32) == 0
 }
 
@@ -202,11 +202,11 @@ fn is_edge(
     // A write that is under way may be about to say so, and what the kernel reports it reports once.
     let is_sending = !pipe.entry.writers.is_empty();
     let room = reported & found & EPOLLOUT as u32 != 0
-        && (is_sending || pipe.entry.flags.load(Ordering::Relaxed) & FLAG_NO_SPACE != 0);
+        && (is_sending || pipe.entry.flags.load(Ordering::Relaxed).intersects(SocketFlags::NO_SPACE));
     let sets = pipe.entry.registrations.iter().filter(|place| place.load(Ordering::Acquire) != 0).count();
     if room && sets == 1 && !is_sending {
         // With several sets it is news for each of them; an edge more does no harm.
-        pipe.entry.flags.fetch_and(!FLAG_NO_SPACE, Ordering::Relaxed);
+        pipe.entry.flags.clear(SocketFlags::NO_SPACE, Ordering::Relaxed);
     }
     let urgent = reported & found & libc::EPOLLPRI as u32 != 0;
     data || end || room || urgent
@@ -230,7 +230,7 @@ pub(super) fn note_reported(set: &SetHeld<'_>, index: u32, reported: u32) -> boo
 pub(super) fn keep_reported(set: &OpenSet<'_>, index: u32, reported: u32) -> bool {
     let registration = set.registration(index);
     let flags = registration.flags.load(Ordering::Relaxed);
-    if flags & MANAGED == 0 || registration.set.load(Ordering::Relaxed) != set.slot() + 1 {
+    if !flags.intersects(RegFlags::MANAGED) || registration.set.load(Ordering::Relaxed) != set.slot() + 1 {
         // It was removed, or given back, while the event was on its way.
         return false;
     }
@@ -242,11 +242,11 @@ pub(super) fn keep_reported(set: &OpenSet<'_>, index: u32, reported: u32) -> boo
 fn ready_other(
     socket_table: &SocketTable,
     registration: &Registration,
-    flags: u32,
+    flags: RegFlags,
     wanted: u32,
 ) -> Option<u32> {
     let reported = take_reported(registration);
-    if flags & FOREIGN != 0 {
+    if flags.intersects(RegFlags::FOREIGN) {
         // The kernel's answer is exact; without one there is nothing to look at.
         return if reported != 0 { Some(reported) } else { None };
     }
@@ -275,9 +275,9 @@ pub(crate) fn is_readable(set: &OpenSet<'_>) -> bool {
 fn settle_all(set: &OpenSet<'_>, depth: usize) {
     for (_, registration) in set.all() {
         let flags = registration.flags.load(Ordering::Relaxed);
-        if flags & NESTED != 0 && depth < DEEPEST {
+        if flags.intersects(RegFlags::NESTED) && depth < DEEPEST {
             settle_all(&nested::inner(set.table, registration), depth + 1);
-        } else if flags & (NESTED | FOREIGN) == 0
+        } else if !flags.intersects(RegFlags::NESTED | RegFlags::FOREIGN)
             && let Some(pipe) = registered::pipe_of(registration).and_then(|pipe| pipe.live())
         {
             wait::settle(&pipe);
@@ -289,8 +289,8 @@ fn settle_all(set: &OpenSet<'_>, depth: usize) {
 pub(crate) fn has_ready(set: &OpenSet<'_>, depth: usize) -> bool {
     for (_, registration) in set.hot_ones() {
         let flags = registration.flags.load(Ordering::Relaxed);
-        if flags & (DISABLED | FOREIGN | PARKED) == 0 {
-            if flags & NESTED != 0 {
+        if !flags.intersects(RegFlags::DISABLED | RegFlags::FOREIGN | RegFlags::PARKED) {
+            if flags.intersects(RegFlags::NESTED) {
                 if depth < DEEPEST
                     && nested::may_report(set.table, registration, depth + 1)
                     && has_ready(&nested::inner(set.table, registration), depth + 1)
@@ -310,7 +310,7 @@ pub(crate) fn has_ready(set: &OpenSet<'_>, depth: usize) -> bool {
 fn is_ready_quietly(registration: &Registration, pipe: &Pipe) -> bool {
     let wanted = registration.events.load(Ordering::Relaxed);
     let flags = registration.flags.load(Ordering::Relaxed);
-    let is_edge = wanted & EPOLLET as u32 != 0 && flags & FRESH == 0;
+    let is_edge = wanted & EPOLLET as u32 != 0 && !flags.intersects(RegFlags::FRESH);
     if wanted & READS != 0 && unread::has_ring_bytes(pipe) {
         return !is_edge || !is_reported(registration, pipe);
     }
@@ -320,7 +320,7 @@ fn is_ready_quietly(registration: &Registration, pipe: &Pipe) -> bool {
     let incoming = pipe.incoming();
     let asks_kernel = !is_ring(incoming.reader_epoch())
         || incoming.epoch() != incoming.reader_epoch()
-        || flags & ENDING != 0
+        || flags.intersects(RegFlags::ENDING)
         || wanted & EPOLLOUT as u32 != 0;
     asks_kernel && pipe.live().is_some_and(|pipe| events::now(&pipe, events::from_epoll(wanted)) != 0)
 }
@@ -335,7 +335,7 @@ fn is_reported(registration: &Registration, pipe: &Pipe) -> bool {
 /// Wants a doorbell for a registration; true when there is still nothing to report, so it may turn cold.
 pub(super) fn arm(set: &OpenSet<'_>, index: u32, registration: &Registration) -> bool {
     let flags = registration.flags.load(Ordering::Relaxed);
-    if flags & NESTED != 0 {
+    if flags.intersects(RegFlags::NESTED) {
         return false;
     }
     let Some(pipe) = registered::pipe_of(registration) else { return true };
@@ -347,7 +347,7 @@ pub(super) fn arm(set: &OpenSet<'_>, index: u32, registration: &Registration) ->
     incoming_doorbells::want_doorbell(&pipe);
     if wanted & EPOLLOUT as u32 != 0 {
         let room = room::await_it(&pipe);
-        if room == Room::GivenUp || room == Room::KernelSays && flags & ASKS_ROOM == 0 {
+        if room == Room::GivenUp || room == Room::KernelSays && !flags.intersects(RegFlags::ASKS_ROOM) {
             // From the kernel, which alone can wake for it. It reports at once when there is room by now.
             let _ = ask_kernel(set, index, registration, wanted);
         }
@@ -361,7 +361,7 @@ pub(super) fn arm(set: &OpenSet<'_>, index: u32, registration: &Registration) ->
     {
         return false;
     }
-    if wanted & EPOLLET as u32 == 0 || flags & FRESH != 0 {
+    if wanted & EPOLLET as u32 == 0 || flags.intersects(RegFlags::FRESH) {
         // The kernel reports its bytes, of room and of an end once. Another thread may have read a part of them, and armed
         // the registration again after this one's last look.
         return !is_ready_quietly(registration, &pipe);
@@ -376,13 +376,13 @@ pub(crate) fn arm_all(set: &SetHeld<'_>, depth: usize) -> bool {
     let mut quiet = true;
     retain(set, |index, registration| {
         let flags = registration.flags.load(Ordering::Relaxed);
-        if flags & PARKED != 0 {
+        if flags.intersects(RegFlags::PARKED) {
             return true;
         }
-        if flags & (DISABLED | FOREIGN) != 0 {
+        if flags.intersects(RegFlags::DISABLED | RegFlags::FOREIGN) {
             return false;
         }
-        if flags & NESTED != 0 {
+        if flags.intersects(RegFlags::NESTED) {
             // What was reported, or does not count here, keeps nobody awake. The next publication rings.
             quiet &= arm_nested(set.table, registration, depth)
                 || !nested::may_report(set.table, registration, depth + 1);
@@ -394,8 +394,8 @@ pub(crate) fn arm_all(set: &SetHeld<'_>, depth: usize) -> bool {
             return true;
         }
         // What was active lately stays hot over the sleep; see `disarm_all`.
-        registration.flags.fetch_or(ARMED, Ordering::Relaxed);
-        flags / IDLE_ONE < IDLE_SCANS || awaits_room(registration)
+        registration.flags.set(RegFlags::ARMED, Ordering::Relaxed);
+        flags.idle_scans() < IDLE_SCANS || awaits_room(registration)
     });
     quiet
 }
@@ -425,8 +425,8 @@ pub(super) fn disarm_all(set: &SetHeld<'_>) {
         return;
     }
     retain(set, |index, registration| {
-        let flags = registration.flags.fetch_and(!ARMED, Ordering::Relaxed);
-        if flags & ARMED != 0
+        let flags = registration.flags.clear(RegFlags::ARMED, Ordering::Relaxed);
+        if flags.intersects(RegFlags::ARMED)
             && let Some(pipe) = registered::pipe_of(registration)
         {
             // Under the lock under which others say that they want a doorbell.
@@ -446,7 +446,11 @@ pub(super) fn disarm_all(set: &SetHeld<'_>) {
 /// Whether any hot registration has ring bytes; the look of a spinning waiter, without the lock.
 pub(super) fn any_bytes(set: &OpenSet<'_>) -> bool {
     set.hot_ones().any(|(_, registration)| {
-        if registration.flags.load(Ordering::Relaxed) & (DISABLED | NESTED | FOREIGN | PARKED) != 0 {
+        if registration
+            .flags
+            .load(Ordering::Relaxed)
+            .intersects(RegFlags::DISABLED | RegFlags::NESTED | RegFlags::FOREIGN | RegFlags::PARKED)
+        {
             return false;
         }
         let Some(pipe) = registered::pipe_of(registration) else { return false };

@@ -7,7 +7,7 @@
 
 use crate::pipe::meeting::registered;
 use crate::state::registrations::OpenSet;
-use crate::state::registrations::flags::{DISABLED, FOREIGN, FRESH, HOT, NESTED, PARKED};
+use crate::state::registrations::flags::RegFlags;
 use crate::state::socket_table::{Registration, SETS, SetEntry, SocketTable};
 use core::sync::atomic::Ordering;
 use libc::{EPOLLET, EPOLLIN, EPOLLRDNORM};
@@ -24,7 +24,7 @@ pub(super) fn inner<'a>(socket_table: &'a SocketTable, registration: &Registrati
 
 /// Whether something has happened in a nested set since its edge-triggered registration last reported.
 pub(super) fn has_news(socket_table: &SocketTable, registration: &Registration, depth: usize) -> bool {
-    registration.flags.load(Ordering::Relaxed) & FRESH != 0
+    registration.flags.load(Ordering::Relaxed).intersects(RegFlags::FRESH)
         || registration.kernel_events.load(Ordering::Relaxed) != 0
         || registration.reported.load(Ordering::Relaxed) != news(&inner(socket_table, registration), depth)
 }
@@ -46,7 +46,7 @@ pub(super) fn take_news(socket_table: &SocketTable, registration: &Registration,
     }
     let news = news(&set, 0);
     let before = registration.reported.swap(news, Ordering::Relaxed);
-    reported != 0 || before != news || registration.flags.load(Ordering::Relaxed) & FRESH != 0
+    reported != 0 || before != news || registration.flags.load(Ordering::Relaxed).intersects(RegFlags::FRESH)
 }
 
 /// What has happened so far in a set and in those within it: a number that changes with each event.
@@ -54,15 +54,15 @@ fn news(set: &OpenSet<'_>, depth: usize) -> u64 {
     let mut within = 0_u64;
     for (_, registration) in set.hot_ones() {
         let flags = registration.flags.load(Ordering::Relaxed);
-        if flags & (NESTED | DISABLED) == NESTED && depth < DEEPEST {
+        if flags & (RegFlags::NESTED | RegFlags::DISABLED) == RegFlags::NESTED && depth < DEEPEST {
             within = within.wrapping_add(news(&inner(set.table, registration), depth + 1));
-        } else if flags & (NESTED | FOREIGN | PARKED) == 0
+        } else if !flags.intersects(RegFlags::NESTED | RegFlags::FOREIGN | RegFlags::PARKED)
             && let Some(pipe) = registered::pipe_of(registration)
         {
             let tail = registered::tail(&pipe);
             if registration.noted.load(Ordering::Acquire) != tail {
                 let wanted = registration.events.load(Ordering::Relaxed) & (EPOLLIN | EPOLLRDNORM) as u32;
-                if wanted != 0 && flags & DISABLED == 0 {
+                if wanted != 0 && !flags.intersects(RegFlags::DISABLED) {
                     count(set);
                 }
                 // After the count: who finds it noted finds it counted. Two looks at once may count it twice.
@@ -85,16 +85,16 @@ fn follow_doorbells(set: &OpenSet<'_>, depth: usize) {
     let held = set.lock();
     for (index, registration) in set.all() {
         let flags = registration.flags.load(Ordering::Relaxed);
-        if flags & NESTED != 0 {
+        if flags.intersects(RegFlags::NESTED) {
             if depth < DEEPEST {
                 follow_doorbells(&inner(set.table, registration), depth + 1);
             }
-        } else if flags & (FOREIGN | PARKED) == 0
+        } else if !flags.intersects(RegFlags::FOREIGN | RegFlags::PARKED)
             && let Some(pipe) = registered::pipe_of(registration)
         {
             // Without the lock the lists are not ours to change: see `stuck`.
             if let Some(held) = &held
-                && flags & HOT == 0
+                && !flags.intersects(RegFlags::HOT)
                 && pipe.incoming().need_wakeup() & DOORBELL == 0
             {
                 registered::activate(held, index);

@@ -1,7 +1,7 @@
 //! What a wait reports to the program, in the order in which it came. Under the set's lock.
 
 use crate::pipe::meeting::registered;
-use crate::state::registrations::flags::{DISABLED, FOREIGN, FRESH, IDLE_ONE, NESTED};
+use crate::state::registrations::flags::{IDLE_ONE, RegFlags};
 use crate::state::socket_table::Registration;
 use core::sync::atomic::Ordering;
 use libc::{EPOLLET, EPOLLONESHOT, epoll_event};
@@ -67,10 +67,10 @@ impl<'a> Reported<'a> {
         let place = if self.publish_times.is_some() { self.make_place(registration) } else { self.count };
         self.out[place] = epoll_event { events: ready, u64: registration.data.load(Ordering::Relaxed) };
         self.count += 1;
-        registration.flags.fetch_and(!FRESH & (IDLE_ONE - 1), Ordering::Relaxed);
+        registration.flags.keep(!RegFlags::FRESH.bits() & (IDLE_ONE - 1), Ordering::Relaxed);
         let events = registration.events.load(Ordering::Relaxed);
         if events & EPOLLONESHOT as u32 != 0 {
-            registration.flags.fetch_or(DISABLED, Ordering::Relaxed);
+            registration.flags.set(RegFlags::DISABLED, Ordering::Relaxed);
         } else if events & EPOLLET as u32 == 0 {
             self.level = Some(index);
         }
@@ -97,7 +97,7 @@ impl<'a> Reported<'a> {
 
 /// When the bytes came that a registration's pipe has unread.
 pub(super) fn first_publish_time(registration: &Registration) -> Option<PublishTime> {
-    if registration.flags.load(Ordering::Relaxed) & (NESTED | FOREIGN) != 0 {
+    if registration.flags.load(Ordering::Relaxed).intersects(RegFlags::NESTED | RegFlags::FOREIGN) {
         return None;
     }
     registered::pipe_of(registration)?.incoming().first_publish_time()

@@ -3,19 +3,21 @@
 use crate::pipe::connection::Pipe;
 use crate::pipe::meeting::registered;
 use crate::pipe::waiting::room::{self, Room};
-use crate::state::registrations::flags::{ASKS_ROOM, FOREIGN, NESTED};
-use crate::state::socket_table::{FLAG_NO_SPACE, FLAG_RING_FULL, Registration};
+use crate::state::flags::SocketFlags;
+use crate::state::registrations::flags::RegFlags;
+use crate::state::socket_table::Registration;
 use core::sync::atomic::Ordering;
 use libc::{EPOLLET, EPOLLOUT};
 
 /// Whether an edge of room must come from the kernel, which was not asked for it yet.
-pub(super) fn waits_for_room(registration: &Registration, flags: u32) -> bool {
+pub(super) fn waits_for_room(registration: &Registration, flags: RegFlags) -> bool {
     let wanted = registration.events.load(Ordering::Relaxed);
     let edge_of_room = (EPOLLOUT | EPOLLET) as u32;
-    flags & (ASKS_ROOM | NESTED | FOREIGN) == 0
+    !flags.intersects(RegFlags::ASKS_ROOM | RegFlags::NESTED | RegFlags::FOREIGN)
         && wanted & edge_of_room == edge_of_room
         && registered::pipe_of(registration).is_some_and(|pipe| {
-            pipe.entry.flags.load(Ordering::Relaxed) & (FLAG_NO_SPACE | FLAG_RING_FULL) == FLAG_NO_SPACE
+            pipe.entry.flags.load(Ordering::Relaxed) & (SocketFlags::NO_SPACE | SocketFlags::RING_FULL)
+                == SocketFlags::NO_SPACE
         })
 }
 
@@ -24,7 +26,7 @@ pub(super) fn waits_for_room(registration: &Registration, flags: u32) -> bool {
 pub(super) fn awaits_room(registration: &Registration) -> bool {
     registration.events.load(Ordering::Relaxed) & EPOLLOUT as u32 != 0
         && registered::pipe_of(registration)
-            .is_some_and(|pipe| pipe.entry.flags.load(Ordering::Relaxed) & FLAG_RING_FULL != 0)
+            .is_some_and(|pipe| pipe.entry.flags.load(Ordering::Relaxed).intersects(SocketFlags::RING_FULL))
 }
 
 /// An edge of room that the ring has to report, or must report because the reader stands still: as the kernel would report it.

@@ -10,20 +10,20 @@ use super::{Wanted, add_unseen, check_exclusive, hot};
 use crate::error::Errno;
 use crate::state::descriptor_table::Descriptor;
 use crate::state::reason::Reason;
-use crate::state::registrations::flags::{ARMED, DISABLED, FOREIGN, FRESH, MANAGED, NESTED, PARKED};
+use crate::state::registrations::flags::RegFlags;
 use crate::state::registrations::{OpenSet, ask_kernel, can_park, keep, list, tell_kernel};
 use crate::state::socket_table::{REGISTRATIONS, Registration};
 use core::sync::atomic::Ordering;
 use libc::{EPOLLEXCLUSIVE, EPOLLOUT, epoll_event};
 
 /// Calls `each` for every registration of a set that the kernel knows by our tag.
-fn for_each(set: &OpenSet<'_>, mut each: impl FnMut(u32, &Registration, u32)) {
+fn for_each(set: &OpenSet<'_>, mut each: impl FnMut(u32, &Registration, RegFlags)) {
     let used = set.table.registrations_used.load(Ordering::Acquire).min(REGISTRATIONS as u32);
     for index in 0..used {
         let registration = set.registration(index);
         let flags = registration.flags.load(Ordering::Relaxed);
         if registration.set.load(Ordering::Relaxed) == set.slot() + 1
-            && flags & (MANAGED | PARKED | DISABLED) == MANAGED
+            && flags & (RegFlags::MANAGED | RegFlags::PARKED | RegFlags::DISABLED) == RegFlags::MANAGED
         {
             each(index, registration, flags);
         }
@@ -50,10 +50,10 @@ pub(super) fn collect(set: &OpenSet<'_>, reported: &mut Reported<'_>) {
 pub(super) fn arm_all(set: &OpenSet<'_>, depth: usize) -> bool {
     let mut quiet = true;
     for_each(set, |index, registration, flags| {
-        if flags & NESTED != 0 {
+        if flags.intersects(RegFlags::NESTED) {
             quiet &= hot::arm_nested(set.table, registration, depth);
-        } else if flags & FOREIGN == 0 {
-            registration.flags.fetch_or(ARMED, Ordering::Relaxed);
+        } else if !flags.intersects(RegFlags::FOREIGN) {
+            registration.flags.set(RegFlags::ARMED, Ordering::Relaxed);
             quiet &= hot::arm(set, index, registration);
         }
     });
@@ -75,7 +75,7 @@ pub(super) fn ctl(set: &OpenSet<'_>, wanted: &Wanted) -> Result<(), Errno> {
     let registration = set.registration(index);
     let flags = registration.flags.load(Ordering::Relaxed);
     let before = registration.events.load(Ordering::Relaxed);
-    match (operation, event, flags & PARKED != 0) {
+    match (operation, event, flags.intersects(RegFlags::PARKED)) {
         (libc::EPOLL_CTL_ADD, Some(event), true) => {
             check_exclusive(event.events, kind)?;
             registration.reported.store(u64::MAX, Ordering::Relaxed);
@@ -84,13 +84,16 @@ pub(super) fn ctl(set: &OpenSet<'_>, wanted: &Wanted) -> Result<(), Errno> {
             rouse(set, index, registration, before, &event)
         }
         (libc::EPOLL_CTL_MOD | libc::EPOLL_CTL_DEL, _, true) => Err(Errno(libc::ENOENT)),
-        (libc::EPOLL_CTL_MOD, Some(event), _) if flags & (NESTED | FOREIGN) == 0 && flags & MANAGED != 0 => {
+        (libc::EPOLL_CTL_MOD, Some(event), _)
+            if !flags.intersects(RegFlags::NESTED | RegFlags::FOREIGN)
+                && flags.intersects(RegFlags::MANAGED) =>
+        {
             if (before | event.events) & EPOLLEXCLUSIVE as u32 != 0 {
                 return Err(Errno(libc::EINVAL));
             }
             rouse(set, index, registration, before, &event)
         }
-        (libc::EPOLL_CTL_MOD, Some(event), _) if flags & MANAGED == 0 => {
+        (libc::EPOLL_CTL_MOD, Some(event), _) if !flags.intersects(RegFlags::MANAGED) => {
             wanted.by_kernel(set)?;
             keep(registration, &event);
             Ok(())
@@ -107,7 +110,7 @@ pub(super) fn ctl(set: &OpenSet<'_>, wanted: &Wanted) -> Result<(), Errno> {
                     });
                 }
             }
-            registration.flags.fetch_or(PARKED, Ordering::Relaxed);
+            registration.flags.set(RegFlags::PARKED, Ordering::Relaxed);
             set.parked.fetch_add(1, Ordering::Relaxed);
             Ok(())
         }
@@ -126,7 +129,7 @@ fn rouse(
 ) -> Result<(), Errno> {
     tell_kernel(set, index, before, event.events)?;
     keep(registration, event);
-    registration.flags.fetch_and(!(PARKED | DISABLED), Ordering::Relaxed);
-    registration.flags.fetch_or(FRESH, Ordering::Relaxed);
+    registration.flags.clear(RegFlags::PARKED | RegFlags::DISABLED, Ordering::Relaxed);
+    registration.flags.set(RegFlags::FRESH, Ordering::Relaxed);
     ask_kernel(set, index, registration, event.events | EPOLLOUT as u32)
 }

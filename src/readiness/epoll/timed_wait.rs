@@ -13,10 +13,11 @@ use crate::pipe::connection::Pipe;
 use crate::pipe::meeting::registered;
 use crate::pipe::waiting::events;
 use crate::pipe::waiting::timed_wait::{self, Joined};
+use crate::state::flags::SocketFlags;
 use crate::state::lock;
-use crate::state::registrations::flags::{DISABLED, ENDING, FOREIGN, HOT, NESTED, PARKED};
+use crate::state::registrations::flags::RegFlags;
 use crate::state::registrations::{OpenSet, SetHeld, is_tag};
-use crate::state::socket_table::{self, FLAG_NO_SPACE, Registration, SetEntry};
+use crate::state::socket_table::{self, Registration, SetEntry};
 use crate::state::timed_waits::LONGEST_US;
 use crate::sys::clock;
 use crate::sys::deadline::Deadline;
@@ -112,24 +113,27 @@ fn join_all(set: &SetHeld<'_>, words: &mut Words) -> Joined {
 }
 
 /// Calls `each` for the hot registrations that are waited for, until it says false.
-fn for_each(set: &OpenSet<'_>, mut each: impl FnMut(&Registration, u32) -> bool) -> bool {
+fn for_each(set: &OpenSet<'_>, mut each: impl FnMut(&Registration, RegFlags) -> bool) -> bool {
     set.hot_ones().all(|(_, registration)| {
         let flags = registration.flags.load(Ordering::Relaxed);
-        flags & (DISABLED | PARKED) != 0 || each(registration, flags)
+        flags.intersects(RegFlags::DISABLED | RegFlags::PARKED) || each(registration, flags)
     })
 }
 
 /// The pipe whose writer wakes for all that a registration waits for; `Some(None)`: it waits for nothing that comes from
 /// there. `None`: no timed wait hears of it.
-fn hears_of(registration: &Registration, flags: u32) -> Option<Option<Pipe>> {
+fn hears_of(registration: &Registration, flags: RegFlags) -> Option<Option<Pipe>> {
     let wanted = registration.events.load(Ordering::Relaxed);
-    if flags & (NESTED | FOREIGN | ENDING) != 0 || registration.kernel_events.load(Ordering::Relaxed) != 0 {
+    if flags.intersects(RegFlags::NESTED | RegFlags::FOREIGN | RegFlags::ENDING)
+        || registration.kernel_events.load(Ordering::Relaxed) != 0
+    {
         return None;
     }
     let pipe = registered::pipe_of(registration)?;
     // Only the kernel reports room. An edge of it there is not before it has been missing.
     let waits_for_room = wanted & EPOLLOUT as u32 != 0
-        && (wanted & EPOLLET as u32 == 0 || pipe.entry.flags.load(Ordering::Relaxed) & FLAG_NO_SPACE != 0);
+        && (wanted & EPOLLET as u32 == 0
+            || pipe.entry.flags.load(Ordering::Relaxed).intersects(SocketFlags::NO_SPACE));
     if waits_for_room || timed_wait::is_deaf(&pipe) {
         return None;
     }
@@ -157,7 +161,7 @@ pub(super) fn note(set: &OpenSet<'_>, now: u64, reported: &[epoll_event]) {
     let heard = |event: &epoll_event| {
         let registration = set.registration(event.u64 as u32 & 0x00ff_ffff);
         is_tag(set, event.u64)
-            && registration.flags.load(Ordering::Relaxed) & HOT != 0
+            && registration.flags.load(Ordering::Relaxed).intersects(RegFlags::HOT)
             && event.events & !(EPOLLIN | EPOLLRDNORM) as u32 == 0
     };
     if !reported.iter().all(heard) {

@@ -189,8 +189,15 @@ unsafe fn wait_for_pipes(
         }
         // SAFETY: the caller's promise.
         match unsafe { sleep(set, out, deadline, mask, since) } {
-            Ok(Slept::Ready(count)) => return Ok(count),
-            Ok(Slept::Look) => {}
+            Ok(Slept::Until { reported, is_short }) => {
+                note_look(set, clock::ticks(), &out[..reported], out.len());
+                let count = report(set, out, reported);
+                if count > 0 || reported == 0 && !is_short {
+                    return Ok(count);
+                }
+            }
+            Ok(Slept::OnWhatIsGone) => return Ok(0),
+            Ok(Slept::Not) => {}
             Err(error) => return Err(error),
         }
         if deadline.left() == Some(0) {
@@ -263,14 +270,23 @@ unsafe fn wait_plain(
 
 /// How a sleep ended.
 enum Slept {
-    Ready(usize),
-    Look,
+    /// Until so many events were reported, or the time was over.
+    Until {
+        reported: usize,
+        /// The time was shorter than the program's.
+        is_short: bool,
+    },
+    /// Until the time was over; another thread has closed the set meanwhile.
+    OnWhatIsGone,
+    /// Something is ready.
+    Not,
 }
 
 /// Sleeps in the kernel, with a doorbell wanted for every pipe.
 ///
 /// # Safety
 /// As for [`wait`].
+#[inline(never)]
 unsafe fn sleep(
     set: &OpenSet<'_>,
     out: &mut [epoll_event],
@@ -294,7 +310,7 @@ unsafe fn sleep(
     let interrupted = if quiet { unsafe { check_interrupted(since, mask) } } else { Ok(()) };
     if !quiet || interrupted.is_err() {
         socket_table::leave(&set.sleepers, place, me);
-        return interrupted.map(|()| Slept::Look);
+        return interrupted.map(|()| Slept::Not);
     }
     // Room in a ring is not waited for without limit.
     let is_short = room::promises() != promises;
@@ -305,7 +321,7 @@ unsafe fn sleep(
     socket_table::leave(&set.sleepers, place, me);
     if set.generation.load(Ordering::Acquire) != generation {
         // Closed by another thread; what is in its place now is another set.
-        return if reported == 0 { Ok(Slept::Ready(0)) } else { Err(Errno(libc::EBADF)) };
+        return if reported == 0 { Ok(Slept::OnWhatIsGone) } else { Err(Errno(libc::EBADF)) };
     }
     if let Some(held) = set.lock().filter(SetHeld::is_first) {
         hot::disarm_all(&held);
@@ -313,9 +329,7 @@ unsafe fn sleep(
     if reported < 0 {
         return Err(errno);
     }
-    note_look(set, clock::ticks(), &out[..reported as usize], out.len());
-    let count = report(set, out, reported as usize);
-    if count > 0 || reported == 0 && !is_short { Ok(Slept::Ready(count)) } else { Ok(Slept::Look) }
+    Ok(Slept::Until { reported: reported as usize, is_short })
 }
 
 /// The kernel's call that waits, by the oldest name that can do it.

@@ -18,28 +18,44 @@
 //!
 //! Without `MANAGED` only what it is counts, and whether it is `HOT`: the kernel has the program's mask and data.
 
-/// The kernel's registration carries our tag.
-pub(crate) const MANAGED: u32 = 1;
-/// The registration is on the hot list.
-pub(crate) const HOT: u32 = 2;
-/// One-shot, and reported.
-pub(crate) const DISABLED: u32 = 4;
-/// Added or modified since the last report: report whatever is ready.
-pub(crate) const FRESH: u32 = 8;
-/// The kernel said that it ends: always ask it.
-pub(crate) const ENDING: u32 = 16;
-/// A nested epoll set.
-pub(crate) const NESTED: u32 = 32;
-/// Neither socket nor set of ours: only its data is translated.
-pub(crate) const FOREIGN: u32 = 64;
-/// Hot, and with a doorbell wanted while a thread of the set sleeps.
-pub(crate) const ARMED: u32 = 128;
-/// Deleted by the program, and not yet by us: many programs add a descriptor again at once (redis-benchmark
-/// twice for each request). What the kernel reports meanwhile is ignored; before a sleep it is really deleted.
-pub(crate) const PARKED: u32 = 256;
-/// The kernel's registration of a socket asks for EPOLLOUT. Only before a sleep: whoever is awake looks.
-pub(crate) const ASKS_ROOM: u32 = 512;
-/// Reported by the wait under way, in the place that the kernel gave it.
-pub(crate) const TOLD: u32 = 1024;
+use bitflags::bitflags;
+
+bitflags! {
+    /// See the module. Above them the word counts looks in vain: see [`IDLE_ONE`].
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(crate) struct RegFlags: u32 {
+        /// The kernel's registration carries our tag.
+        const MANAGED = 1;
+        /// The registration is on the hot list.
+        const HOT = 2;
+        /// One-shot, and reported.
+        const DISABLED = 4;
+        /// Added or modified since the last report: report whatever is ready.
+        const FRESH = 8;
+        /// The kernel said that it ends: always ask it.
+        const ENDING = 16;
+        /// A nested epoll set.
+        const NESTED = 32;
+        /// Neither socket nor set of ours: only its data is translated.
+        const FOREIGN = 64;
+        /// Hot, and with a doorbell wanted while a thread of the set sleeps.
+        const ARMED = 128;
+        /// Deleted by the program, and not yet by us: many programs add a descriptor again at once (redis-benchmark
+        /// twice for each request). What the kernel reports meanwhile is ignored; before a sleep it is really deleted.
+        const PARKED = 256;
+        /// The kernel's registration of a socket asks for EPOLLOUT. Only before a sleep: whoever is awake looks.
+        const ASKS_ROOM = 512;
+        /// Reported by the wait under way, in the place that the kernel gave it.
+        const TOLD = 1024;
+    }
+}
+
 /// From here on: scans since it was last ready.
 pub(crate) const IDLE_ONE: u32 = 1 << 16;
+
+impl RegFlags {
+    /// Scans since it was last ready.
+    pub(crate) const fn idle_scans(self) -> u32 {
+        self.bits() / IDLE_ONE
+    }
+}

@@ -1,6 +1,6 @@
 //! The hot registrations of a set: those that every wait looks at.
 
-use super::flags::{HOT, PARKED};
+use super::flags::RegFlags;
 use super::list;
 use super::{OpenSet, SetHeld};
 use crate::state::socket_table::{REGISTRATIONS, Registration};
@@ -9,10 +9,10 @@ use core::sync::atomic::{AtomicU32, Ordering};
 /// Puts a registration at the end of the list, unless it is there: what became ready first is reported first, as in the kernel's
 /// list. What its flags were before.
 #[inline]
-pub(crate) fn append(set: &SetHeld<'_>, index: u32) -> u32 {
+pub(crate) fn append(set: &SetHeld<'_>, index: u32) -> RegFlags {
     let registration = set.registration(index);
-    let flags = registration.flags.fetch_or(HOT, Ordering::Relaxed);
-    if flags & HOT == 0 {
+    let flags = registration.flags.set(RegFlags::HOT, Ordering::Relaxed);
+    if !flags.intersects(RegFlags::HOT) {
         registration.next_hot.store(0, Ordering::Relaxed);
         end(set).store(index + 1, Ordering::Release);
         set.last_hot.store(index + 1, Ordering::Relaxed);
@@ -54,7 +54,7 @@ pub(crate) fn retain(set: &SetHeld<'_>, mut each: impl FnMut(u32, &Registration)
                 set.last_hot.store(before, Ordering::Relaxed);
             }
             link.store(next, Ordering::Relaxed);
-            registration.flags.fetch_and(!HOT, Ordering::Relaxed);
+            registration.flags.clear(RegFlags::HOT, Ordering::Relaxed);
         }
     }
 }
@@ -62,7 +62,7 @@ pub(crate) fn retain(set: &SetHeld<'_>, mut each: impl FnMut(u32, &Registration)
 /// Takes every parked registration out of the set, after `last` has been done with it.
 pub(super) fn remove_parked(set: &SetHeld<'_>, last: impl Fn(&Registration)) {
     for (index, registration) in set.hot_ones() {
-        if registration.flags.load(Ordering::Relaxed) & PARKED != 0 {
+        if registration.flags.load(Ordering::Relaxed).intersects(RegFlags::PARKED) {
             last(registration);
             list::remove(set, index);
         }

@@ -1,7 +1,7 @@
 //! What the kernel is told of registrations.
 
 use super::OpenSet;
-use super::flags::ASKS_ROOM;
+use super::flags::RegFlags;
 use crate::error::Errno;
 use crate::state::Socket;
 use crate::state::descriptor_table::Descriptor;
@@ -35,7 +35,7 @@ const fn asks_kernel(events: u32) -> u32 {
 pub(crate) fn tell_kernel(set: &OpenSet<'_>, index: u32, before: u32, after: u32) -> Result<(), Errno> {
     let registration = set.registration(index);
     let exact = set.watched.load(Ordering::Relaxed) != 0;
-    let asks_room = registration.flags.load(Ordering::Relaxed) & ASKS_ROOM != 0;
+    let asks_room = registration.flags.load(Ordering::Relaxed).intersects(RegFlags::ASKS_ROOM);
     let room = asks_room && after & EPOLLOUT as u32 == 0;
     let changed = asks_kernel(before) ^ asks_kernel(after);
     let matters = if exact { changed != 0 } else { changed & libc::EPOLLPRI as u32 != 0 };
@@ -56,9 +56,9 @@ pub(crate) fn ask_kernel(
     let event = kernel_event(set, index, events, Descriptor::Socket(Socket { slot: 0, generation: 0 }));
     kernel::epoll_ctl(set.fd, libc::EPOLL_CTL_MOD, registration.fd.load(Ordering::Relaxed), Some(&event))?;
     if events & EPOLLOUT as u32 != 0 {
-        registration.flags.fetch_or(ASKS_ROOM, Ordering::Relaxed);
+        registration.flags.set(RegFlags::ASKS_ROOM, Ordering::Relaxed);
     } else {
-        registration.flags.fetch_and(!ASKS_ROOM, Ordering::Relaxed);
+        registration.flags.clear(RegFlags::ASKS_ROOM, Ordering::Relaxed);
     }
     Ok(())
 }

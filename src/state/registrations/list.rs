@@ -1,6 +1,6 @@
 //! The registrations of a set: a list in shared memory, under the set's lock.
 
-use super::flags::{FOREIGN, FRESH, HOT, MANAGED, NESTED, PARKED};
+use super::flags::RegFlags;
 use super::{OpenSet, SetHeld};
 use crate::state::descriptor_table::Descriptor;
 use core::ffi::c_int;
@@ -26,12 +26,12 @@ pub(crate) fn find(set: &OpenSet<'_>, target: c_int, kind: Descriptor) -> Option
 pub(crate) fn insert(set: &SetHeld<'_>, index: u32, target: c_int, kind: Descriptor, managed: bool) -> bool {
     let registration = set.registration(index);
     let (slot, generation, mut flags) = match kind {
-        Descriptor::Socket(socket) => (socket.slot, socket.generation, FRESH),
-        Descriptor::Set(inner) => (inner.slot, inner.generation, FRESH | NESTED),
-        Descriptor::Host => (0, 0, FRESH | FOREIGN),
+        Descriptor::Socket(socket) => (socket.slot, socket.generation, RegFlags::FRESH),
+        Descriptor::Set(inner) => (inner.slot, inner.generation, RegFlags::FRESH | RegFlags::NESTED),
+        Descriptor::Host => (0, 0, RegFlags::FRESH | RegFlags::FOREIGN),
     };
     if managed {
-        flags |= MANAGED;
+        flags |= RegFlags::MANAGED;
     }
     registration.set.store(set.slot() + 1, Ordering::Relaxed);
     registration.slot.store(slot, Ordering::Relaxed);
@@ -73,7 +73,7 @@ pub(crate) fn remove(set: &SetHeld<'_>, index: u32) {
         return;
     }
     let flags = registration.flags.load(Ordering::Relaxed);
-    if flags & HOT != 0 {
+    if flags.intersects(RegFlags::HOT) {
         super::hot::deactivate(set, index);
     }
     let (next, previous) =
@@ -85,16 +85,16 @@ pub(crate) fn remove(set: &SetHeld<'_>, index: u32) {
     if let Some(next) = next.checked_sub(1) {
         set.registration(next).previous.store(previous, Ordering::Relaxed);
     }
-    if flags & (NESTED | FOREIGN) == 0 {
+    if !flags.intersects(RegFlags::NESTED | RegFlags::FOREIGN) {
         let socket = set.table.socket(registration.slot.load(Ordering::Relaxed));
         for place in &socket.registrations {
             let _ = place.compare_exchange(index + 1, 0, Ordering::AcqRel, Ordering::Relaxed);
         }
     }
-    if flags & MANAGED != 0 {
+    if flags.intersects(RegFlags::MANAGED) {
         set.managed.fetch_sub(1, Ordering::Release);
     }
-    if flags & PARKED != 0 {
+    if flags.intersects(RegFlags::PARKED) {
         set.parked.fetch_sub(1, Ordering::Relaxed);
     }
     set.table.free_registration(index);

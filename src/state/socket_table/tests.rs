@@ -81,7 +81,7 @@ fn a_slot_that_changed_hands_has_another_generation_and_no_past() {
     let (slot, entry) = socket_table.take_socket().expect("a slot");
     let first = entry.generation.load(Ordering::Relaxed);
     assert_eq!(first & 1, 1);
-    entry.flags.store(FLAG_CONNECTED, Ordering::Relaxed);
+    entry.flags.store(SocketFlags::CONNECTED, Ordering::Relaxed);
     entry.pending_error.store(libc::EPIPE, Ordering::Relaxed);
     entry.counters.sent.store(7, Ordering::Relaxed);
     enroll(&entry.sleepers, 5);
@@ -93,7 +93,8 @@ fn a_slot_that_changed_hands_has_another_generation_and_no_past() {
     let (again, entry) = socket_table.take_socket().expect("a slot");
     assert_eq!(again, slot);
     assert_ne!(entry.generation.load(Ordering::Relaxed), first);
-    for word in [&entry.flags, &entry.state, &entry.sleepers[0]] {
+    assert_eq!(entry.flags.load(Ordering::Relaxed), SocketFlags::empty());
+    for word in [&entry.state, &entry.sleepers[0]] {
         assert_eq!(word.load(Ordering::Relaxed), 0);
     }
     assert_eq!(entry.pending_error.load(Ordering::Relaxed), 0);
