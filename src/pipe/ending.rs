@@ -16,7 +16,7 @@ use crate::state::socket_table::STATE_WAITING;
 use crate::sys::{diag, kernel};
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
-use sockshim_ring::lane::is_ring;
+use sockshim_ring::epoch::is_ring;
 use sockshim_ring::layout::{END_JOINED, END_LEFT, END_RESET};
 
 /// The kernel reports the end of the stream. `Ok`: it is one, once the ring is drained.

@@ -10,7 +10,7 @@ use super::socket_table::{self, CLAIMED, GHOST, PROCESSES, SocketTable};
 use crate::sys::{clock, kernel, process, thread};
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use once_cell::race::OnceRef;
-use sockshim_ring::lock::OWNER;
+use sockshim_ring::lock_word::OWNER;
 
 /// This process's number, to tell a vfork child from it.
 static PROCESS: AtomicU32 = AtomicU32::new(0);

@@ -16,7 +16,7 @@ use crate::error::Errno;
 use crate::sys::restartable::{Area, Call};
 use crate::sys::{futex, kernel, stack, thread};
 use core::sync::atomic::{AtomicU32, Ordering};
-use sockshim_ring::lock::{Content, Frame, Left, NON_INTERRUPTIBLE, Word};
+use sockshim_ring::lock_word::{Content, Frame, Left, NON_INTERRUPTIBLE, Word};
 
 /// This thread's number, as the family's namespace knows it.
 #[inline]
@@ -217,7 +217,7 @@ impl Lock {
     }
 
     fn give_back_to(&self, others_only: bool) {
-        let left = self.word.leave(thread(), others_only);
+        let left = self.word.let_go(thread(), others_only);
         if left != Left::Alone && !futex::wake_one(self.word.bed()) && left == Left::Kept {
             self.word.free_kept();
         }
@@ -469,7 +469,7 @@ mod tests {
     use super::*;
     use core::cell::Cell;
     use core::sync::atomic::{AtomicU32, Ordering};
-    use sockshim_ring::lock::RINGING;
+    use sockshim_ring::lock_word::RINGING;
     use std::sync::mpsc;
 
     fn lock(content: u32) -> Lock {

@@ -6,7 +6,7 @@ use super::socket_table::{Entry, STATE_HOST, STATE_PINNED};
 use super::trace::{LOGGED, Name};
 use super::{addresses, config};
 use crate::state::flags::SocketFlags;
-use crate::sys::folder::Path;
+use crate::sys::folder::PathBuffer;
 use crate::sys::kernel;
 use core::ffi::c_int;
 use core::fmt::Write;
@@ -46,7 +46,7 @@ fn say(entry: &Entry) {
         return;
     }
     let fd = entry.number.load(Ordering::Relaxed) as c_int - 1;
-    let mut line = Path::new();
+    let mut line = PathBuffer::new();
     let pid = kernel::getpid();
     let _ = write!(line, "sockshim: process {pid}, descriptor {fd}");
     if let Some([local, peer]) = addresses::learn(fd, entry) {

@@ -1,7 +1,7 @@
 //! Who this process is, beyond doubt. A number alone is used again, and says nothing outside of its pid namespace
 //! (pid_namespaces(7)): every container has a process 1. So three things are compared, all of which stay over exec(2).
 
-use crate::sys::folder::Path;
+use crate::sys::folder::PathBuffer;
 use crate::sys::{kernel, process};
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -42,7 +42,7 @@ impl ProcessName {
 
     /// Adds the name of its table's file to the path of the folder. `instance`: how many tables of that process were in use
     /// when it was made.
-    pub(crate) fn name_table(&self, version: u32, instance: u32, path: &mut Path) -> fmt::Result {
+    pub(crate) fn name_table(&self, version: u32, instance: u32, path: &mut PathBuffer) -> fmt::Result {
         let Self { number, started, namespace } = self;
         write!(path, "/table{version}-{namespace:x}-{number}-{started}")?;
         if instance > 0 { write!(path, ".{instance}") } else { Ok(()) }

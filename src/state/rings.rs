@@ -4,7 +4,7 @@
 use super::descriptor_table::{self, Descriptor};
 use super::socket_table;
 use super::stale_files::Names;
-use crate::sys::folder::Path;
+use crate::sys::folder::PathBuffer;
 use crate::sys::{filter, kernel};
 use core::ffi::c_int;
 use core::fmt::Write as _;
@@ -52,7 +52,7 @@ pub(crate) fn is_there() -> bool {
 
 fn is_ring(folder: c_int, number: c_int) -> bool {
     const TARGET: &[u8] = b"anon_inode:[io_uring]";
-    let mut name = Path::new();
+    let mut name = PathBuffer::new();
     let mut target = [0; 32];
     write!(name, "{number}").is_ok()
         && kernel::link_target(folder, name.as_c_str(), &mut target)

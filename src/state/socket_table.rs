@@ -127,7 +127,7 @@ pub(crate) struct Entry {
     /// Options whose kernel value is ours while a lane is open: which, and what the program believes. See `pipe::meeting::options`.
     pub(crate) options: AtomicU32,
     /// How large the ring that this end writes may become, as found when it was opened; see `pipe::transfer::write`.
-    pub(crate) room: AtomicU32,
+    pub(crate) ring_limit: AtomicU32,
     /// A descriptor number that it has, plus one, for `ss` and the event log; 0: not known.
     pub(crate) number: AtomicU32,
     /// What the event log has said of it; see [`super::trace`].
@@ -297,7 +297,7 @@ impl SocketTable {
         // Not `for` over the chains, which would look at each step in which of its parts it is.
         let small = [&entry.state, &entry.reason, &entry.calls].into_iter();
         small
-            .chain([&entry.options, &entry.room, &entry.number, &entry.logged])
+            .chain([&entry.options, &entry.ring_limit, &entry.number, &entry.logged])
             .chain(&entry.sleepers)
             .chain(&entry.registrations)
             .chain(&entry.local)

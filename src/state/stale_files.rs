@@ -3,7 +3,7 @@
 use super::process_name::ProcessName;
 use crate::sys::address::Address;
 use crate::sys::diag;
-use crate::sys::folder::Path;
+use crate::sys::folder::PathBuffer;
 use crate::sys::kernel;
 use crate::sys::scratch::Scratch;
 use core::ffi::{CStr, c_int};
@@ -34,7 +34,7 @@ impl Care {
 pub(crate) const ALL: Care = Care { most: usize::MAX, distrusts_numbers: true, namespace: None };
 
 /// Removes tables and segments that no process has.
-pub(crate) fn sweep(folder: &Path, care: Care) {
+pub(crate) fn sweep(folder: &PathBuffer, care: Care) {
     let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW;
     let Ok(fd) = kernel::open(folder.as_c_str(), flags, 0) else { return };
     let mut left = care.most;
@@ -96,7 +96,7 @@ fn may_be_left_over(name: &str, care: Care) -> bool {
     ["pipe", "left"].iter().any(|kind| name.strip_prefix(kind).is_some_and(versioned))
 }
 
-fn look_at(folder: &Path, name: &str) {
+fn look_at(folder: &PathBuffer, name: &str) {
     let Some(mut path) = folder.copy() else { return };
     if write!(path, "/{name}").is_ok() {
         let left = name.strip_prefix("left");
@@ -122,11 +122,11 @@ fn may_be_waited_for(fd: c_int, rest: &str) -> bool {
 }
 
 /// Removes a file if no process has it; true when it is gone.
-pub(crate) fn remove_unused(path: &Path) -> bool {
+pub(crate) fn remove_unused(path: &PathBuffer) -> bool {
     remove_unless(path, |_| false)
 }
 
-fn remove_unless(path: &Path, keeps: impl Fn(c_int) -> bool) -> bool {
+fn remove_unless(path: &PathBuffer, keeps: impl Fn(c_int) -> bool) -> bool {
     let Ok(fd) = kernel::open_quickly(path.as_c_str(), libc::O_RDONLY) else { return false };
     let unused = !keeps(fd) && kernel::is_file(fd) && kernel::has_no_writer(fd);
     let gone = unused && kernel::unlink(path.as_c_str());

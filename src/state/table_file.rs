@@ -3,7 +3,7 @@
 use super::process_name::{ProcessName, Stored};
 use super::socket_table::{self, SocketTable};
 use super::{family, stale_files};
-use crate::sys::folder::Path;
+use crate::sys::folder::PathBuffer;
 use crate::sys::{kernel, probe};
 use core::ffi::c_int;
 use core::mem::offset_of;
@@ -20,13 +20,13 @@ pub(crate) const INSTANCES: u32 = 16;
 /// A file for a table of this process, which nobody uses yet.
 pub(crate) struct TableFile {
     pub(crate) fd: c_int,
-    path: Path,
+    path: PathBuffer,
     instance: u32,
 }
 
 impl TableFile {
     /// `is_new`: the process has executed a program, and is no member of a family yet.
-    pub(crate) fn make(folder: &Path, own: &ProcessName, is_new: bool) -> Option<Self> {
+    pub(crate) fn make(folder: &PathBuffer, own: &ProcessName, is_new: bool) -> Option<Self> {
         let file = (0..INSTANCES).find_map(|instance| {
             let path = named(folder, own, instance)?;
             let make =
@@ -73,7 +73,7 @@ pub(crate) fn have_none() {
 }
 
 /// The last process of the family ends.
-pub(crate) fn remove(folder: &Path) {
+pub(crate) fn remove(folder: &PathBuffer) {
     let instance = INSTANCE.swap(0, Ordering::AcqRel);
     if let Some(path) = instance.checked_sub(1).and_then(|instance| named(folder, &MAKER.load(), instance)) {
         kernel::unlink(path.as_c_str());
@@ -90,7 +90,7 @@ fn has_room(fd: c_int) -> bool {
     })
 }
 
-fn named(folder: &Path, maker: &ProcessName, instance: u32) -> Option<Path> {
+fn named(folder: &PathBuffer, maker: &ProcessName, instance: u32) -> Option<PathBuffer> {
     let mut path = folder.copy()?;
     maker.name_table(socket_table::VERSION, instance, &mut path).ok()?;
     Some(path)
@@ -98,7 +98,7 @@ fn named(folder: &Path, maker: &ProcessName, instance: u32) -> Option<Path> {
 
 /// This process is no member any more of the family of this table, if it was before it executed itself anew. Another one
 /// may have the same number elsewhere, and its table the same name where there is no /proc.
-fn resign(path: &Path, own: &ProcessName) {
+fn resign(path: &PathBuffer, own: &ProcessName) {
     if !own.is_certain() {
         return;
     }

@@ -8,7 +8,7 @@ use super::socket_table::{Entry, STATE_HOST};
 use super::{addresses, config};
 use crate::state::flags::SocketFlags;
 use crate::sys::address::Address;
-use crate::sys::folder::Path;
+use crate::sys::folder::PathBuffer;
 use crate::sys::kernel;
 use crate::sys::scratch::Scratch;
 use core::ffi::c_int;
@@ -18,7 +18,7 @@ use once_cell::race::OnceBox;
 
 /// Whether anything is written at all.
 static IS_ON: AtomicBool = AtomicBool::new(false);
-static FILE: OnceBox<Path> = OnceBox::new();
+static FILE: OnceBox<PathBuffer> = OnceBox::new();
 
 /// Bits of [`Entry::logged`]: the connect line is written; a transfer line is written, and said pipe.
 const CONNECTED: u32 = 1;
@@ -33,7 +33,7 @@ pub(crate) fn start() {
     else {
         return;
     };
-    let mut path = Path::new();
+    let mut path = PathBuffer::new();
     let Some(mut folder) = Scratch::take() else { return };
     let folder = folder.of::<u8>();
     let made = match kernel::working_directory(folder) {
@@ -144,7 +144,7 @@ fn totals(fd: c_int, entry: &Entry) -> (u64, u64) {
 }
 
 fn append(line: fmt::Arguments<'_>) {
-    let mut text = Path::new();
+    let mut text = PathBuffer::new();
     let flags = libc::O_WRONLY | libc::O_APPEND | libc::O_CREAT | libc::O_NOCTTY;
     if text.write_fmt(line).is_ok()
         && let Some(file) = FILE.get()

@@ -5,7 +5,7 @@
 //! with one. So under a filter only common calls are made (docs/compatibility.md names them), and the others are done
 //! without. A filter that the program puts on itself is another matter: see [`kernel::restrict`].
 
-use super::{folder::Path, kernel};
+use super::{folder::PathBuffer, kernel};
 use core::ffi::c_int;
 use core::fmt::Write;
 use core::sync::atomic::{AtomicU8, Ordering};
@@ -76,7 +76,7 @@ pub(crate) fn is_ring(fd: c_int) -> bool {
 
 /// What proc_pid_fdinfo(5) says under this name.
 fn info<'a>(fd: c_int, text: &'a mut [u8], name: &str) -> Option<&'a str> {
-    let mut path = Path::new();
+    let mut path = PathBuffer::new();
     write!(path, "/proc/self/fdinfo/{fd}").ok()?;
     let file = kernel::open(path.as_c_str(), libc::O_RDONLY, 0).ok()?;
     let read = kernel::read_file(file, text.as_mut_ptr(), text.len(), None);

@@ -8,13 +8,13 @@ use core::fmt::{self, Write};
 
 /// A path, or another text, in memory of its own: no allocation, so that it can be made anywhere.
 #[derive(Debug)]
-pub(crate) struct Path {
+pub(crate) struct PathBuffer {
     /// Zero from `length` on to the next zero. `None`: there is no memory.
     place: Option<Scratch>,
     length: usize,
 }
 
-impl Path {
+impl PathBuffer {
     pub(crate) fn new() -> Self {
         let mut place = Scratch::take();
         if let Some(place) = &mut place {
@@ -42,7 +42,7 @@ impl Path {
     }
 }
 
-impl Write for Path {
+impl Write for PathBuffer {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let place = self.place.as_mut().ok_or(fmt::Error)?.of::<u8>();
         let end = self.length + text.len();
@@ -57,8 +57,8 @@ impl Write for Path {
 }
 
 /// The folder's path, made if it is missing; `None` when it cannot be used.
-pub(crate) fn usable(configured: Option<&CStr>) -> Option<Path> {
-    let mut path = Path::new();
+pub(crate) fn usable(configured: Option<&CStr>) -> Option<PathBuffer> {
+    let mut path = PathBuffer::new();
     let named = configured.and_then(|name| name.to_str().ok()).filter(|name| !name.is_empty());
     match named {
         Some(name) => path.write_str(name).ok()?,

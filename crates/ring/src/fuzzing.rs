@@ -1,7 +1,7 @@
 //! Any words in a direction's fields: every look stays within the ring. `fuzz/` calls this from libFuzzer, the tests of
 //! [`crate::ring`] from `cargo test`.
 
-use crate::lane::is_ring;
+use crate::epoch::is_ring;
 use crate::layout::{Direction, MAX_CAPACITY};
 use crate::ring::{Seen, Span};
 use crate::sync::Ordering;

@@ -142,12 +142,12 @@ pub struct Sleep {
     pub ordered: AtomicU32,
 }
 
-/// See [`crate::lane`].
+/// See [`crate::epoch`].
 #[repr(C, align(128))]
 #[derive(Debug)]
 pub struct Switch {
-    /// Epoch of the writer's lane in bits 1 to 30 (even: kernel, odd: ring), [`crate::lane::BUSY`] in bit 0,
-    /// [`crate::lane::SHUT`] in bit 31.
+    /// Epoch of the writer's lane in bits 1 to 30 (even: kernel, odd: ring), [`crate::epoch::BUSY`] in bit 0,
+    /// [`crate::epoch::SHUT`] in bit 31.
     pub gate: AtomicU32,
     /// Doorbells rung in the current ring epoch. Written by the writer, before each doorbell.
     pub doorbells: AtomicU64,
@@ -172,7 +172,7 @@ pub struct Reader {
     /// Doorbells of all ring epochs that were followed to their end.
     pub doorbells_past: AtomicU64,
     /// Largest ring that suits the buffer size which the reader's program has set; 0: any.
-    pub room: AtomicU32,
+    pub ring_limit: AtomicU32,
     /// `HANDED_*`: whether the reader's process hands the socket on with bytes unread.
     pub handed: AtomicU32,
 }
@@ -263,7 +263,7 @@ impl Direction {
                 epoch: AtomicU32::new(0),
                 kernel_read: AtomicU64::new(0),
                 doorbells_past: AtomicU64::new(0),
-                room: AtomicU32::new(0),
+                ring_limit: AtomicU32::new(0),
                 handed: AtomicU32::new(HANDED_NOT),
             },
             room: Room { released: AtomicU64::new(0), awaited: AtomicU32::new(0) },

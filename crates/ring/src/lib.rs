@@ -18,17 +18,17 @@
 //! models and the defects that each one was seen to find.
 //!
 //! Reading order: [`layout`] (what lies where), [`ring`] (moving bytes), [`sleep`] (waiting and waking),
-//! [`lane`] (switching between ring and kernel), [`in_flight`] (who must be out of the kernel before that),
-//! [`lock`] (who may write or read, and what becomes of it when it dies), [`handed`] (a reader whose socket goes to
+//! [`epoch`] (switching between ring and kernel), [`in_flight`] (who must be out of the kernel before that),
+//! [`lock_word`] (who may write or read, and what becomes of it when it dies), [`handed`] (a reader whose socket goes to
 //! somebody else), [`publish_time`] (which of several connections came up first).
 
+pub mod epoch;
 #[cfg(all(any(test, fuzzing), not(loom)))]
 pub mod fuzzing;
 pub mod handed;
 pub mod in_flight;
-pub mod lane;
 pub mod layout;
-pub mod lock;
+pub mod lock_word;
 pub mod publish_time;
 pub mod ring;
 pub mod sleep;

@@ -11,7 +11,7 @@ use crate::state::{lock, registrations, socket_table};
 use crate::sys::kernel;
 use crate::sys::restartable::Call;
 use core::sync::atomic::Ordering;
-use sockshim_ring::lane::is_ring;
+use sockshim_ring::epoch::is_ring;
 
 /// Takes bytes from the kernel, or throws them away, and counts them; where doorbells and data must be told apart. With
 /// signals blocked. `None`, and nothing is taken: somebody has fenced us off.

@@ -7,7 +7,7 @@ use crate::state::socket_table;
 use crate::sys::deadline::Deadline;
 use crate::sys::{futex, kernel, restartable};
 use core::sync::atomic::Ordering;
-use sockshim_ring::lane::is_ring;
+use sockshim_ring::epoch::is_ring;
 use sockshim_ring::layout::Direction;
 use sockshim_ring::sleep::{DOORBELL, WAKE};
 

@@ -13,8 +13,8 @@ use core::ffi::c_int;
 use core::mem::ManuallyDrop;
 use core::ops::Deref;
 use core::sync::atomic::Ordering;
-use sockshim_ring::lane::is_ring;
-use sockshim_ring::lock::Content;
+use sockshim_ring::epoch::is_ring;
+use sockshim_ring::lock_word::Content;
 
 /// The read lock of an end, until this is dropped. A function that has this must not wait, except [`ReadHeld::apart`].
 #[must_use]

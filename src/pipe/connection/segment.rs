@@ -4,7 +4,7 @@ use crate::error::Errno;
 use crate::state::reason::Reason;
 use crate::state::rendezvous;
 use crate::state::socket::Local;
-use crate::sys::folder::Path;
+use crate::sys::folder::PathBuffer;
 use crate::sys::{kernel, probe};
 use core::fmt::Write;
 use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
@@ -27,7 +27,7 @@ impl Identity {
         usize::from(self.own > self.peer)
     }
 
-    fn path(&self) -> Option<Path> {
+    fn path(&self) -> Option<PathBuffer> {
         let (low, high) = (self.own.min(self.peer), self.own.max(self.peer));
         rendezvous::file(|path| write!(path, "pipe{VERSION}-{:x}-{low:x}-{high:x}", self.namespace))
     }

@@ -10,9 +10,9 @@ use core::ffi::c_int;
 use core::mem::ManuallyDrop;
 use core::ops::Deref;
 use core::sync::atomic::Ordering;
-use sockshim_ring::lane::is_ring;
+use sockshim_ring::epoch::is_ring;
 use sockshim_ring::layout::Direction;
-use sockshim_ring::lock::Content;
+use sockshim_ring::lock_word::Content;
 
 /// Times that a lock is taken by others, or rewritten by a process that is not to be trusted.
 pub(crate) const MOST_ROUNDS: usize = 50;
@@ -82,12 +82,12 @@ impl<'a> WriteHeld<'a> {
         self.held.lock().call(call)
     }
 
-    /// See [`sockshim_ring::lock::Word::ringing`].
+    /// See [`sockshim_ring::lock_word::Word::ringing`].
     pub(crate) fn ringing(&self) -> bool {
         self.held.lock().ringing()
     }
 
-    /// See [`sockshim_ring::lock::Word::rung`].
+    /// See [`sockshim_ring::lock_word::Word::rung`].
     pub(crate) fn rung(&self) -> bool {
         self.held.lock().rung()
     }

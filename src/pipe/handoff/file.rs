@@ -12,13 +12,13 @@ use crate::state::reason::Reason;
 use crate::state::socket_table::{Entry, STATE_PINNED};
 use crate::state::{Socket, addresses, rendezvous};
 use crate::sys::deadline::Deadline;
-use crate::sys::folder::Path;
+use crate::sys::folder::PathBuffer;
 use crate::sys::restartable::Call;
 use crate::sys::{kernel, probe};
 use core::ffi::c_int;
 use core::fmt::Write;
 use core::sync::atomic::{AtomicU32, Ordering};
-use sockshim_ring::lane::is_ring;
+use sockshim_ring::epoch::is_ring;
 use sockshim_ring::layout::{
     Direction, END_JOINED, END_LEFT, FRONT_SIZE, HANDED_NOT, HEADER_SIZE, Header, MAGIC, MAX_CAPACITY,
     SEGMENT_SIZE, SMALL_CAPACITY, VERSION, direction_offset, place_of, ring_offset, small_ring_offset,
@@ -42,23 +42,23 @@ pub(crate) fn note_answer(end: &End) {
 /// In a hand-off file the new owner is end 0 and reads direction 1.
 const READ: usize = 1;
 
-fn path(fd: c_int) -> Option<Path> {
+fn path(fd: c_int) -> Option<PathBuffer> {
     named(fd, kernel::cookie(fd).ok()?, "")
 }
 
 /// A second name, which only the process that puts the bytes down knows: see [`keep`].
-fn kept_path(fd: c_int) -> Option<Path> {
+fn kept_path(fd: c_int) -> Option<PathBuffer> {
     named(fd, kernel::cookie(fd).ok()?, "-kept")
 }
 
 /// Of what is left for the socket with that cookie, in the namespace of `fd`.
-fn named(fd: c_int, cookie: u64, suffix: &str) -> Option<Path> {
+fn named(fd: c_int, cookie: u64, suffix: &str) -> Option<PathBuffer> {
     let namespace = kernel::namespace_cookie(fd).ok()?;
     rendezvous::file(|path| write!(path, "left{VERSION}-{namespace:x}-{cookie:x}{suffix}"))
 }
 
 /// Puts the unread bytes down; the ring is closed. False when that is impossible.
-pub(crate) fn leave(pipe: &Pipe) -> bool {
+pub(crate) fn put_down(pipe: &Pipe) -> bool {
     let Some(path) = path(pipe.fd) else { return false };
     kernel::unlink(path.as_c_str());
     let flags = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
@@ -371,7 +371,7 @@ enum Claimed {
 }
 
 /// Takes all that is unread in a file, by one compare-and-swap; with a `position` only if the kernel's stream goes on there.
-fn claim(path: &Path, position: Option<u64>) -> Claimed {
+fn claim(path: &PathBuffer, position: Option<u64>) -> Claimed {
     let Ok(file) = kernel::open_quickly(path.as_c_str(), libc::O_RDWR) else {
         return Claimed::Nothing;
     };
@@ -415,7 +415,7 @@ fn take_up_from(segment: Option<Segment>, socket: Socket) {
 }
 
 /// Maps what was left under this name, which nobody else finds any more.
-fn open_named(path: &Path) -> Option<Segment> {
+fn open_named(path: &PathBuffer) -> Option<Segment> {
     let file = kernel::open_quickly(path.as_c_str(), libc::O_RDWR).ok()?;
     let opened = open(file);
     kernel::close(file);

@@ -17,8 +17,8 @@ use crate::sys::kernel;
 use crate::sys::restartable::Call;
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
+use sockshim_ring::epoch::is_ring;
 use sockshim_ring::handed::Asked;
-use sockshim_ring::lane::is_ring;
 
 /// Nanoseconds that a writer gives the other end for putting its unread bytes down; once, if it does not.
 const PREPARING: u64 = 1_000_000_000;

@@ -12,7 +12,7 @@ use crate::sys::deadline::Deadline;
 use crate::sys::kernel;
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
-use sockshim_ring::lane::is_ring;
+use sockshim_ring::epoch::is_ring;
 
 /// The connection uses the kernel lane only from now on, in both directions. What is in the ring already is
 /// still read from there.
@@ -113,7 +113,7 @@ pub(crate) fn hand_over(fd: c_int, socket: Socket) {
     pipe.incoming().announce();
     let mut left = false;
     if !share(fd, socket) {
-        left = file::leave(&pipe);
+        left = file::put_down(&pipe);
         if !left {
             pipe.entry.reason.store(Reason::UnreadAtHandOver as u32, Ordering::Relaxed);
         }

@@ -13,7 +13,7 @@ use crate::state::flags::SocketFlags;
 use crate::sys::{kernel, probe};
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
-use sockshim_ring::lane::is_ring;
+use sockshim_ring::epoch::is_ring;
 use sockshim_ring::layout::{MAX_CAPACITY, SMALL_CAPACITY, TINY_CAPACITY};
 
 /// Capacity of a ring that has been too small once.
@@ -25,9 +25,9 @@ const STALLS: u32 = 8;
 /// Before the ring opens: it gets its first size; or it has become too large for the buffers; or it was full when it was
 /// left. False: there is no memory.
 pub(crate) fn prepare(held: &WriteHeld<'_>) -> bool {
-    let (capacity, room) = (capacity(held), room(held));
-    if capacity == 0 || capacity > room {
-        return resize(held, TINY_CAPACITY.min(room));
+    let (capacity, limit) = (capacity(held), find_limit(held));
+    if capacity == 0 || capacity > limit {
+        return resize(held, TINY_CAPACITY.min(limit));
     }
     let nonblocking = held.entry.flags.load(Ordering::Relaxed).intersects(SocketFlags::NONBLOCK);
     if (capacity < WORKING_CAPACITY || nonblocking) && held.local.stalls.load(Ordering::Relaxed) >= STALLS {
@@ -67,7 +67,7 @@ pub(crate) fn keep_in_mind(end: &End) {
 /// Leaves a ring that is too large for the send buffer: it opens again smaller.
 pub(crate) fn fit(pipe: &Pipe) {
     let held = pipe.lock_writes();
-    if held.is_mapped() && capacity(&held) > room(&held) && is_ring(held.outgoing().epoch()) {
+    if held.is_mapped() && capacity(&held) > find_limit(&held) && is_ring(held.outgoing().epoch()) {
         writer::spill(&held);
     }
 }
@@ -78,18 +78,18 @@ fn capacity(end: &End) -> u32 {
 
 /// How large the ring may become.
 fn most(end: &End) -> u32 {
-    end.entry.room.load(Ordering::Relaxed).min(config::ring_max())
+    end.entry.ring_limit.load(Ordering::Relaxed).min(config::ring_max())
 }
 
 /// Finds out how large the ring may become: neither end's buffer size forbids it.
-fn room(end: &End) -> u32 {
+fn find_limit(end: &End) -> u32 {
     let own = allowed(end, libc::SO_SNDBUF);
-    let room = match end.outgoing().reader.room.load(Ordering::Relaxed) {
+    let limit = match end.outgoing().reader.ring_limit.load(Ordering::Relaxed) {
         0 => own,
         other => own.min(1 << other.ilog2()),
     };
-    end.entry.room.store(room, Ordering::Relaxed);
-    room
+    end.entry.ring_limit.store(limit, Ordering::Relaxed);
+    limit
 }
 
 /// Gives pages to the ring, then its capacity. The ring is empty.

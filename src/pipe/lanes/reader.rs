@@ -6,7 +6,7 @@ use crate::pipe::connection::{End, Pipe};
 use crate::pipe::lanes::grow;
 use crate::sys::kernel;
 use core::sync::atomic::Ordering;
-use sockshim_ring::lane::is_ring;
+use sockshim_ring::epoch::is_ring;
 
 /// Takes every doorbell out of the kernel's queue, so that a reader that does not know about them finds data only.
 /// The ring is closed, so no more are rung. False when ring bytes are still unread.
@@ -99,12 +99,12 @@ pub(crate) fn follow(held: &ReadHeld<'_>) {
 
 /// Tells the writer which ring suits the receive buffer. One that is too large is closed: it opens again smaller.
 pub(crate) fn fit(pipe: &Pipe) {
-    let room = grow::allowed(pipe, libc::SO_RCVBUF);
+    let limit = grow::allowed(pipe, libc::SO_RCVBUF);
     let held = pipe.lock_reads();
     if held.is_mapped() {
         let incoming = held.incoming();
-        incoming.reader.room.store(room, Ordering::Relaxed);
-        if incoming.producer.capacity.load(Ordering::Relaxed) > room {
+        incoming.reader.ring_limit.store(limit, Ordering::Relaxed);
+        if incoming.producer.capacity.load(Ordering::Relaxed) > limit {
             incoming.close();
         }
     }

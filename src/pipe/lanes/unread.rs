@@ -5,7 +5,7 @@ use crate::state::Socket;
 use crate::sys::kernel;
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
-use sockshim_ring::lane::is_ring;
+use sockshim_ring::epoch::is_ring;
 use sockshim_ring::layout::Direction;
 
 /// Whether nothing that the other end wrote into the ring is left.

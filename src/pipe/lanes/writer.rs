@@ -9,7 +9,7 @@ use crate::state::reason::Reason;
 use crate::state::socket_table::{self};
 use crate::sys::{clock, kernel};
 use core::sync::atomic::Ordering;
-use sockshim_ring::lane::is_ring;
+use sockshim_ring::epoch::is_ring;
 use sockshim_ring::layout::END_JOINED;
 
 /// Kernel bytes that the reader may still have before it when the ring opens again: as many as the kernel's buffers hold. To

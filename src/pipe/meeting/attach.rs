@@ -13,7 +13,7 @@ use crate::state::{Socket, addresses, config, family, registrations, trace};
 use crate::sys::{clock, diag, kernel};
 use core::ffi::c_int;
 use core::sync::atomic::{Ordering, fence};
-use sockshim_ring::lane::is_ring;
+use sockshim_ring::epoch::is_ring;
 use sockshim_ring::layout::Direction;
 
 /// Calls, and microseconds, after which a maker stops waiting for an end that does not
@@ -225,7 +225,7 @@ pub(crate) fn become_ready(pipe: &Pipe) {
         // Until this end first writes, the other one learns from here whether both share a processor.
         connection::note_cpu(&pipe.outgoing().producer.cpu);
         // The writer looks at it when it opens the ring.
-        pipe.incoming().reader.room.store(grow::allowed(pipe, libc::SO_RCVBUF), Ordering::Relaxed);
+        pipe.incoming().reader.ring_limit.store(grow::allowed(pipe, libc::SO_RCVBUF), Ordering::Relaxed);
         // A thread may wait for this socket in an epoll set already.
         pipe.incoming().want_doorbell();
         pipe.incoming().reader.ready.store(1, Ordering::SeqCst);

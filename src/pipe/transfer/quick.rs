@@ -16,7 +16,7 @@ use crate::pipe::waiting::spin;
 use crate::state::socket_table;
 use crate::sys::thread;
 use core::sync::atomic::Ordering;
-use sockshim_ring::lane::is_ring;
+use sockshim_ring::epoch::is_ring;
 use sockshim_ring::layout::{CLOSED, Direction, END_JOINED};
 use sockshim_ring::ring::{Seen, Span};
 

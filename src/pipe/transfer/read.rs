@@ -20,7 +20,7 @@ use crate::sys::restartable::Call;
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
 use libc::iovec;
-use sockshim_ring::lane::is_ring;
+use sockshim_ring::epoch::is_ring;
 
 /// What one look at the lanes gave.
 pub(crate) enum Look {

@@ -11,7 +11,7 @@ use crate::sys::kernel;
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
 use libc::{POLLERR, POLLHUP, POLLIN, POLLOUT, POLLPRI, POLLRDHUP, POLLRDNORM, POLLWRNORM};
-use sockshim_ring::lane::is_ring;
+use sockshim_ring::epoch::is_ring;
 use sockshim_ring::layout::END_JOINED;
 
 pub(crate) const READABLE: i16 = POLLIN | POLLRDNORM;

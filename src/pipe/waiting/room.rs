@@ -23,7 +23,7 @@ use crate::sys::give_way::give_way;
 use crate::sys::handlers::Since;
 use crate::sys::{clock, futex, kernel};
 use core::sync::atomic::{AtomicU32, Ordering};
-use sockshim_ring::lane::is_ring;
+use sockshim_ring::epoch::is_ring;
 use sockshim_ring::layout::{CLOSED, END_JOINED};
 use sockshim_ring::sleep::{DOORBELL, WAKE};
 

@@ -20,7 +20,7 @@ use crate::sys::futex::{self, Words};
 use crate::sys::handlers::Since;
 use crate::sys::{filter, kernel};
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use sockshim_ring::lane::is_ring;
+use sockshim_ring::epoch::is_ring;
 use sockshim_ring::layout::END_JOINED;
 
 /// Nanoseconds: how late a killed peer may be noticed.

@@ -16,7 +16,7 @@ use crate::sys::handlers::Since;
 use crate::sys::{kernel, real};
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
-use sockshim_ring::lane::is_ring;
+use sockshim_ring::epoch::is_ring;
 
 /// Whether the time-out of a read that has slept before is over: it is one for the whole call. False before the
 /// first sleep, which the kernel ends in time.

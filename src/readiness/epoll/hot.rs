@@ -23,7 +23,7 @@ use libc::{EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLLRDNO
 
 /// Either says that there is something to read (epoll_ctl(2), poll(2)).
 const READS: u32 = (EPOLLIN | EPOLLRDNORM) as u32;
-use sockshim_ring::lane::is_ring;
+use sockshim_ring::epoch::is_ring;
 use sockshim_ring::publish_time::PublishTime;
 
 /// Scans without being ready after which a hot registration turns cold on its own.

@@ -87,7 +87,7 @@ pub(crate) fn exists(task: u32) -> bool {
 #[cold]
 fn is_listed(name: core::fmt::Arguments<'_>) -> bool {
     use core::fmt::Write;
-    let mut path = crate::sys::folder::Path::new();
+    let mut path = crate::sys::folder::PathBuffer::new();
     write!(path, "/proc/{name}").is_err() || exists_file(path.as_c_str()) || !exists_file(c"/proc/self")
 }
 
@@ -101,7 +101,7 @@ pub(crate) fn has_ended(thread: u32) -> bool {
 #[cold]
 pub(crate) fn state(thread: u32) -> Option<u8> {
     use core::fmt::Write;
-    let mut path = crate::sys::folder::Path::new();
+    let mut path = crate::sys::folder::PathBuffer::new();
     if is_restricted() {
         return None;
     }

@@ -65,7 +65,7 @@ fn the_documented_direction_is_the_real_one() {
             offset_of!(Direction, switch), Switch, "switch.": gate 4, doorbells 8, kernel_end 8, ring_end 8, resume 8
         ))
         .chain(fields!(
-            offset_of!(Direction, reader), Reader, "reader.": ready 4, epoch 4, kernel_read 8, doorbells_past 8, room 4, handed 4
+            offset_of!(Direction, reader), Reader, "reader.": ready 4, epoch 4, kernel_read 8, doorbells_past 8, ring_limit 4, handed 4
         ))
         .chain(fields!(offset_of!(Direction, room), Room, "room.": released 8, awaited 4))
         .collect();

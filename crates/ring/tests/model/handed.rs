@@ -4,8 +4,8 @@
 
 use super::{End, Item, Look};
 use loom::{sync::Mutex, thread};
+use sockshim_ring::epoch::is_ring;
 use sockshim_ring::handed::Asked;
-use sockshim_ring::lane::is_ring;
 use sockshim_ring::layout::{Direction, HANDED_NOT};
 use sockshim_ring::sync::Ordering;
 use std::sync::Arc;

@@ -12,10 +12,10 @@ pub(crate) mod turns;
 
 #[cfg(loom)]
 use loom::{cell::UnsafeCell, sync::Condvar, sync::Mutex, thread};
+use sockshim_ring::epoch::is_ring;
 use sockshim_ring::in_flight::InFlight;
-use sockshim_ring::lane::is_ring;
 use sockshim_ring::layout::{CLOSED, Direction};
-use sockshim_ring::lock::{Frame, Word};
+use sockshim_ring::lock_word::{Frame, Word};
 use sockshim_ring::ring::{NotPublished, Seen};
 use sockshim_ring::sleep::DOORBELL;
 use sockshim_ring::sync::{AtomicU32, AtomicU64, Ordering};
@@ -312,7 +312,7 @@ impl End {
         let mut seen_head = self.direction.room.released.load(Ordering::Acquire);
         assert!(matches!(self.push(&mut seen_head, &[byte]), Direct::Published(1)));
         self.ring_if_wanted();
-        let _ = self.write_lock.leave(me, false);
+        let _ = self.write_lock.let_go(me, false);
     }
 
     /// A writer that has the lock, and may be stopped after each of its steps: as `push`, `open_quietly`, `ring_doorbell` and
@@ -332,13 +332,13 @@ impl End {
         }
         if published {
             if self.ring_in_steps(me, &mut step) {
-                let _ = self.write_lock.leave(me, false);
+                let _ = self.write_lock.let_go(me, false);
             }
             return;
         }
         self.spill_in_steps(&mut step);
         self.write_in_kernel(byte);
-        let _ = self.write_lock.leave(me, false);
+        let _ = self.write_lock.let_go(me, false);
     }
 
     /// False: somebody has fenced us off, and rings in our place. A writer with more to write would take the lock
@@ -422,7 +422,7 @@ impl End {
         }
         self.go_to_kernel();
         self.write_in_kernel(byte);
-        let _ = self.write_lock.leave(me, false);
+        let _ = self.write_lock.let_go(me, false);
     }
 
     /// The lock of the end's writers, for its first owner.

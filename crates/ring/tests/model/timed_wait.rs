@@ -3,7 +3,7 @@
 use super::{End, Look};
 #[cfg(loom)]
 use loom::{sync::Condvar, sync::Mutex, thread};
-use sockshim_ring::lane::is_ring;
+use sockshim_ring::epoch::is_ring;
 use sockshim_ring::sleep::{DOORBELL, WAKE};
 use sockshim_ring::sync::{AtomicU32, Ordering};
 #[cfg(loom)]

@@ -3,7 +3,7 @@
 
 use super::{FRAME, timed_wait::Futex};
 use loom::{cell::UnsafeCell, thread};
-use sockshim_ring::lock::{Left, Word};
+use sockshim_ring::lock_word::{Left, Word};
 use std::sync::Arc;
 
 pub(crate) struct Turns {
@@ -35,7 +35,7 @@ impl Turns {
                 self.count();
             }
         }
-        let left = self.word.leave(me, false);
+        let left = self.word.let_go(me, false);
         if left != Left::Alone && !self.futex.wake_one() && left == Left::Kept {
             self.word.free_kept();
         }

@@ -12,7 +12,7 @@ use crate::sys::{kernel, real};
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
 use libc::iovec;
-use sockshim_ring::lane::is_ring;
+use sockshim_ring::epoch::is_ring;
 
 /// Times that a place of a file is brought into memory in vain.
 const MOST_FETCHES: u32 = 8;

@@ -4,7 +4,7 @@
 //! handler that finds its own thread's number there must know which call of the thread that was. It says nothing of who lives:
 //! that is the taker's to find out before it takes the word away from somebody. An owner that is dead loses it: the lock is
 //! *recovered*. One that is only stopped is *fenced off*: whatever it still does when it goes on must change nothing, wherever
-//! it was stopped. So the taker shuts the ring first (see [`crate::lane`]); and what the owner asks of the kernel, where no
+//! it was stopped. So the taker shuts the ring first (see [`crate::epoch`]); and what the owner asks of the kernel, where no
 //! compare-and-swap can refuse it, it asks by a call that is only made while the word is its own. Whether such a call is under
 //! way says [`Word::caller`].
 //!
@@ -242,7 +242,7 @@ impl Word {
     }
 
     /// Gives it back, unless somebody has fenced us off meanwhile; `to_others`: to those who sleep, if there are some.
-    pub fn leave(&self, me: u32, to_others: bool) -> Left {
+    pub fn let_go(&self, me: u32, to_others: bool) -> Left {
         let mut seen = self.owner.load(Ordering::Relaxed);
         while Content(seen).marked() == me {
             let (next, left) = match (seen & WAITED_FOR != 0, seen & STARVED != 0 || to_others) {
@@ -349,10 +349,10 @@ mod tests {
         assert!(word.ringing(7) && !word.ringing(7));
         let seen = word.content();
         assert_eq!((seen.owner(), seen.marked(), seen.frame()), (7, 7 | RINGING, Frame::at(4096)));
-        assert_eq!(word.leave(7, false), Left::Alone);
+        assert_eq!(word.let_go(7, false), Left::Alone);
         assert_eq!(word.content(), seen, "an owner that owes a doorbell does not let go");
         assert!(word.rung(7));
-        assert_eq!(word.leave(7, false), Left::Alone);
+        assert_eq!(word.let_go(7, false), Left::Alone);
         assert_eq!(word.content().marked(), 0);
     }
 
@@ -366,11 +366,11 @@ mod tests {
         assert_eq!((wanted.owner(), wanted.frame()), (7, frame));
         assert!(word.ringing(7) && word.rung(7), "marks of both halves stand beside each other");
         assert!(!word.release(mine));
-        assert_eq!(word.leave(7, false), Left::Free);
+        assert_eq!(word.let_go(7, false), Left::Free);
         assert!(word.take_after_wait(8, frame, true).is_ok() && word.is_wanted(), "others may sleep yet");
         let stolen = word.content();
         assert_eq!(word.take_from(stolen, 9, frame), Some(false));
-        assert_eq!(word.leave(9, false), Left::Free);
+        assert_eq!(word.let_go(9, false), Left::Free);
         assert!(!word.is_wanted());
     }
 
@@ -380,14 +380,14 @@ mod tests {
         let frame = Frame::at(4096);
         let mine = word.take(7, frame).expect("it is free");
         assert!(word.want(mine, true).is_some());
-        assert_eq!(word.leave(7, false), Left::Kept);
+        assert_eq!(word.let_go(7, false), Left::Kept);
         assert!(word.take(7, frame).is_err() && word.take_after_wait(7, frame, false).is_err());
         let kept = word.content();
         assert_eq!((kept.owner(), word.want(kept, true)), (0, Some(kept)), "others sleep on it");
         assert!(word.take_after_wait(8, frame, true).is_ok());
         word.free_kept();
         assert_eq!(word.content().owner(), 8);
-        assert_eq!(word.leave(8, false), Left::Free);
+        assert_eq!(word.let_go(8, false), Left::Free);
         assert!(word.want(word.content(), true).is_none(), "nobody sleeps on a free word");
     }
 }
