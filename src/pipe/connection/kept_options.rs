@@ -1,4 +1,11 @@
 //! Socket options whose kernel value is ours while a lane is open, and what the program believes of them.
+//!
+//! Two bits of [`Entry::options`] for each option, under the write lock:
+//!
+//! | mark | value | the kernel has | entered by | left by |
+//! |---|---|---|---|---|
+//! | 0 | any | what the program says | [`restore`] and its relatives | [`prepare`], before a ring opens |
+//! | 1 | 0 or 1: what the program says | our value | [`prepare`]; setsockopt changes the value alone | [`restore`]; Nagle's algorithm begins |
 
 use crate::pipe::connection::write_lock::WriteHeld;
 use crate::state::socket_table::Entry;
