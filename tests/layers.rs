@@ -182,7 +182,7 @@ fn under_locks(file: &str, text: &str) -> Vec<(String, Option<String>)> {
     for start in (0..tokens.len()).filter(|place| word(*place) == "fn") {
         let Some(parameters) = (start..start + 40).find(|place| word(*place) == "(") else { continue };
         let end = behind(parameters);
-        let is_guard = |place: usize| matches!(word(place), "WriteHeld" | "ReadHeld" | "SetHeld");
+        let is_guard = |place: usize| matches!(word(place), "WriteHeld" | "ReadHeld" | "SetHeld" | "Guard");
         // By reference, perhaps with a lifetime, of which the tokens have the name.
         let is_held = (parameters..end)
             .any(|place| is_guard(place) && (word(place - 1) == "&" || word(place - 2) == "&"));

@@ -1,5 +1,6 @@
 //! The shared segment as both ends see it.
 
+pub(crate) mod guard;
 pub(crate) mod incoming_doorbells;
 pub(crate) mod kept_options;
 pub(crate) mod outgoing_doorbells;
@@ -208,7 +209,7 @@ impl Pipe {
     /// The read lock, which comes before the write lock of the same end.
     #[inline]
     pub(crate) fn lock_reads(&self) -> ReadHeld<'_> {
-        ReadHeld::take(self)
+        ReadHeld::take(self, false)
     }
 
     /// The write lock.

@@ -7,9 +7,9 @@
 //! As [`crate::pipe::copying::buffers`]: the buffer is looked at before it is used.
 
 use crate::error::Errno;
-use crate::pipe::connection::read_lock::{self, ReadHeld};
-use crate::pipe::connection::write_lock::{self, WriteHeld};
-use crate::pipe::connection::{self, Pipe, outgoing_doorbells};
+use crate::pipe::connection::read_lock::ReadHeld;
+use crate::pipe::connection::write_lock::WriteHeld;
+use crate::pipe::connection::{self, Pipe, guard, outgoing_doorbells};
 use crate::pipe::copying::buffers;
 use crate::pipe::lanes::writer;
 use crate::pipe::waiting::spin;
@@ -36,7 +36,7 @@ pub(crate) unsafe fn write(pipe: &Pipe, from: *const u8, length: usize) -> Optio
         return None;
     }
     // SAFETY: the caller's promise.
-    write_lock::with_free(pipe, |held| unsafe { write_locked(held, from, length) })?
+    guard::with_free(pipe, |held: &WriteHeld<'_>| unsafe { write_locked(held, from, length) })?
 }
 
 #[inline(always)]
@@ -85,7 +85,7 @@ pub(crate) unsafe fn read(pipe: &Pipe, to: *mut u8, length: usize) -> Option<usi
         return None;
     }
     // SAFETY: the caller's promise.
-    read_lock::with_free(pipe, |held| unsafe { read_locked(held, to, length) })?
+    guard::with_free(pipe, |held: &ReadHeld<'_>| unsafe { read_locked(held, to, length) })?
 }
 
 #[inline(always)]
