@@ -5,8 +5,8 @@ use core::time::Duration;
 
 use libc::{c_int, c_ulong};
 use sockshim_tcpip::buffer::VecMemory;
-use sockshim_tcpip::stack::{ConnectOptions, Event, ListenerId, Readiness, SocketId, Stack};
-use sockshim_tcpip::tcp::{How, SendFlags, SocketOptions, State as Phase};
+use sockshim_tcpip::stack::{ConnectOptions, Event, ListenerId, SocketId, Stack};
+use sockshim_tcpip::tcp::{How, Readiness, SendFlags, SocketOptions, State as Phase};
 use sockshim_tcpip::time::Instant;
 
 use crate::address::Shown;

@@ -6,7 +6,7 @@
 //! Entries, the packets that wait for one answer, and the bytes that wait for all have caps. What a stranger can cause
 //! by asking us is a stale entry, and those make room when there are too many.
 
-use crate::net::InterfaceId;
+use crate::ip::InterfaceId;
 use crate::ready::ReadyList;
 use crate::slab::Slab;
 use crate::table::{HashKey, Table};

@@ -9,6 +9,7 @@ mod receive;
 mod transmit;
 
 pub use crate::icmp::{ErrorKind, IcmpError};
+pub use crate::ip::InterfaceId;
 pub use crate::wire::{Counters, DropReason};
 
 use crate::icmp::RateLimit;
@@ -26,16 +27,6 @@ use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::time::Duration;
 use transmit::Frame;
-
-/// Names a link of a stack.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct InterfaceId(pub u8);
-
-impl InterfaceId {
-    /// The link on which a stack hears itself. Each stack has it. What [`Network::poll_transmit`] gives out for it goes
-    /// straight back into [`Network::receive`].
-    pub const LOOPBACK: Self = Self(0);
-}
 
 /// What a link carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

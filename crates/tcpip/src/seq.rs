@@ -92,6 +92,11 @@ impl fmt::Debug for SeqNumber {
     }
 }
 
+/// RFC 7323 section 5.2: timestamps are compared as sequence numbers are.
+pub(crate) fn before(a: u32, b: u32) -> bool {
+    (a.wrapping_sub(b) as i32) < 0
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -67,7 +67,6 @@ use core::time::Duration;
 
 pub use calls::ConnectOptions;
 use demux::Flows;
-pub use inspect::Readiness;
 
 use crate::buffer::Memory;
 use crate::error::Error;

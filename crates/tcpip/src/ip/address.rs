@@ -1,7 +1,7 @@
 //! Which addresses are ours, which of them a packet leaves with, and which no packet may have.
 
 use super::route::{common_bits, contains};
-use crate::net::InterfaceId;
+use crate::ip::InterfaceId;
 use crate::wire::nd::{ALL_NODES, solicited_node};
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};

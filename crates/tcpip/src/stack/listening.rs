@@ -13,7 +13,6 @@ use crate::tcp::cookies::{Remembered, SynCookie, VALID};
 use crate::tcp::ecn;
 use crate::tcp::input::Segment;
 use crate::tcp::listen::{Handshake, Setup};
-use crate::tcp::pmtu;
 use crate::time::Instant;
 use crate::wire::tcp::{Flags, Header, Options};
 
@@ -93,7 +92,7 @@ impl<M: Memory> Stack<M> {
         let path = self.net.route(Some(local.ip()), remote.ip())?;
         let options = &self.listeners.get(listener)?.options;
         let config = &self.config.tcp;
-        let mss = pmtu::announced(config, options, remote.ip(), path.link_mtu);
+        let mss = options.announced_mss(config, remote.ip(), path.link_mtu);
         let space = options.receive_buffer.unwrap_or(config.receive_buffer.0).min(u32::from(u16::MAX));
         Some(Setup {
             mss,

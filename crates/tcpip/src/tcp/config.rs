@@ -1,5 +1,6 @@
 //! What an administrator can set: Linux's sysctls under net.ipv4, with its defaults.
 
+use core::net::IpAddr;
 use core::ops::RangeInclusive;
 use core::time::Duration;
 
@@ -148,4 +149,16 @@ impl Default for Config {
             header_prediction: true,
         }
     }
+}
+
+impl Config {
+    /// The largest segment in a packet of that size.
+    pub(crate) fn segment_size(&self, remote: IpAddr, mtu: u32) -> u16 {
+        u16::try_from(mtu.saturating_sub(header_len(remote))).unwrap_or(u16::MAX).max(self.min_mss)
+    }
+}
+
+/// Bytes of the headers of IP and TCP, without options.
+pub(crate) fn header_len(remote: IpAddr) -> u32 {
+    if remote.is_ipv4() { 40 } else { 60 }
 }

@@ -9,6 +9,7 @@
 
 mod cubic;
 mod hystart;
+mod prr;
 mod reno;
 
 use alloc::boxed::Box;
@@ -19,9 +20,9 @@ use core::time::Duration;
 pub use cubic::Cubic;
 pub use reno::NewReno;
 
-use super::prr::Prr;
 use crate::seq::SeqNumber;
 use crate::time::Instant;
+use prr::Prr;
 
 /// `ssthresh` before the first congestion event: Linux's `TCP_INFINITE_SSTHRESH`.
 pub const INFINITE_SSTHRESH: u32 = 0x7fff_ffff;

@@ -282,7 +282,8 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
 
     fn take_ack(&mut self, cx: &mut Context<'_>, segment: &Segment<'_>) {
         let header = segment.header;
-        self.take_reduction(header.flags, segment.len() > 0);
+        // The other end's window may be small now, so the answer must not wait (Linux's `tcp_ecn_accept_cwr`).
+        self.receiver.ack.now |= self.sender.ecn.take_reduction(header.flags) && segment.len() > 0;
         let window_changed = header.ack.at_or_after(self.sender.una) && self.update_window(cx, header);
         let acknowledgement = Acknowledgement {
             now: cx.now,

@@ -6,7 +6,7 @@ use super::config::Config;
 use super::ranges::RangeSet;
 use crate::buffer::ReceiveBuffer;
 use crate::lazy::{Lazy, blank};
-use crate::seq::SeqNumber;
+use crate::seq::{self, SeqNumber};
 use crate::time::{Instant, Micros};
 use crate::wire::tcp::SackBlocks;
 
@@ -170,7 +170,7 @@ impl Receiver {
     /// last moment without a hole has numbers from behind there, and those are unique while little has arrived since.
     pub(crate) fn is_late(&self, stamp: u32) -> bool {
         let (nxt, recent) = self.last_contiguous;
-        !super::conn::before(stamp, recent) && self.nxt.since(nxt) < UNWRAPPED
+        !seq::before(stamp, recent) && self.nxt.since(nxt) < UNWRAPPED
     }
 
     /// Stores data that is in the window, in or out of order, and answers what became of it. `scarce` says that there is no

@@ -1,5 +1,7 @@
 //! The sending half of a connection: what is in flight, and how fast it may go.
 
+pub(crate) mod recovery;
+
 use core::time::Duration;
 
 use super::chrono::Chrono;
@@ -8,13 +10,13 @@ use super::congestion::{Ack, Controller};
 use super::ecn::EcnState;
 use super::pacing::Pacer;
 use super::rate::RateEstimator;
-use super::recovery::{Rack, Recovery, Scoreboard};
 use super::rtt::{MinRtt, RttEstimator};
 use super::state::CongestionState;
 use crate::lazy::Lazy;
 use crate::seq::SeqNumber;
 use crate::time::{Instant, Micros};
 use crate::wire::tcp::SackBlocks;
+use recovery::{Rack, Recovery, Scoreboard};
 
 /// RFC 9293 section 3.3.1's send sequence variables, with everything that decides what leaves when.
 #[derive(Debug)]

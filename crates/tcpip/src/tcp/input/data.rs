@@ -5,6 +5,7 @@ use crate::buffer::{ReceiveBuffer, SendBuffer};
 use crate::error::Error;
 use crate::tcp::conn::{Connection, Events};
 use crate::tcp::context::{Context, Reply};
+use crate::tcp::ecn;
 use crate::tcp::receiver::{Sized, Stored};
 use crate::tcp::state::State;
 use crate::wire::tcp::{Flags, MIN_LEN};
@@ -198,6 +199,13 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             }
         } else {
             receiver.ack.delay(cx.now, self.sender.rtt.srtt());
+        }
+    }
+
+    /// Data arrives, marked or not.
+    fn take_mark(&mut self, codepoint: u8) {
+        if self.sender.ecn.take_mark(codepoint) {
+            self.receiver.ack.enter_quick_for(self.receiver.window(), ecn::QUICK);
         }
     }
 

@@ -9,11 +9,11 @@ use core::time::Duration;
 pub(crate) use rack::Rack;
 pub(crate) use scoreboard::{Record, Scoreboard};
 
-use super::config::Config;
-use super::sender::{Acknowledgement, Echo, Round, Sender, Timer};
-use super::state::CongestionState;
+use super::{Acknowledgement, Echo, Round, Sender, Timer};
 use crate::lazy::{Lazy, blank};
 use crate::seq::SeqNumber;
+use crate::tcp::config::Config;
+use crate::tcp::state::CongestionState;
 use crate::time::Instant;
 
 /// The state of loss recovery.
@@ -332,6 +332,19 @@ impl Sender {
         self.set_state(CongestionState::Recovery);
         self.recovery.losses.prefer_new = false;
         self.recovery.losses.held = false;
+    }
+
+    /// Congestion without loss: a mark came back, or a tail loss probe filled a hole. Nothing can show it to be spurious.
+    pub(crate) fn enter_cwr(&mut self, now: Instant) {
+        self.control.forbid_undo();
+        if self.recovery.state < CongestionState::Cwr {
+            self.recovery.losses.undo_marker = None;
+            self.control.enter_cwr(now);
+            self.recovery.losses.tail_probe = None;
+            self.ecn.on_reduction();
+            self.recovery.state = CongestionState::Cwr;
+            self.recovery.high_seq = self.nxt;
+        }
     }
 
     /// A window that goes down goes on doing so only in the states that say so.

@@ -1,11 +1,11 @@
 //! Proportional rate reduction (RFC 9937, which replaces RFC 6937): how the window goes down to `ssthresh` within one
 //! round trip, sending at an even rate all the while.
 
-use super::congestion::Ack;
+use super::Ack;
 
 /// One reduction, from its congestion event to its end.
 #[derive(Debug, Clone)]
-pub struct Prr {
+pub(super) struct Prr {
     /// The window at the congestion event: RFC 9937's RecoverFS. Linux takes `cwnd` where the RFC takes the flight size;
     /// the two are equal for a sender that uses its window.
     prior_cwnd: u32,
@@ -16,17 +16,17 @@ pub struct Prr {
 
 impl Prr {
     /// A congestion event at this window.
-    pub fn new(prior_cwnd: u32) -> Self {
+    pub(super) fn new(prior_cwnd: u32) -> Self {
         Self { prior_cwnd: prior_cwnd.max(1), delivered: 0, out: 0 }
     }
 
     /// Segments were sent or sent again.
-    pub fn on_sent(&mut self, segments: u32) {
+    pub(super) fn on_sent(&mut self, segments: u32) {
         self.out = self.out.saturating_add(segments);
     }
 
     /// The window after an acknowledgement (RFC 9937 section 6.2).
-    pub fn on_ack(&mut self, ack: &Ack, ssthresh: u32, cwnd: u32) -> u32 {
+    pub(super) fn on_ack(&mut self, ack: &Ack, ssthresh: u32, cwnd: u32) -> u32 {
         if ack.delivered == 0 {
             return cwnd;
         }
@@ -35,7 +35,7 @@ impl Prr {
     }
 
     /// So many segments were delivered; `safe` says that below `ssthresh` one more may be sent.
-    pub fn on_delivery(&mut self, delivered: u32, safe: bool, in_flight: u32, ssthresh: u32) -> u32 {
+    pub(super) fn on_delivery(&mut self, delivered: u32, safe: bool, in_flight: u32, ssthresh: u32) -> u32 {
         self.delivered = self.delivered.saturating_add(delivered);
         let mut send = if in_flight > ssthresh {
             let share = u64::from(ssthresh) * u64::from(self.delivered);
