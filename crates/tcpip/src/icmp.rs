@@ -146,7 +146,7 @@ impl IcmpError {
 /// learns what others have asked for, and finds the port of a socket by it (CVE-2020-25705, "SAD DNS"). So each error costs
 /// nothing, one or two, at random, as in Linux (`icmp_global_consume`): one in the mean.
 #[derive(Debug)]
-pub struct RateLimit {
+pub(crate) struct RateLimit {
     key: HashKey,
     all: Bucket,
     /// Errors that were sent: with the key they are our random numbers.
@@ -166,13 +166,13 @@ struct Bucket {
 
 impl RateLimit {
     /// Makes limits whose buckets are full.
-    pub fn new(key: HashKey) -> Self {
+    pub(crate) fn new(key: HashKey) -> Self {
         let full = Bucket { credit: Duration::MAX, at: Instant::ZERO };
         Self { key, all: full, sent: 0, destinations: Box::new([full; DESTINATIONS]) }
     }
 
     /// Whether an error may go to `destination` now.
-    pub fn allow(&mut self, now: Instant, destination: IpAddr) -> bool {
+    pub(crate) fn allow(&mut self, now: Instant, destination: IpAddr) -> bool {
         let bucket = &mut self.destinations[self.key.address(destination) as usize % DESTINATIONS];
         if !bucket.take(now, Duration::from_secs(1), 6, 1) {
             return false;

@@ -1,9 +1,9 @@
 //! What both versions of IP need beside their headers: fragments, routes, and the choice of a source address.
 
-pub mod address;
-pub mod output;
-pub mod reassembly;
-pub mod route;
+pub(crate) mod address;
+pub(crate) mod output;
+pub(crate) mod reassembly;
+pub(crate) mod route;
 
 /// Names a link of a stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -25,23 +25,23 @@ pub mod checksum;
 pub mod error;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
-pub mod icmp;
-pub mod ip;
+mod icmp;
+mod ip;
 mod lazy;
-pub mod neighbour;
+mod neighbour;
 pub mod net;
 pub mod pcapng;
-pub mod ready;
+mod ready;
 pub mod seq;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
-pub mod slab;
+mod slab;
 pub mod stack;
-pub mod table;
+mod table;
 pub mod tcp;
 pub mod time;
-pub mod udp;
-pub mod wheel;
+mod udp;
+mod wheel;
 pub mod wire;
 
 /// The README's example is a test.

@@ -10,6 +10,9 @@ mod transmit;
 
 pub use crate::icmp::{ErrorKind, IcmpError};
 pub use crate::ip::InterfaceId;
+pub use crate::ip::reassembly::Config as ReassemblyConfig;
+pub use crate::neighbour::Config as NeighbourConfig;
+pub use crate::udp::{Datagram, Options as UdpOptions, UdpError, UdpId};
 pub use crate::wire::{Counters, DropReason};
 
 use crate::icmp::RateLimit;

@@ -12,7 +12,7 @@ use core::net::IpAddr;
 
 /// Indices by 32-bit hashes.
 #[derive(Clone, Debug, Default)]
-pub struct Table {
+pub(crate) struct Table {
     /// A power of two of them, at most seven of eight in use, or none at all.
     entries: Box<[Entry]>,
     len: usize,
@@ -31,29 +31,18 @@ const FIRST_CAPACITY: usize = 16;
 
 impl Table {
     /// Without entries and without memory.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
-    /// With memory for `len` entries, so that none of the first `len` insertions moves others.
-    pub fn with_capacity(len: usize) -> Self {
-        let capacity = (len * 8).div_ceil(7).next_power_of_two().max(FIRST_CAPACITY);
-        Self { entries: vec![EMPTY; capacity].into_boxed_slice(), len: 0 }
-    }
-
-    /// How many entries there are.
-    pub const fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Whether there are none.
-    pub const fn is_empty(&self) -> bool {
+    #[cfg(test)]
+    pub(crate) const fn is_empty(&self) -> bool {
         self.len == 0
     }
 
     /// The first index under `hash` that `is` says is the one.
     #[inline]
-    pub fn find(&self, hash: u32, mut is: impl FnMut(u32) -> bool) -> Option<u32> {
+    pub(crate) fn find(&self, hash: u32, mut is: impl FnMut(u32) -> bool) -> Option<u32> {
         let mask = self.entries.len().checked_sub(1)?;
         let mut place = hash as usize & mask;
         loop {
@@ -73,7 +62,7 @@ impl Table {
     /// # Panics
     ///
     /// With the index `u32::MAX`, which a [`Slab`](crate::slab::Slab) never gives out.
-    pub fn insert(&mut self, hash: u32, index: u32) {
+    pub(crate) fn insert(&mut self, hash: u32, index: u32) {
         assert_ne!(index, VACANT, "the index of no value");
         if (self.len + 1) * 8 > self.entries.len() * 7 {
             self.grow();
@@ -83,7 +72,7 @@ impl Table {
     }
 
     /// Takes an index out; `false` when it was not there.
-    pub fn remove(&mut self, hash: u32, index: u32) -> bool {
+    pub(crate) fn remove(&mut self, hash: u32, index: u32) -> bool {
         let Some(mask) = self.entries.len().checked_sub(1) else { return false };
         let mut gap = hash as usize & mask;
         loop {
@@ -113,15 +102,6 @@ impl Table {
         self.entries[gap] = EMPTY;
         self.len -= 1;
         true
-    }
-
-    /// Asks for the place of `hash` early, for a caller that looks up a batch: by the time it comes back for
-    /// [`find`](Self::find) the line is there.
-    #[inline]
-    pub fn touch(&self, hash: u32) {
-        if let Some(mask) = self.entries.len().checked_sub(1) {
-            core::hint::black_box(self.entries[hash as usize & mask].index);
-        }
     }
 
     fn place(&mut self, entry: Entry) {
@@ -279,7 +259,7 @@ mod tests {
                     Step::Remove(_) => {}
                     Step::RemoveStranger(hash) => prop_assert!(!table.remove(hash, index)),
                 }
-                prop_assert_eq!(table.len(), model.len());
+                prop_assert_eq!(table.len, model.len());
                 for (&index, &hash) in &model {
                     prop_assert_eq!(table.find(hash, |found| found == index), Some(index));
                 }
@@ -310,18 +290,6 @@ mod tests {
         assert_eq!(table.find(7, |_| true), None);
         assert!(!table.remove(7, 1));
         assert_eq!(table.entries.len(), 0);
-    }
-
-    #[test]
-    fn the_announced_number_of_entries_fits_without_growing() {
-        for len in [1, 7, 14, 15, 100, 1000] {
-            let mut table = Table::with_capacity(len);
-            let capacity = table.entries.len();
-            for index in 0..len {
-                table.insert(index as u32 * 7, index as u32);
-            }
-            assert_eq!(table.entries.len(), capacity, "{len}");
-        }
     }
 
     #[test]

@@ -68,7 +68,7 @@ pub struct Datagram {
 
 /// The UDP sockets of a stack.
 #[derive(Debug)]
-pub struct Sockets {
+pub(crate) struct Sockets {
     key: HashKey,
     sockets: Slab<Socket>,
     /// By local address, or any, and port.
@@ -112,7 +112,7 @@ const DATAGRAM_COST: usize = 96;
 
 impl Sockets {
     /// A table without sockets.
-    pub fn new(key: HashKey) -> Self {
+    pub(crate) fn new(key: HashKey) -> Self {
         Self {
             key,
             sockets: Slab::new(),
@@ -130,7 +130,7 @@ impl Sockets {
     /// # Errors
     ///
     /// [`UdpError::AddressInUse`].
-    pub fn bind(&mut self, local: SocketAddr, options: Options) -> Result<UdpId, UdpError> {
+    pub(crate) fn bind(&mut self, local: SocketAddr, options: Options) -> Result<UdpId, UdpError> {
         let mut bound = Local {
             address: (!local.ip().is_unspecified()).then(|| local.ip()),
             port: local.port(),
@@ -161,7 +161,7 @@ impl Sockets {
     /// # Errors
     ///
     /// [`UdpError::Closed`], [`UdpError::WrongVersion`].
-    pub fn connect(&mut self, id: UdpId, source: IpAddr, remote: SocketAddr) -> Result<(), UdpError> {
+    pub(crate) fn connect(&mut self, id: UdpId, source: IpAddr, remote: SocketAddr) -> Result<(), UdpError> {
         let socket = self.sockets.get_mut(id.0).ok_or(UdpError::Closed)?;
         if !socket.local.takes(remote.ip()) {
             return Err(UdpError::WrongVersion);
@@ -186,7 +186,7 @@ impl Sockets {
     /// # Errors
     ///
     /// [`UdpError::Closed`].
-    pub fn close(&mut self, id: UdpId) -> Result<(), UdpError> {
+    pub(crate) fn close(&mut self, id: UdpId) -> Result<(), UdpError> {
         let socket = self.sockets.remove(id.0).ok_or(UdpError::Closed)?;
         self.leave_flow(id, (socket.local, socket.remote));
         self.by_local.remove(self.key.endpoint(socket.local.address, socket.local.port), id.0.index());
@@ -196,14 +196,14 @@ impl Sockets {
     }
 
     /// Where the socket is bound to; an address that is not chosen yet is unspecified.
-    pub fn local(&self, id: UdpId) -> Option<SocketAddr> {
+    pub(crate) fn local(&self, id: UdpId) -> Option<SocketAddr> {
         let local = self.sockets.get(id.0)?.local;
         let any: IpAddr = if local.v6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
         Some(SocketAddr::new(local.address.unwrap_or(any), local.port))
     }
 
     /// The other end that it is connected to.
-    pub fn remote(&self, id: UdpId) -> Option<SocketAddr> {
+    pub(crate) fn remote(&self, id: UdpId) -> Option<SocketAddr> {
         self.sockets.get(id.0)?.remote
     }
 
@@ -212,7 +212,7 @@ impl Sockets {
     /// # Errors
     ///
     /// [`UdpError::WouldBlock`], [`UdpError::Closed`], and the error of an earlier datagram.
-    pub fn receive(&mut self, id: UdpId) -> Result<Datagram, UdpError> {
+    pub(crate) fn receive(&mut self, id: UdpId) -> Result<Datagram, UdpError> {
         self.take_error(id)?;
         let socket = self.sockets.get_mut(id.0).ok_or(UdpError::Closed)?;
         let datagram = socket.queue.pop_front().ok_or(UdpError::WouldBlock)?;
@@ -225,30 +225,20 @@ impl Sockets {
     /// # Errors
     ///
     /// That error, [`UdpError::Closed`].
-    pub fn take_error(&mut self, id: UdpId) -> Result<(), UdpError> {
+    pub(crate) fn take_error(&mut self, id: UdpId) -> Result<(), UdpError> {
         let socket = self.sockets.get_mut(id.0).ok_or(UdpError::Closed)?;
         socket.error.take().map_or(Ok(()), |kind| Err(UdpError::Reported(kind)))
     }
 
     /// Whether [`receive`](Self::receive) returns something.
-    pub fn is_readable(&self, id: UdpId) -> bool {
+    pub(crate) fn is_readable(&self, id: UdpId) -> bool {
         self.sockets.get(id.0).is_some_and(|socket| !socket.queue.is_empty() || socket.error.is_some())
     }
 
     /// A socket to which something came since it was last returned.
-    pub fn poll_readable(&mut self) -> Option<UdpId> {
+    pub(crate) fn poll_readable(&mut self) -> Option<UdpId> {
         let index = self.readable.pop()?;
         self.sockets.key_at(index).map(UdpId)
-    }
-
-    /// How many sockets there are.
-    pub const fn len(&self) -> usize {
-        self.sockets.len()
-    }
-
-    /// Whether there is none.
-    pub const fn is_empty(&self) -> bool {
-        self.sockets.is_empty()
     }
 
     /// Hands a datagram to its socket; with a `segment` size, the datagrams that a link put together.
