@@ -22,9 +22,7 @@ mod wheel;
 
 use cpu::CpuTime;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use hashbrown::HashTable;
 use slab::Slab;
-use slotmap::{Key, KeyData, SlotMap};
 use std::collections::BTreeSet;
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
@@ -68,46 +66,26 @@ fn key() -> HashKey {
     HashKey::new([0x1234_5678_9abc_def0, 0x0fed_cba9_8765_4321])
 }
 
-fn connection(index: u32) -> Connection {
-    let (local, remote) = ends(index);
-    Connection { local, remote, _hot: [0; 12] }
-}
-
-/// A 32-bit hash as hashbrown wants it: it takes the place from the low bits and a tag from the highest seven.
-fn spread(hash: u32) -> u64 {
-    u64::from(hash) << 32 | u64::from(hash)
-}
-
 fn find(c: &mut Criterion<CpuTime>) {
     let mut group = c.benchmark_group("find a connection");
     for count in COUNTS {
         let key = key();
         let mut connections = Slab::new();
         let mut table = Table::new();
-        let mut theirs = HashTable::new();
         for index in 0..count {
             let (local, remote) = ends(index);
-            let place = connections.insert(connection(index)).index();
+            let place = connections.insert(Connection { local, remote, _hot: [0; 12] }).index();
             let hash = key.flow(local, remote);
             table.insert(hash, place);
-            theirs.insert_unique(spread(hash), (hash, place), |entry| spread(entry.0));
         }
         let is = |index: u32, local, remote| {
             connections.at(index).is_some_and(|it: &Connection| it.local == local && it.remote == remote)
         };
         let mut walk = Walk::new(count);
-        group.bench_function(BenchmarkId::new("table", count), |b| {
+        group.bench_function(BenchmarkId::from_parameter(count), |b| {
             b.iter(|| {
                 let (local, remote) = ends(walk.step());
                 table.find(key.flow(local, remote), |index| is(index, local, remote))
-            });
-        });
-        let mut walk = Walk::new(count);
-        group.bench_function(BenchmarkId::new("hashbrown", count), |b| {
-            b.iter(|| {
-                let (local, remote) = ends(walk.step());
-                let hash = key.flow(local, remote);
-                theirs.find(spread(hash), |entry| entry.0 == hash && is(entry.1, local, remote)).copied()
             });
         });
     }
@@ -124,86 +102,17 @@ fn replace(c: &mut Criterion<CpuTime>) {
             key.flow(local, remote)
         };
         let mut table = Table::new();
-        let mut theirs = HashTable::new();
         for index in 0..count {
             table.insert(hash(index), index);
-            theirs.insert_unique(spread(hash(index)), (hash(index), index), |entry| spread(entry.0));
         }
         let mut walk = Walk::new(count);
-        group.bench_function(BenchmarkId::new("table", count), |b| {
+        group.bench_function(BenchmarkId::from_parameter(count), |b| {
             b.iter(|| {
                 let index = walk.step();
                 assert!(table.remove(hash(index), index));
                 table.insert(hash(index), index);
             });
         });
-        let mut walk = Walk::new(count);
-        group.bench_function(BenchmarkId::new("hashbrown", count), |b| {
-            b.iter(|| {
-                let index = walk.step();
-                let entry = (hash(index), index);
-                let found = theirs.find_entry(spread(entry.0), |other| *other == entry);
-                found.expect("it is there").remove();
-                theirs.insert_unique(spread(entry.0), entry, |entry| spread(entry.0));
-            });
-        });
-    }
-    group.finish();
-}
-
-/// By a key that may be too old, as each call of an application does; by a bare index, as lists and tables do, which
-/// slotmap does not have; and a value that comes and goes.
-fn store(c: &mut Criterion<CpuTime>) {
-    let mut group = c.benchmark_group("store");
-    for count in COUNTS {
-        let mut ours = Slab::new();
-        let mut theirs = SlotMap::new();
-        let our_keys: Vec<_> = (0..count).map(|index| ours.insert(connection(index))).collect();
-        let their_keys: Vec<_> =
-            (0..count).map(|index| theirs.insert(connection(index)).data().as_ffi()).collect();
-        let mut walk = Walk::new(count);
-        group.bench_function(BenchmarkId::new("get by key, slab", count), |b| {
-            b.iter(|| ours.get(our_keys[walk.step() as usize]).map(|it| it.remote.1));
-        });
-        let mut walk = Walk::new(count);
-        group.bench_function(BenchmarkId::new("get by index, slab", count), |b| {
-            b.iter(|| ours.at(our_keys[walk.step() as usize].index()).map(|it| it.remote.1));
-        });
-        let mut walk = Walk::new(count);
-        group.bench_function(BenchmarkId::new("get by key, slotmap", count), |b| {
-            b.iter(|| {
-                let key = KeyData::from_ffi(their_keys[walk.step() as usize]);
-                theirs.get(key.into()).map(|it| it.remote.1)
-            });
-        });
-        group.bench_function(BenchmarkId::new("insert and remove, slab", count), |b| {
-            b.iter(|| {
-                let key = ours.insert(connection(1));
-                black_box(ours.remove(key).is_some())
-            });
-        });
-        group.bench_function(BenchmarkId::new("insert and remove, slotmap", count), |b| {
-            b.iter(|| {
-                let key = theirs.insert(connection(1));
-                black_box(theirs.remove(key).is_some())
-            });
-        });
-        if count > 1 {
-            group.bench_function(BenchmarkId::new("fill, slab", count), |b| {
-                b.iter(|| {
-                    let mut ours = Slab::new();
-                    (0..count).for_each(|index| _ = ours.insert(connection(index)));
-                    ours
-                });
-            });
-            group.bench_function(BenchmarkId::new("fill, slotmap", count), |b| {
-                b.iter(|| {
-                    let mut theirs: SlotMap<slotmap::DefaultKey, _> = SlotMap::new();
-                    (0..count).for_each(|index| _ = theirs.insert(connection(index)));
-                    theirs
-                });
-            });
-        }
     }
     group.finish();
 }
@@ -272,6 +181,6 @@ fn expire(c: &mut Criterion<CpuTime>) {
 criterion_group! {
     name = benches;
     config = Criterion::default().with_measurement(CpuTime);
-    targets = find, replace, store, rearm, expire
+    targets = find, replace, rearm, expire
 }
 criterion_main!(benches);

