@@ -17,7 +17,7 @@ pub struct Question {
     pub unit: &'static str,
     /// What the figures are.
     pub measure: Measure,
-    /// libc first.
+    /// What is compared, beginning with libc.
     pub backends: Vec<Backend>,
     pub(crate) plan: Plan,
     pub(crate) effort: Effort,
@@ -124,7 +124,7 @@ impl Question {
         self
     }
 
-    /// The same, put to libc twice.
+    /// The same question for libc against libc, which shows the noise.
     #[must_use]
     pub fn control(mut self) -> Self {
         self.row = control_row(&self.row);

@@ -23,7 +23,7 @@ pub struct Row {
     pub quick: bool,
     /// A bare round trip through a cache line before and after, with more than one processor.
     pub probes: Option<[Nanoseconds; 2]>,
-    /// libc first.
+    /// What each backend took, beginning with libc.
     pub entrants: Vec<Entrant>,
     /// The congestion control of all connections (tcp(7)), and how it was chosen.
     #[serde(default)]
@@ -57,7 +57,7 @@ pub struct Entrant {
     pub figure: Summary,
     /// Nanoseconds per operation of both ends together, over all rounds.
     pub user_ns: f64,
-    /// The same in the kernel.
+    /// CPU time in the kernel.
     pub system_ns: f64,
     /// How many times as good as libc in the same round.
     pub to_libc: Summary,

@@ -18,7 +18,7 @@ use crate::world::{Descriptor, Kind, World};
 #[derive(Debug)]
 pub(crate) struct Socket {
     pub(crate) state: State,
-    /// It is an IPv6 one, and shows IPv4 addresses as such.
+    /// An IPv6 socket, which shows IPv4 addresses as mapped ones.
     mapped: bool,
     local: Option<SocketAddr>,
     pub(crate) receive_timeout: Option<Duration>,

@@ -4,7 +4,7 @@
 //! therefore runs in a process that owns a network link, in the network simulator, under a fuzzer and under packetdrill,
 //! and the same input gives the same output.
 //!
-//! [`stack::Stack`] is the whole: give it frames with [`handle_packet`](stack::Stack::handle_packet), tell it the time
+//! [`stack::Stack`] is the entry point: give it frames with [`handle_packet`](stack::Stack::handle_packet), tell it the time
 //! with [`handle_timeout`](stack::Stack::handle_timeout) when [`poll_timeout`](stack::Stack::poll_timeout) says so, and
 //! take what it has to say from [`poll_transmit`](stack::Stack::poll_transmit) and
 //! [`poll_event`](stack::Stack::poll_event). What a program would ask of a socket are its other methods.

@@ -70,7 +70,7 @@ pub struct Neighbours {
 struct Neighbour {
     interface: InterfaceId,
     address: IpAddr,
-    /// Meaningless while incomplete.
+    /// Its link-layer address; not known while the state is incomplete.
     link_address: MacAddr,
     state: State,
     /// Questions that were asked in this state.
@@ -135,7 +135,7 @@ pub enum Resolution {
 pub struct Advertisement {
     /// The link-layer address, if it says so.
     pub link_address: Option<MacAddr>,
-    /// It answers a question of ours.
+    /// It answers a request of ours.
     pub solicited: bool,
     /// It may replace the link-layer address that was known.
     pub overrides: bool,

@@ -76,10 +76,10 @@ pub struct Transmit {
     pub checksum: Option<(u16, u16)>,
 }
 
-/// What became of a frame.
+/// What a received frame was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Up<'a> {
-    /// It is for TCP, and intact.
+    /// A TCP segment whose checksum is right.
     Tcp {
         /// The IP header in front of it.
         ip: ip::Header,
@@ -88,9 +88,9 @@ pub enum Up<'a> {
         /// Segments with this much payload were put together; 0 when it is one.
         gso_size: u16,
     },
-    /// It tells of an error about a TCP segment of ours.
+    /// An ICMP error about a TCP segment of ours.
     Error(IcmpError),
-    /// It has been dealt with.
+    /// The frame needs nothing more.
     Done,
 }
 
@@ -112,7 +112,7 @@ pub struct Path {
 /// The header that a link wants in front of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkHeader {
-    /// It is written, and so long.
+    /// The header is written; this is its length.
     Ready(usize),
     /// The neighbour was asked for its link-layer address: [`Network::park`] keeps the packet until it answers.
     Pending,
@@ -120,7 +120,7 @@ pub enum LinkHeader {
     Unreachable,
 }
 
-/// Caps, times and manners.
+/// Limits, time-outs and what is answered.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
     /// Settings for the reassembly of fragments.

@@ -1,4 +1,4 @@
-//! The whole stack: what a caller drives.
+//! The stack, as a caller drives it.
 //!
 //! ```text
 //! frames ── handle_packet ─► Network ─► flows ─► Connection ─┐

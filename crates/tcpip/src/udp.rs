@@ -73,7 +73,7 @@ pub(crate) struct Sockets {
     sockets: Slab<Socket>,
     /// By local address, or any, and port.
     by_local: Table,
-    /// By port alone: who may be in the way of another.
+    /// By port alone, to find conflicts between bindings.
     by_port: Table,
     /// Connected ones, by both ends.
     by_flow: Table,
@@ -224,7 +224,7 @@ impl Sockets {
     ///
     /// # Errors
     ///
-    /// That error, [`UdpError::Closed`].
+    /// The pending error, or [`UdpError::Closed`].
     pub(crate) fn take_error(&mut self, id: UdpId) -> Result<(), UdpError> {
         let socket = self.sockets.get_mut(id.0).ok_or(UdpError::Closed)?;
         socket.error.take().map_or(Ok(()), |kind| Err(UdpError::Reported(kind)))
@@ -319,7 +319,7 @@ impl Sockets {
         }
     }
 
-    /// Whether binding to `wanted` would be in another socket's way.
+    /// Whether binding to `wanted` would conflict with another socket.
     fn is_taken(&self, wanted: &Local, options: Options) -> bool {
         let clashes = |index| {
             self.sockets.at(index).is_some_and(|socket| {

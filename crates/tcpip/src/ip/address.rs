@@ -99,7 +99,7 @@ impl Addresses {
         assigned || address.is_loopback()
     }
 
-    /// Whom a packet is for that came from `interface`.
+    /// Which hosts a packet is for that arrived on `interface`.
     #[inline]
     pub(crate) fn destination_scope(
         &mut self,
@@ -136,7 +136,7 @@ impl Addresses {
         self.broadcasts.binary_search(&(address.to_bits(), interface)).is_ok()
     }
 
-    /// The same of whichever link.
+    /// Whether it is the broadcast address of the network of any link.
     pub(crate) fn is_broadcast(&self, address: Ipv4Addr) -> bool {
         self.broadcasts.binary_search_by_key(&address.to_bits(), |(broadcast, _)| *broadcast).is_ok()
     }
@@ -199,7 +199,7 @@ fn best_v6(candidates: &mut dyn Iterator<Item = &Assigned>, destination: Ipv6Add
     best.map(|assigned| assigned.address)
 }
 
-/// As multicast scopes count (RFC 6724 §3.1).
+/// The scope of an address, numbered as multicast scopes are (RFC 6724 §3.1).
 const fn scope(address: Ipv6Addr) -> u8 {
     const LINK: u8 = 0x2;
     const SITE: u8 = 0x5;

@@ -1,4 +1,4 @@
-//! The way of a packet downwards.
+//! Sending: from a packet to a frame.
 
 use super::{Complaint, IDENTS, InterfaceId, LinkHeader, MAX_FAILURES, Medium, Network, Path, Transmit};
 use crate::icmp::{ErrorKind, IcmpError};

@@ -29,9 +29,9 @@ pub struct LinkConfig {
     pub keep_order: bool,
     /// Which packets are lost.
     pub loss: Loss,
-    /// That part of the packets is held up, by a time up to the second.
+    /// This fraction of the packets is delayed, by up to the given time.
     pub reorder: (f64, Duration),
-    /// That part of the packets arrives twice.
+    /// This fraction of the packets arrives twice.
     pub duplicate: f64,
     /// In that part of the packets, one byte arrives as another.
     pub corrupt: f64,
@@ -71,9 +71,9 @@ pub enum Loss {
         /// To lose a packet in the bad state.
         loss: f64,
     },
-    /// Each n-th one.
+    /// Every n-th packet.
     Every(u64),
-    /// Those with these numbers, counted from zero.
+    /// The packets with these numbers, counted from zero.
     Numbers(BTreeSet<u64>),
 }
 
@@ -92,7 +92,7 @@ pub enum Segments {
     /// Cuts them, as an interface with TSO does.
     #[default]
     Split,
-    /// Carries them whole, as a TAP device with `virtio_net_hdr` does.
+    /// Carries super-segments uncut, as a TAP device with `virtio_net_hdr` does.
     Keep,
     /// Cuts them on entry; on arrival joins packets of one flow that arrive within this time, as GRO does.
     Merge(Duration),

@@ -17,7 +17,7 @@ use crate::time::Instant;
 use crate::wire::tcp::{Flags, Header, Options};
 
 impl<M: Memory> Stack<M> {
-    /// A segment for a listener (RFC 9293 section 3.10.7.2). Answers whether that was all; else it is reset.
+    /// A segment for a listener (RFC 9293 section 3.10.7.2). Returns whether that was all; else it is reset.
     pub(super) fn receive_listening(
         &mut self,
         now: Instant,

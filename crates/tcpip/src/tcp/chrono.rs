@@ -10,9 +10,9 @@ pub(crate) enum Waiting {
     /// It waits for the application: there is nothing to send, and all is acknowledged.
     #[default]
     Idle,
-    /// It waits for the network.
+    /// The sender waits for the network.
     Busy,
-    /// It waits for the other end's window.
+    /// The sender waits for the other end's window.
     Window,
     /// It waits for room in the send buffer, so that the application can write.
     Buffer,

@@ -169,7 +169,7 @@ impl Clock {
         seq::before(value, self.recent) && now - self.recent_at < PAWS_EXPIRES
     }
 
-    /// A segment at the left edge of the window. Answers whether TS.Recent is its timestamp now.
+    /// A segment at the left edge of the window. Returns whether TS.Recent is its timestamp now.
     pub(crate) fn update(&mut self, now: Instant, value: u32) -> bool {
         let newer = !seq::before(value, self.recent) || now - self.recent_at >= PAWS_EXPIRES;
         if newer {
@@ -221,7 +221,7 @@ pub struct SocketOptions {
     pub traffic_class: u8,
     /// SO_OOBINLINE: urgent data stays in the stream.
     pub oob_inline: bool,
-    /// The stack's.
+    /// The size at which send buffers begin, as the stack is configured.
     send_limit: u32,
 }
 
@@ -543,7 +543,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         self.state = State::Closed;
         self.sender.timer = Timer::Idle;
         self.sender.give_back();
-        self.receiver.forget_ahead();
+        self.receiver.forget_out_of_order();
         self.receiver.ack.deadline = None;
         self.receiver.ack.now = false;
         self.receiver.ack.duplicates = 0;

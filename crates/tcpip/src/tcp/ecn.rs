@@ -74,12 +74,12 @@ impl EcnState {
         self.reduced = self.on;
     }
 
-    /// It went down for nothing.
+    /// The reduction of the window is undone.
     pub(crate) fn on_undo(&mut self) {
         self.reduced = false;
     }
 
-    /// A segment arrives. Answers whether it says that the other end has lowered its window, so that it need not hear any
+    /// A segment arrives. Returns whether it says that the other end has lowered its window, so that it need not hear any
     /// more of the mark.
     pub(crate) fn take_reduction(&mut self, flags: Flags) -> bool {
         let lowered = self.on && flags.contains(Flags::CWR);
@@ -87,7 +87,7 @@ impl EcnState {
         lowered
     }
 
-    /// Data arrives, marked or not. Answers whether the next [`QUICK`] acknowledgements must not wait (Linux's
+    /// Data arrives, marked or not. Returns whether the next [`QUICK`] acknowledgements must not wait (Linux's
     /// `tcp_data_ecn_check`).
     pub(crate) fn take_mark(&mut self, codepoint: u8) -> bool {
         // Of data that cannot be marked between data that can, something was lost: it is sent again.

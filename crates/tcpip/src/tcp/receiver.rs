@@ -133,7 +133,7 @@ impl Receiver {
     }
 
     /// What has arrived beyond the end of the stream, or of the connection, is not looked at any more.
-    pub(crate) fn forget_ahead(&mut self) {
+    pub(crate) fn forget_out_of_order(&mut self) {
         if !self.disorder.out_of_order.is_empty() {
             self.disorder.out_of_order.clear();
         }
@@ -382,9 +382,9 @@ fn round_up(bytes: u32, shift: u8) -> u32 {
 /// What became of data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stored {
-    /// It was the next.
+    /// The segment was the next one expected.
     InOrder,
-    /// It was the next, and so is what waited behind it.
+    /// The segment was the next one expected, and data that waited behind it follows.
     FilledGap,
     /// Something before it is missing.
     OutOfOrder,

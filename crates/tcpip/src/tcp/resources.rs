@@ -41,7 +41,7 @@ pub(crate) struct Resources {
 }
 
 impl Resources {
-    /// A connection that was charged with so many pages holds `now` bytes. Answers whether pressure begins.
+    /// A connection that was charged with so many pages holds `now` bytes. Returns whether pressure begins.
     #[inline]
     pub(crate) fn recharge(&mut self, limits: &MemoryLimits, charged: &mut u16, now: usize) -> bool {
         let now = u16::try_from(now.div_ceil(PAGE)).unwrap_or(u16::MAX);

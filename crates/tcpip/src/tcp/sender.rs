@@ -103,7 +103,7 @@ pub(crate) struct Acknowledgement {
     pub(crate) carries_more: bool,
     /// When the segment that it answers was sent, by its timestamp echo, in milliseconds.
     pub(crate) echoed: Option<Echo>,
-    /// It says that a mark arrived (RFC 3168 section 6.1.3).
+    /// The acknowledgement says that a mark arrived (RFC 3168 section 6.1.3).
     pub(crate) marked: bool,
     /// Segments that it stands for: several of them arrive as one super-segment.
     pub(crate) segments: u32,
@@ -196,7 +196,7 @@ impl Sender {
     }
 
     /// RFC 9293 section 3.10.7.4, fifth step, and everything that RFCs 2018 to 9438 added to it. The caller has checked
-    /// that `ack` is neither older than the window nor newer than `SND.NXT`, and has updated the window. Answers how many
+    /// that `ack` is neither older than the window nor newer than `SND.NXT`, and has updated the window. Returns how many
     /// sequence numbers it acknowledges.
     pub(crate) fn on_ack(&mut self, config: &Config, a: &Acknowledgement) -> u32 {
         let prior_una = self.una;

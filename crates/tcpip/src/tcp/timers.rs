@@ -206,7 +206,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
     }
 
     /// Ends a closed socket when others need what it holds, at first one that has sent nothing for long, or about which a
-    /// router has complained (Linux's `tcp_out_of_resources`). Answers whether it did.
+    /// router has complained (Linux's `tcp_out_of_resources`). Returns whether it did.
     pub(crate) fn end_if_unaffordable(&mut self, cx: &mut Context<'_>) -> bool {
         if !self.orphaned {
             return false;

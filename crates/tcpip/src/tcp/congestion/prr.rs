@@ -61,7 +61,7 @@ mod tests {
     use crate::time::Instant;
 
     /// Runs RFC 9937's situation: a window of 100 segments of which the first `lost` are lost, ssthresh 70.
-    /// Answers how many segments were sent after each acknowledgement.
+    /// Returns how many segments were sent after each acknowledgement.
     fn recover(lost: u32, ssthresh: u32) -> (Vec<u32>, u32) {
         let mut prr = Prr::new(100);
         let mut in_flight = 100 - lost;

@@ -212,7 +212,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
     /// Handles a FIN: the eighth step of RFC 9293 §3.10.7.4.
     fn on_fin(&mut self, _cx: &mut Context<'_>) {
         self.receiver.nxt += 1;
-        self.receiver.forget_ahead();
+        self.receiver.forget_out_of_order();
         self.receiver.ack.scheduled = true;
         self.events.raise(Events::READABLE);
         match self.state {

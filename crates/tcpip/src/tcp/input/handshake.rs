@@ -91,7 +91,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         }
     }
 
-    /// SYN-RECEIVED, after a simultaneous open. Answers whether the segment may be processed further.
+    /// SYN-RECEIVED, after a simultaneous open. Returns whether the segment may be processed further.
     pub(super) fn finish_handshake(&mut self, cx: &mut Context<'_>, segment: &Segment<'_>) -> bool {
         let header = segment.header;
         if header.ack.at_or_before(self.sender.una) || header.ack.after(self.sender.nxt) {

@@ -122,7 +122,7 @@ impl Sender {
             && self.recovery.losses.tail_probe.is_none()
     }
 
-    /// As [`on_ack`](Self::on_ack) of one that was [expected](Self::expects). Answers how much it acknowledges.
+    /// As [`on_ack`](Self::on_ack) of one that was [expected](Self::expects). Returns how much it acknowledges.
     fn on_expected_ack(&mut self, config: &Config, now: Instant, ack: SeqNumber) -> u32 {
         let acked = ack.since(self.una);
         self.retransmits = 0;

@@ -64,7 +64,7 @@ impl Rack {
         self.advance_to(now, record.sent_at, record.end);
     }
 
-    /// The same of a segment that was sent once.
+    /// The same for a segment that was sent only once.
     #[inline]
     pub(crate) fn advance_to(&mut self, now: Instant, sent_at: Instant, end: SeqNumber) {
         self.advanced = true;
@@ -112,7 +112,7 @@ impl Sender {
     }
 
     /// RFC 8985 section 6.2 step 5. Walks the segments in the order in which they were sent, up to the first that
-    /// cannot be lost yet. Answers how long that takes to become so.
+    /// cannot be lost yet. Returns how long that takes to become so.
     fn find_lost(&mut self, now: Instant) -> Option<Duration> {
         let limit = self.rack.rtt + self.reordering_window();
         let mut wait: Option<Duration> = None;
@@ -140,7 +140,7 @@ impl Sender {
         self.rack.rtt.checked_sub(now - record.sent_at).is_some_and(|left| !left.is_zero())
     }
 
-    /// RFC 8985 section 6.2 on an acknowledgement. Answers whether the timer is set: then nothing else sets it.
+    /// RFC 8985 section 6.2 on an acknowledgement. Returns whether the timer is set: then nothing else sets it.
     pub(crate) fn rack(&mut self, config: &Config, now: Instant) -> bool {
         if !core::mem::take(&mut self.rack.advanced) {
             return false; // nothing new is known

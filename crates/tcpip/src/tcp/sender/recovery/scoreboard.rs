@@ -31,11 +31,11 @@ pub(crate) struct Record {
     flags: u8,
 }
 
-/// The other end has it.
+/// The other end has reported that it has the segment.
 const SACKED: u8 = 1;
-/// Taken for lost.
+/// The segment is considered lost.
 const LOST: u8 = 2;
-/// Sent again, and that copy is on its way.
+/// The segment was retransmitted, and that copy is in flight.
 const RETRANSMITTED: u8 = 4;
 /// In the list of those that may still arrive.
 const LISTED: u8 = 8;
@@ -353,7 +353,7 @@ impl Scoreboard {
 
     /// Without SACK a duplicate acknowledgement says that one segment arrived, not which (Linux's
     /// `tcp_add_reno_sack`). Never all of them: one must be missing.
-    /// Answers whether there were more duplicates than segments that can have arrived.
+    /// Returns whether there were more duplicates than segments that can have arrived.
     pub(crate) fn emulate_sacked(&mut self, segments: u32) -> bool {
         let most = self.packets_out().saturating_sub(self.lost_out.max(1));
         let sacked = self.sacked_out + segments;

@@ -88,7 +88,7 @@ impl Sender {
         self.rack.advanced = true; // what is lost now has to be found out anew
     }
 
-    /// All that was in flight when recovery began is acknowledged. Answers whether the state must be kept.
+    /// All that was in flight when recovery began is acknowledged. Returns whether the state must be kept.
     pub(crate) fn try_undo_recovery(&mut self, now: Instant, echoed: Option<Echo>) -> bool {
         if self.may_undo(echoed) {
             self.undo(now, false);
