@@ -20,7 +20,7 @@ impl SeqNumber {
 
     /// Whether this comes before `other`.
     pub const fn before(self, other: Self) -> bool {
-        (self.0.wrapping_sub(other.0) as i32) < 0
+        before(self.0, other.0)
     }
 
     /// Whether this comes after `other`.
@@ -92,8 +92,8 @@ impl fmt::Debug for SeqNumber {
     }
 }
 
-/// RFC 7323 section 5.2: timestamps are compared as sequence numbers are.
-pub(crate) fn before(a: u32, b: u32) -> bool {
+/// The order of numbers that wrap: sequence numbers, timestamps (RFC 7323 section 5.2), counters.
+pub(crate) const fn before(a: u32, b: u32) -> bool {
     (a.wrapping_sub(b) as i32) < 0
 }
 

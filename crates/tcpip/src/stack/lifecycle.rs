@@ -8,6 +8,8 @@ use crate::buffer::{Memory, ReceiveBuffer, SendBuffer};
 use crate::error::Error;
 use crate::slab::Key;
 use crate::tcp::conn::Events;
+use crate::tcp::context::Reply;
+use crate::tcp::input::Segment;
 use crate::tcp::state::State;
 use crate::tcp::timewait::TimeWait;
 use crate::time::Instant;
@@ -154,9 +156,16 @@ impl<M: Memory> Stack<M> {
         }
     }
 
+    /// Answers a segment that belongs to no connection.
+    pub(super) fn reply_with_reset(&mut self, local: SocketAddr, remote: SocketAddr, segment: &Segment<'_>) {
+        self.counters.out_rsts += 1;
+        let reply = Reply::reset(local, remote, segment.header, segment.len());
+        self.reply(local, remote, reply.header);
+    }
+
     /// Queues a segment that belongs to no connection.
     pub(super) fn reply(&mut self, local: SocketAddr, remote: SocketAddr, header: Header) {
-        if !self.replies.push(crate::tcp::context::Reply { local, remote, header }) {
+        if !self.replies.push(Reply { local, remote, header }) {
             self.counters.replies_dropped += 1;
         }
     }

@@ -5,7 +5,7 @@ use core::net::SocketAddr;
 use super::Stack;
 use super::demux::Flow;
 use crate::buffer::{Memory, ReceiveBuffer};
-use crate::seq::SeqNumber;
+use crate::seq::{self, SeqNumber};
 use crate::slab::Key;
 use crate::tcp::conn::{Clock, Connection, window_shift};
 use crate::tcp::context::Reply;
@@ -110,10 +110,7 @@ impl<M: Memory> Stack<M> {
         let limit = self.config.tcp.invalid_ratelimit;
         let flags = header.flags;
         let old = handshake.clock_offset().is_some()
-            && header
-                .options
-                .timestamps
-                .is_some_and(|stamps| (stamps.value.wrapping_sub(handshake.recent) as i32) < 0);
+            && header.options.timestamps.is_some_and(|stamps| seq::before(stamps.value, handshake.recent));
         let only_syn = flags.contains(Flags::SYN) && !flags.intersects(Flags::ACK | Flags::RST);
         if header.seq == handshake.irs && only_syn && !old {
             // It came again: so does the answer.
@@ -129,9 +126,7 @@ impl<M: Memory> Stack<M> {
         // A reset counts by its number alone (RFC 9293 section 3.10.7.4, second step before the fifth).
         if flags.contains(Flags::ACK) && !flags.contains(Flags::RST) && header.ack != handshake.iss + 1 {
             // It is about another connection (RFC 9293 section 3.10.7.4, fifth step).
-            self.counters.out_rsts += 1;
-            let reply = Reply::reset(local, remote, header, segment.len());
-            self.reply(local, remote, reply.header);
+            self.reply_with_reset(local, remote, segment);
             return;
         }
         let next = handshake.irs + 1;
@@ -141,39 +136,27 @@ impl<M: Memory> Stack<M> {
         let acceptable = header.seq == next
             || (end.after(next) && header.seq.before(window_end))
             || (header.seq == window_end && end == window_end);
-        if old || !acceptable || handshake.echoes_wrongly(header) {
-            // What takes up numbers, and is no SYN, is no acknowledgement, so that no loop comes of it.
-            let limited = segment.len() == 0 || flags.contains(Flags::SYN);
-            if !flags.contains(Flags::RST) && (!limited || handshake.may_answer(limit, now)) {
-                let answer = handshake.acknowledge(now);
-                self.reply(local, remote, answer);
-            }
+        let invalid = old || !acceptable || handshake.echoes_wrongly(header);
+        let reset = flags.contains(Flags::RST);
+        if reset && !invalid && header.seq == next {
+            self.counters.attempt_fails += 1;
+            self.end_handshake(index);
             return;
         }
-        if flags.contains(Flags::RST) {
-            // RFC 5961 section 3.2.
-            if header.seq == next {
-                self.counters.attempt_fails += 1;
-                self.end_handshake(index);
-            } else if handshake.may_answer(limit, now) {
-                let answer = handshake.acknowledge(now);
-                self.reply(local, remote, answer);
-            }
-            return;
-        }
-        if flags.contains(Flags::SYN) && header.seq == handshake.irs {
-            // Nothing new but what is wrong with it: RFC 5961 section 4.
-            if handshake.may_answer(limit, now) {
+        // A reset with another number, and a SYN with the number of the first one, are challenged (RFC 5961 sections 3.2
+        // and 4).
+        if invalid || reset || (flags.contains(Flags::SYN) && header.seq == handshake.irs) {
+            // Data is no acknowledgement, so answers to it cannot go round in a loop and need no limit.
+            let unlimited = invalid && segment.len() > 0 && !flags.contains(Flags::SYN);
+            if !(invalid && reset) && (unlimited || handshake.may_answer(limit, now)) {
                 let answer = handshake.acknowledge(now);
                 self.reply(local, remote, answer);
             }
             return;
         }
         if flags.contains(Flags::SYN) {
-            self.counters.out_rsts += 1;
-            let reply = Reply::reset(local, remote, header, segment.len());
             self.end_handshake(index);
-            self.reply(local, remote, reply.header);
+            self.reply_with_reset(local, remote, segment);
             return;
         }
         if !flags.contains(Flags::ACK) {

@@ -273,7 +273,7 @@ impl Receiver {
     }
 
     /// The end of the stream has arrived, alone, and something before it is missing.
-    pub(crate) fn note_fin_ahead(&mut self, fin: SeqNumber) {
+    pub(crate) fn note_fin_out_of_order(&mut self, fin: SeqNumber) {
         self.fin = Some(fin);
         self.remember_block(self.disorder.out_of_order.containing(fin, fin).unwrap_or((fin, fin)));
     }

@@ -11,7 +11,7 @@ pub(crate) use scoreboard::{Record, Scoreboard};
 
 use super::{Acknowledgement, Echo, Round, Sender, Timer};
 use crate::lazy::{Lazy, blank};
-use crate::seq::SeqNumber;
+use crate::seq::{self, SeqNumber};
 use crate::tcp::config::Config;
 use crate::tcp::state::CongestionState;
 use crate::time::Instant;
@@ -111,7 +111,7 @@ impl Recovery {
 
     /// RFC 8985 section 6.2 step 4: one widening of the reordering window a round trip.
     pub(crate) fn on_rate_sample(&mut self, rack: &mut Rack, prior_delivered: Option<u32>) {
-        if prior_delivered.is_some_and(|prior| (prior.wrapping_sub(rack.changed_at) as i32) < 0) {
+        if prior_delivered.is_some_and(|prior| seq::before(prior, rack.changed_at)) {
             rack.dsack_seen = false;
         }
     }
@@ -194,23 +194,9 @@ impl Sender {
         if state == CongestionState::Open {
             self.recovery.forget_retransmission();
         }
-        if state > CongestionState::Disorder && self.una.at_or_after(self.recovery.high_seq) {
-            match state {
-                // Something above must be acknowledged first: else a late duplicate reduces the window again.
-                CongestionState::Cwr if self.una != self.recovery.high_seq => {
-                    self.control.end_reduction(now);
-                    self.set_state(CongestionState::Open);
-                }
-                CongestionState::Recovery => {
-                    if !self.sack {
-                        self.scoreboard.forget_emulated(u32::MAX);
-                    }
-                    if self.try_undo_recovery(now, echoed) {
-                        return;
-                    }
-                }
-                _ => {}
-            }
+        let is_over = state > CongestionState::Disorder && self.una.at_or_after(self.recovery.high_seq);
+        if is_over && self.end_episode(now, echoed) {
+            return;
         }
         match self.recovery.state {
             CongestionState::Recovery => {
@@ -242,6 +228,25 @@ impl Sender {
                 }
             }
             _ => self.suspect(config, now, duplicates, round),
+        }
+    }
+
+    /// All that was sent before the episode began is acknowledged. Returns whether nothing is left to be done.
+    fn end_episode(&mut self, now: Instant, echoed: Option<Echo>) -> bool {
+        match self.recovery.state {
+            // Something above must be acknowledged first: else a late duplicate reduces the window again.
+            CongestionState::Cwr if self.una != self.recovery.high_seq => {
+                self.control.end_reduction(now);
+                self.set_state(CongestionState::Open);
+                false
+            }
+            CongestionState::Recovery => {
+                if !self.sack {
+                    self.scoreboard.forget_emulated(u32::MAX);
+                }
+                self.try_undo_recovery(now, echoed)
+            }
+            _ => false,
         }
     }
 

@@ -210,7 +210,7 @@ impl Sender {
             // Both copies arrived: nothing was lost.
             self.recovery.losses.tail_probe = None;
         } else if a.ack.after(probe.end) {
-            // The probe repaired a loss that nobody would have noticed: congestion all the same.
+            // The probe repaired a loss that would have stayed unnoticed: it is congestion all the same.
             self.recovery.losses.tail_probe = None;
             self.recovery.high_seq = self.nxt;
             self.control.reduce_again(a.now);

@@ -41,7 +41,7 @@ impl Sender {
         let losses = &mut *self.recovery.losses;
         losses.dsack_duplicates = losses.dsack_duplicates.wrapping_add(segments);
         if losses.dsack_duplicates > losses.total_retransmits {
-            return; // we sent nothing twice so often: the network did, or the other end lies
+            return; // we did not send it so often: the network duplicated it, or the other end reports wrongly
         }
         round.dsacked = true;
         // A tail probe that was for nothing says nothing of reordering.
