@@ -109,7 +109,7 @@ impl Session {
         let main = state.main == Some(thread::current().id());
         while matches!(answer, Err(Errno::EAGAIN)) && deadline.is_none_or(|it| it > state.now()) {
             if main {
-                // A script that waits on the main thread: nobody else can let time pass.
+                // A script that waits on the main thread: no other thread can let time pass.
                 let due = state.world()?.deadline();
                 let Some(next) = due.into_iter().chain(deadline).min() else { return Err(Errno::EDEADLK) };
                 self.advance(&mut state, next);
@@ -162,7 +162,7 @@ impl Session {
         self.advance(&mut state, until);
     }
 
-    /// The time, which passes while somebody looks at the clock: both threads wait the last microseconds before their next
+    /// The time, which passes whenever a thread reads the clock: both threads wait the last microseconds before their next
     /// step by doing so.
     pub(crate) fn time(&self) -> Instant {
         let mut state = self.state.lock();

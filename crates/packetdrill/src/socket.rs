@@ -92,7 +92,7 @@ pub(crate) fn connect(fd: c_int, remote: SocketAddr) -> Answer<c_int> {
             world.connected(fd)
         },
     );
-    // It goes on while nobody waits.
+    // The connection goes on without a thread that waits for it.
     connected.map_err(|error| if error == Errno::EAGAIN { Errno::EINPROGRESS } else { error })
 }
 

@@ -3,7 +3,7 @@
 use alloc::boxed::Box;
 use core::ops::{Deref, DerefMut};
 
-/// What a value that nobody has changed looks like.
+/// A type with a value that it has as long as it is unchanged.
 pub(crate) trait Blank: Default + 'static {
     const BLANK: &'static Self;
 }

@@ -168,7 +168,7 @@ impl<T> Slab<T> {
     pub(crate) fn remove(&mut self, key: Key) -> Option<T> {
         self.get(key)?;
         let next = self.free;
-        // A key would have to be kept over 2^32 re-uses of its place to find a stranger.
+        // A key would have to be kept over 2^32 re-uses of its place to find another value.
         let vacant = Entry::Vacant { generation: key.generation.wrapping_add(1), next };
         let Entry::Occupied { value, .. } = core::mem::replace(self.entry_mut(key.index)?, vacant) else {
             return None;

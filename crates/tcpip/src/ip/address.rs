@@ -216,7 +216,7 @@ const fn scope(address: Ipv6Addr) -> u8 {
     }
 }
 
-/// Whether a packet on a wire may come from `source` to a transport: no group, no broadcast, not nobody, and from
+/// Whether a packet on a wire may come from `source` to a transport: not from a group, a broadcast or an unspecified address, and from
 /// the loopback network only over the loopback (RFC 1122 §3.2.1.3; Linux's martians).
 #[inline]
 pub(crate) fn is_possible_source(source: IpAddr, looped: bool) -> bool {

@@ -233,7 +233,7 @@ impl Network {
             == DestinationScope::Us
             && !packet.target.0.is_loopback();
         if self.is_local(sender.into()) {
-            // Ourselves, or somebody with our address: neither is a neighbour.
+            // From ourselves, or from a host with our address: neither is a neighbour.
             return Err(DropReason::ArpAddress);
         }
         match packet.operation {

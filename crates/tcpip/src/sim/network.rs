@@ -188,7 +188,7 @@ impl<H: Host> Network<H> {
         self.trace
     }
 
-    /// Packets to addresses that nobody has.
+    /// Packets to addresses that no host has.
     pub fn unroutable(&self) -> u64 {
         self.unroutable
     }
