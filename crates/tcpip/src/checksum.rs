@@ -109,12 +109,6 @@ pub const fn update(checksum: u16, old: u16, new: u16) -> u16 {
     !add(add(!checksum, !old), new)
 }
 
-/// The same for a 32-bit field that begins at an even offset.
-pub const fn update_u32(checksum: u16, old: u32, new: u32) -> u16 {
-    let high = update(checksum, (old >> 16) as u16, (new >> 16) as u16);
-    update(high, old as u16, new as u16)
-}
-
 /// Copies `from` to `to` and returns its sum: one pass over payloads that lie in the nearest cache.
 ///
 /// # Panics
@@ -259,15 +253,15 @@ mod tests {
         #[test]
         fn an_updated_word_leaves_the_packet_intact(
             mut bytes in prop::collection::vec(any::<u8>(), 8..64),
-            new in any::<u32>(),
+            new in any::<u16>(),
         ) {
             bytes.truncate(bytes.len() & !1);
             bytes[..2].fill(0);
             let checksum = finish(sum(&bytes));
-            let old = u32::from_be_bytes(bytes[4..8].try_into().unwrap());
-            bytes[4..8].copy_from_slice(&new.to_be_bytes());
+            let old = u16::from_be_bytes(bytes[4..6].try_into().unwrap());
+            bytes[4..6].copy_from_slice(&new.to_be_bytes());
             // The two zeros of one's complement are the same number: compare by what a receiver checks.
-            let updated = update_u32(checksum, old, new);
+            let updated = update(checksum, old, new);
             bytes[..2].copy_from_slice(&updated.to_be_bytes());
             prop_assert!(sum(&bytes).is_intact() || bytes.iter().all(|byte| *byte == 0));
         }
