@@ -4,7 +4,7 @@
 //! other one makes the calls that a script expects to block. Time is virtual: it stands still unless one of them waits,
 //! and then jumps from one of the stack's deadlines to the next.
 //!
-//! A blocked call sleeps in [`Session::wait`] and is asked again after every step of the stack. When it is over the main
+//! A blocked call sleeps in [`Session::wait`] and is retried after every step of the stack. When it is over the main
 //! thread stands still until the other thread has asked what time it is, because that is what packetdrill takes as the
 //! end of the call.
 
@@ -18,7 +18,7 @@ use sockshim_tcpip::time::Instant;
 use crate::errno::{Answer, Errno};
 use crate::world::World;
 
-/// How long a call is willing to wait.
+/// How long a call may wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Patience {
     None,
@@ -86,7 +86,7 @@ impl Session {
         answer
     }
 
-    /// A call that may block: asked again and again while it answers EAGAIN and has patience left.
+    /// A call that may block: retried while it returns EAGAIN and its time is not over.
     pub(crate) fn wait<R>(
         &self,
         patience: impl FnOnce(&World) -> Patience,
