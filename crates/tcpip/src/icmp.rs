@@ -1,4 +1,4 @@
-//! Errors that networks and hosts report: what they mean to a socket, and how many of them we send.
+//! ICMP errors: what they mean for a socket, and the limits on those that we send.
 
 use crate::seq::SeqNumber;
 use crate::table::HashKey;
@@ -26,10 +26,10 @@ pub struct IcmpError {
     pub fatal: bool,
 }
 
-/// What happened, in as many kinds as Linux has numbers for it.
+/// The kinds of errors, one for each error number that Linux uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
-    /// `EMSGSIZE`: longer than a link on the way takes.
+    /// `EMSGSIZE`: longer than a link on the path allows.
     TooBig {
         /// The link's MTU; 0 when the router does not say (RFC 1191 §5).
         mtu: u32,
@@ -82,7 +82,7 @@ impl ErrorKind {
         })
     }
 
-    /// Of an ICMPv6 message, and whether it is fatal.
+    /// The kind of an ICMPv6 error, and whether it is fatal.
     pub const fn of_v6(message: &crate::wire::icmp6::Message<'_>) -> Option<(Self, bool)> {
         use crate::wire::icmp6::{Message, code};
         Some(match *message {
@@ -149,9 +149,9 @@ impl IcmpError {
 pub(crate) struct RateLimit {
     key: HashKey,
     all: Bucket,
-    /// Errors that were sent: with the key they are our random numbers.
+    /// Errors that were sent: hashed with the key, the count serves as a random number.
     sent: u64,
-    /// Destinations share a bucket when their hashes do: an attacker cannot make them many.
+    /// Destinations with equal hashes share a bucket: an attacker cannot create more buckets.
     destinations: Box<[Bucket; DESTINATIONS]>,
 }
 

@@ -10,8 +10,7 @@ pub(crate) mod route;
 pub struct InterfaceId(pub u8);
 
 impl InterfaceId {
-    /// The link on which a stack hears itself. Each stack has it. What
-    /// [`Network::poll_transmit`](crate::net::Network::poll_transmit) gives out for it goes straight back into
-    /// [`Network::receive`](crate::net::Network::receive).
+    /// The loopback link, which each stack has. What [`Network::poll_transmit`](crate::net::Network::poll_transmit) sends
+    /// on it goes straight back into [`Network::receive`](crate::net::Network::receive).
     pub const LOOPBACK: Self = Self(0);
 }

@@ -7,11 +7,11 @@
 //! [`stack::Stack`] is the entry point: give it frames with [`handle_packet`](stack::Stack::handle_packet), tell it the time
 //! with [`handle_timeout`](stack::Stack::handle_timeout) when [`poll_timeout`](stack::Stack::poll_timeout) says so, and
 //! take what it has to say from [`poll_transmit`](stack::Stack::poll_transmit) and
-//! [`poll_event`](stack::Stack::poll_event). What a program would ask of a socket are its other methods.
+//! [`poll_event`](stack::Stack::poll_event). Its other methods are the socket calls.
 //!
-//! Send and receive buffers belong to the caller: [`buffer`] says what is asked of them.
+//! Send and receive buffers belong to the caller: [`buffer`] documents what they must guarantee.
 //!
-//! Nothing on the way of a packet or a timer loops over connections.
+//! Processing a packet or a timer never loops over connections.
 
 #![no_std]
 #![deny(unsafe_code)]

@@ -38,7 +38,7 @@ impl SeqNumber {
         !self.before(other)
     }
 
-    /// The steps from `start` forward to here, all around the circle if need be.
+    /// The steps from `start` forward to here, modulo 2^32.
     pub const fn since(self, start: Self) -> u32 {
         self.0.wrapping_sub(start.0)
     }
