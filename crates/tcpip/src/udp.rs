@@ -53,7 +53,7 @@ impl Default for Options {
     }
 }
 
-/// A datagram that came.
+/// A datagram that was received.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Datagram {
     /// The address and port of the sender.
@@ -75,10 +75,10 @@ pub(crate) struct Sockets {
     by_local: Table,
     /// By port alone, to find conflicts between bindings.
     by_port: Table,
-    /// Connected ones, by both ends.
+    /// Connected sockets, by both ends.
     by_flow: Table,
     readable: ReadyList,
-    /// Counts searches for a port, so that each begins elsewhere.
+    /// Counts searches for a port, so that each begins at another one.
     searches: u32,
 }
 
@@ -104,10 +104,10 @@ struct Local {
     v6: bool,
 }
 
-/// Ports for sockets that do not care (`net.ipv4.ip_local_port_range`).
+/// Ports for sockets that do not choose one (`net.ipv4.ip_local_port_range`).
 const EPHEMERAL: core::ops::Range<u16> = 32768..61000;
 
-/// What a datagram in a queue takes beside its bytes.
+/// The overhead of a datagram in a queue, in bytes.
 const DATAGRAM_COST: usize = 96;
 
 impl Sockets {
@@ -181,7 +181,7 @@ impl Sockets {
         Ok(())
     }
 
-    /// Gives up the socket, its port and what it has not received.
+    /// Closes a socket: frees its port, and drops what was not received.
     ///
     /// # Errors
     ///

@@ -18,7 +18,7 @@ use core::time::Duration;
 /// Deadlines by index.
 #[derive(Clone, Debug)]
 pub(crate) struct Wheel {
-    /// Nanoseconds of a tick.
+    /// The length of a tick in nanoseconds.
     tick: u64,
     /// The tick up to which entries have been taken out of the slots.
     present: u64,
@@ -37,7 +37,7 @@ struct Node {
     /// Neighbours in the slot's ring.
     next: u32,
     previous: u32,
-    /// Which slot, [`DUE`] or [`NOWHERE`].
+    /// The slot of the entry, [`DUE`] or [`NOWHERE`].
     slot: u16,
 }
 
@@ -141,7 +141,7 @@ impl Wheel {
         }
     }
 
-    /// The occupied slot that the present comes to next, and the tick at which it does.
+    /// The occupied slot that is reached next, and the tick at which it is.
     #[inline]
     fn first_slot(&self) -> Option<(u16, u64)> {
         for (level, words) in self.occupied.iter().enumerate() {
@@ -158,7 +158,7 @@ impl Wheel {
         None
     }
 
-    /// Moves the entries of a slot that the present has come to, each to where it belongs now.
+    /// Moves the entries of a slot that has been reached, each to where it belongs now.
     fn lower(&mut self, slot: u16) {
         loop {
             let index = self.heads[usize::from(slot)];

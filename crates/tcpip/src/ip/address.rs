@@ -1,4 +1,4 @@
-//! Which addresses are ours, which of them a packet leaves with, and which no packet may have.
+//! The addresses of the stack, the choice of a source address, and addresses that no packet may have.
 
 use super::route::{common_bits, contains};
 use crate::ip::InterfaceId;
@@ -9,11 +9,11 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 /// An address of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Assigned {
-    /// The link that it is on.
+    /// The link that the address is on.
     pub interface: InterfaceId,
     /// The address.
     pub address: IpAddr,
-    /// How many of its bits are the link's.
+    /// The length of the link's prefix.
     pub prefix_len: u8,
 }
 
@@ -28,12 +28,12 @@ impl Assigned {
 /// The addresses of a stack: a handful, or some thousands.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Addresses {
-    /// In the order in which they were added, which decides between equals.
+    /// All addresses, in the order in which they were added, which decides between equals.
     assigned: Vec<Assigned>,
     /// What each packet of IPv4 asks for, sorted: our addresses, and the broadcast addresses of our networks.
     local_v4: Vec<u32>,
     broadcasts: Vec<(u32, InterfaceId)>,
-    /// The one of ours that a packet was for last, as the next one will be.
+    /// The address that the last packet was for: mostly the next one is for it as well.
     recent: Option<IpAddr>,
 }
 
@@ -42,7 +42,7 @@ pub(crate) struct Addresses {
 pub(crate) enum DestinationScope {
     /// This host alone.
     Us,
-    /// Us among others: a broadcast, or a group that we are in.
+    /// This host among others: a broadcast, or a group that it belongs to.
     Group,
     /// Other hosts.
     Others,
@@ -165,7 +165,7 @@ impl Addresses {
     }
 }
 
-/// The one on the next hop's network, or the first, as `inet_select_addr` in Linux.
+/// The address on the next hop's network, or the first one, as `inet_select_addr` in Linux.
 fn best_v4(candidates: &mut dyn Iterator<Item = &Assigned>, next_hop: IpAddr) -> Option<IpAddr> {
     let mut first = None;
     for assigned in candidates {
@@ -178,7 +178,7 @@ fn best_v4(candidates: &mut dyn Iterator<Item = &Assigned>, next_hop: IpAddr) ->
 }
 
 /// RFC 6724 §5, the rules that can tell our addresses apart: 2, an appropriate scope; 8, the longest matching prefix.
-/// Rule 1 was asked before, the others need addresses with a lifetime, homes or labels.
+/// Rule 1 was applied before, the others need addresses with a lifetime, homes or labels.
 fn best_v6(candidates: &mut dyn Iterator<Item = &Assigned>, destination: Ipv6Addr) -> Option<IpAddr> {
     let wanted = scope(destination);
     let rank = |assigned: &&Assigned| {

@@ -10,7 +10,7 @@ use crate::ip::InterfaceId;
 pub(crate) struct Route {
     /// The router; without one the destination is on the link.
     pub gateway: Option<IpAddr>,
-    /// The link that packets leave by.
+    /// The link that packets are sent on.
     pub interface: InterfaceId,
 }
 
@@ -62,7 +62,7 @@ pub(crate) fn contains(prefix: IpAddr, len: u8, address: IpAddr) -> bool {
     prefix.is_ipv4() == address.is_ipv4() && masked(prefix, len) == masked(address, len)
 }
 
-/// How many bits two addresses of one version have in common at their begin.
+/// How many bits two addresses of one version have in common at the beginning.
 pub(crate) fn common_bits(a: IpAddr, b: IpAddr) -> u8 {
     ((left_aligned(a) ^ left_aligned(b)).leading_zeros() as u8).min(bits_of(a))
 }

@@ -1,4 +1,4 @@
-//! A frame arrives.
+//! Handles received frames.
 
 use core::net::SocketAddr;
 

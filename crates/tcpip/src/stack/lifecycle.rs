@@ -1,4 +1,4 @@
-//! Connections on their lists, and off them.
+//! Puts connections on the lists where they belong, and removes them.
 
 use core::net::SocketAddr;
 
@@ -133,7 +133,7 @@ impl<M: Memory> Stack<M> {
         None
     }
 
-    /// There is memory again: the next application that wanted to write hears of it.
+    /// Memory is free again: the next application that wanted to write is told.
     fn feed(&mut self) {
         while !self.resources.is_exhausted()
             && let Some(index) = self.starved.pop()

@@ -87,7 +87,7 @@ impl<M: Memory> Stack<M> {
         self.reply(local, remote, answer);
     }
 
-    /// What we bring to a handshake with that other end.
+    /// Our parameters for a handshake with that other end.
     fn setup_for(&self, listener: Key, local: SocketAddr, remote: SocketAddr) -> Option<Setup> {
         let path = self.net.route(Some(local.ip()), remote.ip())?;
         let options = &self.listeners.get(listener)?.options;
@@ -205,7 +205,7 @@ impl<M: Memory> Stack<M> {
         }
     }
 
-    /// An acknowledgement that belongs to nothing: perhaps a cookie comes back.
+    /// An acknowledgement that belongs to no connection: it may answer a SYN cookie.
     fn take_cookie(
         &mut self,
         now: Instant,
@@ -280,7 +280,7 @@ impl<M: Memory> Stack<M> {
 }
 
 impl<S: crate::buffer::SendBuffer, R: ReceiveBuffer> Connection<S, R> {
-    /// Takes over what the handshake found out.
+    /// Takes over the results of the handshake.
     fn accept_handshake(
         &mut self,
         config: &crate::tcp::Config,

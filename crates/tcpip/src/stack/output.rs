@@ -1,4 +1,4 @@
-//! Makes the frames that leave.
+//! Builds the frames that are sent.
 
 use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};

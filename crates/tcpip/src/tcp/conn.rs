@@ -28,11 +28,11 @@ pub(crate) struct Connection<S, R> {
     pub(crate) sender: Sender,
     pub(crate) receiver: Receiver,
     pub(crate) clock: Option<Clock>,
-    /// Shared with all connections that have set none.
+    /// The options; connections that have set none share them.
     pub(crate) options: Arc<SocketOptions>,
     /// The send buffer now (SO_SNDBUF as autotuning has it).
     pub(crate) send_limit: u32,
-    /// What leaves before anything else.
+    /// What is sent before anything else.
     pub(crate) pending: Pending,
     /// The application writes no more: the FIN follows the data.
     pub(crate) fin_queued: bool,
@@ -55,14 +55,14 @@ pub(crate) struct Connection<S, R> {
     /// The largest packet payload that leaves at once; 0 without segmentation offload.
     pub(crate) gso_max: u16,
     pub(crate) cold: Lazy<ColdState>,
-    /// When to look whether memory can be given back.
+    /// When to check whether memory can be given back.
     pub(crate) tidy_at: Option<Instant>,
     /// Pages that it is charged with of the memory of all connections.
     pub(crate) charged: u16,
-    /// When anything arrived last.
+    /// When a segment arrived last.
     pub(crate) heard_at: Instant,
     pub(crate) keepalive_probes: u8,
-    /// Something was sent since the sender last ran dry.
+    /// Something was sent since the sender last had nothing to send.
     pub(crate) sent_since: bool,
     /// Something other than a timer has asked since then what can leave.
     pub(crate) asked: bool,
@@ -73,7 +73,7 @@ pub(crate) struct Connection<S, R> {
     pub(crate) path: super::route::CachedPath,
 }
 
-/// What few connections need, or only for a while.
+/// The state that few connections need, or only for a while.
 #[derive(Debug, PartialEq)]
 pub(crate) struct ColdState {
     /// When the SYN was sent; until the handshake is over.
