@@ -31,14 +31,9 @@ fn compile() -> PathBuf {
 
 /// What the program prints, run in a fresh folder.
 fn run(program: &Path, preload: Option<&Path>) -> String {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(match preload {
-        None => "contract-native",
-        Some(_) => "contract-shimmed",
-    });
-    let _ = std::fs::remove_dir_all(&folder);
-    std::fs::create_dir_all(&folder).unwrap();
+    let folder = tempfile::tempdir().unwrap();
     let mut command = Command::new(program);
-    command.arg(&folder);
+    command.arg(folder.path());
     if let Some(so) = preload {
         command.env("LD_PRELOAD", so);
     }

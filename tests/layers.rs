@@ -1,9 +1,10 @@
-//! The layers of the library: each may import from those before it, and never the other way. And what it is made of, and what
-//! nobody does under a lock.
+//! The layers of the library: each may import from those before it, and never the other way. The modules of the TCP/IP
+//! core, which do not import one another in a circle. And what the library is made of, and what nobody does under a lock.
 //!
 //! Rust lets modules of one crate import one another in a circle, so this reads the sources. Every path counts that begins
 //! with `crate`, `super` or `self`: in a `use` with all its groups, inside a line, in a module of tests.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::fs;
 use std::path::Path;
@@ -27,6 +28,13 @@ fn every_file_imports_from_its_own_layer_or_those_before_it() {
     }
     assert!(complaints.is_empty(), "\n{complaints}");
     assert!(count > 50, "only {count} files were found");
+}
+
+#[test]
+fn no_modules_of_the_tcpip_core_import_one_another_in_a_circle() {
+    let files = sources(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/crates/tcpip/src")));
+    assert!(files.len() > 50, "only {} files were found", files.len());
+    assert_eq!(circles(&files), "");
 }
 
 /// What is in libsockshim.so gets into every program that is started with it.
@@ -202,13 +210,71 @@ fn under_locks(file: &str, text: &str) -> Vec<(String, Option<String>)> {
             if is_call && WAITS.contains(&word(place)) && word(place - 1) == "::" {
                 let call = format!("{}::{}", word(place - 2), word(place));
                 // Bounded spins, which give way.
-                waits = (call != "room::wait").then_some(call);
+                if call != "room::wait" {
+                    waits = Some(call);
+                }
             }
             place += 1;
         }
         found.push((format!("{file}: {}", word(start + 1)), waits));
     }
     found
+}
+
+#[test]
+fn a_circle_is_found_in_any_folder() {
+    let file = |(name, text): (&str, &str)| (name.to_owned(), text.to_owned());
+    let files = [
+        ("stack.rs", "use crate::{net::Network, tcp::input}; mod calls;"),
+        ("stack/calls.rs", "use super::Stack; use crate::tcp::State;"),
+        ("net.rs", "use crate::time::Instant;"),
+        ("time.rs", ""),
+        ("tcp/input.rs", "use super::state::State;"),
+        ("tcp/state.rs", "use crate::time::Instant;"),
+    ];
+    assert_eq!(circles(&files.map(file)), "", "a parent and its children are one");
+    let planted = [
+        (("time.rs", "use crate::stack::Stack;"), "stack -> net"),
+        (("tcp/state.rs", "fn f() { crate::stack::calls::f() }"), "tcp -> stack"),
+        (("tcp/state/sub.rs", "use super::super::input::Segment;"), "tcp/state -> tcp/input"),
+    ];
+    for (more, expected) in planted {
+        let files: Vec<_> = files.into_iter().chain([more]).map(file).collect();
+        let complaints = circles(&files);
+        assert!(complaints.contains(expected), "{more:?}\n{complaints}");
+        assert!(!complaints.contains("-> tcp/state\n") || expected.contains("tcp/state"), "{complaints}");
+    }
+}
+
+/// The imports of which circles are made, one line for each pair of modules that lie in the same folder: what a module
+/// below one of them imports, that one does. Tests may import what they need.
+fn circles(files: &[(String, String)]) -> String {
+    let mut edges = BTreeMap::new();
+    for (file, text) in files {
+        let own: Vec<&str> = file.trim_end_matches(".rs").split('/').collect();
+        let (code, _tests) = text.split_once("\n#[cfg(test)]\nmod tests {").unwrap_or((text, ""));
+        if own.contains(&"tests") {
+            continue;
+        }
+        for (line, target) in imports(&own, code) {
+            let common = own.iter().zip(&target).take_while(|(own, target)| own == target).count();
+            if let (Some(_), Some(_)) = (own.get(common), target.get(common)) {
+                let pair = (own[..=common].join("/"), target[..=common].join("/"));
+                edges.entry(pair).or_insert_with(|| format!("src/{file}:{line}"));
+            }
+        }
+    }
+    // What imports nothing that is left, or is not imported, is in no circle.
+    loop {
+        let count = edges.len();
+        let importing: BTreeSet<String> = edges.keys().map(|(from, _)| from.clone()).collect();
+        let imported: BTreeSet<String> = edges.keys().map(|(_, to)| to.clone()).collect();
+        edges.retain(|(from, to), _| importing.contains(to) && imported.contains(from));
+        if edges.len() == count {
+            break;
+        }
+    }
+    edges.iter().fold(String::new(), |text, ((from, to), place)| text + &format!("{place}: {from} -> {to}\n"))
 }
 
 /// What is wrong with the imports of a file, one line for each. `file` is its path below `src`.

@@ -190,11 +190,7 @@ const PLACED: usize = 3 << 20;
 /// A file on a disk, if the folder for temporary files is on one, and one on tmpfs(5), which does not say what is in memory.
 fn places() -> [i32; 2] {
     let bytes = Flow::new(1).bytes(PLACED);
-    let path = std::env::temp_dir().join(format!("sockshim-files-{}-{}", sys::getpid(), sys::gettid()));
-    let mut options = std::fs::File::options();
-    let on_disk = options.read(true).write(true).create_new(true).open(&path).expect("a file");
-    std::fs::remove_file(&path).expect("a file");
-    let on_disk = std::os::fd::IntoRawFd::into_raw_fd(on_disk);
+    let on_disk = std::os::fd::IntoRawFd::into_raw_fd(tempfile::tempfile().expect("a file"));
     sys::write_all(on_disk, &bytes);
     call!(libc::lseek(on_disk, 0, libc::SEEK_SET)).expect("lseek");
     [on_disk, sys::file_with(&bytes)]

@@ -106,22 +106,20 @@ pub(crate) const CASES: &[Case] = &[
         stays_with_the_kernel(a);
     }),
     case("libuv_inside_another_library_is_refused_a_ring", || {
-        let name = std::env::temp_dir().join(format!("sockshim-libuv-{}.so", std::process::id()));
-        let (source, built) = (name.with_extension("c"), name.clone());
+        let folder = tempfile::tempdir().expect("a folder");
+        let [source, built] = ["libuv.c", "libuv.so"].map(|name| folder.path().join(name));
         std::fs::write(&source, LIBUV).expect("a source");
         let compiled = std::process::Command::new("cc")
             .args(["-shared", "-fPIC", "-o"])
             .arg(&built)
             .arg(&source)
             .status();
-        std::fs::remove_file(&source).expect("the source");
         if !compiled.is_ok_and(|status| status.success()) {
             skip("no C compiler");
         }
-        let c_path = CString::new(name.to_str().expect("a name")).expect("a name");
+        let c_path = CString::new(built.to_str().expect("a name")).expect("a name");
         // SAFETY: a library without constructors.
         let library = unsafe { libc::dlopen(c_path.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
-        std::fs::remove_file(&name).expect("the library");
         assert!(!library.is_null());
         // SAFETY: a C string and an open library.
         let make = unsafe { libc::dlsym(library, c"make".as_ptr()) };

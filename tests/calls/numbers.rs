@@ -1,10 +1,12 @@
 //! Numbers that change what they are by system calls of the program's own: the library has not seen it, and finds out.
 
 use std::ffi::CString;
-use std::fs;
 use std::io::Write as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 
 use libc::{POLLIN, SYS_close, SYS_dup, SYS_dup3, SYS_open};
+use tempfile::{NamedTempFile, TempPath};
 
 use crate::harness::{Case, case, path};
 use crate::sys::raw::{Way, words};
@@ -22,7 +24,6 @@ pub(crate) const CASES: &[Case] = &[
         // The other end sees what the kernel has done.
         assert_eq!(sys::read(a, &mut [0]), Ok(0));
         [a, b, opened].into_iter().for_each(shut);
-        fs::remove_file(file).expect("a file");
     }),
     case("a_number_that_was_closed_past_libc_is_nothing", || {
         let (a, b) = used_pair();
@@ -40,7 +41,6 @@ pub(crate) const CASES: &[Case] = &[
                 let fd = open(&file);
                 assert_eq!(sys::read(fd, &mut [0; 99]), Ok(6));
                 sys::close(fd).expect("close");
-                fs::remove_file(file).expect("a file");
                 Way::Past.call(SYS_dup3, words([b as _, fd as _, 0])).expect("dup3") as i32
             } else {
                 Way::Past.call(SYS_dup, words([b as _])).expect("dup") as i32
@@ -91,16 +91,16 @@ fn close(fd: i32) {
     Way::Past.call(SYS_close, words([fd as _])).expect("close");
 }
 
-fn open(path: &str) -> i32 {
-    let path = CString::new(path).expect("no zeroes");
+fn open(path: &Path) -> i32 {
+    let path = CString::new(path.as_os_str().as_bytes()).expect("no zeroes");
     Way::Past.call(SYS_open, words([path.as_ptr().addr(), libc::O_RDWR as _])).expect("open") as i32
 }
 
 /// A file with this in it.
-fn scratch(content: &str) -> String {
-    let path = std::env::temp_dir().join(format!("sockshim-numbers-{}", std::process::id()));
-    fs::File::create(&path).and_then(|mut file| file.write_all(content.as_bytes())).expect("a file");
-    path.into_os_string().into_string().expect("a plain name")
+fn scratch(content: &str) -> TempPath {
+    let mut file = NamedTempFile::new().expect("a file");
+    file.write_all(content.as_bytes()).expect("write");
+    file.into_temp_path()
 }
 
 fn shut(fd: i32) {

@@ -1,15 +1,16 @@
 //! The parent: starts this program again for each case and environment, and judges how it ended.
 
 use std::fs::{self, File};
+use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use std::{env, process, thread};
 
 use libtest_mimic::{Arguments, Failed, Trial};
+use tempfile::TempDir;
 
 use crate::harness::{Body, Case, Environment, Place, SKIPPED};
 use crate::watchdog;
@@ -79,7 +80,7 @@ fn names(area: &str, case: &Case) -> Vec<String> {
 }
 
 fn attempt(name: &str, case: &Case, environment: Environment, nocapture: bool) -> Result<(), Failed> {
-    let folder = Scratch::new();
+    let folder = scratch()?;
     let mut command = Command::new(env::current_exe()?);
     for (variable, _) in env::vars_os() {
         if variable.to_string_lossy().starts_with("SOCKSHIM_") {
@@ -88,19 +89,19 @@ fn attempt(name: &str, case: &Case, environment: Environment, nocapture: bool) -
     }
     command.env("CALLS_CASE", name).env("CALLS_ENV", environment.name());
     // The full name, for programs that a case starts with an environment of its own.
-    command.env("CALLS_SCRATCH", &folder.0).env("RUST_BACKTRACE", "0");
+    command.env("CALLS_SCRATCH", folder.path()).env("RUST_BACKTRACE", "0");
     if environment != Environment::Host {
         command.env("LD_PRELOAD", libsockshim()?);
-        command.env("SOCKSHIM_DIR", folder.0.join("meet"));
+        command.env("SOCKSHIM_DIR", folder.path().join("meet"));
         command.envs(environment.knobs().iter().copied());
     }
-    let output = folder.0.join("output");
+    let output = folder.path().join("output");
     command.stdin(Stdio::null());
     if !nocapture {
         command.stdout(File::create(&output)?).stderr(File::options().append(true).open(&output)?);
     }
     let mut group = Group(command.process_group(0).spawn()?);
-    let (status, state) = group.wait(Duration::from_secs(case.seconds), &folder.0.join("meet"))?;
+    let (status, state) = group.wait(Duration::from_secs(case.seconds), &folder.path().join("meet"))?;
     let text = fs::read_to_string(&output).unwrap_or_default();
     match status {
         None => Err(format!("still running after {} s\n{text}{state}", case.seconds).into()),
@@ -164,24 +165,10 @@ impl Group {
 }
 
 /// A folder of its own for each attempt, with the rendezvous folder inside.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new() -> Self {
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let base = Path::new("/dev/shm");
-        let base = if base.is_dir() { base.to_owned() } else { env::temp_dir() };
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = base.join(format!("sockshim-calls-{}-{count}", process::id()));
-        let mut builder = fs::DirBuilder::new();
-        builder.mode(0o700).create(&path).expect("a scratch folder");
-        builder.create(path.join("meet")).expect("a rendezvous folder");
-        Self(path)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
+fn scratch() -> io::Result<TempDir> {
+    let base = Path::new("/dev/shm");
+    let base = if base.is_dir() { base.to_owned() } else { env::temp_dir() };
+    let folder = tempfile::tempdir_in(base)?;
+    fs::DirBuilder::new().mode(0o700).create(folder.path().join("meet"))?;
+    Ok(folder)
 }

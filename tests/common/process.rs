@@ -3,16 +3,18 @@
 #![allow(dead_code, reason = "every test uses a part of it")]
 
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::Write as _;
 use std::net::TcpListener;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
 
 use crate::common::{libsockshim, sockshim};
 
@@ -58,8 +60,8 @@ impl Ends {
 /// A folder for the files of one test and a private rendezvous folder; both go away with the value.
 #[derive(Debug)]
 pub(crate) struct Scratch {
-    folder: PathBuf,
-    rendezvous: PathBuf,
+    folder: TempDir,
+    rendezvous: TempDir,
     library: PathBuf,
     sockshim: PathBuf,
     /// Who runs the programs, if not the user of the test.
@@ -68,21 +70,13 @@ pub(crate) struct Scratch {
 
 impl Scratch {
     pub(crate) fn new() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("sockshim-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let memory = Path::new("/dev/shm");
-        let scratch = Self {
-            folder: std::env::temp_dir().join(&name),
-            rendezvous: if memory.is_dir() { memory.into() } else { std::env::temp_dir() }
-                .join(format!("{name}-meet")),
-            library: libsockshim(),
-            sockshim: sockshim(),
-            user: None,
-        };
-        for folder in [&scratch.folder, &scratch.rendezvous] {
-            fs::DirBuilder::new().mode(0o700).create(folder).unwrap();
-        }
-        scratch
+        let memory = if memory.is_dir() { memory.into() } else { std::env::temp_dir() };
+        let [folder, rendezvous] = [std::env::temp_dir(), memory].map(|base| {
+            let private = Permissions::from_mode(0o700);
+            tempfile::Builder::new().prefix("sockshim-test-").permissions(private).tempdir_in(base).unwrap()
+        });
+        Self { folder, rendezvous, library: libsockshim(), sockshim: sockshim(), user: None }
     }
 
     /// For programs that refuse to run as root: another user runs them, if the test is root's.
@@ -99,11 +93,11 @@ impl Scratch {
         let [uid, gid] = [entry[2], entry[3]].map(|number| number.parse().unwrap());
         // The build folder may not be open to everybody.
         for tool in [&mut scratch.library, &mut scratch.sockshim] {
-            let copy = scratch.folder.join(tool.file_name().unwrap());
+            let copy = scratch.folder.path().join(tool.file_name().unwrap());
             fs::copy(&*tool, &copy).unwrap();
             *tool = copy;
         }
-        for folder in [&scratch.folder, &scratch.rendezvous] {
+        for folder in [scratch.path(), scratch.rendezvous()] {
             std::os::unix::fs::chown(folder, Some(uid), Some(gid)).unwrap();
         }
         scratch.user = Some((uid, gid));
@@ -111,7 +105,7 @@ impl Scratch {
     }
 
     pub(crate) fn path(&self) -> &Path {
-        &self.folder
+        self.folder.path()
     }
 
     /// The live connections of the programs in this folder, as `sockshim ss --json` lists them.
@@ -123,19 +117,19 @@ impl Scratch {
 
     /// Writes a file and returns its path.
     pub(crate) fn file(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
-        let path = self.folder.join(name);
+        let path = self.folder.path().join(name);
         fs::write(&path, content).unwrap();
         path
     }
 
     pub(crate) fn rendezvous(&self) -> &Path {
-        &self.rendezvous
+        self.rendezvous.path()
     }
 
     /// What is in the rendezvous folder once another program has started and ended.
     pub(crate) fn left(&self) -> Vec<OsString> {
         let names = || {
-            let entries = fs::read_dir(&self.rendezvous).ok();
+            let entries = fs::read_dir(self.rendezvous()).ok();
             entries.map(|entries| entries.flatten().map(|entry| entry.file_name()).collect())
         };
         // A program looks at a limited number of files while it starts.
@@ -164,7 +158,7 @@ impl Scratch {
             }
         }
         // Also for programs that preload the library by themselves or are linked with it.
-        command.env("SOCKSHIM_DIR", &self.rendezvous);
+        command.env("SOCKSHIM_DIR", self.rendezvous());
         if mode != Mode::Native {
             command.env("LD_PRELOAD", &self.library);
         }
@@ -181,7 +175,7 @@ impl Scratch {
     pub(crate) fn start(&self, command: &mut Command) -> Program {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let [stdout, stderr] = ["out", "err"].map(|kind| self.folder.join(format!("{number}.{kind}")));
+        let [stdout, stderr] = ["out", "err"].map(|kind| self.folder.path().join(format!("{number}.{kind}")));
         command
             .stdin(Stdio::null())
             .stdout(File::create(&stdout).unwrap())
@@ -209,8 +203,6 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         let left = self.left();
-        let _ = fs::remove_dir_all(&self.folder);
-        let _ = fs::remove_dir_all(&self.rendezvous);
         if RENDEZVOUS_IS_LEFT_EMPTY && !thread::panicking() {
             assert!(left.is_empty(), "left in the rendezvous folder: {left:?}");
         }

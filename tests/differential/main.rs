@@ -25,9 +25,10 @@ mod rules;
 use std::collections::HashMap;
 use std::env;
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use libtest_mimic::{Arguments, Failed, Trial};
+use parking_lot::Mutex;
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 
@@ -114,11 +115,11 @@ struct Oracle(Mutex<HashMap<u64, Trace>>);
 
 impl Oracle {
     fn ask(&self, seed: u64, program: &Program, scope: Scope) -> Trace {
-        if let Some(trace) = self.0.lock().unwrap().get(&seed) {
+        if let Some(trace) = self.0.lock().get(&seed) {
             return trace.clone();
         }
         let trace = natively(program, scope);
-        self.0.lock().unwrap().insert(seed, trace.clone());
+        self.0.lock().insert(seed, trace.clone());
         trace
     }
 }

@@ -5,7 +5,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Mutex;
+
+use parking_lot::Mutex;
 
 use crate::process::{Program, Scratch};
 
@@ -44,7 +45,7 @@ struct Row {
 #[track_caller]
 pub(crate) fn record(program: &str, version: &mut Command, what: &str, path: String) {
     static README: Mutex<()> = Mutex::new(());
-    let _alone = README.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _alone = README.lock();
     let seen = Row { program: program.into(), version: number_in(version), what: what.into(), path };
     let mut rows = rows();
     if is_blessing() {

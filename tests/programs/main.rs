@@ -23,12 +23,13 @@ mod ssh;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+
+use parking_lot::Mutex;
 
 /// A file of `length` bytes that do not repeat soon, made once per build folder.
 fn big_file(length: usize) -> PathBuf {
     static MAKING: Mutex<()> = Mutex::new(());
-    let _making = MAKING.lock().unwrap();
+    let _making = MAKING.lock();
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("big-{length}"));
     if fs::metadata(&path).is_ok_and(|metadata| metadata.len() == length as u64) {
         return path;

@@ -27,7 +27,7 @@ pub enum Under {
 pub enum Copying {
     /// By `memcpy`; published with each message.
     Plain,
-    /// By `memcpy`; a large message is published in pieces, so that the reader copies beside the writer.
+    /// By `memcpy`; a large message is published in pieces, so that the reader copies at the same time as the writer.
     Pieces,
     /// In pieces, past the caches.
     NonTemporal,
@@ -36,9 +36,9 @@ pub enum Copying {
 /// How an end of the raw ring waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Waiting {
-    /// Looks again and again.
+    /// Polls without pause.
     Spin,
-    /// Gives the processor to somebody else between looks.
+    /// Polls, and yields the processor in between.
     Yield,
     /// Sleeps in the kernel at once.
     Futex,
@@ -47,13 +47,13 @@ pub enum Waiting {
 impl Backend {
     /// The C library alone; the first backend of every measurement, and what the others are compared with.
     pub const LIBC: Self = Self::both("libc", Under::Libc);
-    /// The C library once more: what the ratio of two backends that are the same comes to.
+    /// The C library a second time: its ratio to the first shows the noise of the measurement.
     pub const CONTROL: Self = Self::both(CONTROL, Under::Libc);
     /// Both ends preloaded, nothing else set.
     pub const SOCKSHIM: Self = Self::both("sockshim", Under::Sockshim(&[]));
     /// Both ends preloaded, and told not to spin.
     pub const ASLEEP: Self = Self::both("sockshim", Under::Sockshim(&[("SOCKSHIM_PROFILE", "safe")]));
-    /// Both ends preloaded, in each profile but the one that is meant unless another is set.
+    /// Both ends preloaded, once for each profile other than the default.
     pub(crate) const PROFILES: [Self; 3] = [
         Self::both("safe", Under::Sockshim(&[("SOCKSHIM_PROFILE", "safe")])),
         Self::both("latency", Under::Sockshim(&[("SOCKSHIM_PROFILE", "latency")])),
@@ -61,15 +61,15 @@ impl Backend {
     ];
     /// Both ends preloaded, and told to leave every connection with the kernel.
     pub const HOST: Self = Self::both("path=host", Under::Sockshim(&[("SOCKSHIM_PATH", "host")]));
-    /// The server preloaded.
+    /// Only the server preloaded.
     pub const SERVER_ONLY: Self =
         Self { name: "server only", server: Under::Sockshim(&[]), client: Under::Libc };
-    /// The client preloaded.
+    /// Only the client preloaded.
     pub const CLIENT_ONLY: Self =
         Self { name: "client only", server: Under::Libc, client: Under::Sockshim(&[]) };
     /// The limit with both ends awake on two cores.
     pub const RING: Self = Self::both("raw ring", Under::Ring(Copying::Plain, Waiting::Spin));
-    /// The limit for bulk on two cores: these and [`Backend::RING`], whichever is best where the machine is now.
+    /// The limit for bulk data on two cores: the best of these and [`Backend::RING`].
     pub const BULK: [Self; 2] = [
         Self::both("raw ring, in pieces", Under::Ring(Copying::Pieces, Waiting::Spin)),
         Self::both("raw ring, non-temporal", Under::Ring(Copying::NonTemporal, Waiting::Spin)),
@@ -83,7 +83,7 @@ impl Backend {
         matches!(self.client, Under::Ring(..))
     }
 
-    /// The same for both ends.
+    /// One setting for both ends.
     #[must_use]
     pub const fn both(name: &'static str, under: Under) -> Self {
         Self { name, server: under, client: under }

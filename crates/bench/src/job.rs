@@ -1,4 +1,4 @@
-//! A worker's view of what it shall do.
+//! What a worker process is asked to do, as it sees it.
 
 use crate::backend::{Copying, Waiting};
 use crate::link::{Link, Socket};
@@ -8,7 +8,7 @@ use libc::c_int;
 use std::net::Ipv4Addr;
 use std::time::Instant;
 
-/// Says on the command line that a process is a worker.
+/// The argument that makes a process a worker.
 pub(crate) const FLAG: &str = "--bench-worker";
 
 /// What a worker was started with.
@@ -127,7 +127,7 @@ impl Job {
         });
     }
 
-    /// The same where the operations say themselves how much of the time counts.
+    /// As [`Job::serve`], for operations that return how much of their time counts.
     pub(crate) fn serve_timed(&self, fd: c_int, mut operations: impl FnMut(u64) -> u64) {
         while let Some(count) = asked() {
             if self.is_server() {
@@ -161,7 +161,7 @@ fn ring_of(word: &str) -> Option<(c_int, Copying, Waiting)> {
     Some((c_int::try_from(fd).ok()?, *COPYING.get(copying)?, *WAITING.get(waiting)?))
 }
 
-/// Instead of what path a connection is on.
+/// In place of the path, where no connection is looked at.
 pub(crate) const NO_CONNECTION: u64 = 2;
 pub(crate) const SERVER: &str = "server";
 pub(crate) const CLIENT: &str = "client";

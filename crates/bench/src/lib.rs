@@ -3,9 +3,9 @@
 //! ```text
 //! questions     what can be asked: the catalogue, made of `question::Question`s
 //! measurement   one question put to several `backend::Backend`s by turns, and the answer, a `results::Row`
-//! workers, job  the processes that are measured: who asks them, and what they see of it
+//! workers, job  the processes that are measured: how they are controlled, and what they see of it
 //! work          what they do: plain calls of the C library, or the same over the raw `ring`
-//! programs      the same for programs that others wrote: redis, nginx ...
+//! programs      the same for existing programs: redis, nginx ...
 //! network       which congestion control the connections of a run have
 //! probe         how near the processors are to each other just now
 //! run           what a run shares, and what must not outlive it
@@ -34,7 +34,7 @@ mod workers;
 
 use std::fmt::{self, Display};
 
-/// Does a worker's work when this process was started as one: then true, and there is nothing else to do.
+/// Does the work if this process was started as a worker; returns true if so, and the process is done.
 #[must_use]
 pub fn work_if_asked() -> bool {
     let Some(job) = job::Job::of_this_process() else { return false };

@@ -7,15 +7,15 @@ use libc::c_int;
 /// One end of a connection.
 pub(crate) trait Link {
     fn write_all(&mut self, data: &[u8]);
-    /// What there is, at least one byte; waits for it.
+    /// Receives what has arrived, at least one byte; waits for it.
     fn read(&mut self, buffer: &mut [u8]) -> usize;
-    /// As much as can be had without waiting.
+    /// As much as is possible without waiting.
     fn try_write(&mut self, data: &[u8]) -> usize;
-    /// As much as can be had without waiting.
+    /// As much as is possible without waiting.
     fn try_read(&mut self, buffer: &mut [u8]) -> usize;
     /// Waits until a byte can be read or, if `to_write`, written.
     fn wait(&mut self, to_write: bool);
-    /// Sends what is held back for want of an acknowledgement.
+    /// Sends what is held back until an acknowledgement arrives.
     fn push(&mut self);
     /// For [`crate::job::Job::serve`].
     fn descriptor(&self) -> c_int;

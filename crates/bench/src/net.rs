@@ -98,7 +98,7 @@ pub(crate) fn connect(address: Ipv4Addr, port: u16) -> c_int {
     fd
 }
 
-/// Sends what Nagle's algorithm holds back for want of an acknowledgement.
+/// Sends what Nagle's algorithm holds back until an acknowledgement arrives.
 pub(crate) fn push(fd: c_int) {
     for on in [1 as c_int, 0] {
         let length = size_of::<c_int>() as socklen_t;
@@ -158,7 +158,7 @@ pub(crate) fn pin_task(task: libc::pid_t, cpu: usize) -> bool {
     unsafe { libc::sched_setaffinity(task, size_of::<libc::cpu_set_t>(), &raw const set) == 0 }
 }
 
-/// Whether this process may give others a higher priority than its own.
+/// Whether this process may raise the priority of others above its own.
 pub(crate) fn may_raise_priority() -> bool {
     // SAFETY: no arguments, always succeeds.
     unsafe { libc::geteuid() == 0 }

@@ -1,7 +1,7 @@
 //! The network of a run: which congestion control its connections have.
 //!
-//! Some of them hold back what they send over the loopback, too (BBR's pacing halves it), and sockshim's pipes know none. So
-//! libc is not measured with what the machine's default happens to be, but with what is usual.
+//! Some algorithms slow down even the loopback (BBR's pacing halves its speed), while sockshim's pipes have no congestion
+//! control. So libc is measured with the usual algorithm, not with whatever the machine's default happens to be.
 //!
 //! # Safety
 //!
@@ -14,7 +14,7 @@ use std::io;
 use std::os::fd::AsRawFd as _;
 use std::sync::OnceLock;
 
-/// Congestion controls, the better one first; the kernel always has the second.
+/// Congestion controls, the preferred one first; the kernel always has the second.
 const CHOICES: [&str; 2] = ["cubic", "reno"];
 /// In the environment of a worker: which one it has to ask for.
 pub(crate) const VARIABLE: &str = "BENCH_CONGESTION";

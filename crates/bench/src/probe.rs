@@ -1,4 +1,4 @@
-//! How near the processors are: virtual machines move, and every figure moves with them.
+//! How fast a cache line moves between the processors: the host may move a virtual machine, which changes every figure.
 
 use crate::{Trouble, net, workers};
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,4 +1,4 @@
-//! Programs that others wrote, unmodified: a server on libc and one on sockshim side by side, clients by turns.
+//! Existing programs, unmodified: one server on libc and one on sockshim, with the clients run in turn.
 
 mod memcached;
 mod net_tools;
@@ -58,7 +58,7 @@ struct Match {
     outcome: fn(&str, Duration, u64) -> Option<Outcome>,
 }
 
-/// What a client says.
+/// How the output of a client is read.
 struct Outcome {
     ns_per_operation: f64,
     operations: f64,

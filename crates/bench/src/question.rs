@@ -17,13 +17,13 @@ pub struct Question {
     pub unit: &'static str,
     /// What the figures are.
     pub measure: Measure,
-    /// libc first.
+    /// What is compared, beginning with libc.
     pub backends: Vec<Backend>,
     pub(crate) plan: Plan,
     pub(crate) effort: Effort,
     /// Operations after which every connection has found its path.
     pub(crate) settled_after: u64,
-    /// Whether a rough idea can do without it.
+    /// Left out of quick runs.
     pub(crate) thorough: bool,
 }
 
@@ -32,11 +32,11 @@ pub struct Question {
 pub(crate) enum Effort {
     /// Operations of up to a millisecond.
     Usual,
-    /// Differences of nanoseconds: many short turns.
+    /// Differences of nanoseconds: many short rounds.
     Fine,
     /// Operations that wait most of the time.
     Long,
-    /// Operations beside others that want the processors: turns of many time slices.
+    /// Operations while other processes compete for the processors: rounds of many time slices.
     Crowded,
     /// What does not change from one round to the next.
     Once,
@@ -103,7 +103,7 @@ impl Question {
         self
     }
 
-    /// Both on one processor, where who waits must give way.
+    /// Both on one processor, where a waiting process must yield.
     pub(crate) fn on_one_core(self) -> Self {
         self.placed(Placement::OneCore).backends(&[Backend::LIBC, Backend::SOCKSHIM, Backend::YIELDING_RING])
     }
@@ -118,13 +118,13 @@ impl Question {
         self
     }
 
-    /// Beside so many processes that compute all the time, at that nice value (nice(1)).
+    /// With this many processes that compute all the time, at this nice value (nice(1)).
     pub(crate) fn beside(mut self, count: usize, nice: i32) -> Self {
         self.plan.strangers = Strangers { count, nice };
         self
     }
 
-    /// The same, put to libc twice.
+    /// The same question for libc against libc, which shows the noise.
     #[must_use]
     pub fn control(mut self) -> Self {
         self.row = control_row(&self.row);
@@ -150,12 +150,12 @@ impl Question {
         self
     }
 
-    /// Puts it, with as many rounds as it needs.
+    /// Measures, with as many rounds as the question needs.
     pub fn ask(&self, run: &Run) -> Result<Row, Trouble> {
         measurement::ask(run, self)
     }
 
-    /// Not part of a rough idea.
+    /// Leaves it out of quick runs.
     pub(crate) fn thorough(mut self) -> Self {
         self.thorough = true;
         self
@@ -166,7 +166,7 @@ impl Question {
         self
     }
 
-    /// Where connections are short, or their path is not looked for: nothing to settle.
+    /// For short connections, or where the path does not matter: measures without waiting for the path.
     pub(crate) fn settled(mut self) -> Self {
         self.settled_after = 1;
         self

@@ -1,4 +1,4 @@
-//! The catalogue: everything that can be asked, by the word that asks for it.
+//! The catalogue of all questions, by name.
 
 use crate::backend::{Backend, Under};
 use crate::programs::{self, Program};
@@ -11,11 +11,11 @@ use crate::{Trouble, net};
 /// Questions that belong together.
 #[derive(Clone, Copy, Debug)]
 pub struct Group {
-    /// The word that asks for them.
+    /// The name of the group on the command line.
     pub name: &'static str,
     /// What the group measures, in words.
     pub title: &'static str,
-    /// Whether they are asked when nobody says what to ask.
+    /// Whether they are asked when the command names no question.
     pub usual: bool,
     asks: Asks,
 }
@@ -77,7 +77,7 @@ impl Group {
         Self { name, title, usual: false, asks: Asks::Program(program) }
     }
 
-    /// Whether it is about a program that others wrote.
+    /// Whether it is about an existing program.
     #[must_use]
     pub fn is_program(&self) -> bool {
         matches!(self.asks, Asks::Program(_))
@@ -110,7 +110,7 @@ impl Group {
         }
     }
 
-    /// The questions of a group that is not about a program.
+    /// The questions of a group, unless it is about a program.
     #[must_use]
     pub fn questions(&self, quick: bool) -> Vec<Question> {
         let Asks::Workers(make) = self.asks else { return Vec::new() };
@@ -120,7 +120,7 @@ impl Group {
     }
 }
 
-/// The questions that say most, in words.
+/// The most important questions, described in words.
 #[must_use]
 pub fn that_say_most() -> [(&'static str, Question); 3] {
     let ask =

@@ -19,11 +19,11 @@ pub struct Row {
     pub measure: Measure,
     /// How many rounds every backend was measured in.
     pub rounds: usize,
-    /// A rough idea only.
+    /// Whether the run was a quick one.
     pub quick: bool,
     /// A bare round trip through a cache line before and after, with more than one processor.
     pub probes: Option<[Nanoseconds; 2]>,
-    /// libc first.
+    /// What each backend took, beginning with libc.
     pub entrants: Vec<Entrant>,
     /// The congestion control of all connections (tcp(7)), and how it was chosen.
     #[serde(default)]
@@ -57,7 +57,7 @@ pub struct Entrant {
     pub figure: Summary,
     /// Nanoseconds per operation of both ends together, over all rounds.
     pub user_ns: f64,
-    /// The same in the kernel.
+    /// CPU time in the kernel.
     pub system_ns: f64,
     /// How many times as good as libc in the same round.
     pub to_libc: Summary,
@@ -85,7 +85,7 @@ pub struct Summary {
     pub three_quarters: f64,
 }
 
-/// JSON has no word for what is no number, such as the ratio of nothing to nothing: it is written as null.
+/// JSON cannot express NaN, such as the ratio of zero to zero: it is written as null.
 fn number<'a, D: serde::Deserializer<'a>>(from: D) -> Result<f64, D::Error> {
     Ok(Option::deserialize(from)?.unwrap_or(f64::NAN))
 }
@@ -95,7 +95,7 @@ fn unknown() -> f64 {
 }
 
 impl Measure {
-    /// Whether how much more than libc it takes says more than how many times as much.
+    /// Whether the difference to libc says more than the ratio.
     #[must_use]
     pub fn is_difference(self) -> bool {
         matches!(self, Self::Call | Self::Memory)
@@ -119,7 +119,7 @@ impl Row {
         self.entrants.iter().find(|entrant| entrant.name == name)
     }
 
-    /// The second libc, of a row that compares libc with itself: its ratio says how far the others can be believed.
+    /// The second libc, of a row that compares libc with itself: its ratio shows the noise of the others.
     #[must_use]
     pub fn control(&self) -> Option<&Entrant> {
         self.entrant(CONTROL)
@@ -132,7 +132,7 @@ impl Row {
         rings.min_by(|a, b| a.figure.median.total_cmp(&b.figure.median))
     }
 
-    /// What the processors were to each other: `near`, `far`, or `moved` meanwhile.
+    /// Where the processors were placed: `near`, `far`, or `moved` when it changed.
     #[must_use]
     pub fn placement(&self) -> &'static str {
         match self.probes {
@@ -147,7 +147,7 @@ impl Row {
 }
 
 impl Entrant {
-    /// What a reader must know: that the row is not about a pipe, though it should be.
+    /// A warning for the reader: the row should be about a pipe, but is not.
     #[must_use]
     pub fn remark(&self) -> &'static str {
         if self.name == "sockshim" && self.on_pipe == Some(false) { ", not on a pipe" } else { "" }

@@ -7,24 +7,26 @@
 use crate::Trouble;
 use crate::backend::Under;
 use crate::network::{self, Congestion};
+use parking_lot::Mutex;
+use std::fs::Permissions;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use tempfile::TempDir;
 
 /// A private folder for the ends to meet in, gone with the value.
 #[derive(Debug)]
 pub struct Run {
     library: PathBuf,
-    folder: PathBuf,
+    folder: TempDir,
     /// For files of programs; large ones, so not in memory.
-    scratch: PathBuf,
+    scratch: TempDir,
     congestion: Congestion,
     /// Shorter and fewer rounds: a rough idea.
     pub quick: bool,
@@ -41,16 +43,15 @@ impl Run {
         let signals = block_signals();
         let memory = Path::new("/dev/shm");
         let base = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
-        let name = format!("sockshim-bench-{}", std::process::id());
-        let make = |folder: PathBuf, mode| {
-            let made = std::fs::DirBuilder::new().mode(mode).create(&folder);
-            made.map_err(|error| Trouble(format!("{}: {error}", folder.display()))).map(|()| folder)
+        let name = format!("sockshim-bench-{}-", std::process::id());
+        let make = |base: &Path, mode| {
+            let permissions = Permissions::from_mode(mode);
+            tempfile::Builder::new().prefix(&name).permissions(permissions).tempdir_in(base)
         };
-        let folder = make(base.join(&name), 0o700)?;
+        let folder = make(&base, 0o700)?;
         // Others may pass through to a folder of their own.
-        let scratch = make(std::env::temp_dir().join(name + "-files"), 0o711);
-        let scratch = scratch.inspect_err(|_| drop(std::fs::remove_dir(&folder)))?;
-        clean_up_when_interrupted(signals, [folder.clone(), scratch.clone()]);
+        let scratch = make(&std::env::temp_dir(), 0o711)?;
+        clean_up_when_interrupted(signals, [&folder, &scratch].map(|folder| folder.path().to_owned()));
         Ok(Self { library: library.to_owned(), folder, scratch, congestion, quick })
     }
 
@@ -69,7 +70,7 @@ impl Run {
 
     /// Where the programs of this run may keep files.
     pub(crate) fn scratch(&self) -> &Path {
-        &self.scratch
+        self.scratch.path()
     }
 
     pub(crate) fn library(&self) -> &Path {
@@ -79,7 +80,10 @@ impl Run {
     /// A program of the run: on what it is to run, in a process group of its own, and gone when we are.
     pub(crate) fn command(&self, under: Under, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new(program);
-        command.env_remove("LD_PRELOAD").env("SOCKSHIM_DIR", self.folder.join("meet")).process_group(0);
+        command
+            .env_remove("LD_PRELOAD")
+            .env("SOCKSHIM_DIR", self.folder.path().join("meet"))
+            .process_group(0);
         if let Some(name) = self.congestion.by_socket {
             command.env(network::VARIABLE, name);
         }
@@ -131,7 +135,10 @@ fn clean_up_when_interrupted(signals: libc::sigset_t, folders: [PathBuf; 2]) {
         INTERRUPTED.store(true, Ordering::SeqCst);
         let _for_ever = MAKING.lock();
         end_children();
-        remove(&folders);
+        for folder in folders {
+            // Nothing better can be done about a folder that does not go away.
+            let _ = std::fs::remove_dir_all(folder);
+        }
         // By the signal, as if there had been nothing to do; shells look at it.
         // SAFETY: no pointers.
         unsafe { libc::signal(signal, libc::SIG_DFL) };
@@ -149,21 +156,8 @@ static MAKING: Mutex<()> = Mutex::new(());
 
 /// Starts a program of the run.
 pub(crate) fn spawn(command: &mut Command) -> io::Result<Child> {
-    let _making = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
+    let _making = MAKING.lock();
     command.spawn()
-}
-
-impl Drop for Run {
-    fn drop(&mut self) {
-        remove(&[self.folder.clone(), self.scratch.clone()]);
-    }
-}
-
-/// Nothing better can be done about a folder that does not go away.
-fn remove(folders: &[PathBuf]) {
-    for folder in folders {
-        let _ = std::fs::remove_dir_all(folder);
-    }
 }
 
 /// Ends every child with its process group, so that nobody makes the folder anew; all at once, so that nobody sees another

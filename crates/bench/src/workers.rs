@@ -39,7 +39,7 @@ pub(crate) struct Plan {
     pub(crate) with_server: bool,
     /// How many of these work at the same time.
     pub(crate) pairs: usize,
-    /// Who else wants the processors meanwhile.
+    /// Processes that compute at the same time and compete for the processors.
     pub(crate) strangers: Strangers,
     /// Whether the server's figure is a part of it, and not the same seen from the other side.
     pub(crate) both_figures: bool,

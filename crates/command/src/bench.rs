@@ -18,7 +18,7 @@ pub(crate) fn run(args: &Bench) -> Result<ExitCode, Failure> {
     ask(&run, &groups, args.json)
 }
 
-/// What has no answer does not keep the rest from being asked.
+/// A question without an answer does not prevent the others from being asked.
 fn ask(run: &Run, groups: &[&Group], json: bool) -> Result<ExitCode, Failure> {
     let mut out = io::stdout().lock();
     let (mut rows, mut failed) = (Vec::new(), 0);
@@ -70,7 +70,7 @@ fn ask(run: &Run, groups: &[&Group], json: bool) -> Result<ExitCode, Failure> {
     }
 }
 
-/// Says what is being asked, when nothing else does: the table is not printed here.
+/// Prints which question is being asked, where no table is printed.
 fn progress(group: &Group) {
     if io::stderr().is_terminal() && !io::stdout().is_terminal() {
         eprint!("\r{} ...\x1b[K", group.name);
@@ -101,7 +101,7 @@ fn chosen(names: &[String]) -> Result<Vec<&'static Group>, Failure> {
     Ok(GROUPS.iter().filter(wanted).collect())
 }
 
-/// Everything there is, and the programs that others wrote.
+/// The words for all groups, and for those about existing programs.
 const ALL: &str = "all";
 const PROGRAMS: &str = "programs";
 

@@ -1,4 +1,4 @@
-//! What live processes show of themselves: the connections of `sockshim ss`.
+//! The connections of live processes, for `sockshim ss`.
 //!
 //! The socket tables in the rendezvous folder are read as files, never mapped, and never trusted: any process
 //! of this user may have written anything there. /proc knows the rest: which processes live, what they are

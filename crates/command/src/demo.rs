@@ -5,7 +5,6 @@ mod measure;
 mod trace;
 
 use std::env;
-use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -17,19 +16,17 @@ use trace::Trace;
 
 pub(crate) fn run(args: &Demo) -> Result<ExitCode, Failure> {
     let programs = Programs::find(&args.examples)?;
-    let folder = Folder::create()?;
     writeln!(
         io::stdout(),
         "Unmodified C programs under `sockshim run`. SOCKSHIM_UPGRADE_AFTER=0 puts these two connections on a\n\
          pipe at once; by default so short a connection stays with the kernel.\n"
     )?;
 
-    show(&programs, &folder, "HTTP/1.0: one request, then the server disconnects first", |port| {
+    show(&programs, "HTTP/1.0: one request, then the server disconnects first", |port| {
         programs.under_sockshim("http_get", &["127.0.0.1", port, "/hello"])
     })?;
     show(
         &programs,
-        &folder,
         "HTTP/1.1: three requests on one connection, then the client disconnects first",
         |port| programs.under_sockshim("http_keepalive", &["127.0.0.1", port, "3"]),
     )?;
@@ -40,15 +37,9 @@ pub(crate) fn run(args: &Demo) -> Result<ExitCode, Failure> {
 }
 
 /// Runs http_server and one client under sockshim and prints the phases of their connection.
-fn show(
-    programs: &Programs,
-    folder: &Folder,
-    title: &str,
-    client: impl FnOnce(&str) -> Command,
-) -> Result<(), Failure> {
-    let file = folder.0.join("trace");
-    // A previous connection's lines are not wanted again; there are none the first time.
-    let _ = fs::remove_file(&file);
+fn show(programs: &Programs, title: &str, client: impl FnOnce(&str) -> Command) -> Result<(), Failure> {
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("trace");
     let start = |mut command: Command| {
         Child::start(command.env("SOCKSHIM_TRACE", &file).env("SOCKSHIM_UPGRADE_AFTER", "0"))
     };
@@ -108,23 +99,5 @@ impl Programs {
         let mut command = Command::new(&self.sockshim);
         command.args(["run", "--"]).arg(self.examples.join(name)).args(arguments);
         command
-    }
-}
-
-/// A private folder that goes away with the value.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn create() -> io::Result<Self> {
-        let folder = env::temp_dir().join(format!("sockshim-demo-{}", std::process::id()));
-        fs::create_dir(&folder)?;
-        Ok(Self(folder))
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        // Nothing better can be done about a folder that does not go away.
-        let _ = fs::remove_dir_all(&self.0);
     }
 }

@@ -78,7 +78,7 @@ unsafe fn bytes<'a>(data: *const c_void, len: usize) -> Answer<&'a [u8]> {
 ///
 /// # Safety
 ///
-/// `data` is null or points at `len` bytes that nobody else touches while the answer lives.
+/// `data` is null or points at `len` bytes that nothing else accesses while the answer lives.
 unsafe fn room<'a>(data: *mut c_void, len: usize) -> Answer<&'a mut [u8]> {
     match data.is_null() {
         true if len > 0 => Err(Errno::EFAULT),

@@ -6,9 +6,9 @@
 //! Time is virtual (`session`), so a script of minutes takes a tenth of a second, and the same script gives the same
 //! result on any machine.
 //!
-//! packetdrill goes round its own interface in two places: it closes the sockets that a script has left open with
-//! libc's `close`, and it reads TCP_INFO with libc's `getsockopt`. So a socket here is a real descriptor (of an eventfd
-//! that is used for nothing), and the shared object is preloaded too, and then answers `getsockopt` for its descriptors.
+//! packetdrill bypasses its own interface in two places: it closes the sockets that a script has left open with
+//! libc's `close`, and it reads TCP_INFO with libc's `getsockopt`. So a socket here is a real descriptor (an eventfd
+//! that serves no other purpose), and the shared object is preloaded too, and then answers `getsockopt` for its descriptors.
 //!
 //! # Safety
 //!

@@ -182,7 +182,7 @@ fn seconds_to_retries(seconds: c_int) -> u8 {
     retries.unwrap_or(u8::MAX)
 }
 
-/// And back (`retrans_to_secs`).
+/// The inverse: seconds for a number of retransmissions (`retrans_to_secs`).
 fn retries_to_seconds(retries: u8) -> c_int {
     (0..retries).map(|retry| (1 << retry.min(7)).min(120)).sum()
 }

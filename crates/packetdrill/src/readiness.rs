@@ -9,7 +9,7 @@ use crate::errno::{Answer, Errno};
 use crate::session::{Patience, SESSION};
 use crate::world::{Descriptor, Kind, World};
 
-/// What is reported whether it was asked for or not.
+/// Events that are always reported, even if they were not asked for.
 const ALWAYS: u32 = (libc::EPOLLERR | libc::EPOLLHUP) as u32;
 const EDGE: u32 = libc::EPOLLET as u32;
 const ONE_SHOT: u32 = libc::EPOLLONESHOT as u32;

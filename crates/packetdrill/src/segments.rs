@@ -43,7 +43,7 @@ const FIN: u8 = 1;
 const PSH: u8 = 8;
 const CWR: u8 = 128;
 
-/// RFC 1071's, of an even number of bytes.
+/// The checksum of RFC 1071, of an even number of bytes.
 fn checksum(bytes: &[u8]) -> u16 {
     let words = bytes.chunks_exact(2).map(|word| u32::from(word[0]) << 8 | u32::from(word[1]));
     let mut sum: u32 = words.sum();

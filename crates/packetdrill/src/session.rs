@@ -1,24 +1,24 @@
-//! Who may touch the stack, and how time passes.
+//! Which thread may use the stack, and how time passes.
 //!
 //! packetdrill runs a script on two threads. The main thread injects packets, waits for packets and makes most calls; the
 //! other one makes the calls that a script expects to block. Time is virtual: it stands still unless one of them waits,
 //! and then jumps from one of the stack's deadlines to the next.
 //!
-//! A blocked call sleeps in [`Session::wait`] and is asked again after every step of the stack. When it is over the main
+//! A blocked call sleeps in [`Session::wait`] and is retried after every step of the stack. When it is over the main
 //! thread stands still until the other thread has asked what time it is, because that is what packetdrill takes as the
 //! end of the call.
 
 use core::time::Duration;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ThreadId};
 
 use libc::c_int;
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use sockshim_tcpip::time::Instant;
 
 use crate::errno::{Answer, Errno};
 use crate::world::World;
 
-/// How long a call is willing to wait.
+/// How long a call may wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Patience {
     None,
@@ -64,42 +64,42 @@ const LONGEST_WAIT: Duration = Duration::from_secs(600);
 impl Session {
     /// A new stack, driven by the calling thread.
     pub(crate) fn open(&self, world: World) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         *state = State { world: Some(world), main: Some(thread::current().id()), sleeper: Sleeper::Away };
     }
 
     pub(crate) fn close(&self) {
-        self.lock().world = None;
+        self.state.lock().world = None;
     }
 
     /// Whether a descriptor is one of the stack's.
     pub(crate) fn owns(&self, fd: c_int) -> bool {
-        self.lock().world.as_mut().is_some_and(|world| world.descriptor(fd).is_ok())
+        self.state.lock().world.as_mut().is_some_and(|world| world.descriptor(fd).is_ok())
     }
 
     /// A call that cannot block.
     pub(crate) fn call<R>(&self, call: impl FnOnce(&mut World) -> Answer<R>) -> Answer<R> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let answer = call(state.world()?);
         state.world()?.collect();
-        drop(self.settle(state));
+        self.settle(&mut state);
         answer
     }
 
-    /// A call that may block: asked again and again while it answers EAGAIN and has patience left.
+    /// A call that may block: retried while it returns EAGAIN and its time is not over.
     pub(crate) fn wait<R>(
         &self,
         patience: impl FnOnce(&World) -> Patience,
         mut attempt: impl FnMut(&mut World) -> Answer<R>,
     ) -> Answer<R> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let world = state.world()?;
         let patience = patience(world);
         let mut answer = attempt(world);
         world.collect();
         let deadline = match patience {
             Patience::None => {
-                drop(self.settle(state));
+                self.settle(&mut state);
                 return answer;
             }
             Patience::For(time) => Some(world.now() + time),
@@ -109,17 +109,14 @@ impl Session {
         let main = state.main == Some(thread::current().id());
         while matches!(answer, Err(Errno::EAGAIN)) && deadline.is_none_or(|it| it > state.now()) {
             if main {
-                // A script that waits on the main thread: nobody else can let time pass.
+                // A script that waits on the main thread: no other thread can let time pass.
                 let due = state.world()?.deadline();
                 let Some(next) = due.into_iter().chain(deadline).min() else { return Err(Errno::EDEADLK) };
-                state = self.advance(state, next);
+                self.advance(&mut state, next);
             } else {
                 state.sleeper = Sleeper::Asleep(deadline);
                 self.moved.notify_all();
-                state = self
-                    .moved
-                    .wait_while(state, |state| matches!(state.sleeper, Sleeper::Asleep(_)))
-                    .unwrap_or_else(PoisonError::into_inner);
+                self.moved.wait_while(&mut state, |state| matches!(state.sleeper, Sleeper::Asleep(_)));
             }
             let world = state.world()?;
             answer = attempt(world);
@@ -134,17 +131,17 @@ impl Session {
 
     /// A packet reaches the stack.
     pub(crate) fn inject(&self, packet: &[u8]) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if let Some(world) = state.world.as_mut() {
             world.receive(packet);
             world.collect();
         }
-        drop(self.settle(state));
+        self.settle(&mut state);
     }
 
     /// The next packet that left the stack, and when; `None` when none will.
     pub(crate) fn next_packet(&self) -> Option<(Instant, Vec<u8>)> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let limit = state.now() + LONGEST_WAIT;
         loop {
             if let Some(packet) = state.world.as_mut()?.take_packet() {
@@ -154,57 +151,50 @@ impl Session {
             if next > limit {
                 return None;
             }
-            state = self.advance(state, next);
+            self.advance(&mut state, next);
         }
     }
 
     /// Time passes.
     pub(crate) fn sleep(&self, time: Duration) {
-        let state = self.lock();
+        let mut state = self.state.lock();
         let until = state.now() + time;
-        drop(self.advance(state, until));
+        self.advance(&mut state, until);
     }
 
-    /// The time, which passes while somebody looks at the clock: both threads wait the last microseconds before their next
+    /// The time, which passes whenever a thread reads the clock: both threads wait the last microseconds before their next
     /// step by doing so.
     pub(crate) fn time(&self) -> Instant {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let now = state.now();
         if state.main != Some(thread::current().id()) && state.sleeper == Sleeper::Leaving {
             state.sleeper = Sleeper::Away;
             self.moved.notify_all();
         } else {
-            drop(self.advance(state, now + Duration::from_micros(1)));
+            self.advance(&mut state, now + Duration::from_micros(1));
         }
         now
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Lets time pass until `until`, running all that is due on the way at its time.
-    fn advance<'a>(&'a self, mut state: MutexGuard<'a, State>, until: Instant) -> MutexGuard<'a, State> {
+    fn advance(&self, state: &mut MutexGuard<'_, State>, until: Instant) {
         while let Some(next) = state.next().filter(|next| *next <= until) {
-            let Some(world) = state.world.as_mut() else { return state };
+            let Some(world) = state.world.as_mut() else { return };
             world.run(next);
-            state = self.settle(state);
+            self.settle(state);
         }
         if let Some(world) = state.world.as_mut() {
             world.set_time(until);
         }
-        state
     }
 
     /// Lets a blocked call look at what has changed, and waits until it sleeps again or is over.
-    fn settle<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+    fn settle(&self, state: &mut MutexGuard<'_, State>) {
         if let Sleeper::Asleep(_) = state.sleeper {
             state.sleeper = Sleeper::Looking;
             self.moved.notify_all();
         }
-        self.moved
-            .wait_while(state, |state| matches!(state.sleeper, Sleeper::Looking | Sleeper::Leaving))
-            .unwrap_or_else(PoisonError::into_inner)
+        self.moved.wait_while(state, |state| matches!(state.sleeper, Sleeper::Looking | Sleeper::Leaving));
     }
 }
 

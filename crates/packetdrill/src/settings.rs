@@ -106,7 +106,7 @@ fn set<T: FromNumber>(setting: &mut T, variable: &str) {
     }
 }
 
-/// The same for one that says how long something takes.
+/// Takes a duration over from the variable of that name.
 fn set_time(setting: &mut Duration, variable: &str, unit: fn(u64) -> Duration) {
     if let Some(&number) = numbers(variable).first() {
         *setting = unit(number);
@@ -121,12 +121,12 @@ fn sizes(variable: &str) -> Option<(u32, u32)> {
     }
 }
 
-/// What a variable's number can be taken for; one that is too large is the largest.
+/// Converts a variable's number; one that is too large becomes the largest possible.
 trait FromNumber {
     fn from_number(number: u64) -> Self;
 }
 
-/// Accurate ECN, which Linux has more numbers for, is not there.
+/// The stack has no accurate ECN, for which Linux has more numbers.
 impl FromNumber for Ecn {
     fn from_number(number: u64) -> Self {
         match number {

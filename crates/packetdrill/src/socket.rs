@@ -5,8 +5,8 @@ use core::time::Duration;
 
 use libc::{c_int, c_ulong};
 use sockshim_tcpip::buffer::VecMemory;
-use sockshim_tcpip::stack::{ConnectOptions, Event, ListenerId, Readiness, SocketId, Stack};
-use sockshim_tcpip::tcp::{How, SendFlags, SocketOptions, State as Phase};
+use sockshim_tcpip::stack::{ConnectOptions, Event, ListenerId, SocketId, Stack};
+use sockshim_tcpip::tcp::{How, Readiness, SendFlags, SocketOptions, State as Phase};
 use sockshim_tcpip::time::Instant;
 
 use crate::address::Shown;
@@ -18,7 +18,7 @@ use crate::world::{Descriptor, Kind, World};
 #[derive(Debug)]
 pub(crate) struct Socket {
     pub(crate) state: State,
-    /// It is an IPv6 one, and shows IPv4 addresses as such.
+    /// An IPv6 socket, which shows IPv4 addresses as mapped ones.
     mapped: bool,
     local: Option<SocketAddr>,
     pub(crate) receive_timeout: Option<Duration>,
@@ -92,7 +92,7 @@ pub(crate) fn connect(fd: c_int, remote: SocketAddr) -> Answer<c_int> {
             world.connected(fd)
         },
     );
-    // It goes on while nobody waits.
+    // The connection goes on without a thread that waits for it.
     connected.map_err(|error| if error == Errno::EAGAIN { Errno::EINPROGRESS } else { error })
 }
 

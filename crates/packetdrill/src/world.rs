@@ -1,4 +1,4 @@
-//! The stack with what surrounds it: the time, its one link, and the descriptors that a script holds.
+//! The stack with its surroundings: the time, its one link, and the descriptors that a script holds.
 //!
 //! # Safety
 //!
@@ -43,7 +43,7 @@ impl Descriptor {
 
 pub(crate) struct World {
     flags: Flags,
-    /// Made when the first socket is, since a script sets its sysctls before that.
+    /// Created with the first socket, because a script sets its sysctls before that.
     stack: Option<Stack<VecMemory>>,
     now: Instant,
     /// Packets that have left, and when.

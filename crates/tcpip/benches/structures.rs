@@ -3,18 +3,33 @@
 
 #![allow(missing_docs, unreachable_pub, reason = "criterion's macros make public functions")]
 
+extern crate alloc;
+
 mod cpu;
+// The structures are no part of the interface, so they are compiled here once more.
+#[path = "../src/slab.rs"]
+#[allow(dead_code, unused_imports, reason = "a part is measured")]
+mod slab;
+#[path = "../src/table.rs"]
+#[allow(dead_code, unused_imports, reason = "a part is measured")]
+mod table;
+#[path = "../src/time.rs"]
+#[allow(dead_code, unused_imports, reason = "a part is used")]
+mod time;
+#[path = "../src/wheel.rs"]
+#[allow(dead_code, unused_imports, reason = "a part is measured")]
+mod wheel;
 
 use cpu::CpuTime;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use sockshim_tcpip::slab::Slab;
-use sockshim_tcpip::table::{HashKey, Table};
-use sockshim_tcpip::time::Instant;
-use sockshim_tcpip::wheel::Wheel;
+use slab::Slab;
 use std::collections::BTreeSet;
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
+use table::{HashKey, Table};
+use time::Instant;
+use wheel::Wheel;
 
 const COUNTS: [u32; 4] = [1, 1_000, 100_000, 1_000_000];
 
@@ -47,26 +62,55 @@ fn ends(index: u32) -> ((IpAddr, u16), (IpAddr, u16)) {
     ((Ipv4Addr::new(10, 255, 0, 1).into(), 80), (remote.into(), (index % 60_000) as u16 + 1024))
 }
 
+fn key() -> HashKey {
+    HashKey::new([0x1234_5678_9abc_def0, 0x0fed_cba9_8765_4321])
+}
+
 fn find(c: &mut Criterion<CpuTime>) {
     let mut group = c.benchmark_group("find a connection");
     for count in COUNTS {
-        let key = HashKey::new([0x1234_5678_9abc_def0, 0x0fed_cba9_8765_4321]);
+        let key = key();
         let mut connections = Slab::new();
         let mut table = Table::new();
         for index in 0..count {
             let (local, remote) = ends(index);
-            let connection = connections.insert(Connection { local, remote, _hot: [0; 12] });
-            table.insert(key.flow(local, remote), connection.index());
+            let place = connections.insert(Connection { local, remote, _hot: [0; 12] }).index();
+            let hash = key.flow(local, remote);
+            table.insert(hash, place);
         }
+        let is = |index: u32, local, remote| {
+            connections.at(index).is_some_and(|it: &Connection| it.local == local && it.remote == remote)
+        };
         let mut walk = Walk::new(count);
         group.bench_function(BenchmarkId::from_parameter(count), |b| {
             b.iter(|| {
                 let (local, remote) = ends(walk.step());
-                table.find(key.flow(local, remote), |index| {
-                    connections
-                        .at(index)
-                        .is_some_and(|known: &Connection| known.local == local && known.remote == remote)
-                })
+                table.find(key.flow(local, remote), |index| is(index, local, remote))
+            });
+        });
+    }
+    group.finish();
+}
+
+/// One connection leaves the table and comes back, which is what becomes of each while their number stays the same.
+fn replace(c: &mut Criterion<CpuTime>) {
+    let mut group = c.benchmark_group("remove and insert a connection");
+    for count in COUNTS {
+        let key = key();
+        let hash = |index| {
+            let (local, remote) = ends(index);
+            key.flow(local, remote)
+        };
+        let mut table = Table::new();
+        for index in 0..count {
+            table.insert(hash(index), index);
+        }
+        let mut walk = Walk::new(count);
+        group.bench_function(BenchmarkId::from_parameter(count), |b| {
+            b.iter(|| {
+                let index = walk.step();
+                assert!(table.remove(hash(index), index));
+                table.insert(hash(index), index);
             });
         });
     }
@@ -137,6 +181,6 @@ fn expire(c: &mut Criterion<CpuTime>) {
 criterion_group! {
     name = benches;
     config = Criterion::default().with_measurement(CpuTime);
-    targets = find, rearm, expire
+    targets = find, replace, rearm, expire
 }
 criterion_main!(benches);

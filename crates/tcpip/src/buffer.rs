@@ -5,7 +5,7 @@
 //! where it belongs, also when something before it is still missing. They can be rings in shared memory that the
 //! application fills and empties itself; [`VecMemory`] has them in memory of the process.
 //!
-//! # What buffers owe
+//! # What a buffer must guarantee
 //!
 //! * Lengths change between calls into the stack, or by its own calls, and not during one: a ring that another process fills
 //!   reads its counters once, when the application says that it did something ([`written`](crate::stack::Stack::written),
@@ -44,7 +44,7 @@ pub trait SendBuffer {
     /// The first `count` bytes were acknowledged.
     fn release(&mut self, count: usize);
 
-    /// Appends what fits in `limit` bytes all told, and answers how much that was.
+    /// Appends data as long as the buffer holds at most `limit` bytes in all, and returns how much was appended.
     fn write(&mut self, data: &[u8], limit: usize) -> usize;
 
     /// The most it can ever hold.
@@ -64,7 +64,7 @@ pub trait ReceiveBuffer {
     /// Bytes that the application can read.
     fn readable(&self) -> usize;
 
-    /// Bytes that fit behind those: what the window may promise.
+    /// Bytes that fit behind the readable ones: the window that may be offered.
     fn free(&self) -> usize;
 
     /// Stores bytes at their place, of which there is room for `offset + data.len()`.
@@ -73,7 +73,7 @@ pub trait ReceiveBuffer {
     /// The next `count` bytes are complete: the application can read them.
     fn commit(&mut self, count: usize);
 
-    /// Takes bytes as the application, and answers how many.
+    /// Reads bytes for the application, and returns how many.
     fn read(&mut self, data: &mut [u8]) -> usize;
 
     /// Copies the first readable bytes from `offset` without taking them (MSG_PEEK).
@@ -91,16 +91,16 @@ pub trait ReceiveBuffer {
     fn shrink(&mut self) {}
 }
 
-/// Where the buffers of connections come from.
+/// Creates the buffers of connections.
 pub trait Memory {
-    /// Of a connection's outgoing stream.
+    /// The send buffer of a connection.
     type Send: SendBuffer;
-    /// Of a connection's incoming stream.
+    /// The receive buffer of a connection.
     type Receive: ReceiveBuffer;
 
     /// Buffers for a connection; `None` when there is no more memory (the connection is refused or dropped).
     fn open(&mut self) -> Option<(Self::Send, Self::Receive)>;
 
-    /// The connection is over.
+    /// Takes the buffers back when the connection is over.
     fn close(&mut self, _send: Self::Send, _receive: Self::Receive) {}
 }

@@ -6,7 +6,7 @@ use core::fmt;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Error {
-    /// No such socket: it was closed, or never was.
+    /// There is no such socket: it was closed, or never existed.
     NotASocket,
     /// The call makes no sense in the socket's state.
     Invalid,
@@ -18,19 +18,19 @@ pub enum Error {
     NotConnected,
     /// The socket is connected already.
     IsConnected,
-    /// The address is taken.
+    /// The address is in use.
     AddressInUse,
-    /// The address is none of ours, or no port is left.
+    /// The address does not belong to this stack, or no port is free.
     AddressNotAvailable,
     /// There is no route to the address.
     NetworkUnreachable,
-    /// Nobody on the last link answers, or a router says so.
+    /// The host does not answer on its link, or a router reports that.
     HostUnreachable,
     /// Refused by the other end.
     ConnectionRefused,
     /// Reset by the other end.
     ConnectionReset,
-    /// Ended by this end's own doing.
+    /// Aborted by this end.
     ConnectionAborted,
     /// Writing after the end of the stream.
     BrokenPipe,
@@ -38,7 +38,7 @@ pub enum Error {
     TimedOut,
     /// The other end does not speak the protocol.
     ProtocolNotAvailable,
-    /// The other end is not allowed to be reached.
+    /// Communication with the other end is prohibited.
     PermissionDenied,
     /// The message does not fit.
     MessageTooLong,

@@ -19,21 +19,7 @@ const TUNNEL: InterfaceId = InterfaceId(2);
 /// Frames with an offload header, one after the other: the first byte of each says how it comes, the next two how
 /// long it is. What the network sends it must be able to read itself, and its caps hold.
 pub fn frames(mut bytes: &[u8]) {
-    let mut config = net::Config::default();
-    config.reassembly.memory = 4000;
-    config.neighbours.entries = 8;
-    config.neighbours.pending = 2000;
-    config.neighbours.pending_in_all = 4000;
-    config.transmit_queue = 16;
-    let mut network = Network::new(config, [1, 2, 3, 4]);
-    let mtu = 1500;
-    let ethernet = Medium::Ethernet { address: LINK_ADDRESS };
-    network.add_interface(Capabilities { medium: ethernet, mtu, tx_checksum: false, gso_max: 0 });
-    network.add_interface(Capabilities { medium: Medium::Ip, mtu, tx_checksum: true, gso_max: 0 });
-    network.add_address(LINK, Ipv4Addr::new(10, 0, 0, 1).into(), 24);
-    network.add_address(LINK, Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1).into(), 64);
-    network.add_address(TUNNEL, Ipv4Addr::new(10, 1, 0, 1).into(), 24);
-    network.add_address(TUNNEL, Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1).into(), 64);
+    let mut network = small_network();
     let any = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), 7);
     let socket = network.udp_bind(any, udp::Options { receive_buffer: 4000, ..udp::Options::default() });
     let socket = socket.expect("the port is free");
@@ -95,6 +81,26 @@ pub fn frames(mut bytes: &[u8]) {
     assert_eq!(network.poll_timeout(), None);
     assert!(network.reassembly().is_empty());
     assert_eq!((network.reassembly().memory(), network.neighbours().pending()), (0, 0));
+}
+
+/// A network with a link of each kind, addresses of both versions on each, and low limits.
+fn small_network() -> Network {
+    let mut config = net::Config::default();
+    config.reassembly.memory = 4000;
+    config.neighbours.entries = 8;
+    config.neighbours.pending = 2000;
+    config.neighbours.pending_in_all = 4000;
+    config.transmit_queue = 16;
+    let mut network = Network::new(config, [1, 2, 3, 4]);
+    let mtu = 1500;
+    let ethernet = Medium::Ethernet { address: LINK_ADDRESS };
+    network.add_interface(Capabilities { medium: ethernet, mtu, tx_checksum: false, gso_max: 0 });
+    network.add_interface(Capabilities { medium: Medium::Ip, mtu, tx_checksum: true, gso_max: 0 });
+    network.add_address(LINK, Ipv4Addr::new(10, 0, 0, 1).into(), 24);
+    network.add_address(LINK, Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1).into(), 64);
+    network.add_address(TUNNEL, Ipv4Addr::new(10, 1, 0, 1).into(), 24);
+    network.add_address(TUNNEL, Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1).into(), 64);
+    network
 }
 
 /// Takes what the network wants to send, and reads it as a receiver would.

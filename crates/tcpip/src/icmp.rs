@@ -1,4 +1,4 @@
-//! Errors that networks and hosts report: what they mean to a socket, and how many of them we send.
+//! ICMP errors: what they mean for a socket, and the limits on those that we send.
 
 use crate::seq::SeqNumber;
 use crate::table::HashKey;
@@ -26,10 +26,10 @@ pub struct IcmpError {
     pub fatal: bool,
 }
 
-/// What happened, in as many kinds as Linux has numbers for it.
+/// The kinds of errors, one for each error number that Linux uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
-    /// `EMSGSIZE`: longer than a link on the way takes.
+    /// `EMSGSIZE`: longer than a link on the path allows.
     TooBig {
         /// The link's MTU; 0 when the router does not say (RFC 1191 §5).
         mtu: u32,
@@ -82,7 +82,7 @@ impl ErrorKind {
         })
     }
 
-    /// Of an ICMPv6 message, and whether it is fatal.
+    /// The kind of an ICMPv6 error, and whether it is fatal.
     pub const fn of_v6(message: &crate::wire::icmp6::Message<'_>) -> Option<(Self, bool)> {
         use crate::wire::icmp6::{Message, code};
         Some(match *message {
@@ -146,12 +146,12 @@ impl IcmpError {
 /// learns what others have asked for, and finds the port of a socket by it (CVE-2020-25705, "SAD DNS"). So each error costs
 /// nothing, one or two, at random, as in Linux (`icmp_global_consume`): one in the mean.
 #[derive(Debug)]
-pub struct RateLimit {
+pub(crate) struct RateLimit {
     key: HashKey,
     all: Bucket,
-    /// Errors that were sent: with the key they are our random numbers.
+    /// Errors that were sent: hashed with the key, the count serves as a random number.
     sent: u64,
-    /// Destinations share a bucket when their hashes do: an attacker cannot make them many.
+    /// Destinations with equal hashes share a bucket: an attacker cannot create more buckets.
     destinations: Box<[Bucket; DESTINATIONS]>,
 }
 
@@ -166,13 +166,13 @@ struct Bucket {
 
 impl RateLimit {
     /// Makes limits whose buckets are full.
-    pub fn new(key: HashKey) -> Self {
+    pub(crate) fn new(key: HashKey) -> Self {
         let full = Bucket { credit: Duration::MAX, at: Instant::ZERO };
         Self { key, all: full, sent: 0, destinations: Box::new([full; DESTINATIONS]) }
     }
 
     /// Whether an error may go to `destination` now.
-    pub fn allow(&mut self, now: Instant, destination: IpAddr) -> bool {
+    pub(crate) fn allow(&mut self, now: Instant, destination: IpAddr) -> bool {
         let bucket = &mut self.destinations[self.key.address(destination) as usize % DESTINATIONS];
         if !bucket.take(now, Duration::from_secs(1), 6, 1) {
             return false;

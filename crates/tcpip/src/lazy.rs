@@ -1,9 +1,9 @@
-//! Memory that a connection holds only while it is of use: most connections are idle most of the time.
+//! Memory that a connection holds only while it needs it: most connections are idle most of the time.
 
 use alloc::boxed::Box;
 use core::ops::{Deref, DerefMut};
 
-/// What a value that nobody has changed looks like.
+/// A type with a value that it has as long as it is unchanged.
 pub(crate) trait Blank: Default + 'static {
     const BLANK: &'static Self;
 }
@@ -58,14 +58,14 @@ impl<T: Blank> DerefMut for Lazy<T> {
     }
 }
 
-/// Apart: most changes are to what has memory already.
+/// A function of its own, because most changes are to a value that has memory already.
 #[cold]
 #[inline(never)]
 fn fresh<T: Blank>() -> Box<T> {
     Box::default()
 }
 
-/// Says that `$make`, a constant, is what `$type` is at first.
+/// Makes the constant `$make` the blank value of `$type`.
 macro_rules! blank {
     ($type:ty, $make:expr) => {
         impl $crate::lazy::Blank for $type {

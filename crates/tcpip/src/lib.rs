@@ -4,14 +4,14 @@
 //! therefore runs in a process that owns a network link, in the network simulator, under a fuzzer and under packetdrill,
 //! and the same input gives the same output.
 //!
-//! [`stack::Stack`] is the whole: give it frames with [`handle_packet`](stack::Stack::handle_packet), tell it the time
+//! [`stack::Stack`] is the entry point: give it frames with [`handle_packet`](stack::Stack::handle_packet), tell it the time
 //! with [`handle_timeout`](stack::Stack::handle_timeout) when [`poll_timeout`](stack::Stack::poll_timeout) says so, and
 //! take what it has to say from [`poll_transmit`](stack::Stack::poll_transmit) and
-//! [`poll_event`](stack::Stack::poll_event). What a program would ask of a socket are its other methods.
+//! [`poll_event`](stack::Stack::poll_event). Its other methods are the socket calls.
 //!
-//! Send and receive buffers belong to the caller: [`buffer`] says what is asked of them.
+//! Send and receive buffers belong to the caller: [`buffer`] documents what they must guarantee.
 //!
-//! Nothing on the way of a packet or a timer loops over connections.
+//! Processing a packet or a timer never loops over connections.
 
 #![no_std]
 #![deny(unsafe_code)]
@@ -25,23 +25,23 @@ pub mod checksum;
 pub mod error;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
-pub mod icmp;
-pub mod ip;
+mod icmp;
+mod ip;
 mod lazy;
-pub mod neighbour;
+mod neighbour;
 pub mod net;
 pub mod pcapng;
-pub mod ready;
+mod ready;
 pub mod seq;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
-pub mod slab;
+mod slab;
 pub mod stack;
-pub mod table;
+mod table;
 pub mod tcp;
 pub mod time;
-pub mod udp;
-pub mod wheel;
+mod udp;
+mod wheel;
 pub mod wire;
 
 /// The README's example is a test.

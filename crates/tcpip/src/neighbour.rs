@@ -6,7 +6,7 @@
 //! Entries, the packets that wait for one answer, and the bytes that wait for all have caps. What a stranger can cause
 //! by asking us is a stale entry, and those make room when there are too many.
 
-use crate::net::InterfaceId;
+use crate::ip::InterfaceId;
 use crate::ready::ReadyList;
 use crate::slab::Slab;
 use crate::table::{HashKey, Table};
@@ -29,11 +29,11 @@ pub struct Config {
     pub pending_in_all: usize,
     /// Between two questions (RFC 4861 §10, RETRANS_TIMER).
     pub retransmit: Duration,
-    /// Questions before a neighbour counts as absent (MAX_MULTICAST_SOLICIT and MAX_UNICAST_SOLICIT).
+    /// Requests before a neighbour counts as absent (MAX_MULTICAST_SOLICIT and MAX_UNICAST_SOLICIT).
     pub questions: u8,
     /// How long a neighbour counts as reachable after it was known to be, on average (REACHABLE_TIME).
     pub reachable: Duration,
-    /// How long a confirmation from above is waited for before a question goes out (DELAY_FIRST_PROBE_TIME).
+    /// How long to wait for a confirmation from above before a request is sent (DELAY_FIRST_PROBE_TIME).
     pub delay: Duration,
 }
 
@@ -70,10 +70,10 @@ pub struct Neighbours {
 struct Neighbour {
     interface: InterfaceId,
     address: IpAddr,
-    /// Meaningless while incomplete.
+    /// Its link-layer address; not known while the state is incomplete.
     link_address: MacAddr,
     state: State,
-    /// Questions that were asked in this state.
+    /// Requests that were sent in this state.
     questions: u8,
     /// When it was last known to be reachable. The timer looks here before it believes itself: a confirmation costs
     /// no timer.
@@ -91,10 +91,10 @@ enum State {
     Probe,
 }
 
-/// What is to be done. [`Neighbours::poll_action`] gives them out.
+/// What the caller has to do, from [`Neighbours::poll_action`].
 #[derive(Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Ask who has `address`: its own link-layer address, or without one all that may have it.
+    /// Send a request for `address`: to its link-layer address or, if none is known, to all hosts that may have it.
     Ask {
         /// The link to send it on.
         interface: InterfaceId,
@@ -135,7 +135,7 @@ pub enum Resolution {
 pub struct Advertisement {
     /// The link-layer address, if it says so.
     pub link_address: Option<MacAddr>,
-    /// It answers a question of ours.
+    /// It answers a request of ours.
     pub solicited: bool,
     /// It may replace the link-layer address that was known.
     pub overrides: bool,
@@ -143,7 +143,7 @@ pub struct Advertisement {
 
 const TICK: Duration = Duration::from_millis(10);
 
-/// What a packet in a queue takes beside its bytes.
+/// The overhead of a packet in a queue, in bytes.
 const PACKET_COST: usize = 64;
 
 impl Neighbours {

@@ -9,6 +9,10 @@ mod receive;
 mod transmit;
 
 pub use crate::icmp::{ErrorKind, IcmpError};
+pub use crate::ip::InterfaceId;
+pub use crate::ip::reassembly::Config as ReassemblyConfig;
+pub use crate::neighbour::Config as NeighbourConfig;
+pub use crate::udp::{Datagram, Options as UdpOptions, UdpError, UdpId};
 pub use crate::wire::{Counters, DropReason};
 
 use crate::icmp::RateLimit;
@@ -27,16 +31,6 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::time::Duration;
 use transmit::Frame;
 
-/// Names a link of a stack.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct InterfaceId(pub u8);
-
-impl InterfaceId {
-    /// The link on which a stack hears itself. Each stack has it. What [`Network::poll_transmit`] gives out for it goes
-    /// straight back into [`Network::receive`].
-    pub const LOOPBACK: Self = Self(0);
-}
-
 /// What a link carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Medium {
@@ -45,7 +39,7 @@ pub enum Medium {
         /// Our link-layer address.
         address: [u8; 6],
     },
-    /// IP packets and nothing around them.
+    /// IP packets without a link header.
     Ip,
 }
 
@@ -62,7 +56,7 @@ pub struct Capabilities {
     pub gso_max: u32,
 }
 
-/// What a link says of a frame.
+/// What a link knows about a received frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RxMeta {
     /// The checksums of TCP and UDP are right, or were never computed because the frame has seen no wire.
@@ -71,7 +65,7 @@ pub struct RxMeta {
     pub gso_size: u16,
 }
 
-/// What a link is told of a frame.
+/// What a link must know about a frame to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transmit {
     /// The link to send it on.
@@ -82,10 +76,10 @@ pub struct Transmit {
     pub checksum: Option<(u16, u16)>,
 }
 
-/// What became of a frame.
+/// What a received frame was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Up<'a> {
-    /// It is for TCP, and intact.
+    /// A TCP segment whose checksum is right.
     Tcp {
         /// The IP header in front of it.
         ip: ip::Header,
@@ -94,9 +88,9 @@ pub enum Up<'a> {
         /// Segments with this much payload were put together; 0 when it is one.
         gso_size: u16,
     },
-    /// It tells of an error about a TCP segment of ours.
+    /// An ICMP error about a TCP segment of ours.
     Error(IcmpError),
-    /// It has been dealt with.
+    /// The frame needs nothing more.
     Done,
 }
 
@@ -111,14 +105,14 @@ pub struct Path {
     pub next_hop: IpAddr,
     /// The longest packet that gets through, as far as is known.
     pub mtu: u32,
-    /// The longest packet that the link takes: what it is on the way back may be that as well.
+    /// The longest packet that the link takes; packets in the other direction may be as long.
     pub link_mtu: u32,
 }
 
 /// The header that a link wants in front of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkHeader {
-    /// It is written, and so long.
+    /// The header is written; this is its length.
     Ready(usize),
     /// The neighbour was asked for its link-layer address: [`Network::park`] keeps the packet until it answers.
     Pending,
@@ -126,7 +120,7 @@ pub enum LinkHeader {
     Unreachable,
 }
 
-/// Caps, times and manners.
+/// Limits, time-outs and what is answered.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
     /// Settings for the reassembly of fragments.
@@ -141,7 +135,7 @@ pub struct Config {
     pub least_path_mtu: u32,
     /// How long a path's MTU is believed (`net.ipv4.route.mtu_expires`, RFC 8201 §5.3).
     pub path_mtu_time: Duration,
-    /// Hops that packets get (`net.ipv4.ip_default_ttl`).
+    /// The hop limit of packets (`net.ipv4.ip_default_ttl`).
     pub hop_limit: u8,
 }
 
@@ -250,13 +244,13 @@ impl Network {
         &self.interfaces[usize::from(interface.0)]
     }
 
-    /// Gives us an address on a link, and with it the route to the link's other hosts.
+    /// Adds an address of ours on a link, and with it the route to the link's other hosts.
     pub fn add_address(&mut self, interface: InterfaceId, address: IpAddr, prefix_len: u8) {
         self.addresses.add(Assigned { interface, address, prefix_len });
         self.add_route(address, prefix_len, None, interface);
     }
 
-    /// Takes an address away, and the route that came with it unless another address needs it.
+    /// Removes an address, and the route that came with it unless another address needs it.
     pub fn remove_address(&mut self, address: IpAddr) {
         if let Some(Assigned { interface, prefix_len, .. }) = self.addresses.remove(address) {
             let shared = self.addresses.iter().any(|other| {
@@ -341,7 +335,7 @@ impl Network {
     /// Remembers that longer packets do not reach `destination`. An MTU that is below the least one, or no news, changes
     /// nothing but that least one (RFC 1191 §3, RFC 8201 §4). Returns what is believed from now on.
     ///
-    /// Whoever calls this has checked that the error is about a packet that was sent.
+    /// The caller has checked that the error is about a packet that was sent.
     pub fn set_path_mtu(&mut self, now: Instant, destination: IpAddr, mtu: u32) -> u32 {
         let least = if destination.is_ipv4() { self.config.least_path_mtu } else { 1280 };
         let mtu = mtu.max(least);
@@ -379,7 +373,7 @@ impl Network {
             .min()
     }
 
-    /// Does what time has brought. Harmless when that is nothing.
+    /// Does what is due. Calls before anything is due are harmless.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.neighbours.handle_timeout(now);
         self.serve_neighbours(now);
@@ -406,23 +400,23 @@ impl Network {
         self.counters.count(reason);
     }
 
-    /// The neighbours, to look at.
+    /// The neighbours, for inspection.
     pub const fn neighbours(&self) -> &Neighbours {
         &self.neighbours
     }
 
-    /// The incomplete datagrams, to look at.
+    /// The incomplete datagrams, for inspection.
     pub const fn reassembly(&self) -> &Reassembly {
         &self.reassembly
     }
 }
 
-/// What we tell the sender of a packet.
+/// The ICMP error that is sent for a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Complaint {
     /// No socket has the port.
     Port,
-    /// The protocol is not spoken; the number was read there in the packet.
+    /// The protocol is unknown; the offset of its number in the packet.
     Protocol { named_at: u32 },
     /// Fragments were missing for too long.
     ReassemblyTime,

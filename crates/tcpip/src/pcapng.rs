@@ -27,7 +27,7 @@ pub enum Direction {
     Outbound = 2,
 }
 
-/// Makes a capture in memory. The caller writes [`take`](Self::take) to its file now and then, in order.
+/// Writes a capture to memory. The caller writes [`take`](Self::take) to its file now and then, in order.
 #[derive(Debug, Clone)]
 pub struct Writer {
     out: Vec<u8>,
@@ -88,7 +88,7 @@ impl Writer {
         });
     }
 
-    /// What has been made and not been taken.
+    /// Bytes that were written and not taken yet.
     pub fn bytes(&self) -> &[u8] {
         &self.out
     }

@@ -7,11 +7,10 @@ use alloc::vec::Vec;
 ///
 /// The links lie in a vector beside the values, which grows to the highest index and then allocates no more.
 #[derive(Clone, Debug)]
-pub struct ReadyList {
+pub(crate) struct ReadyList {
     links: Vec<Link>,
     head: u32,
     tail: u32,
-    len: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -27,29 +26,19 @@ const OUTSIDE: Link = Link { next: ABSENT, previous: ABSENT };
 
 impl ReadyList {
     /// An empty list.
-    pub const fn new() -> Self {
-        Self { links: Vec::new(), head: END, tail: END, len: 0 }
-    }
-
-    /// Whether there are none.
-    pub const fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// How many there are.
-    pub const fn len(&self) -> usize {
-        self.len
+    pub(crate) const fn new() -> Self {
+        Self { links: Vec::new(), head: END, tail: END }
     }
 
     /// Whether `index` is in.
     #[inline]
-    pub fn contains(&self, index: u32) -> bool {
+    pub(crate) fn contains(&self, index: u32) -> bool {
         self.links.get(index as usize).is_some_and(|link| link.next != ABSENT)
     }
 
     /// Puts `index` at the end; `false` when it is in already, where it stays.
     #[inline]
-    pub fn push(&mut self, index: u32) -> bool {
+    pub(crate) fn push(&mut self, index: u32) -> bool {
         let place = index as usize;
         if place >= self.links.len() {
             self.links.resize(place + 1, OUTSIDE);
@@ -63,19 +52,18 @@ impl ReadyList {
             tail => self.links[tail as usize].next = index,
         }
         self.tail = index;
-        self.len += 1;
         true
     }
 
     /// The one that came first, without taking it out.
     #[inline]
-    pub const fn front(&self) -> Option<u32> {
+    pub(crate) const fn front(&self) -> Option<u32> {
         if self.head == END { None } else { Some(self.head) }
     }
 
     /// Takes out the one that came first.
     #[inline]
-    pub fn pop(&mut self) -> Option<u32> {
+    pub(crate) fn pop(&mut self) -> Option<u32> {
         let index = self.front()?;
         self.remove(index);
         Some(index)
@@ -83,7 +71,7 @@ impl ReadyList {
 
     /// Moves the one that came first to the end.
     #[inline]
-    pub fn rotate(&mut self) {
+    pub(crate) fn rotate(&mut self) {
         if self.head != self.tail
             && let Some(index) = self.pop()
         {
@@ -93,7 +81,7 @@ impl ReadyList {
 
     /// Takes `index` out, wherever it is; `false` when it was not in.
     #[inline]
-    pub fn remove(&mut self, index: u32) -> bool {
+    pub(crate) fn remove(&mut self, index: u32) -> bool {
         if !self.contains(index) {
             return false;
         }
@@ -106,7 +94,6 @@ impl ReadyList {
             END => self.tail = previous,
             next => self.links[next as usize].previous = previous,
         }
-        self.len -= 1;
         true
     }
 }
@@ -156,7 +143,6 @@ mod tests {
                         model.retain(|other| *other != index);
                     }
                 }
-                prop_assert_eq!(list.len(), model.len());
                 prop_assert_eq!(list.front(), model.front().copied());
             }
             while let Some(index) = list.pop() {

@@ -20,7 +20,7 @@ impl SeqNumber {
 
     /// Whether this comes before `other`.
     pub const fn before(self, other: Self) -> bool {
-        (self.0.wrapping_sub(other.0) as i32) < 0
+        before(self.0, other.0)
     }
 
     /// Whether this comes after `other`.
@@ -38,7 +38,7 @@ impl SeqNumber {
         !self.before(other)
     }
 
-    /// The steps from `start` forward to here, all around the circle if need be.
+    /// The steps from `start` forward to here, modulo 2^32.
     pub const fn since(self, start: Self) -> u32 {
         self.0.wrapping_sub(start.0)
     }
@@ -90,6 +90,11 @@ impl fmt::Debug for SeqNumber {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
+}
+
+/// The order of numbers that wrap: sequence numbers, timestamps (RFC 7323 section 5.2), counters.
+pub(crate) const fn before(a: u32, b: u32) -> bool {
+    (a.wrapping_sub(b) as i32) < 0
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The whole stack: what a caller drives.
+//! The stack, as a caller drives it.
 //!
 //! ```text
 //! frames ── handle_packet ─► Network ─► flows ─► Connection ─┐
@@ -67,7 +67,6 @@ use core::time::Duration;
 
 pub use calls::ConnectOptions;
 use demux::Flows;
-pub use inspect::Readiness;
 
 use crate::buffer::Memory;
 use crate::error::Error;
@@ -128,10 +127,10 @@ pub enum Event {
     Acceptable(ListenerId),
 }
 
-/// What can be set.
+/// The configuration of a stack.
 #[derive(Debug, Clone, Default)]
 pub struct Config {
-    /// TCP.
+    /// Settings of TCP.
     pub tcp: tcp::Config,
     /// Settings of the layers below TCP and UDP.
     pub net: net::Config,
@@ -175,7 +174,7 @@ const TICK: Duration = Duration::from_micros(64);
 const COARSE_TICK: Duration = Duration::from_millis(4);
 
 impl<M: Memory> Stack<M> {
-    /// A stack without links. `secret` must be random, except where the same run is to be had again.
+    /// A stack without links. `secret` must be random, except where a run is to be repeated exactly.
     pub fn new(config: Config, memory: M, secret: [u64; 4]) -> Self {
         let [a, b, c, d] = secret;
         let mut net_config = config.net;
@@ -205,12 +204,12 @@ impl<M: Memory> Stack<M> {
         }
     }
 
-    /// What is below TCP: links, addresses, routes, UDP.
+    /// The layers below TCP, and UDP: links, addresses, routes.
     pub const fn net(&mut self) -> &mut Network {
         &mut self.net
     }
 
-    /// A frame has arrived. Whatever it holds, nothing worse happens than that it is dropped and counted.
+    /// A frame has arrived. Whatever it contains, at worst it is dropped and counted.
     pub fn handle_packet(&mut self, now: Instant, interface: InterfaceId, frame: &[u8], meta: RxMeta) {
         self.receive(now, interface, frame, meta);
     }
@@ -251,7 +250,7 @@ impl<M: Memory> Stack<M> {
         }
     }
 
-    /// What we sent to ourselves has seen no wire.
+    /// Receives what was sent over the loopback.
     #[cold]
     fn hear_ourselves(&mut self, now: Instant, frame: &mut Vec<u8>, gso_size: u16) {
         let looped = core::mem::take(frame);
@@ -265,7 +264,7 @@ impl<M: Memory> Stack<M> {
         self.next_event()
     }
 
-    /// What has been counted.
+    /// The counters of all connections.
     pub const fn counters(&self) -> &Counters {
         &self.counters
     }

@@ -1,145 +1,48 @@
 //! From packets to connections: a hash table of indices.
 //!
-//! Entries are eight bytes, a hash and an index, so that a cache line holds eight of them and a look-up reads one line
-//! before the connection itself. What an index stands for, the caller compares: the table knows no keys. Collisions go
-//! to the next place, and removal closes the gap (Knuth 6.4, algorithm R), so no tombstones pile up under churn.
+//! An entry is a hash and an index, eight bytes, and one byte more of hashbrown's. What an index stands for, the caller
+//! compares: the table knows no keys.
 //!
 //! The hash has a secret key: a peer that chooses its ports cannot aim at one place of the table.
 
-use alloc::boxed::Box;
-use alloc::vec;
 use core::net::IpAddr;
+use hashbrown::HashTable;
 
 /// Indices by 32-bit hashes.
 #[derive(Clone, Debug, Default)]
-pub struct Table {
-    /// A power of two of them, at most seven of eight in use, or none at all.
-    entries: Box<[Entry]>,
-    len: usize,
-}
+pub(crate) struct Table(HashTable<(u32, u32)>);
 
-#[derive(Clone, Copy, Debug)]
-struct Entry {
-    hash: u32,
-    /// [`VACANT`] when there is none.
-    index: u32,
+/// The place is taken from the low bits, and what tells neighbours apart from the highest seven.
+const fn spread(hash: u32) -> u64 {
+    (hash as u64) << 32 | hash as u64
 }
-
-const VACANT: u32 = u32::MAX;
-const EMPTY: Entry = Entry { hash: 0, index: VACANT };
-const FIRST_CAPACITY: usize = 16;
 
 impl Table {
     /// Without entries and without memory.
-    pub fn new() -> Self {
-        Self::default()
+    pub(crate) const fn new() -> Self {
+        Self(HashTable::new())
     }
 
-    /// With memory for `len` entries, so that none of the first `len` insertions moves others.
-    pub fn with_capacity(len: usize) -> Self {
-        let capacity = (len * 8).div_ceil(7).next_power_of_two().max(FIRST_CAPACITY);
-        Self { entries: vec![EMPTY; capacity].into_boxed_slice(), len: 0 }
-    }
-
-    /// How many entries there are.
-    pub const fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Whether there are none.
-    pub const fn is_empty(&self) -> bool {
-        self.len == 0
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// The first index under `hash` that `is` says is the one.
     #[inline]
-    pub fn find(&self, hash: u32, mut is: impl FnMut(u32) -> bool) -> Option<u32> {
-        let mask = self.entries.len().checked_sub(1)?;
-        let mut place = hash as usize & mask;
-        loop {
-            let entry = self.entries[place & mask];
-            if entry.index == VACANT {
-                return None;
-            }
-            if entry.hash == hash && is(entry.index) {
-                return Some(entry.index);
-            }
-            place = (place + 1) & mask;
-        }
+    pub(crate) fn find(&self, hash: u32, mut is: impl FnMut(u32) -> bool) -> Option<u32> {
+        self.0.find(spread(hash), |entry| entry.0 == hash && is(entry.1)).map(|entry| entry.1)
     }
 
     /// Puts an index in. Whether it is there already is not looked at.
-    ///
-    /// # Panics
-    ///
-    /// With the index `u32::MAX`, which a [`Slab`](crate::slab::Slab) never gives out.
-    pub fn insert(&mut self, hash: u32, index: u32) {
-        assert_ne!(index, VACANT, "the index of no value");
-        if (self.len + 1) * 8 > self.entries.len() * 7 {
-            self.grow();
-        }
-        self.place(Entry { hash, index });
-        self.len += 1;
+    pub(crate) fn insert(&mut self, hash: u32, index: u32) {
+        self.0.insert_unique(spread(hash), (hash, index), |entry| spread(entry.0));
     }
 
     /// Takes an index out; `false` when it was not there.
-    pub fn remove(&mut self, hash: u32, index: u32) -> bool {
-        let Some(mask) = self.entries.len().checked_sub(1) else { return false };
-        let mut gap = hash as usize & mask;
-        loop {
-            let entry = self.entries[gap];
-            if entry.index == VACANT {
-                return false;
-            }
-            if entry.hash == hash && entry.index == index {
-                break;
-            }
-            gap = (gap + 1) & mask;
-        }
-        // What stands behind the gap moves into it, unless that would be in front of where it belongs.
-        let mut place = gap;
-        loop {
-            place = (place + 1) & mask;
-            let entry = self.entries[place];
-            if entry.index == VACANT {
-                break;
-            }
-            let home = entry.hash as usize & mask;
-            if place.wrapping_sub(home) & mask >= place.wrapping_sub(gap) & mask {
-                self.entries[gap] = entry;
-                gap = place;
-            }
-        }
-        self.entries[gap] = EMPTY;
-        self.len -= 1;
-        true
-    }
-
-    /// Asks for the place of `hash` early, for a caller that looks up a batch: by the time it comes back for
-    /// [`find`](Self::find) the line is there.
-    #[inline]
-    pub fn touch(&self, hash: u32) {
-        if let Some(mask) = self.entries.len().checked_sub(1) {
-            core::hint::black_box(self.entries[hash as usize & mask].index);
-        }
-    }
-
-    fn place(&mut self, entry: Entry) {
-        let mask = self.entries.len() - 1;
-        let mut place = entry.hash as usize & mask;
-        while self.entries[place].index != VACANT {
-            place = (place + 1) & mask;
-        }
-        self.entries[place] = entry;
-    }
-
-    #[cold]
-    fn grow(&mut self) {
-        let capacity = (self.entries.len() * 2).max(FIRST_CAPACITY);
-        let old = core::mem::replace(&mut self.entries, vec![EMPTY; capacity].into_boxed_slice());
-        for entry in old.iter().filter(|entry| entry.index != VACANT) {
-            self.place(*entry);
-        }
+    pub(crate) fn remove(&mut self, hash: u32, index: u32) -> bool {
+        let found = self.0.find_entry(spread(hash), |entry| *entry == (hash, index));
+        found.map(|entry| entry.remove()).is_ok()
     }
 }
 
@@ -279,7 +182,7 @@ mod tests {
                     Step::Remove(_) => {}
                     Step::RemoveStranger(hash) => prop_assert!(!table.remove(hash, index)),
                 }
-                prop_assert_eq!(table.len(), model.len());
+                prop_assert_eq!(table.0.len(), model.len());
                 for (&index, &hash) in &model {
                     prop_assert_eq!(table.find(hash, |found| found == index), Some(index));
                 }
@@ -309,19 +212,7 @@ mod tests {
         let mut table = Table::new();
         assert_eq!(table.find(7, |_| true), None);
         assert!(!table.remove(7, 1));
-        assert_eq!(table.entries.len(), 0);
-    }
-
-    #[test]
-    fn the_announced_number_of_entries_fits_without_growing() {
-        for len in [1, 7, 14, 15, 100, 1000] {
-            let mut table = Table::with_capacity(len);
-            let capacity = table.entries.len();
-            for index in 0..len {
-                table.insert(index as u32 * 7, index as u32);
-            }
-            assert_eq!(table.entries.len(), capacity, "{len}");
-        }
+        assert_eq!(table.0.capacity(), 0);
     }
 
     #[test]

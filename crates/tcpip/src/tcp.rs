@@ -1,7 +1,7 @@
 //! TCP.
 //!
 //! Reading order: [`config`] (what can be set), [`state`], `conn` (a connection), its halves `sender` and `receiver`,
-//! `input` (a segment arrives), `output` (what leaves), `recovery` (what is lost), `timers`, `calls` (what an application
+//! `input` (a segment arrives), `output` (what leaves), `sender::recovery` (what is lost), `timers`, `calls` (what an application
 //! asks), `urgent`, `listen` with `cookies` and `timewait` (connections before and after), [`congestion`].
 
 pub(crate) mod calls;
@@ -13,21 +13,19 @@ pub(crate) mod context;
 pub(crate) mod cookies;
 pub mod ecn;
 pub(crate) mod endpoint;
-pub mod info;
+pub(crate) mod info;
 pub(crate) mod input;
 pub(crate) mod listen;
 pub(crate) mod output;
-pub mod pacing;
+pub(crate) mod pacing;
 pub(crate) mod pmtu;
-pub mod prr;
 pub(crate) mod push;
 pub(crate) mod ranges;
-pub mod rate;
+pub(crate) mod rate;
 pub(crate) mod receiver;
-pub(crate) mod recovery;
 pub(crate) mod resources;
 pub(crate) mod route;
-pub mod rtt;
+pub(crate) mod rtt;
 pub(crate) mod secrets;
 pub(crate) mod sender;
 pub mod state;
@@ -40,7 +38,7 @@ pub use calls::How;
 pub use config::Config;
 pub use conn::SocketOptions;
 pub use context::Counters;
-pub use info::Info;
+pub use info::{Info, Readiness};
 pub use push::SendFlags;
 pub use resources::MemoryLimits;
 pub use state::State;

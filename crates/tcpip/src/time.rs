@@ -19,23 +19,23 @@ impl Instant {
     /// A time that never comes.
     pub const MAX: Self = Self(NonZeroU64::MAX);
 
-    /// That many nanoseconds after the origin.
+    /// So many nanoseconds after the origin.
     #[inline]
     pub const fn from_nanos(nanos: u64) -> Self {
         Self(NonZeroU64::MIN.saturating_add(nanos))
     }
 
-    /// That many microseconds after the origin.
+    /// So many microseconds after the origin.
     pub const fn from_micros(micros: u64) -> Self {
         Self::from_nanos(micros.saturating_mul(1_000))
     }
 
-    /// That many milliseconds after the origin.
+    /// So many milliseconds after the origin.
     pub const fn from_millis(millis: u64) -> Self {
         Self::from_nanos(millis.saturating_mul(1_000_000))
     }
 
-    /// That many seconds after the origin.
+    /// So many seconds after the origin.
     pub const fn from_secs(secs: u64) -> Self {
         Self::from_nanos(secs.saturating_mul(1_000_000_000))
     }

@@ -53,7 +53,7 @@ impl Default for Options {
     }
 }
 
-/// A datagram that came.
+/// A datagram that was received.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Datagram {
     /// The address and port of the sender.
@@ -68,17 +68,17 @@ pub struct Datagram {
 
 /// The UDP sockets of a stack.
 #[derive(Debug)]
-pub struct Sockets {
+pub(crate) struct Sockets {
     key: HashKey,
     sockets: Slab<Socket>,
     /// By local address, or any, and port.
     by_local: Table,
-    /// By port alone: who may be in the way of another.
+    /// By port alone, to find conflicts between bindings.
     by_port: Table,
-    /// Connected ones, by both ends.
+    /// Connected sockets, by both ends.
     by_flow: Table,
     readable: ReadyList,
-    /// Counts searches for a port, so that each begins elsewhere.
+    /// Counts searches for a port, so that each begins at another one.
     searches: u32,
 }
 
@@ -104,15 +104,15 @@ struct Local {
     v6: bool,
 }
 
-/// Ports for sockets that do not care (`net.ipv4.ip_local_port_range`).
+/// Ports for sockets that do not choose one (`net.ipv4.ip_local_port_range`).
 const EPHEMERAL: core::ops::Range<u16> = 32768..61000;
 
-/// What a datagram in a queue takes beside its bytes.
+/// The overhead of a datagram in a queue, in bytes.
 const DATAGRAM_COST: usize = 96;
 
 impl Sockets {
     /// A table without sockets.
-    pub fn new(key: HashKey) -> Self {
+    pub(crate) fn new(key: HashKey) -> Self {
         Self {
             key,
             sockets: Slab::new(),
@@ -130,7 +130,7 @@ impl Sockets {
     /// # Errors
     ///
     /// [`UdpError::AddressInUse`].
-    pub fn bind(&mut self, local: SocketAddr, options: Options) -> Result<UdpId, UdpError> {
+    pub(crate) fn bind(&mut self, local: SocketAddr, options: Options) -> Result<UdpId, UdpError> {
         let mut bound = Local {
             address: (!local.ip().is_unspecified()).then(|| local.ip()),
             port: local.port(),
@@ -161,7 +161,7 @@ impl Sockets {
     /// # Errors
     ///
     /// [`UdpError::Closed`], [`UdpError::WrongVersion`].
-    pub fn connect(&mut self, id: UdpId, source: IpAddr, remote: SocketAddr) -> Result<(), UdpError> {
+    pub(crate) fn connect(&mut self, id: UdpId, source: IpAddr, remote: SocketAddr) -> Result<(), UdpError> {
         let socket = self.sockets.get_mut(id.0).ok_or(UdpError::Closed)?;
         if !socket.local.takes(remote.ip()) {
             return Err(UdpError::WrongVersion);
@@ -181,12 +181,12 @@ impl Sockets {
         Ok(())
     }
 
-    /// Gives up the socket, its port and what it has not received.
+    /// Closes a socket: frees its port, and drops what was not received.
     ///
     /// # Errors
     ///
     /// [`UdpError::Closed`].
-    pub fn close(&mut self, id: UdpId) -> Result<(), UdpError> {
+    pub(crate) fn close(&mut self, id: UdpId) -> Result<(), UdpError> {
         let socket = self.sockets.remove(id.0).ok_or(UdpError::Closed)?;
         self.leave_flow(id, (socket.local, socket.remote));
         self.by_local.remove(self.key.endpoint(socket.local.address, socket.local.port), id.0.index());
@@ -196,14 +196,14 @@ impl Sockets {
     }
 
     /// Where the socket is bound to; an address that is not chosen yet is unspecified.
-    pub fn local(&self, id: UdpId) -> Option<SocketAddr> {
+    pub(crate) fn local(&self, id: UdpId) -> Option<SocketAddr> {
         let local = self.sockets.get(id.0)?.local;
         let any: IpAddr = if local.v6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
         Some(SocketAddr::new(local.address.unwrap_or(any), local.port))
     }
 
     /// The other end that it is connected to.
-    pub fn remote(&self, id: UdpId) -> Option<SocketAddr> {
+    pub(crate) fn remote(&self, id: UdpId) -> Option<SocketAddr> {
         self.sockets.get(id.0)?.remote
     }
 
@@ -212,7 +212,7 @@ impl Sockets {
     /// # Errors
     ///
     /// [`UdpError::WouldBlock`], [`UdpError::Closed`], and the error of an earlier datagram.
-    pub fn receive(&mut self, id: UdpId) -> Result<Datagram, UdpError> {
+    pub(crate) fn receive(&mut self, id: UdpId) -> Result<Datagram, UdpError> {
         self.take_error(id)?;
         let socket = self.sockets.get_mut(id.0).ok_or(UdpError::Closed)?;
         let datagram = socket.queue.pop_front().ok_or(UdpError::WouldBlock)?;
@@ -224,31 +224,21 @@ impl Sockets {
     ///
     /// # Errors
     ///
-    /// That error, [`UdpError::Closed`].
-    pub fn take_error(&mut self, id: UdpId) -> Result<(), UdpError> {
+    /// The pending error, or [`UdpError::Closed`].
+    pub(crate) fn take_error(&mut self, id: UdpId) -> Result<(), UdpError> {
         let socket = self.sockets.get_mut(id.0).ok_or(UdpError::Closed)?;
         socket.error.take().map_or(Ok(()), |kind| Err(UdpError::Reported(kind)))
     }
 
     /// Whether [`receive`](Self::receive) returns something.
-    pub fn is_readable(&self, id: UdpId) -> bool {
+    pub(crate) fn is_readable(&self, id: UdpId) -> bool {
         self.sockets.get(id.0).is_some_and(|socket| !socket.queue.is_empty() || socket.error.is_some())
     }
 
     /// A socket to which something came since it was last returned.
-    pub fn poll_readable(&mut self) -> Option<UdpId> {
+    pub(crate) fn poll_readable(&mut self) -> Option<UdpId> {
         let index = self.readable.pop()?;
         self.sockets.key_at(index).map(UdpId)
-    }
-
-    /// How many sockets there are.
-    pub const fn len(&self) -> usize {
-        self.sockets.len()
-    }
-
-    /// Whether there is none.
-    pub const fn is_empty(&self) -> bool {
-        self.sockets.is_empty()
     }
 
     /// Hands a datagram to its socket; with a `segment` size, the datagrams that a link put together.
@@ -329,7 +319,7 @@ impl Sockets {
         }
     }
 
-    /// Whether binding to `wanted` would be in another socket's way.
+    /// Whether binding to `wanted` would conflict with another socket.
     fn is_taken(&self, wanted: &Local, options: Options) -> bool {
         let clashes = |index| {
             self.sockets.at(index).is_some_and(|socket| {

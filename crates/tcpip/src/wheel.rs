@@ -17,8 +17,8 @@ use core::time::Duration;
 
 /// Deadlines by index.
 #[derive(Clone, Debug)]
-pub struct Wheel {
-    /// Nanoseconds of a tick.
+pub(crate) struct Wheel {
+    /// The length of a tick in nanoseconds.
     tick: u64,
     /// The tick up to which entries have been taken out of the slots.
     present: u64,
@@ -37,7 +37,7 @@ struct Node {
     /// Neighbours in the slot's ring.
     next: u32,
     previous: u32,
-    /// Which slot, [`DUE`] or [`NOWHERE`].
+    /// The slot of the entry, [`DUE`] or [`NOWHERE`].
     slot: u16,
 }
 
@@ -55,7 +55,7 @@ impl Wheel {
     /// # Panics
     ///
     /// With a tick of zero.
-    pub fn new(tick: Duration) -> Self {
+    pub(crate) fn new(tick: Duration) -> Self {
         let tick = tick.as_nanos() as u64;
         assert!(tick > 0, "time needs ticks");
         Self {
@@ -68,19 +68,9 @@ impl Wheel {
         }
     }
 
-    /// How many indices have a deadline.
-    pub const fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Whether no index has a deadline.
-    pub const fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
     /// Sets the deadline of `index`, or moves it.
     #[inline]
-    pub fn schedule(&mut self, index: u32, deadline: Instant) {
+    pub(crate) fn schedule(&mut self, index: u32, deadline: Instant) {
         let place = index as usize;
         if place >= self.nodes.len() {
             self.nodes.resize(place + 1, IDLE);
@@ -101,7 +91,7 @@ impl Wheel {
 
     /// Takes the deadline of `index` away, if it has one.
     #[inline]
-    pub fn cancel(&mut self, index: u32) {
+    pub(crate) fn cancel(&mut self, index: u32) {
         if self.nodes.get(index as usize).is_some_and(|node| node.slot != NOWHERE) {
             self.unlink(index);
             self.len -= 1;
@@ -110,7 +100,7 @@ impl Wheel {
 
     /// The deadline of `index`.
     #[inline]
-    pub fn deadline(&self, index: u32) -> Option<Instant> {
+    pub(crate) fn deadline(&self, index: u32) -> Option<Instant> {
         let node = self.nodes.get(index as usize)?;
         (node.slot != NOWHERE).then_some(node.deadline)
     }
@@ -118,7 +108,7 @@ impl Wheel {
     /// When [`expire`](Self::expire) has something to do again: not later than the first deadline rounded up to a tick,
     /// and perhaps earlier, when entries are to go down a level.
     #[must_use]
-    pub fn next(&self) -> Option<Instant> {
+    pub(crate) fn next(&self) -> Option<Instant> {
         if self.len == 0 {
             return None;
         }
@@ -128,7 +118,7 @@ impl Wheel {
 
     /// Takes out one index whose deadline is not later than `now`; `None` when there is no other. In the order of
     /// their ticks.
-    pub fn expire(&mut self, now: Instant) -> Option<u32> {
+    pub(crate) fn expire(&mut self, now: Instant) -> Option<u32> {
         let now = now.as_nanos() / self.tick;
         loop {
             let index = self.heads[usize::from(DUE)];
@@ -151,7 +141,7 @@ impl Wheel {
         }
     }
 
-    /// The occupied slot that the present comes to next, and the tick at which it does.
+    /// The occupied slot that is reached next, and the tick at which it is.
     #[inline]
     fn first_slot(&self) -> Option<(u16, u64)> {
         for (level, words) in self.occupied.iter().enumerate() {
@@ -168,7 +158,7 @@ impl Wheel {
         None
     }
 
-    /// Moves the entries of a slot that the present has come to, each to where it belongs now.
+    /// Moves the entries of a slot that has been reached, each to where it belongs now.
     fn lower(&mut self, slot: u16) {
         loop {
             let index = self.heads[usize::from(slot)];
@@ -259,7 +249,7 @@ mod tests {
         assert_eq!(wheel.deadline(3), Some(at(TICK * 1000 + 1)));
         assert_eq!(wheel.expire(at(TICK * 1001)), Some(3));
         assert_eq!(wheel.deadline(3), None);
-        assert!(wheel.is_empty());
+        assert_eq!(wheel.len, 0);
     }
 
     #[test]
@@ -298,7 +288,7 @@ mod tests {
         let deadline = at(TICK * 0x0102_0304_0506);
         wheel.schedule(0, deadline);
         let mut wake_ups = 0;
-        while !wheel.is_empty() {
+        while wheel.len > 0 {
             let next = wheel.next().unwrap();
             assert!(next <= deadline);
             wake_ups += 1;
@@ -361,7 +351,7 @@ mod tests {
                         }
                     }
                 }
-                prop_assert_eq!(wheel.len(), model.len());
+                prop_assert_eq!(wheel.len, model.len());
                 for index in 0..16 {
                     prop_assert_eq!(wheel.deadline(index), model.get(&index).copied().map(at));
                 }

@@ -32,7 +32,7 @@ pub(super) const SOCKPERF: Program = Program {
     }],
 };
 
-/// It tells half of a round trip.
+/// The tool prints half of a round trip.
 fn round_trip(output: &str, _: Duration, _: u64) -> Option<Outcome> {
     let us = number_behind(output, "Summary: Latency is")?;
     let operations = number_behind(output, "ReceivedMessages=")?;

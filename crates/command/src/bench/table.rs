@@ -5,7 +5,7 @@ use sockshim_bench::results::{CONTROL, Entrant, Measure, Row};
 use sockshim_bench::show;
 use std::fmt::Write as _;
 
-/// Above all columns.
+/// The line that names the columns.
 pub(super) fn header() -> String {
     let [name, libc, sockshim, ring] = ["", "libc (user+system)", "sockshim", "raw ring"];
     format!(

@@ -1,19 +1,19 @@
-//! Which addresses are ours, which of them a packet leaves with, and which no packet may have.
+//! The addresses of the stack, the choice of a source address, and addresses that no packet may have.
 
 use super::route::{common_bits, contains};
-use crate::net::InterfaceId;
+use crate::ip::InterfaceId;
 use crate::wire::nd::{ALL_NODES, solicited_node};
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// An address of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Assigned {
-    /// The link that it is on.
+pub(crate) struct Assigned {
+    /// The link that the address is on.
     pub interface: InterfaceId,
     /// The address.
     pub address: IpAddr,
-    /// How many of its bits are the link's.
+    /// The length of the link's prefix.
     pub prefix_len: u8,
 }
 
@@ -27,22 +27,22 @@ impl Assigned {
 
 /// The addresses of a stack: a handful, or some thousands.
 #[derive(Clone, Debug, Default)]
-pub struct Addresses {
-    /// In the order in which they were added, which decides between equals.
+pub(crate) struct Addresses {
+    /// All addresses, in the order in which they were added, which decides between equals.
     assigned: Vec<Assigned>,
     /// What each packet of IPv4 asks for, sorted: our addresses, and the broadcast addresses of our networks.
     local_v4: Vec<u32>,
     broadcasts: Vec<(u32, InterfaceId)>,
-    /// The one of ours that a packet was for last, as the next one will be.
+    /// The address that the last packet was for: mostly the next one is for it as well.
     recent: Option<IpAddr>,
 }
 
 /// Which hosts a packet is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DestinationScope {
+pub(crate) enum DestinationScope {
     /// This host alone.
     Us,
-    /// Us among others: a broadcast, or a group that we are in.
+    /// This host among others: a broadcast, or a group that it belongs to.
     Group,
     /// Other hosts.
     Others,
@@ -50,19 +50,19 @@ pub enum DestinationScope {
 
 impl Addresses {
     /// An empty list of addresses.
-    pub const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self { assigned: Vec::new(), local_v4: Vec::new(), broadcasts: Vec::new(), recent: None }
     }
 
     /// Adds one, or changes its prefix.
-    pub fn add(&mut self, assigned: Assigned) {
+    pub(crate) fn add(&mut self, assigned: Assigned) {
         self.remove(assigned.address);
         self.assigned.push(assigned);
         self.sort();
     }
 
     /// Removes an address.
-    pub fn remove(&mut self, address: IpAddr) -> Option<Assigned> {
+    pub(crate) fn remove(&mut self, address: IpAddr) -> Option<Assigned> {
         let place = self.assigned.iter().position(|assigned| assigned.address == address)?;
         let removed = self.assigned.remove(place);
         self.sort();
@@ -84,14 +84,14 @@ impl Addresses {
     }
 
     /// All assigned addresses.
-    pub fn iter(&self) -> impl Iterator<Item = &Assigned> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Assigned> {
         self.assigned.iter()
     }
 
     /// Whether an address is ours, on whichever link: a host answers for all of its addresses on each of its links (the
     /// weak model of RFC 1122 §3.3.4.2, and Linux's). All of 127.0.0.0/8 is.
     #[inline]
-    pub fn is_local(&self, address: IpAddr) -> bool {
+    pub(crate) fn is_local(&self, address: IpAddr) -> bool {
         let assigned = match address {
             IpAddr::V4(address) => self.local_v4.binary_search(&address.to_bits()).is_ok(),
             IpAddr::V6(_) => self.assigned.iter().any(|assigned| assigned.address == address),
@@ -99,9 +99,13 @@ impl Addresses {
         assigned || address.is_loopback()
     }
 
-    /// Whom a packet is for that came from `interface`.
+    /// Which hosts a packet is for that arrived on `interface`.
     #[inline]
-    pub fn destination_scope(&mut self, interface: InterfaceId, destination: IpAddr) -> DestinationScope {
+    pub(crate) fn destination_scope(
+        &mut self,
+        interface: InterfaceId,
+        destination: IpAddr,
+    ) -> DestinationScope {
         if self.recent == Some(destination) {
             return DestinationScope::Us;
         }
@@ -128,17 +132,22 @@ impl Addresses {
 
     /// Whether IPv4 packets for `address` go to all hosts of a link.
     #[inline]
-    pub fn is_subnet_broadcast(&self, interface: InterfaceId, address: Ipv4Addr) -> bool {
+    pub(crate) fn is_subnet_broadcast(&self, interface: InterfaceId, address: Ipv4Addr) -> bool {
         self.broadcasts.binary_search(&(address.to_bits(), interface)).is_ok()
     }
 
-    /// The same of whichever link.
-    pub fn is_broadcast(&self, address: Ipv4Addr) -> bool {
+    /// Whether it is the broadcast address of the network of any link.
+    pub(crate) fn is_broadcast(&self, address: Ipv4Addr) -> bool {
         self.broadcasts.binary_search_by_key(&address.to_bits(), |(broadcast, _)| *broadcast).is_ok()
     }
 
     /// The address with which packets for `destination` leave by `interface`, when the next hop is `next_hop`.
-    pub fn source(&self, interface: InterfaceId, destination: IpAddr, next_hop: IpAddr) -> Option<IpAddr> {
+    pub(crate) fn source(
+        &self,
+        interface: InterfaceId,
+        destination: IpAddr,
+        next_hop: IpAddr,
+    ) -> Option<IpAddr> {
         if self.is_local(destination) {
             // To ourselves, packets come from the address that they go to, as in Linux.
             return Some(destination);
@@ -156,7 +165,7 @@ impl Addresses {
     }
 }
 
-/// The one on the next hop's network, or the first, as `inet_select_addr` in Linux.
+/// The address on the next hop's network, or the first one, as `inet_select_addr` in Linux.
 fn best_v4(candidates: &mut dyn Iterator<Item = &Assigned>, next_hop: IpAddr) -> Option<IpAddr> {
     let mut first = None;
     for assigned in candidates {
@@ -169,7 +178,7 @@ fn best_v4(candidates: &mut dyn Iterator<Item = &Assigned>, next_hop: IpAddr) ->
 }
 
 /// RFC 6724 §5, the rules that can tell our addresses apart: 2, an appropriate scope; 8, the longest matching prefix.
-/// Rule 1 was asked before, the others need addresses with a lifetime, homes or labels.
+/// Rule 1 was applied before, the others need addresses with a lifetime, homes or labels.
 fn best_v6(candidates: &mut dyn Iterator<Item = &Assigned>, destination: Ipv6Addr) -> Option<IpAddr> {
     let wanted = scope(destination);
     let rank = |assigned: &&Assigned| {
@@ -190,7 +199,7 @@ fn best_v6(candidates: &mut dyn Iterator<Item = &Assigned>, destination: Ipv6Add
     best.map(|assigned| assigned.address)
 }
 
-/// As multicast scopes count (RFC 6724 §3.1).
+/// The scope of an address, numbered as multicast scopes are (RFC 6724 §3.1).
 const fn scope(address: Ipv6Addr) -> u8 {
     const LINK: u8 = 0x2;
     const SITE: u8 = 0x5;
@@ -207,10 +216,10 @@ const fn scope(address: Ipv6Addr) -> u8 {
     }
 }
 
-/// Whether a packet on a wire may come from `source` to a transport: no group, no broadcast, not nobody, and from
+/// Whether a packet on a wire may come from `source` to a transport: not from a group, a broadcast or an unspecified address, and from
 /// the loopback network only over the loopback (RFC 1122 §3.2.1.3; Linux's martians).
 #[inline]
-pub fn is_possible_source(source: IpAddr, looped: bool) -> bool {
+pub(crate) fn is_possible_source(source: IpAddr, looped: bool) -> bool {
     if source.is_loopback() {
         return looped;
     }

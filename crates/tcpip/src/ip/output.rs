@@ -7,7 +7,7 @@ use core::net::IpAddr;
 /// Cuts `payload` into packets of at most `mtu` bytes behind `header`, and gives each to `send`.
 ///
 /// IPv4 fragments carry `ident` in its lower 16 bits, IPv6's all of it. A payload that fits goes out whole.
-pub fn fragmented(
+pub(crate) fn fragmented(
     header: &ip::Header,
     ident: u32,
     payload: &[u8],

@@ -15,7 +15,7 @@ use alloc::vec::Vec;
 use core::net::IpAddr;
 use core::time::Duration;
 
-/// The caps, with Linux's values.
+/// The limits, with Linux's values.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
     /// Bytes that all incomplete datagrams may take (`net.ipv4.ipfrag_high_thresh`).
@@ -48,7 +48,7 @@ pub struct Reassembly {
 struct Identity {
     source: IpAddr,
     destination: IpAddr,
-    /// IPv4's alone: RFC 8200 leaves the protocol out.
+    /// For IPv4 only: RFC 8200 leaves the protocol out.
     protocol: u8,
     ident: u32,
 }
@@ -60,9 +60,9 @@ struct Datagram {
     parts: BTreeMap<u32, Vec<u8>>,
     /// Bytes in the parts.
     received: usize,
-    /// Bytes of the whole, once the last part is here.
+    /// The length of the datagram, once the last part has arrived.
     total: Option<usize>,
-    /// From the part with offset zero.
+    /// What the part with offset zero contained.
     first: Option<First>,
     /// Which values of the ECN field were seen: bit n for value n.
     ecn_seen: u8,
@@ -219,7 +219,7 @@ impl Reassembly {
         self.datagrams.is_empty()
     }
 
-    /// Bytes that they take.
+    /// Bytes that the incomplete datagrams take.
     pub const fn memory(&self) -> usize {
         self.memory
     }
@@ -288,7 +288,7 @@ impl Reassembly {
         key
     }
 
-    /// Takes a datagram out of everything that knows of it.
+    /// Removes a datagram from all tables and lists.
     fn take(&mut self, key: Key) -> Option<Datagram> {
         let datagram = self.datagrams.remove(key)?;
         self.deadlines.cancel(key.index());

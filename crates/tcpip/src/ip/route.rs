@@ -3,39 +3,39 @@
 use alloc::collections::BTreeMap;
 use core::net::IpAddr;
 
-use crate::net::InterfaceId;
+use crate::ip::InterfaceId;
 
 /// Where packets for a prefix go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Route {
+pub(crate) struct Route {
     /// The router; without one the destination is on the link.
     pub gateway: Option<IpAddr>,
-    /// The link that packets leave by.
+    /// The link that packets are sent on.
     pub interface: InterfaceId,
 }
 
 /// Routes by prefix. A look-up costs a search for each length that has routes, not for each route.
 #[derive(Clone, Debug, Default)]
-pub struct Routes {
+pub(crate) struct Routes {
     v4: BTreeMap<u8, BTreeMap<u128, Route>>,
     v6: BTreeMap<u8, BTreeMap<u128, Route>>,
 }
 
 impl Routes {
     /// A table without routes.
-    pub const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self { v4: BTreeMap::new(), v6: BTreeMap::new() }
     }
 
     /// Adds the route for `prefix`, or replaces it. Bits behind the first `len` are ignored; more than there are bits
     /// count as all of them.
-    pub fn add(&mut self, prefix: IpAddr, len: u8, route: Route) {
+    pub(crate) fn add(&mut self, prefix: IpAddr, len: u8, route: Route) {
         let len = len.min(bits_of(prefix));
         self.version_mut(prefix).entry(len).or_default().insert(masked(prefix, len), route);
     }
 
     /// Removes the route for exactly this prefix.
-    pub fn remove(&mut self, prefix: IpAddr, len: u8) -> Option<Route> {
+    pub(crate) fn remove(&mut self, prefix: IpAddr, len: u8) -> Option<Route> {
         let len = len.min(bits_of(prefix));
         let lengths = self.version_mut(prefix);
         let routes = lengths.get_mut(&len)?;
@@ -47,7 +47,7 @@ impl Routes {
     }
 
     /// The route of the longest prefix with `destination` in it.
-    pub fn find(&self, destination: IpAddr) -> Option<Route> {
+    pub(crate) fn find(&self, destination: IpAddr) -> Option<Route> {
         let lengths = if destination.is_ipv4() { &self.v4 } else { &self.v6 };
         lengths.iter().rev().find_map(|(len, routes)| routes.get(&masked(destination, *len)).copied())
     }
@@ -58,12 +58,12 @@ impl Routes {
 }
 
 /// Whether `address` is in the prefix of `len` bits that `prefix` begins with.
-pub fn contains(prefix: IpAddr, len: u8, address: IpAddr) -> bool {
+pub(crate) fn contains(prefix: IpAddr, len: u8, address: IpAddr) -> bool {
     prefix.is_ipv4() == address.is_ipv4() && masked(prefix, len) == masked(address, len)
 }
 
-/// How many bits two addresses of one version have in common at their begin.
-pub fn common_bits(a: IpAddr, b: IpAddr) -> u8 {
+/// How many bits two addresses of one version have in common at the beginning.
+pub(crate) fn common_bits(a: IpAddr, b: IpAddr) -> u8 {
     ((left_aligned(a) ^ left_aligned(b)).leading_zeros() as u8).min(bits_of(a))
 }
 

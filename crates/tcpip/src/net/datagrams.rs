@@ -72,7 +72,7 @@ impl Network {
             payload_len: datagram.len(),
         };
         let whole = header.len() + datagram.len() <= path.mtu as usize;
-        // A link cannot sum over fragments, and nobody can over a packet that waits for a neighbour.
+        // A link cannot sum over fragments, and not over a packet that waits for a neighbour either.
         let offload = whole && self.capabilities(path.iface).tx_checksum && self.is_resolved(&path);
         let ports = udp::Header { src_port: local.port(), dst_port: to.port() };
         ports.emit(path.source, to.ip(), &mut datagram, offload);

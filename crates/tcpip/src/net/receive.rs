@@ -1,4 +1,4 @@
-//! The way of a frame upwards.
+//! Receiving: from a frame to the protocol that it is for.
 
 use super::{Complaint, DestinationScope, InterfaceId, Medium, Network, RxMeta, Up};
 use crate::checksum::{pseudo, sum};
@@ -11,7 +11,7 @@ use crate::wire::{DropReason, MacAddr, arp, icmp4, icmp6, ip, ipv4, ipv6, nd, pr
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// A packet on its way up.
+/// A packet that is being received.
 #[derive(Clone, Copy)]
 struct Arrival {
     now: Instant,
@@ -57,7 +57,7 @@ impl Network {
         let (header, payload) = eth::Header::parse(frame)?;
         arrival.unicast_frame = header.destination == link_address;
         if !arrival.unicast_frame && !header.destination.is_multicast() {
-            return Err(DropReason::EthernetOtherStation);
+            return Err(DropReason::EthernetOtherAddress);
         }
         match (header.protocol, payload.first().map(|byte| byte >> 4)) {
             (EtherType::Ipv4, Some(4)) | (EtherType::Ipv6, Some(6)) => self.packet(arrival, payload, scratch),
@@ -233,7 +233,7 @@ impl Network {
             == DestinationScope::Us
             && !packet.target.0.is_loopback();
         if self.is_local(sender.into()) {
-            // Ourselves, or somebody with our address: neither is a neighbour.
+            // From ourselves, or from a host with our address: neither is a neighbour.
             return Err(DropReason::ArpAddress);
         }
         match packet.operation {

@@ -276,7 +276,7 @@ fn nobody_complains_about_broadcasts_errors_and_impossible_senders() {
     let result = received_by(&mut host, OTHER_LINK_ADDRESS, [0xff; 6], &in_a_broadcast);
     assert_eq!(result, Err(DropReason::UdpPort));
     let elsewhere = received_by(&mut host, OTHER_LINK_ADDRESS, [2, 0, 0, 0, 0, 9], &in_a_broadcast);
-    assert_eq!(elsewhere, Err(DropReason::EthernetOtherStation));
+    assert_eq!(elsewhere, Err(DropReason::EthernetOtherAddress));
     assert_eq!(complaint(&mut host), None);
 }
 

@@ -1,4 +1,4 @@
-//! The way of a packet downwards.
+//! Sending: from a packet to a frame.
 
 use super::{Complaint, IDENTS, InterfaceId, LinkHeader, MAX_FAILURES, Medium, Network, Path, Transmit};
 use crate::icmp::{ErrorKind, IcmpError};
@@ -177,7 +177,7 @@ impl Network {
     /// Asks who has `address`: the link-layer address that had it, or everybody.
     fn ask(&mut self, now: Instant, interface: InterfaceId, address: IpAddr, link_address: Option<MacAddr>) {
         let Medium::Ethernet { address: ours } = self.capabilities(interface).medium else { return };
-        // Without an address of ours nobody could answer us.
+        // Without an address of ours there could be no answer.
         let Some(source) = self.addresses.source(interface, address, address) else { return };
         match (source, address) {
             (IpAddr::V4(source), IpAddr::V4(target)) => {
@@ -253,7 +253,7 @@ impl Network {
         self.send_packet(now, &path, packet, None);
     }
 
-    /// Sends an ICMP message that answers somebody.
+    /// Sends an ICMP message in answer to a packet.
     pub(super) fn answer(
         &mut self,
         now: Instant,

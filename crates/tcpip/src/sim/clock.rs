@@ -1,14 +1,14 @@
-//! Clocks of hosts: coarse, and not as fast as each other.
+//! Clocks of hosts, which may be coarse, and too fast or too slow.
 
 use core::time::Duration;
 
 use crate::time::Instant;
 
-/// What a host reads when the network's time is something else.
+/// A host's clock, which may differ from the network's time.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
     granularity: u64,
-    /// Parts per billion that it is too fast.
+    /// By how much the clock is too fast, in parts per billion.
     skew: i64,
     offset: u64,
 }

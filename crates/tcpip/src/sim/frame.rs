@@ -227,7 +227,7 @@ pub(super) fn sum(data: &[u8]) -> u64 {
     pairs.map(|pair| u64::from(u16::from_be_bytes([pair[0], pair[1]]))).sum::<u64>() + odd
 }
 
-/// Adds the carries.
+/// Folds the carries of a sum into its low 16 bits.
 pub(super) fn fold(mut sum: u64) -> u16 {
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);

@@ -1,4 +1,4 @@
-//! What the network asks of a host.
+//! The interface of a host to the network.
 
 use alloc::vec::Vec;
 
@@ -13,7 +13,7 @@ pub trait Host {
     /// A packet arrives.
     fn handle_packet(&mut self, now: Instant, frame: &Frame);
 
-    /// The time that [`poll_timeout`](Self::poll_timeout) gave has come, or any other: it does no harm.
+    /// The time that [`poll_timeout`](Self::poll_timeout) gave has come; calls at other times are harmless.
     fn handle_timeout(&mut self, now: Instant);
 
     /// When to call [`handle_timeout`](Self::handle_timeout); may change at each other call.

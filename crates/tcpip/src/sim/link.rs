@@ -14,12 +14,12 @@ use super::frame::Frame;
 use super::random::Random;
 use crate::time::Instant;
 
-/// What a link is like. The default is a perfect one: no delay, no limit, no loss.
+/// The properties of a link. The default is a perfect one: no delay, no limit, no loss.
 #[derive(Debug, Clone, Default)]
 pub struct LinkConfig {
     /// Bits a second; `None` is infinitely fast.
     pub rate: Option<u64>,
-    /// What waits for the link while it sends: more than that is dropped.
+    /// The queue of packets that wait while the link sends.
     pub queue: Queue,
     /// The time from one end to the other.
     pub delay: Duration,
@@ -29,11 +29,11 @@ pub struct LinkConfig {
     pub keep_order: bool,
     /// Which packets are lost.
     pub loss: Loss,
-    /// That part of the packets is held up, by a time up to the second.
+    /// This fraction of the packets is delayed, by up to the given time.
     pub reorder: (f64, Duration),
-    /// That part of the packets arrives twice.
+    /// This fraction of the packets arrives twice.
     pub duplicate: f64,
-    /// In that part of the packets, one byte arrives as another.
+    /// In this fraction of the packets, one byte is damaged.
     pub corrupt: f64,
     /// Times at which nothing gets through.
     pub outages: Vec<Range<Instant>>,
@@ -64,16 +64,16 @@ pub enum Loss {
     Random(f64),
     /// In bursts, by Gilbert's and Elliott's model of two states.
     Burst {
-        /// To enter the bad state, at each packet.
+        /// The probability of entering the bad state, for each packet.
         enter: f64,
         /// The probability of leaving it again.
         leave: f64,
-        /// To lose a packet in the bad state.
+        /// The probability of losing a packet in the bad state.
         loss: f64,
     },
-    /// Each n-th one.
+    /// Every n-th packet.
     Every(u64),
-    /// Those with these numbers, counted from zero.
+    /// The packets with these numbers, counted from zero.
     Numbers(BTreeSet<u64>),
 }
 
@@ -92,7 +92,7 @@ pub enum Segments {
     /// Cuts them, as an interface with TSO does.
     #[default]
     Split,
-    /// Carries them whole, as a TAP device with `virtio_net_hdr` does.
+    /// Carries super-segments uncut, as a TAP device with `virtio_net_hdr` does.
     Keep,
     /// Cuts them on entry; on arrival joins packets of one flow that arrive within this time, as GRO does.
     Merge(Duration),
@@ -101,9 +101,9 @@ pub enum Segments {
 /// Why a packet did not get through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dropped {
-    /// By [`Loss`].
+    /// Lost at random, by [`Loss`].
     Lost,
-    /// By [`Link::drop_if`].
+    /// Dropped by [`Link::drop_if`].
     Chosen,
     /// The queue was full.
     QueueFull,
@@ -116,9 +116,9 @@ pub enum Dropped {
 /// What became of a packet that entered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// It arrives at this time.
+    /// The packet arrives at this time.
     Arrives(Instant, Frame),
-    /// It does not arrive.
+    /// The packet does not arrive.
     Dropped(Dropped, Frame),
 }
 
@@ -183,17 +183,17 @@ impl Link {
         }
     }
 
-    /// What it is like; a change holds for what enters from now on.
+    /// The properties of the link; changes apply to packets that enter from now on.
     pub fn config_mut(&mut self) -> &mut LinkConfig {
         &mut self.config
     }
 
-    /// What it is like.
+    /// The properties of the link.
     pub fn config(&self) -> &LinkConfig {
         &self.config
     }
 
-    /// What it has carried.
+    /// What the link has carried.
     pub fn counters(&self) -> Counters {
         self.counters
     }

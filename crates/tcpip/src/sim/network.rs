@@ -1,4 +1,4 @@
-//! Hosts, links, and what happens next.
+//! Hosts and links, and the queue of events.
 
 use alloc::collections::{BTreeMap, BinaryHeap};
 use alloc::vec::Vec;
@@ -40,7 +40,7 @@ pub struct Network<H> {
     nodes: Vec<Node<H>>,
     links: Vec<Link>,
     paths: Vec<Path>,
-    /// By source host and destination address.
+    /// Paths by source host and destination address.
     routes: BTreeMap<(usize, IpAddr), usize>,
     events: BinaryHeap<Reverse<Entry>>,
     order: u64,
@@ -55,7 +55,7 @@ struct Node<H> {
     clock: Clock,
     /// When the next time-out is due, as an event that is in the queue.
     timer: Option<Instant>,
-    /// What GRO holds back, until then.
+    /// Packets that GRO holds back, and until when.
     held: Vec<Frame>,
 }
 
@@ -188,7 +188,7 @@ impl<H: Host> Network<H> {
         self.trace
     }
 
-    /// Packets to addresses that nobody has.
+    /// Packets to addresses that no host has.
     pub fn unroutable(&self) -> u64 {
         self.unroutable
     }
@@ -225,7 +225,7 @@ impl<H: Host> Network<H> {
         }
     }
 
-    /// Lets the next thing happen. `None`: nothing ever will.
+    /// Processes the next event; `None` when there is none.
     pub fn step(&mut self) -> Option<Step> {
         let _ = self.next_event()?;
         let Reverse(Entry { at, event, .. }) = self.events.pop()?;
@@ -233,7 +233,7 @@ impl<H: Host> Network<H> {
         Some(self.happen(event))
     }
 
-    /// Lets things happen up to `end`, and then it is `end`.
+    /// Processes all events up to `end`, and sets the time to `end`.
     pub fn run_until(&mut self, end: Instant) {
         while self.next_event().is_some_and(|at| at <= end) {
             let _ = self.step();

@@ -1,4 +1,4 @@
-//! What applications call.
+//! The socket calls.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -13,7 +13,7 @@ use crate::tcp::listen::Listener;
 use crate::tcp::{How, SendFlags, SocketOptions, State};
 use crate::time::Instant;
 
-/// What `connect` is told beside the address.
+/// Parameters of `connect` besides the address.
 #[derive(Debug, Clone, Default)]
 pub struct ConnectOptions {
     /// Where to connect from; a port of zero, or an address that is unspecified, is chosen.

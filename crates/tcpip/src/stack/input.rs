@@ -1,4 +1,4 @@
-//! A frame arrives.
+//! Handles received frames.
 
 use core::net::SocketAddr;
 
@@ -8,7 +8,7 @@ use crate::buffer::Memory;
 use crate::icmp::{ErrorKind, IcmpError};
 use crate::net::{InterfaceId, RxMeta, Up};
 use crate::tcp::conn::Pending;
-use crate::tcp::context::{Context, Reply};
+use crate::tcp::context::Context;
 use crate::tcp::ecn;
 use crate::tcp::endpoint::Endpoint;
 use crate::tcp::input::Segment;
@@ -118,9 +118,7 @@ impl<M: Memory> Stack<M> {
         {
             return;
         }
-        self.counters.out_rsts += 1;
-        let reply = Reply::reset(local, remote, segment.header, segment.len());
-        self.reply(local, remote, reply.header);
+        self.reply_with_reset(local, remote, segment);
     }
 
     /// A router, or the other end's host, reports what became of a segment of ours.

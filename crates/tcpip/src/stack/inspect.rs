@@ -5,25 +5,8 @@ use alloc::sync::Arc;
 use super::{ListenerId, SocketId, Stack};
 use crate::buffer::{Memory, ReceiveBuffer, SendBuffer};
 use crate::error::Error;
-use crate::tcp::{Info, SocketOptions};
+use crate::tcp::{Info, Readiness, SocketOptions};
 use crate::time::Instant;
-
-/// What a socket is ready for: poll(2)'s bits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Readiness {
-    /// POLLIN: there is something to read, or the end of the stream.
-    pub readable: bool,
-    /// POLLOUT: there is room, or an error to be told.
-    pub writable: bool,
-    /// POLLRDHUP: nothing more will arrive.
-    pub read_closed: bool,
-    /// POLLHUP: nothing more can go either way.
-    pub hung_up: bool,
-    /// POLLERR: an error waits.
-    pub failed: bool,
-    /// POLLPRI: the urgent byte has arrived.
-    pub urgent: bool,
-}
 
 impl<M: Memory> Stack<M> {
     /// Linux's TCP_INFO.

@@ -1,4 +1,4 @@
-//! Connections on their lists, and off them.
+//! Puts connections on the lists where they belong, and removes them.
 
 use core::net::SocketAddr;
 
@@ -8,6 +8,8 @@ use crate::buffer::{Memory, ReceiveBuffer, SendBuffer};
 use crate::error::Error;
 use crate::slab::Key;
 use crate::tcp::conn::Events;
+use crate::tcp::context::Reply;
+use crate::tcp::input::Segment;
 use crate::tcp::state::State;
 use crate::tcp::timewait::TimeWait;
 use crate::time::Instant;
@@ -131,7 +133,7 @@ impl<M: Memory> Stack<M> {
         None
     }
 
-    /// There is memory again: the next application that wanted to write hears of it.
+    /// Memory is free again: the next application that wanted to write is told.
     fn feed(&mut self) {
         while !self.resources.is_exhausted()
             && let Some(index) = self.starved.pop()
@@ -154,9 +156,16 @@ impl<M: Memory> Stack<M> {
         }
     }
 
+    /// Answers a segment that belongs to no connection.
+    pub(super) fn reply_with_reset(&mut self, local: SocketAddr, remote: SocketAddr, segment: &Segment<'_>) {
+        self.counters.out_rsts += 1;
+        let reply = Reply::reset(local, remote, segment.header, segment.len());
+        self.reply(local, remote, reply.header);
+    }
+
     /// Queues a segment that belongs to no connection.
     pub(super) fn reply(&mut self, local: SocketAddr, remote: SocketAddr, header: Header) {
-        if !self.replies.push(crate::tcp::context::Reply { local, remote, header }) {
+        if !self.replies.push(Reply { local, remote, header }) {
             self.counters.replies_dropped += 1;
         }
     }

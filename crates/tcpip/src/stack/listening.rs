@@ -5,7 +5,7 @@ use core::net::SocketAddr;
 use super::Stack;
 use super::demux::Flow;
 use crate::buffer::{Memory, ReceiveBuffer};
-use crate::seq::SeqNumber;
+use crate::seq::{self, SeqNumber};
 use crate::slab::Key;
 use crate::tcp::conn::{Clock, Connection, window_shift};
 use crate::tcp::context::Reply;
@@ -13,12 +13,11 @@ use crate::tcp::cookies::{Remembered, SynCookie, VALID};
 use crate::tcp::ecn;
 use crate::tcp::input::Segment;
 use crate::tcp::listen::{Handshake, Setup};
-use crate::tcp::pmtu;
 use crate::time::Instant;
 use crate::wire::tcp::{Flags, Header, Options};
 
 impl<M: Memory> Stack<M> {
-    /// A segment for a listener (RFC 9293 section 3.10.7.2). Answers whether that was all; else it is reset.
+    /// A segment for a listener (RFC 9293 section 3.10.7.2). Returns whether that was all; else it is reset.
     pub(super) fn receive_listening(
         &mut self,
         now: Instant,
@@ -88,12 +87,12 @@ impl<M: Memory> Stack<M> {
         self.reply(local, remote, answer);
     }
 
-    /// What we bring to a handshake with that other end.
+    /// Our parameters for a handshake with that other end.
     fn setup_for(&self, listener: Key, local: SocketAddr, remote: SocketAddr) -> Option<Setup> {
         let path = self.net.route(Some(local.ip()), remote.ip())?;
         let options = &self.listeners.get(listener)?.options;
         let config = &self.config.tcp;
-        let mss = pmtu::announced(config, options, remote.ip(), path.link_mtu);
+        let mss = options.announced_mss(config, remote.ip(), path.link_mtu);
         let space = options.receive_buffer.unwrap_or(config.receive_buffer.0).min(u32::from(u16::MAX));
         Some(Setup {
             mss,
@@ -111,10 +110,7 @@ impl<M: Memory> Stack<M> {
         let limit = self.config.tcp.invalid_ratelimit;
         let flags = header.flags;
         let old = handshake.clock_offset().is_some()
-            && header
-                .options
-                .timestamps
-                .is_some_and(|stamps| (stamps.value.wrapping_sub(handshake.recent) as i32) < 0);
+            && header.options.timestamps.is_some_and(|stamps| seq::before(stamps.value, handshake.recent));
         let only_syn = flags.contains(Flags::SYN) && !flags.intersects(Flags::ACK | Flags::RST);
         if header.seq == handshake.irs && only_syn && !old {
             // It came again: so does the answer.
@@ -130,9 +126,7 @@ impl<M: Memory> Stack<M> {
         // A reset counts by its number alone (RFC 9293 section 3.10.7.4, second step before the fifth).
         if flags.contains(Flags::ACK) && !flags.contains(Flags::RST) && header.ack != handshake.iss + 1 {
             // It is about another connection (RFC 9293 section 3.10.7.4, fifth step).
-            self.counters.out_rsts += 1;
-            let reply = Reply::reset(local, remote, header, segment.len());
-            self.reply(local, remote, reply.header);
+            self.reply_with_reset(local, remote, segment);
             return;
         }
         let next = handshake.irs + 1;
@@ -142,39 +136,27 @@ impl<M: Memory> Stack<M> {
         let acceptable = header.seq == next
             || (end.after(next) && header.seq.before(window_end))
             || (header.seq == window_end && end == window_end);
-        if old || !acceptable || handshake.echoes_wrongly(header) {
-            // What takes up numbers, and is no SYN, is no acknowledgement, so that no loop comes of it.
-            let limited = segment.len() == 0 || flags.contains(Flags::SYN);
-            if !flags.contains(Flags::RST) && (!limited || handshake.may_answer(limit, now)) {
-                let answer = handshake.acknowledge(now);
-                self.reply(local, remote, answer);
-            }
+        let invalid = old || !acceptable || handshake.echoes_wrongly(header);
+        let reset = flags.contains(Flags::RST);
+        if reset && !invalid && header.seq == next {
+            self.counters.attempt_fails += 1;
+            self.end_handshake(index);
             return;
         }
-        if flags.contains(Flags::RST) {
-            // RFC 5961 section 3.2.
-            if header.seq == next {
-                self.counters.attempt_fails += 1;
-                self.end_handshake(index);
-            } else if handshake.may_answer(limit, now) {
-                let answer = handshake.acknowledge(now);
-                self.reply(local, remote, answer);
-            }
-            return;
-        }
-        if flags.contains(Flags::SYN) && header.seq == handshake.irs {
-            // Nothing new but what is wrong with it: RFC 5961 section 4.
-            if handshake.may_answer(limit, now) {
+        // A reset with another number, and a SYN with the number of the first one, are challenged (RFC 5961 sections 3.2
+        // and 4).
+        if invalid || reset || (flags.contains(Flags::SYN) && header.seq == handshake.irs) {
+            // Data is no acknowledgement, so answers to it cannot go round in a loop and need no limit.
+            let unlimited = invalid && segment.len() > 0 && !flags.contains(Flags::SYN);
+            if !(invalid && reset) && (unlimited || handshake.may_answer(limit, now)) {
                 let answer = handshake.acknowledge(now);
                 self.reply(local, remote, answer);
             }
             return;
         }
         if flags.contains(Flags::SYN) {
-            self.counters.out_rsts += 1;
-            let reply = Reply::reset(local, remote, header, segment.len());
             self.end_handshake(index);
-            self.reply(local, remote, reply.header);
+            self.reply_with_reset(local, remote, segment);
             return;
         }
         if !flags.contains(Flags::ACK) {
@@ -223,7 +205,7 @@ impl<M: Memory> Stack<M> {
         }
     }
 
-    /// An acknowledgement that belongs to nothing: perhaps a cookie comes back.
+    /// An acknowledgement that belongs to no connection: it may answer a SYN cookie.
     fn take_cookie(
         &mut self,
         now: Instant,
@@ -298,7 +280,7 @@ impl<M: Memory> Stack<M> {
 }
 
 impl<S: crate::buffer::SendBuffer, R: ReceiveBuffer> Connection<S, R> {
-    /// Takes over what the handshake found out.
+    /// Takes over the results of the handshake.
     fn accept_handshake(
         &mut self,
         config: &crate::tcp::Config,

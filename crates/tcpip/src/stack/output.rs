@@ -1,4 +1,4 @@
-//! Makes the frames that leave.
+//! Builds the frames that are sent.
 
 use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
@@ -195,7 +195,7 @@ fn write_segment(
     let value = if offload {
         sum.value()
     } else {
-        // Of what is sent, and not of where it came from: somebody else may write there.
+        // The checksum is that of the copy: another process may write to the original.
         finish(sum + checksum::sum(&headers[tcp_at..end]) + checksum::sum(&frame[end..]))
     };
     frame[field..field + 2].copy_from_slice(&value.to_be_bytes());

@@ -3,6 +3,7 @@
 use super::conn::Connection;
 use super::context::Context;
 use super::push::SendFlags;
+use super::resources::ALWAYS;
 use super::state::State;
 use crate::buffer::{ReceiveBuffer, SendBuffer};
 use crate::error::Error;
@@ -272,5 +273,17 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         } else {
             self.end(None);
         }
+    }
+
+    /// Bytes of memory in its buffers.
+    #[inline]
+    pub(crate) fn memory(&self) -> usize {
+        self.tx.memory() + self.rx.memory()
+    }
+
+    /// Bytes that may lie in the send buffer now.
+    pub(crate) fn affordable(&self, cx: &Context<'_>) -> usize {
+        let capacity = self.send_capacity() as usize;
+        if cx.resources.is_exhausted() { capacity.min(ALWAYS) } else { capacity }
     }
 }

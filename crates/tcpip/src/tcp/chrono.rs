@@ -7,14 +7,14 @@ use crate::time::Instant;
 /// What a sender waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Waiting {
-    /// It waits for the application: there is nothing to send, and all is acknowledged.
+    /// The sender waits for the application: there is nothing to send, and all is acknowledged.
     #[default]
     Idle,
-    /// It waits for the network.
+    /// The sender waits for the network.
     Busy,
-    /// It waits for the other end's window.
+    /// The sender waits for the other end's window.
     Window,
-    /// It waits for room in the send buffer, so that the application can write.
+    /// The sender waits for room in the send buffer, so that the application can write.
     Buffer,
 }
 
@@ -22,7 +22,7 @@ pub(crate) enum Waiting {
 #[derive(Debug, Default)]
 pub(crate) struct Chrono {
     waiting: Waiting,
-    /// In [`Instant::ticks`].
+    /// When the current wait began, in [`Instant::ticks`].
     since: u32,
     /// Busy, window, buffer; in milliseconds, as Linux counts them.
     times: [u32; 3],
@@ -31,14 +31,14 @@ pub(crate) struct Chrono {
 /// The times so far, by what was waited for.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Times {
-    /// Not idle; the others are parts of it.
+    /// The time that the connection was not idle; the other two are parts of it.
     pub(crate) busy: Duration,
     pub(crate) window_limited: Duration,
     pub(crate) buffer_limited: Duration,
 }
 
 impl Chrono {
-    /// From now on it waits for this.
+    /// The sender begins to wait for this.
     pub(crate) fn set(&mut self, now: Instant, waiting: Waiting) {
         if waiting != self.waiting {
             self.times = self.millis(now);

@@ -1,5 +1,6 @@
 //! What an administrator can set: Linux's sysctls under net.ipv4, with its defaults.
 
+use core::net::IpAddr;
 use core::ops::RangeInclusive;
 use core::time::Duration;
 
@@ -12,13 +13,13 @@ use super::rtt;
 /// constant.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// congestion_control.
+    /// The congestion control (congestion_control).
     pub algorithm: Algorithm,
     /// Segments sent before the first acknowledgement (RFC 6928).
     pub initial_window: u32,
-    /// TCP_RTO_MIN; RFC 6298 says one second.
+    /// The least retransmission time-out (TCP_RTO_MIN); RFC 6298 says one second.
     pub min_rto: Duration,
-    /// TCP_RTO_MAX.
+    /// The largest retransmission time-out (TCP_RTO_MAX).
     pub max_rto: Duration,
     /// How often a SYN is sent again.
     pub syn_retries: u8,
@@ -30,29 +31,29 @@ pub struct Config {
     pub orphan_retries: u8,
     /// How long a closed connection waits for the other end's FIN.
     pub fin_timeout: Duration,
-    /// TIME-WAIT. RFC 9293 says two MSL, four minutes; Linux always waits one minute.
+    /// How long TIME-WAIT lasts. RFC 9293 says two MSL, four minutes; Linux always waits one minute.
     pub time_wait: Duration,
-    /// Silence before the first keepalive probe.
+    /// How long a connection is silent before the first keepalive probe.
     pub keepalive_time: Duration,
-    /// Between keepalive probes.
+    /// The time between keepalive probes.
     pub keepalive_interval: Duration,
     /// Probes without answer before the connection is given up.
     pub keepalive_probes: u8,
-    /// RFC 2018.
+    /// Selective acknowledgements (RFC 2018).
     pub sack: bool,
-    /// RFC 2883.
+    /// Duplicates are reported by SACK (RFC 2883).
     pub dsack: bool,
-    /// RFC 7323 section 3.
+    /// The timestamps option (RFC 7323 section 3).
     pub timestamps: bool,
-    /// RFC 7323 section 2.
+    /// The window scale option (RFC 7323 section 2).
     pub window_scaling: bool,
-    /// RFC 3168.
+    /// Explicit congestion notification (RFC 3168).
     pub ecn: Ecn,
-    /// RFC 5682.
+    /// Detection of spurious time-outs by F-RTO (RFC 5682).
     pub frto: bool,
     /// RFC 8985 section 7, tail loss probes (early_retrans).
     pub tail_loss_probe: bool,
-    /// RFC 5681 section 4.1.
+    /// The window becomes smaller when nothing was sent for a while (RFC 5681 section 4.1).
     pub slow_start_after_idle: bool,
     /// The least number of segments that leave in one go, if windows allow (min_tso_segs).
     pub min_burst: u32,
@@ -148,4 +149,16 @@ impl Default for Config {
             header_prediction: true,
         }
     }
+}
+
+impl Config {
+    /// The largest segment in a packet of that size.
+    pub(crate) fn segment_size(&self, remote: IpAddr, mtu: u32) -> u16 {
+        u16::try_from(mtu.saturating_sub(header_len(remote))).unwrap_or(u16::MAX).max(self.min_mss)
+    }
+}
+
+/// Bytes of the headers of IP and TCP, without options.
+pub(crate) fn header_len(remote: IpAddr) -> u32 {
+    if remote.is_ipv4() { 40 } else { 60 }
 }

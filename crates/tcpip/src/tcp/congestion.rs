@@ -9,6 +9,7 @@
 
 mod cubic;
 mod hystart;
+mod prr;
 mod reno;
 
 use alloc::boxed::Box;
@@ -19,9 +20,9 @@ use core::time::Duration;
 pub use cubic::Cubic;
 pub use reno::NewReno;
 
-use super::prr::Prr;
 use crate::seq::SeqNumber;
 use crate::time::Instant;
+use prr::Prr;
 
 /// `ssthresh` before the first congestion event: Linux's `TCP_INFINITE_SSTHRESH`.
 pub const INFINITE_SSTHRESH: u32 = 0x7fff_ffff;
@@ -136,8 +137,6 @@ pub struct Window {
     pub cwnd: u32,
     /// Below it the window grows by slow start.
     pub ssthresh: u32,
-    /// Upper limit of `cwnd` (TCP_WINDOW_CLAMP).
-    pub clamp: u32,
     /// Delivered segments that have not yet counted towards growth in congestion avoidance.
     pending: u32,
     /// `cwnd` before the last congestion event.
@@ -146,7 +145,7 @@ pub struct Window {
 
 impl Window {
     fn new(initial: u32) -> Self {
-        Self { cwnd: initial, ssthresh: INFINITE_SSTHRESH, clamp: u32::MAX, pending: 0, prior: 0 }
+        Self { cwnd: initial, ssthresh: INFINITE_SSTHRESH, pending: 0, prior: 0 }
     }
 
     /// RFC 5681 section 3.1.
@@ -159,13 +158,13 @@ impl Window {
         self.prior
     }
 
-    /// Grows by one segment for each one delivered, up to `ssthresh`; answers how many are left for congestion
+    /// Grows by one segment for each one delivered, up to `ssthresh`; returns how many are left for congestion
     /// avoidance. RFC 5681's limit of one per acknowledgement is not kept, nor by Linux: receivers acknowledge
     /// whole super-segments.
     pub fn slow_start(&mut self, delivered: u32) -> u32 {
         let grown = self.cwnd.saturating_add(delivered).min(self.ssthresh);
         let left = delivered - (grown - self.cwnd);
-        self.cwnd = grown.min(self.clamp);
+        self.cwnd = grown;
         left
     }
 
@@ -178,7 +177,7 @@ impl Window {
             self.cwnd = self.cwnd.saturating_add(1);
         }
         self.pending = self.pending.saturating_add(delivered);
-        self.cwnd = self.cwnd.saturating_add(self.pending / per_segment).min(self.clamp);
+        self.cwnd = self.cwnd.saturating_add(self.pending / per_segment);
         self.pending %= per_segment;
     }
 }
@@ -306,12 +305,6 @@ impl Controller {
     /// The controller of a connection that a listener makes.
     pub fn fresh(&self) -> Self {
         Self::new(self.algorithm.fresh(), self.usage.initial.into())
-    }
-
-    /// TCP_WINDOW_CLAMP and tests.
-    pub fn set_clamp(&mut self, segments: u32) {
-        self.window.clamp = segments.max(1);
-        self.window.cwnd = self.window.cwnd.min(self.window.clamp);
     }
 
     /// The connection is there: the window counts as used until now.

@@ -1,7 +1,7 @@
 //! A connection: its two halves, its state, its timers.
 
 use alloc::sync::Arc;
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 
 use super::config::Config;
@@ -11,11 +11,10 @@ use super::push::Push;
 use super::receiver::Receiver;
 use super::sender::{Echo, Sender, Timer};
 use super::state::State;
-use super::urgent::Mark;
 use crate::buffer::{ReceiveBuffer, SendBuffer};
 use crate::error::Error;
 use crate::lazy::{Lazy, blank};
-use crate::seq::SeqNumber;
+use crate::seq::{self, SeqNumber};
 use crate::time::Instant;
 use crate::wire::tcp::{Options, Timestamps};
 
@@ -29,11 +28,11 @@ pub(crate) struct Connection<S, R> {
     pub(crate) sender: Sender,
     pub(crate) receiver: Receiver,
     pub(crate) clock: Option<Clock>,
-    /// Shared with all connections that have set none.
+    /// The options; connections that have set none share them.
     pub(crate) options: Arc<SocketOptions>,
     /// The send buffer now (SO_SNDBUF as autotuning has it).
     pub(crate) send_limit: u32,
-    /// What leaves before anything else.
+    /// What is sent before anything else.
     pub(crate) pending: Pending,
     /// The application writes no more: the FIN follows the data.
     pub(crate) fin_queued: bool,
@@ -56,14 +55,14 @@ pub(crate) struct Connection<S, R> {
     /// The largest packet payload that leaves at once; 0 without segmentation offload.
     pub(crate) gso_max: u16,
     pub(crate) cold: Lazy<ColdState>,
-    /// When to look whether memory can be given back.
+    /// When to check whether memory can be given back.
     pub(crate) tidy_at: Option<Instant>,
     /// Pages that it is charged with of the memory of all connections.
     pub(crate) charged: u16,
-    /// When anything arrived last.
+    /// When a segment arrived last.
     pub(crate) heard_at: Instant,
     pub(crate) keepalive_probes: u8,
-    /// Something was sent since the sender last ran dry.
+    /// Something was sent since the sender last had nothing to send.
     pub(crate) sent_since: bool,
     /// Something other than a timer has asked since then what can leave.
     pub(crate) asked: bool,
@@ -74,7 +73,7 @@ pub(crate) struct Connection<S, R> {
     pub(crate) path: super::route::CachedPath,
 }
 
-/// What few connections need, or only for a while.
+/// The state that few connections need, or only for a while.
 #[derive(Debug, PartialEq)]
 pub(crate) struct ColdState {
     /// When the SYN was sent; until the handshake is over.
@@ -104,6 +103,21 @@ blank!(
         mark: None,
     }
 );
+
+/// Where the other end's urgent data ends: the number of its last byte, until the application has read beyond.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Mark {
+    pub(crate) seq: SeqNumber,
+    pub(crate) byte: Byte,
+}
+
+/// The urgent byte itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Byte {
+    Awaited,
+    Arrived(u8),
+    Taken,
+}
 
 /// What leaves before anything else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,23 +166,18 @@ impl Clock {
 
     /// RFC 7323 section 5.3, R1: an old duplicate.
     pub(crate) fn is_old(&self, now: Instant, value: u32) -> bool {
-        before(value, self.recent) && now - self.recent_at < PAWS_EXPIRES
+        seq::before(value, self.recent) && now - self.recent_at < PAWS_EXPIRES
     }
 
-    /// A segment at the left edge of the window. Answers whether TS.Recent is its timestamp now.
+    /// A segment at the left edge of the window. Returns whether TS.Recent is its timestamp now.
     pub(crate) fn update(&mut self, now: Instant, value: u32) -> bool {
-        let newer = !before(value, self.recent) || now - self.recent_at >= PAWS_EXPIRES;
+        let newer = !seq::before(value, self.recent) || now - self.recent_at >= PAWS_EXPIRES;
         if newer {
             self.recent = value;
             self.recent_at = now;
         }
         newer
     }
-}
-
-/// RFC 7323 section 5.2: timestamps are compared as sequence numbers are.
-pub(crate) fn before(a: u32, b: u32) -> bool {
-    (a.wrapping_sub(b) as i32) < 0
 }
 
 /// What an application can set on a socket.
@@ -212,7 +221,7 @@ pub struct SocketOptions {
     pub traffic_class: u8,
     /// SO_OOBINLINE: urgent data stays in the stream.
     pub oob_inline: bool,
-    /// The stack's.
+    /// The size at which send buffers begin, as the stack is configured.
     send_limit: u32,
 }
 
@@ -220,6 +229,13 @@ impl SocketOptions {
     /// Bytes that the send buffer takes at first (SO_SNDBUF).
     pub fn send_limit(&self) -> u32 {
         self.send_buffer.unwrap_or(self.send_limit)
+    }
+
+    /// The segment size that we announce (RFC 9293 section 3.7.1): what our link takes, whatever is known of the path from
+    /// here to there.
+    pub(crate) fn announced_mss(&self, config: &Config, remote: IpAddr, link_mtu: u32) -> u16 {
+        let size = config.segment_size(remote, link_mtu);
+        self.max_segment.map_or(size, |max| max.min(size))
     }
 
     /// Options as they are before the program sets any.
@@ -336,7 +352,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         self.receiver.scaled = config.window_scaling;
         self.receiver.wscale = if config.window_scaling { window_shift(config, &self.options) } else { 0 };
         let remote = self.ends.remote().ip();
-        self.receiver.advertised_mss = super::pmtu::announced(config, &self.options, remote, link_mtu);
+        self.receiver.advertised_mss = self.options.announced_mss(config, remote, link_mtu);
         self.sender.mss = self.path_mss;
         self.sender.sack = config.sack;
         self.sender.ecn.on = config.ecn == super::ecn::Ecn::Ask;
@@ -527,7 +543,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         self.state = State::Closed;
         self.sender.timer = Timer::Idle;
         self.sender.give_back();
-        self.receiver.forget_ahead();
+        self.receiver.forget_out_of_order();
         self.receiver.ack.deadline = None;
         self.receiver.ack.now = false;
         self.receiver.ack.duplicates = 0;

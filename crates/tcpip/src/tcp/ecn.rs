@@ -1,10 +1,5 @@
 //! Explicit congestion notification (RFC 3168), as Linux has it: routers mark packets instead of dropping them.
 
-use super::conn::Connection;
-use super::sender::Sender;
-use super::state::CongestionState;
-use crate::buffer::{ReceiveBuffer, SendBuffer};
-use crate::time::Instant;
 use crate::wire::tcp::{Flags, Header};
 
 /// Whether connections take part (net.ipv4.tcp_ecn).
@@ -27,7 +22,7 @@ pub(crate) const CAPABLE: u8 = 2;
 pub(crate) const EXPERIENCED: u8 = 3;
 
 /// Acknowledgements that do not wait after a mark (Linux's `tcp_data_ecn_check`).
-const QUICK: u8 = 2;
+pub(crate) const QUICK: u8 = 2;
 
 /// What a SYN says that asks for it, and its answer (RFC 3168 section 6.1.1).
 pub(crate) const ASK: Flags = Flags::from_bits(Flags::ECE.bits() | Flags::CWR.bits());
@@ -79,55 +74,27 @@ impl EcnState {
         self.reduced = self.on;
     }
 
-    /// It went down for nothing.
+    /// The reduction of the window is undone.
     pub(crate) fn on_undo(&mut self) {
         self.reduced = false;
     }
-}
 
-impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
-    /// The other end has lowered its window, so that it need not hear any more of the mark. Its window may be small now, so
-    /// the answer must not wait (Linux's `tcp_ecn_accept_cwr`).
-    pub(crate) fn take_reduction(&mut self, flags: Flags, data: bool) {
-        if self.sender.ecn.on && flags.contains(Flags::CWR) {
-            self.sender.ecn.echo = false;
-            self.receiver.ack.now |= data;
-        }
+    /// A segment arrives. Returns whether it says that the other end has lowered its window, so that it need not hear any
+    /// more of the mark.
+    pub(crate) fn take_reduction(&mut self, flags: Flags) -> bool {
+        let lowered = self.on && flags.contains(Flags::CWR);
+        self.echo &= !lowered;
+        lowered
     }
 
-    /// Data arrives, marked or not (Linux's `tcp_data_ecn_check`).
-    pub(crate) fn take_mark(&mut self, codepoint: u8) {
-        let window = self.receiver.window();
-        let ecn = &mut self.sender.ecn;
-        if !ecn.on {
-            return;
-        }
-        match codepoint {
-            EXPERIENCED => {
-                ecn.seen = true;
-                if !core::mem::replace(&mut ecn.echo, true) {
-                    self.receiver.ack.enter_quick_for(window, QUICK);
-                }
-            }
-            // Sent again, so something is lost.
-            NOT_CAPABLE if ecn.seen => self.receiver.ack.enter_quick_for(window, QUICK),
-            NOT_CAPABLE => {}
-            _ => ecn.seen = true,
-        }
-    }
-}
-
-impl Sender {
-    /// Congestion without loss: a mark came back, or a tail loss probe filled a hole. Nothing can show it to be spurious.
-    pub(crate) fn enter_cwr(&mut self, now: Instant) {
-        self.control.forbid_undo();
-        if self.recovery.state < CongestionState::Cwr {
-            self.recovery.losses.undo_marker = None;
-            self.control.enter_cwr(now);
-            self.recovery.losses.tail_probe = None;
-            self.ecn.on_reduction();
-            self.recovery.state = CongestionState::Cwr;
-            self.recovery.high_seq = self.nxt;
-        }
+    /// Data arrives, marked or not. Returns whether the next [`QUICK`] acknowledgements must not wait (Linux's
+    /// `tcp_data_ecn_check`).
+    pub(crate) fn take_mark(&mut self, codepoint: u8) -> bool {
+        // Of data that cannot be marked between data that can, something was lost: it is sent again.
+        let again = codepoint == NOT_CAPABLE && self.seen;
+        self.seen |= self.on && codepoint != NOT_CAPABLE;
+        let news = codepoint == EXPERIENCED && !self.echo;
+        self.echo |= self.on && codepoint == EXPERIENCED;
+        self.on && (again || news)
     }
 }

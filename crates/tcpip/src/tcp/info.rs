@@ -7,7 +7,6 @@ use super::context::Context;
 use super::sender::Timer;
 use super::state::State;
 use crate::buffer::{ReceiveBuffer, SendBuffer};
-use crate::stack::Readiness;
 use crate::time::Instant;
 
 /// Declares the fields of `struct tcp_info` behind its first eight bytes, and how they are laid out.
@@ -184,6 +183,23 @@ fn micros(time: Duration) -> u32 {
 
 fn millis_since(now: Instant, then: Instant) -> u32 {
     u32::try_from((now - then).as_millis()).unwrap_or(u32::MAX)
+}
+
+/// What a socket is ready for: poll(2)'s bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Readiness {
+    /// POLLIN: there is something to read, or the end of the stream.
+    pub readable: bool,
+    /// POLLOUT: there is room, or an error to be told.
+    pub writable: bool,
+    /// POLLRDHUP: nothing more will arrive.
+    pub read_closed: bool,
+    /// POLLHUP: nothing more can go either way.
+    pub hung_up: bool,
+    /// POLLERR: an error waits.
+    pub failed: bool,
+    /// POLLPRI: the urgent byte has arrived.
+    pub urgent: bool,
 }
 
 impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {

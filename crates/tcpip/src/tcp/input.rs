@@ -282,7 +282,8 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
 
     fn take_ack(&mut self, cx: &mut Context<'_>, segment: &Segment<'_>) {
         let header = segment.header;
-        self.take_reduction(header.flags, segment.len() > 0);
+        // The other end's window may be small now, so the answer must not wait (Linux's `tcp_ecn_accept_cwr`).
+        self.receiver.ack.now |= self.sender.ecn.take_reduction(header.flags) && segment.len() > 0;
         let window_changed = header.ack.at_or_after(self.sender.una) && self.update_window(cx, header);
         let acknowledgement = Acknowledgement {
             now: cx.now,
@@ -329,7 +330,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         }
     }
 
-    /// RFC 9293 section 3.10.7.4, fifth step: SND.WND, and which segment may change it. Answers whether this one does, if
+    /// RFC 9293 section 3.10.7.4, fifth step: SND.WND, and which segment may change it. Returns whether this one does, if
     /// only to what it was: then it is no duplicate, as in Linux (`tcp_may_update_window`).
     fn update_window(&mut self, cx: &Context<'_>, header: &Header) -> bool {
         if !self.may_update_window(header) {
@@ -366,7 +367,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         self.wake_writer(cx);
     }
 
-    /// Tells the application that there is room, if it wants to know. Answers whether it does.
+    /// Tells the application that there is room, if it wants to know. Returns whether it does.
     pub(crate) fn wake_writer(&mut self, cx: &Context<'_>) -> bool {
         let wakes = self.write_blocked && self.is_writable(cx);
         if wakes {

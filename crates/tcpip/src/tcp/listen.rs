@@ -271,7 +271,7 @@ impl Handshake {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Timeout {
     GiveUp,
-    /// It is acknowledged: only data is missing.
+    /// The handshake is acknowledged: only data is missing (TCP_DEFER_ACCEPT).
     Wait,
     /// The answer is sent again: the last time to find out whether the other end is there.
     Answer,

@@ -21,7 +21,7 @@ const MAX_CATCH_UP: Duration = Duration::from_millis(20);
 
 /// When the next segment of a connection may leave.
 #[derive(Debug, Clone, Default)]
-pub struct Pacer {
+pub(crate) struct Pacer {
     /// Bytes a second; zero while unknown, which means unpaced.
     rate: u64,
     next_send: Instant,
@@ -33,12 +33,12 @@ pub struct Pacer {
 
 impl Pacer {
     /// Bytes a second; zero means unpaced.
-    pub fn rate(&self) -> u64 {
+    pub(crate) fn rate(&self) -> u64 {
         self.rate
     }
 
     /// Sets the rate in bytes a second: that of the window, or less (SO_MAX_PACING_RATE).
-    pub fn set_rate(&mut self, rate: u64) {
+    pub(crate) fn set_rate(&mut self, rate: u64) {
         self.rate = rate;
     }
 
@@ -58,19 +58,19 @@ impl Pacer {
     }
 
     /// The earliest departure time of the next segment; may be in the past.
-    pub fn next_send(&self) -> Instant {
+    pub(crate) fn next_send(&self) -> Instant {
         self.next_send
     }
 
     /// Whether a segment that is ready may leave.
-    pub fn may_send(&mut self, now: Instant) -> bool {
+    pub(crate) fn may_send(&mut self, now: Instant) -> bool {
         let may = self.next_send <= now;
         self.waiting |= !may;
         may
     }
 
     /// Bytes of `segments` segments left.
-    pub fn on_sent(&mut self, now: Instant, bytes: u32, segments: u32) {
+    pub(crate) fn on_sent(&mut self, now: Instant, bytes: u32, segments: u32) {
         let paced = self.sent >= INITIAL_QUANTUM;
         self.sent = self.sent.saturating_add(segments);
         if self.rate == 0 || !paced {
@@ -95,7 +95,7 @@ impl Pacer {
     /// How many segments to put into one super-segment of at most `gso_max` bytes (Linux's `tcp_tso_autosize`): a
     /// millisecond of the rate, so that bursts stay short, and more where the round trip is so short that the
     /// receiver is next door.
-    pub fn burst(rate: u64, mss: u32, gso_max: u32, min_rtt: Option<Duration>, least: u32) -> u32 {
+    pub(crate) fn burst(rate: u64, mss: u32, gso_max: u32, min_rtt: Option<Duration>, least: u32) -> u32 {
         let mss = mss.max(1);
         let gso_max = u64::from(gso_max);
         let mut bytes = if rate == 0 { gso_max } else { rate / BURSTS_PER_SECOND };

@@ -1,10 +1,8 @@
 //! What routers report: a path that takes smaller packets only (RFC 1191, RFC 8201), and destinations that cannot be
 //! reached (RFC 9293 section 3.9.2.2).
 
-use core::net::IpAddr;
-
-use super::config::Config;
-use super::conn::{Connection, SocketOptions};
+use super::config::header_len;
+use super::conn::Connection;
 use super::context::Context;
 use super::state::{CongestionState, State};
 use crate::buffer::{ReceiveBuffer, SendBuffer};
@@ -31,31 +29,15 @@ pub(crate) fn error_of(kind: ErrorKind) -> Option<Error> {
     })
 }
 
-/// Bytes of the headers of IP and TCP, without options.
-fn headers(remote: IpAddr) -> u32 {
-    if remote.is_ipv4() { 40 } else { 60 }
-}
-
-/// The largest segment in a packet of that size.
-fn segment_size(config: &Config, remote: IpAddr, mtu: u32) -> u16 {
-    u16::try_from(mtu.saturating_sub(headers(remote))).unwrap_or(u16::MAX).max(config.min_mss)
-}
-
-/// What we announce to take (RFC 9293 section 3.7.1): what our link does, whatever is known of the path from here to there.
-pub(crate) fn announced(config: &Config, options: &SocketOptions, remote: IpAddr, link_mtu: u32) -> u16 {
-    let size = segment_size(config, remote, link_mtu);
-    options.max_segment.map_or(size, |max| max.min(size))
-}
-
 impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
     /// The size of a full packet now.
     pub(crate) fn packet_size(&self) -> u32 {
-        u32::from(self.path_mss) + headers(self.ends.remote().ip())
+        u32::from(self.path_mss) + header_len(self.ends.remote().ip())
     }
 
     /// The path takes packets of that size.
     pub(crate) fn set_path_mtu(&mut self, cx: &mut Context<'_>, mtu: u32) {
-        let path_mss = segment_size(cx.config, self.ends.remote().ip(), mtu);
+        let path_mss = cx.config.segment_size(self.ends.remote().ip(), mtu);
         if path_mss == self.path_mss {
             return;
         }

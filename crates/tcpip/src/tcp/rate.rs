@@ -8,7 +8,7 @@ use crate::time::Instant;
 
 /// What the estimator knew when a segment was sent; kept with the segment's record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stamp {
+pub(crate) struct Stamp {
     delivered_at: Instant,
     first_sent_at: Instant,
     delivered: u32,
@@ -17,7 +17,7 @@ pub struct Stamp {
 
 /// The estimator of one connection.
 #[derive(Debug, Default)]
-pub struct RateEstimator {
+pub(crate) struct RateEstimator {
     /// Segments delivered.
     delivered: u32,
     /// While `delivered` is below it, segments were sent that the application held back. Zero: none were.
@@ -45,7 +45,7 @@ blank!(
 
 /// How fast the network delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rate {
+pub(crate) struct Rate {
     interval: u64,
     delivered: u32,
     /// The application held back: the network may be faster.
@@ -54,7 +54,7 @@ pub struct Rate {
 
 impl Rate {
     /// Bytes a second.
-    pub fn bytes_per_second(&self, mss: u32) -> u64 {
+    pub(crate) fn bytes_per_second(&self, mss: u32) -> u64 {
         let bytes = u128::from(self.delivered) * u128::from(mss);
         u64::try_from(bytes * 1_000_000_000 / u128::from(self.interval.max(1))).unwrap_or(u64::MAX)
     }
@@ -62,7 +62,7 @@ impl Rate {
 
 /// One acknowledgement's sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sample {
+pub(crate) struct Sample {
     /// Segments delivered over `interval`.
     pub delivered: u32,
     /// The longer of the sending and the acknowledging interval: the shorter one would overestimate.
@@ -81,7 +81,7 @@ pub struct Sample {
 
 impl Sample {
     /// The delivery rate.
-    pub fn rate(&self) -> Rate {
+    pub(crate) fn rate(&self) -> Rate {
         let interval = u64::try_from(self.interval.as_nanos()).unwrap_or(u64::MAX);
         Rate { interval, delivered: self.delivered, app_limited: self.app_limited }
     }
@@ -89,7 +89,7 @@ impl Sample {
 
 impl RateEstimator {
     /// Segments delivered since the connection began: TCP_INFO's `tcpi_delivered`.
-    pub fn delivered(&self) -> u32 {
+    pub(crate) fn delivered(&self) -> u32 {
         self.delivered
     }
 
@@ -99,12 +99,12 @@ impl RateEstimator {
     }
 
     /// Of the last usable sample: TCP_INFO's `tcpi_delivery_rate`.
-    pub fn last(&self) -> Option<&Rate> {
+    pub(crate) fn last(&self) -> Option<&Rate> {
         self.last.as_ref()
     }
 
     /// A segment is sent, or sent again, with `in_flight` others on the way.
-    pub fn on_sent(&mut self, now: Instant, in_flight: u32) -> Stamp {
+    pub(crate) fn on_sent(&mut self, now: Instant, in_flight: u32) -> Stamp {
         if in_flight == 0 {
             // A new flight: what was delivered before says nothing about it.
             let flight = &mut *self.flight;
@@ -121,13 +121,13 @@ impl RateEstimator {
     }
 
     /// The application has no more to send, and the window is not full.
-    pub fn set_app_limited(&mut self, in_flight: u32) {
+    pub(crate) fn set_app_limited(&mut self, in_flight: u32) {
         self.app_limited_until = self.delivered.wrapping_add(in_flight).max(1);
     }
 
     /// An acknowledgement delivers `segments` segments of one record, which was sent at `sent_at`.
     #[inline]
-    pub fn on_delivered(&mut self, now: Instant, stamp: &Stamp, sent_at: Instant, segments: u32) {
+    pub(crate) fn on_delivered(&mut self, now: Instant, stamp: &Stamp, sent_at: Instant, segments: u32) {
         self.delivered = self.delivered.wrapping_add(segments);
         let flight = &mut *self.flight;
         flight.newly_delivered += segments;
@@ -144,13 +144,18 @@ impl RateEstimator {
     }
 
     /// Segments were delivered, and it is not known which: without SACK a duplicate acknowledgement says no more.
-    pub fn count_delivered(&mut self, segments: u32) {
+    pub(crate) fn count_delivered(&mut self, segments: u32) {
         self.delivered = self.delivered.wrapping_add(segments);
         self.flight.newly_delivered += segments;
     }
 
     /// The acknowledgement is dealt with: its sample, unless it delivered nothing or is not to be trusted.
-    pub fn finish(&mut self, now: Instant, newly_lost: u32, min_rtt: Option<Duration>) -> Option<Sample> {
+    pub(crate) fn finish(
+        &mut self,
+        now: Instant,
+        newly_lost: u32,
+        min_rtt: Option<Duration>,
+    ) -> Option<Sample> {
         if self.app_limited_until != 0 && self.delivered.wrapping_sub(self.app_limited_until) as i32 > 0 {
             self.app_limited_until = 0;
         }

@@ -6,7 +6,7 @@ use super::config::Config;
 use super::ranges::RangeSet;
 use crate::buffer::ReceiveBuffer;
 use crate::lazy::{Lazy, blank};
-use crate::seq::SeqNumber;
+use crate::seq::{self, SeqNumber};
 use crate::time::{Instant, Micros};
 use crate::wire::tcp::SackBlocks;
 
@@ -133,7 +133,7 @@ impl Receiver {
     }
 
     /// What has arrived beyond the end of the stream, or of the connection, is not looked at any more.
-    pub(crate) fn forget_ahead(&mut self) {
+    pub(crate) fn forget_out_of_order(&mut self) {
         if !self.disorder.out_of_order.is_empty() {
             self.disorder.out_of_order.clear();
         }
@@ -170,7 +170,7 @@ impl Receiver {
     /// last moment without a hole has numbers from behind there, and those are unique while little has arrived since.
     pub(crate) fn is_late(&self, stamp: u32) -> bool {
         let (nxt, recent) = self.last_contiguous;
-        !super::conn::before(stamp, recent) && self.nxt.since(nxt) < UNWRAPPED
+        !seq::before(stamp, recent) && self.nxt.since(nxt) < UNWRAPPED
     }
 
     /// Stores data that is in the window, in or out of order, and answers what became of it. `scarce` says that there is no
@@ -273,7 +273,7 @@ impl Receiver {
     }
 
     /// The end of the stream has arrived, alone, and something before it is missing.
-    pub(crate) fn note_fin_ahead(&mut self, fin: SeqNumber) {
+    pub(crate) fn note_fin_out_of_order(&mut self, fin: SeqNumber) {
         self.fin = Some(fin);
         self.remember_block(self.disorder.out_of_order.containing(fin, fin).unwrap_or((fin, fin)));
     }
@@ -382,9 +382,9 @@ fn round_up(bytes: u32, shift: u8) -> u32 {
 /// What became of data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stored {
-    /// It was the next.
+    /// The segment was the next one expected.
     InOrder,
-    /// It was the next, and so is what waited behind it.
+    /// The segment was the next one expected, and data that waited behind it follows.
     FilledGap,
     /// Something before it is missing.
     OutOfOrder,

@@ -10,17 +10,17 @@ use crate::seq::SeqNumber;
 use crate::time::{Instant, Micros};
 
 /// Linux's TCP_RTO_MIN.
-pub const MIN_RTO: Duration = Duration::from_millis(200);
+pub(crate) const MIN_RTO: Duration = Duration::from_millis(200);
 /// Linux's TCP_RTO_MAX; RFC 6298 section 2.5 asks for at least 60 s.
-pub const MAX_RTO: Duration = Duration::from_secs(120);
+pub(crate) const MAX_RTO: Duration = Duration::from_secs(120);
 /// RFC 6298 section 2.1: before the first sample.
-pub const INITIAL_RTO: Duration = Duration::from_secs(1);
+pub(crate) const INITIAL_RTO: Duration = Duration::from_secs(1);
 /// RFC 6298 section 5.7: for data, when the SYN's time-out ran out and nothing was measured.
-pub const FALLBACK_RTO: Duration = Duration::from_secs(3);
+pub(crate) const FALLBACK_RTO: Duration = Duration::from_secs(3);
 
 /// The estimator of one connection.
 #[derive(Debug, Clone)]
-pub struct RttEstimator {
+pub(crate) struct RttEstimator {
     /// Smoothed round-trip time in 1/8 us; zero before the first sample.
     srtt: u32,
     /// Smoothed deviation from it in 1/4 us, the largest one of this round trip, and the variance made of those.
@@ -43,7 +43,7 @@ impl Default for RttEstimator {
 
 impl RttEstimator {
     /// Before any sample.
-    pub fn new(min: Duration, max: Duration) -> Self {
+    pub(crate) fn new(min: Duration, max: Duration) -> Self {
         Self {
             srtt: 0,
             mdev: 0,
@@ -64,7 +64,7 @@ impl RttEstimator {
 
     /// Takes a sample (RFC 6298 section 2.2 and 2.3). Never one of a segment that was sent twice without a time stamp
     /// to tell which copy arrived (section 3, Karn's algorithm): the caller sees to that.
-    pub fn on_sample(&mut self, rtt: Duration, snd_una: SeqNumber, snd_nxt: SeqNumber) {
+    pub(crate) fn on_sample(&mut self, rtt: Duration, snd_una: SeqNumber, snd_nxt: SeqNumber) {
         self.on_micros(rtt.into(), snd_una, snd_nxt);
     }
 
@@ -94,7 +94,7 @@ impl RttEstimator {
 
     /// The time-out. Doubling it when it runs out (RFC 6298 section 5.5) is the timer's business.
     #[inline]
-    pub fn rto(&self) -> Duration {
+    pub(crate) fn rto(&self) -> Duration {
         self.rto_micros().into()
     }
 
@@ -104,14 +104,14 @@ impl RttEstimator {
     }
 
     /// The handshake's time-out ran out and nothing was measured (RFC 6298 section 5.7).
-    pub fn on_handshake_timeout(&mut self) {
+    pub(crate) fn on_handshake_timeout(&mut self) {
         if self.srtt == 0 {
             self.rto = micros(FALLBACK_RTO).clamp(self.min, self.max);
         }
     }
 
     /// The smoothed round-trip time.
-    pub fn srtt(&self) -> Option<Duration> {
+    pub(crate) fn srtt(&self) -> Option<Duration> {
         self.srtt_micros().map(Duration::from)
     }
 
@@ -121,13 +121,8 @@ impl RttEstimator {
     }
 
     /// The smoothed deviation: TCP_INFO's `tcpi_rttvar`.
-    pub fn rttvar(&self) -> Duration {
+    pub(crate) fn rttvar(&self) -> Duration {
         Duration::from_micros(u64::from(self.mdev / 4))
-    }
-
-    /// The variance that the time-out uses.
-    pub fn variance(&self) -> Duration {
-        Duration::from_micros(u64::from(self.rttvar))
     }
 
     /// RFC 6298 equations 2.2 and 2.3: gains of 1/8 and 1/4.
@@ -154,20 +149,20 @@ const MIN_RTT_WINDOW: u32 = 300_000; // milliseconds
 /// The smallest round-trip time of the last five minutes: Nichols' filter, which keeps the best, second-best and
 /// third-best sample of ever later parts of the window.
 #[derive(Debug, Clone, Default)]
-pub struct MinRtt {
+pub(crate) struct MinRtt {
     /// When, in [`Instant::ticks`], and how long; zero before the first sample.
     best: [(u32, Micros); 3],
 }
 
 impl MinRtt {
     /// The minimum, if anything was measured.
-    pub fn get(&self) -> Option<Duration> {
+    pub(crate) fn get(&self) -> Option<Duration> {
         let [(_, rtt), ..] = self.best;
         (!rtt.is_zero()).then(|| rtt.into())
     }
 
     /// Takes a sample.
-    pub fn on_sample(&mut self, now: Instant, rtt: Duration) {
+    pub(crate) fn on_sample(&mut self, now: Instant, rtt: Duration) {
         self.on_micros(now, rtt.into());
     }
 
@@ -261,9 +256,9 @@ mod tests {
     #[test]
     fn the_variance_falls_by_a_quarter_each_round_trip() {
         let mut rtt = after(&[1000]);
-        assert_eq!(rtt.variance(), Duration::from_secs(2));
+        assert_eq!(rtt.rttvar, 2_000_000);
         rtt.on_sample(Duration::from_secs(1), seq(1001), seq(2000));
-        assert!(rtt.variance() <= Duration::from_secs(2));
+        assert!(rtt.rttvar <= 2_000_000);
         for i in 2..40 {
             rtt.on_sample(Duration::from_secs(1), seq(i * 1000 + 1), seq((i + 1) * 1000));
         }

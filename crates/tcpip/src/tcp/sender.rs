@@ -1,5 +1,7 @@
 //! The sending half of a connection: what is in flight, and how fast it may go.
 
+pub(crate) mod recovery;
+
 use core::time::Duration;
 
 use super::chrono::Chrono;
@@ -8,13 +10,13 @@ use super::congestion::{Ack, Controller};
 use super::ecn::EcnState;
 use super::pacing::Pacer;
 use super::rate::RateEstimator;
-use super::recovery::{Rack, Recovery, Scoreboard};
 use super::rtt::{MinRtt, RttEstimator};
 use super::state::CongestionState;
 use crate::lazy::Lazy;
 use crate::seq::SeqNumber;
 use crate::time::{Instant, Micros};
 use crate::wire::tcp::SackBlocks;
+use recovery::{Rack, Recovery, Scoreboard};
 
 /// RFC 9293 section 3.3.1's send sequence variables, with everything that decides what leaves when.
 #[derive(Debug)]
@@ -101,7 +103,7 @@ pub(crate) struct Acknowledgement {
     pub(crate) carries_more: bool,
     /// When the segment that it answers was sent, by its timestamp echo, in milliseconds.
     pub(crate) echoed: Option<Echo>,
-    /// It says that a mark arrived (RFC 3168 section 6.1.3).
+    /// The acknowledgement says that a mark arrived (RFC 3168 section 6.1.3).
     pub(crate) marked: bool,
     /// Segments that it stands for: several of them arrive as one super-segment.
     pub(crate) segments: u32,
@@ -194,7 +196,7 @@ impl Sender {
     }
 
     /// RFC 9293 section 3.10.7.4, fifth step, and everything that RFCs 2018 to 9438 added to it. The caller has checked
-    /// that `ack` is neither older than the window nor newer than `SND.NXT`, and has updated the window. Answers how many
+    /// that `ack` is neither older than the window nor newer than `SND.NXT`, and has updated the window. Returns how many
     /// sequence numbers it acknowledges.
     pub(crate) fn on_ack(&mut self, config: &Config, a: &Acknowledgement) -> u32 {
         let prior_una = self.una;

@@ -5,6 +5,7 @@ use core::time::Duration;
 use super::config::Config;
 use super::conn::{Connection, Pending};
 use super::context::Context;
+use super::resources::ALWAYS;
 use super::sender::Timer;
 use super::state::State;
 use crate::buffer::{ReceiveBuffer, SendBuffer};
@@ -196,6 +197,28 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         self.keepalive_probes = self.keepalive_probes.saturating_add(1);
         self.pending = Pending::Keepalive;
         self.cold.keepalive_at = Some(cx.now + interval);
+    }
+
+    /// A closed socket for which there is no room (Linux's `tcp_check_oom`). `penalty` halves the limit so many times.
+    pub(crate) fn is_unaffordable(&self, cx: &Context<'_>, penalty: u32) -> bool {
+        let orphans = u64::from(cx.resources.orphans) << penalty;
+        orphans > u64::from(cx.config.max_orphans) || (cx.resources.is_exhausted() && self.tx.len() > ALWAYS)
+    }
+
+    /// Ends a closed socket when others need what it holds, at first one that has sent nothing for long, or about which a
+    /// router has complained (Linux's `tcp_out_of_resources`). Returns whether it did.
+    pub(crate) fn end_if_unaffordable(&mut self, cx: &mut Context<'_>) -> bool {
+        if !self.orphaned {
+            return false;
+        }
+        let silent = cx.now - self.sender.sent_at > cx.config.max_rto * 2;
+        let penalty = u32::from(silent) + u32::from(self.soft_error.is_some());
+        let ends = self.is_unaffordable(cx, penalty);
+        if ends {
+            cx.counters.tcp_abort_on_memory += 1;
+            self.reset(cx, None);
+        }
+        ends
     }
 }
 

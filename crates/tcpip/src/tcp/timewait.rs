@@ -30,9 +30,9 @@ pub(crate) enum Verdict {
     Ignore,
     /// The wait begins anew.
     Restart,
-    /// The same, and it is acknowledged.
+    /// TIME-WAIT goes on, and the segment is acknowledged.
     Acknowledge(Header),
-    /// It is over at once.
+    /// TIME-WAIT ends at once.
     End,
     /// A new connection may take its place, if it begins with this number (RFC 9293 section 3.6.1, RFC 6191).
     Reopen(SeqNumber),

@@ -66,7 +66,7 @@ impl ReceiveTuning {
         };
     }
 
-    /// The application took data up to `copied`. Answers the new limit, if it is to grow (Linux's
+    /// The application took data up to `copied`. Returns the new limit, if it is to grow (Linux's
     /// `tcp_rcv_space_adjust`).
     pub(crate) fn on_read(
         &mut self,

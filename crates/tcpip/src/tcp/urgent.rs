@@ -3,7 +3,7 @@
 //!
 //! The state of both directions lies in [`ColdState`](super::conn::ColdState): few connections ever have urgent data.
 
-use super::conn::{Connection, Events};
+use super::conn::{Byte, Connection, Events, Mark};
 use super::context::Context;
 use super::input::Segment;
 use super::state::State;
@@ -11,20 +11,6 @@ use crate::buffer::{ReceiveBuffer, SendBuffer};
 use crate::error::Error;
 use crate::seq::SeqNumber;
 use crate::wire::tcp::Flags;
-
-/// Where the other end's urgent data ends: the number of its last byte, until the application has read beyond.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Mark {
-    seq: SeqNumber,
-    byte: Byte,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Byte {
-    Awaited,
-    Arrived(u8),
-    Taken,
-}
 
 /// Sends urgent data.
 impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {

@@ -55,7 +55,7 @@ fn a_port_is_had_once_unless_both_allow_it() {
         bound(&mut sockets, first);
         let result = sockets.bind(end(second), Options::default());
         assert_eq!(result == Err(UdpError::AddressInUse), clash, "{first} {second}");
-        assert_eq!(sockets.len(), 2 - usize::from(clash));
+        assert_eq!(sockets.sockets.len(), 2 - usize::from(clash));
     }
     let mut sockets = sockets();
     let only_v6 = Options { only_v6: true, ..Options::default() };
@@ -176,7 +176,7 @@ proptest! {
             prop_assert_eq!(sockets.close(id), Ok(()));
             prop_assert_eq!(sockets.close(id), Err(UdpError::Closed));
         }
-        prop_assert!(sockets.is_empty());
+        prop_assert!(sockets.sockets.is_empty());
         prop_assert!(sockets.by_local.is_empty() && sockets.by_port.is_empty() && sockets.by_flow.is_empty());
     }
 }

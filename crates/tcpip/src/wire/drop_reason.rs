@@ -32,7 +32,7 @@ drop_reasons! {
     /// The Ethernet header is cut short.
     EthernetTruncated => "ethernet truncated",
     /// An Ethernet frame for another link-layer address.
-    EthernetOtherStation => "ethernet for another station",
+    EthernetOtherAddress => "ethernet for another link-layer address",
     /// An Ethernet frame of a protocol that is not spoken here.
     EthernetType => "ethernet type unknown",
     /// ARP is cut short.

@@ -8,7 +8,7 @@ use std::time::Instant;
 use sockshim_tcpip::sim::Random;
 use sockshim_tcpip::stack::Config;
 
-use crate::allowed::TABLE;
+use crate::allowed;
 use crate::compare::{self, Field, Outcome};
 use crate::linux::{Namespace, STALL};
 use crate::ours::Silent;
@@ -141,7 +141,7 @@ impl fmt::Display for Report {
         for differing in &self.differing {
             writeln!(f, "{}\n{}", differing.what, differing.trace)?;
         }
-        for (place, entry) in TABLE.iter().enumerate() {
+        for (place, entry) in allowed::entries().enumerate() {
             let count = self.allowed.get(&place).copied().unwrap_or(0);
             writeln!(f, "allowed {count} times: {}: {}", entry.name, entry.why)?;
         }

@@ -81,7 +81,7 @@ fn gvisor_14092_reordering_leaves_nothing_in_flight() {
     }
 }
 
-/// A flow in full swing whose packets are delayed for a moment, by more than the time-out. Answers the window before it,
+/// A flow in full swing whose packets are delayed for a moment, by more than the time-out. Returns the window before it,
 /// and after it when all is acknowledged.
 fn spike(config: Config) -> (u32, u32) {
     let mut world = World::pair(1, config, link(20), link(20));

@@ -167,7 +167,7 @@ impl World {
         stack.listen(local, 128, None).expect("the port is free");
     }
 
-    /// Begins a connection from one host to another, which listens. Answers the client's end; the server's is the next.
+    /// Begins a connection from one host to another, which listens. Returns the client's end; the server's is the next.
     pub(crate) fn open(
         &mut self,
         from: usize,

@@ -198,7 +198,7 @@ impl Cubic {
             growth = growth.max(delivered / BLIND_GROWTH);
         }
         let pending = u64::from(self.pending) + growth;
-        window.cwnd = window.cwnd.saturating_add(segments(pending)).min(window.clamp);
+        window.cwnd = window.cwnd.saturating_add(segments(pending));
         self.pending = (pending % ONE) as u32;
     }
 }

@@ -357,15 +357,6 @@ fn idleness_halves_the_window_for_each_time_out() {
 }
 
 #[test]
-fn the_clamp_holds() {
-    let mut flow = Flow::new(Algorithm::Cubic, 100);
-    flow.controller.set_clamp(15);
-    flow.round();
-    flow.round();
-    assert_eq!(flow.controller.cwnd(), 15);
-}
-
-#[test]
 fn names_lead_to_algorithms_and_back() {
     for algorithm in [Algorithm::NewReno, Algorithm::Cubic] {
         assert_eq!(Algorithm::from_name(algorithm.name()), Some(algorithm));

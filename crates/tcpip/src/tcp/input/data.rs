@@ -5,6 +5,7 @@ use crate::buffer::{ReceiveBuffer, SendBuffer};
 use crate::error::Error;
 use crate::tcp::conn::{Connection, Events};
 use crate::tcp::context::{Context, Reply};
+use crate::tcp::ecn;
 use crate::tcp::receiver::{Sized, Stored};
 use crate::tcp::state::State;
 use crate::wire::tcp::{Flags, MIN_LEN};
@@ -25,7 +26,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         }
         let data_end = header.seq + segment.payload.len() as u32;
         if !self.state.can_receive() {
-            // Bytes on both sides of where the stream ended: its FIN was a lie (Linux's `tcp_rcv_state_process`).
+            // Bytes on both sides of where the stream ended: its FIN was wrong (Linux's `tcp_rcv_state_process`).
             if header.seq.before(self.receiver.nxt) && data_end.after(self.receiver.nxt) {
                 let error =
                     if self.state == State::CloseWait { Error::BrokenPipe } else { Error::ConnectionReset };
@@ -51,18 +52,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         // A closed window leaves room for a FIN; the other end may go on asking until it is acknowledged.
         let full = self.receiver.window() == 0;
         let mut stored = if segment.payload.is_empty() {
-            if data_end.after(before) {
-                if self.receiver.fin == Some(data_end) {
-                    self.receiver.note_duplicate(cx.config, Some((data_end, data_end + 1)));
-                }
-                self.receiver.note_fin_ahead(data_end);
-                Stored::OutOfOrder
-            } else if segment.end().at_or_before(before) {
-                self.receiver.note_duplicate(cx.config, Some((header.seq, segment.end())));
-                Stored::Duplicate
-            } else {
-                Stored::InOrder
-            }
+            self.take_lone_fin(cx, segment)
         } else {
             let scarce = cx.resources.is_exhausted();
             self.receiver.store(cx.config, &mut self.rx, header.seq, segment.payload, scarce)
@@ -91,6 +81,23 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         self.schedule_ack(cx, stored);
     }
 
+    /// A FIN without data. Returns how it relates to what has arrived.
+    fn take_lone_fin(&mut self, cx: &Context<'_>, segment: &Segment<'_>) -> Stored {
+        let (seq, end) = (segment.header.seq, segment.end());
+        if seq.after(self.receiver.nxt) {
+            if self.receiver.fin == Some(seq) {
+                self.receiver.note_duplicate(cx.config, Some((seq, end)));
+            }
+            self.receiver.note_fin_out_of_order(seq);
+            Stored::OutOfOrder
+        } else if end.at_or_before(self.receiver.nxt) {
+            self.receiver.note_duplicate(cx.config, Some((seq, end)));
+            Stored::Duplicate
+        } else {
+            Stored::InOrder
+        }
+    }
+
     /// What came twice is reported by the acknowledgement of the segment that it came with, also if that is delayed, but
     /// not once more has come, unless header prediction took that (Linux's `tcp_data_queue`).
     #[inline]
@@ -104,10 +111,15 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
     #[cold]
     fn refuse_data(&mut self, cx: &mut Context<'_>, segment: &Segment<'_>, error: Error) {
         cx.counters.tcp_abort_on_data += 1;
+        self.reply_with_reset(cx, segment);
+        self.end(Some(error));
+    }
+
+    /// Answers a segment with the reset that RFC 9293 section 3.10.7.1 describes.
+    pub(super) fn reply_with_reset(&self, cx: &mut Context<'_>, segment: &Segment<'_>) {
         cx.counters.out_rsts += 1;
         let (local, remote) = (self.ends.local().into(), self.ends.remote().into());
         cx.replies.push(Reply::reset(local, remote, segment.header, segment.len()));
-        self.end(Some(error));
     }
 
     /// What the arrival means for acknowledgements and the size of the buffer.
@@ -201,10 +213,17 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         }
     }
 
+    /// Data arrives, marked or not.
+    fn take_mark(&mut self, codepoint: u8) {
+        if self.sender.ecn.take_mark(codepoint) {
+            self.receiver.ack.enter_quick_for(self.receiver.window(), ecn::QUICK);
+        }
+    }
+
     /// Handles a FIN: the eighth step of RFC 9293 §3.10.7.4.
     fn on_fin(&mut self, _cx: &mut Context<'_>) {
         self.receiver.nxt += 1;
-        self.receiver.forget_ahead();
+        self.receiver.forget_out_of_order();
         self.receiver.ack.scheduled = true;
         self.events.raise(Events::READABLE);
         match self.state {

@@ -5,7 +5,7 @@ use core::time::Duration;
 use super::Segment;
 use crate::buffer::{ReceiveBuffer, SendBuffer};
 use crate::tcp::conn::{Connection, Pending};
-use crate::tcp::context::{Context, Reply};
+use crate::tcp::context::Context;
 use crate::tcp::ecn;
 use crate::tcp::receiver::MAX_DELAY;
 use crate::tcp::sender::Timer;
@@ -25,13 +25,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
                 self.sender.timer = Timer::Retransmit(cx.now + SYN_AFTER_RESET);
             }
             if !header.flags.contains(Flags::RST) {
-                cx.counters.out_rsts += 1;
-                cx.replies.push(Reply::reset(
-                    self.ends.local().into(),
-                    self.ends.remote().into(),
-                    header,
-                    segment.len(),
-                ));
+                self.reply_with_reset(cx, segment);
             }
             return;
         }
@@ -43,13 +37,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
             let sent = clock.value(self.cold.syn_at);
             if stamps.echo.wrapping_sub(sent) > clock.value(cx.now).wrapping_sub(sent) {
                 if !header.flags.contains(Flags::RST) {
-                    cx.counters.out_rsts += 1;
-                    cx.replies.push(Reply::reset(
-                        self.ends.local().into(),
-                        self.ends.remote().into(),
-                        header,
-                        segment.len(),
-                    ));
+                    self.reply_with_reset(cx, segment);
                 }
                 return;
             }
@@ -91,17 +79,11 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
         }
     }
 
-    /// SYN-RECEIVED, after a simultaneous open. Answers whether the segment may be processed further.
+    /// SYN-RECEIVED, after a simultaneous open. Returns whether the segment may be processed further.
     pub(super) fn finish_handshake(&mut self, cx: &mut Context<'_>, segment: &Segment<'_>) -> bool {
         let header = segment.header;
         if header.ack.at_or_before(self.sender.una) || header.ack.after(self.sender.nxt) {
-            cx.counters.out_rsts += 1;
-            cx.replies.push(Reply::reset(
-                self.ends.local().into(),
-                self.ends.remote().into(),
-                header,
-                segment.len(),
-            ));
+            self.reply_with_reset(cx, segment);
             return false;
         }
         self.sender.una = self.sender.iss + 1;

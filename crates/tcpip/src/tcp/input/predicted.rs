@@ -5,9 +5,9 @@
 
 use super::Segment;
 use crate::buffer::{ReceiveBuffer, SendBuffer};
-use crate::seq::SeqNumber;
+use crate::seq::{self, SeqNumber};
 use crate::tcp::config::Config;
-use crate::tcp::conn::{Connection, Events, before};
+use crate::tcp::conn::{Connection, Events};
 use crate::tcp::context::Context;
 use crate::tcp::receiver::Stored;
 use crate::tcp::sender::{Progress, Sender, Timer};
@@ -32,7 +32,7 @@ impl<S: SendBuffer, R: ReceiveBuffer> Connection<S, R> {
 
     fn has_fresh_stamp(&self, header: &Header) -> bool {
         match (&self.clock, header.options.timestamps) {
-            (Some(clock), Some(stamps)) => !before(stamps.value, clock.recent),
+            (Some(clock), Some(stamps)) => !seq::before(stamps.value, clock.recent),
             (clock, _) => clock.is_none(),
         }
     }
@@ -122,7 +122,7 @@ impl Sender {
             && self.recovery.losses.tail_probe.is_none()
     }
 
-    /// As [`on_ack`](Self::on_ack) of one that was [expected](Self::expects). Answers how much it acknowledges.
+    /// As [`on_ack`](Self::on_ack) of one that was [expected](Self::expects). Returns how much it acknowledges.
     fn on_expected_ack(&mut self, config: &Config, now: Instant, ack: SeqNumber) -> u32 {
         let acked = ack.since(self.una);
         self.retransmits = 0;
