@@ -47,7 +47,7 @@ SLOW := bench programs kernel
 test-slow:
 	@.ci/count $(CARGO) test --no-fail-fast $(addprefix --test ,$(SLOW)) -- --ignored
 
-# Emulated, so slow: a quarter of an hour for each kernel.
+# Emulated, so slow: many minutes for each kernel and environment.
 test-old-kernels:
 	$(CARGO) test --no-run --test calls
 	.ci/old-kernels $$(ls -t $(TARGET)/debug/deps/calls-* | grep -v '[.]' | head -n 1) $(TARGET)/debug/deps/libsockshim.so
