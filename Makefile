@@ -15,7 +15,7 @@ help:
 	@echo 'make demo      build everything, then watch and measure unmodified C programs'
 	@echo 'make test      run all tests; the last line is the count'
 	@echo 'make test-slow the tests that take minutes; the last line is the count'
-	@echo 'make test-old-kernels parts of tests/calls on Linux 5.10 and 6.1, in qemu'
+	@echo 'make test-old-kernels tests/calls and tests/contract on Linux 5.10 and 6.1, in qemu'
 	@echo 'make loom      model-check the ring, the sleepers and the lanes; two minutes'
 	@echo 'make tsan      the ring under ThreadSanitizer; make miri under miri; both need a nightly toolchain'
 	@echo 'make fuzz      fuzz each parser for a minute; needs a nightly toolchain and cargo-fuzz'
@@ -47,7 +47,7 @@ SLOW := bench programs kernel
 test-slow:
 	@.ci/count $(CARGO) test --no-fail-fast $(addprefix --test ,$(SLOW)) -- --ignored
 
-# Emulated, so slow: minutes for each kernel.
+# Emulated, so slow: many minutes for each kernel and environment.
 test-old-kernels:
 	$(CARGO) test --no-run --test calls
 	.ci/old-kernels $$(ls -t $(TARGET)/debug/deps/calls-* | grep -v '[.]' | head -n 1) $(TARGET)/debug/deps/libsockshim.so
