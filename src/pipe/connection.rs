@@ -96,7 +96,7 @@ impl End {
 
     fn direction(&self, index: usize) -> &Direction {
         // SAFETY: as for `header`; the offset is within the first page and 1024-aligned.
-        unsafe { &*self.base.add(layout::direction_offset(index)).cast::<Direction>() }
+        unsafe { &*self.base.wrapping_add(layout::direction_offset(index)).cast::<Direction>() }
     }
 
     /// The direction that this end reads.

@@ -28,7 +28,7 @@ const EXCEPT: i16 = POLLPRI;
 
 fn has(set: *const u64, fd: c_int) -> bool {
     // SAFETY: the program's set has at least `nfds` bits, and `fd` is below.
-    !set.is_null() && unsafe { set.add(fd as usize / 64).read() } >> (fd % 64) & 1 == 1
+    !set.is_null() && unsafe { set.wrapping_add(fd as usize / 64).read() } >> (fd % 64) & 1 == 1
 }
 
 impl Sets {
@@ -63,8 +63,8 @@ impl Sets {
         for set in [self.read, self.write, self.except] {
             if !set.is_null() {
                 for word in 0..(nfds as usize).div_ceil(64) {
-                    // SAFETY: as in `has`.
-                    unsafe { set.add(word).write(0) };
+                    // SAFETY: the program's set has at least `nfds` bits, in whole words.
+                    unsafe { set.wrapping_add(word).write(0) };
                 }
             }
         }
@@ -72,8 +72,8 @@ impl Sets {
 }
 
 fn put(set: *mut u64, fd: c_int) {
-    // SAFETY: as in `has`.
-    unsafe { *set.add(fd as usize / 64) |= 1 << (fd % 64) };
+    // SAFETY: the program's set has at least `nfds` bits, and `fd` is below.
+    unsafe { *set.wrapping_add(fd as usize / 64) |= 1 << (fd % 64) };
 }
 
 /// pselect(2).

@@ -181,10 +181,9 @@ pub(crate) fn spin_us() -> u32 {
 fn variable(name: &CStr) -> Option<&'static CStr> {
     // SAFETY: `name` is a C string; getenv is not one of our exports; at start no thread changes the
     // environment, and later callers use the value at once.
-    unsafe {
-        let value = libc::getenv(name.as_ptr());
-        (!value.is_null()).then(|| CStr::from_ptr(value))
-    }
+    let value = unsafe { libc::getenv(name.as_ptr()) };
+    // SAFETY: what getenv finds is a C string, which lives as the environment does.
+    (!value.is_null()).then(|| unsafe { CStr::from_ptr(value) })
 }
 
 #[cfg(test)]

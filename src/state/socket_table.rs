@@ -408,8 +408,10 @@ impl SocketTable {
                 return None;
             }
             for index in start / size_of::<u64>()..end / size_of::<u64>() {
-                // SAFETY: both mappings have the word, and it is only used atomically.
-                let (from, to) = unsafe { (&*from.add(index), &*place.cast::<AtomicU64>().add(index)) };
+                // SAFETY: this table has the word, and it is only used atomically.
+                let from = unsafe { &*from.wrapping_add(index) };
+                // SAFETY: the mapping is as long, and it is only used atomically.
+                let to = unsafe { &*place.cast::<AtomicU64>().wrapping_add(index) };
                 to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
             }
         }

@@ -152,6 +152,43 @@ fn pieces(buffers: &[iovec], mut skip: usize, count: usize, mut each: impl FnMut
     }
 }
 
+/// A stretch of a ring, which may go round its end: place and length of both pieces. See [`Span::pieces`].
+type Pieces = [(usize, usize); 2];
+
+/// Copies out of the ring at `ring`.
+///
+/// # Safety
+/// The ring has the pieces, and `to` room for both.
+#[inline(always)]
+pub(crate) unsafe fn from_ring(ring: *const u8, [first, second]: Pieces, to: *mut u8) {
+    // SAFETY: the caller's ring and room.
+    unsafe { core::ptr::copy_nonoverlapping(ring.wrapping_add(first.0), to, first.1) };
+    if second.1 > 0 {
+        let to = to.wrapping_add(first.1);
+        // SAFETY: the caller's ring, and room for what follows the first piece.
+        unsafe { core::ptr::copy_nonoverlapping(ring.wrapping_add(second.0), to, second.1) };
+    }
+}
+
+/// Copies into the ring at `ring`, by `copy`.
+///
+/// # Safety
+/// The ring has the pieces, and `from` as many bytes; `copy` is as `copy_nonoverlapping`.
+#[inline(always)]
+pub(crate) unsafe fn to_ring(
+    from: *const u8,
+    ring: *mut u8,
+    [first, second]: Pieces,
+    copy: unsafe fn(*const u8, *mut u8, usize),
+) {
+    // SAFETY: the caller's ring and bytes.
+    unsafe { copy(from, ring.wrapping_add(first.0), first.1) };
+    if second.1 > 0 {
+        // SAFETY: the caller's ring, and the bytes that follow the first piece.
+        unsafe { copy(from.wrapping_add(first.1), ring.wrapping_add(second.0), second.1) };
+    }
+}
+
 /// Copies the first `count` bytes of `span` of the ring at `ring` into the buffers, after `skip` bytes.
 ///
 /// # Safety
@@ -159,14 +196,8 @@ fn pieces(buffers: &[iovec], mut skip: usize, count: usize, mut each: impl FnMut
 #[inline]
 pub(crate) unsafe fn scatter(ring: *const u8, span: Span, buffers: &[iovec], skip: usize, count: usize) {
     pieces(buffers, skip, count, |to, length, done| {
-        let [first, second] = span.pieces(done, length);
-        // SAFETY: `Span::pieces` stays within the capacity; the other side is the program's buffer.
-        unsafe {
-            core::ptr::copy_nonoverlapping(ring.add(first.0), to, first.1);
-            if second.1 > 0 {
-                core::ptr::copy_nonoverlapping(ring.add(second.0), to.add(first.1), second.1);
-            }
-        }
+        // SAFETY: the caller's ring; so many bytes of its buffer lie there.
+        unsafe { from_ring(ring, span.pieces(done, length), to) };
     });
 }
 
@@ -185,15 +216,9 @@ pub(crate) unsafe fn gather(
 ) {
     alarm::rehearse();
     pieces(buffers, skip, count, |from, length, done| {
-        let [first, second] = span.pieces(done, length);
         let copy = if past { bulk::copy_past } else { bulk::copy };
-        // SAFETY: `Span::pieces` stays within the capacity; the other side is the program's buffer.
-        unsafe {
-            copy(from, ring.add(first.0), first.1);
-            if second.1 > 0 {
-                copy(from.add(first.1), ring.add(second.0), second.1);
-            }
-        }
+        // SAFETY: the caller's ring; so many bytes of its buffer lie there.
+        unsafe { to_ring(from, ring, span.pieces(done, length), copy) };
     });
 }
 

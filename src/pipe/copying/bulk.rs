@@ -96,21 +96,26 @@ pub(crate) unsafe fn copy_past(from: *const u8, to: *mut u8, length: usize) {
     let before = to.align_offset(LINE).min(length);
     let lines = (length - before) / LINE;
     let after = before + lines * LINE;
-    // SAFETY: all three stretches lie within the caller's; `to + before` is aligned when there are lines.
-    unsafe {
-        core::ptr::copy_nonoverlapping(from, to, before);
-        for line in 0..lines {
-            let place = before + line * LINE;
-            let (source, target) = (from.add(place).cast::<__m128i>(), to.add(place).cast::<__m128i>());
-            let words = [0, 1, 2, 3].map(|at| _mm_loadu_si128(source.add(at)));
-            for (at, word) in words.into_iter().enumerate() {
-                _mm_stream_si128(target.add(at), word);
-            }
+    // SAFETY: the first stretch of the caller's.
+    unsafe { core::ptr::copy_nonoverlapping(from, to, before) };
+    for line in 0..lines {
+        let place = before + line * LINE;
+        let source = from.wrapping_add(place).cast::<__m128i>();
+        let target = to.wrapping_add(place).cast::<__m128i>();
+        // SAFETY: a line of the caller's, which needs no alignment to be read.
+        let words = [0, 1, 2, 3].map(|at| unsafe { _mm_loadu_si128(source.wrapping_add(at)) });
+        for (at, word) in words.into_iter().enumerate() {
+            // SAFETY: the same line of the caller's other stretch, and `to + before` is aligned when there are lines.
+            unsafe { _mm_stream_si128(target.wrapping_add(at), word) };
         }
-        core::ptr::copy_nonoverlapping(from.add(after), to.add(after), length - after);
-        // These stores have no order of their own: they must be there before the publication.
-        _mm_sfence();
     }
+    // SAFETY: the last stretch of the caller's.
+    unsafe {
+        core::ptr::copy_nonoverlapping(from.wrapping_add(after), to.wrapping_add(after), length - after);
+    }
+    // These stores have no order of their own: they must be there before the publication.
+    // SAFETY: every x86-64 processor has SSE.
+    unsafe { _mm_sfence() };
 }
 
 /// Elsewhere there is no such way.

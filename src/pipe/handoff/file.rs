@@ -6,7 +6,7 @@ use crate::error::Errno;
 use crate::pipe::connection::read_lock::ReadHeld;
 use crate::pipe::connection::segment::Segment;
 use crate::pipe::connection::{End, Pipe, incoming_doorbells, transitions};
-use crate::pipe::copying::buffers::Rest;
+use crate::pipe::copying::buffers::{self, Rest};
 use crate::pipe::lanes::reader;
 use crate::state::reason::Reason;
 use crate::state::socket_table::{Entry, STATE_PINNED};
@@ -219,12 +219,9 @@ fn fill_mapping(
 
 /// Copies what the ring has to `place`, where there is room for it.
 fn copy_ring(held: &ReadHeld<'_>, span: &Span, place: *mut u8) {
-    let [first, second] = span.pieces(0, span.length);
     let ring = held.incoming_ring(span.capacity);
-    // SAFETY: `pieces` stays within the pipe's ring; the mapping, which nobody has yet, has room for both behind `place`.
-    unsafe { core::ptr::copy_nonoverlapping(ring.add(first.0), place, first.1) };
-    // SAFETY: as for the first piece, which this one follows.
-    unsafe { core::ptr::copy_nonoverlapping(ring.add(second.0), place.add(first.1), second.1) };
+    // SAFETY: the ring has its capacity; the mapping, which nobody has yet, has room behind `place`.
+    unsafe { buffers::from_ring(ring, span.pieces(0, span.length), place) };
 }
 
 /// Makes a segment of a mapping whose ring has `length` bytes: of a connection whose other end has left.
@@ -232,7 +229,7 @@ fn write_header(held: &ReadHeld<'_>, base: *mut u8, capacity: usize, length: usi
     // SAFETY: a mapping of a segment whose first page exists.
     let header = unsafe { &*base.cast::<Header>() };
     // SAFETY: the direction lies in that page, where its alignment wants it.
-    let direction = unsafe { &*base.add(direction_offset(READ)).cast::<Direction>() };
+    let direction = unsafe { &*base.wrapping_add(direction_offset(READ)).cast::<Direction>() };
     direction.producer.capacity.store(capacity as u32, Ordering::Relaxed);
     direction.producer.tail.store(length as u64, Ordering::Relaxed);
     direction.close();
@@ -379,7 +376,7 @@ fn claim(path: &PathBuffer, position: Option<u64>) -> Claimed {
     kernel::close(file);
     let Some(segment) = opened else { return Claimed::NotMine };
     // SAFETY: a mapping of a front whose pages exist.
-    let direction = unsafe { &*segment.front.add(direction_offset(READ)).cast::<Direction>() };
+    let direction = unsafe { &*segment.front.wrapping_add(direction_offset(READ)).cast::<Direction>() };
     let goes_on =
         position.is_none_or(|position| direction.reader.kernel_read.load(Ordering::Relaxed) == position);
     let span = direction.readable().ok().filter(|span| goes_on && span.length > 0);

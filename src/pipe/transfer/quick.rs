@@ -56,15 +56,9 @@ unsafe fn write_locked(held: &WriteHeld<'_>, from: *const u8, length: usize) -> 
     if span.length < length || !buffers::is_good(from, length, false) {
         return None;
     }
-    let [first, second] = span.pieces(0, length);
     let ring = held.outgoing_ring(span.capacity);
-    // SAFETY: `pieces` stays within the capacity, which the ring has; the buffer is the program's.
-    unsafe {
-        core::ptr::copy_nonoverlapping(from, ring.add(first.0), first.1);
-        if second.1 > 0 {
-            core::ptr::copy_nonoverlapping(from.add(first.1), ring.add(second.0), second.1);
-        }
-    }
+    // SAFETY: the ring has its capacity; so many bytes of the program's buffer were looked at just now.
+    unsafe { buffers::to_ring(from, ring, span.pieces(0, length), core::ptr::copy_nonoverlapping) };
     // Before the publication: afterwards the reader has the line.
     connection::note_cpu(&outgoing.producer.cpu);
     connection::note_publish_time(outgoing, span.position, length);
@@ -112,15 +106,9 @@ unsafe fn read_locked(held: &ReadHeld<'_>, to: *mut u8, length: usize) -> Option
     if count == 0 || !buffers::is_good(to, count, true) {
         return None;
     }
-    let [first, second] = span.pieces(0, count);
     let ring = held.incoming_ring(span.capacity);
-    // SAFETY: `pieces` stays within the capacity, which the ring has; the buffer is the program's.
-    unsafe {
-        core::ptr::copy_nonoverlapping(ring.add(first.0), to, first.1);
-        if second.1 > 0 {
-            core::ptr::copy_nonoverlapping(ring.add(second.0), to.add(first.1), second.1);
-        }
-    }
+    // SAFETY: the ring has its capacity; so many bytes of the program's buffer were looked at just now.
+    unsafe { buffers::from_ring(ring, span.pieces(0, count), to) };
     if !incoming.consume(&span, count) {
         return None;
     }

@@ -142,13 +142,8 @@ pub(crate) unsafe fn send(
                     Ok(first) => first,
                     Err(error) => return answer(Err(error)),
                 };
-                // SAFETY: the caller's promise.
-                let rest = unsafe {
-                    match began.has_any() {
-                        false => send_rest(pipe.fd, buffers, total, done + first, flags),
-                        true => send_interrupted(pipe.fd, buffers, total, done + first, flags, began),
-                    }
-                };
+                // SAFETY: the buffers are the program's, by this function's own contract.
+                let rest = unsafe { send_on(pipe.fd, buffers, total, done + first, flags, began) };
                 if first > 0 { first as isize + rest.max(0) } else { rest }
             });
             match sent {
@@ -203,6 +198,27 @@ fn send_locked(
         // Without the lock, or without room: like everybody else.
         None | Some(Err(Errno(libc::EAGAIN))) => Ok(0),
         Some(sent) => sent,
+    }
+}
+
+/// The rest of a write, by the kernel, in a call that began then.
+///
+/// # Safety
+/// `buffers` are the program's.
+unsafe fn send_on(
+    fd: c_int,
+    buffers: &[iovec],
+    total: usize,
+    done: usize,
+    flags: c_int,
+    began: Since,
+) -> isize {
+    if began.has_any() {
+        // SAFETY: the buffers are the program's.
+        unsafe { send_interrupted(fd, buffers, total, done, flags, began) }
+    } else {
+        // SAFETY: the buffers are the program's.
+        unsafe { send_rest(fd, buffers, total, done, flags) }
     }
 }
 

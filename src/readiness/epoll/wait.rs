@@ -50,7 +50,7 @@ pub(crate) unsafe fn look(fd: c_int, set: Set, events: *mut epoll_event, most: c
     let reported = answer(kernel::epoll_look(fd, events, most)) as c_int;
     for place in 0..reported.max(0) as usize {
         // SAFETY: the kernel has just filled that many.
-        let event = unsafe { events.add(place).read() };
+        let event = unsafe { events.wrapping_add(place).read() };
         if is_tag(entry, event.u64) {
             // SAFETY: as before.
             let out = unsafe { core::slice::from_raw_parts_mut(events, reported as usize) };

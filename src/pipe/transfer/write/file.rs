@@ -47,11 +47,11 @@ fn copy_file(pipe: &Pipe, file: c_int, offset: Option<u64>, count: usize) -> Res
             Err(error) => return Err(error),
         };
         let place = bytes.as_mut_ptr().cast();
-        // SAFETY: so many bytes are there.
-        let sent = unsafe {
-            let piece = iovec { iov_base: place, iov_len: read };
-            super::send(pipe, &[piece], 0, || real::send(pipe.fd, place, read, 0))
-        };
+        let piece = iovec { iov_base: place, iov_len: read };
+        // SAFETY: `read` bytes were put there just now.
+        let kernel = || unsafe { real::send(pipe.fd, place, read, 0) };
+        // SAFETY: the piece is the portion's part that was just filled.
+        let sent = unsafe { super::send(pipe, &[piece], 0, kernel) };
         let error = Errno::last();
         let taken = sent.max(0) as usize;
         if taken < read && offset.is_none() {
