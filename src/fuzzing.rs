@@ -58,8 +58,10 @@ impl Input<'_> {
 
 /// A file that has no name, with these bytes in front.
 fn file(bytes: &[u8], size: usize) -> OwnedFd {
-    // SAFETY: a C string; a new descriptor is this function's own.
-    let file = unsafe { OwnedFd::from_raw_fd(libc::memfd_create(c"fuzz".as_ptr(), libc::MFD_CLOEXEC)) };
+    // SAFETY: a C string.
+    let file = unsafe { libc::memfd_create(c"fuzz".as_ptr(), libc::MFD_CLOEXEC) };
+    // SAFETY: a new descriptor is this function's own.
+    let file = unsafe { OwnedFd::from_raw_fd(file) };
     kernel::truncate(file.as_raw_fd(), size).expect("memory");
     // SAFETY: as many bytes as the slice has.
     let written = unsafe { libc::pwrite(file.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), 0) };
@@ -196,10 +198,10 @@ fn talk_over(segment: Segment, bytes: &[u8], begins_well: bool) {
 pub fn table_words(bytes: &[u8]) {
     let size = size_of::<SocketTable>();
     let place = kernel::map_anonymous(size, core::ptr::null_mut(), true).expect("address space");
-    // SAFETY: a zeroed mapping of that size: an empty table, and words that only atomics use.
-    let (socket_table, words) = unsafe {
-        (&*place.cast::<SocketTable>(), core::slice::from_raw_parts(place.cast::<AtomicU64>(), size / 8))
-    };
+    // SAFETY: a zeroed mapping of that size is an empty table.
+    let socket_table = unsafe { &*place.cast::<SocketTable>() };
+    // SAFETY: the same mapping; it is only used atomically.
+    let words = unsafe { core::slice::from_raw_parts(place.cast::<AtomicU64>(), size / 8) };
     let mut input = Input(bytes);
     while !input.0.is_empty() {
         let kind = input.byte();

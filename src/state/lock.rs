@@ -496,10 +496,9 @@ mod tests {
         let outer = LOCK.take();
         assert_eq!(outer, Taken::Ours);
         // SAFETY: the handler makes no call that it may not make.
-        unsafe {
-            libc::signal(libc::SIGURG, handler as extern "C" fn(i32) as usize);
-            libc::raise(libc::SIGURG);
-        }
+        unsafe { libc::signal(libc::SIGURG, handler as extern "C" fn(i32) as usize) };
+        // SAFETY: the signal has that handler.
+        unsafe { libc::raise(libc::SIGURG) };
         assert_eq!(LOCK.word.content().marked(), thread());
         LOCK.release(outer);
         assert_eq!(LOCK.word.content().marked(), 0);

@@ -64,7 +64,7 @@ proptest! {
         let mut seen = Vec::new();
         for index in 0..message.msg_iovlen {
             // SAFETY: the message's pieces live in `rest`.
-            let piece = unsafe { *message.msg_iov.add(index) };
+            let piece = unsafe { *message.msg_iov.wrapping_add(index) };
             // SAFETY: they point into `buffers`.
             seen.extend_from_slice(unsafe { std::slice::from_raw_parts(piece.iov_base.cast::<u8>(), piece.iov_len) });
         }
