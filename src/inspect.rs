@@ -186,14 +186,14 @@ impl Table {
             number: u32_at(bytes, offset_of!(Entry, number)).checked_sub(1),
             addresses: address(offset_of!(Entry, local)).zip(address(offset_of!(Entry, peer))),
             counters: Counters {
-                bytes_sent: counter(offset_of!(socket_table::Counters, sent)),
-                bytes_received: counter(offset_of!(socket_table::Counters, received)),
-                kernel_bytes_sent: counter(offset_of!(socket_table::Counters, kernel_sent)),
-                kernel_bytes_received: counter(offset_of!(socket_table::Counters, kernel_received)),
-                doorbells: counter(offset_of!(socket_table::Counters, doorbells)),
-                sleeps: counter(offset_of!(socket_table::Counters, sleeps)),
-                upgrades: counter(offset_of!(socket_table::Counters, upgrades)),
-                spills: counter(offset_of!(socket_table::Counters, spills)),
+                bytes_sent: counter(offset_of!(socket_table::SharedCounters, sent)),
+                bytes_received: counter(offset_of!(socket_table::SharedCounters, received)),
+                kernel_bytes_sent: counter(offset_of!(socket_table::SharedCounters, kernel_sent)),
+                kernel_bytes_received: counter(offset_of!(socket_table::SharedCounters, kernel_received)),
+                doorbells: counter(offset_of!(socket_table::SharedCounters, doorbells)),
+                sleeps: counter(offset_of!(socket_table::SharedCounters, sleeps)),
+                upgrades: counter(offset_of!(socket_table::SharedCounters, upgrades)),
+                spills: counter(offset_of!(socket_table::SharedCounters, spills)),
             },
         })
     }
@@ -277,7 +277,7 @@ mod tests {
         }
         put(
             &mut bytes,
-            second + offset_of!(Entry, counters) + offset_of!(socket_table::Counters, spills),
+            second + offset_of!(Entry, counters) + offset_of!(socket_table::SharedCounters, spills),
             &[7],
         );
         let table = Table::parse(&bytes).unwrap();

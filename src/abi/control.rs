@@ -338,7 +338,7 @@ pub(crate) const VERSION: &CStr =
 
 impl Counters {
     /// The counters of a socket as they are now.
-    fn of(shared: &socket_table::Counters) -> Self {
+    fn of(shared: &socket_table::SharedCounters) -> Self {
         let [sent, received, kernel_sent, kernel_received, doorbells, sleeps, upgrades, spills] =
             shared.all().map(|counter| counter.load(Ordering::Relaxed));
         Self {

@@ -44,7 +44,7 @@ pub(crate) struct SocketTable {
     /// The family's first process. Numbers of processes and threads are those of its pid namespace.
     pub(crate) maker: Stored,
     /// Totals of all sockets that are gone.
-    pub(crate) totals: Counters,
+    pub(crate) totals: SharedCounters,
     /// Process numbers of this fork family; 0: free, [`CLAIMED`]: a fork is under way.
     pub(crate) processes: [AtomicU32; PROCESSES],
     /// Which of them are about to end, by slot.
@@ -65,7 +65,7 @@ pub(crate) const GHOST: u32 = 1 << 29;
 /// What a connection has done.
 #[repr(C)]
 #[derive(Debug)]
-pub(crate) struct Counters {
+pub(crate) struct SharedCounters {
     pub(crate) sent: AtomicU64,
     pub(crate) received: AtomicU64,
     pub(crate) kernel_sent: AtomicU64,
@@ -76,7 +76,7 @@ pub(crate) struct Counters {
     pub(crate) spills: AtomicU64,
 }
 
-impl Counters {
+impl SharedCounters {
     pub(crate) fn all(&self) -> [&AtomicU64; 8] {
         [
             &self.sent,
@@ -136,7 +136,7 @@ pub(crate) struct Entry {
     pub(crate) read_lock: EndLock,
     pub(crate) write_lock: EndLock,
 
-    pub(crate) counters: Counters,
+    pub(crate) counters: SharedCounters,
     /// Threads in a kernel wait that covers this socket.
     pub(crate) sleepers: [AtomicU32; SLEEPERS],
     /// Registrations with epoll sets, index + 1.

@@ -13,7 +13,7 @@ pub use crate::ip::InterfaceId;
 pub use crate::ip::reassembly::Config as ReassemblyConfig;
 pub use crate::neighbour::Config as NeighbourConfig;
 pub use crate::udp::{Datagram, Options as UdpOptions, UdpError, UdpId};
-pub use crate::wire::{Counters, DropReason};
+pub use crate::wire::{DropCounters, DropReason};
 
 use crate::icmp::RateLimit;
 use crate::ip::address::{Addresses, Assigned, DestinationScope};
@@ -175,7 +175,7 @@ pub struct Network {
     ident_key: HashKey,
     /// Count the packets that we cut into fragments, by destination.
     idents: Box<[u32; IDENTS]>,
-    counters: Counters,
+    counters: DropCounters,
 }
 
 /// Counters of packets: destinations share one when their hashes do, as in Linux (`ip_idents`).
@@ -210,7 +210,7 @@ impl Network {
             failures: VecDeque::new(),
             ident_key: HashKey::new([b ^ d, c]),
             idents: Box::new([0; IDENTS]),
-            counters: Counters::new(),
+            counters: DropCounters::new(),
         };
         network.add_address(InterfaceId::LOOPBACK, Ipv4Addr::LOCALHOST.into(), 8);
         network.add_address(InterfaceId::LOOPBACK, Ipv6Addr::LOCALHOST.into(), 128);
@@ -391,7 +391,7 @@ impl Network {
     }
 
     /// What was dropped, and why.
-    pub const fn counters(&self) -> &Counters {
+    pub const fn counters(&self) -> &DropCounters {
         &self.counters
     }
 

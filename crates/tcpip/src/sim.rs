@@ -23,6 +23,6 @@ mod random;
 pub use clock::Clock;
 pub use frame::{Frame, TcpLayout};
 pub use host::Host;
-pub use link::{Counters, Dropped, Link, LinkConfig, Loss, Mtu, Outcome, Queue, Segments};
+pub use link::{Dropped, Link, LinkConfig, LinkCounters, Loss, Mtu, Outcome, Queue, Segments};
 pub use network::{HostId, LinkId, Network, Step};
 pub use random::Random;

@@ -75,7 +75,7 @@ use crate::ready::ReadyList;
 use crate::slab::{Key, Slab};
 use crate::tcp;
 use crate::tcp::conn::Connection;
-use crate::tcp::context::{Context, Counters, Replies};
+use crate::tcp::context::{Context, Replies, TcpCounters};
 use crate::tcp::listen::{Handshake, Listener};
 use crate::tcp::resources::Resources;
 use crate::tcp::secrets::Secrets;
@@ -161,7 +161,7 @@ pub struct Stack<M: Memory> {
     starved: ReadyList,
     resources: Resources,
     replies: Replies,
-    counters: Counters,
+    counters: TcpCounters,
     scratch: Vec<u8>,
 }
 
@@ -198,7 +198,7 @@ impl<M: Memory> Stack<M> {
             starved: ReadyList::new(),
             resources: Resources::default(),
             replies: Replies::default(),
-            counters: Counters::default(),
+            counters: TcpCounters::default(),
             scratch: Vec::new(),
             config,
         }
@@ -265,7 +265,7 @@ impl<M: Memory> Stack<M> {
     }
 
     /// The counters of all connections.
-    pub const fn counters(&self) -> &Counters {
+    pub const fn counters(&self) -> &TcpCounters {
         &self.counters
     }
 

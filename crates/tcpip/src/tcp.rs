@@ -37,7 +37,7 @@ pub(crate) mod urgent;
 pub use calls::How;
 pub use config::Config;
 pub use conn::SocketOptions;
-pub use context::Counters;
+pub use context::TcpCounters;
 pub use info::{Info, Readiness};
 pub use push::SendFlags;
 pub use resources::MemoryLimits;

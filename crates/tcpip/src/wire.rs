@@ -18,7 +18,7 @@ pub mod tcp;
 pub mod udp;
 pub mod virtio;
 
-pub use drop_reason::{Counters, DropReason};
+pub use drop_reason::{DropCounters, DropReason};
 pub use eth::MacAddr;
 
 /// Numbers of protocols and extension headers, as IANA assigns them.

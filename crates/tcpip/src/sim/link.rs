@@ -124,7 +124,7 @@ pub enum Outcome {
 
 /// What a link has carried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Counters {
+pub struct LinkCounters {
     /// Packets that entered, after cutting.
     pub entered: u64,
     /// Packets that arrive.
@@ -155,7 +155,7 @@ pub struct Link {
     last_arrival: Instant,
     in_burst: bool,
     drop_if: Option<Choice>,
-    counters: Counters,
+    counters: LinkCounters,
 }
 
 impl fmt::Debug for Link {
@@ -179,7 +179,7 @@ impl Link {
             last_arrival: Instant::ZERO,
             in_burst: false,
             drop_if: None,
-            counters: Counters::default(),
+            counters: LinkCounters::default(),
         }
     }
 
@@ -194,7 +194,7 @@ impl Link {
     }
 
     /// What the link has carried.
-    pub fn counters(&self) -> Counters {
+    pub fn counters(&self) -> LinkCounters {
         self.counters
     }
 

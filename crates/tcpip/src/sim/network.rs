@@ -39,7 +39,7 @@ pub struct Network<H> {
     random: Random,
     nodes: Vec<Node<H>>,
     links: Vec<Link>,
-    paths: Vec<Path>,
+    paths: Vec<Wires>,
     /// Paths by source host and destination address.
     routes: BTreeMap<(usize, IpAddr), usize>,
     events: BinaryHeap<Reverse<Entry>>,
@@ -60,7 +60,7 @@ struct Node<H> {
 }
 
 #[derive(Debug, Clone)]
-struct Path {
+struct Wires {
     from: usize,
     links: Vec<LinkId>,
     to: usize,
@@ -149,7 +149,7 @@ impl<H: Host> Network<H> {
 
     /// What `from` sends to `address` goes over `links`, in order, to `to`. Paths may share links.
     pub fn connect(&mut self, from: HostId, to: HostId, address: IpAddr, links: &[LinkId]) {
-        self.paths.push(Path { from: from.0, links: links.to_vec(), to: to.0 });
+        self.paths.push(Wires { from: from.0, links: links.to_vec(), to: to.0 });
         self.routes.insert((from.0, address), self.paths.len() - 1);
     }
 
@@ -273,7 +273,7 @@ impl<H: Host> Network<H> {
     fn happen(&mut self, event: Event) -> Step {
         let host = match event {
             Event::Packet { path, hop, frame } => {
-                let Path { links, to, .. } = &self.paths[path];
+                let Wires { links, to, .. } = &self.paths[path];
                 if hop < links.len() {
                     self.travel(path, hop, frame);
                     return Step::Transit;

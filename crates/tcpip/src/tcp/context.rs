@@ -17,7 +17,7 @@ pub(crate) struct Context<'a> {
     pub(crate) config: &'a Config,
     pub(crate) replies: &'a mut Replies,
     pub(crate) resources: &'a mut Resources,
-    pub(crate) counters: &'a mut Counters,
+    pub(crate) counters: &'a mut TcpCounters,
 }
 
 /// A segment that belongs to no connection, or not to its stream: resets, and answers from the handshake and from
@@ -99,7 +99,7 @@ pub(crate) fn may_answer_invalid(next: &mut Instant, limit: Duration, now: Insta
 /// What happened in all connections: Linux's SNMP counters by their names there.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 #[expect(missing_docs, reason = "Linux's names in /proc/net/snmp and /proc/net/netstat")]
-pub struct Counters {
+pub struct TcpCounters {
     pub active_opens: u64,
     pub passive_opens: u64,
     pub attempt_fails: u64,

@@ -57,13 +57,13 @@ pub(crate) struct Sender {
     pub(crate) probes: u8,
     /// When data was sent last.
     pub(crate) sent_at: Instant,
-    pub(crate) counters: Counters,
+    pub(crate) counters: SenderCounters,
     pub(crate) chrono: Chrono,
 }
 
 /// What TCP_INFO counts.
 #[derive(Debug, Default, Clone)]
-pub(crate) struct Counters {
+pub(crate) struct SenderCounters {
     pub(crate) bytes_sent: u64,
     pub(crate) bytes_acked: u64,
     pub(crate) segments_out: u32,
@@ -147,7 +147,7 @@ impl Sender {
             retransmits: 0,
             probes: 0,
             sent_at: Instant::ZERO,
-            counters: Counters::default(),
+            counters: SenderCounters::default(),
             chrono: Chrono::default(),
         }
     }

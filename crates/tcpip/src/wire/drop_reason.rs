@@ -131,10 +131,10 @@ impl core::error::Error for DropReason {}
 
 /// How often each [`DropReason`] happened.
 #[derive(Clone)]
-pub struct Counters([u64; DropReason::ALL.len()]);
+pub struct DropCounters([u64; DropReason::ALL.len()]);
 
-impl Counters {
-    /// Counters that are all zero.
+impl DropCounters {
+    /// DropCounters that are all zero.
     pub const fn new() -> Self {
         Self([0; DropReason::ALL.len()])
     }
@@ -160,13 +160,13 @@ impl Counters {
     }
 }
 
-impl Default for Counters {
+impl Default for DropCounters {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl fmt::Debug for Counters {
+impl fmt::Debug for DropCounters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_map().entries(self.iter().map(|(reason, times)| (reason.name(), times))).finish()
     }
@@ -178,7 +178,7 @@ mod tests {
 
     #[test]
     fn each_reason_has_its_own_counter_and_name() {
-        let mut counters = Counters::new();
+        let mut counters = DropCounters::new();
         for (times, reason) in DropReason::ALL.iter().enumerate() {
             assert_eq!(*reason as usize, times, "{reason}");
             for _ in 0..=times {
@@ -193,7 +193,7 @@ mod tests {
 
     #[test]
     fn only_what_happened_is_shown() {
-        let mut counters = Counters::new();
+        let mut counters = DropCounters::new();
         counters.count(DropReason::TcpChecksum);
         counters.count(DropReason::TcpChecksum);
         assert_eq!(std::format!("{counters:?}"), r#"{"tcp checksum": 2}"#);
