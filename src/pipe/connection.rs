@@ -39,9 +39,10 @@ pub(crate) fn runs_here(word: &AtomicU32) -> bool {
 }
 
 /// Says when `count` bytes after `position` are published, to a reader who reports connections in the order in which they
-/// came up. Before the publication; under the write lock.
+/// came up. Before the publication.
 #[inline]
-pub(crate) fn note_publish_time(outgoing: &Direction, position: u64, count: usize) {
+pub(crate) fn note_publish_time(held: &WriteHeld<'_>, position: u64, count: usize) {
+    let outgoing = held.outgoing();
     if outgoing.is_ordered() {
         note_now(outgoing, position.wrapping_add(count as u64));
     }

@@ -8,7 +8,8 @@
 //! # Safety
 //! The copy has the contract of `copy_nonoverlapping`.
 
-use crate::pipe::connection::{self, End};
+use crate::pipe::connection;
+use crate::pipe::connection::write_lock::WriteHeld;
 use crate::state::socket::Bulk;
 use core::sync::atomic::Ordering;
 
@@ -32,12 +33,12 @@ const USE_CACHE: u32 = 2;
 
 const USE_PAST: u32 = 3;
 
-/// Whether a write of `length` bytes goes past the cache. Under the write lock.
+/// Whether a write of `length` bytes goes past the cache.
 #[inline]
-pub(crate) fn goes_past(end: &End, length: usize) -> bool {
+pub(crate) fn goes_past(held: &WriteHeld<'_>, length: usize) -> bool {
     length >= LONG
-        && end.local.bulk.phase.load(Ordering::Relaxed) & 1 == 1
-        && !connection::runs_here(&end.outgoing().consumer.cpu)
+        && held.local.bulk.phase.load(Ordering::Relaxed) & 1 == 1
+        && !connection::runs_here(&held.outgoing().consumer.cpu)
 }
 
 /// Learns from a long write that took so many ticks. Under the write lock.

@@ -61,7 +61,7 @@ unsafe fn write_locked(held: &WriteHeld<'_>, from: *const u8, length: usize) -> 
     unsafe { buffers::to_ring(from, ring, span.pieces(0, length), core::ptr::copy_nonoverlapping) };
     // Before the publication: afterwards the reader has the line.
     connection::note_cpu(&outgoing.producer.cpu);
-    connection::note_publish_time(outgoing, span.position, length);
+    connection::note_publish_time(held, span.position, length);
     outgoing.publish(span.position, length).ok()?;
     socket_table::add(&held.entry.counters.sent, length as u64);
     // The reader still has the lines that the next writes fill; a publication would wait for them to come.

@@ -347,7 +347,7 @@ unsafe fn push(held: &WriteHeld<'_>, buffers: &[iovec], start: usize, total: usi
         }
         // SAFETY: the ring is as long as any checked capacity; the caller's promise.
         unsafe { buffers::gather(held.outgoing_ring(span.capacity), span, buffers, done, room, past) };
-        connection::note_publish_time(outgoing, span.position, room);
+        connection::note_publish_time(held, span.position, room);
         match outgoing.publish(span.position, room) {
             Ok(()) => {}
             Err(NotPublished::Moved) => continue,

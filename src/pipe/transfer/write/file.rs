@@ -103,7 +103,7 @@ pub(crate) fn send_file(
         match kernel::read_from_memory(file, place, length, from) {
             Ok(0) => break Some(Ok(done)),
             Ok(read) => {
-                connection::note_publish_time(outgoing, span.position, read);
+                connection::note_publish_time(&held, span.position, read);
                 match outgoing.publish(span.position, read) {
                     Ok(()) => {}
                     Err(_) => {
