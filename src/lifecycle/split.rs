@@ -119,7 +119,8 @@ fn lock_all(socket_table: &SocketTable) {
     }
     for socket in socket::held(socket_table) {
         let entry = socket_table.socket(socket.slot);
-        let _ = (entry.read_lock.lock.take(), entry.write_lock.lock.take());
+        entry.read_lock.take_back();
+        entry.write_lock.take_back();
     }
 }
 

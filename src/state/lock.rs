@@ -213,14 +213,17 @@ impl Lock {
     #[cold]
     #[inline(never)]
     fn give_back_marked(&self) {
-        self.give_back_to(false);
+        let _ = self.give_back_to(false);
     }
 
-    fn give_back_to(&self, others_only: bool) {
+    /// False: it was not this thread's.
+    fn give_back_to(&self, others_only: bool) -> bool {
         let left = self.word.let_go(thread(), others_only);
-        if left != Left::Alone && !futex::wake_one(self.word.bed()) && left == Left::Kept {
+        let is_wanted = matches!(left, Left::Free | Left::Kept);
+        if is_wanted && !futex::wake_one(self.word.bed()) && left == Left::Kept {
             self.word.free_kept();
         }
+        left != Left::NotMine
     }
 
     /// [`Taken::Not`], if the word is still as it was when that was told last: the owner has not let go.
@@ -243,7 +246,7 @@ impl Lock {
     /// Lets those have it who sleep. The caller, whose it was, may wait for it again.
     #[cold]
     pub(crate) fn hand_over(&self) {
-        self.give_back_to(true);
+        let _ = self.give_back_to(true);
     }
 
     /// Takes the lock from an owner that does not let go; `seen` is what was in the word. Only for a caller that has made
@@ -372,39 +375,64 @@ pub(crate) struct EndLock {
 /// Nanoseconds for which a keeper is waited for. It waits for less itself.
 const PATIENCE_WITH_KEEPER: u64 = 2_000_000_000;
 
+/// What came of an attempt to be a keeper.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub(crate) enum Keeping {
+    /// The lock is free, and this thread is its keeper.
+    Kept,
+    /// Nothing has changed: a call that a signal interrupted has the lock.
+    Nested,
+    /// Somebody has fenced this thread off: the lock is not its own any more.
+    FencedOff,
+}
+
 impl EndLock {
     /// Whether another thread is its keeper.
     #[inline]
     pub(crate) fn is_kept(&self) -> bool {
-        let keeper = self.keeper.load(Ordering::Relaxed);
-        keeper != 0 && keeper != thread()
+        self.other_keeper().is_some()
     }
 
-    /// Lets go of the lock, of which this thread is the keeper from now on. False, and nothing has changed: a call that a signal
-    /// interrupted has it.
-    pub(crate) fn keep(&self, held: &Held<'_>) -> bool {
-        if held.is_first() {
-            self.keeper.store(thread(), Ordering::Relaxed);
-            self.lock.release(Taken::Ours);
+    #[inline]
+    fn other_keeper(&self) -> Option<u32> {
+        let keeper = self.keeper.load(Ordering::Relaxed);
+        (keeper != 0 && keeper != thread()).then_some(keeper)
+    }
+
+    /// Lets go of the lock, of which this thread is the keeper from now on.
+    pub(crate) fn keep(&self, held: &Held<'_>) -> Keeping {
+        if !held.is_first() {
+            return Keeping::Nested;
         }
-        held.is_first()
+        // Before the release: who takes the lock after it must see that.
+        let keeps = self.change_keeper(0, thread());
+        if keeps && self.lock.give_back_to(false) {
+            return Keeping::Kept;
+        }
+        if keeps {
+            self.let_go();
+        }
+        Keeping::FencedOff
     }
 
     /// The keeper has the lock again.
     pub(crate) fn let_go(&self) {
-        self.keeper.store(0, Ordering::Relaxed);
+        let _ = self.change_keeper(thread(), 0);
     }
 
-    /// Waits, without the lock, until there is no other keeper. False: it has died, or does not come back.
+    fn change_keeper(&self, from: u32, to: u32) -> bool {
+        self.keeper.compare_exchange(from, to, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    /// Waits, without the lock, until there is no other keeper; `since` is when the caller began, by `monotonic_ns`. False: the
+    /// keeper has died, or does not come back; then there is none any more.
     #[cold]
-    pub(crate) fn wait_for_keeper(&self, held: Held<'_>) -> bool {
-        drop(held);
-        let since = kernel::monotonic_ns();
-        while self.is_kept() {
-            let keeper = self.keeper.load(Ordering::Relaxed);
+    pub(crate) fn wait_for_keeper(&self, since: u64) -> bool {
+        while let Some(keeper) = self.other_keeper() {
             if is_dead(keeper) || kernel::monotonic_ns().wrapping_sub(since) > PATIENCE_WITH_KEEPER {
-                let ordering = Ordering::Relaxed;
-                return self.keeper.compare_exchange(keeper, 0, ordering, ordering).is_err();
+                // It may have come back in this moment.
+                return !self.change_keeper(keeper, 0);
             }
             if kernel::is_restricted() {
                 (0..1000).for_each(|_| core::hint::spin_loop());
@@ -415,10 +443,23 @@ impl EndLock {
         true
     }
 
+    /// Takes the lock for a thread that changes all of a process's at once, and waits for its keeper before.
+    pub(crate) fn take_back(&self) {
+        let since = kernel::monotonic_ns();
+        loop {
+            let taken = self.lock.take();
+            if !self.is_kept() {
+                return;
+            }
+            self.lock.release(taken);
+            let _ = self.wait_for_keeper(since);
+        }
+    }
+
     /// A fresh entry's lock.
     pub(crate) fn reset(&self) {
         self.lock.reset();
-        self.let_go();
+        self.keeper.store(0, Ordering::Relaxed);
     }
 }
 
@@ -602,7 +643,7 @@ mod tests {
             let end = &end;
             let other = scope.spawn(move || {
                 let held = Held::new(&end.lock, end.lock.take());
-                assert!(end.keep(&held) && !end.is_kept());
+                assert_eq!((end.keep(&held), end.is_kept()), (Keeping::Kept, false));
                 kept.send(()).expect("the test waits");
                 std::thread::sleep(std::time::Duration::from_millis(20));
                 core::mem::forget(Held::new(&end.lock, end.lock.take()));
@@ -611,7 +652,8 @@ mod tests {
             keeps.recv().expect("the keeper tells");
             let held = Held::new(&end.lock, end.lock.take());
             assert!(held.is_first() && end.is_kept(), "the lock itself is free");
-            assert!(end.wait_for_keeper(held));
+            drop(held);
+            assert!(end.wait_for_keeper(kernel::monotonic_ns()));
             assert!(other.is_finished() || !end.is_kept());
         });
         assert!(!end.is_kept());
@@ -622,8 +664,42 @@ mod tests {
     fn a_keeper_that_has_died_is_waited_for_no_longer() {
         let end = end_lock(dead_thread());
         assert!(end.is_kept());
-        assert!(!end.wait_for_keeper(Held::new(&end.lock, end.lock.take())));
+        assert!(!end.wait_for_keeper(kernel::monotonic_ns()));
         assert!(!end.is_kept());
+    }
+
+    #[test]
+    fn who_has_been_fenced_off_keeps_nothing() {
+        let end = end_lock(0);
+        let held = Held::new(&end.lock, end.lock.take());
+        assert_eq!(
+            std::thread::scope(|scope| scope
+                .spawn(|| end.lock.fence_off(end.lock.word.content(), || true))
+                .join()
+                .unwrap()),
+            FencedOff::Taken
+        );
+        assert_eq!(end.keep(&held), Keeping::FencedOff);
+        assert!(!end.is_kept() && end.keeper.load(Ordering::Relaxed) == 0);
+    }
+
+    #[test]
+    fn keepers_that_come_back_all_the_time_are_never_taken_for_dead() {
+        let end = end_lock(0);
+        let is_over = core::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    let held = Held::new(&end.lock, end.lock.take());
+                    assert_eq!(end.keep(&held), Keeping::Kept);
+                    core::mem::forget(Held::new(&end.lock, end.lock.take()));
+                    end.let_go();
+                }
+            });
+            let all = (0..200_000).all(|_| end.wait_for_keeper(kernel::monotonic_ns()));
+            is_over.store(true, Ordering::Relaxed);
+            assert!(all);
+        });
     }
 
     #[test]

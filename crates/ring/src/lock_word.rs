@@ -128,7 +128,9 @@ impl Content {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Left {
-    /// Nobody waits; or it was not, or not yet, the caller's to give back.
+    /// Nothing: it was not, or not yet, the caller's to give back.
+    NotMine,
+    /// A free word for which nobody waits.
     Alone,
     /// A free word: whoever waits must be woken, one at least.
     Free,
@@ -225,7 +227,7 @@ impl Word {
         self.urgent.load(Ordering::Relaxed) != 0 && self.urgent.swap(0, Ordering::Relaxed) != 0
     }
 
-    /// Gives back what [`Word::take`] has given, if there is no mark of any kind. False: see [`Word::leave`].
+    /// Gives back what [`Word::take`] has given, if there is no mark of any kind. False: see [`Word::let_go`].
     #[inline]
     #[must_use]
     pub fn release(&self, mine: Content) -> bool {
@@ -255,7 +257,7 @@ impl Word {
                 Err(other) => seen = other,
             }
         }
-        Left::Alone
+        Left::NotMine
     }
 
     /// After [`Left::Kept`], when nobody slept for whom the word could be kept.
@@ -349,7 +351,7 @@ mod tests {
         assert!(word.ringing(7) && !word.ringing(7));
         let seen = word.content();
         assert_eq!((seen.owner(), seen.marked(), seen.frame()), (7, 7 | RINGING, Frame::at(4096)));
-        assert_eq!(word.let_go(7, false), Left::Alone);
+        assert_eq!(word.let_go(7, false), Left::NotMine);
         assert_eq!(word.content(), seen, "an owner that owes a doorbell does not let go");
         assert!(word.rung(7));
         assert_eq!(word.let_go(7, false), Left::Alone);

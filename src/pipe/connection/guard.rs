@@ -2,7 +2,7 @@
 
 use crate::error::Errno;
 use crate::pipe::connection::{End, transitions};
-use crate::state::lock::{self, EndLock, FencedOff, Held, Taken};
+use crate::state::lock::{self, EndLock, FencedOff, Held, Keeping, Taken};
 use crate::state::reason::Reason;
 use crate::state::socket_table::Entry;
 use crate::sys::kernel;
@@ -51,10 +51,34 @@ impl<'a, S: Side> Guard<'a, S> {
     #[inline]
     pub(crate) fn take(end: &'a End, nonblocking: bool) -> Self {
         let lock = S::lock(end.entry);
-        let taken = lock.lock.take_at_once(|| S::interrupted(end));
-        let taken = taken.unwrap_or_else(|| wait_for_lock::<S>(end, nonblocking));
-        let held = Self::with(end, Held::new(&lock.lock, taken));
-        if lock.is_kept() { held.wait_for_keeper() } else { held }
+        let is_taken = lock.lock.take_free(lock::thread()).is_some();
+        if is_taken && !lock.is_kept() {
+            return Self::with(end, Held::new(&lock.lock, Taken::Ours));
+        }
+        Self::take_slowly(end, nonblocking, is_taken)
+    }
+
+    /// The same, from those who have it, or are [`Guard::apart`] with it.
+    #[cold]
+    #[inline(never)]
+    fn take_slowly(end: &'a End, nonblocking: bool, is_taken: bool) -> Self {
+        let lock = S::lock(end.entry);
+        let take = || {
+            let taken = lock.lock.take_at_once(|| S::interrupted(end));
+            let taken = taken.unwrap_or_else(|| wait_for_lock::<S>(end, nonblocking));
+            Self::with(end, Held::new(&lock.lock, taken))
+        };
+        let mut held = if is_taken { Self::with(end, Held::new(&lock.lock, Taken::Ours)) } else { take() };
+        let since = kernel::monotonic_ns();
+        while lock.is_kept() {
+            drop(held);
+            if !lock.wait_for_keeper(since) {
+                // What it has read, or was about to write, nobody else has.
+                give_up(end);
+            }
+            held = take();
+        }
+        held
     }
 
     /// With the lock, which has been taken already.
@@ -132,43 +156,39 @@ impl<'a, S: Side> Guard<'a, S> {
 
     /// What must wait, or read a file, between two things of which nothing of another thread's may come: the lock is let go, and
     /// who takes it meanwhile waits, asleep, until this is over. With signals blocked: a handler that uses this socket would
-    /// wait for itself.
+    /// wait for itself. `None`, and nothing is done: somebody has fenced this thread off.
     #[cold]
-    pub(crate) fn apart<T>(&self, wait: impl FnOnce() -> T) -> T {
+    pub(crate) fn apart<T>(&self, wait: impl FnOnce() -> T) -> Option<T> {
         let lock = S::lock(self.end.entry);
         let mask = kernel::block_signals();
-        let kept = lock.keep(&self.held);
-        let result = wait();
-        if kept {
+        let keeping = lock.keep(&self.held);
+        let result = (keeping != Keeping::FencedOff).then(wait);
+        if keeping == Keeping::Kept {
             self.take_again();
             lock.let_go();
         }
         kernel::restore_signals(mask);
         result
     }
+}
 
-    /// Somebody is [`Guard::apart`] with it.
-    #[cold]
-    #[inline(never)]
-    fn wait_for_keeper(self) -> Self {
-        let end = self.end;
-        if !S::lock(end.entry).wait_for_keeper(self.held) {
-            // What it has read, or was about to write, nobody else has.
-            transitions::give_up(end, Reason::Stopped);
-        }
-        Self::take(end, false)
+fn give_up(end: &End) {
+    // Otherwise this process has nothing to do with it any more.
+    if end.descriptor().is_some() {
+        transitions::give_up(end, Reason::Stopped);
     }
 }
 
 /// The lock for the usual short call, and only if nobody has it: what was put into the lock's word is known when it is released.
 #[inline(always)]
 pub(crate) fn with_free<S: Side, T>(end: &End, act: impl FnOnce(&Guard<'_, S>) -> T) -> Option<T> {
-    let lock = &S::lock(end.entry).lock;
+    let end_lock = S::lock(end.entry);
+    let lock = &end_lock.lock;
     let mine = lock.take_free(lock::thread())?;
     let held = ManuallyDrop::new(Guard::with(end, Held::new(lock, Taken::Ours)));
-    let result = act(&held);
+    let result = (!end_lock.is_kept()).then(|| act(&held));
     lock.give_back(mine);
-    Some(result)
+    result
 }
 
 #[cold]
@@ -187,8 +207,6 @@ fn wait_for_lock<S: Side>(end: &End, nonblocking: bool) -> Taken {
             taken => return taken,
         }
     }
-    if end.descriptor().is_some() {
-        transitions::give_up(end, Reason::Stopped);
-    }
+    give_up(end);
     Taken::Nested
 }

@@ -78,8 +78,12 @@ pub(crate) fn give_up(end: &End, reason: Reason) {
     incoming.reader.epoch.fetch_and(!1, Ordering::SeqCst);
     end.set_own_end(END_RESET);
     let own = end.entry.cookie.load(Ordering::Relaxed);
-    if !kernel::is_restricted() && (own == 0 || kernel::cookie(end.fd) == Ok(own)) {
-        kernel::reset(end.fd);
+    // The number by which it was found may be another socket's.
+    if let Some(fd) = end.descriptor()
+        && !kernel::is_restricted()
+        && (own == 0 || kernel::cookie(fd) == Ok(own))
+    {
+        kernel::reset(fd);
     }
 }
 

@@ -113,9 +113,13 @@ fn take_behind(held: &ReadHeld<'_>, place: *mut u8, room: usize) -> usize {
 /// Nanoseconds without a byte after which no more is under way from a writer that waits.
 const QUIET: u64 = 3_000_000;
 
+/// Nanoseconds for which bytes are taken in all: less than other readers wait.
+const LONGEST: u64 = 1_500_000_000;
+
 /// Takes up to `room` kernel bytes, until none comes for so many nanoseconds; how many.
 fn take_kernel_bytes(held: &ReadHeld<'_>, place: *mut u8, room: usize, quiet: u64) -> usize {
     let mut done = 0;
+    let end = Deadline::after(Some(LONGEST));
     let mut until = Deadline::after(Some(quiet));
     while done < room {
         match receive(held, place.wrapping_add(done), room - done) {
@@ -123,8 +127,10 @@ fn take_kernel_bytes(held: &ReadHeld<'_>, place: *mut u8, room: usize, quiet: u6
                 done += count;
                 until = Deadline::after(Some(quiet));
             }
-            Err(Errno(libc::EAGAIN)) if until.left() != Some(0) => {
-                held.apart(|| kernel::sleep_us(200));
+            Err(Errno(libc::EAGAIN)) if until.left() != Some(0) && end.left() != Some(0) => {
+                if held.apart(|| kernel::sleep_us(200)).is_none() {
+                    break;
+                }
             }
             Ok(_) | Err(Errno(libc::EAGAIN)) => break,
             Err(error) => {

@@ -143,7 +143,7 @@ fn give(held: &WriteHeld<'_>, last: bool) {
     if is_ring(outgoing.epoch()) {
         writer::spill(held);
     }
-    let answered = held.apart(|| {
+    let reclaimed = held.apart(|| {
         file::reclaim_for(held, |bytes, length| {
             if !send(held.fd, bytes, length) {
                 // Nobody else has the rest of them. A reset tells both ends.
@@ -151,6 +151,7 @@ fn give(held: &WriteHeld<'_>, last: bool) {
             }
         })
     });
+    let Some(answered) = reclaimed else { return };
     // A new owner that has taken the file up may hand the rest on to another one.
     outgoing.answer(asked, answered || last);
 }

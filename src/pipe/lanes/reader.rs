@@ -26,10 +26,9 @@ pub(crate) fn clear_doorbells(pipe: &Pipe) -> bool {
 pub(crate) fn clear_doorbells_apart(held: &ReadHeld<'_>) {
     clear_need_wakeup(held);
     for _ in 0..LOOKS_FOR_DOORBELLS {
-        if clear_once(held) {
+        if clear_once(held) || held.apart(|| kernel::sleep_us(BETWEEN_LOOKS_US)).is_none() {
             break;
         }
-        held.apart(|| kernel::sleep_us(BETWEEN_LOOKS_US));
     }
     held.incoming().unwant_doorbell();
 }

@@ -74,8 +74,9 @@ pub(crate) fn consider(fd: c_int, socket: Socket) {
     if entry.state.load(Ordering::Relaxed) == STATE_UNDECIDED {
         descriptor::look_for_ring();
     }
+    let mut identity = None;
     for _ in 0..LOOKS_FOR_MAKER {
-        if !is_being_made(fd, socket, entry) {
+        if !is_being_made(fd, socket, &mut identity) {
             break;
         }
         kernel::sleep_us(BETWEEN_LOOKS_US);
@@ -93,8 +94,12 @@ pub(crate) fn consider(fd: c_int, socket: Socket) {
 const LOOKS_FOR_MAKER: u32 = 50;
 const BETWEEN_LOOKS_US: u64 = 20;
 
-/// One step towards the other end. True: it makes the segment at this moment.
-fn is_being_made(fd: c_int, socket: Socket, entry: &'static Entry) -> bool {
+/// One step towards the other end; who the two are is kept in `identity` once it is known. True: it makes the segment at this
+/// moment.
+#[inline(never)]
+fn is_being_made(fd: c_int, socket: Socket, identity: &mut Option<Identity>) -> bool {
+    // Closed since the last step, perhaps.
+    let Some(entry) = socket.entry() else { return false };
     // As `WriteHeld::take`: whoever died owed a doorbell, perhaps.
     let lock = &entry.write_lock.lock;
     let taken = lock.take_after(false, || {
@@ -104,7 +109,7 @@ fn is_being_made(fd: c_int, socket: Socket, entry: &'static Entry) -> bool {
     });
     let held = Held::new(lock, taken);
     match entry.state.load(Ordering::Acquire) {
-        STATE_UNDECIDED if held.is_first() => begin(fd, socket, entry, held),
+        STATE_UNDECIDED if held.is_first() => begin(fd, socket, entry, held, identity),
         STATE_WAITING if held.is_first() => {
             look_again(fd, socket, held);
             false
@@ -114,21 +119,26 @@ fn is_being_made(fd: c_int, socket: Socket, entry: &'static Entry) -> bool {
 }
 
 /// Makes or joins the segment; `held` is the write lock. True: the other end is making it.
-fn begin(fd: c_int, socket: Socket, entry: &'static Entry, held: Held<'static>) -> bool {
+fn begin(
+    fd: c_int,
+    socket: Socket,
+    entry: &'static Entry,
+    held: Held<'static>,
+    known: &mut Option<Identity>,
+) -> bool {
     let Some(socket_table) = socket_table::get() else { return false };
     if !family::is_sole(socket_table, &entry.holders) {
         entry.reason.store(Reason::Shared as u32, Ordering::Relaxed);
         return false;
     }
-    let identity = match identify(fd, entry) {
-        Ok(Some(identity)) => identity,
-        Ok(None) => return false,
-        Err(reason) => {
-            Socket::stay_host(entry, reason);
-            return false;
+    if known.is_none() {
+        match identify(fd, entry) {
+            Ok(identity) => *known = identity,
+            Err(reason) => Socket::stay_host(entry, reason),
         }
-    };
-    match segment::meet(&identity) {
+    }
+    let Some(identity) = known else { return false };
+    match segment::meet(identity) {
         Ok(met) => {
             let local = socket.local();
             local.seen_head.store(0, Ordering::Relaxed);

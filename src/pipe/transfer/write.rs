@@ -25,6 +25,7 @@ use crate::sys::{clock, give_way, kernel, real, restartable};
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
 use libc::iovec;
+use sockshim_ring::epoch::is_ring;
 use sockshim_ring::layout::{END_LEFT, END_RESET};
 use sockshim_ring::ring::NotPublished;
 
@@ -483,7 +484,7 @@ fn through_kernel_after<T>(
     let mut counted = pipe.entry.writers.enter(pipe.socket.generation);
     let is_first = held.is_first();
     drop(held);
-    if !is_first {
+    if !is_first && pipe.is_mapped() && is_ring(pipe.outgoing().epoch()) {
         // The lock was never ours: the call that has it was interrupted, and may have gone on and opened the ring meanwhile. A
         // signal handler ends before that, but a program may switch between threads of its own in one (swapcontext(3)). Now
         // that this call is counted, the ring stays closed.

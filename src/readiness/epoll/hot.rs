@@ -230,7 +230,7 @@ pub(super) fn note_reported(set: &SetHeld<'_>, index: u32, reported: u32) -> boo
 pub(super) fn keep_reported(set: &OpenSet<'_>, index: u32, reported: u32) -> bool {
     let registration = set.registration(index);
     let flags = registration.flags.load(Ordering::Relaxed);
-    if !flags.intersects(RegFlags::MANAGED) || registration.set.load(Ordering::Relaxed) != set.slot() + 1 {
+    if !flags.intersects(RegFlags::MANAGED) || !set.has(registration) {
         // It was removed, or given back, while the event was on its way.
         return false;
     }

@@ -22,7 +22,7 @@ fn for_each(set: &OpenSet<'_>, mut each: impl FnMut(u32, &Registration, RegFlags
     for index in 0..used {
         let registration = set.registration(index);
         let flags = registration.flags.load(Ordering::Relaxed);
-        if registration.set.load(Ordering::Relaxed) == set.slot() + 1
+        if set.has(registration)
             && flags & (RegFlags::MANAGED | RegFlags::PARKED | RegFlags::DISABLED) == RegFlags::MANAGED
         {
             each(index, registration, flags);

@@ -10,8 +10,7 @@ use core::sync::atomic::Ordering;
 pub(crate) fn find(set: &OpenSet<'_>, target: c_int, kind: Descriptor) -> Option<u32> {
     let is_it = |index: &u32| {
         let registration = set.registration(*index);
-        registration.set.load(Ordering::Relaxed) == set.slot() + 1
-            && registration.fd.load(Ordering::Relaxed) == target
+        set.has(registration) && registration.fd.load(Ordering::Relaxed) == target
     };
     if let Descriptor::Socket(socket) = kind {
         let entry = socket.entry()?;
@@ -33,7 +32,7 @@ pub(crate) fn insert(set: &SetHeld<'_>, index: u32, target: c_int, kind: Descrip
     if managed {
         flags |= RegFlags::MANAGED;
     }
-    registration.set.store(set.slot() + 1, Ordering::Relaxed);
+    registration.set.store(set.slot().wrapping_add(1), Ordering::Relaxed);
     registration.slot.store(slot, Ordering::Relaxed);
     registration.generation.store(generation, Ordering::Relaxed);
     registration.fd.store(target, Ordering::Relaxed);
@@ -69,7 +68,7 @@ pub(crate) fn insert(set: &SetHeld<'_>, index: u32, target: c_int, kind: Descrip
 /// Takes a registration out of its set, its socket and the hot list, and frees it.
 pub(crate) fn remove(set: &SetHeld<'_>, index: u32) {
     let registration = set.registration(index);
-    if registration.set.load(Ordering::Relaxed) != set.slot() + 1 {
+    if !set.has(registration) {
         return;
     }
     let flags = registration.flags.load(Ordering::Relaxed);

@@ -38,6 +38,11 @@ impl<'a> OpenSet<'a> {
         self.entry.slot.load(Ordering::Relaxed)
     }
 
+    /// Whether a registration is one of this set's.
+    pub(crate) fn has(&self, registration: &Registration) -> bool {
+        registration.set.load(Ordering::Relaxed) == self.slot().wrapping_add(1)
+    }
+
     pub(crate) fn registration(&self, index: u32) -> &'a Registration {
         self.table.registration(index)
     }
