@@ -148,10 +148,10 @@ pub(crate) const CASES: &[Case] = &[
     }),
 ];
 
-/// Reason 27: the process uses io_uring.
 /// asm-generic/socket.h.
 const SO_NETNS_COOKIE: i32 = 71;
 
+/// Reason 27: the process uses io_uring.
 #[track_caller]
 fn stays_with_the_kernel(fd: i32) {
     if path(fd).is_some() {
