@@ -216,7 +216,18 @@ impl Pipe {
     /// The write lock.
     #[inline]
     pub(crate) fn lock_writes(&self) -> WriteHeld<'_> {
-        WriteHeld::take(self, false)
+        self.lock_writes_for(false)
+    }
+
+    /// The same; `nonblocking`: for a call that does not wait.
+    #[inline]
+    pub(crate) fn lock_writes_for(&self, nonblocking: bool) -> WriteHeld<'_> {
+        WriteHeld::take(self, nonblocking)
+    }
+
+    /// The same, only if nobody has it.
+    pub(crate) fn lock_writes_if_free(&self) -> Option<WriteHeld<'_>> {
+        WriteHeld::take_free(self)
     }
 }
 

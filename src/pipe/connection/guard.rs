@@ -1,7 +1,7 @@
 //! The locks of an end, while a thread has them.
 
 use crate::error::Errno;
-use crate::pipe::connection::{End, transitions};
+use crate::pipe::connection::{End, Pipe, transitions};
 use crate::state::lock::{self, EndLock, FencedOff, Held, Keeping, Taken};
 use crate::state::reason::Reason;
 use crate::state::socket_table::Entry;
@@ -49,7 +49,7 @@ impl<S: Side> Deref for Guard<'_, S> {
 impl<'a, S: Side> Guard<'a, S> {
     /// An owner that does not let go is fenced off. `nonblocking`: for a call that does not wait.
     #[inline]
-    pub(crate) fn take(end: &'a End, nonblocking: bool) -> Self {
+    pub(super) fn take(end: &'a End, nonblocking: bool) -> Self {
         let lock = S::lock(end.entry);
         let is_taken = lock.lock.take_free(lock::thread()).is_some();
         if is_taken && !lock.is_kept() {
@@ -88,7 +88,7 @@ impl<'a, S: Side> Guard<'a, S> {
     }
 
     /// Only if nobody has it.
-    pub(crate) fn take_free(end: &'a End) -> Option<Self> {
+    pub(super) fn take_free(end: &'a End) -> Option<Self> {
         let lock = S::lock(end.entry);
         lock.lock.take_free(lock::thread())?;
         let held = Self::with(end, Held::new(&lock.lock, Taken::Ours));
@@ -181,11 +181,11 @@ fn give_up(end: &End) {
 
 /// The lock for the usual short call, and only if nobody has it: what was put into the lock's word is known when it is released.
 #[inline(always)]
-pub(crate) fn with_free<S: Side, T>(end: &End, act: impl FnOnce(&Guard<'_, S>) -> T) -> Option<T> {
-    let end_lock = S::lock(end.entry);
+pub(crate) fn with_free<S: Side, T>(pipe: &Pipe, act: impl FnOnce(&Guard<'_, S>) -> T) -> Option<T> {
+    let end_lock = S::lock(pipe.entry);
     let lock = &end_lock.lock;
     let mine = lock.take_free(lock::thread())?;
-    let held = ManuallyDrop::new(Guard::with(end, Held::new(lock, Taken::Ours)));
+    let held = ManuallyDrop::new(Guard::with(pipe, Held::new(lock, Taken::Ours)));
     let result = (!end_lock.is_kept()).then(|| act(&held));
     lock.give_back(mine);
     result

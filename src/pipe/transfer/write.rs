@@ -73,7 +73,7 @@ pub(crate) unsafe fn send(
     let nonblocking = flags & libc::MSG_DONTWAIT != 0
         || pipe.entry.flags.load(Ordering::Relaxed).intersects(SocketFlags::NONBLOCK);
     let call = Call { flags, nonblocking, timed_waits: room::TIMED_WAITS, in_vain: false, began };
-    let held = WriteHeld::take(pipe, nonblocking);
+    let held = pipe.lock_writes_for(nonblocking);
     if total == 0 || !writer::enter_ring(&held) {
         if total > PORTION && call.is_divided(pipe) {
             // SAFETY: the caller's promise.

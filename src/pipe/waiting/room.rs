@@ -260,7 +260,7 @@ fn answer(pipe: &Pipe) {
     }
     // Whoever has it may have it for long; the next read tries again, and the writer does not wait for ever.
     let Some(pipe) = pipe.live() else { return };
-    let Some(held) = WriteHeld::take_free(&pipe) else { return };
+    let Some(held) = pipe.lock_writes_if_free() else { return };
     if held.is_mapped() {
         let due = incoming.room_due();
         if due & WAKE != 0 {
