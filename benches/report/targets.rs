@@ -129,7 +129,7 @@ const fn crowded(row: &'static str) -> Target {
     target(7, row, "contended", row, Bound::Profiles(0.95, 1.05))
 }
 
-const TARGETS: [Target; 45] = [
+const TARGETS: [Target; 47] = [
     target(1, "64 B there and back", "pingpong", "64 B", Bound::Ring(1.6)),
     target(1, "the same with epoll at both ends", "pingpong", "64 B, epoll at both ends", Bound::Ring(2.2)),
     target(2, "64 B one way", "stream", "64 B", Bound::Ring(2.0)),
@@ -149,6 +149,8 @@ const TARGETS: [Target; 45] = [
     crowded("one pair, 2 strangers"),
     crowded("one pair, 4 strangers"),
     crowded("one pair, 8 strangers"),
+    crowded("one pair on one core, 4 strangers"),
+    crowded("one pair on two cores, 4 strangers"),
     crowded("one pair, 2 strangers of lower priority"),
     crowded("one pair, 2 strangers of higher priority"),
     crowded("eight pairs, 4 strangers"),

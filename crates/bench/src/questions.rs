@@ -320,6 +320,9 @@ fn contended() -> Vec<Question> {
         beside("one pair", &blocking, 1, 2, 0).thorough(),
         beside("one pair", &blocking, 1, 4, 0),
         beside("one pair", &blocking, 1, 8, 0).thorough(),
+        // Where the scheduler puts the ends is luck, and decides more than who carries the bytes: so each of the two by itself.
+        beside("one pair on one core", &blocking, 1, 4, 0).placed(Placement::OneCore).thorough(),
+        beside("one pair on two cores", &blocking, 1, 4, 0).placed(Placement::TwoCores).thorough(),
         beside("one pair", &blocking, 1, 2, 5).thorough(),
         beside("eight pairs", &blocking, 8, 4, 0).thorough(),
         beside("fifty pairs", &blocking, 50, 8, 0).thorough(),
