@@ -31,8 +31,8 @@ pub(crate) fn own(here: u64) -> Option<Range<u64>> {
         return is_first.then_some(range);
     }
     // A C library puts what it knows of another thread at the upper end of the stack that it has made for it.
-    let top = thread::pointer().filter(|top| range.contains(top) && here < *top)?;
-    Some(range.start..top)
+    let top = thread::pointer();
+    (range.contains(&top) && here < top).then_some(range.start..top)
 }
 
 /// Reads /proc/self/maps byte by byte (proc_pid_maps(5)).

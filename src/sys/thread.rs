@@ -57,7 +57,6 @@ pub(crate) fn renew() {
     }
 }
 
-#[cfg(target_arch = "x86_64")]
 mod storage {
     use std::arch::{asm, global_asm};
 
@@ -104,25 +103,6 @@ mod storage {
     }
 }
 
-#[cfg(not(target_arch = "x86_64"))]
-mod storage {
-    use core::cell::Cell;
-
-    std::thread_local! {
-        /// No destructor, so it works until the thread's very end.
-        static NUMBER: Cell<u32> = const { Cell::new(0) };
-    }
-
-    #[inline]
-    pub(super) fn load() -> u32 {
-        NUMBER.with(Cell::get)
-    }
-
-    pub(super) fn store(number: u32) {
-        NUMBER.with(|cell| cell.set(number));
-    }
-}
-
 /// The processor that this thread runs on, or ran on a moment ago.
 #[inline]
 pub(crate) fn cpu() -> u32 {
@@ -138,10 +118,9 @@ pub(crate) fn restartable_area() -> Option<*mut u8> {
     area::own()
 }
 
-/// Where this thread's own block is, which the C library has made; `None`: nobody knows here.
-pub(crate) fn pointer() -> Option<u64> {
-    let pointer = area::pointer();
-    (!pointer.is_null()).then(|| pointer.addr() as u64)
+/// Where this thread's own block is, which the C library has made.
+pub(crate) fn pointer() -> u64 {
+    area::pointer().addr() as u64
 }
 
 /// Finds out what [`cpu`] and [`restartable_area`] need. Called once, while the process starts.
@@ -151,7 +130,6 @@ pub(crate) fn find_area() {
 
 /// The area that the C library has registered for restartable sequences (rseq(2)): the kernel keeps the
 /// processor's number there.
-#[cfg(target_arch = "x86_64")]
 mod area {
     use core::sync::atomic::{AtomicIsize, Ordering};
     use std::arch::asm;
@@ -209,35 +187,14 @@ mod area {
     }
 }
 
-#[cfg(not(target_arch = "x86_64"))]
-mod area {
-    pub(super) fn find() {}
-
-    #[inline]
-    pub(super) fn cpu() -> Option<u32> {
-        None
-    }
-
-    pub(super) fn own() -> Option<*mut u8> {
-        None
-    }
-
-    pub(super) fn pointer() -> *mut u8 {
-        core::ptr::null_mut()
-    }
-}
-
 /// Asks this processor to get the line at `place` for writing. Whatever the address is, nothing happens but that.
 #[inline(always)]
 pub(crate) fn will_write(place: *const u8) {
     // A processor that does not know the instruction takes it for a NOP.
-    #[cfg(target_arch = "x86_64")]
     // SAFETY: a hint; it neither faults nor changes anything that a program can see.
     unsafe {
         std::arch::asm!("prefetchw [{place}]", place = in(reg) place, options(nostack, readonly, preserves_flags));
     }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = place;
 }
 
 #[cfg(test)]
