@@ -93,22 +93,8 @@ pub unsafe extern "C-unwind" fn sockshim_fcntl(fd: c_int, command: c_int, argume
 /// What fcntl(2) asks, by command.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_fcntl64(fd: c_int, command: c_int, argument: c_ulong) -> c_int {
-    if command == libc::F_SETFL && argument as c_int & libc::O_ASYNC != 0 {
-        quietly(|| descriptor::pin(fd, Reason::Async));
-    }
-    // SAFETY: the caller keeps the contract of fcntl(2).
-    let result = unsafe { real::fcntl64(fd, command, argument) };
-    if filter::fcntl_was_made() {
-        quietly(start::sweep);
-    }
-    if result >= 0 {
-        match command {
-            libc::F_DUPFD | libc::F_DUPFD_CLOEXEC => quietly(|| lifecycle::duplicated(fd, result)),
-            libc::F_SETFL => note_nonblocking(fd, argument as c_int & libc::O_NONBLOCK != 0),
-            _ => {}
-        }
-    }
-    result
+    // SAFETY: the argument is the caller's, see # Safety.
+    unsafe { sockshim_fcntl(fd, command, argument) }
 }
 
 /// `ioctl(2)`: works on a device or socket. The argument's word is passed whether the request uses it or not.

@@ -35,8 +35,8 @@ pub unsafe extern "C-unwind" fn sockshim_open(path: *const c_char, flags: c_int,
 /// `path` is a C string.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_open64(path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
-    // SAFETY: the caller keeps the contract of open(2).
-    made(unsafe { real::open64(path, flags, mode) })
+    // SAFETY: `path` is the caller's, see # Safety.
+    unsafe { sockshim_open(path, flags, mode) }
 }
 
 /// `openat(2)`: opens a file relative to a folder. `mode` counts only with `O_CREAT` or `O_TMPFILE`. Behaves
@@ -76,8 +76,8 @@ pub unsafe extern "C-unwind" fn sockshim_openat64(
     flags: c_int,
     mode: mode_t,
 ) -> c_int {
-    // SAFETY: the caller keeps the contract of openat(2).
-    made(unsafe { real::openat64(folder, path, flags, mode) })
+    // SAFETY: `path` is the caller's, see # Safety.
+    unsafe { sockshim_openat(folder, path, flags, mode) }
 }
 
 /// `creat(2)`: makes or truncates a file. Behaves as the manual page says; sockshim only notes that the
@@ -108,7 +108,7 @@ pub unsafe extern "C-unwind" fn sockshim_creat(path: *const c_char, mode: mode_t
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_creat64(path: *const c_char, mode: mode_t) -> c_int {
     // SAFETY: the caller keeps the contract of creat(2).
-    made(unsafe { real::creat64(path, mode) })
+    unsafe { sockshim_creat(path, mode) }
 }
 
 /// `eventfd(2)`: makes a counter to wait on. Behaves as the manual page says; sockshim only notes that the

@@ -1,7 +1,7 @@
 //! Sending: write, send and their relatives.
 
 use super::socket::note_connect;
-use super::{IOV_MAX, quietly, rights, stream, vectors};
+use super::{buffer, messages, one_by_one, quietly, rights, stream, vectors};
 use crate::pipe::copying::buffers;
 use crate::pipe::meeting::descriptor;
 use crate::pipe::transfer::io;
@@ -48,7 +48,7 @@ unsafe fn write_socket(fd: c_int, buf: *const c_void, count: size_t) -> ssize_t 
     match descriptor::socket(fd) {
         Some(socket) if count <= isize::MAX as usize => {
             let buffers = [iovec { iov_base: buf.cast_mut(), iov_len: count }];
-            // SAFETY: as above.
+            // SAFETY: the caller's buffer, see # Safety.
             unsafe { io::send(fd, socket, &buffers, 0, kernel) }
         }
         _ => kernel(),
@@ -176,9 +176,8 @@ unsafe fn send_socket(fd: c_int, buf: *const c_void, len: size_t, flags: c_int) 
         None => kernel(),
         // SAFETY: as above.
         Some(socket) => {
-            let buffers = [iovec { iov_base: buf.cast_mut(), iov_len: len.min(buffers::MOST) }];
-            // SAFETY: as above.
-            unsafe { io::send(fd, socket, &buffers, flags, kernel) }
+            // SAFETY: the caller's buffer, see # Safety.
+            unsafe { io::send(fd, socket, &[buffer(buf, len)], flags, kernel) }
         }
     }
 }
@@ -213,9 +212,8 @@ pub unsafe extern "C-unwind" fn sockshim_sendto(
         None => kernel(),
         Some(socket) if flags & libc::MSG_FASTOPEN != 0 => connect_and_send(fd, socket, kernel),
         Some(socket) => {
-            let buffers = [iovec { iov_base: buf.cast_mut(), iov_len: len.min(buffers::MOST) }];
-            // SAFETY: as above.
-            unsafe { io::send(fd, socket, &buffers, flags, kernel) }
+            // SAFETY: the caller's buffer, see # Safety.
+            unsafe { io::send(fd, socket, &[buffer(buf, len)], flags, kernel) }
         }
     }
 }
@@ -287,31 +285,24 @@ pub unsafe extern "C-unwind" fn sockshim_sendmmsg(
     count: c_uint,
     flags: c_int,
 ) -> c_int {
-    let messages = (count as usize).min(IOV_MAX);
-    let good = buffers::is_good(msgs, messages * size_of::<mmsghdr>(), true);
-    if descriptor::socket(fd).is_none() || !good {
-        for index in 0..if good { messages } else { 0 } {
-            // SAFETY: the caller keeps the contract of sendmmsg(2).
-            quietly(|| unsafe { rights::sending(&(*msgs.add(index)).msg_hdr) });
+    let is_ours = descriptor::socket(fd).is_some();
+    // SAFETY: the caller's messages, see # Safety.
+    match unsafe { messages(msgs, count) } {
+        Some(messages) if is_ours => {
+            return one_by_one(messages, |message| {
+                // SAFETY: the buffers of a message of the caller's, see # Safety.
+                let wanted =
+                    unsafe { vectors(message.msg_iov, message.msg_iovlen) }.map_or(0, buffers::length);
+                // SAFETY: a message of the caller's, see # Safety.
+                let sent = unsafe { sockshim_sendmsg(fd, message, flags) };
+                (sent, sent as usize >= wanted)
+            });
         }
-        // SAFETY: as above.
-        return unsafe { real::sendmmsg(fd, msgs, count, flags) };
+        messages => messages.into_iter().flatten().for_each(|message| {
+            // SAFETY: a message of the caller's, see # Safety.
+            quietly(|| unsafe { rights::sending(&message.msg_hdr) });
+        }),
     }
-    for index in 0..messages {
-        // SAFETY: as above.
-        let message = unsafe { &mut *msgs.add(index) };
-        // SAFETY: as above.
-        let wanted: usize = unsafe { vectors(message.msg_hdr.msg_iov, message.msg_hdr.msg_iovlen) }
-            .map_or(0, buffers::length);
-        // SAFETY: as above.
-        let sent = unsafe { sockshim_sendmsg(fd, &raw const message.msg_hdr, flags) };
-        if sent < 0 {
-            return if index > 0 { index as c_int } else { -1 };
-        }
-        message.msg_len = sent as c_uint;
-        if (sent as usize) < wanted {
-            return index as c_int + 1;
-        }
-    }
-    messages as c_int
+    // SAFETY: the caller's messages, see # Safety.
+    unsafe { real::sendmmsg(fd, msgs, count, flags) }
 }
