@@ -5,6 +5,8 @@
 //! in a signal handler or a `vfork` child. The functions are thin: they tell `lifecycle` what happens to a
 //! descriptor and let the kernel do it.
 
+#![deny(clippy::multiple_unsafe_ops_per_block)]
+
 use crate::error::Errno;
 use crate::lifecycle::start;
 use crate::pipe::copying::buffers;
@@ -68,6 +70,7 @@ macro_rules! variadic_detour {
 
 pub mod command;
 pub mod control;
+pub mod exec;
 pub mod fd;
 mod inq;
 pub mod io_uring;

@@ -3,6 +3,8 @@
 //! They are read as files, never mapped, and never trusted: any process of this user may have written anything there.
 //! It is for tools that run beside those processes, not on sockshim themselves; `sockshim ss` is made of it.
 
+#![deny(clippy::multiple_unsafe_ops_per_block)]
+
 use crate::Counters;
 use crate::state::process_name::Stored;
 use crate::state::socket_table::{self, Entry, PROCESSES, SOCKETS, SocketTable};

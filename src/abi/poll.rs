@@ -137,14 +137,17 @@ pub unsafe extern "C-unwind" fn sockshim_ppoll(
     timeout: *const timespec,
     sigmask: *const sigset_t,
 ) -> c_int {
-    // SAFETY: the caller keeps the contract of ppoll(2).
-    let (entries, time) = match unsafe { (array(fds, nfds), nanoseconds(timeout)) } {
-        (Some(entries), Ok(time)) => (entries, time),
-        // SAFETY: as above.
-        _ => return unsafe { real::ppoll(fds, nfds, timeout, sigmask) },
-    };
-    // SAFETY: as above.
-    answer(unsafe { poll::poll(entries, Deadline::after(time), sigmask) }) as c_int
+    // SAFETY: the caller's entries, see # Safety.
+    let entries = unsafe { array(fds, nfds) };
+    // SAFETY: the caller's time, see # Safety.
+    match (entries, unsafe { nanoseconds(timeout) }) {
+        (Some(entries), Ok(time)) => {
+            // SAFETY: the caller's mask, see # Safety.
+            answer(unsafe { poll::poll(entries, Deadline::after(time), sigmask) }) as c_int
+        }
+        // SAFETY: entries, time and mask are the caller's, see # Safety.
+        _ => unsafe { real::ppoll(fds, nfds, timeout, sigmask) },
+    }
 }
 
 /// `poll(2)`, as compiled with `_FORTIFY_SOURCE`: ends the program when `nfds` entries need more than `size`

@@ -23,8 +23,8 @@ unsafe fn descriptors(message: &msghdr, mut each: impl FnMut(c_int)) {
             let data = unsafe { CMSG_DATA(part) };
             let used = data as usize - header as usize;
             for index in 0..part.cmsg_len.saturating_sub(used) / size_of::<c_int>() {
-                // SAFETY: as above.
-                each(unsafe { data.cast::<c_int>().add(index).read_unaligned() });
+                // SAFETY: one of the descriptors that `cmsg_len` counts.
+                each(unsafe { data.cast::<c_int>().wrapping_add(index).read_unaligned() });
             }
         }
         // SAFETY: as above.

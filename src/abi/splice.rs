@@ -205,12 +205,10 @@ fn move_through(
     let errno = Errno::last();
     let taken = place(written, room);
     let rest = taken[0];
-    // SAFETY: as above.
-    unsafe {
-        io::receive(fd, socket, &taken, libc::MSG_DONTWAIT, || {
-            real::recv(fd, rest.iov_base, rest.iov_len, libc::MSG_DONTWAIT)
-        });
-    }
+    // SAFETY: the rest lies in `room`, which is ours.
+    let kernel = || unsafe { real::recv(fd, rest.iov_base, rest.iov_len, libc::MSG_DONTWAIT) };
+    // SAFETY: both pieces lie in `room`, which is ours.
+    unsafe { io::receive(fd, socket, &taken, libc::MSG_DONTWAIT, kernel) };
     errno.store();
     written as ssize_t
 }

@@ -4,10 +4,11 @@
 //! frame of ours in between, because `vfork` and `clone` return twice or on another stack.
 
 use super::control::{sockshim_fcntl, sockshim_ioctl};
+use super::exec::{exec, sockshim_execve};
 use super::fd::{sockshim_close, sockshim_close_range, sockshim_dup, sockshim_dup2, sockshim_dup3};
 use super::makers::{made, made_pair};
 use super::poll::*;
-use super::process::{exec, restricting, sockshim__exit, sockshim_execve, sockshim_prctl};
+use super::process::{restricting, sockshim__exit, sockshim_prctl};
 use super::recv::*;
 use super::send::*;
 use super::socket::*;
@@ -15,9 +16,8 @@ use super::splice::*;
 use super::user::changing;
 use super::{io_uring, quietly};
 use crate::pipe::copying::buffers;
-use crate::sys::{raw, real};
+use crate::sys::{kernel, raw, real};
 use libc::{c_int, c_long, sigset_t, size_t, timespec, timeval};
-use std::mem::MaybeUninit;
 use std::ptr;
 
 /// `syscall(2)`: makes a system call by number. All six words are passed in any case.
@@ -299,10 +299,12 @@ unsafe fn pselect6(words: [c_long; 6]) -> c_long {
         // SAFETY: upheld by the caller.
         return unsafe { plain(libc::SYS_pselect6, words) };
     };
-    // SAFETY: upheld by the caller.
-    unsafe {
-        with_remainder(at(e), |timeout| sockshim_pselect(a as _, at(b), at(c), at(d), timeout, set.as_ptr()))
-    }
+    let wait = |timeout| {
+        // SAFETY: the sets are those of pselect6's caller; the time and the mask are ours.
+        unsafe { sockshim_pselect(a as _, at(b), at(c), at(d), timeout, set.as_ptr()) }
+    };
+    // SAFETY: `is_time` has found the time there, or null.
+    unsafe { with_remainder(at(e), wait) }
 }
 
 /// # Safety
@@ -316,10 +318,12 @@ unsafe fn ppoll(words: [c_long; 6]) -> c_long {
         // SAFETY: upheld by the caller.
         return unsafe { plain(libc::SYS_ppoll, words) };
     };
-    // SAFETY: upheld by the caller.
-    unsafe {
-        with_remainder(at(c), |timeout| sockshim_ppoll(at(a), u64::from(b as u32), timeout, set.as_ptr()))
-    }
+    let wait = |timeout| {
+        // SAFETY: the entries are those of ppoll's caller; the time and the mask are ours.
+        unsafe { sockshim_ppoll(at(a), u64::from(b as u32), timeout, set.as_ptr()) }
+    };
+    // SAFETY: `is_time` has found the time there, or null.
+    unsafe { with_remainder(at(c), wait) }
 }
 
 /// Waits with a copy of the time-out and stores what is left of it, as the kernel does and libc does not.
@@ -357,13 +361,7 @@ fn is_time<T>(timeout: *mut T) -> bool {
 const SECOND: i128 = 1_000_000_000;
 
 fn monotonic_nanoseconds() -> i128 {
-    let mut now = MaybeUninit::<timespec>::zeroed();
-    // SAFETY: the pointer is valid for one timespec, and zeroes are a valid one.
-    let now = unsafe {
-        libc::clock_gettime(libc::CLOCK_MONOTONIC, now.as_mut_ptr());
-        now.assume_init()
-    };
-    i128::from(now.tv_sec) * SECOND + i128::from(now.tv_nsec)
+    i128::from(kernel::monotonic_ns())
 }
 
 /// A signal mask of the kernel's size, made as large as libc's.
@@ -386,12 +384,10 @@ impl SignalSet {
         }
         // SAFETY: upheld by the caller.
         let signals = unsafe { at::<u64>(address).read_unaligned() };
-        let mut set = MaybeUninit::<sigset_t>::zeroed();
-        // SAFETY: the kernel's mask is the first word of libc's, and zeroes are a valid set.
-        let set = unsafe {
-            set.as_mut_ptr().cast::<u64>().write(signals);
-            set.assume_init()
-        };
+        // SAFETY: all zeroes are a set of no signals.
+        let mut set: sigset_t = unsafe { std::mem::zeroed() };
+        // SAFETY: the kernel's mask is the first word of libc's.
+        unsafe { (&raw mut set).cast::<u64>().write(signals) };
         Some(Self(Some(set)))
     }
 

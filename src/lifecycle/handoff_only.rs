@@ -124,11 +124,8 @@ unsafe fn entries<'a>(given: Environment) -> &'a [*mut c_char] {
     if given.is_null() {
         return &[];
     }
-    let mut count = 0;
-    // SAFETY: upheld by the caller: a null ends it.
-    while !unsafe { given.add(count).read() }.is_null() {
-        count += 1;
-    }
+    // SAFETY: the caller's array goes on until a null.
+    let count = (0..).take_while(|at| !unsafe { given.wrapping_add(*at).read() }.is_null()).count();
     // SAFETY: just counted.
     unsafe { std::slice::from_raw_parts(given, count) }
 }

@@ -419,7 +419,6 @@ table! {
     // Stdio.
     libc fn fdopen(fd: c_int, mode: *const c_char) -> *mut FILE { resolve }
     libc fn freopen(path: *const c_char, mode: *const c_char, stream: *mut FILE) -> *mut FILE { resolve }
-    libc fn freopen64(path: *const c_char, mode: *const c_char, stream: *mut FILE) -> *mut FILE { resolve }
     glibc fn dprintf(fd: c_int, format: *const c_char) -> c_int { resolve }
     glibc fn vdprintf(fd: c_int, format: *const c_char, arguments: *mut c_void) -> c_int { resolve }
     libc fn fclose(stream: *mut FILE) -> c_int { resolve }

@@ -146,10 +146,11 @@ mod area {
         if size.is_null() || offset.is_null() {
             return;
         }
-        // SAFETY: glibc (2.35 and later) defines them as an unsigned int and a ptrdiff_t.
-        let (size, offset) = unsafe { (size.cast::<u32>().read(), offset.cast::<isize>().read()) };
         // A size of 0 says that the kernel, or the user, does not want it.
-        if size > 0 {
+        // SAFETY: glibc (2.35 and later) defines it as an unsigned int.
+        if unsafe { size.cast::<u32>().read() } > 0 {
+            // SAFETY: glibc defines it as a ptrdiff_t.
+            let offset = unsafe { offset.cast::<isize>().read() };
             PLACE.store(offset + CPU_ID, Ordering::Relaxed);
         }
     }
@@ -237,11 +238,10 @@ mod tests {
         // SAFETY: an all-zero set is a valid value.
         let mut one: libc::cpu_set_t = unsafe { core::mem::zeroed() };
         let here = cpu();
-        // SAFETY: `one` is a set, and this thread is pinned.
-        unsafe {
-            libc::CPU_SET(here as usize, &mut one);
-            assert_eq!(libc::sched_setaffinity(0, size_of_val(&one), &raw const one), 0);
-        }
+        // SAFETY: a processor's number is within the set.
+        unsafe { libc::CPU_SET(here as usize, &mut one) };
+        // SAFETY: `one` is a set.
+        assert_eq!(unsafe { libc::sched_setaffinity(0, size_of_val(&one), &raw const one) }, 0);
         find_area();
         assert_eq!(area::cpu().unwrap_or(here), here);
         assert_eq!(cpu(), here);
