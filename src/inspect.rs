@@ -119,19 +119,13 @@ impl Table {
     #[must_use]
     pub fn read(path: &CStr) -> Option<Self> {
         let fd = kernel::open_quickly(path, libc::O_RDONLY).ok()?;
-        let table = Self::read_from(fd);
-        kernel::close(fd);
-        table
-    }
-
-    fn read_from(fd: i32) -> Option<Self> {
-        let (mode, _, size) = kernel::file_facts(fd).ok()?;
+        let (mode, _, size) = kernel::file_facts(fd.as_raw()).ok()?;
         if mode & libc::S_IFMT != libc::S_IFREG || size != size_of::<SocketTable>() {
             return None;
         }
         let mut bytes = vec![0; HEAD];
         let fill = |bytes: &mut [u8]| {
-            let read = kernel::read_file(fd, bytes.as_mut_ptr(), bytes.len(), Some(0));
+            let read = kernel::read_file(fd.as_raw(), bytes.as_mut_ptr(), bytes.len(), Some(0));
             (read == Ok(bytes.len())).then_some(())
         };
         fill(&mut bytes)?;
