@@ -120,7 +120,7 @@ pub unsafe extern "C-unwind" fn sockshim_ioctl(fd: c_int, request: c_ulong, argu
         && let Some(unread) = unread::unread_at_hand(socket)
         && buffers::is_good(argument as *const c_int, size_of::<c_int>(), true)
     {
-        // SAFETY: it is there, and may lie anywhere.
+        // SAFETY: `is_good` has found it there, at whatever address.
         unsafe { (argument as *mut c_int).write_unaligned(unread) };
         return 0;
     }
@@ -131,24 +131,23 @@ pub unsafe extern "C-unwind" fn sockshim_ioctl(fd: c_int, request: c_ulong, argu
     // SAFETY: the caller keeps the contract of ioctl(2).
     let result = unsafe { real::ioctl(fd, request, argument) };
     let (Some(socket), 0) = (ours, result) else { return result };
-    // SAFETY: the kernel has just read or stored an int there for these requests.
     let number = argument as *mut c_int;
     match request {
-        // SAFETY: as above.
+        // SAFETY: for this request the kernel has just read or stored an int there.
         libc::FIONBIO => note_nonblocking(fd, unsafe { *number } != 0),
         SIOCATMARK if unread::has_unread_ring(socket) => {
             // The mark lies in the kernel's stream, which comes after what is in the ring.
-            // SAFETY: as above.
+            // SAFETY: for this request the kernel has just read or stored an int there.
             unsafe { *number = 0 };
         }
         libc::FIONREAD => {
-            // SAFETY: as above.
+            // SAFETY: for this request the kernel has just read or stored an int there.
             let queued = unsafe { *number };
             let unread = quietly(|| {
                 events::check_queue(fd, socket, queued);
                 unread::unread(socket, queued)
             });
-            // SAFETY: as above.
+            // SAFETY: for this request the kernel has just read or stored an int there.
             unsafe { *number = unread };
         }
         _ => {}
@@ -243,7 +242,7 @@ pub unsafe extern "C" fn sockshim_counters(fd: c_int, out: *mut Counters) -> c_i
     let counters = descriptor::socket(fd)
         .and_then(Socket::entry)
         .map_or(Counters::default(), |entry| Counters::of(&entry.counters));
-    // SAFETY: upheld by the caller.
+    // SAFETY: `out` is the caller's, see # Safety.
     unsafe { store(counters, out) }
 }
 
@@ -268,7 +267,7 @@ pub unsafe extern "C" fn sockshim_process_counters(out: *mut Counters) -> c_int 
         }
         sum.add(&Counters::of(&socket_table.totals));
     }
-    // SAFETY: upheld by the caller.
+    // SAFETY: `out` is the caller's, see # Safety.
     unsafe { store(sum, out) }
 }
 
@@ -310,7 +309,7 @@ unsafe fn store(counters: Counters, out: *mut Counters) -> c_int {
     if out.is_null() {
         return refuse(libc::EFAULT);
     }
-    // SAFETY: upheld by the caller.
+    // SAFETY: not null, so the caller says that it can be written.
     unsafe { out.write(counters) };
     0
 }

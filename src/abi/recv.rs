@@ -36,7 +36,7 @@ pub unsafe extern "C-unwind" fn sockshim_read(fd: c_int, buf: *mut c_void, count
         // SAFETY: the caller keeps the contract of read(2).
         return unsafe { real::read(fd, buf, count) };
     }
-    // SAFETY: as above.
+    // SAFETY: the caller's buffer, see # Safety.
     unsafe { read_socket(fd, buf, count) }
 }
 
@@ -75,12 +75,12 @@ pub unsafe extern "C-unwind" fn sockshim_readv(fd: c_int, iov: *const iovec, iov
         // SAFETY: the caller keeps the contract of readv(2).
         return unsafe { real::readv(fd, iov, iovcnt) };
     }
-    // SAFETY: as above.
+    // SAFETY: the caller's buffers, see # Safety.
     let kernel = || unsafe { real::readv(fd, iov, iovcnt) };
-    // SAFETY: as above.
+    // SAFETY: the caller's array of buffers, see # Safety.
     match (descriptor::socket(fd), unsafe { vectors(iov, iovcnt as usize) }) {
         (Some(socket), Some(buffers)) if buffers.iter().any(|buffer| buffer.iov_len > 0) => {
-            // SAFETY: as above.
+            // SAFETY: the caller's buffers, see # Safety.
             unsafe { io::receive(fd, socket, buffers, 0, kernel) }
         }
         _ => kernel(),
@@ -110,9 +110,9 @@ pub unsafe extern "C-unwind" fn sockshim_preadv2(
 ) -> ssize_t {
     // SAFETY: the caller keeps the contract of preadv2(2).
     let kernel = || unsafe { real::preadv2(fd, iov, iovcnt, offset, flags) };
-    // SAFETY: as above.
+    // SAFETY: the caller's array of buffers, see # Safety.
     match (stream(fd, offset, flags), unsafe { vectors(iov, iovcnt as usize) }) {
-        // SAFETY: as above.
+        // SAFETY: the caller's buffers, see # Safety.
         (Some((socket, flags)), Some(buffers)) if buffers.iter().any(|buffer| buffer.iov_len > 0) => unsafe {
             io::receive(fd, socket, buffers, flags, kernel)
         },
@@ -167,7 +167,7 @@ pub unsafe extern "C-unwind" fn sockshim_recv(
         // SAFETY: the caller keeps the contract of recv(2).
         return unsafe { real::recv(fd, buf, len, flags) };
     }
-    // SAFETY: as above.
+    // SAFETY: the caller's buffer, see # Safety.
     unsafe { recv_socket(fd, buf, len, flags) }
 }
 
@@ -212,16 +212,16 @@ pub unsafe extern "C-unwind" fn sockshim_recvfrom(
         // SAFETY: the caller keeps the contract of recvfrom(2).
         return unsafe { real::recvfrom(fd, buf, len, flags, address, length) };
     }
-    // SAFETY: as above.
+    // SAFETY: buffer, address and length are the caller's, see # Safety.
     let kernel = || unsafe { real::recvfrom(fd, buf, len, flags, address, length) };
     let Some(socket) = descriptor::socket(fd) else { return kernel() };
     // SAFETY: the caller's buffer, see # Safety.
     let received = unsafe { io::receive(fd, socket, &[buffer(buf, len)], flags, kernel) };
     if received >= 0 && !address.is_null() {
         // A connected stream tells no address: the kernel answers a length of 0.
-        // SAFETY: as above.
+        // SAFETY: the caller's length, see # Safety.
         match unsafe { room(length) } {
-            // SAFETY: it is there.
+            // SAFETY: `room` has found it there.
             Ok(_) => unsafe { length.write_unaligned(0) },
             Err(error) => return answer(Err(error)),
         }
@@ -251,7 +251,7 @@ pub unsafe extern "C-unwind" fn sockshim_recvmsg(fd: c_int, msg: *mut msghdr, fl
         unsafe { real::recvmsg(fd, msg, flags) }
     };
     let Some(socket) = descriptor::socket(fd) else {
-        // SAFETY: as above.
+        // SAFETY: the caller's message, see # Safety.
         let received = unsafe { real::recvmsg(fd, msg, flags) };
         if received >= 0 {
             // SAFETY: the kernel has just written to it, so it is there.
@@ -264,14 +264,14 @@ pub unsafe extern "C-unwind" fn sockshim_recvmsg(fd: c_int, msg: *mut msghdr, fl
     if !buffers::is_good(msg, size_of::<msghdr>(), true) {
         return answer(Err(Errno(libc::EFAULT)));
     }
-    // SAFETY: as above, and it is there.
+    // SAFETY: `is_good` has found it there.
     let message = unsafe { *msg };
-    // SAFETY: as above.
+    // SAFETY: the buffers of the caller's message, see # Safety.
     let Some(buffers) = (unsafe { vectors(message.msg_iov, message.msg_iovlen) }) else { return kernel() };
-    // SAFETY: as above.
+    // SAFETY: the caller's buffers, see # Safety.
     let received = unsafe { io::receive(fd, socket, buffers, flags, kernel) };
     if received >= 0 {
-        // SAFETY: as above.
+        // SAFETY: `is_good` has found it there.
         let message = unsafe { &mut *msg };
         if !message.msg_name.is_null() {
             message.msg_namelen = 0;
@@ -329,7 +329,7 @@ pub unsafe extern "C-unwind" fn sockshim_recvmmsg(
     if error != 0 {
         return answer(Err(Errno(error))) as c_int;
     }
-    // SAFETY: as above.
+    // SAFETY: the caller's time, see # Safety.
     let limit = match unsafe { nanoseconds(timeout) } {
         Ok(limit) => Deadline::after(limit),
         Err(error) => return answer(Err(error)) as c_int,
@@ -347,7 +347,7 @@ pub unsafe extern "C-unwind" fn sockshim_recvmmsg(
         if !buffers::is_good(timeout, size_of::<timespec>(), true) {
             return answer(Err(Errno(libc::EFAULT))) as c_int;
         }
-        // SAFETY: it is there.
+        // SAFETY: `is_good` has found it there.
         unsafe { timeout.write_unaligned(left) };
     }
     received
@@ -374,7 +374,7 @@ pub unsafe extern "C-unwind" fn sockshim_read_chk(
         // SAFETY: the caller keeps the contract of read(2); glibc ends the program here.
         return unsafe { real::__read_chk(fd, buf, count, size) };
     }
-    // SAFETY: as above.
+    // SAFETY: the caller's buffer, see # Safety.
     unsafe { sockshim_read(fd, buf, count) }
 }
 
@@ -400,7 +400,7 @@ pub unsafe extern "C-unwind" fn sockshim_recv_chk(
         // SAFETY: the caller keeps the contract of recv(2); glibc ends the program here.
         return unsafe { real::__recv_chk(fd, buf, len, size, flags) };
     }
-    // SAFETY: as above.
+    // SAFETY: the caller's buffer, see # Safety.
     unsafe { sockshim_recv(fd, buf, len, flags) }
 }
 
@@ -428,6 +428,6 @@ pub unsafe extern "C-unwind" fn sockshim_recvfrom_chk(
         // SAFETY: the caller keeps the contract of recvfrom(2); glibc ends the program here.
         return unsafe { real::__recvfrom_chk(fd, buf, len, size, flags, address, length) };
     }
-    // SAFETY: as above.
+    // SAFETY: buffer, address and length are the caller's, see # Safety.
     unsafe { sockshim_recvfrom(fd, buf, len, flags, address, length) }
 }

@@ -32,7 +32,7 @@ pub unsafe extern "C-unwind" fn sockshim_write(fd: c_int, buf: *const c_void, co
         // SAFETY: the caller keeps the contract of write(2).
         return unsafe { real::write(fd, buf, count) };
     }
-    // SAFETY: as above.
+    // SAFETY: the caller's buffer, see # Safety.
     unsafe { write_socket(fd, buf, count) }
 }
 
@@ -71,11 +71,11 @@ pub unsafe extern "C-unwind" fn sockshim_writev(fd: c_int, iov: *const iovec, io
         // SAFETY: the caller keeps the contract of writev(2).
         return unsafe { real::writev(fd, iov, iovcnt) };
     }
-    // SAFETY: as above.
+    // SAFETY: the caller's buffers, see # Safety.
     let kernel = || unsafe { real::writev(fd, iov, iovcnt) };
-    // SAFETY: as above.
+    // SAFETY: the caller's array of buffers, see # Safety.
     match (descriptor::socket(fd), unsafe { vectors(iov, iovcnt as usize) }) {
-        // SAFETY: as above.
+        // SAFETY: the caller's buffers, see # Safety.
         (Some(socket), Some(buffers)) => unsafe { io::send(fd, socket, buffers, 0, kernel) },
         _ => kernel(),
     }
@@ -104,9 +104,9 @@ pub unsafe extern "C-unwind" fn sockshim_pwritev2(
 ) -> ssize_t {
     // SAFETY: the caller keeps the contract of pwritev2(2).
     let kernel = || unsafe { real::pwritev2(fd, iov, iovcnt, offset, flags) };
-    // SAFETY: as above.
+    // SAFETY: the caller's array of buffers, see # Safety.
     match (stream(fd, offset, flags), unsafe { vectors(iov, iovcnt as usize) }) {
-        // SAFETY: as above.
+        // SAFETY: the caller's buffers, see # Safety.
         (Some((socket, flags)), Some(buffers)) => unsafe { io::send(fd, socket, buffers, flags, kernel) },
         _ => kernel(),
     }
@@ -159,7 +159,7 @@ pub unsafe extern "C-unwind" fn sockshim_send(
         // SAFETY: the caller keeps the contract of send(2).
         return unsafe { real::send(fd, buf, len, flags) };
     }
-    // SAFETY: as above.
+    // SAFETY: the caller's buffer, see # Safety.
     unsafe { send_socket(fd, buf, len, flags) }
 }
 
@@ -174,7 +174,6 @@ unsafe fn send_socket(fd: c_int, buf: *const c_void, len: size_t, flags: c_int) 
     let kernel = || unsafe { real::send(fd, buf, len, flags) };
     match descriptor::socket(fd) {
         None => kernel(),
-        // SAFETY: as above.
         Some(socket) => {
             // SAFETY: the caller's buffer, see # Safety.
             unsafe { io::send(fd, socket, &[buffer(buf, len)], flags, kernel) }
@@ -206,7 +205,7 @@ pub unsafe extern "C-unwind" fn sockshim_sendto(
         // SAFETY: the caller keeps the contract of sendto(2).
         return unsafe { real::sendto(fd, buf, len, flags, address, length) };
     }
-    // SAFETY: as above.
+    // SAFETY: buffer and address are the caller's, see # Safety.
     let kernel = || unsafe { real::sendto(fd, buf, len, flags, address, length) };
     match descriptor::socket(fd) {
         None => kernel(),
@@ -248,10 +247,10 @@ pub unsafe extern "C-unwind" fn sockshim_sendmsg(fd: c_int, msg: *const msghdr, 
     if !buffers::is_good(msg, size_of::<msghdr>(), false) {
         return kernel();
     }
-    // SAFETY: as above, and it is there.
+    // SAFETY: `is_good` has found it there.
     let message = unsafe { &*msg };
     let Some(socket) = descriptor::socket(fd) else {
-        // SAFETY: as above.
+        // SAFETY: the caller's message, see # Safety.
         quietly(|| unsafe { rights::sending(message) });
         return kernel();
     };
@@ -261,9 +260,9 @@ pub unsafe extern "C-unwind" fn sockshim_sendmsg(fd: c_int, msg: *const msghdr, 
     if flags & libc::MSG_FASTOPEN != 0 {
         return connect_and_send(fd, socket, kernel);
     }
-    // SAFETY: as above.
+    // SAFETY: the buffers of the caller's message, see # Safety.
     let Some(buffers) = (unsafe { vectors(message.msg_iov, message.msg_iovlen) }) else { return kernel() };
-    // SAFETY: as above.
+    // SAFETY: the caller's buffers, see # Safety.
     unsafe { io::send(fd, socket, buffers, flags, kernel) }
 }
 

@@ -37,7 +37,7 @@ pub unsafe extern "C-unwind" fn sockshim_sigaction(
         // SAFETY: the caller keeps the contract of sigaction(2).
         return unsafe { real::sigaction(signal, new, old) };
     }
-    // SAFETY: as above.
+    // SAFETY: null, or the caller's action, see # Safety.
     let action = unsafe { new.as_ref() }.map(|new| kernel::Action {
         handler: new.sa_sigaction,
         // glibc hands the flags over as an int, too.
@@ -47,7 +47,7 @@ pub unsafe extern "C-unwind" fn sockshim_sigaction(
     });
     match kernel::signal_action(signal, action.as_ref()) {
         Ok(before) => {
-            // SAFETY: as above.
+            // SAFETY: null, or room of the caller's for an action, see # Safety.
             if let Some(old) = unsafe { old.as_mut() } {
                 old.sa_sigaction = before.handler;
                 old.sa_flags = before.flags as c_int;
@@ -174,7 +174,7 @@ unsafe fn install(signal: c_int, handler: sighandler_t, flags: c_int, mask: u64)
     new.sa_flags = flags;
     // SAFETY: the first word of a set is the kernel's.
     unsafe { (&raw mut new.sa_mask).cast::<u64>().write(mask) };
-    // SAFETY: the caller's promise.
+    // SAFETY: both actions are ours; the handler is the caller's.
     if unsafe { sockshim_sigaction(signal, &raw const new, &raw mut old) } < 0 {
         return libc::SIG_ERR;
     }

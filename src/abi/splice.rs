@@ -39,7 +39,7 @@ pub unsafe extern "C-unwind" fn sockshim_sendfile(
         if !offset.is_null() && !buffers::is_good(offset, size_of::<off_t>(), true) {
             return kernel();
         }
-        // SAFETY: as above, and it is there.
+        // SAFETY: `is_good` has found it there, and the caller lends it, see # Safety.
         let from = unsafe { offset.as_mut() };
         let start = match &from {
             Some(offset) if **offset < 0 => return kernel(),
@@ -140,7 +140,7 @@ pub unsafe extern "C-unwind" fn sockshim_tee(
     len: size_t,
     flags: c_uint,
 ) -> ssize_t {
-    // SAFETY: the caller keeps the contract of tee(2).
+    // SAFETY: takes numbers only.
     unsafe { real::tee(fd_in, fd_out, len, flags) }
 }
 

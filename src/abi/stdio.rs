@@ -203,7 +203,7 @@ const CHUNK: usize = 16 << 10;
 /// `stream` is an open stream.
 unsafe fn closing(stream: *mut FILE) {
     quietly(|| {
-        // SAFETY: upheld by the caller.
+        // SAFETY: the caller's stream is open.
         let fd = unsafe { libc::fileno(stream) };
         if fd >= 0 {
             lifecycle::closing(fd);
@@ -218,7 +218,7 @@ unsafe fn closing(stream: *mut FILE) {
 /// `stream` is null or an open stream.
 unsafe fn reopened(stream: *mut FILE) -> *mut FILE {
     if !stream.is_null() {
-        // SAFETY: upheld by the caller.
+        // SAFETY: not null, so an open stream, as the caller says.
         quietly(|| made(unsafe { libc::fileno(stream) }));
     }
     stream

@@ -254,7 +254,7 @@ fn at<T>(word: c_long) -> *mut T {
 /// As for the system call.
 unsafe fn plain(number: c_long, words: [c_long; 6]) -> c_long {
     let [a, b, c, d, e, f] = words.map(|word| word as usize);
-    // SAFETY: upheld by the caller.
+    // SAFETY: the words are those of this call, as the caller says.
     let result = unsafe { raw::syscall6(number, a, b, c, d, e, f) };
     raw::answer(result) as c_long
 }
@@ -265,7 +265,7 @@ unsafe fn plain(number: c_long, words: [c_long; 6]) -> c_long {
 ///
 /// As for the system call.
 unsafe fn maker(number: c_long, words: [c_long; 6]) -> c_int {
-    // SAFETY: upheld by the caller.
+    // SAFETY: the words are those of this call, as the caller says.
     made(unsafe { plain(number, words) } as c_int)
 }
 
@@ -275,10 +275,10 @@ unsafe fn maker(number: c_long, words: [c_long; 6]) -> c_int {
 unsafe fn select(words: [c_long; 6]) -> c_long {
     let [a, b, c, d, e, _] = words;
     if !is_time(at::<timeval>(e)) {
-        // SAFETY: upheld by the caller.
+        // SAFETY: the words are those of select's caller.
         return unsafe { plain(libc::SYS_select, words) };
     }
-    // SAFETY: upheld by the caller.
+    // SAFETY: the sets are those of select's caller, and `is_time` has found the time there, or null.
     c_long::from(unsafe { sockshim_select(a as _, at(b), at(c), at(d), at(e)) })
 }
 
@@ -291,12 +291,12 @@ unsafe fn pselect6(words: [c_long; 6]) -> c_long {
     // SAFETY: the sixth word points to the mask's address and size.
     let [mask, size] = if f != 0 && there { unsafe { at::<[c_long; 2]>(f).read() } } else { [0, 0] };
     if f != 0 && !there || !is_time(at::<timespec>(e)) {
-        // SAFETY: upheld by the caller.
+        // SAFETY: the words are those of pselect6's caller.
         return unsafe { plain(libc::SYS_pselect6, words) };
     }
     // SAFETY: the mask is null or a kernel signal set.
     let Some(set) = (unsafe { SignalSet::read(mask, size) }) else {
-        // SAFETY: upheld by the caller.
+        // SAFETY: the words are those of pselect6's caller.
         return unsafe { plain(libc::SYS_pselect6, words) };
     };
     let wait = |timeout| {
@@ -315,7 +315,7 @@ unsafe fn ppoll(words: [c_long; 6]) -> c_long {
     // SAFETY: the mask is null or a kernel signal set.
     let set = if is_time(at::<timespec>(c)) { unsafe { SignalSet::read(d, e) } } else { None };
     let Some(set) = set else {
-        // SAFETY: upheld by the caller.
+        // SAFETY: the words are those of ppoll's caller.
         return unsafe { plain(libc::SYS_ppoll, words) };
     };
     let wait = |timeout| {
@@ -335,7 +335,7 @@ unsafe fn with_remainder(timeout: *mut timespec, wait: impl FnOnce(*const timesp
     if timeout.is_null() {
         return c_long::from(wait(timeout));
     }
-    // SAFETY: upheld by the caller.
+    // SAFETY: not null, so the caller says that it is there.
     let given = unsafe { timeout.read() };
     let before = quietly(monotonic_nanoseconds);
     let result = wait(&given);
@@ -345,7 +345,7 @@ unsafe fn with_remainder(timeout: *mut timespec, wait: impl FnOnce(*const timesp
         (total - elapsed).max(0)
     });
     if given.tv_sec >= 0 && (0..SECOND).contains(&i128::from(given.tv_nsec)) {
-        // SAFETY: upheld by the caller. The remainder is no longer than what was given.
+        // SAFETY: the caller says that it can be written; the remainder is no longer than what was given.
         unsafe {
             timeout.write(timespec { tv_sec: (left / SECOND) as i64, tv_nsec: (left % SECOND) as i64 })
         };
@@ -382,7 +382,7 @@ impl SignalSet {
         {
             return None;
         }
-        // SAFETY: upheld by the caller.
+        // SAFETY: `is_good` has found the mask there.
         let signals = unsafe { at::<u64>(address).read_unaligned() };
         // SAFETY: all zeroes are a set of no signals.
         let mut set: sigset_t = unsafe { std::mem::zeroed() };

@@ -46,7 +46,7 @@ macro_rules! forward {
             /// As the libc function.
             #[unsafe(no_mangle)]
             pub unsafe extern "C-unwind" fn $name($($argument: $type),*) -> $result {
-                // SAFETY: same contract.
+                // SAFETY: the caller owes this function what it owes the one of libc.
                 unsafe { $target($($argument),*) }
             }
         )*

@@ -41,9 +41,9 @@ pub(super) fn stream(fd: c_int, both: bool, unread: Vec<u8>) -> *mut FILE {
 ///
 /// `stream` is open, has no output pending, and is not used afterwards.
 pub(super) unsafe fn discard(stream: *mut FILE) {
-    // SAFETY: upheld by the caller.
+    // SAFETY: the caller's stream is open, and nobody else uses it.
     unsafe { set_descriptor(stream, -1) };
-    // SAFETY: upheld by the caller; glibc closes nothing when the descriptor is -1.
+    // SAFETY: the caller gives the stream up; glibc closes nothing when the descriptor is -1.
     unsafe { real::fclose(stream) };
 }
 
