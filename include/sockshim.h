@@ -272,10 +272,6 @@ enum sockshim_path {
      * Over shared memory.
      */
     SOCKSHIM_PATH_PIPE = 1,
-    /**
-     * Through a TCP/IP stack in user space: reserved, no connection runs there in this version.
-     */
-    SOCKSHIM_PATH_STACK = 2,
 };
 
 /**

@@ -29,7 +29,6 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 pub fn path_of(fd: BorrowedFd<'_>) -> Path {
     match Library::at_work().map(|library| (library.path)(fd.as_raw_fd())) {
         Some(PIPE) => Path::Pipe,
-        Some(STACK) => Path::Stack,
         _ => Path::Host,
     }
 }
@@ -143,4 +142,3 @@ fn named(name: &CStr) -> *mut c_void {
 }
 
 const PIPE: c_int = Path::Pipe as c_int;
-const STACK: c_int = Path::Stack as c_int;

@@ -25,8 +25,6 @@ pub enum Path {
     Host = 0,
     /// Over shared memory.
     Pipe = 1,
-    /// Through a TCP/IP stack in user space: reserved, no connection runs there in this version.
-    Stack = 2,
 }
 
 /// What a connection, or a whole process, has done. Numbers only grow.
