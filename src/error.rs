@@ -20,6 +20,12 @@ impl Errno {
         // SAFETY: this thread's errno, which lives as long as the thread.
         unsafe { place().write(self.0) }
     }
+
+    /// Stores this error, and gives what a call returns that fails: -1.
+    pub(crate) fn fail<T: From<i8>>(self) -> T {
+        self.store();
+        T::from(-1)
+    }
 }
 
 /// Where this thread's `errno` is.
@@ -32,10 +38,7 @@ fn place() -> *mut c_int {
 pub(crate) fn answer(result: Result<usize, Errno>) -> isize {
     match result {
         Ok(count) => isize::try_from(count).unwrap_or(isize::MAX),
-        Err(errno) => {
-            errno.store();
-            -1
-        }
+        Err(errno) => errno.fail(),
     }
 }
 

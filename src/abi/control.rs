@@ -190,7 +190,7 @@ pub extern "C" fn sockshim_version() -> *const c_char {
 #[unsafe(no_mangle)]
 pub extern "C" fn sockshim_path(fd: c_int) -> c_int {
     if !is_open(fd) {
-        return refuse(libc::EBADF);
+        return Errno(libc::EBADF).fail();
     }
     if let Some(socket) = descriptor::socket(fd) {
         // The other end may have come since this one's last call.
@@ -235,7 +235,7 @@ pub extern "C" fn sockshim_reason_text(reason: c_uint) -> *const c_char {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sockshim_counters(fd: c_int, out: *mut Counters) -> c_int {
     if !is_open(fd) {
-        return refuse(libc::EBADF);
+        return Errno(libc::EBADF).fail();
     }
     let counters = descriptor::socket(fd)
         .and_then(Socket::entry)
@@ -279,7 +279,7 @@ pub unsafe extern "C" fn sockshim_process_counters(out: *mut Counters) -> c_int 
 #[unsafe(no_mangle)]
 pub extern "C" fn sockshim_pin_host(fd: c_int) -> c_int {
     if !is_open(fd) {
-        return refuse(libc::EBADF);
+        return Errno(libc::EBADF).fail();
     }
     super::quietly(|| descriptor::pin(fd, Reason::PinnedByProgram));
     0
@@ -290,14 +290,9 @@ fn is_tcp(fd: c_int) -> bool {
     kernel::sockopt(fd, libc::SOL_SOCKET, libc::SO_PROTOCOL, 0 as c_int) == Ok(libc::IPPROTO_TCP)
 }
 
-fn is_open(fd: c_int) -> bool {
+pub(super) fn is_open(fd: c_int) -> bool {
     // SAFETY: F_GETFD touches no memory.
     super::quietly(|| unsafe { real::fcntl(fd, F_GETFD, 0) }) >= 0
-}
-
-fn refuse(errno: c_int) -> c_int {
-    Errno(errno).store();
-    -1
 }
 
 /// # Safety
@@ -305,7 +300,7 @@ fn refuse(errno: c_int) -> c_int {
 /// `out` is null or valid for writing.
 unsafe fn store(counters: Counters, out: *mut Counters) -> c_int {
     if out.is_null() {
-        return refuse(libc::EFAULT);
+        return Errno(libc::EFAULT).fail();
     }
     // SAFETY: not null, so the caller says that it can be written.
     unsafe { out.write(counters) };

@@ -114,7 +114,7 @@ pub unsafe extern "C-unwind" fn sockshim_poll(fds: *mut pollfd, nfds: nfds_t, ti
         // SAFETY: the caller's entries, see # Safety.
         return unsafe { real::poll(fds, nfds, timeout) };
     };
-    let time = u64::try_from(timeout).ok().map(|milliseconds| milliseconds * 1_000_000);
+    let time = from_milliseconds(timeout);
     // SAFETY: there is no mask, so the caller owes nothing but the entries.
     answer(unsafe { poll::poll(entries, Deadline::after(time), ptr::null()) }) as c_int
 }
@@ -271,7 +271,7 @@ pub unsafe extern "C-unwind" fn sockshim_epoll_ctl(
     };
     match epoll::ctl(epfd, set, op, fd, event) {
         Ok(()) => 0,
-        Err(error) => answer(Err(error)) as c_int,
+        Err(error) => error.fail(),
     }
 }
 
@@ -322,7 +322,7 @@ unsafe fn wait_longer(
 ) -> c_int {
     // SAFETY: the caller's events, see # Safety.
     let kernel = || unsafe { real::epoll_wait(epfd, events, maxevents, timeout) };
-    let limit = u64::try_from(timeout).ok().map(|milliseconds| milliseconds * 1_000_000);
+    let limit = from_milliseconds(timeout);
     // SAFETY: the caller's events, see # Safety; there is no mask.
     unsafe { epoll::wait::wait(epfd, set, events, maxevents, limit, ptr::null(), kernel) }
 }
@@ -347,7 +347,7 @@ pub unsafe extern "C-unwind" fn sockshim_epoll_pwait(
     // SAFETY: the caller keeps the contract of epoll_pwait(2).
     let kernel = || unsafe { real::epoll_pwait(epfd, events, maxevents, timeout, sigmask) };
     let Some(set) = descriptor::set(epfd) else { return kernel() };
-    let limit = u64::try_from(timeout).ok().map(|milliseconds| milliseconds * 1_000_000);
+    let limit = from_milliseconds(timeout);
     // SAFETY: events and mask are the caller's, see # Safety.
     unsafe { epoll::wait::wait(epfd, set, events, maxevents, limit, sigmask, kernel) }
 }
@@ -401,6 +401,11 @@ unsafe fn array<'a>(fds: *mut pollfd, nfds: nfds_t) -> Option<&'a mut [pollfd]> 
     // SAFETY: `is_good` has found the entries there, and the caller lends them until the call ends.
     let entries = unsafe { std::slice::from_raw_parts_mut(fds, nfds as usize) };
     poll::concerns(entries).then_some(entries)
+}
+
+/// A timeout of poll(2) in nanoseconds; `None`, from a negative one: for ever.
+fn from_milliseconds(timeout: c_int) -> Option<u64> {
+    u64::try_from(timeout).ok().map(|milliseconds| milliseconds * 1_000_000)
 }
 
 /// A timeout in nanoseconds; `None`: for ever.

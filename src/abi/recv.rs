@@ -3,7 +3,7 @@
 use super::poll::nanoseconds;
 use super::socket::room;
 use super::{buffer, inq, messages, one_by_one, quietly, rights, stream, vectors};
-use crate::error::{Errno, answer};
+use crate::error::Errno;
 use crate::pipe::copying::buffers;
 use crate::pipe::ending;
 use crate::pipe::lanes::unread;
@@ -223,7 +223,7 @@ pub unsafe extern "C-unwind" fn sockshim_recvfrom(
         match unsafe { room(length) } {
             // SAFETY: `room` has found it there.
             Ok(_) => unsafe { length.write_unaligned(0) },
-            Err(error) => return answer(Err(error)),
+            Err(error) => return error.fail(),
         }
     }
     received
@@ -262,7 +262,7 @@ pub unsafe extern "C-unwind" fn sockshim_recvmsg(fd: c_int, msg: *mut msghdr, fl
         return received;
     };
     if !buffers::is_good(msg, size_of::<msghdr>(), true) {
-        return answer(Err(Errno(libc::EFAULT)));
+        return Errno(libc::EFAULT).fail();
     }
     // SAFETY: `is_good` has found it there.
     let message = unsafe { *msg };
@@ -310,7 +310,7 @@ pub unsafe extern "C-unwind" fn sockshim_recvmmsg(
     let (socket, messages) = (descriptor::socket(fd), unsafe { messages(msgs, count) });
     if messages.is_none() && socket.and_then(unread::unread_at_hand).is_some_and(|unread| unread > 0) {
         // The kernel, which sees no bytes, might say EAGAIN before it looks.
-        return answer(Err(Errno(libc::EFAULT))) as c_int;
+        return Errno(libc::EFAULT).fail();
     }
     let (Some(_), Some(messages)) = (socket, messages) else {
         // SAFETY: the caller's messages and time, see # Safety.
@@ -327,12 +327,12 @@ pub unsafe extern "C-unwind" fn sockshim_recvmmsg(
     let error =
         descriptor::socket(fd).map_or(0, |socket| ending::pending_error(socket, kernel::take_error(fd)));
     if error != 0 {
-        return answer(Err(Errno(error))) as c_int;
+        return Errno(error).fail();
     }
     // SAFETY: the caller's time, see # Safety.
     let limit = match unsafe { nanoseconds(timeout) } {
         Ok(limit) => Deadline::after(limit),
-        Err(error) => return answer(Err(error)) as c_int,
+        Err(error) => return error.fail(),
     };
     let mut now = flags & !libc::MSG_WAITFORONE;
     let received = one_by_one(messages, |message| {
@@ -345,7 +345,7 @@ pub unsafe extern "C-unwind" fn sockshim_recvmmsg(
     });
     if let (Some(left), 1..) = (limit.timespec(), received) {
         if !buffers::is_good(timeout, size_of::<timespec>(), true) {
-            return answer(Err(Errno(libc::EFAULT))) as c_int;
+            return Errno(libc::EFAULT).fail();
         }
         // SAFETY: `is_good` has found it there.
         unsafe { timeout.write_unaligned(left) };

@@ -59,7 +59,7 @@ pub unsafe extern "C-unwind" fn sockshim_sigaction(
             }
             0
         }
-        Err(error) => failed(error) as c_int,
+        Err(error) => error.fail(),
     }
 }
 
@@ -139,7 +139,7 @@ pub unsafe extern "C-unwind" fn sockshim_siginterrupt(signal: c_int, interrupt: 
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_sigset(signal: c_int, handler: sighandler_t) -> sighandler_t {
     if !(1..=64).contains(&signal) || handler == libc::SIG_ERR {
-        return failed(Errno(libc::EINVAL)) as sighandler_t;
+        return Errno(libc::EINVAL).fail::<isize>() as sighandler_t;
     }
     let holds = handler == SIG_HOLD;
     let mut before = empty();
@@ -159,7 +159,7 @@ pub unsafe extern "C-unwind" fn sockshim_sigset(signal: c_int, handler: sighandl
     match kernel::change_signal_mask(how, bit(signal)) {
         Ok(mask) if mask & bit(signal) != 0 => SIG_HOLD,
         Ok(_) => before.sa_sigaction,
-        Err(error) => failed(error) as sighandler_t,
+        Err(error) => error.fail::<isize>() as sighandler_t,
     }
 }
 
@@ -167,7 +167,7 @@ pub unsafe extern "C-unwind" fn sockshim_sigset(signal: c_int, handler: sighandl
 /// As for [`sockshim_signal`].
 unsafe fn install(signal: c_int, handler: sighandler_t, flags: c_int, mask: u64) -> sighandler_t {
     if handler == libc::SIG_ERR || !(1..=64).contains(&signal) {
-        return failed(Errno(libc::EINVAL)) as sighandler_t;
+        return Errno(libc::EINVAL).fail::<isize>() as sighandler_t;
     }
     let (mut new, mut old) = (empty(), empty());
     new.sa_sigaction = handler;
@@ -197,9 +197,4 @@ const fn bit(signal: c_int) -> u64 {
 fn first_word(set: &sigset_t) -> u64 {
     // SAFETY: a set is longer than that.
     unsafe { ptr::from_ref(set).cast::<u64>().read() }
-}
-
-fn failed(error: Errno) -> isize {
-    error.store();
-    -1
 }

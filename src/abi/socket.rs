@@ -341,7 +341,7 @@ pub unsafe extern "C-unwind" fn sockshim_setsockopt(
         Before::Kept => return 0,
         // The kernel looks at the value first.
         Before::Refused(error) if length > 0 && buffers::is_good(value, 1, false) => {
-            return answer(Err(error)) as c_int;
+            return error.fail();
         }
         Before::Refused(_) | Before::Kernel => {}
     }

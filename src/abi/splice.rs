@@ -160,7 +160,7 @@ fn splice_from(
     if socket.entry().is_none_or(|entry| connection::reading_pipe(fd, socket, entry).is_none()) {
         return kernel();
     }
-    let Some(room) = Scratch::with(len.min(MOST_SPLICED)) else { return answer(Err(Errno(libc::ENOMEM))) };
+    let Some(room) = Scratch::with(len.min(MOST_SPLICED)) else { return Errno(libc::ENOMEM).fail() };
     // No destructor lives while a thread may be cancelled; then it keeps the piece.
     let mut room = ManuallyDrop::new(room);
     let moved = move_through(room.of(), fd, socket, to, len, flags, kernel);
@@ -200,7 +200,7 @@ fn move_through(
     // SAFETY: the bytes are there.
     let written = match outcome(unsafe { real::write(to, room.as_ptr().cast(), seen as usize) }) {
         Ok(written) => written,
-        Err(error) => return answer(Err(error)),
+        Err(error) => return error.fail(),
     };
     let errno = Errno::last();
     let taken = place(written, room);

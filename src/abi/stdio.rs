@@ -240,6 +240,5 @@ fn target(slot: &AtomicPtr<c_void>) -> *const c_void {
 
 /// Stands in for a function that this libc lacks.
 extern "C" fn missing() -> c_int {
-    Errno(libc::ENOSYS).store();
-    -1
+    Errno(libc::ENOSYS).fail()
 }

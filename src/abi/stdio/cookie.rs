@@ -112,8 +112,7 @@ unsafe extern "C-unwind" fn write(cookie: *mut c_void, buf: *const c_char, count
 }
 
 unsafe extern "C-unwind" fn seek(_cookie: *mut c_void, _offset: *mut off64_t, _whence: c_int) -> c_int {
-    Errno(libc::ESPIPE).store();
-    -1
+    Errno(libc::ESPIPE).fail()
 }
 
 unsafe extern "C-unwind" fn close(cookie: *mut c_void) -> c_int {
