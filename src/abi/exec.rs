@@ -1,7 +1,6 @@
 //! Replacing the program, and starting one in a new process.
 
 use super::quietly;
-use crate::error::answer;
 use crate::lifecycle::{self, handoff_only};
 use crate::sys::{kernel, real};
 use libc::{c_char, c_int, pid_t, posix_spawn_file_actions_t, posix_spawnattr_t};
@@ -197,12 +196,10 @@ pub unsafe extern "C-unwind" fn sockshim_posix_spawn(
     argv: *const *mut c_char,
     envp: *const *mut c_char,
 ) -> c_int {
-    // SAFETY: the caller's `actions` are initialised, see # Safety.
-    quietly(|| unsafe { spawning(actions) });
     // SAFETY: all objects are the caller's (see # Safety), and so are the texts of the environment.
     let call = |envp| unsafe { real::posix_spawn(pid, path, actions, attributes, argv, envp) };
-    // SAFETY: `envp` is a null-terminated array of C strings, see # Safety.
-    unsafe { handoff_only::with_preload(envp, call) }
+    // SAFETY: `actions` and `envp` are the caller's, see # Safety.
+    unsafe { spawn(actions, envp, call) }
 }
 
 /// `posix_spawnp(3)`: `sockshim_posix_spawn` of a program found in `PATH`.
@@ -223,12 +220,10 @@ pub unsafe extern "C-unwind" fn sockshim_posix_spawnp(
     argv: *const *mut c_char,
     envp: *const *mut c_char,
 ) -> c_int {
-    // SAFETY: the caller's `actions` are initialised, see # Safety.
-    quietly(|| unsafe { spawning(actions) });
     // SAFETY: all objects are the caller's (see # Safety), and so are the texts of the environment.
     let call = |envp| unsafe { real::posix_spawnp(pid, file, actions, attributes, argv, envp) };
-    // SAFETY: `envp` is a null-terminated array of C strings, see # Safety.
-    unsafe { handoff_only::with_preload(envp, call) }
+    // SAFETY: `actions` and `envp` are the caller's, see # Safety.
+    unsafe { spawn(actions, envp, call) }
 }
 
 /// Makes the descriptors that survive ready for a program that may not run sockshim, and tries `call`.
@@ -279,7 +274,7 @@ impl Words {
         let bytes = count * size_of::<usize>();
         let place = match kernel::map_anonymous(bytes, std::ptr::null_mut(), false) {
             Ok(place) => place.cast::<usize>(),
-            Err(error) => return answer(Err(error)) as c_int,
+            Err(error) => return error.fail(),
         };
         for index in 1..count {
             // SAFETY: a word before the null.
@@ -291,32 +286,39 @@ impl Words {
         kernel::unmap(place.cast(), bytes);
         result
     }
+
+    /// Calls `exec` with the first word, a name, and with the array of the others.
+    ///
+    /// # Safety
+    ///
+    /// As `execl`: there is a null.
+    unsafe fn exec_by(
+        self,
+        exec: unsafe extern "C-unwind" fn(*const c_char, *const *mut c_char) -> c_int,
+    ) -> c_int {
+        // SAFETY: the first word is there: the caller's name of a program.
+        let name = unsafe { self.at(0) } as *const c_char;
+        // SAFETY: the name is the caller's, and the array holds the caller's arguments and a null.
+        let exec = |argv, _| unsafe { exec(name, argv) };
+        // SAFETY: the caller ends the arguments with a null.
+        unsafe { self.exec(exec) }
+    }
 }
 
 /// # Safety
 ///
 /// As `execl`.
 unsafe extern "C-unwind" fn execl_collected(registers: *const usize, stack: *const usize) -> c_int {
-    let words = Words { registers, stack };
-    // SAFETY: the first word is there: the caller's path.
-    let path = unsafe { words.at(0) } as *const c_char;
-    // SAFETY: the path is the caller's, and the array holds the caller's arguments and a null.
-    let exec = |argv, _| unsafe { sockshim_execv(path, argv) };
-    // SAFETY: execl's caller ends the arguments with a null.
-    unsafe { words.exec(exec) }
+    // SAFETY: the words are those of execl's caller.
+    unsafe { Words { registers, stack }.exec_by(sockshim_execv) }
 }
 
 /// # Safety
 ///
 /// As `execlp`.
 unsafe extern "C-unwind" fn execlp_collected(registers: *const usize, stack: *const usize) -> c_int {
-    let words = Words { registers, stack };
-    // SAFETY: the first word is there: the caller's file name.
-    let file = unsafe { words.at(0) } as *const c_char;
-    // SAFETY: the name is the caller's, and the array holds the caller's arguments and a null.
-    let exec = |argv, _| unsafe { sockshim_execvp(file, argv) };
-    // SAFETY: execlp's caller ends the arguments with a null.
-    unsafe { words.exec(exec) }
+    // SAFETY: the words are those of execlp's caller.
+    unsafe { Words { registers, stack }.exec_by(sockshim_execvp) }
 }
 
 /// # Safety
@@ -354,6 +356,22 @@ struct FileAction {
 }
 
 const _: () = assert!(size_of::<FileAction>() == 32 && std::mem::offset_of!(FileAction, fd) == 8);
+
+/// Starts a program by `call`, with the environment that it needs.
+///
+/// # Safety
+///
+/// `actions` is null or initialised; `envp` is null or a null-terminated array of C strings.
+unsafe fn spawn(
+    actions: *const posix_spawn_file_actions_t,
+    envp: *const *mut c_char,
+    call: impl FnOnce(*const *mut c_char) -> c_int,
+) -> c_int {
+    // SAFETY: the caller's `actions` are null or initialised.
+    quietly(|| unsafe { spawning(actions) });
+    // SAFETY: `envp` is the caller's environment.
+    unsafe { handoff_only::with_preload(envp, call) }
+}
 
 /// Hands over the sockets that a spawned child is told to duplicate: it will use them on its own.
 ///

@@ -62,27 +62,27 @@ pub(crate) fn truncate(fd: c_int, size: usize) -> Result<(), Errno> {
     call!(SYS_ftruncate, fd, size).map(drop)
 }
 
+fn stat(fd: c_int) -> Result<libc::stat, Errno> {
+    // SAFETY: an all-zero stat is a valid value.
+    let mut facts = unsafe { core::mem::zeroed() };
+    call!(SYS_fstat, fd, &raw mut facts)?;
+    Ok(facts)
+}
+
 /// Type bits and permissions, owner and size of an open file.
 pub(crate) fn file_facts(fd: c_int) -> Result<(u32, u32, usize), Errno> {
-    // SAFETY: an all-zero stat is a valid value.
-    let mut facts: libc::stat = unsafe { core::mem::zeroed() };
-    call!(SYS_fstat, fd, &raw mut facts)?;
+    let facts = stat(fd)?;
     Ok((facts.st_mode, facts.st_uid, facts.st_size as usize))
 }
 
 /// The inode of an open file.
 pub(crate) fn inode(fd: c_int) -> Result<u64, Errno> {
-    // SAFETY: an all-zero stat is a valid value.
-    let mut facts: libc::stat = unsafe { core::mem::zeroed() };
-    call!(SYS_fstat, fd, &raw mut facts)?;
-    Ok(facts.st_ino)
+    stat(fd).map(|facts| facts.st_ino)
 }
 
 /// Seconds since an open file was last changed.
 pub(crate) fn age(fd: c_int) -> Option<i64> {
-    // SAFETY: an all-zero stat is a valid value.
-    let mut facts: libc::stat = unsafe { core::mem::zeroed() };
-    call!(SYS_fstat, fd, &raw mut facts).ok()?;
+    let facts = stat(fd).ok()?;
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     call!(SYS_clock_gettime, libc::CLOCK_REALTIME, &raw mut now).ok()?;
     Some(now.tv_sec.saturating_sub(facts.st_mtime))
