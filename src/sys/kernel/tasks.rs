@@ -1,6 +1,8 @@
 //! Processes and threads: who they are, whether they live, what they may call.
 
-use super::{files::Fd, files::exists_file, files::open, files::read_file, make, sockets::poll_now};
+use super::{
+    files::Fd, files::exists_file, files::open, files::read_file, make, sockets::poll_now, time::timespec,
+};
 use crate::error::Errno;
 use crate::sys::{filter, futex};
 use core::ffi::c_int;
@@ -155,14 +157,12 @@ pub(crate) fn sched_yield() {
 
 /// Sleeps; false when a signal ended it early.
 pub(crate) fn sleep_us(microseconds: u64) -> bool {
-    match futex::sleep(microseconds * 1000) {
+    let nanoseconds = microseconds * 1000;
+    match futex::sleep(nanoseconds) {
         Ok(()) | Err(Errno(libc::ETIMEDOUT | libc::EAGAIN)) => true,
         Err(Errno(libc::EINTR)) => false,
         Err(_) => {
-            let time = libc::timespec {
-                tv_sec: (microseconds / 1_000_000) as i64,
-                tv_nsec: (microseconds % 1_000_000 * 1000) as i64,
-            };
+            let time = timespec(nanoseconds);
             call!(SYS_nanosleep, &raw const time, 0).is_ok()
         }
     }
