@@ -272,10 +272,6 @@ enum sockshim_path {
      * Over shared memory.
      */
     SOCKSHIM_PATH_PIPE = 1,
-    /**
-     * Through a TCP/IP stack in user space: reserved, no connection runs there in this version.
-     */
-    SOCKSHIM_PATH_STACK = 2,
 };
 
 /**
@@ -1485,6 +1481,61 @@ pid_t sockshim_fork(void);
 pid_t sockshim__Fork(void);
 
 /**
+ * `_exit(2)`: ends the process at once, after the connections that nobody else has are left as their other
+ * ends should find them: what was written still arrives.
+ *
+ * # Safety
+ *
+ * Nothing relies on what the process would still have done.
+ */
+void sockshim__exit(int status);
+
+/**
+ * `daemon(3)`: goes on in the background, with `/dev/null` as descriptors 0 to 2 unless `noclose`. Otherwise
+ * as `sockshim_fork`.
+ *
+ * # Errors
+ *
+ * Those of daemon(3).
+ *
+ * # Safety
+ *
+ * As for `sockshim_fork`.
+ */
+int sockshim_daemon(int nochdir,
+                    int noclose);
+
+/**
+ * `login_tty(3)`: makes a terminal the controlling one, and descriptors 0 to 2. Behaves as the manual page
+ * says.
+ *
+ * # Errors
+ *
+ * Those of login_tty(3).
+ *
+ * # Safety
+ *
+ * No other code relies on what descriptors 0 to 2 were.
+ */
+int sockshim_login_tty(int fd);
+
+/**
+ * `forkpty(3)`: forks a child on a new terminal. Otherwise as `sockshim_fork`.
+ *
+ * # Errors
+ *
+ * Those of forkpty(3).
+ *
+ * # Safety
+ *
+ * `terminal` is valid for writing, `name` is null or long enough, the others are null or valid.
+ */
+pid_t sockshim_forkpty(int *terminal,
+                       char *name,
+                       const struct termios *settings,
+                       const struct winsize *size);
+
+/**
  * `execve(2)`: replaces the program.
  *
  * Every connection that the program gets goes back to the kernel first. Where bytes are unread in shared
@@ -1597,61 +1648,6 @@ int sockshim_posix_spawnp(pid_t *pid,
                           const posix_spawnattr_t *attributes,
                           char *const *argv,
                           char *const *envp);
-
-/**
- * `_exit(2)`: ends the process at once, after the connections that nobody else has are left as their other
- * ends should find them: what was written still arrives.
- *
- * # Safety
- *
- * Nothing relies on what the process would still have done.
- */
-void sockshim__exit(int status);
-
-/**
- * `daemon(3)`: goes on in the background, with `/dev/null` as descriptors 0 to 2 unless `noclose`. Otherwise
- * as `sockshim_fork`.
- *
- * # Errors
- *
- * Those of daemon(3).
- *
- * # Safety
- *
- * As for `sockshim_fork`.
- */
-int sockshim_daemon(int nochdir,
-                    int noclose);
-
-/**
- * `login_tty(3)`: makes a terminal the controlling one, and descriptors 0 to 2. Behaves as the manual page
- * says.
- *
- * # Errors
- *
- * Those of login_tty(3).
- *
- * # Safety
- *
- * No other code relies on what descriptors 0 to 2 were.
- */
-int sockshim_login_tty(int fd);
-
-/**
- * `forkpty(3)`: forks a child on a new terminal. Otherwise as `sockshim_fork`.
- *
- * # Errors
- *
- * Those of forkpty(3).
- *
- * # Safety
- *
- * `terminal` is valid for writing, `name` is null or long enough, the others are null or valid.
- */
-pid_t sockshim_forkpty(int *terminal,
-                       char *name,
-                       const struct termios *settings,
-                       const struct winsize *size);
 
 /**
  * `setuid(2)`: sets the effective user, and a privileged process's other users.

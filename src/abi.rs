@@ -5,13 +5,15 @@
 //! in a signal handler or a `vfork` child. The functions are thin: they tell `lifecycle` what happens to a
 //! descriptor and let the kernel do it.
 
+#![deny(clippy::multiple_unsafe_ops_per_block)]
+
 use crate::error::Errno;
 use crate::lifecycle::start;
 use crate::pipe::copying::buffers;
 use crate::pipe::meeting::descriptor;
 use crate::state::Socket;
 use crate::sys::alarm;
-use libc::{c_int, iovec, off64_t};
+use libc::{c_int, c_uint, c_void, iovec, mmsghdr, msghdr, off64_t, size_t, ssize_t};
 
 /// Saves the argument registers of a C-variadic call, calls `$hook` with the first argument, and jumps to the
 /// function whose address the hook returns, as if the program had called that one.
@@ -68,6 +70,7 @@ macro_rules! variadic_detour {
 
 pub mod command;
 pub mod control;
+pub mod exec;
 pub mod fd;
 mod inq;
 pub mod io_uring;
@@ -123,13 +126,49 @@ pub(crate) const IOV_MAX: usize = 1024;
 ///
 /// # Safety
 ///
-/// The program's `readv` contract.
+/// `iov` is the program's for readv(2) or writev(2).
 unsafe fn vectors<'a>(iov: *const iovec, count: usize) -> Option<&'a [iovec]> {
     if count == 0 || count > IOV_MAX || !buffers::is_good(iov, count * size_of::<iovec>(), false) {
         return None;
     }
-    // SAFETY: upheld by the caller.
+    // SAFETY: `is_good` has found the array there, and the caller says that it stays.
     Some(unsafe { core::slice::from_raw_parts(iov, count) })
+}
+
+/// The program's array of messages, unless the kernel must refuse it.
+///
+/// # Safety
+///
+/// `msgs` are the program's for sendmmsg(2) or recvmmsg(2).
+unsafe fn messages<'a>(msgs: *mut mmsghdr, count: c_uint) -> Option<&'a mut [mmsghdr]> {
+    let count = (count as usize).min(IOV_MAX);
+    if count == 0 {
+        return Some(&mut []);
+    }
+    // SAFETY: `is_good` has found the messages there, and the caller says that they are nobody else's.
+    buffers::is_good(msgs, count * size_of::<mmsghdr>(), true)
+        .then(|| unsafe { core::slice::from_raw_parts_mut(msgs, count) })
+}
+
+/// Sends or receives one message after another by `each`, which also says whether to go on: how many, or -1 where the
+/// first one fails.
+fn one_by_one(messages: &mut [mmsghdr], mut each: impl FnMut(&mut msghdr) -> (ssize_t, bool)) -> c_int {
+    for (index, message) in messages.iter_mut().enumerate() {
+        let (moved, goes_on) = each(&mut message.msg_hdr);
+        if moved < 0 {
+            return if index > 0 { index as c_int } else { -1 };
+        }
+        message.msg_len = moved as c_uint;
+        if !goes_on {
+            return index as c_int + 1;
+        }
+    }
+    messages.len() as c_int
+}
+
+/// A program's only buffer, as the kernel cuts it.
+fn buffer(start: *const c_void, length: size_t) -> iovec {
+    iovec { iov_base: start.cast_mut(), iov_len: length.min(buffers::MOST) }
 }
 
 /// The socket of ours behind `fd`, and `recv`'s flags for those of `preadv2`, if this is stream I/O.

@@ -13,6 +13,8 @@
 //!
 //! Functions of another copy are called by address. It has the same version, so they have the same types.
 
+#![deny(clippy::multiple_unsafe_ops_per_block)]
+
 use crate::abi::control::{self, Counters, Path};
 use crate::state::phase;
 use crate::state::reason::{self, Reason};
@@ -27,7 +29,6 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 pub fn path_of(fd: BorrowedFd<'_>) -> Path {
     match Library::at_work().map(|library| (library.path)(fd.as_raw_fd())) {
         Some(PIPE) => Path::Pipe,
-        Some(STACK) => Path::Stack,
         _ => Path::Host,
     }
 }
@@ -82,6 +83,7 @@ impl fmt::Display for Reason {
 }
 
 /// The copy of the library that does this process's work.
+#[repr(C)]
 struct Library {
     path: extern "C" fn(c_int) -> c_int,
     reason: extern "C" fn(c_int) -> c_uint,
@@ -108,15 +110,7 @@ impl Library {
 
     /// The copy that comes before this one, if it is of the same version.
     fn other() -> Option<Self> {
-        let [version, path, reason, counters, process_counters, pin_host] = [
-            c"sockshim_version",
-            c"sockshim_path",
-            c"sockshim_reason",
-            c"sockshim_counters",
-            c"sockshim_process_counters",
-            c"sockshim_pin_host",
-        ]
-        .map(named);
+        let version = named(c"sockshim_version");
         if version.is_null() {
             return None;
         }
@@ -126,22 +120,18 @@ impl Library {
         if unsafe { CStr::from_ptr(version) } != control::VERSION {
             return None;
         }
+        // In the order of the fields.
+        let functions = [
+            c"sockshim_path",
+            c"sockshim_reason",
+            c"sockshim_counters",
+            c"sockshim_process_counters",
+            c"sockshim_pin_host",
+        ]
+        .map(named);
+        let are_there = functions.iter().all(|function| !function.is_null());
         // SAFETY: functions of the same version, with the types that they have here.
-        unsafe {
-            Some(Self {
-                path: transmute::<*mut c_void, Option<extern "C" fn(c_int) -> c_int>>(path)?,
-                reason: transmute::<*mut c_void, Option<extern "C" fn(c_int) -> c_uint>>(reason)?,
-                counters: transmute::<
-                    *mut c_void,
-                    Option<unsafe extern "C" fn(c_int, *mut Counters) -> c_int>,
-                >(counters)?,
-                process_counters: transmute::<
-                    *mut c_void,
-                    Option<unsafe extern "C" fn(*mut Counters) -> c_int>,
-                >(process_counters)?,
-                pin_host: transmute::<*mut c_void, Option<extern "C" fn(c_int) -> c_int>>(pin_host)?,
-            })
-        }
+        are_there.then(|| unsafe { transmute::<[*mut c_void; 5], Self>(functions) })
     }
 }
 
@@ -152,4 +142,3 @@ fn named(name: &CStr) -> *mut c_void {
 }
 
 const PIPE: c_int = Path::Pipe as c_int;
-const STACK: c_int = Path::Stack as c_int;

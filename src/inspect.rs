@@ -3,6 +3,8 @@
 //! They are read as files, never mapped, and never trusted: any process of this user may have written anything there.
 //! It is for tools that run beside those processes, not on sockshim themselves; `sockshim ss` is made of it.
 
+#![deny(clippy::multiple_unsafe_ops_per_block)]
+
 use crate::Counters;
 use crate::state::flags::SocketFlags;
 use crate::state::process_name::Stored;
@@ -118,19 +120,13 @@ impl Table {
     #[must_use]
     pub fn read(path: &CStr) -> Option<Self> {
         let fd = kernel::open_quickly(path, libc::O_RDONLY).ok()?;
-        let table = Self::read_from(fd);
-        kernel::close(fd);
-        table
-    }
-
-    fn read_from(fd: i32) -> Option<Self> {
-        let (mode, _, size) = kernel::file_facts(fd).ok()?;
+        let (mode, _, size) = kernel::file_facts(fd.as_raw()).ok()?;
         if mode & libc::S_IFMT != libc::S_IFREG || size != size_of::<SocketTable>() {
             return None;
         }
         let mut bytes = vec![0; HEAD];
         let fill = |bytes: &mut [u8]| {
-            let read = kernel::read_file(fd, bytes.as_mut_ptr(), bytes.len(), Some(0));
+            let read = kernel::read_file(fd.as_raw(), bytes.as_mut_ptr(), bytes.len(), Some(0));
             (read == Ok(bytes.len())).then_some(())
         };
         fill(&mut bytes)?;

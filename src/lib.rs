@@ -13,6 +13,9 @@
 
 #![cfg_attr(not(test), warn(clippy::disallowed_macros, clippy::disallowed_methods, clippy::disallowed_types))]
 
+#[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+compile_error!("sockshim is made for Linux on x86-64 only");
+
 pub mod abi;
 mod connection;
 mod error;

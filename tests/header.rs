@@ -138,7 +138,7 @@ fn last_word(text: &str) -> &str {
 }
 
 /// What has functions or types for the header, in the order of their appearance.
-const SOURCES: [&str; 15] = [
+const SOURCES: [&str; 16] = [
     "src/abi/socket.rs",
     "src/abi/recv.rs",
     "src/abi/send.rs",
@@ -147,6 +147,7 @@ const SOURCES: [&str; 15] = [
     "src/abi/fd.rs",
     "src/abi/makers.rs",
     "src/abi/process.rs",
+    "src/abi/exec.rs",
     "src/abi/user.rs",
     "src/abi/command.rs",
     "src/abi/stdio.rs",

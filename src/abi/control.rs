@@ -26,8 +26,6 @@ pub enum Path {
     Host = 0,
     /// Over shared memory.
     Pipe = 1,
-    /// Through a TCP/IP stack in user space: reserved, no connection runs there in this version.
-    Stack = 2,
 }
 
 /// What a connection, or a whole process, has done. Numbers only grow.
@@ -94,22 +92,8 @@ pub unsafe extern "C-unwind" fn sockshim_fcntl(fd: c_int, command: c_int, argume
 /// What fcntl(2) asks, by command.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_fcntl64(fd: c_int, command: c_int, argument: c_ulong) -> c_int {
-    if command == libc::F_SETFL && argument as c_int & libc::O_ASYNC != 0 {
-        quietly(|| descriptor::pin(fd, Reason::Async));
-    }
-    // SAFETY: the caller keeps the contract of fcntl(2).
-    let result = unsafe { real::fcntl64(fd, command, argument) };
-    if filter::fcntl_was_made() {
-        quietly(start::sweep);
-    }
-    if result >= 0 {
-        match command {
-            libc::F_DUPFD | libc::F_DUPFD_CLOEXEC => quietly(|| lifecycle::duplicated(fd, result)),
-            libc::F_SETFL => note_nonblocking(fd, argument as c_int & libc::O_NONBLOCK != 0),
-            _ => {}
-        }
-    }
-    result
+    // SAFETY: the argument is the caller's, see # Safety.
+    unsafe { sockshim_fcntl(fd, command, argument) }
 }
 
 /// `ioctl(2)`: works on a device or socket. The argument's word is passed whether the request uses it or not.
@@ -135,7 +119,7 @@ pub unsafe extern "C-unwind" fn sockshim_ioctl(fd: c_int, request: c_ulong, argu
         && let Some(unread) = unread::unread_at_hand(socket)
         && buffers::is_good(argument as *const c_int, size_of::<c_int>(), true)
     {
-        // SAFETY: it is there, and may lie anywhere.
+        // SAFETY: `is_good` has found it there, at whatever address.
         unsafe { (argument as *mut c_int).write_unaligned(unread) };
         return 0;
     }
@@ -146,24 +130,23 @@ pub unsafe extern "C-unwind" fn sockshim_ioctl(fd: c_int, request: c_ulong, argu
     // SAFETY: the caller keeps the contract of ioctl(2).
     let result = unsafe { real::ioctl(fd, request, argument) };
     let (Some(socket), 0) = (ours, result) else { return result };
-    // SAFETY: the kernel has just read or stored an int there for these requests.
     let number = argument as *mut c_int;
     match request {
-        // SAFETY: as above.
+        // SAFETY: for this request the kernel has just read or stored an int there.
         libc::FIONBIO => note_nonblocking(fd, unsafe { *number } != 0),
         SIOCATMARK if unread::has_unread_ring(socket) => {
             // The mark lies in the kernel's stream, which comes after what is in the ring.
-            // SAFETY: as above.
+            // SAFETY: for this request the kernel has just read or stored an int there.
             unsafe { *number = 0 };
         }
         libc::FIONREAD => {
-            // SAFETY: as above.
+            // SAFETY: for this request the kernel has just read or stored an int there.
             let queued = unsafe { *number };
             let unread = quietly(|| {
                 events::check_queue(fd, socket, queued);
                 unread::unread(socket, queued)
             });
-            // SAFETY: as above.
+            // SAFETY: for this request the kernel has just read or stored an int there.
             unsafe { *number = unread };
         }
         _ => {}
@@ -208,7 +191,7 @@ pub extern "C" fn sockshim_version() -> *const c_char {
 #[unsafe(no_mangle)]
 pub extern "C" fn sockshim_path(fd: c_int) -> c_int {
     if !is_open(fd) {
-        return refuse(libc::EBADF);
+        return Errno(libc::EBADF).fail();
     }
     if let Some(socket) = descriptor::socket(fd) {
         // The other end may have come since this one's last call.
@@ -253,12 +236,12 @@ pub extern "C" fn sockshim_reason_text(reason: c_uint) -> *const c_char {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sockshim_counters(fd: c_int, out: *mut Counters) -> c_int {
     if !is_open(fd) {
-        return refuse(libc::EBADF);
+        return Errno(libc::EBADF).fail();
     }
     let counters = descriptor::socket(fd)
         .and_then(Socket::entry)
         .map_or(Counters::default(), |entry| Counters::of(&entry.counters));
-    // SAFETY: upheld by the caller.
+    // SAFETY: `out` is the caller's, see # Safety.
     unsafe { store(counters, out) }
 }
 
@@ -283,7 +266,7 @@ pub unsafe extern "C" fn sockshim_process_counters(out: *mut Counters) -> c_int 
         }
         sum.add(&Counters::of(&socket_table.totals));
     }
-    // SAFETY: upheld by the caller.
+    // SAFETY: `out` is the caller's, see # Safety.
     unsafe { store(sum, out) }
 }
 
@@ -297,7 +280,7 @@ pub unsafe extern "C" fn sockshim_process_counters(out: *mut Counters) -> c_int 
 #[unsafe(no_mangle)]
 pub extern "C" fn sockshim_pin_host(fd: c_int) -> c_int {
     if !is_open(fd) {
-        return refuse(libc::EBADF);
+        return Errno(libc::EBADF).fail();
     }
     super::quietly(|| descriptor::pin(fd, Reason::PinnedByProgram));
     0
@@ -308,14 +291,9 @@ fn is_tcp(fd: c_int) -> bool {
     kernel::sockopt(fd, libc::SOL_SOCKET, libc::SO_PROTOCOL, 0 as c_int) == Ok(libc::IPPROTO_TCP)
 }
 
-fn is_open(fd: c_int) -> bool {
+pub(super) fn is_open(fd: c_int) -> bool {
     // SAFETY: F_GETFD touches no memory.
     super::quietly(|| unsafe { real::fcntl(fd, F_GETFD, 0) }) >= 0
-}
-
-fn refuse(errno: c_int) -> c_int {
-    Errno(errno).store();
-    -1
 }
 
 /// # Safety
@@ -323,9 +301,9 @@ fn refuse(errno: c_int) -> c_int {
 /// `out` is null or valid for writing.
 unsafe fn store(counters: Counters, out: *mut Counters) -> c_int {
     if out.is_null() {
-        return refuse(libc::EFAULT);
+        return Errno(libc::EFAULT).fail();
     }
-    // SAFETY: upheld by the caller.
+    // SAFETY: not null, so the caller says that it can be written.
     unsafe { out.write(counters) };
     0
 }

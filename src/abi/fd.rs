@@ -3,11 +3,11 @@
 //! `lifecycle` hears of every descriptor that goes away or gets a second name, and only if the kernel will
 //! really do it: a refused call must leave a connection as it was.
 
+use super::control::is_open;
 use super::quietly;
 use crate::lifecycle;
-use crate::sys::real;
-use libc::{CLOSE_RANGE_UNSHARE, F_GETFD, O_CLOEXEC, RLIMIT_NOFILE, c_int, c_uint};
-use std::mem::MaybeUninit;
+use crate::sys::{kernel, real};
+use libc::{CLOSE_RANGE_UNSHARE, O_CLOEXEC, c_int, c_uint};
 
 /// `close(2)`: closes a descriptor.
 ///
@@ -132,23 +132,7 @@ fn noted(old: c_int, new: c_int) -> c_int {
 
 /// Whether `dup2(old, new)` will close `new`: `old` is open and `new` is a number that the limit allows.
 fn replaceable(old: c_int, new: c_int) -> bool {
-    quietly(|| {
-        // SAFETY: F_GETFD touches no memory.
-        let open = unsafe { real::fcntl(old, F_GETFD, 0) } >= 0;
-        open && u64::try_from(new).is_ok_and(|new| new < descriptor_limit())
-    })
-}
-
-/// The soft limit on descriptor numbers.
-fn descriptor_limit() -> u64 {
-    let mut limit = MaybeUninit::<libc::rlimit>::uninit();
-    // SAFETY: the pointer is valid for one rlimit.
-    let result = unsafe { libc::getrlimit(RLIMIT_NOFILE, limit.as_mut_ptr()) };
-    if result != 0 {
-        return u64::MAX;
-    }
-    // SAFETY: getrlimit succeeded, so it filled the structure.
-    unsafe { limit.assume_init() }.rlim_cur
+    is_open(old) && u64::try_from(new).is_ok_and(|new| new < kernel::descriptor_limit())
 }
 
 /// Whether `close_range` with these arguments takes the descriptors away from the whole process.

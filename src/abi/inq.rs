@@ -25,8 +25,7 @@ pub(super) fn received(fd: c_int, socket: Socket, message: &mut msghdr) {
         return;
     }
     // SAFETY: arithmetic.
-    let (length, space) = unsafe { (CMSG_LEN(4) as usize, CMSG_SPACE(4) as usize) };
-    let length = length.min(room);
+    let length = (unsafe { CMSG_LEN(4) } as usize).min(room);
     if !buffers::is_good(message.msg_control.cast::<u8>(), length, true) {
         return;
     }
@@ -39,14 +38,14 @@ pub(super) fn received(fd: c_int, socket: Socket, message: &mut msghdr) {
     let header = message.msg_control.cast::<cmsghdr>();
     let part = cmsghdr { cmsg_len: length, cmsg_level: libc::IPPROTO_TCP, cmsg_type: TCP_INQ };
     let value = left.to_ne_bytes();
-    // SAFETY: there are `length` bytes, at least a header, and at most a header and the value, which follows it.
-    unsafe {
-        header.write_unaligned(part);
-        let data = header.add(1).cast::<u8>();
-        data.copy_from_nonoverlapping(value.as_ptr(), length - size_of::<cmsghdr>());
-    }
+    // SAFETY: `is_good` has found `length` bytes there, and a header is no longer.
+    unsafe { header.write_unaligned(part) };
+    let data = header.wrapping_add(1).cast::<u8>();
+    // SAFETY: what is left of these bytes follows the header, and is no longer than the value.
+    unsafe { data.copy_from_nonoverlapping(value.as_ptr(), length - size_of::<cmsghdr>()) };
     if length < size_of::<cmsghdr>() + value.len() {
         message.msg_flags |= libc::MSG_CTRUNC;
     }
-    message.msg_controllen = space.min(room);
+    // SAFETY: arithmetic.
+    message.msg_controllen = (unsafe { CMSG_SPACE(4) } as usize).min(room);
 }

@@ -65,7 +65,7 @@ fn is_libuv(caller: *const c_void) -> bool {
     }
     // SAFETY: an open handle and a C string.
     let found = unsafe { libc::dlsym(handle, NAME.as_ptr()) };
-    // SAFETY: opened above; the object itself stays, as before.
+    // SAFETY: opened above, and the object stays loaded: it was loaded before.
     unsafe { libc::dlclose(handle) };
     !found.is_null()
 }
@@ -92,7 +92,7 @@ macro_rules! liburing {
                 }
                 // SAFETY: liburing's function of this name has this signature.
                 let real = unsafe { core::mem::transmute::<*mut c_void, Function>(real) };
-                // SAFETY: upheld by the caller.
+                // SAFETY: the function is liburing's, and the arguments are the caller's, see # Safety.
                 let answer = unsafe { real($($argument),*) };
                 if answer >= 0 {
                     quietly(descriptor::ring_made);

@@ -35,8 +35,8 @@ pub unsafe extern "C-unwind" fn sockshim_open(path: *const c_char, flags: c_int,
 /// `path` is a C string.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_open64(path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
-    // SAFETY: the caller keeps the contract of open(2).
-    made(unsafe { real::open64(path, flags, mode) })
+    // SAFETY: `path` is the caller's, see # Safety.
+    unsafe { sockshim_open(path, flags, mode) }
 }
 
 /// `openat(2)`: opens a file relative to a folder. `mode` counts only with `O_CREAT` or `O_TMPFILE`. Behaves
@@ -76,8 +76,8 @@ pub unsafe extern "C-unwind" fn sockshim_openat64(
     flags: c_int,
     mode: mode_t,
 ) -> c_int {
-    // SAFETY: the caller keeps the contract of openat(2).
-    made(unsafe { real::openat64(folder, path, flags, mode) })
+    // SAFETY: `path` is the caller's, see # Safety.
+    unsafe { sockshim_openat(folder, path, flags, mode) }
 }
 
 /// `creat(2)`: makes or truncates a file. Behaves as the manual page says; sockshim only notes that the
@@ -108,7 +108,7 @@ pub unsafe extern "C-unwind" fn sockshim_creat(path: *const c_char, mode: mode_t
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_creat64(path: *const c_char, mode: mode_t) -> c_int {
     // SAFETY: the caller keeps the contract of creat(2).
-    made(unsafe { real::creat64(path, mode) })
+    unsafe { sockshim_creat(path, mode) }
 }
 
 /// `eventfd(2)`: makes a counter to wait on. Behaves as the manual page says; sockshim only notes that the
@@ -123,7 +123,7 @@ pub unsafe extern "C-unwind" fn sockshim_creat64(path: *const c_char, mode: mode
 /// The call touches no memory of the caller.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_eventfd(initial: c_uint, flags: c_int) -> c_int {
-    // SAFETY: the caller keeps the contract of eventfd(2).
+    // SAFETY: takes numbers only.
     made(unsafe { real::eventfd(initial, flags) })
 }
 
@@ -139,7 +139,7 @@ pub unsafe extern "C-unwind" fn sockshim_eventfd(initial: c_uint, flags: c_int) 
 /// The call touches no memory of the caller.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_timerfd_create(clock: clockid_t, flags: c_int) -> c_int {
-    // SAFETY: the caller keeps the contract of timerfd_create(2).
+    // SAFETY: takes numbers only.
     made(unsafe { real::timerfd_create(clock, flags) })
 }
 
@@ -187,7 +187,7 @@ pub unsafe extern "C-unwind" fn sockshim_memfd_create(name: *const c_char, flags
 /// The call touches no memory of the caller.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_inotify_init() -> c_int {
-    // SAFETY: the caller keeps the contract of inotify_init(2).
+    // SAFETY: takes numbers only.
     made(unsafe { real::inotify_init() })
 }
 
@@ -203,7 +203,7 @@ pub unsafe extern "C-unwind" fn sockshim_inotify_init() -> c_int {
 /// The call touches no memory of the caller.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_inotify_init1(flags: c_int) -> c_int {
-    // SAFETY: the caller keeps the contract of inotify_init1(2).
+    // SAFETY: takes numbers only.
     made(unsafe { real::inotify_init1(flags) })
 }
 
@@ -279,7 +279,7 @@ pub(super) fn made(fd: c_int) -> c_int {
 /// If `result` is 0, `pair` is valid for reading two descriptors.
 pub(super) unsafe fn made_pair(result: c_int, pair: *const c_int) -> c_int {
     if result == 0 {
-        // SAFETY: upheld by the caller.
+        // SAFETY: the call that succeeded has stored two descriptors there.
         let [one, other] = unsafe { pair.cast::<[c_int; 2]>().read() };
         made(one);
         made(other);

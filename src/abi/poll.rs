@@ -42,7 +42,7 @@ pub unsafe extern "C-unwind" fn sockshim_select(
     {
         return kernel();
     }
-    // SAFETY: as above.
+    // SAFETY: null, or found to be there above; the caller lends it, see # Safety.
     let time = unsafe { timeout.as_mut() };
     // More than a second of microseconds is as good as any time (fs/select.c).
     let sane = time.as_ref().is_none_or(|time| time.tv_sec >= 0 && time.tv_usec >= 0);
@@ -54,7 +54,7 @@ pub unsafe extern "C-unwind" fn sockshim_select(
         seconds.saturating_add((time.tv_usec as u64).saturating_mul(1000))
     });
     let deadline = Deadline::after(limit);
-    // SAFETY: as above.
+    // SAFETY: `are_there` has found the caller's sets; there is no mask.
     let result = unsafe { select::select(nfds, sets, deadline, ptr::null()) };
     if let (Some(time), Some(left)) = (time, deadline.left()) {
         // Linux tells what is left (select(2)).
@@ -87,10 +87,10 @@ pub unsafe extern "C-unwind" fn sockshim_pselect(
     // SAFETY: the caller keeps the contract of pselect(2).
     match unsafe { nanoseconds(timeout) } {
         Ok(time) if nfds > 0 && sets.are_there(nfds) && sets.concern(nfds) => {
-            // SAFETY: as above.
+            // SAFETY: `are_there` has found the caller's sets; the mask is the caller's, see # Safety.
             answer(unsafe { select::select(nfds, sets, Deadline::after(time), sigmask) }) as c_int
         }
-        // SAFETY: as above.
+        // SAFETY: sets, time and mask are the caller's, see # Safety.
         _ => unsafe { real::pselect(nfds, readfds, writefds, exceptfds, timeout, sigmask) },
     }
 }
@@ -111,11 +111,11 @@ pub unsafe extern "C-unwind" fn sockshim_pselect(
 pub unsafe extern "C-unwind" fn sockshim_poll(fds: *mut pollfd, nfds: nfds_t, timeout: c_int) -> c_int {
     // SAFETY: the caller keeps the contract of poll(2).
     let Some(entries) = (unsafe { array(fds, nfds) }) else {
-        // SAFETY: as above.
+        // SAFETY: the caller's entries, see # Safety.
         return unsafe { real::poll(fds, nfds, timeout) };
     };
-    let time = u64::try_from(timeout).ok().map(|milliseconds| milliseconds * 1_000_000);
-    // SAFETY: as above.
+    let time = from_milliseconds(timeout);
+    // SAFETY: there is no mask, so the caller owes nothing but the entries.
     answer(unsafe { poll::poll(entries, Deadline::after(time), ptr::null()) }) as c_int
 }
 
@@ -137,14 +137,17 @@ pub unsafe extern "C-unwind" fn sockshim_ppoll(
     timeout: *const timespec,
     sigmask: *const sigset_t,
 ) -> c_int {
-    // SAFETY: the caller keeps the contract of ppoll(2).
-    let (entries, time) = match unsafe { (array(fds, nfds), nanoseconds(timeout)) } {
-        (Some(entries), Ok(time)) => (entries, time),
-        // SAFETY: as above.
-        _ => return unsafe { real::ppoll(fds, nfds, timeout, sigmask) },
-    };
-    // SAFETY: as above.
-    answer(unsafe { poll::poll(entries, Deadline::after(time), sigmask) }) as c_int
+    // SAFETY: the caller's entries, see # Safety.
+    let entries = unsafe { array(fds, nfds) };
+    // SAFETY: the caller's time, see # Safety.
+    match (entries, unsafe { nanoseconds(timeout) }) {
+        (Some(entries), Ok(time)) => {
+            // SAFETY: the caller's mask, see # Safety.
+            answer(unsafe { poll::poll(entries, Deadline::after(time), sigmask) }) as c_int
+        }
+        // SAFETY: entries, time and mask are the caller's, see # Safety.
+        _ => unsafe { real::ppoll(fds, nfds, timeout, sigmask) },
+    }
 }
 
 /// `poll(2)`, as compiled with `_FORTIFY_SOURCE`: ends the program when `nfds` entries need more than `size`
@@ -168,7 +171,7 @@ pub unsafe extern "C-unwind" fn sockshim_poll_chk(
         // SAFETY: the caller keeps the contract of poll(2); glibc ends the program here.
         return unsafe { real::__poll_chk(fds, nfds, timeout, size) };
     }
-    // SAFETY: as above.
+    // SAFETY: the caller owes this call what it owes the other one, see # Safety.
     unsafe { sockshim_poll(fds, nfds, timeout) }
 }
 
@@ -194,7 +197,7 @@ pub unsafe extern "C-unwind" fn sockshim_ppoll_chk(
         // SAFETY: the caller keeps the contract of ppoll(2); glibc ends the program here.
         return unsafe { real::__ppoll_chk(fds, nfds, timeout, sigmask, size) };
     }
-    // SAFETY: as above.
+    // SAFETY: the caller owes this call what it owes the other one, see # Safety.
     unsafe { sockshim_ppoll(fds, nfds, timeout, sigmask) }
 }
 
@@ -212,7 +215,7 @@ pub unsafe extern "C-unwind" fn sockshim_ppoll_chk(
 /// The call touches no memory of the caller.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_epoll_create(size: c_int) -> c_int {
-    // SAFETY: the caller keeps the contract of epoll_create(2).
+    // SAFETY: takes numbers only.
     set_made(unsafe { real::epoll_create(size) })
 }
 
@@ -227,7 +230,7 @@ pub unsafe extern "C-unwind" fn sockshim_epoll_create(size: c_int) -> c_int {
 /// The call touches no memory of the caller.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_epoll_create1(flags: c_int) -> c_int {
-    // SAFETY: the caller keeps the contract of epoll_create1(2).
+    // SAFETY: takes numbers only.
     set_made(unsafe { real::epoll_create1(flags) })
 }
 
@@ -261,14 +264,14 @@ pub unsafe extern "C-unwind" fn sockshim_epoll_ctl(
         return result;
     };
     let event = if buffers::is_good(event, size_of::<epoll_event>(), false) {
-        // SAFETY: as above, and it is there.
+        // SAFETY: `is_good` has found it there.
         Some(unsafe { event.read_unaligned() })
     } else {
         None
     };
     match epoll::ctl(epfd, set, op, fd, event) {
         Ok(()) => 0,
-        Err(error) => answer(Err(error)) as c_int,
+        Err(error) => error.fail(),
     }
 }
 
@@ -295,12 +298,12 @@ pub unsafe extern "C-unwind" fn sockshim_epoll_wait(
     let kernel = || unsafe { real::epoll_wait(epfd, events, maxevents, timeout) };
     let Some(set) = descriptor::set(epfd) else { return kernel() };
     if timeout == 0
-        // SAFETY: as above.
+        // SAFETY: the caller's events, see # Safety.
         && let Some(reported) = unsafe { epoll::wait::look(epfd, set, events, maxevents) }
     {
         return reported;
     }
-    // SAFETY: as above.
+    // SAFETY: the caller's events, see # Safety.
     unsafe { wait_longer(epfd, set, events, maxevents, timeout) }
 }
 
@@ -317,10 +320,10 @@ unsafe fn wait_longer(
     maxevents: c_int,
     timeout: c_int,
 ) -> c_int {
-    // SAFETY: upheld by the caller.
+    // SAFETY: the caller's events, see # Safety.
     let kernel = || unsafe { real::epoll_wait(epfd, events, maxevents, timeout) };
-    let limit = u64::try_from(timeout).ok().map(|milliseconds| milliseconds * 1_000_000);
-    // SAFETY: as above.
+    let limit = from_milliseconds(timeout);
+    // SAFETY: the caller's events, see # Safety; there is no mask.
     unsafe { epoll::wait::wait(epfd, set, events, maxevents, limit, ptr::null(), kernel) }
 }
 
@@ -344,8 +347,8 @@ pub unsafe extern "C-unwind" fn sockshim_epoll_pwait(
     // SAFETY: the caller keeps the contract of epoll_pwait(2).
     let kernel = || unsafe { real::epoll_pwait(epfd, events, maxevents, timeout, sigmask) };
     let Some(set) = descriptor::set(epfd) else { return kernel() };
-    let limit = u64::try_from(timeout).ok().map(|milliseconds| milliseconds * 1_000_000);
-    // SAFETY: as above.
+    let limit = from_milliseconds(timeout);
+    // SAFETY: events and mask are the caller's, see # Safety.
     unsafe { epoll::wait::wait(epfd, set, events, maxevents, limit, sigmask, kernel) }
 }
 
@@ -369,10 +372,10 @@ pub unsafe extern "C-unwind" fn sockshim_epoll_pwait2(
 ) -> c_int {
     // SAFETY: the caller keeps the contract of epoll_pwait2(2).
     let kernel = || unsafe { real::epoll_pwait2(epfd, events, maxevents, timeout, sigmask) };
-    // SAFETY: as above.
+    // SAFETY: the caller's time, see # Safety.
     match (descriptor::set(epfd), unsafe { nanoseconds(timeout) }) {
         (Some(set), Ok(limit)) => {
-            // SAFETY: as above.
+            // SAFETY: events and mask are the caller's, see # Safety.
             unsafe { epoll::wait::wait(epfd, set, events, maxevents, limit, sigmask, kernel) }
         }
         _ => kernel(),
@@ -395,9 +398,14 @@ unsafe fn array<'a>(fds: *mut pollfd, nfds: nfds_t) -> Option<&'a mut [pollfd]> 
     {
         return None;
     }
-    // SAFETY: upheld by the caller.
+    // SAFETY: `is_good` has found the entries there, and the caller lends them until the call ends.
     let entries = unsafe { std::slice::from_raw_parts_mut(fds, nfds as usize) };
     poll::concerns(entries).then_some(entries)
+}
+
+/// A timeout of poll(2) in nanoseconds; `None`, from a negative one: for ever.
+fn from_milliseconds(timeout: c_int) -> Option<u64> {
+    u64::try_from(timeout).ok().map(|milliseconds| milliseconds * 1_000_000)
 }
 
 /// A timeout in nanoseconds; `None`: for ever.
@@ -416,7 +424,7 @@ pub(super) unsafe fn nanoseconds(time: *const timespec) -> Result<Option<u64>, E
     if !buffers::is_good(time, size_of::<timespec>(), false) {
         return Err(Errno(libc::EFAULT));
     }
-    // SAFETY: it is there.
+    // SAFETY: `is_good` has found it there.
     let time = unsafe { time.read_unaligned() };
     if time.tv_sec < 0 || !(0..1_000_000_000).contains(&time.tv_nsec) {
         return Err(Errno(libc::EINVAL));

@@ -2,8 +2,8 @@
 
 use super::poll::nanoseconds;
 use super::socket::room;
-use super::{IOV_MAX, inq, quietly, rights, stream, vectors};
-use crate::error::{Errno, answer};
+use super::{buffer, inq, messages, one_by_one, quietly, rights, stream, vectors};
+use crate::error::Errno;
 use crate::pipe::copying::buffers;
 use crate::pipe::ending;
 use crate::pipe::lanes::unread;
@@ -36,7 +36,7 @@ pub unsafe extern "C-unwind" fn sockshim_read(fd: c_int, buf: *mut c_void, count
         // SAFETY: the caller keeps the contract of read(2).
         return unsafe { real::read(fd, buf, count) };
     }
-    // SAFETY: as above.
+    // SAFETY: the caller's buffer, see # Safety.
     unsafe { read_socket(fd, buf, count) }
 }
 
@@ -52,7 +52,7 @@ unsafe fn read_socket(fd: c_int, buf: *mut c_void, count: size_t) -> ssize_t {
     match descriptor::socket(fd) {
         // The kernel answers these two without looking at the stream.
         Some(socket) if count > 0 && count <= isize::MAX as usize => {
-            // SAFETY: as above.
+            // SAFETY: the caller's buffer, see # Safety.
             unsafe { io::receive(fd, socket, &[iovec { iov_base: buf, iov_len: count }], 0, kernel) }
         }
         _ => kernel(),
@@ -75,12 +75,12 @@ pub unsafe extern "C-unwind" fn sockshim_readv(fd: c_int, iov: *const iovec, iov
         // SAFETY: the caller keeps the contract of readv(2).
         return unsafe { real::readv(fd, iov, iovcnt) };
     }
-    // SAFETY: as above.
+    // SAFETY: the caller's buffers, see # Safety.
     let kernel = || unsafe { real::readv(fd, iov, iovcnt) };
-    // SAFETY: as above.
+    // SAFETY: the caller's array of buffers, see # Safety.
     match (descriptor::socket(fd), unsafe { vectors(iov, iovcnt as usize) }) {
         (Some(socket), Some(buffers)) if buffers.iter().any(|buffer| buffer.iov_len > 0) => {
-            // SAFETY: as above.
+            // SAFETY: the caller's buffers, see # Safety.
             unsafe { io::receive(fd, socket, buffers, 0, kernel) }
         }
         _ => kernel(),
@@ -110,9 +110,9 @@ pub unsafe extern "C-unwind" fn sockshim_preadv2(
 ) -> ssize_t {
     // SAFETY: the caller keeps the contract of preadv2(2).
     let kernel = || unsafe { real::preadv2(fd, iov, iovcnt, offset, flags) };
-    // SAFETY: as above.
+    // SAFETY: the caller's array of buffers, see # Safety.
     match (stream(fd, offset, flags), unsafe { vectors(iov, iovcnt as usize) }) {
-        // SAFETY: as above.
+        // SAFETY: the caller's buffers, see # Safety.
         (Some((socket, flags)), Some(buffers)) if buffers.iter().any(|buffer| buffer.iov_len > 0) => unsafe {
             io::receive(fd, socket, buffers, flags, kernel)
         },
@@ -167,7 +167,7 @@ pub unsafe extern "C-unwind" fn sockshim_recv(
         // SAFETY: the caller keeps the contract of recv(2).
         return unsafe { real::recv(fd, buf, len, flags) };
     }
-    // SAFETY: as above.
+    // SAFETY: the caller's buffer, see # Safety.
     unsafe { recv_socket(fd, buf, len, flags) }
 }
 
@@ -182,12 +182,8 @@ unsafe fn recv_socket(fd: c_int, buf: *mut c_void, len: size_t, flags: c_int) ->
     let kernel = || unsafe { real::recv(fd, buf, len, flags) };
     match descriptor::socket(fd) {
         None => kernel(),
-        // SAFETY: as above.
-        Some(socket) => {
-            let buffers = [iovec { iov_base: buf, iov_len: len.min(buffers::MOST) }];
-            // SAFETY: as above.
-            unsafe { io::receive(fd, socket, &buffers, flags, kernel) }
-        }
+        // SAFETY: the caller's buffer, see # Safety.
+        Some(socket) => unsafe { io::receive(fd, socket, &[buffer(buf, len)], flags, kernel) },
     }
 }
 
@@ -216,19 +212,18 @@ pub unsafe extern "C-unwind" fn sockshim_recvfrom(
         // SAFETY: the caller keeps the contract of recvfrom(2).
         return unsafe { real::recvfrom(fd, buf, len, flags, address, length) };
     }
-    // SAFETY: as above.
+    // SAFETY: buffer, address and length are the caller's, see # Safety.
     let kernel = || unsafe { real::recvfrom(fd, buf, len, flags, address, length) };
     let Some(socket) = descriptor::socket(fd) else { return kernel() };
-    let buffers = [iovec { iov_base: buf, iov_len: len.min(buffers::MOST) }];
-    // SAFETY: as above.
-    let received = unsafe { io::receive(fd, socket, &buffers, flags, kernel) };
+    // SAFETY: the caller's buffer, see # Safety.
+    let received = unsafe { io::receive(fd, socket, &[buffer(buf, len)], flags, kernel) };
     if received >= 0 && !address.is_null() {
         // A connected stream tells no address: the kernel answers a length of 0.
-        // SAFETY: as above.
+        // SAFETY: the caller's length, see # Safety.
         match unsafe { room(length) } {
-            // SAFETY: it is there.
+            // SAFETY: `room` has found it there.
             Ok(_) => unsafe { length.write_unaligned(0) },
-            Err(error) => return answer(Err(error)),
+            Err(error) => return error.fail(),
         }
     }
     received
@@ -256,25 +251,27 @@ pub unsafe extern "C-unwind" fn sockshim_recvmsg(fd: c_int, msg: *mut msghdr, fl
         unsafe { real::recvmsg(fd, msg, flags) }
     };
     let Some(socket) = descriptor::socket(fd) else {
-        // SAFETY: as above.
+        // SAFETY: the caller's message, see # Safety.
         let received = unsafe { real::recvmsg(fd, msg, flags) };
         if received >= 0 {
-            // SAFETY: the kernel has just filled the message in.
-            quietly(|| unsafe { rights::received(&*msg) });
+            // SAFETY: the kernel has just written to it, so it is there.
+            let message = unsafe { &*msg };
+            // SAFETY: the kernel has just filled it in.
+            quietly(|| unsafe { rights::received(message) });
         }
         return received;
     };
     if !buffers::is_good(msg, size_of::<msghdr>(), true) {
-        return answer(Err(Errno(libc::EFAULT)));
+        return Errno(libc::EFAULT).fail();
     }
-    // SAFETY: as above, and it is there.
+    // SAFETY: `is_good` has found it there.
     let message = unsafe { *msg };
-    // SAFETY: as above.
+    // SAFETY: the buffers of the caller's message, see # Safety.
     let Some(buffers) = (unsafe { vectors(message.msg_iov, message.msg_iovlen) }) else { return kernel() };
-    // SAFETY: as above.
+    // SAFETY: the caller's buffers, see # Safety.
     let received = unsafe { io::receive(fd, socket, buffers, flags, kernel) };
     if received >= 0 {
-        // SAFETY: as above.
+        // SAFETY: `is_good` has found it there.
         let message = unsafe { &mut *msg };
         if !message.msg_name.is_null() {
             message.msg_namelen = 0;
@@ -309,64 +306,51 @@ pub unsafe extern "C-unwind" fn sockshim_recvmmsg(
     flags: c_int,
     timeout: *mut timespec,
 ) -> c_int {
-    let messages = (count as usize).min(IOV_MAX) * size_of::<mmsghdr>();
-    let (socket, good) = (descriptor::socket(fd), buffers::is_good(msgs, messages, true));
-    if count > 0 && !good && socket.and_then(unread::unread_at_hand).is_some_and(|unread| unread > 0) {
+    // SAFETY: the caller's messages, see # Safety.
+    let (socket, messages) = (descriptor::socket(fd), unsafe { messages(msgs, count) });
+    if messages.is_none() && socket.and_then(unread::unread_at_hand).is_some_and(|unread| unread > 0) {
         // The kernel, which sees no bytes, might say EAGAIN before it looks.
-        return answer(Err(Errno(libc::EFAULT))) as c_int;
+        return Errno(libc::EFAULT).fail();
     }
-    if socket.is_none() || !good {
-        // SAFETY: the caller keeps the contract of recvmmsg(2).
+    let (Some(_), Some(messages)) = (socket, messages) else {
+        // SAFETY: the caller's messages and time, see # Safety.
         let received = unsafe { real::recvmmsg(fd, msgs, count, flags, timeout) };
         for index in 0..received.max(0) as usize {
-            // SAFETY: the kernel has just filled that many.
-            quietly(|| unsafe { rights::received(&(*msgs.add(index)).msg_hdr) });
+            // SAFETY: the kernel has just written to it, so it is there.
+            let message = unsafe { &*msgs.wrapping_add(index) };
+            // SAFETY: the kernel has just filled it in.
+            quietly(|| unsafe { rights::received(&message.msg_hdr) });
         }
         return received;
-    }
+    };
     // An error that waits is told first, and is told once, as the kernel does.
     let error =
         descriptor::socket(fd).map_or(0, |socket| ending::pending_error(socket, kernel::take_error(fd)));
     if error != 0 {
-        return answer(Err(Errno(error))) as c_int;
+        return Errno(error).fail();
     }
-    // SAFETY: as above.
+    // SAFETY: the caller's time, see # Safety.
     let limit = match unsafe { nanoseconds(timeout) } {
         Ok(limit) => Deadline::after(limit),
-        Err(error) => return answer(Err(error)) as c_int,
+        Err(error) => return error.fail(),
     };
-    let received = several(fd, msgs, (count as usize).min(IOV_MAX), flags, limit);
+    let mut now = flags & !libc::MSG_WAITFORONE;
+    let received = one_by_one(messages, |message| {
+        // SAFETY: a message of the caller's, see # Safety.
+        let received = unsafe { sockshim_recvmsg(fd, message, now) };
+        if flags & libc::MSG_WAITFORONE != 0 {
+            now |= libc::MSG_DONTWAIT;
+        }
+        (received, limit.left() != Some(0))
+    });
     if let (Some(left), 1..) = (limit.timespec(), received) {
         if !buffers::is_good(timeout, size_of::<timespec>(), true) {
-            return answer(Err(Errno(libc::EFAULT))) as c_int;
+            return Errno(libc::EFAULT).fail();
         }
-        // SAFETY: it is there.
+        // SAFETY: `is_good` has found it there.
         unsafe { timeout.write_unaligned(left) };
     }
     received
-}
-
-/// [`sockshim_recvmmsg`] on a socket of ours.
-fn several(fd: c_int, msgs: *mut mmsghdr, count: usize, flags: c_int, limit: Deadline) -> c_int {
-    let mut flags = flags;
-    for index in 0..count {
-        // SAFETY: all of them were looked at by the caller.
-        let message = unsafe { &mut *msgs.add(index) };
-        // SAFETY: the contract of recvmmsg(2).
-        let received =
-            unsafe { sockshim_recvmsg(fd, &raw mut message.msg_hdr, flags & !libc::MSG_WAITFORONE) };
-        if received < 0 {
-            return if index > 0 { index as c_int } else { -1 };
-        }
-        message.msg_len = received as c_uint;
-        if flags & libc::MSG_WAITFORONE != 0 {
-            flags |= libc::MSG_DONTWAIT;
-        }
-        if limit.left() == Some(0) {
-            return index as c_int + 1;
-        }
-    }
-    count as c_int
 }
 
 /// `read(2)`, as compiled with `_FORTIFY_SOURCE`: ends the program when `count` is above `size`.
@@ -390,7 +374,7 @@ pub unsafe extern "C-unwind" fn sockshim_read_chk(
         // SAFETY: the caller keeps the contract of read(2); glibc ends the program here.
         return unsafe { real::__read_chk(fd, buf, count, size) };
     }
-    // SAFETY: as above.
+    // SAFETY: the caller's buffer, see # Safety.
     unsafe { sockshim_read(fd, buf, count) }
 }
 
@@ -416,7 +400,7 @@ pub unsafe extern "C-unwind" fn sockshim_recv_chk(
         // SAFETY: the caller keeps the contract of recv(2); glibc ends the program here.
         return unsafe { real::__recv_chk(fd, buf, len, size, flags) };
     }
-    // SAFETY: as above.
+    // SAFETY: the caller's buffer, see # Safety.
     unsafe { sockshim_recv(fd, buf, len, flags) }
 }
 
@@ -444,6 +428,6 @@ pub unsafe extern "C-unwind" fn sockshim_recvfrom_chk(
         // SAFETY: the caller keeps the contract of recvfrom(2); glibc ends the program here.
         return unsafe { real::__recvfrom_chk(fd, buf, len, size, flags, address, length) };
     }
-    // SAFETY: as above.
+    // SAFETY: buffer, address and length are the caller's, see # Safety.
     unsafe { sockshim_recvfrom(fd, buf, len, flags, address, length) }
 }

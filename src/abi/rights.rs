@@ -14,20 +14,20 @@ unsafe fn descriptors(message: &msghdr, mut each: impl FnMut(c_int)) {
     if message.msg_control.is_null() || message.msg_controllen == 0 {
         return;
     }
-    // SAFETY: upheld by the caller; the macros stay within msg_controllen.
+    // SAFETY: the caller says that the control part is there; the macro stays within `msg_controllen`.
     let mut header = unsafe { CMSG_FIRSTHDR(message) };
-    // SAFETY: as above.
+    // SAFETY: null, or a header within `msg_controllen`, as the macros answer.
     while let Some(part) = unsafe { header.as_ref() } {
         if part.cmsg_level == libc::SOL_SOCKET && part.cmsg_type == libc::SCM_RIGHTS {
-            // SAFETY: as above.
+            // SAFETY: arithmetic: the data follow the header.
             let data = unsafe { CMSG_DATA(part) };
             let used = data as usize - header as usize;
             for index in 0..part.cmsg_len.saturating_sub(used) / size_of::<c_int>() {
-                // SAFETY: as above.
-                each(unsafe { data.cast::<c_int>().add(index).read_unaligned() });
+                // SAFETY: one of the descriptors that `cmsg_len` counts.
+                each(unsafe { data.cast::<c_int>().wrapping_add(index).read_unaligned() });
             }
         }
-        // SAFETY: as above.
+        // SAFETY: the macro stays within `msg_controllen`.
         header = unsafe { CMSG_NXTHDR(message, header) };
     }
 }
@@ -44,7 +44,7 @@ pub(super) unsafe fn sending(message: &msghdr) {
     if length > MOST || !buffers::is_good(message.msg_control, length, false) {
         return;
     }
-    // SAFETY: upheld by the caller.
+    // SAFETY: `is_good` has found the control part there; the caller's message is one for sendmsg(2).
     unsafe { descriptors(message, lifecycle::sent_away) };
 }
 
@@ -54,7 +54,7 @@ pub(super) unsafe fn sending(message: &msghdr) {
 ///
 /// The kernel has filled the message.
 pub(super) unsafe fn received(message: &msghdr) {
-    // SAFETY: upheld by the caller.
+    // SAFETY: the kernel has filled the message in, as the caller says.
     unsafe {
         descriptors(message, |fd| {
             lifecycle::made(fd);

@@ -1,7 +1,7 @@
 //! Sending: write, send and their relatives.
 
 use super::socket::note_connect;
-use super::{IOV_MAX, quietly, rights, stream, vectors};
+use super::{buffer, messages, one_by_one, quietly, rights, stream, vectors};
 use crate::pipe::copying::buffers;
 use crate::pipe::meeting::descriptor;
 use crate::pipe::transfer::io;
@@ -32,7 +32,7 @@ pub unsafe extern "C-unwind" fn sockshim_write(fd: c_int, buf: *const c_void, co
         // SAFETY: the caller keeps the contract of write(2).
         return unsafe { real::write(fd, buf, count) };
     }
-    // SAFETY: as above.
+    // SAFETY: the caller's buffer, see # Safety.
     unsafe { write_socket(fd, buf, count) }
 }
 
@@ -48,7 +48,7 @@ unsafe fn write_socket(fd: c_int, buf: *const c_void, count: size_t) -> ssize_t 
     match descriptor::socket(fd) {
         Some(socket) if count <= isize::MAX as usize => {
             let buffers = [iovec { iov_base: buf.cast_mut(), iov_len: count }];
-            // SAFETY: as above.
+            // SAFETY: the caller's buffer, see # Safety.
             unsafe { io::send(fd, socket, &buffers, 0, kernel) }
         }
         _ => kernel(),
@@ -71,11 +71,11 @@ pub unsafe extern "C-unwind" fn sockshim_writev(fd: c_int, iov: *const iovec, io
         // SAFETY: the caller keeps the contract of writev(2).
         return unsafe { real::writev(fd, iov, iovcnt) };
     }
-    // SAFETY: as above.
+    // SAFETY: the caller's buffers, see # Safety.
     let kernel = || unsafe { real::writev(fd, iov, iovcnt) };
-    // SAFETY: as above.
+    // SAFETY: the caller's array of buffers, see # Safety.
     match (descriptor::socket(fd), unsafe { vectors(iov, iovcnt as usize) }) {
-        // SAFETY: as above.
+        // SAFETY: the caller's buffers, see # Safety.
         (Some(socket), Some(buffers)) => unsafe { io::send(fd, socket, buffers, 0, kernel) },
         _ => kernel(),
     }
@@ -104,9 +104,9 @@ pub unsafe extern "C-unwind" fn sockshim_pwritev2(
 ) -> ssize_t {
     // SAFETY: the caller keeps the contract of pwritev2(2).
     let kernel = || unsafe { real::pwritev2(fd, iov, iovcnt, offset, flags) };
-    // SAFETY: as above.
+    // SAFETY: the caller's array of buffers, see # Safety.
     match (stream(fd, offset, flags), unsafe { vectors(iov, iovcnt as usize) }) {
-        // SAFETY: as above.
+        // SAFETY: the caller's buffers, see # Safety.
         (Some((socket, flags)), Some(buffers)) => unsafe { io::send(fd, socket, buffers, flags, kernel) },
         _ => kernel(),
     }
@@ -159,7 +159,7 @@ pub unsafe extern "C-unwind" fn sockshim_send(
         // SAFETY: the caller keeps the contract of send(2).
         return unsafe { real::send(fd, buf, len, flags) };
     }
-    // SAFETY: as above.
+    // SAFETY: the caller's buffer, see # Safety.
     unsafe { send_socket(fd, buf, len, flags) }
 }
 
@@ -174,11 +174,9 @@ unsafe fn send_socket(fd: c_int, buf: *const c_void, len: size_t, flags: c_int) 
     let kernel = || unsafe { real::send(fd, buf, len, flags) };
     match descriptor::socket(fd) {
         None => kernel(),
-        // SAFETY: as above.
         Some(socket) => {
-            let buffers = [iovec { iov_base: buf.cast_mut(), iov_len: len.min(buffers::MOST) }];
-            // SAFETY: as above.
-            unsafe { io::send(fd, socket, &buffers, flags, kernel) }
+            // SAFETY: the caller's buffer, see # Safety.
+            unsafe { io::send(fd, socket, &[buffer(buf, len)], flags, kernel) }
         }
     }
 }
@@ -207,15 +205,14 @@ pub unsafe extern "C-unwind" fn sockshim_sendto(
         // SAFETY: the caller keeps the contract of sendto(2).
         return unsafe { real::sendto(fd, buf, len, flags, address, length) };
     }
-    // SAFETY: as above.
+    // SAFETY: buffer and address are the caller's, see # Safety.
     let kernel = || unsafe { real::sendto(fd, buf, len, flags, address, length) };
     match descriptor::socket(fd) {
         None => kernel(),
         Some(socket) if flags & libc::MSG_FASTOPEN != 0 => connect_and_send(fd, socket, kernel),
         Some(socket) => {
-            let buffers = [iovec { iov_base: buf.cast_mut(), iov_len: len.min(buffers::MOST) }];
-            // SAFETY: as above.
-            unsafe { io::send(fd, socket, &buffers, flags, kernel) }
+            // SAFETY: the caller's buffer, see # Safety.
+            unsafe { io::send(fd, socket, &[buffer(buf, len)], flags, kernel) }
         }
     }
 }
@@ -250,10 +247,10 @@ pub unsafe extern "C-unwind" fn sockshim_sendmsg(fd: c_int, msg: *const msghdr, 
     if !buffers::is_good(msg, size_of::<msghdr>(), false) {
         return kernel();
     }
-    // SAFETY: as above, and it is there.
+    // SAFETY: `is_good` has found it there.
     let message = unsafe { &*msg };
     let Some(socket) = descriptor::socket(fd) else {
-        // SAFETY: as above.
+        // SAFETY: the caller's message, see # Safety.
         quietly(|| unsafe { rights::sending(message) });
         return kernel();
     };
@@ -263,9 +260,9 @@ pub unsafe extern "C-unwind" fn sockshim_sendmsg(fd: c_int, msg: *const msghdr, 
     if flags & libc::MSG_FASTOPEN != 0 {
         return connect_and_send(fd, socket, kernel);
     }
-    // SAFETY: as above.
+    // SAFETY: the buffers of the caller's message, see # Safety.
     let Some(buffers) = (unsafe { vectors(message.msg_iov, message.msg_iovlen) }) else { return kernel() };
-    // SAFETY: as above.
+    // SAFETY: the caller's buffers, see # Safety.
     unsafe { io::send(fd, socket, buffers, flags, kernel) }
 }
 
@@ -287,31 +284,24 @@ pub unsafe extern "C-unwind" fn sockshim_sendmmsg(
     count: c_uint,
     flags: c_int,
 ) -> c_int {
-    let messages = (count as usize).min(IOV_MAX);
-    let good = buffers::is_good(msgs, messages * size_of::<mmsghdr>(), true);
-    if descriptor::socket(fd).is_none() || !good {
-        for index in 0..if good { messages } else { 0 } {
-            // SAFETY: the caller keeps the contract of sendmmsg(2).
-            quietly(|| unsafe { rights::sending(&(*msgs.add(index)).msg_hdr) });
+    let is_ours = descriptor::socket(fd).is_some();
+    // SAFETY: the caller's messages, see # Safety.
+    match unsafe { messages(msgs, count) } {
+        Some(messages) if is_ours => {
+            return one_by_one(messages, |message| {
+                // SAFETY: the buffers of a message of the caller's, see # Safety.
+                let wanted =
+                    unsafe { vectors(message.msg_iov, message.msg_iovlen) }.map_or(0, buffers::length);
+                // SAFETY: a message of the caller's, see # Safety.
+                let sent = unsafe { sockshim_sendmsg(fd, message, flags) };
+                (sent, sent as usize >= wanted)
+            });
         }
-        // SAFETY: as above.
-        return unsafe { real::sendmmsg(fd, msgs, count, flags) };
+        messages => messages.into_iter().flatten().for_each(|message| {
+            // SAFETY: a message of the caller's, see # Safety.
+            quietly(|| unsafe { rights::sending(&message.msg_hdr) });
+        }),
     }
-    for index in 0..messages {
-        // SAFETY: as above.
-        let message = unsafe { &mut *msgs.add(index) };
-        // SAFETY: as above.
-        let wanted: usize = unsafe { vectors(message.msg_hdr.msg_iov, message.msg_hdr.msg_iovlen) }
-            .map_or(0, buffers::length);
-        // SAFETY: as above.
-        let sent = unsafe { sockshim_sendmsg(fd, &raw const message.msg_hdr, flags) };
-        if sent < 0 {
-            return if index > 0 { index as c_int } else { -1 };
-        }
-        message.msg_len = sent as c_uint;
-        if (sent as usize) < wanted {
-            return index as c_int + 1;
-        }
-    }
-    messages as c_int
+    // SAFETY: the caller's messages, see # Safety.
+    unsafe { real::sendmmsg(fd, msgs, count, flags) }
 }

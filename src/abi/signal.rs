@@ -37,7 +37,7 @@ pub unsafe extern "C-unwind" fn sockshim_sigaction(
         // SAFETY: the caller keeps the contract of sigaction(2).
         return unsafe { real::sigaction(signal, new, old) };
     }
-    // SAFETY: as above.
+    // SAFETY: null, or the caller's action, see # Safety.
     let action = unsafe { new.as_ref() }.map(|new| kernel::Action {
         handler: new.sa_sigaction,
         // glibc hands the flags over as an int, too.
@@ -47,7 +47,7 @@ pub unsafe extern "C-unwind" fn sockshim_sigaction(
     });
     match kernel::signal_action(signal, action.as_ref()) {
         Ok(before) => {
-            // SAFETY: as above.
+            // SAFETY: null, or room of the caller's for an action, see # Safety.
             if let Some(old) = unsafe { old.as_mut() } {
                 old.sa_sigaction = before.handler;
                 old.sa_flags = before.flags as c_int;
@@ -59,7 +59,7 @@ pub unsafe extern "C-unwind" fn sockshim_sigaction(
             }
             0
         }
-        Err(error) => failed(error) as c_int,
+        Err(error) => error.fail(),
     }
 }
 
@@ -139,7 +139,7 @@ pub unsafe extern "C-unwind" fn sockshim_siginterrupt(signal: c_int, interrupt: 
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_sigset(signal: c_int, handler: sighandler_t) -> sighandler_t {
     if !(1..=64).contains(&signal) || handler == libc::SIG_ERR {
-        return failed(Errno(libc::EINVAL)) as sighandler_t;
+        return Errno(libc::EINVAL).fail::<isize>() as sighandler_t;
     }
     let holds = handler == SIG_HOLD;
     let mut before = empty();
@@ -159,7 +159,7 @@ pub unsafe extern "C-unwind" fn sockshim_sigset(signal: c_int, handler: sighandl
     match kernel::change_signal_mask(how, bit(signal)) {
         Ok(mask) if mask & bit(signal) != 0 => SIG_HOLD,
         Ok(_) => before.sa_sigaction,
-        Err(error) => failed(error) as sighandler_t,
+        Err(error) => error.fail::<isize>() as sighandler_t,
     }
 }
 
@@ -167,14 +167,14 @@ pub unsafe extern "C-unwind" fn sockshim_sigset(signal: c_int, handler: sighandl
 /// As for [`sockshim_signal`].
 unsafe fn install(signal: c_int, handler: sighandler_t, flags: c_int, mask: u64) -> sighandler_t {
     if handler == libc::SIG_ERR || !(1..=64).contains(&signal) {
-        return failed(Errno(libc::EINVAL)) as sighandler_t;
+        return Errno(libc::EINVAL).fail::<isize>() as sighandler_t;
     }
     let (mut new, mut old) = (empty(), empty());
     new.sa_sigaction = handler;
     new.sa_flags = flags;
     // SAFETY: the first word of a set is the kernel's.
     unsafe { (&raw mut new.sa_mask).cast::<u64>().write(mask) };
-    // SAFETY: the caller's promise.
+    // SAFETY: both actions are ours; the handler is the caller's.
     if unsafe { sockshim_sigaction(signal, &raw const new, &raw mut old) } < 0 {
         return libc::SIG_ERR;
     }
@@ -197,9 +197,4 @@ const fn bit(signal: c_int) -> u64 {
 fn first_word(set: &sigset_t) -> u64 {
     // SAFETY: a set is longer than that.
     unsafe { ptr::from_ref(set).cast::<u64>().read() }
-}
-
-fn failed(error: Errno) -> isize {
-    error.store();
-    -1
 }

@@ -29,7 +29,7 @@ use libc::{c_int, c_void, sockaddr, socklen_t};
 /// The call touches no memory of the caller.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int {
-    // SAFETY: the caller keeps the contract of socket(2).
+    // SAFETY: takes numbers only.
     let fd = unsafe { real::socket(domain, kind, protocol) };
     if fd >= 0 {
         quietly(|| {
@@ -71,7 +71,7 @@ pub unsafe extern "C-unwind" fn sockshim_bind(
 /// The call touches no memory of the caller.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_listen(fd: c_int, backlog: c_int) -> c_int {
-    // SAFETY: the caller keeps the contract of listen(2).
+    // SAFETY: takes numbers only.
     let result = unsafe { real::listen(fd, backlog) };
     if result == 0 {
         quietly(|| lifecycle::listening(fd));
@@ -191,12 +191,12 @@ pub(super) fn note_connect(fd: c_int, succeeded: bool) {
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_shutdown(fd: c_int, how: c_int) -> c_int {
     let Some(socket) = descriptor::socket(fd) else {
-        // SAFETY: the caller keeps the contract of shutdown(2).
+        // SAFETY: takes numbers only.
         return unsafe { real::shutdown(fd, how) };
     };
     let writes = matches!(how, libc::SHUT_WR | libc::SHUT_RDWR) && quietly(|| write::finish(fd, socket));
     let reads = matches!(how, libc::SHUT_RD | libc::SHUT_RDWR) && quietly(|| pin::shut_read(socket));
-    // SAFETY: as above.
+    // SAFETY: takes numbers only.
     let result = unsafe { real::shutdown(fd, how) };
     // A socket that is not connected is shut for the time when it is, although the call fails (inet_shutdown in
     // net/ipv4/af_inet.c).
@@ -258,7 +258,7 @@ pub unsafe extern "C-unwind" fn sockshim_getpeername(
         && Errno::last().0 == libc::ENOTCONN
         && let Some(peer) = descriptor::socket(fd).and_then(options::peer_after_reset)
     {
-        // SAFETY: as above.
+        // SAFETY: address and length are the caller's, see # Safety.
         return answer(unsafe { put_address(&peer, address, length) }) as c_int;
     }
     result
@@ -297,10 +297,10 @@ pub unsafe extern "C-unwind" fn sockshim_getsockopt(
         && let Ok(error) = kernel::sockopt(fd, level, name, 0 as c_int)
     {
         let error = quietly(|| ending::pending_error(socket, error));
-        // SAFETY: as above.
+        // SAFETY: value and length are the caller's, see # Safety.
         return answer(unsafe { put_option(error, value, length) }) as c_int;
     }
-    // SAFETY: as above.
+    // SAFETY: value and length are the caller's, see # Safety.
     unsafe { real::getsockopt(fd, level, name, value, length) }
 }
 
@@ -332,7 +332,7 @@ pub unsafe extern "C-unwind" fn sockshim_setsockopt(
     };
     let number =
         if length as usize >= size_of::<c_int>() && buffers::is_good(value, size_of::<c_int>(), false) {
-            // SAFETY: as above.
+            // SAFETY: `is_good` has found it there.
             Some(unsafe { value.cast::<c_int>().read_unaligned() })
         } else {
             None
@@ -341,11 +341,11 @@ pub unsafe extern "C-unwind" fn sockshim_setsockopt(
         Before::Kept => return 0,
         // The kernel looks at the value first.
         Before::Refused(error) if length > 0 && buffers::is_good(value, 1, false) => {
-            return answer(Err(error)) as c_int;
+            return error.fail();
         }
         Before::Refused(_) | Before::Kernel => {}
     }
-    // SAFETY: as above.
+    // SAFETY: the caller's value, see # Safety.
     let result = unsafe { real::setsockopt(fd, level, name, value, length) };
     if result != 0 || level != libc::SOL_SOCKET {
         return result;
@@ -376,14 +376,14 @@ pub unsafe extern "C-unwind" fn sockshim_setsockopt(
 ///
 /// The contract of getpeername(2).
 unsafe fn put_address(from: &Address, to: *mut sockaddr, length: *mut socklen_t) -> Result<usize, Errno> {
-    // SAFETY: upheld by the caller.
+    // SAFETY: the caller's length, see # Safety.
     let room = unsafe { room(length) }?.min(from.length);
     if room > 0 && !buffers::is_good(to, room as usize, true) {
         return Err(Errno(libc::EFAULT));
     }
-    // SAFETY: it is there, and `room` fits both.
+    // SAFETY: `is_good` has found `room` bytes there, and the source has as many.
     unsafe { std::ptr::copy_nonoverlapping(from.bytes.as_ptr(), to.cast::<u8>(), room as usize) };
-    // SAFETY: as above.
+    // SAFETY: `room` has found it there.
     unsafe { length.write_unaligned(from.length) };
     Ok(0)
 }
@@ -398,14 +398,14 @@ unsafe fn put_address(from: &Address, to: *mut sockaddr, length: *mut socklen_t)
 ///
 /// The contract of getsockopt(2).
 unsafe fn put_option(number: c_int, value: *mut c_void, length: *mut socklen_t) -> Result<usize, Errno> {
-    // SAFETY: upheld by the caller.
+    // SAFETY: the caller's length, see # Safety.
     let room = unsafe { room(length) }?.min(size_of::<c_int>() as socklen_t);
     // SAFETY: `room` has seen that it is there.
     unsafe { length.write_unaligned(room) };
     if room > 0 && !buffers::is_good(value, room as usize, true) {
         return Err(Errno(libc::EFAULT));
     }
-    // SAFETY: it is there, and `room` fits both.
+    // SAFETY: `is_good` has found `room` bytes there, and the source has as many.
     unsafe {
         std::ptr::copy_nonoverlapping((&raw const number).cast::<u8>(), value.cast::<u8>(), room as usize)
     };
@@ -425,7 +425,7 @@ pub(super) unsafe fn room(length: *mut socklen_t) -> Result<socklen_t, Errno> {
     if !buffers::is_good(length, size_of::<socklen_t>(), true) {
         return Err(Errno(libc::EFAULT));
     }
-    // SAFETY: it is there.
+    // SAFETY: `is_good` has found it there.
     let room = unsafe { length.read_unaligned() };
     if room.cast_signed() < 0 { Err(Errno(libc::EINVAL)) } else { Ok(room) }
 }

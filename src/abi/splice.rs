@@ -39,7 +39,7 @@ pub unsafe extern "C-unwind" fn sockshim_sendfile(
         if !offset.is_null() && !buffers::is_good(offset, size_of::<off_t>(), true) {
             return kernel();
         }
-        // SAFETY: as above, and it is there.
+        // SAFETY: `is_good` has found it there, and the caller lends it, see # Safety.
         let from = unsafe { offset.as_mut() };
         let start = match &from {
             Some(offset) if **offset < 0 => return kernel(),
@@ -140,7 +140,7 @@ pub unsafe extern "C-unwind" fn sockshim_tee(
     len: size_t,
     flags: c_uint,
 ) -> ssize_t {
-    // SAFETY: the caller keeps the contract of tee(2).
+    // SAFETY: takes numbers only.
     unsafe { real::tee(fd_in, fd_out, len, flags) }
 }
 
@@ -160,7 +160,7 @@ fn splice_from(
     if socket.entry().is_none_or(|entry| connection::reading_pipe(fd, socket, entry).is_none()) {
         return kernel();
     }
-    let Some(room) = Scratch::with(len.min(MOST_SPLICED)) else { return answer(Err(Errno(libc::ENOMEM))) };
+    let Some(room) = Scratch::with(len.min(MOST_SPLICED)) else { return Errno(libc::ENOMEM).fail() };
     // No destructor lives while a thread may be cancelled; then it keeps the piece.
     let mut room = ManuallyDrop::new(room);
     let moved = move_through(room.of(), fd, socket, to, len, flags, kernel);
@@ -200,17 +200,15 @@ fn move_through(
     // SAFETY: the bytes are there.
     let written = match outcome(unsafe { real::write(to, room.as_ptr().cast(), seen as usize) }) {
         Ok(written) => written,
-        Err(error) => return answer(Err(error)),
+        Err(error) => return error.fail(),
     };
     let errno = Errno::last();
     let taken = place(written, room);
     let rest = taken[0];
-    // SAFETY: as above.
-    unsafe {
-        io::receive(fd, socket, &taken, libc::MSG_DONTWAIT, || {
-            real::recv(fd, rest.iov_base, rest.iov_len, libc::MSG_DONTWAIT)
-        });
-    }
+    // SAFETY: the rest lies in `room`, which is ours.
+    let kernel = || unsafe { real::recv(fd, rest.iov_base, rest.iov_len, libc::MSG_DONTWAIT) };
+    // SAFETY: both pieces lie in `room`, which is ours.
+    unsafe { io::receive(fd, socket, &taken, libc::MSG_DONTWAIT, kernel) };
     errno.store();
     written as ssize_t
 }

@@ -6,7 +6,6 @@
 mod cookie;
 
 use super::makers::made;
-use super::process::target;
 use super::quietly;
 use crate::error::Errno;
 use crate::lifecycle;
@@ -15,6 +14,7 @@ use crate::state::reason::Reason;
 use crate::sys::real;
 use libc::{FILE, c_char, c_int, c_void};
 use std::ffi::CStr;
+use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 
 /// `fdopen(3)`: makes a stream over a descriptor.
 ///
@@ -63,8 +63,10 @@ pub unsafe extern "C-unwind" fn sockshim_freopen(
 ) -> *mut FILE {
     // SAFETY: the caller's stream is open.
     unsafe { closing(stream) };
-    // SAFETY: the caller keeps the contract of freopen(3).
-    unsafe { reopened(real::freopen(path, mode, stream)) }
+    // SAFETY: names and stream are the caller's, see # Safety.
+    let stream = unsafe { real::freopen(path, mode, stream) };
+    // SAFETY: what freopen returns is null or an open stream.
+    unsafe { reopened(stream) }
 }
 
 /// `freopen64(3)`: another name of `sockshim_freopen`, since `off_t` has 64 bits.
@@ -82,10 +84,8 @@ pub unsafe extern "C-unwind" fn sockshim_freopen64(
     mode: *const c_char,
     stream: *mut FILE,
 ) -> *mut FILE {
-    // SAFETY: the caller's stream is open.
-    unsafe { closing(stream) };
-    // SAFETY: the caller keeps the contract of freopen64(3).
-    unsafe { reopened(real::freopen64(path, mode, stream)) }
+    // SAFETY: names and stream are the caller's, see # Safety.
+    unsafe { sockshim_freopen(path, mode, stream) }
 }
 
 /// `dprintf(3)`: prints to a descriptor. A connection goes back to the kernel for good first.
@@ -203,7 +203,7 @@ const CHUNK: usize = 16 << 10;
 /// `stream` is an open stream.
 unsafe fn closing(stream: *mut FILE) {
     quietly(|| {
-        // SAFETY: upheld by the caller.
+        // SAFETY: the caller's stream is open.
         let fd = unsafe { libc::fileno(stream) };
         if fd >= 0 {
             lifecycle::closing(fd);
@@ -218,7 +218,7 @@ unsafe fn closing(stream: *mut FILE) {
 /// `stream` is null or an open stream.
 unsafe fn reopened(stream: *mut FILE) -> *mut FILE {
     if !stream.is_null() {
-        // SAFETY: upheld by the caller.
+        // SAFETY: not null, so an open stream, as the caller says.
         quietly(|| made(unsafe { libc::fileno(stream) }));
     }
     stream
@@ -227,4 +227,18 @@ unsafe fn reopened(stream: *mut FILE) -> *mut FILE {
 extern "C" fn dprintf_hook(fd: c_int) -> *const c_void {
     quietly(|| descriptor::pin(fd, Reason::Stdio));
     target(&real::slot::dprintf)
+}
+
+/// The address to jump to for a variadic function, found late if the constructor has not run.
+fn target(slot: &AtomicPtr<c_void>) -> *const c_void {
+    if slot.load(Relaxed).is_null() {
+        real::resolve();
+    }
+    let address = slot.load(Relaxed);
+    if address.is_null() { missing as *const c_void } else { address }
+}
+
+/// Stands in for a function that this libc lacks.
+extern "C" fn missing() -> c_int {
+    Errno(libc::ENOSYS).fail()
 }

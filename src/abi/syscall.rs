@@ -4,10 +4,11 @@
 //! frame of ours in between, because `vfork` and `clone` return twice or on another stack.
 
 use super::control::{sockshim_fcntl, sockshim_ioctl};
+use super::exec::{exec, sockshim_execve};
 use super::fd::{sockshim_close, sockshim_close_range, sockshim_dup, sockshim_dup2, sockshim_dup3};
 use super::makers::{made, made_pair};
 use super::poll::*;
-use super::process::{exec, restricting, sockshim__exit, sockshim_execve, sockshim_prctl};
+use super::process::{restricting, sockshim__exit, sockshim_prctl};
 use super::recv::*;
 use super::send::*;
 use super::socket::*;
@@ -15,9 +16,8 @@ use super::splice::*;
 use super::user::changing;
 use super::{io_uring, quietly};
 use crate::pipe::copying::buffers;
-use crate::sys::{raw, real};
+use crate::sys::{kernel, raw, real};
 use libc::{c_int, c_long, sigset_t, size_t, timespec, timeval};
-use std::mem::MaybeUninit;
 use std::ptr;
 
 /// `syscall(2)`: makes a system call by number. All six words are passed in any case.
@@ -254,7 +254,7 @@ fn at<T>(word: c_long) -> *mut T {
 /// As for the system call.
 unsafe fn plain(number: c_long, words: [c_long; 6]) -> c_long {
     let [a, b, c, d, e, f] = words.map(|word| word as usize);
-    // SAFETY: upheld by the caller.
+    // SAFETY: the words are those of this call, as the caller says.
     let result = unsafe { raw::syscall6(number, a, b, c, d, e, f) };
     raw::answer(result) as c_long
 }
@@ -265,7 +265,7 @@ unsafe fn plain(number: c_long, words: [c_long; 6]) -> c_long {
 ///
 /// As for the system call.
 unsafe fn maker(number: c_long, words: [c_long; 6]) -> c_int {
-    // SAFETY: upheld by the caller.
+    // SAFETY: the words are those of this call, as the caller says.
     made(unsafe { plain(number, words) } as c_int)
 }
 
@@ -275,10 +275,10 @@ unsafe fn maker(number: c_long, words: [c_long; 6]) -> c_int {
 unsafe fn select(words: [c_long; 6]) -> c_long {
     let [a, b, c, d, e, _] = words;
     if !is_time(at::<timeval>(e)) {
-        // SAFETY: upheld by the caller.
+        // SAFETY: the words are those of select's caller.
         return unsafe { plain(libc::SYS_select, words) };
     }
-    // SAFETY: upheld by the caller.
+    // SAFETY: the sets are those of select's caller, and `is_time` has found the time there, or null.
     c_long::from(unsafe { sockshim_select(a as _, at(b), at(c), at(d), at(e)) })
 }
 
@@ -291,18 +291,20 @@ unsafe fn pselect6(words: [c_long; 6]) -> c_long {
     // SAFETY: the sixth word points to the mask's address and size.
     let [mask, size] = if f != 0 && there { unsafe { at::<[c_long; 2]>(f).read() } } else { [0, 0] };
     if f != 0 && !there || !is_time(at::<timespec>(e)) {
-        // SAFETY: upheld by the caller.
+        // SAFETY: the words are those of pselect6's caller.
         return unsafe { plain(libc::SYS_pselect6, words) };
     }
     // SAFETY: the mask is null or a kernel signal set.
     let Some(set) = (unsafe { SignalSet::read(mask, size) }) else {
-        // SAFETY: upheld by the caller.
+        // SAFETY: the words are those of pselect6's caller.
         return unsafe { plain(libc::SYS_pselect6, words) };
     };
-    // SAFETY: upheld by the caller.
-    unsafe {
-        with_remainder(at(e), |timeout| sockshim_pselect(a as _, at(b), at(c), at(d), timeout, set.as_ptr()))
-    }
+    let wait = |timeout| {
+        // SAFETY: the sets are those of pselect6's caller; the time and the mask are ours.
+        unsafe { sockshim_pselect(a as _, at(b), at(c), at(d), timeout, set.as_ptr()) }
+    };
+    // SAFETY: `is_time` has found the time there, or null.
+    unsafe { with_remainder(at(e), wait) }
 }
 
 /// # Safety
@@ -313,13 +315,15 @@ unsafe fn ppoll(words: [c_long; 6]) -> c_long {
     // SAFETY: the mask is null or a kernel signal set.
     let set = if is_time(at::<timespec>(c)) { unsafe { SignalSet::read(d, e) } } else { None };
     let Some(set) = set else {
-        // SAFETY: upheld by the caller.
+        // SAFETY: the words are those of ppoll's caller.
         return unsafe { plain(libc::SYS_ppoll, words) };
     };
-    // SAFETY: upheld by the caller.
-    unsafe {
-        with_remainder(at(c), |timeout| sockshim_ppoll(at(a), u64::from(b as u32), timeout, set.as_ptr()))
-    }
+    let wait = |timeout| {
+        // SAFETY: the entries are those of ppoll's caller; the time and the mask are ours.
+        unsafe { sockshim_ppoll(at(a), u64::from(b as u32), timeout, set.as_ptr()) }
+    };
+    // SAFETY: `is_time` has found the time there, or null.
+    unsafe { with_remainder(at(c), wait) }
 }
 
 /// Waits with a copy of the time-out and stores what is left of it, as the kernel does and libc does not.
@@ -331,7 +335,7 @@ unsafe fn with_remainder(timeout: *mut timespec, wait: impl FnOnce(*const timesp
     if timeout.is_null() {
         return c_long::from(wait(timeout));
     }
-    // SAFETY: upheld by the caller.
+    // SAFETY: not null, so the caller says that it is there.
     let given = unsafe { timeout.read() };
     let before = quietly(monotonic_nanoseconds);
     let result = wait(&given);
@@ -341,7 +345,7 @@ unsafe fn with_remainder(timeout: *mut timespec, wait: impl FnOnce(*const timesp
         (total - elapsed).max(0)
     });
     if given.tv_sec >= 0 && (0..SECOND).contains(&i128::from(given.tv_nsec)) {
-        // SAFETY: upheld by the caller. The remainder is no longer than what was given.
+        // SAFETY: the caller says that it can be written; the remainder is no longer than what was given.
         unsafe {
             timeout.write(timespec { tv_sec: (left / SECOND) as i64, tv_nsec: (left % SECOND) as i64 })
         };
@@ -357,13 +361,7 @@ fn is_time<T>(timeout: *mut T) -> bool {
 const SECOND: i128 = 1_000_000_000;
 
 fn monotonic_nanoseconds() -> i128 {
-    let mut now = MaybeUninit::<timespec>::zeroed();
-    // SAFETY: the pointer is valid for one timespec, and zeroes are a valid one.
-    let now = unsafe {
-        libc::clock_gettime(libc::CLOCK_MONOTONIC, now.as_mut_ptr());
-        now.assume_init()
-    };
-    i128::from(now.tv_sec) * SECOND + i128::from(now.tv_nsec)
+    i128::from(kernel::monotonic_ns())
 }
 
 /// A signal mask of the kernel's size, made as large as libc's.
@@ -384,14 +382,12 @@ impl SignalSet {
         {
             return None;
         }
-        // SAFETY: upheld by the caller.
+        // SAFETY: `is_good` has found the mask there.
         let signals = unsafe { at::<u64>(address).read_unaligned() };
-        let mut set = MaybeUninit::<sigset_t>::zeroed();
-        // SAFETY: the kernel's mask is the first word of libc's, and zeroes are a valid set.
-        let set = unsafe {
-            set.as_mut_ptr().cast::<u64>().write(signals);
-            set.assume_init()
-        };
+        // SAFETY: all zeroes are a set of no signals.
+        let mut set: sigset_t = unsafe { std::mem::zeroed() };
+        // SAFETY: the kernel's mask is the first word of libc's.
+        unsafe { (&raw mut set).cast::<u64>().write(signals) };
         Some(Self(Some(set)))
     }
 

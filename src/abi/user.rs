@@ -35,7 +35,7 @@ pub(super) fn changing<T>(call: impl FnOnce() -> T) -> T {
 /// The call touches no memory of the caller.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_setuid(user: uid_t) -> c_int {
-    // SAFETY: the caller keeps the contract of setuid(2).
+    // SAFETY: takes numbers only.
     changing(|| unsafe { real::setuid(user) })
 }
 
@@ -50,7 +50,7 @@ pub unsafe extern "C-unwind" fn sockshim_setuid(user: uid_t) -> c_int {
 /// The call touches no memory of the caller.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_seteuid(effective: uid_t) -> c_int {
-    // SAFETY: the caller keeps the contract of seteuid(2).
+    // SAFETY: takes numbers only.
     changing(|| unsafe { real::seteuid(effective) })
 }
 
@@ -65,7 +65,7 @@ pub unsafe extern "C-unwind" fn sockshim_seteuid(effective: uid_t) -> c_int {
 /// The call touches no memory of the caller.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_setreuid(real: uid_t, effective: uid_t) -> c_int {
-    // SAFETY: the caller keeps the contract of setreuid(2).
+    // SAFETY: takes numbers only.
     changing(|| unsafe { real::setreuid(real, effective) })
 }
 
@@ -80,7 +80,7 @@ pub unsafe extern "C-unwind" fn sockshim_setreuid(real: uid_t, effective: uid_t)
 /// The call touches no memory of the caller.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_setresuid(real: uid_t, effective: uid_t, saved: uid_t) -> c_int {
-    // SAFETY: the caller keeps the contract of setresuid(2).
+    // SAFETY: takes numbers only.
     changing(|| unsafe { real::setresuid(real, effective, saved) })
 }
 
@@ -92,6 +92,6 @@ pub unsafe extern "C-unwind" fn sockshim_setresuid(real: uid_t, effective: uid_t
 /// The call touches no memory of the caller.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sockshim_setfsuid(user: uid_t) -> c_int {
-    // SAFETY: the caller keeps the contract of setfsuid(2).
+    // SAFETY: takes numbers only.
     changing(|| unsafe { real::setfsuid(user) })
 }

@@ -28,7 +28,7 @@ const FOLDER: &[u8] = b"SOCKSHIM_DIR=";
 ///
 /// `given` is null or an environment.
 pub(crate) unsafe fn with_preload(given: Environment, exec: impl FnOnce(Environment) -> c_int) -> c_int {
-    // SAFETY: upheld by the caller.
+    // SAFETY: null or an environment, as the caller says.
     match if file::is_left() { unsafe { Extended::to(given) } } else { None } {
         None => exec(given),
         Some(extended) => {
@@ -54,10 +54,10 @@ impl Extended {
     /// As for [`with_preload`].
     unsafe fn to(given: Environment) -> Option<Self> {
         let library = own_path()?.to_bytes();
-        // SAFETY: upheld by the caller.
+        // SAFETY: null or an environment, as the caller says.
         let entries = unsafe { entries(given) };
         let value = |name: &[u8]| {
-            // SAFETY: as above.
+            // SAFETY: the entries of the caller's environment are C strings.
             entries.iter().find_map(|entry| unsafe { CStr::from_ptr(*entry) }.to_bytes().strip_prefix(name))
         };
         let others = value(PRELOAD);
@@ -82,7 +82,7 @@ impl Extended {
             writer.entry(&[FOLDER, folder]);
         }
         for entry in entries {
-            // SAFETY: as above.
+            // SAFETY: the entries of the caller's environment are C strings.
             if !unsafe { CStr::from_ptr(*entry) }.to_bytes().starts_with(PRELOAD) {
                 writer.word(*entry);
             }
@@ -124,11 +124,8 @@ unsafe fn entries<'a>(given: Environment) -> &'a [*mut c_char] {
     if given.is_null() {
         return &[];
     }
-    let mut count = 0;
-    // SAFETY: upheld by the caller: a null ends it.
-    while !unsafe { given.add(count).read() }.is_null() {
-        count += 1;
-    }
+    // SAFETY: the caller's array goes on until a null.
+    let count = (0..).take_while(|at| !unsafe { given.wrapping_add(*at).read() }.is_null()).count();
     // SAFETY: just counted.
     unsafe { std::slice::from_raw_parts(given, count) }
 }

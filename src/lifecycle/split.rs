@@ -72,7 +72,7 @@ impl Departure {
     fn take_a_copy(self, socket_table: &'static SocketTable, has_threads: bool) -> bool {
         let size = size_of::<SocketTable>();
         let place = core::ptr::from_ref(socket_table).cast_mut().cast::<u8>();
-        let copy = socket_table.copy(self.file.as_ref().map(|file| file.fd));
+        let copy = socket_table.copy(self.file.as_ref().map(|file| file.fd.as_raw()));
         // By the new address the old table is put in order when it has been left.
         let left = copy.and_then(|_| kernel::map_again(place, size).ok());
         if let (Some(copy), Some(left)) = (copy, left) {

@@ -59,7 +59,7 @@ fn begin(ours: *const c_void) {
     }
     let file = folder.as_ref().and_then(|folder| TableFile::make(folder, &own, true));
     rendezvous::have(folder);
-    let Some(socket_table) = socket_table::install(file.as_ref().map(|file| file.fd), &own) else {
+    let Some(socket_table) = socket_table::install(file.as_ref().map(|file| file.fd.as_raw()), &own) else {
         if let Some(file) = file {
             file.discard();
         }

@@ -36,16 +36,15 @@ pub(crate) fn is_there() -> bool {
     // To look at a link takes about 1 us, to come past a socket of ours a tenth of that, a meeting 50 us.
     let (mut cost, mut found) = (0_u32, false);
     let mut buffer = [0u64; 64];
-    while !found && let Ok(length @ 1..) = kernel::directory_entries(folder, &mut buffer) {
+    while !found && let Ok(length @ 1..) = kernel::directory_entries(folder.as_raw(), &mut buffer) {
         // SAFETY: every byte of the words is initialised, and the kernel wrote no further.
         let bytes = unsafe { core::slice::from_raw_parts(buffer.as_ptr().cast::<u8>(), length) };
         for number in Names(bytes).filter_map(|name| name.parse::<c_int>().ok()) {
             let is_unknown = matches!(descriptor_table::peek(number), Descriptor::Host);
             cost += if is_unknown { 10 } else { 1 };
-            found = found || is_unknown && is_ring(folder, number);
+            found = found || is_unknown && is_ring(folder.as_raw(), number);
         }
     }
-    kernel::close(folder);
     REST.store(cost / 100, Ordering::Relaxed);
     found
 }

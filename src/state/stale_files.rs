@@ -41,7 +41,7 @@ pub(crate) fn sweep(folder: &PathBuffer, care: Care) {
     let mut buffer = Scratch::take();
     while left > 0
         && let Some(buffer) = buffer.as_mut().map(Scratch::of::<u64>)
-        && let Ok(length @ 1..) = kernel::directory_entries(fd, buffer)
+        && let Ok(length @ 1..) = kernel::directory_entries(fd.as_raw(), buffer)
     {
         // SAFETY: every byte of the words is initialised, and the kernel wrote no further.
         let bytes = unsafe { core::slice::from_raw_parts(buffer.as_ptr().cast::<u8>(), length) };
@@ -55,7 +55,6 @@ pub(crate) fn sweep(folder: &PathBuffer, care: Care) {
             }
         }
     }
-    kernel::close(fd);
 }
 
 /// The names in a buffer of `linux_dirent64`.
@@ -128,10 +127,8 @@ pub(crate) fn remove_unused(path: &PathBuffer) -> bool {
 
 fn remove_unless(path: &PathBuffer, keeps: impl Fn(c_int) -> bool) -> bool {
     let Ok(fd) = kernel::open_quickly(path.as_c_str(), libc::O_RDONLY) else { return false };
-    let unused = !keeps(fd) && kernel::is_file(fd) && kernel::has_no_writer(fd);
-    let gone = unused && kernel::unlink(path.as_c_str());
-    kernel::close(fd);
-    gone
+    let is_unused = !keeps(fd.as_raw()) && kernel::is_file(fd.as_raw()) && kernel::has_no_writer(fd.as_raw());
+    is_unused && kernel::unlink(path.as_c_str())
 }
 
 /// For `fuzzing`.

@@ -4,7 +4,8 @@ use super::process_name::{ProcessName, Stored};
 use super::socket_table::{self, SocketTable};
 use super::{family, stale_files};
 use crate::sys::folder::PathBuffer;
-use crate::sys::{kernel, probe};
+use crate::sys::kernel::{self, Fd};
+use crate::sys::probe;
 use core::ffi::c_int;
 use core::mem::offset_of;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -19,7 +20,7 @@ pub(crate) const INSTANCES: u32 = 16;
 
 /// A file for a table of this process, which nobody uses yet.
 pub(crate) struct TableFile {
-    pub(crate) fd: c_int,
+    pub(crate) fd: Fd,
     path: PathBuffer,
     instance: u32,
 }
@@ -44,9 +45,9 @@ impl TableFile {
             Some(Self { fd, path, instance })
         })?;
         let usable = kernel::file_size_limit() == u64::MAX
-            && kernel::truncate(file.fd, size_of::<SocketTable>()).is_ok();
+            && kernel::truncate(file.fd.as_raw(), size_of::<SocketTable>()).is_ok();
         // The pages of a table are given as it is used; when tmpfs is nearly full, anonymous memory is safer.
-        if usable && has_room(file.fd) {
+        if usable && has_room(file.fd.as_raw()) {
             return Some(file);
         }
         file.discard();
@@ -55,13 +56,11 @@ impl TableFile {
 
     /// It is not needed after all.
     pub(crate) fn discard(self) {
-        kernel::close(self.fd);
         kernel::unlink(self.path.as_c_str());
     }
 
     /// It is mapped: the process's table from now on.
     pub(crate) fn keep(self, own: &ProcessName) {
-        kernel::close(self.fd);
         MAKER.store(own);
         INSTANCE.store(self.instance + 1, Ordering::Release);
     }
@@ -104,9 +103,9 @@ fn resign(path: &PathBuffer, own: &ProcessName) {
     }
     let Ok(fd) = kernel::open_quickly(path.as_c_str(), libc::O_RDWR) else { return };
     let size = size_of::<SocketTable>();
-    let is_table = matches!(kernel::file_facts(fd), Ok((mode, owner, length))
+    let is_table = matches!(kernel::file_facts(fd.as_raw()), Ok((mode, owner, length))
         if mode & libc::S_IFMT == libc::S_IFREG && owner == kernel::geteuid() && length == size);
-    if is_table && let Ok(place) = kernel::map_shared(fd, size) {
+    if is_table && let Ok(place) = kernel::map_shared(fd.as_raw(), size) {
         // SAFETY: a mapping of that size, which holds only atomics.
         let socket_table = unsafe { &*place.cast::<SocketTable>() };
         if socket_table.maker.load() == *own {
@@ -114,5 +113,4 @@ fn resign(path: &PathBuffer, own: &ProcessName) {
         }
         kernel::unmap(place, size);
     }
-    kernel::close(fd);
 }

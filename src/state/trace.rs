@@ -150,8 +150,7 @@ fn append(line: fmt::Arguments<'_>) {
         && let Some(file) = FILE.get()
         && let Ok(fd) = kernel::open(file.as_c_str(), flags, 0o600)
     {
-        let _ = kernel::write(fd, text.as_str().as_bytes());
-        kernel::close(fd);
+        let _ = kernel::write(fd.as_raw(), text.as_str().as_bytes());
     }
 }
 

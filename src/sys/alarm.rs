@@ -82,7 +82,7 @@ extern "C" fn visit(frame: *mut c_void, caller: *mut c_void) -> c_int {
     const SAVED: [c_int; 6] = [3, 6, 12, 13, 14, 15];
     // SAFETY: what `leave` gave.
     let caller = unsafe { &mut *caller.cast::<Caller>() };
-    // SAFETY: see the module; for this and the others.
+    // SAFETY: the unwinder gives a frame that is good until this function returns.
     let place = unsafe { _Unwind_GetIP(frame) };
     // The place is behind the call, which may have been the last of its function.
     let within = (place - 1) as *const c_void;
@@ -91,10 +91,10 @@ extern "C" fn visit(frame: *mut c_void, caller: *mut c_void) -> c_int {
         return NEXT;
     }
     for (to, number) in caller.registers.iter_mut().zip(SAVED) {
-        // SAFETY: as above.
+        // SAFETY: the unwinder gives a frame that is good until this function returns.
         *to = unsafe { _Unwind_GetGR(frame, number) };
     }
-    // SAFETY: as above.
+    // SAFETY: the unwinder gives a frame that is good until this function returns.
     caller.registers[6..].copy_from_slice(&[unsafe { _Unwind_GetCFA(frame) }, place]);
     END
 }

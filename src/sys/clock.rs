@@ -1,6 +1,6 @@
 //! A clock that costs next to nothing: for learning, rate limits and patience, never for the program.
 //!
-//! On x86-64 it is the time stamp counter, whose rate is found out by the kernel's clock. A program may forbid the
+//! It is the time stamp counter, whose rate is found out by the kernel's clock. A program may forbid the
 //! counter (PR_SET_TSC in prctl(2), and seccomp's strict mode, which does it, too): reading it is a SIGSEGV then, in the kernel's
 //! vDSO as well. From then on the kernel is asked by a system call, and its time converted, so that what was noted before
 //! still means something; and where no system call may be made, each look at the clock counts for a microsecond.
@@ -9,7 +9,7 @@ use super::kernel;
 use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 /// Where the time comes from: one of these.
-static SOURCE: AtomicU8 = AtomicU8::new(if cfg!(target_arch = "x86_64") { COUNTER } else { VDSO });
+static SOURCE: AtomicU8 = AtomicU8::new(COUNTER);
 const COUNTER: u8 = 0;
 /// The kernel's clock as its vDSO tells it: the counter is not good for a clock here.
 const VDSO: u8 = 1;
@@ -17,7 +17,7 @@ const VDSO: u8 = 1;
 const CALL: u8 = 2;
 
 /// Ticks in a microsecond.
-static PER_US: AtomicU64 = AtomicU64::new(if cfg!(target_arch = "x86_64") { GUESS } else { NANOSECONDS });
+static PER_US: AtomicU64 = AtomicU64::new(GUESS);
 /// Until the rate is known.
 const GUESS: u64 = 2500;
 /// Of a clock whose ticks are nanoseconds.
@@ -37,7 +37,6 @@ static LOOKS: AtomicU64 = AtomicU64::new(0);
 /// The time, in ticks.
 #[inline]
 pub(crate) fn ticks() -> u64 {
-    #[cfg(target_arch = "x86_64")]
     if SOURCE.load(Ordering::Relaxed) == COUNTER {
         return counter();
     }
@@ -55,7 +54,6 @@ pub(crate) fn is_counter_forbidden() -> bool {
     SOURCE.load(Ordering::Acquire) == CALL
 }
 
-#[cfg(target_arch = "x86_64")]
 #[inline]
 fn counter() -> u64 {
     // SAFETY: every x86-64 processor has it.
@@ -81,7 +79,6 @@ fn convert(ns: u64, first_ns: u64, first_ticks: u64) -> u64 {
 /// Finds out which clock there is. Called once, while the process starts. Nobody has forbidden the counter yet: who inherits
 /// that does not start, because the dynamic linker reads it.
 pub(crate) fn start() {
-    #[cfg(target_arch = "x86_64")]
     if is_steady() {
         calibrate();
     } else {
@@ -93,27 +90,23 @@ pub(crate) fn start() {
 /// Finds out how fast the counter is, once enough time has passed since this was first asked. For paths that are not hot: it
 /// looks at the kernel's clock.
 pub(crate) fn calibrate() {
-    #[cfg(target_arch = "x86_64")]
+    if IS_CALIBRATED.load(Ordering::Relaxed) != 0 || SOURCE.load(Ordering::Relaxed) != COUNTER {
+        return;
+    }
+    let Some((ticks, ns)) = moment() else { return };
+    let first = FIRST_NS.load(Ordering::Acquire);
+    if first == 0 {
+        FIRST_TICKS.store(ticks, Ordering::Relaxed);
+        FIRST_NS.store(ns, Ordering::Release);
+    } else if let Some(rate) =
+        rate(ticks.wrapping_sub(FIRST_TICKS.load(Ordering::Relaxed)), ns.wrapping_sub(first))
     {
-        if IS_CALIBRATED.load(Ordering::Relaxed) != 0 || SOURCE.load(Ordering::Relaxed) != COUNTER {
-            return;
-        }
-        let Some((ticks, ns)) = moment() else { return };
-        let first = FIRST_NS.load(Ordering::Acquire);
-        if first == 0 {
-            FIRST_TICKS.store(ticks, Ordering::Relaxed);
-            FIRST_NS.store(ns, Ordering::Release);
-        } else if let Some(rate) =
-            rate(ticks.wrapping_sub(FIRST_TICKS.load(Ordering::Relaxed)), ns.wrapping_sub(first))
-        {
-            PER_US.store(rate, Ordering::Relaxed);
-            IS_CALIBRATED.store(1, Ordering::Relaxed);
-        }
+        PER_US.store(rate, Ordering::Relaxed);
+        IS_CALIBRATED.store(1, Ordering::Relaxed);
     }
 }
 
 /// The same moment by the counter and by the kernel's clock, unless somebody else ran in between each time.
-#[cfg(target_arch = "x86_64")]
 fn moment() -> Option<(u64, u64)> {
     const TRIES: u32 = 8;
     /// Ticks: some microseconds.
@@ -137,7 +130,6 @@ const FASTEST: u128 = 100_000;
 /// The program forbids its threads to read the counter, or is about to. It may forbid it to one thread and allow it to another:
 /// it is not read again.
 pub(crate) fn forbid_counter() {
-    #[cfg(target_arch = "x86_64")]
     if !is_counter_forbidden() {
         calibrate();
         IS_CALIBRATED.store(1, Ordering::Relaxed);
@@ -154,7 +146,6 @@ pub(crate) fn forbid_counter() {
 /// Whether the counter goes on at one speed, whatever the processor does, and is the same on all processors: the
 /// invariant TSC of the processor's manual. Hypervisors do not say so of theirs, because a machine may move to another host;
 /// that is steady enough.
-#[cfg(target_arch = "x86_64")]
 fn is_steady() -> bool {
     use core::arch::x86_64::{__cpuid, __get_cpuid_max};
     const HYPERVISOR: u32 = 1 << 31;
@@ -207,7 +198,7 @@ mod tests {
         forbid_counter();
         let after = ticks();
         assert!(after.wrapping_sub(before) < from_us(10_000_000), "it goes on: {before}, {after}");
-        assert!(is_counter_forbidden() || cfg!(not(target_arch = "x86_64")));
+        assert!(is_counter_forbidden());
         measure("by system calls");
         kernel::restrict();
         let looks = [ticks(), ticks(), ticks()];

@@ -37,9 +37,6 @@ impl Deadline {
 
     /// What is left, as the kernel wants it.
     pub(crate) fn timespec(self) -> Option<libc::timespec> {
-        self.left().map(|left| libc::timespec {
-            tv_sec: (left / 1_000_000_000) as i64,
-            tv_nsec: (left % 1_000_000_000) as i64,
-        })
+        self.left().map(kernel::timespec)
     }
 }

@@ -122,9 +122,7 @@ pub(crate) fn find_peer(local: &Address, peer: &Address) -> Option<Peer> {
 /// the cookie of the network namespace it is in.
 pub(crate) fn may_be_held(local: &Address, peer: &Address, cookie: u64, namespace: u64) -> bool {
     let Ok(fd) = kernel::diag_socket() else { return true };
-    let here = kernel::namespace_cookie(fd);
-    kernel::close(fd);
-    if here != Ok(namespace) || parts(local).is_none() {
+    if kernel::namespace_cookie(fd.as_raw()) != Ok(namespace) || parts(local).is_none() {
         return true;
     }
     find_peer(peer, local).is_some_and(|found| found.held && found.cookie == cookie)
@@ -180,10 +178,8 @@ fn ask(
     let bytes =
         unsafe { core::slice::from_raw_parts((&raw const request).cast::<u8>(), size_of::<Request>()) };
     let fd = kernel::diag_socket().ok()?;
-    let received = kernel::send(fd, bytes, 0)
-        .and_then(|_| kernel::recv(fd, buffer.as_mut_ptr().cast(), size_of_val(buffer), 0));
-    kernel::close(fd);
-    let received = received.ok()?;
+    kernel::send(fd.as_raw(), bytes, 0).ok()?;
+    let received = kernel::recv(fd.as_raw(), buffer.as_mut_ptr().cast(), size_of_val(buffer), 0).ok()?;
     Some((answer_to(&id, buffer, received)?, received))
 }
 

@@ -31,18 +31,18 @@ fn mode() -> Option<u8> {
     let fd = kernel::open(c"/proc/self/status", libc::O_RDONLY, 0).ok()?;
     let mut matched = 0;
     let mut text = [0u8; 512];
-    let found = 'text: loop {
-        let Ok(length @ 1..) = kernel::read_file(fd, text.as_mut_ptr(), text.len(), None) else { break None };
+    loop {
+        let Ok(length @ 1..) = kernel::read_file(fd.as_raw(), text.as_mut_ptr(), text.len(), None) else {
+            return None;
+        };
         for byte in text.iter().take(length) {
             match FIELD.get(matched) {
-                None => break 'text Some(*byte),
+                None => return Some(*byte),
                 Some(next) if next == byte => matched += 1,
                 Some(_) => matched = usize::from(*byte == b'\n'),
             }
         }
-    };
-    kernel::close(fd);
-    found
+    }
 }
 
 /// Whether the process was started under a filter.
@@ -79,8 +79,7 @@ fn info<'a>(fd: c_int, text: &'a mut [u8], name: &str) -> Option<&'a str> {
     let mut path = PathBuffer::new();
     write!(path, "/proc/self/fdinfo/{fd}").ok()?;
     let file = kernel::open(path.as_c_str(), libc::O_RDONLY, 0).ok()?;
-    let read = kernel::read_file(file, text.as_mut_ptr(), text.len(), None);
-    kernel::close(file);
+    let read = kernel::read_file(file.as_raw(), text.as_mut_ptr(), text.len(), None);
     let text = core::str::from_utf8(text.get(..read.ok()?)?).ok()?;
     text.lines().find_map(|line| line.strip_prefix(name))
 }

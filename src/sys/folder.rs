@@ -66,8 +66,6 @@ pub(crate) fn usable(configured: Option<&CStr>) -> Option<PathBuffer> {
     }
     let _ = kernel::mkdir(path.as_c_str(), 0o700);
     let fd = kernel::open(path.as_c_str(), libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW, 0).ok()?;
-    let facts = kernel::file_facts(fd);
-    kernel::close(fd);
-    let (mode, owner, _) = facts.ok()?;
+    let (mode, owner, _) = kernel::file_facts(fd.as_raw()).ok()?;
     (owner == kernel::geteuid() && mode & 0o777 == 0o700).then_some(path)
 }

@@ -45,8 +45,7 @@ pub(crate) fn wait(word: &AtomicU32, value: u32, nanoseconds: u64) -> Result<(),
 }
 
 fn wait_for(waiters: &[Waiter], nanoseconds: u64) -> Result<(), Errno> {
-    let end = kernel::monotonic_ns().saturating_add(nanoseconds);
-    let end = libc::timespec { tv_sec: (end / 1_000_000_000) as i64, tv_nsec: (end % 1_000_000_000) as i64 };
+    let end = kernel::timespec(kernel::monotonic_ns().saturating_add(nanoseconds));
     let arguments =
         [waiters.as_ptr().word(), waiters.len(), 0, (&raw const end).word(), libc::CLOCK_MONOTONIC.word()];
     let [a, b, c, d, e] = arguments;
@@ -107,10 +106,7 @@ impl Words {
 pub(crate) fn sleep(nanoseconds: u64) -> Result<(), Errno> {
     /// Nobody wakes a thread that waits here.
     static NOBODY: AtomicU32 = AtomicU32::new(0);
-    let time = libc::timespec {
-        tv_sec: (nanoseconds / 1_000_000_000) as i64,
-        tv_nsec: (nanoseconds % 1_000_000_000) as i64,
-    };
+    let time = kernel::timespec(nanoseconds);
     let operation = (libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG).word();
     let place = NOBODY.as_ptr().word();
     // SAFETY: see the module; both live across the call.
@@ -124,10 +120,7 @@ pub(crate) fn sleep(nanoseconds: u64) -> Result<(), Errno> {
 /// # Errors
 /// As for [`wait`].
 pub(crate) fn pause(place: *const u32, value: u32, nanoseconds: u64) -> Result<(), Errno> {
-    let time = libc::timespec {
-        tv_sec: (nanoseconds / 1_000_000_000) as i64,
-        tv_nsec: (nanoseconds % 1_000_000_000) as i64,
-    };
+    let time = kernel::timespec(nanoseconds);
     let arguments = [place.word(), libc::FUTEX_WAIT.word(), value as usize, (&raw const time).word()];
     let [a, b, c, d] = arguments;
     // SAFETY: see the module; `time` lives across the call.

@@ -17,7 +17,7 @@ unsafe fn make<const N: usize>(number: libc::c_long, arguments: [usize; N]) -> R
     const { assert!(N <= 6) };
     let mut all = [0usize; 6];
     all[..N].copy_from_slice(&arguments);
-    // SAFETY: the caller's promise; further arguments are ignored by the kernel.
+    // SAFETY: the arguments are what the caller's call wants; the kernel ignores further ones.
     raw::outcome(unsafe { raw::syscall6(number, all[0], all[1], all[2], all[3], all[4], all[5]) })
 }
 

@@ -1,26 +1,22 @@
 //! What /proc says of this process (proc(5)).
 
-use super::kernel;
+use super::kernel::{self, Fd};
 use core::ffi::CStr;
 
 /// The inode of its pid namespace (pid_namespaces(7)); `None` when that cannot be told.
 pub(crate) fn namespace() -> Option<u64> {
-    let fd = open(c"/proc/self/ns/pid", libc::O_PATH)?;
-    let inode = kernel::inode(fd);
-    kernel::close(fd);
-    inode.ok()
+    kernel::inode(open(c"/proc/self/ns/pid", libc::O_PATH)?.as_raw()).ok()
 }
 
 /// When it started, in clock ticks after boot: not when it last executed a program. `None` when that cannot be told.
 pub(crate) fn start_time() -> Option<u64> {
     let fd = open(c"/proc/self/stat", libc::O_RDONLY)?;
     let mut text = [0u8; 512];
-    let read = kernel::read_file(fd, text.as_mut_ptr(), text.len(), None);
-    kernel::close(fd);
+    let read = kernel::read_file(fd.as_raw(), text.as_mut_ptr(), text.len(), None);
     parse_start_time(text.get(..read.ok()?)?)
 }
 
-fn open(path: &CStr, flags: i32) -> Option<i32> {
+fn open(path: &CStr, flags: i32) -> Option<Fd> {
     // A filter that the program has installed may kill it for a call of its own accord.
     if kernel::is_restricted() { None } else { kernel::open(path, flags, 0).ok() }
 }

@@ -90,13 +90,7 @@ pub(crate) fn outcome(result: isize) -> Result<usize, Errno> {
 
 /// A raw result the way libc's `syscall` returns it: -1 and `errno`, or the value.
 pub(crate) fn answer(result: isize) -> isize {
-    match outcome(result) {
-        Ok(value) => value as isize,
-        Err(errno) => {
-            errno.store();
-            -1
-        }
-    }
+    outcome(result).map_or_else(Errno::fail, |value| value as isize)
 }
 
 #[cfg(test)]

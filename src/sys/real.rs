@@ -341,22 +341,16 @@ table! {
     libc fn dup2(old: c_int, new: c_int) -> c_int { SYS_dup2(old, new) }
     libc fn dup3(old: c_int, new: c_int, flags: c_int) -> c_int { SYS_dup3(old, new, flags) }
     glibc fn fcntl(fd: c_int, command: c_int, argument: c_ulong) -> c_int { SYS_fcntl(fd, command, argument) }
-    glibc fn fcntl64(fd: c_int, command: c_int, argument: c_ulong) -> c_int { SYS_fcntl(fd, command, argument) }
     glibc fn ioctl(fd: c_int, request: c_ulong, argument: c_ulong) -> c_int { SYS_ioctl(fd, request, argument) }
     libc fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int { SYS_close_range(first, last, flags) }
     glibc fn closefrom(low: c_int) -> () { SYS_close_range(low.max(0), c_uint::MAX, 0_usize) }
 
     // Makers.
     glibc fn open(path: *const c_char, flags: c_int, mode: mode_t) -> c_int { SYS_open(path, flags, mode) }
-    glibc fn open64(path: *const c_char, flags: c_int, mode: mode_t) -> c_int { SYS_open(path, flags, mode) }
     glibc fn openat(folder: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
         SYS_openat(folder, path, flags, mode)
     }
-    glibc fn openat64(folder: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
-        SYS_openat(folder, path, flags, mode)
-    }
     libc fn creat(path: *const c_char, mode: mode_t) -> c_int { SYS_creat(path, mode) }
-    libc fn creat64(path: *const c_char, mode: mode_t) -> c_int { SYS_creat(path, mode) }
     libc fn pipe(ends: *mut c_int) -> c_int { SYS_pipe(ends) }
     libc fn pipe2(ends: *mut c_int, flags: c_int) -> c_int { SYS_pipe2(ends, flags) }
     libc fn eventfd(initial: c_uint, flags: c_int) -> c_int { SYS_eventfd2(initial, flags) }
@@ -425,7 +419,6 @@ table! {
     // Stdio.
     libc fn fdopen(fd: c_int, mode: *const c_char) -> *mut FILE { resolve }
     libc fn freopen(path: *const c_char, mode: *const c_char, stream: *mut FILE) -> *mut FILE { resolve }
-    libc fn freopen64(path: *const c_char, mode: *const c_char, stream: *mut FILE) -> *mut FILE { resolve }
     glibc fn dprintf(fd: c_int, format: *const c_char) -> c_int { resolve }
     glibc fn vdprintf(fd: c_int, format: *const c_char, arguments: *mut c_void) -> c_int { resolve }
     libc fn fclose(stream: *mut FILE) -> c_int { resolve }

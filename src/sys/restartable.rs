@@ -198,13 +198,12 @@ mod tests {
     #[test]
     fn an_interrupted_call_looks_again() {
         let Some(area) = area() else { return eprintln!("SKIPPED: no restartable sequences here") };
+        // SAFETY: all zeroes are an action.
+        let mut action: libc::sigaction = unsafe { core::mem::zeroed() };
+        action.sa_sigaction = step as *const () as usize;
+        action.sa_flags = libc::SA_SIGINFO;
         // SAFETY: a handler that touches only its thread's own words, and what it interrupted.
-        unsafe {
-            let mut action: libc::sigaction = core::mem::zeroed();
-            action.sa_sigaction = step as *const () as usize;
-            action.sa_flags = libc::SA_SIGINFO;
-            libc::sigaction(libc::SIGTRAP, &raw const action, core::ptr::null_mut());
-        }
+        unsafe { libc::sigaction(libc::SIGTRAP, &raw const action, core::ptr::null_mut()) };
         let call = Call { number: libc::SYS_getppid, arguments: [0; 6] };
         for (next, made) in [(0, false), (1, true)] {
             SEEN.set([(0, 0); 256]);

@@ -46,9 +46,9 @@ unsafe impl Sync for Scratch {}
 pub(crate) unsafe trait Plain: Copy {}
 // SAFETY: integers, and structures of them.
 unsafe impl Plain for u8 {}
-// SAFETY: as above.
+// SAFETY: an integer.
 unsafe impl Plain for u64 {}
-// SAFETY: as above.
+// SAFETY: a structure of integers, without padding.
 unsafe impl Plain for libc::pollfd {}
 
 impl Scratch {

@@ -15,7 +15,7 @@ pub(crate) fn own(here: u64) -> Option<Range<u64>> {
     let mut lines = Lines::default();
     let mut text = [0u8; 512];
     let found = loop {
-        match kernel::read_file(fd, text.as_mut_ptr(), text.len(), None) {
+        match kernel::read_file(fd.as_raw(), text.as_mut_ptr(), text.len(), None) {
             Ok(length @ 1..) => {
                 let found = text.iter().take(length).find_map(|byte| lines.next(*byte, here));
                 if found.is_some() {
@@ -25,14 +25,13 @@ pub(crate) fn own(here: u64) -> Option<Range<u64>> {
             _ => break None,
         }
     };
-    kernel::close(fd);
     let (range, is_first) = found?;
     if kernel::gettid() == kernel::getpid() {
         return is_first.then_some(range);
     }
     // A C library puts what it knows of another thread at the upper end of the stack that it has made for it.
-    let top = thread::pointer().filter(|top| range.contains(top) && here < *top)?;
-    Some(range.start..top)
+    let top = thread::pointer();
+    (range.contains(&top) && here < top).then_some(range.start..top)
 }
 
 /// Reads /proc/self/maps byte by byte (proc_pid_maps(5)).

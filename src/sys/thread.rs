@@ -57,7 +57,6 @@ pub(crate) fn renew() {
     }
 }
 
-#[cfg(target_arch = "x86_64")]
 mod storage {
     use std::arch::{asm, global_asm};
 
@@ -104,25 +103,6 @@ mod storage {
     }
 }
 
-#[cfg(not(target_arch = "x86_64"))]
-mod storage {
-    use core::cell::Cell;
-
-    std::thread_local! {
-        /// No destructor, so it works until the thread's very end.
-        static NUMBER: Cell<u32> = const { Cell::new(0) };
-    }
-
-    #[inline]
-    pub(super) fn load() -> u32 {
-        NUMBER.with(Cell::get)
-    }
-
-    pub(super) fn store(number: u32) {
-        NUMBER.with(|cell| cell.set(number));
-    }
-}
-
 /// The processor that this thread runs on, or ran on a moment ago.
 #[inline]
 pub(crate) fn cpu() -> u32 {
@@ -138,10 +118,9 @@ pub(crate) fn restartable_area() -> Option<*mut u8> {
     area::own()
 }
 
-/// Where this thread's own block is, which the C library has made; `None`: nobody knows here.
-pub(crate) fn pointer() -> Option<u64> {
-    let pointer = area::pointer();
-    (!pointer.is_null()).then(|| pointer.addr() as u64)
+/// Where this thread's own block is, which the C library has made.
+pub(crate) fn pointer() -> u64 {
+    area::pointer().addr() as u64
 }
 
 /// Finds out what [`cpu`] and [`restartable_area`] need. Called once, while the process starts.
@@ -151,7 +130,6 @@ pub(crate) fn find_area() {
 
 /// The area that the C library has registered for restartable sequences (rseq(2)): the kernel keeps the
 /// processor's number there.
-#[cfg(target_arch = "x86_64")]
 mod area {
     use core::sync::atomic::{AtomicIsize, Ordering};
     use std::arch::asm;
@@ -168,10 +146,11 @@ mod area {
         if size.is_null() || offset.is_null() {
             return;
         }
-        // SAFETY: glibc (2.35 and later) defines them as an unsigned int and a ptrdiff_t.
-        let (size, offset) = unsafe { (size.cast::<u32>().read(), offset.cast::<isize>().read()) };
         // A size of 0 says that the kernel, or the user, does not want it.
-        if size > 0 {
+        // SAFETY: glibc (2.35 and later) defines it as an unsigned int.
+        if unsafe { size.cast::<u32>().read() } > 0 {
+            // SAFETY: glibc defines it as a ptrdiff_t.
+            let offset = unsafe { offset.cast::<isize>().read() };
             PLACE.store(offset + CPU_ID, Ordering::Relaxed);
         }
     }
@@ -209,35 +188,14 @@ mod area {
     }
 }
 
-#[cfg(not(target_arch = "x86_64"))]
-mod area {
-    pub(super) fn find() {}
-
-    #[inline]
-    pub(super) fn cpu() -> Option<u32> {
-        None
-    }
-
-    pub(super) fn own() -> Option<*mut u8> {
-        None
-    }
-
-    pub(super) fn pointer() -> *mut u8 {
-        core::ptr::null_mut()
-    }
-}
-
 /// Asks this processor to get the line at `place` for writing. Whatever the address is, nothing happens but that.
 #[inline(always)]
 pub(crate) fn will_write(place: *const u8) {
     // A processor that does not know the instruction takes it for a NOP.
-    #[cfg(target_arch = "x86_64")]
     // SAFETY: a hint; it neither faults nor changes anything that a program can see.
     unsafe {
         std::arch::asm!("prefetchw [{place}]", place = in(reg) place, options(nostack, readonly, preserves_flags));
     }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = place;
 }
 
 #[cfg(test)]
@@ -280,11 +238,10 @@ mod tests {
         // SAFETY: an all-zero set is a valid value.
         let mut one: libc::cpu_set_t = unsafe { core::mem::zeroed() };
         let here = cpu();
-        // SAFETY: `one` is a set, and this thread is pinned.
-        unsafe {
-            libc::CPU_SET(here as usize, &mut one);
-            assert_eq!(libc::sched_setaffinity(0, size_of_val(&one), &raw const one), 0);
-        }
+        // SAFETY: a processor's number is within the set.
+        unsafe { libc::CPU_SET(here as usize, &mut one) };
+        // SAFETY: `one` is a set.
+        assert_eq!(unsafe { libc::sched_setaffinity(0, size_of_val(&one), &raw const one) }, 0);
         find_area();
         assert_eq!(area::cpu().unwrap_or(here), here);
         assert_eq!(cpu(), here);

@@ -3,6 +3,8 @@
 //! This is the only place that defines a libc name, and nothing links this crate: it becomes the shared object
 //! that is preloaded, never a part of a test or of the command.
 
+#![deny(clippy::multiple_unsafe_ops_per_block)]
+
 use libc::{
     FILE, c_char, c_int, c_uint, c_ulong, c_void, clockid_t, epoll_event, fd_set, iovec, loff_t, mmsghdr,
     mode_t, msghdr, nfds_t, off_t, off64_t, pid_t, pollfd, posix_spawn_file_actions_t, posix_spawnattr_t,
@@ -10,6 +12,7 @@ use libc::{
 };
 use sockshim::abi::command::*;
 use sockshim::abi::control::*;
+use sockshim::abi::exec::*;
 use sockshim::abi::fd::*;
 use sockshim::abi::io_uring::*;
 use sockshim::abi::makers::*;
@@ -43,7 +46,7 @@ macro_rules! forward {
             /// As the libc function.
             #[unsafe(no_mangle)]
             pub unsafe extern "C-unwind" fn $name($($argument: $type),*) -> $result {
-                // SAFETY: same contract.
+                // SAFETY: the caller owes this function what it owes the one of libc.
                 unsafe { $target($($argument),*) }
             }
         )*

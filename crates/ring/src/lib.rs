@@ -22,6 +22,11 @@
 //! [`lock_word`] (who may write or read, and what becomes of it when it dies), [`handed`] (a reader whose socket goes to
 //! somebody else), [`publish_time`] (which of several connections came up first).
 
+#![deny(clippy::multiple_unsafe_ops_per_block)]
+
+#[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+compile_error!("sockshim's rings are made for Linux on x86-64 only");
+
 pub mod epoch;
 #[cfg(all(any(test, fuzzing), not(loom)))]
 pub mod fuzzing;

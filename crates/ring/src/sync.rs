@@ -8,11 +8,11 @@ pub use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 /// A full barrier directly after a sequentially consistent read-modify-write.
 ///
 /// On x86 a locked instruction already is one, and an `mfence` on top would cost more than the whole
-/// publication; elsewhere it is a real fence.
+/// publication; the model checker needs a real fence.
 #[inline(always)]
 pub fn fence_after_rmw() {
-    #[cfg(all(target_arch = "x86_64", not(loom)))]
+    #[cfg(not(loom))]
     core::sync::atomic::compiler_fence(Ordering::SeqCst);
-    #[cfg(not(all(target_arch = "x86_64", not(loom))))]
+    #[cfg(loom)]
     fence(Ordering::SeqCst);
 }

@@ -299,11 +299,6 @@ impl<M: Memory> Stack<M> {
         Slab::<Connection<M::Send, M::Receive>>::entry_size()
     }
 
-    /// Bytes that a handshake begun by another takes, and a connection in TIME-WAIT.
-    pub const fn small_sizes() -> (usize, usize) {
-        (Slab::<Handshake>::entry_size(), Slab::<TimeWait>::entry_size())
-    }
-
     /// A connection, and what it needs of the stack to work.
     fn connection(&mut self, now: Instant, key: Key) -> Option<(&mut ConnectionIn<M>, Context<'_>)> {
         let Self { connections, config, replies, resources, counters, .. } = self;
@@ -311,3 +306,6 @@ impl<M: Memory> Stack<M> {
         Some((connection, Context { now, config: &config.tcp, replies, resources, counters }))
     }
 }
+
+/// A handshake begun by another, and a connection in TIME-WAIT, take few bytes.
+const _: () = assert!(Slab::<Handshake>::entry_size() <= 96 && Slab::<TimeWait>::entry_size() <= 96);

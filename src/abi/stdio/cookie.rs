@@ -41,9 +41,9 @@ pub(super) fn stream(fd: c_int, both: bool, unread: Vec<u8>) -> *mut FILE {
 ///
 /// `stream` is open, has no output pending, and is not used afterwards.
 pub(super) unsafe fn discard(stream: *mut FILE) {
-    // SAFETY: upheld by the caller.
+    // SAFETY: the caller's stream is open, and nobody else uses it.
     unsafe { set_descriptor(stream, -1) };
-    // SAFETY: upheld by the caller; glibc closes nothing when the descriptor is -1.
+    // SAFETY: the caller gives the stream up; glibc closes nothing when the descriptor is -1.
     unsafe { real::fclose(stream) };
 }
 
@@ -73,8 +73,9 @@ unsafe extern "C" {
 /// `stream` is open and used by nobody else.
 unsafe fn set_descriptor(stream: *mut FILE, fd: c_int) {
     const FILENO: usize = 112;
-    // SAFETY: on x86_64 glibc the field lies there; upheld by the caller.
-    unsafe { stream.cast::<u8>().add(FILENO).cast::<c_int>().write(fd) };
+    let field = stream.cast::<u8>().wrapping_add(FILENO).cast::<c_int>();
+    // SAFETY: the field of an open stream, which the caller says nobody else uses.
+    unsafe { field.write(fd) };
 }
 
 unsafe extern "C-unwind" fn read(cookie: *mut c_void, buf: *mut c_char, count: size_t) -> ssize_t {
@@ -101,7 +102,7 @@ unsafe extern "C-unwind" fn write(cookie: *mut c_void, buf: *const c_char, count
     let mut written = 0;
     while written < count {
         // SAFETY: glibc gives a buffer of `count` bytes.
-        let result = unsafe { real::write(fd, buf.add(written).cast(), count - written) };
+        let result = unsafe { real::write(fd, buf.wrapping_add(written).cast(), count - written) };
         match usize::try_from(result) {
             Ok(more) => written += more,
             Err(_) => break,
@@ -111,8 +112,7 @@ unsafe extern "C-unwind" fn write(cookie: *mut c_void, buf: *const c_char, count
 }
 
 unsafe extern "C-unwind" fn seek(_cookie: *mut c_void, _offset: *mut off64_t, _whence: c_int) -> c_int {
-    Errno(libc::ESPIPE).store();
-    -1
+    Errno(libc::ESPIPE).fail()
 }
 
 unsafe extern "C-unwind" fn close(cookie: *mut c_void) -> c_int {
@@ -133,6 +133,11 @@ mod tests {
         pair
     }
 
+    fn is_open(fd: c_int) -> bool {
+        // SAFETY: F_GETFD touches no memory.
+        unsafe { real::fcntl(fd, libc::F_GETFD, 0) >= 0 }
+    }
+
     fn line(stream: *mut FILE) -> Vec<u8> {
         let mut buf = [0_u8; 100];
         // SAFETY: the buffer has this size.
@@ -148,34 +153,37 @@ mod tests {
         unsafe { real::write(peer, c"ld\n".as_ptr().cast(), 3) };
         let stream = stream(fd, true, b"hello\nwor".to_vec());
         let mut answer = [0_u8; 3];
-        // SAFETY: an open stream, valid buffers.
-        unsafe {
-            assert_eq!(libc::fileno(stream), fd);
-            assert_eq!(libc::setvbuf(stream, ptr::null_mut(), libc::_IONBF, 0), 0);
-            assert_eq!(libc::fputs(c"out".as_ptr(), stream), 1);
-            assert_eq!(libc::fflush(stream), 0);
-            assert_eq!(real::read(peer, answer.as_mut_ptr().cast(), 3), 3);
-        }
+        // SAFETY: an open stream.
+        assert_eq!(unsafe { libc::fileno(stream) }, fd);
+        // SAFETY: an open stream, which needs no buffer.
+        assert_eq!(unsafe { libc::setvbuf(stream, ptr::null_mut(), libc::_IONBF, 0) }, 0);
+        // SAFETY: a C string and an open stream.
+        assert_eq!(unsafe { libc::fputs(c"out".as_ptr(), stream) }, 1);
+        // SAFETY: an open stream.
+        assert_eq!(unsafe { libc::fflush(stream) }, 0);
+        // SAFETY: `answer` has three bytes.
+        assert_eq!(unsafe { real::read(peer, answer.as_mut_ptr().cast(), 3) }, 3);
         assert_eq!(&answer, b"out");
         assert_eq!(line(stream), b"hello\n");
         assert_eq!(line(stream), b"world\n");
         // SAFETY: the stream is not used again.
-        unsafe {
-            assert_eq!(libc::fclose(stream), 0);
-            assert_eq!(real::fcntl(fd, libc::F_GETFD, 0), -1);
-            real::close(peer);
-        }
+        assert_eq!(unsafe { libc::fclose(stream) }, 0);
+        assert!(!is_open(fd));
+        // SAFETY: this test's own descriptor.
+        unsafe { real::close(peer) };
     }
 
     #[test]
     fn a_discarded_stream_leaves_its_descriptor_open() {
         let [fd, peer] = pair();
-        // SAFETY: the stream is discarded unused.
-        unsafe {
-            discard(real::fdopen(fd, c"r".as_ptr()));
-            assert!(real::fcntl(fd, libc::F_GETFD, 0) >= 0);
-            real::close(fd);
-            real::close(peer);
+        // SAFETY: the mode is a C string.
+        let stream = unsafe { real::fdopen(fd, c"r".as_ptr()) };
+        // SAFETY: nobody has used the stream, or will.
+        unsafe { discard(stream) };
+        assert!(is_open(fd));
+        for fd in [fd, peer] {
+            // SAFETY: this test's own descriptor.
+            unsafe { real::close(fd) };
         }
     }
 }

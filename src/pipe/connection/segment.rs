@@ -60,18 +60,13 @@ pub(crate) fn meet(identity: &Identity) -> Result<Met, Unmet> {
     let path = identity.path().ok_or(Unmet::Never(Reason::NoFolder))?;
     let flags = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
     match kernel::open(path.as_c_str(), flags, 0o600) {
-        Ok(fd) => {
-            let made = make(fd, identity);
-            kernel::close(fd);
-            made.map_err(|_| {
-                kernel::unlink(path.as_c_str());
-                Unmet::Never(Reason::NoMemory)
-            })
-        }
+        Ok(fd) => make(fd.as_raw(), identity).map_err(|_| {
+            kernel::unlink(path.as_c_str());
+            Unmet::Never(Reason::NoMemory)
+        }),
         Err(Errno(libc::EEXIST)) => {
             let fd = kernel::open_quickly(path.as_c_str(), libc::O_RDWR).map_err(|_| Unmet::NotReady)?;
-            let joined = join(fd, identity);
-            kernel::close(fd);
+            let joined = join(fd.as_raw(), identity);
             if joined.is_ok() {
                 // Both ends have it: from now on it lives as long as they do, and leaves nothing behind.
                 kernel::unlink(path.as_c_str());

@@ -90,7 +90,6 @@ pub(crate) unsafe fn copy(from: *const u8, to: *mut u8, length: usize) {
 ///
 /// # Safety
 /// As `core::ptr::copy_nonoverlapping`.
-#[cfg(target_arch = "x86_64")]
 pub(crate) unsafe fn copy_past(from: *const u8, to: *mut u8, length: usize) {
     use core::arch::x86_64::{__m128i, _mm_loadu_si128, _mm_sfence, _mm_stream_si128};
     const LINE: usize = 64;
@@ -117,16 +116,6 @@ pub(crate) unsafe fn copy_past(from: *const u8, to: *mut u8, length: usize) {
     // These stores have no order of their own: they must be there before the publication.
     // SAFETY: every x86-64 processor has SSE.
     unsafe { _mm_sfence() };
-}
-
-/// Elsewhere there is no such way.
-///
-/// # Safety
-/// As `core::ptr::copy_nonoverlapping`.
-#[cfg(not(target_arch = "x86_64"))]
-pub(crate) unsafe fn copy_past(from: *const u8, to: *mut u8, length: usize) {
-    // SAFETY: the caller's promise.
-    unsafe { core::ptr::copy_nonoverlapping(from, to, length) };
 }
 
 #[cfg(test)]

@@ -64,9 +64,7 @@ pub(crate) fn put_down(pipe: &Pipe) -> bool {
     let flags = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
     let Ok(file) = kernel::open(path.as_c_str(), flags, 0o600) else { return false };
     wait_for_bytes_before(pipe);
-    let filled = fill(file, &pipe.lock_reads()).is_some();
-    kernel::close(file);
-    if !filled {
+    if fill(file.as_raw(), &pipe.lock_reads()).is_none() {
         kernel::unlink(path.as_c_str());
         return false;
     }
@@ -378,9 +376,7 @@ fn claim(path: &PathBuffer, position: Option<u64>) -> Claimed {
     let Ok(file) = kernel::open_quickly(path.as_c_str(), libc::O_RDWR) else {
         return Claimed::Nothing;
     };
-    let opened = open(file);
-    kernel::close(file);
-    let Some(segment) = opened else { return Claimed::NotMine };
+    let Some(segment) = open(file.as_raw()) else { return Claimed::NotMine };
     // SAFETY: a mapping of a front whose pages exist.
     let direction = unsafe { &*segment.front.wrapping_add(direction_offset(READ)).cast::<Direction>() };
     let goes_on =
@@ -420,8 +416,7 @@ fn take_up_from(segment: Option<Segment>, socket: Socket) {
 /// Maps what was left under this name, which nobody else finds any more.
 fn open_named(path: &PathBuffer) -> Option<Segment> {
     let file = kernel::open_quickly(path.as_c_str(), libc::O_RDWR).ok()?;
-    let opened = open(file);
-    kernel::close(file);
+    let opened = open(file.as_raw());
     kernel::unlink(path.as_c_str());
     opened
 }

@@ -5,18 +5,35 @@ use crate::error::Errno;
 use crate::sys::filter;
 use core::ffi::{CStr, c_int};
 
-pub(crate) fn open(path: &CStr, flags: c_int, mode: u32) -> Result<c_int, Errno> {
-    call!(SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags | libc::O_CLOEXEC, mode).map(|fd| fd as c_int)
+/// A descriptor of ours, which its drop closes. std's `OwnedFd` would call libc's close, which is one of our own exports.
+#[derive(Debug)]
+pub(crate) struct Fd(c_int);
+
+impl Fd {
+    /// What a system call has just made.
+    pub(super) fn new(made: usize) -> Self {
+        Self(made as c_int)
+    }
+
+    pub(crate) fn as_raw(&self) -> c_int {
+        self.0
+    }
+}
+
+impl Drop for Fd {
+    fn drop(&mut self) {
+        let _ = call!(SYS_close, self.0);
+    }
+}
+
+pub(crate) fn open(path: &CStr, flags: c_int, mode: u32) -> Result<Fd, Errno> {
+    call!(SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags | libc::O_CLOEXEC, mode).map(Fd::new)
 }
 
 /// Opens a file that others may have made, and waits for none of them: neither for the holder of a lease on it (fcntl(2),
 /// F_SETLEASE), nor for the other end of a FIFO.
-pub(crate) fn open_quickly(path: &CStr, flags: c_int) -> Result<c_int, Errno> {
+pub(crate) fn open_quickly(path: &CStr, flags: c_int) -> Result<Fd, Errno> {
     open(path, flags | libc::O_NOFOLLOW | libc::O_NONBLOCK, 0)
-}
-
-pub(crate) fn close(fd: c_int) {
-    let _ = call!(SYS_close, fd);
 }
 
 pub(crate) fn write(fd: c_int, bytes: &[u8]) -> Result<usize, Errno> {
@@ -45,27 +62,27 @@ pub(crate) fn truncate(fd: c_int, size: usize) -> Result<(), Errno> {
     call!(SYS_ftruncate, fd, size).map(drop)
 }
 
+fn stat(fd: c_int) -> Result<libc::stat, Errno> {
+    // SAFETY: an all-zero stat is a valid value.
+    let mut facts = unsafe { core::mem::zeroed() };
+    call!(SYS_fstat, fd, &raw mut facts)?;
+    Ok(facts)
+}
+
 /// Type bits and permissions, owner and size of an open file.
 pub(crate) fn file_facts(fd: c_int) -> Result<(u32, u32, usize), Errno> {
-    // SAFETY: an all-zero stat is a valid value.
-    let mut facts: libc::stat = unsafe { core::mem::zeroed() };
-    call!(SYS_fstat, fd, &raw mut facts)?;
+    let facts = stat(fd)?;
     Ok((facts.st_mode, facts.st_uid, facts.st_size as usize))
 }
 
 /// The inode of an open file.
 pub(crate) fn inode(fd: c_int) -> Result<u64, Errno> {
-    // SAFETY: an all-zero stat is a valid value.
-    let mut facts: libc::stat = unsafe { core::mem::zeroed() };
-    call!(SYS_fstat, fd, &raw mut facts)?;
-    Ok(facts.st_ino)
+    stat(fd).map(|facts| facts.st_ino)
 }
 
 /// Seconds since an open file was last changed.
 pub(crate) fn age(fd: c_int) -> Option<i64> {
-    // SAFETY: an all-zero stat is a valid value.
-    let mut facts: libc::stat = unsafe { core::mem::zeroed() };
-    call!(SYS_fstat, fd, &raw mut facts).ok()?;
+    let facts = stat(fd).ok()?;
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     call!(SYS_clock_gettime, libc::CLOCK_REALTIME, &raw mut now).ok()?;
     Some(now.tv_sec.saturating_sub(facts.st_mtime))

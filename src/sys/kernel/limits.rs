@@ -12,6 +12,11 @@ pub(crate) fn address_space_limit() -> u64 {
     limits(libc::RLIMIT_AS)[0]
 }
 
+/// The limit of descriptors' numbers.
+pub(crate) fn descriptor_limit() -> u64 {
+    limits(libc::RLIMIT_NOFILE)[0]
+}
+
 pub(super) fn file_size_limits() -> [u64; 2] {
     limits(libc::RLIMIT_FSIZE)
 }

@@ -21,8 +21,5 @@ pub(crate) fn epoll_now(set: c_int, events: &mut [libc::epoll_event]) -> Result<
 /// epoll_wait(2) that does not wait, into the program's own array.
 #[inline(always)]
 pub(crate) fn epoll_look(set: c_int, events: *mut libc::epoll_event, most: c_int) -> Result<usize, Errno> {
-    #[cfg(target_arch = "x86_64")]
-    return call!(SYS_epoll_wait, set, events, most, 0);
-    #[cfg(not(target_arch = "x86_64"))]
-    call!(SYS_epoll_pwait, set, events, most, 0, 0, 8)
+    call!(SYS_epoll_wait, set, events, most, 0)
 }

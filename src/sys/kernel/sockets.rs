@@ -1,6 +1,6 @@
 //! Sockets: calls, options, queues, ends.
 
-use super::make;
+use super::{files::Fd, make};
 use crate::error::Errno;
 use crate::sys::address::Address;
 use crate::sys::filter;
@@ -144,10 +144,9 @@ pub(crate) fn peer_address(fd: c_int) -> Result<Address, Errno> {
 }
 
 /// A netlink socket for `sock_diag`.
-pub(crate) fn diag_socket() -> Result<c_int, Errno> {
+pub(crate) fn diag_socket() -> Result<Fd, Errno> {
     const NETLINK_SOCK_DIAG: c_int = 4;
-    call!(SYS_socket, libc::AF_NETLINK, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, NETLINK_SOCK_DIAG)
-        .map(|fd| fd as c_int)
+    call!(SYS_socket, libc::AF_NETLINK, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, NETLINK_SOCK_DIAG).map(Fd::new)
 }
 
 /// Ends both directions of a connection.

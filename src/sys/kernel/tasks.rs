@@ -1,6 +1,8 @@
 //! Processes and threads: who they are, whether they live, what they may call.
 
-use super::{files::close, files::exists_file, files::open, files::read_file, make, sockets::poll_now};
+use super::{
+    files::Fd, files::exists_file, files::open, files::read_file, make, sockets::poll_now, time::timespec,
+};
 use crate::error::Errno;
 use crate::sys::{filter, futex};
 use core::ffi::c_int;
@@ -108,8 +110,7 @@ pub(crate) fn state(thread: u32) -> Option<u8> {
     write!(path, "/proc/{thread}/stat").ok()?;
     let fd = open(path.as_c_str(), libc::O_RDONLY, 0).ok()?;
     let mut text = [0u8; 128];
-    let read = read_file(fd, text.as_mut_ptr(), text.len(), None);
-    close(fd);
+    let read = read_file(fd.as_raw(), text.as_mut_ptr(), text.len(), None);
     // The state follows the name, which ends with the last parenthesis.
     let text = text.get(..read.ok()?)?;
     let end = text.iter().rposition(|byte| *byte == b')')?;
@@ -140,11 +141,7 @@ pub(crate) fn lives(process: u32) -> bool {
         return !has_ended(process);
     }
     match call!(SYS_pidfd_open, process, 0) {
-        Ok(fd) => {
-            let ended = poll_now(fd as c_int, libc::POLLIN) & libc::POLLIN != 0;
-            close(fd as c_int);
-            !ended
-        }
+        Ok(fd) => poll_now(Fd::new(fd).as_raw(), libc::POLLIN) & libc::POLLIN == 0,
         Err(Errno(libc::ESRCH)) => false,
         Err(_) => exists(process),
     }
@@ -160,14 +157,12 @@ pub(crate) fn sched_yield() {
 
 /// Sleeps; false when a signal ended it early.
 pub(crate) fn sleep_us(microseconds: u64) -> bool {
-    match futex::sleep(microseconds * 1000) {
+    let nanoseconds = microseconds * 1000;
+    match futex::sleep(nanoseconds) {
         Ok(()) | Err(Errno(libc::ETIMEDOUT | libc::EAGAIN)) => true,
         Err(Errno(libc::EINTR)) => false,
         Err(_) => {
-            let time = libc::timespec {
-                tv_sec: (microseconds / 1_000_000) as i64,
-                tv_nsec: (microseconds % 1_000_000 * 1000) as i64,
-            };
+            let time = timespec(nanoseconds);
             call!(SYS_nanosleep, &raw const time, 0).is_ok()
         }
     }
