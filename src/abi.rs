@@ -5,8 +5,6 @@
 //! in a signal handler or a `vfork` child. The functions are thin: they tell `lifecycle` what happens to a
 //! descriptor and let the kernel do it.
 
-#![deny(clippy::multiple_unsafe_ops_per_block)]
-
 use crate::error::Errno;
 use crate::lifecycle::start;
 use crate::pipe::copying::buffers;

@@ -13,8 +13,6 @@
 //!
 //! Functions of another copy are called by address. It has the same version, so they have the same types.
 
-#![deny(clippy::multiple_unsafe_ops_per_block)]
-
 use crate::abi::control::{self, Counters, Path};
 use crate::state::phase;
 use crate::state::reason::{self, Reason};

@@ -1,7 +1,5 @@
 //! The error of a system call, and the one place where it becomes `-1` and `errno`.
 
-#![deny(clippy::multiple_unsafe_ops_per_block)]
-
 use libc::c_int;
 
 /// A kernel error number, always positive.

@@ -3,8 +3,6 @@
 //! They are read as files, never mapped, and never trusted: any process of this user may have written anything there.
 //! It is for tools that run beside those processes, not on sockshim themselves; `sockshim ss` is made of it.
 
-#![deny(clippy::multiple_unsafe_ops_per_block)]
-
 use crate::Counters;
 use crate::state::flags::SocketFlags;
 use crate::state::process_name::Stored;

@@ -11,6 +11,7 @@
 //! happens to descriptors and processes), `readiness` (poll, select, epoll), `pipe` (one connection over shared memory),
 //! `state` (what is known: tables, locks, registrations), `sys` (the kernel). Read from the top.
 
+#![deny(clippy::multiple_unsafe_ops_per_block)]
 #![cfg_attr(not(test), warn(clippy::disallowed_macros, clippy::disallowed_methods, clippy::disallowed_types))]
 
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]

@@ -4,8 +4,6 @@
 //! [`handoff_only`] (another process image or process gets it); [`fork`] and [`split`] (processes that share the socket table,
 //! and that leave it).
 
-#![deny(clippy::multiple_unsafe_ops_per_block)]
-
 mod closed;
 mod copied;
 pub(crate) mod fork;

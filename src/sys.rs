@@ -1,7 +1,5 @@
 //! The kernel and the real libc: the only place with raw system calls, `dlsym` and mappings.
 
-#![deny(clippy::multiple_unsafe_ops_per_block)]
-
 pub(crate) mod address;
 pub(crate) mod alarm;
 pub(crate) mod cancel;

@@ -120,7 +120,7 @@ pub(crate) unsafe fn poll(
                 continue;
             }
         }
-        // SAFETY: the caller's promise.
+        // SAFETY: the entries, the time and the mask are the program's, as the caller says.
         if let Err(error) = unsafe { check_interrupted(since, mask) } {
             // A thread that is interrupted in the kernel looks once more, too.
             return if is_asked { Err(error) } else { ready_or(error, entries) };
@@ -136,7 +136,7 @@ pub(crate) unsafe fn poll(
                 Err(error) => return ready_or(error, entries),
             }
         }
-        // SAFETY: the caller's promise.
+        // SAFETY: the entries, the time and the mask are the program's, as the caller says.
         let slept = match unsafe { sleep(entries, deadline, mask, since) } {
             Err(error) if !is_asked && !is_plain => return ready_or(error, entries),
             slept => slept?,
@@ -306,17 +306,17 @@ unsafe fn sleep(
     // Room in a ring is not waited for without limit.
     let is_short = room::promises() != promises;
     let time = if is_short { deadline.at_most(room::PATIENCE_NS) } else { deadline }.timespec();
-    // SAFETY: the caller's promise.
+    // SAFETY: the entries, the time and the mask are the program's, as the caller says.
     if let Err(error) = unsafe { check_interrupted(since, mask) } {
         entered.leave(me);
         return Err(error);
     }
     let time = time.as_ref().map_or(core::ptr::null(), core::ptr::from_ref);
     let reported = if is_for_room {
-        // SAFETY: the caller's promise; `time` lives across the call.
+        // SAFETY: the entries, the time and the mask are the program's, as the caller says; `time` lives across the call.
         unsafe { poll_without_room(entries, time, mask) }
     } else {
-        // SAFETY: as above.
+        // SAFETY: the entries, the time and the mask are the program's, as the caller says.
         unsafe { real::ppoll(entries.as_mut_ptr(), entries.len() as libc::nfds_t, time, mask) }
     };
     let errno = Errno::last();
@@ -353,7 +353,7 @@ unsafe fn poll_without_room(
         let events = if waits { from.events & !events::WRITABLE | libc::POLLIN } else { from.events };
         *to = pollfd { fd: from.fd, events, revents: 0 };
     }
-    // SAFETY: the caller's promise; `copy` lives across the call.
+    // SAFETY: the entries, the time and the mask are the program's, as the caller says; `copy` lives across the call.
     let reported = unsafe { real::ppoll(copy.as_mut_ptr(), copy.len() as libc::nfds_t, time, mask) };
     let errno = Errno::last();
     kernel::unmap(place, size);

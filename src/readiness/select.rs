@@ -106,7 +106,7 @@ pub(crate) unsafe fn select(
         *entry = pollfd { fd, events: sets.asked(fd), revents: 0 };
     }
     let result = loop {
-        // SAFETY: the caller's promise.
+        // SAFETY: the sets and the mask are the program's, as the caller says.
         let reported = unsafe { poll::poll(entries, deadline, mask) };
         match (reported, reported.and_then(|_| report(nfds, sets, entries))) {
             // Ends and errors wake poll, but are none of what these sets ask for: they do not wake select.

@@ -12,7 +12,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use libc::iovec;
 use sockshim_ring::ring::Span;
 
-/// First address that no program owns on x86-64 (and a safe one elsewhere).
+/// First address that no program owns on x86-64.
 const USER_END: usize = 0x7fff_ffff_f000;
 
 /// The kernel moves at most this much in one call (read(2)).

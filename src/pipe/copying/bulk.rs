@@ -82,7 +82,7 @@ pub(crate) fn start_again(bulk: &Bulk) {
 /// # Safety
 /// As `core::ptr::copy_nonoverlapping`.
 pub(crate) unsafe fn copy(from: *const u8, to: *mut u8, length: usize) {
-    // SAFETY: the caller's promise.
+    // SAFETY: both stretches are the caller's.
     unsafe { core::ptr::copy_nonoverlapping(from, to, length) };
 }
 

@@ -44,7 +44,7 @@ pub(crate) unsafe fn receive(
         cancel::point();
         if let [only] = buffers
             && flags & !libc::MSG_DONTWAIT == 0
-            // SAFETY: the caller's promise.
+            // SAFETY: the buffers are the program's, as the caller says.
             && let Some(count) = unsafe { quick::read(&pipe, only.iov_base.cast(), only.iov_len) }
         {
             room::report(&pipe);
@@ -53,9 +53,9 @@ pub(crate) unsafe fn receive(
         if entry.state.load(Ordering::Relaxed) == STATE_PINNED && pin::retire(&pipe) {
             return trace::after(fd, entry, kernel());
         }
-        // SAFETY: the caller's promise.
+        // SAFETY: the buffers are the program's, as the caller says.
         return match unsafe { read::receive(&pipe, buffers, flags, Since::now()) } {
-            // SAFETY: the caller's promise.
+            // SAFETY: the buffers are the program's, as the caller says.
             Err(error) if is_strange(error) && descriptor::is_replaced(fd, socket) => unsafe {
                 receive_from_other(fd, socket, buffers, flags, kernel)
             },
@@ -67,7 +67,7 @@ pub(crate) unsafe fn receive(
     {
         return trace::after(fd, entry, kernel());
     }
-    // SAFETY: the caller's promise.
+    // SAFETY: the buffers are the program's, as the caller says.
     unsafe { receive_undecided(fd, socket, entry, buffers, flags, kernel) }
 }
 
@@ -83,7 +83,7 @@ unsafe fn receive_from_other(
 ) -> isize {
     let other = descriptor::socket(fd).filter(|now| *now != before);
     match other.and_then(|socket| connection::reading_pipe(fd, socket, socket.entry()?)) {
-        // SAFETY: the caller's promise.
+        // SAFETY: the buffers are the program's, as the caller says.
         Some(pipe) => answer(unsafe { read::receive(&pipe, buffers, flags, Since::now()) }),
         None => kernel(),
     }
@@ -108,7 +108,7 @@ unsafe fn receive_undecided(
         attach::consider(fd, socket);
     }
     if let Some(pipe) = connection::reading_pipe(fd, socket, entry) {
-        // SAFETY: the caller's promise.
+        // SAFETY: the buffers are the program's, as the caller says.
         return answer(unsafe { read::receive(&pipe, buffers, flags, since) });
     }
     if since.has_any() && wait::would_wait(fd, flags) && wait::is_interrupted(entry, since) {
@@ -149,7 +149,7 @@ pub(crate) unsafe fn send(
     if let Some(pipe) = connection::writing_pipe(fd, socket, entry) {
         cancel::point();
         if let [only] = buffers
-            // SAFETY: the caller's promise.
+            // SAFETY: the buffers are the program's, as the caller says.
             && let Some(written) = unsafe { quick::write(&pipe, only.iov_base.cast(), only.iov_len) }
         {
             return match written {
@@ -157,7 +157,7 @@ pub(crate) unsafe fn send(
                 Err(error) => write::after_doorbell(&pipe, flags, only.iov_len, error),
             };
         }
-        // SAFETY: the caller's promise.
+        // SAFETY: the buffers are the program's, as the caller says.
         return unsafe { write::send(&pipe, buffers, flags, kernel) };
     }
     if entry.state.load(Ordering::Relaxed) == STATE_HOST
@@ -171,7 +171,7 @@ pub(crate) unsafe fn send(
         if counted {
             entry.writers.leave(socket.generation);
         }
-        // SAFETY: the caller's promise.
+        // SAFETY: the buffers are the program's, as the caller says.
         return unsafe { write::send(&pipe, buffers, flags, kernel) };
     }
     send_undecided(fd, socket, entry, counted, kernel)

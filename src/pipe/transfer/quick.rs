@@ -35,7 +35,7 @@ pub(crate) unsafe fn write(pipe: &Pipe, from: *const u8, length: usize) -> Optio
     if length.wrapping_sub(1) >= MOST {
         return None;
     }
-    // SAFETY: the caller's promise.
+    // SAFETY: the buffer is the program's, as the caller says.
     guard::with_free(pipe, |held: &WriteHeld<'_>| unsafe { write_locked(held, from, length) })?
 }
 
@@ -78,7 +78,7 @@ pub(crate) unsafe fn read(pipe: &Pipe, to: *mut u8, length: usize) -> Option<usi
     if !buffers::is_in_reach(to, length) {
         return None;
     }
-    // SAFETY: the caller's promise.
+    // SAFETY: the buffer is the program's, as the caller says.
     guard::with_free(pipe, |held: &ReadHeld<'_>| unsafe { read_locked(held, to, length) })?
 }
 

@@ -52,7 +52,7 @@ pub(crate) unsafe fn receive(
     flags: c_int,
     since: Since,
 ) -> Result<usize, Errno> {
-    // SAFETY: the caller's promise.
+    // SAFETY: the buffers are the program's, as the caller says.
     let received = unsafe { receive_in_turn(pipe, buffers, flags, since) };
     // With much of this end's own in the kernel's lane, as in `write::through_kernel`: a doorbell may not stay behind.
     if received.is_ok()
@@ -89,7 +89,7 @@ unsafe fn receive_in_turn(
         if transitions::is_broken(&pipe) {
             return if done > 0 { Ok(done) } else { ending::after_break(&pipe) };
         }
-        // SAFETY: the caller's promise.
+        // SAFETY: the buffers are the program's, as the caller says.
         let look = unsafe { take(&pipe, buffers, done, wanted - done, flags) };
         let outcome = match look {
             Look::Bytes(count) if peek => {
@@ -125,7 +125,7 @@ unsafe fn receive_in_turn(
                 if let [only] = buffers
                     && flags == 0
                     && done == 0
-                    // SAFETY: the caller's promise.
+                    // SAFETY: the buffers are the program's, as the caller says.
                     && let Some(count) = unsafe { quick::read(&pipe, only.iov_base.cast(), only.iov_len) }
                 {
                     room::report(&pipe);

@@ -76,7 +76,7 @@ pub(crate) unsafe fn send(
     let held = pipe.lock_writes_for(nonblocking);
     if total == 0 || !writer::enter_ring(&held) {
         if total > PORTION && call.is_divided(pipe) {
-            // SAFETY: the caller's promise.
+            // SAFETY: the buffers are the program's, as the caller says.
             return unsafe { long::send_in_portions(pipe, buffers, total, call, held, Pushed::Spilled(0)) };
         }
         // Counted, so that no lane opens meanwhile; and not locked, because it may sleep.
@@ -84,7 +84,7 @@ pub(crate) unsafe fn send(
             if !began.has_any() || total == 0 {
                 return kernel();
             }
-            // SAFETY: the caller's promise.
+            // SAFETY: the buffers are the program's, as the caller says.
             unsafe { send_interrupted(pipe.fd, buffers, total, 0, flags, began) }
         });
         if flags & libc::MSG_MORE != 0 && sent > 0 {
@@ -94,7 +94,7 @@ pub(crate) unsafe fn send(
     }
     let since = if total >= bulk::LONG { clock::ticks() } else { 0 };
     let most = if total > room::MOST_AT_ONCE { call.most(pipe, total) } else { total };
-    // SAFETY: the caller's promise.
+    // SAFETY: the buffers are the program's, as the caller says.
     let pushed = unsafe { push(&held, buffers, 0, most, call) };
     match pushed {
         Pushed::All => {
@@ -124,11 +124,11 @@ pub(crate) unsafe fn send(
             after_death(flags, error)
         }
         Pushed::TimedWait(_) => {
-            // SAFETY: the caller's promise.
+            // SAFETY: the buffers are the program's, as the caller says.
             unsafe { long::send_in_portions(pipe, buffers, total, call, held, pushed) }
         }
         Pushed::Spilled(done) if total - done > PORTION && call.is_divided(pipe) => {
-            // SAFETY: the caller's promise.
+            // SAFETY: the buffers are the program's, as the caller says.
             unsafe { long::send_in_portions(pipe, buffers, total, call, held, pushed) }
         }
         Pushed::Spilled(done) => {
@@ -255,7 +255,7 @@ unsafe fn send_interrupted(
     flags: c_int,
     since: Since,
 ) -> isize {
-    // SAFETY: the caller's promise.
+    // SAFETY: the buffers are the program's, as the caller says.
     let sent = unsafe { send_rest(fd, buffers, total, done, flags | libc::MSG_DONTWAIT) };
     if sent >= 0 || done > 0 || Errno::last().0 != libc::EAGAIN || flags & libc::MSG_DONTWAIT != 0 {
         return sent;
@@ -263,7 +263,7 @@ unsafe fn send_interrupted(
     if is_interrupted(fd, since) {
         return answer(Err(Errno(libc::EINTR)));
     }
-    // SAFETY: as above.
+    // SAFETY: the buffers are the program's, as the caller says.
     unsafe { send_rest(fd, buffers, total, done, flags) }
 }
 

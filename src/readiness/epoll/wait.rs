@@ -52,7 +52,7 @@ pub(crate) unsafe fn look(fd: c_int, set: Set, events: *mut epoll_event, most: c
         // SAFETY: the kernel has just filled that many.
         let event = unsafe { events.wrapping_add(place).read() };
         if is_tag(entry, event.u64) {
-            // SAFETY: as before.
+            // SAFETY: the kernel has just filled that many.
             let out = unsafe { core::slice::from_raw_parts_mut(events, reported as usize) };
             return Some(report(&OpenSet::new(socket_table, fd, set.slot), out, reported as usize) as c_int);
         }
@@ -81,7 +81,7 @@ pub(crate) unsafe fn wait(
     let Some(socket_table) = socket_table::get() else { return kernel() };
     let set = OpenSet::new(socket_table, fd, set.slot);
     if set.first.load(Ordering::Acquire) != 0 {
-        // SAFETY: the caller's promise.
+        // SAFETY: `events` and `mask` are the program's, as the caller says.
         let found = unsafe { wait_for_pipes(&set, events, most, Deadline::after(limit), mask) };
         return answer(found) as c_int;
     }
@@ -109,7 +109,7 @@ pub(crate) unsafe fn wait(
     // The coarse clock may be a tick (10 ms at most) behind: rather late than early.
     let left =
         limit.map(|limit| limit.saturating_sub(kernel::coarse_ns().saturating_sub(since + 10_000_000)));
-    // SAFETY: the caller's promise.
+    // SAFETY: `events` and `mask` are the program's, as the caller says.
     answer(unsafe { wait_for_pipes(&set, events, most, Deadline::after(left), mask) }) as c_int
 }
 
@@ -128,10 +128,10 @@ unsafe fn wait_for_pipes(
     cancel::point();
     let there = most > 0 && buffers::is_good(events, most.min(64) as usize * size_of::<epoll_event>(), true);
     if set.managed.load(Ordering::Acquire) == 0 || !there {
-        // SAFETY: the caller's promise.
+        // SAFETY: `events` and `mask` are the program's, as the caller says.
         return unsafe { wait_plain(set, events, most, deadline, mask) };
     }
-    // SAFETY: the caller's promise.
+    // SAFETY: `events` and `mask` are the program's, as the caller says.
     let out = unsafe { core::slice::from_raw_parts_mut(events, most as usize) };
     let generation = set.generation.load(Ordering::Acquire);
     let mut in_vain = 0;
@@ -169,7 +169,7 @@ unsafe fn wait_for_pipes(
             in_vain += 1;
             continue;
         }
-        // SAFETY: the caller's promise.
+        // SAFETY: `events` and `mask` are the program's, as the caller says.
         unsafe { check_interrupted(since, mask) }?;
         // With a mask of the wait's own its handlers run in the kernel's call only.
         if is_hot && in_vain < SPINS_IN_VAIN && mask.is_null() {
@@ -187,7 +187,7 @@ unsafe fn wait_for_pipes(
                 }
             }
         }
-        // SAFETY: the caller's promise.
+        // SAFETY: `events` and `mask` are the program's, as the caller says.
         match unsafe { sleep(set, out, deadline, mask, since) } {
             Ok(Slept::Until { reported, is_short }) => {
                 note_look(set, clock::ticks(), &out[..reported], out.len());
@@ -245,7 +245,7 @@ unsafe fn wait_plain(
     let generation = set.generation.load(Ordering::Acquire);
     loop {
         let place = socket_table::enroll(&set.sleepers, me);
-        // SAFETY: the caller's promise.
+        // SAFETY: `events` and `mask` are the program's, as the caller says.
         let reported = unsafe { kernel_wait(set.fd, events, most, deadline, mask) };
         let errno = Errno::last();
         socket_table::leave(&set.sleepers, place, me);
@@ -306,7 +306,7 @@ unsafe fn sleep(
         Some(_) => true,
         None => stuck::arm_all(set, 0),
     };
-    // SAFETY: the caller's promise.
+    // SAFETY: `events` and `mask` are the program's, as the caller says.
     let interrupted = if quiet { unsafe { check_interrupted(since, mask) } } else { Ok(()) };
     if !quiet || interrupted.is_err() {
         socket_table::leave(&set.sleepers, place, me);
@@ -315,7 +315,7 @@ unsafe fn sleep(
     // Room in a ring is not waited for without limit.
     let is_short = room::promises() != promises;
     let until = if is_short { deadline.at_most(room::PATIENCE_NS) } else { deadline };
-    // SAFETY: the caller's promise; a thread cancelled in here leaves its place, from which it is reaped.
+    // SAFETY: `events` and `mask` are the program's, as the caller says; a thread cancelled in here leaves its place, from which it is reaped.
     let reported = unsafe { kernel_wait(set.fd, out.as_mut_ptr(), out.len() as c_int, until, mask) };
     let errno = Errno::last();
     socket_table::leave(&set.sleepers, place, me);
@@ -348,14 +348,14 @@ unsafe fn kernel_wait(
     if left.is_none_or(|left| left % 1_000_000 == 0 && left / 1_000_000 <= c_int::MAX as u64) {
         let milliseconds = left.map_or(-1, |left| (left / 1_000_000) as c_int);
         if mask.is_null() {
-            // SAFETY: the caller's promise.
+            // SAFETY: `events` and `mask` are the program's, as the caller says.
             return unsafe { real::epoll_wait(fd, events, most, milliseconds) } as isize;
         }
-        // SAFETY: the caller's promise.
+        // SAFETY: `events` and `mask` are the program's, as the caller says.
         return unsafe { real::epoll_pwait(fd, events, most, milliseconds, mask) } as isize;
     }
     let time = deadline.timespec();
-    // SAFETY: the caller's promise; `time` lives across the call.
+    // SAFETY: `events` and `mask` are the program's, as the caller says; `time` lives across the call.
     let reported = unsafe {
         real::epoll_pwait2(
             fd,
@@ -367,7 +367,7 @@ unsafe fn kernel_wait(
     } as isize;
     if reported < 0 && Errno::last().0 == libc::ENOSYS {
         let milliseconds = left.map_or(-1, |left| left.div_ceil(1_000_000).min(c_int::MAX as u64) as c_int);
-        // SAFETY: the caller's promise.
+        // SAFETY: `events` and `mask` are the program's, as the caller says.
         return unsafe { real::epoll_pwait(fd, events, most, milliseconds, mask) } as isize;
     }
     reported

@@ -98,7 +98,6 @@ fn in_words(path: &str) -> String {
     match path {
         "pipe" => "path pipe (shared memory)".into(),
         "host" => "path host (the kernel)".into(),
-        "stack" => "path stack (sockshim's own TCP/IP)".into(),
         other => format!("path {other}"),
     }
 }

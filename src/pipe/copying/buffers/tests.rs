@@ -45,7 +45,7 @@ proptest! {
             prop_assert_eq!(ring[offset as usize], *byte);
         }
 
-        // SAFETY: as above.
+        // SAFETY: the pieces are this test's own.
         unsafe { scatter(ring.as_ptr(), span, &describe(&mut to), skip_to, count) };
         let mut expected = room;
         expected[skip_to..][..count].copy_from_slice(&sent[skip_from..][..count]);

@@ -99,7 +99,7 @@ pub(crate) unsafe fn send_in_portions<'a>(
             Pushed::Spilled(_) => {
                 let portion = PORTION.min(total - done);
                 let sent = write::through_kernel(pipe, held, portion, || {
-                    // SAFETY: the caller's promise.
+                    // SAFETY: the buffers are the program's, as the caller says.
                     unsafe { send_portion(pipe.fd, buffers, done + portion, done, flags, began) }
                 });
                 if sent < 0 {
@@ -137,7 +137,7 @@ pub(crate) unsafe fn send_in_portions<'a>(
         }
         held = pipe.lock_writes();
         pushed = if writer::enter_ring(&held) {
-            // SAFETY: the caller's promise.
+            // SAFETY: the buffers are the program's, as the caller says.
             unsafe { write::push(&held, buffers, done, most, call) }
         } else {
             Pushed::Spilled(done)
