@@ -54,7 +54,7 @@ pub(crate) fn read_from<'a>(variable: impl Fn(&CStr) -> Option<&'a CStr>) {
         Some(b"deny") => RINGS.store(Rings::Deny as u32, Ordering::Relaxed),
         _ => {}
     }
-    if variable(c"SOCKSHIM_GUEST").is_some() {
+    if variable(c"SOCKSHIM_HANDOFF_ONLY").is_some() {
         IS_HANDOFF_ONLY.store(true, Ordering::Relaxed);
         HOST_ONLY.store(true, Ordering::Relaxed);
     }
@@ -74,7 +74,7 @@ pub(crate) fn read_from<'a>(variable: impl Fn(&CStr) -> Option<&'a CStr>) {
 }
 
 /// In an environment: sockshim was put into this program only to hand bytes over; see `abi::process::handoff_only`.
-pub(crate) const HANDOFF_ONLY: &[u8] = b"SOCKSHIM_GUEST=1";
+pub(crate) const HANDOFF_ONLY: &[u8] = b"SOCKSHIM_HANDOFF_ONLY=1";
 
 /// In such a program, takes everything of ours out of the environment: neither it nor its children see it. Called
 /// once, when the environment has been read.

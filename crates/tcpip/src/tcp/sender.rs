@@ -230,7 +230,7 @@ impl Sender {
             return acked;
         }
         self.take_cumulative(a, &mut round);
-        self.take_rtt(config, a, &mut round);
+        self.take_rtt(a, &mut round);
         self.update_reordering_window();
         self.take_tail_probe(a, &mut round);
         let duplicate = !(round.advanced || a.carries_more);
@@ -346,7 +346,7 @@ impl Sender {
     }
 
     /// RFC 6298 section 3 (Karn's algorithm), RFC 7323 section 4.
-    fn take_rtt(&mut self, config: &Config, a: &Acknowledgement, round: &mut Round) {
+    fn take_rtt(&mut self, a: &Acknowledgement, round: &mut Round) {
         let exact = if round.retransmission_acked { None } else { round.first_sent };
         let exact = exact.or(round.sacked_first);
         let mut rtt = exact.map(|sent| a.now - sent);
@@ -374,7 +374,6 @@ impl Sender {
             if let (Some(sacked), Some(first)) = (round.sacked_first, self.scoreboard.first()) {
                 round.rearm |= sacked < first.sent_at;
             }
-            let _ = config;
         }
     }
 
