@@ -67,9 +67,12 @@ impl<'a> ReadHeld<'a> {
 
 /// What the kernel says of how far its stream has been read.
 pub(crate) fn recount(end: &End) {
+    // A signal handler that reads from this socket must not count on in between.
+    let mask = kernel::block_signals();
     if let Some(position) = reading_position(end) {
         end.incoming().reader.kernel_read.store(position, Ordering::Relaxed);
     }
+    kernel::restore_signals(mask);
 }
 
 fn reading_position(end: &End) -> Option<u64> {

@@ -222,6 +222,9 @@ pub(crate) fn become_ready(pipe: &Pipe) {
     let lock = &entry.read_lock.lock;
     let held = Held::new(lock, lock.take());
     let mut position = None;
+    // A signal handler that reads from this socket counts what it takes as soon as the reads are ready: not between the kernel's
+    // answer and its being noted.
+    let mask = kernel::block_signals();
     if held.is_first() && entry.readers.make_ready(pipe.socket.generation) {
         position = read_lock::position_of(pipe.fd, entry, |state| state == kernel::TCP_ESTABLISHED);
         if let Some(position) = position {
@@ -229,6 +232,7 @@ pub(crate) fn become_ready(pipe: &Pipe) {
             leave_rested_ring(pipe.incoming(), position);
         }
     }
+    kernel::restore_signals(mask);
     drop(held);
     // Not under the read lock: a wait takes it after the lock of its set.
     if position.is_some() && registered::upgrade(pipe) {

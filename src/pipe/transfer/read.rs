@@ -341,6 +341,13 @@ fn before_ring(held: &ReadHeld<'_>, epoch: u32, target: Target<'_>) -> Option<Lo
         0 if target.wanted > 0 => Some(Look::Bytes(0)),
         room => bytes_before_ring(held, Target { wanted: room, ..target }),
     };
+    // Still without a handler, which would count on, and follow the writer to doorbells that are no data.
+    let is_behind = matches!(look, Some(Look::Empty { .. })) && incoming_doorbells::is_read_past_us(held);
+    if is_behind {
+        // By somebody who took data as data, but perhaps more than that.
+        read_lock::recount(held);
+    }
+    let is_past_end = is_behind && position() > end;
     kernel::restore_signals(mask);
     match look {
         None => {
@@ -348,11 +355,8 @@ fn before_ring(held: &ReadHeld<'_>, epoch: u32, target: Target<'_>) -> Option<Lo
             None
         }
         Some(Look::Bytes(0)) if target.wanted > 0 => None,
-        Some(Look::Empty { .. }) if incoming_doorbells::is_read_past_us(held) => {
-            // By somebody who took data as data, but perhaps more than that.
-            read_lock::recount(held);
-            (position() > end).then(|| read_past_us(held))
-        }
+        _ if is_past_end => Some(read_past_us(held)),
+        _ if is_behind => None,
         Some(Look::Empty { .. }) => Some(Look::Empty { epoch: ahead }),
         Some(Look::Bytes(count)) if target.peeks() && count as u64 == left => {
             Some(Look::Bytes(count + peek_ring(held, target.after(count))))
