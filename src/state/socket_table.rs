@@ -203,6 +203,8 @@ pub(crate) struct SetEntry {
     pub(crate) timed_wait_until: AtomicU64,
     /// Changed for whoever waits on the futex in it when there is more to look at.
     pub(crate) wake_word: AtomicU32,
+    /// Somebody has looked without the lock: what is ready may not be on the hot list. See `readiness::epoll::stuck`.
+    pub(crate) overlooked: AtomicU32,
     pub(crate) timed_waits: TimedWaits,
 }
 
@@ -361,7 +363,8 @@ impl SocketTable {
                     .compare_exchange(generation, next, Ordering::AcqRel, Ordering::Relaxed)
                     .is_ok()
             {
-                for word in [&set.managed, &set.hot, &set.first, &set.watched, &set.parked, &set.last_hot] {
+                let numbers = [&set.managed, &set.hot, &set.first, &set.watched, &set.parked, &set.last_hot];
+                for word in numbers.into_iter().chain([&set.overlooked]) {
                     word.store(0, Ordering::Relaxed);
                 }
                 for word in &set.sleepers {

@@ -370,9 +370,31 @@ pub(super) fn arm(set: &OpenSet<'_>, index: u32, registration: &Registration) ->
     !unread::has_bytes_next(&pipe) || wanted & READS == 0 || is_reported(registration, &pipe)
 }
 
+/// Makes every registration hot again after somebody has looked without the lock, who cannot change the lists. The kernel has
+/// told that thread of what may not have been read yet, and tells it once.
+#[inline]
+pub(super) fn put_back(set: &SetHeld<'_>) {
+    if set.overlooked.load(Ordering::Relaxed) != 0 {
+        put_all_back(set);
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn put_all_back(set: &SetHeld<'_>) {
+    set.overlooked.store(0, Ordering::Relaxed);
+    for (index, registration) in set.all() {
+        let flags = registration.flags.load(Ordering::Relaxed);
+        if flags & (RegFlags::MANAGED | RegFlags::HOT) == RegFlags::MANAGED {
+            registered::activate(set, index);
+        }
+    }
+}
+
 /// Wants a doorbell for every hot registration before a sleep, and those of nested sets. False when something
 /// is ready after all.
 pub(crate) fn arm_all(set: &SetHeld<'_>, depth: usize) -> bool {
+    put_back(set);
     let mut quiet = true;
     retain(set, |index, registration| {
         let flags = registration.flags.load(Ordering::Relaxed);

@@ -4,6 +4,8 @@
 //! registration in the table, through no list, and has the kernel report all of them; what the program adds is the
 //! kernel's; and what it deletes is marked, and deleted later. All that is slower than with the lists, and the program gets
 //! the same events.
+//!
+//! What was reported so is on no list: who has the lock next puts all registrations back on the hot one ([`hot::put_back`]).
 
 use super::reported::Reported;
 use super::{Wanted, add_unseen, check_exclusive, hot};
@@ -18,6 +20,7 @@ use libc::{EPOLLEXCLUSIVE, EPOLLOUT, epoll_event};
 
 /// Calls `each` for every registration of a set that the kernel knows by our tag.
 fn for_each(set: &OpenSet<'_>, mut each: impl FnMut(u32, &Registration, RegFlags)) {
+    set.overlooked.store(1, Ordering::Relaxed);
     let used = set.table.registrations_used.load(Ordering::Acquire).min(REGISTRATIONS as u32);
     for index in 0..used {
         let registration = set.registration(index);
@@ -32,6 +35,7 @@ fn for_each(set: &OpenSet<'_>, mut each: impl FnMut(u32, &Registration, RegFlags
 
 /// As [`hot::note_reported`].
 pub(super) fn note_reported(set: &OpenSet<'_>, index: u32, reported: u32) {
+    set.overlooked.store(1, Ordering::Relaxed);
     hot::keep_reported(set, index, reported);
 }
 
@@ -127,6 +131,7 @@ fn rouse(
     before: u32,
     event: &epoll_event,
 ) -> Result<(), Errno> {
+    set.overlooked.store(1, Ordering::Relaxed);
     tell_kernel(set, index, before, event.events)?;
     keep(registration, event);
     registration.flags.clear(RegFlags::PARKED | RegFlags::DISABLED, Ordering::Relaxed);

@@ -300,6 +300,7 @@ unsafe fn sleep(
     let promises = room::promises();
     let quiet = match set.lock() {
         Some(held) if held.is_first() => {
+            hot::put_back(&held);
             super::flush_parked(&held);
             hot::arm_all(&held, 0)
         }
@@ -377,13 +378,17 @@ unsafe fn kernel_wait(
 /// other hot pipes that are ready. How many events there are.
 fn report(set: &OpenSet<'_>, out: &mut [epoll_event], said: usize) -> usize {
     let has_doorbells = out[..said].iter().any(|event| is_tag(set, event.u64));
-    if !has_doorbells && (out.len() == said || set.hot.load(Ordering::Acquire) == 0) {
+    let has_hot = || set.hot.load(Ordering::Acquire) != 0 || set.overlooked.load(Ordering::Relaxed) != 0;
+    if !has_doorbells && (out.len() == said || !has_hot()) {
         return said;
     }
     // Without doorbells all that the kernel has said stays where it is.
     let (kept, said) = if has_doorbells { (0, said) } else { (said, 0) };
     let out = &mut out[kept..];
     let held = set.lock();
+    if let Some(held) = held.as_ref().filter(|held| held.is_first()) {
+        hot::put_back(held);
+    }
     let mut publish_times;
     let several = has_doorbells || out.len() > 1 && !hot::is_single(set);
     let mut reported = Reported::new(
