@@ -50,25 +50,20 @@ impl<'a, S: Side> Guard<'a, S> {
     /// An owner that does not let go is fenced off. `nonblocking`: for a call that does not wait.
     #[inline]
     pub(super) fn take(end: &'a End, nonblocking: bool) -> Self {
-        let lock = S::lock(end.entry);
-        let is_taken = lock.lock.take_free(lock::thread()).is_some();
-        if is_taken && !lock.is_kept() {
-            return Self::with(end, Held::new(&lock.lock, Taken::Ours));
-        }
-        Self::take_slowly(end, nonblocking, is_taken)
+        Self::take_free(end).unwrap_or_else(|| Self::take_slowly(end, nonblocking))
     }
 
     /// The same, from those who have it, or are [`Guard::apart`] with it.
     #[cold]
     #[inline(never)]
-    fn take_slowly(end: &'a End, nonblocking: bool, is_taken: bool) -> Self {
+    fn take_slowly(end: &'a End, nonblocking: bool) -> Self {
         let lock = S::lock(end.entry);
         let take = || {
             let taken = lock.lock.take_at_once(|| S::interrupted(end));
             let taken = taken.unwrap_or_else(|| wait_for_lock::<S>(end, nonblocking));
             Self::with(end, Held::new(&lock.lock, taken))
         };
-        let mut held = if is_taken { Self::with(end, Held::new(&lock.lock, Taken::Ours)) } else { take() };
+        let mut held = take();
         let since = kernel::monotonic_ns();
         while lock.is_kept() {
             drop(held);
@@ -87,7 +82,8 @@ impl<'a, S: Side> Guard<'a, S> {
         Self { end, held, side: PhantomData }
     }
 
-    /// Only if nobody has it.
+    /// Only if nobody has it, or is [`Guard::apart`] with it.
+    #[inline]
     pub(super) fn take_free(end: &'a End) -> Option<Self> {
         let lock = S::lock(end.entry);
         lock.lock.take_free(lock::thread())?;

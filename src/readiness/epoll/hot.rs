@@ -371,10 +371,11 @@ pub(super) fn arm(set: &OpenSet<'_>, index: u32, registration: &Registration) ->
 }
 
 /// Makes every registration hot again after somebody has looked without the lock, who cannot change the lists. The kernel has
-/// told that thread of what may not have been read yet, and tells it once.
+/// told that thread of what may not have been read yet, and tells it once. Not inside a call that a signal has interrupted, perhaps
+/// in the middle of a walk: that call, or the next one, does it.
 #[inline]
 pub(super) fn put_back(set: &SetHeld<'_>) {
-    if set.overlooked.load(Ordering::Relaxed) != 0 {
+    if set.is_first() && set.overlooked.load(Ordering::Relaxed) != 0 {
         put_all_back(set);
     }
 }
@@ -394,7 +395,6 @@ fn put_all_back(set: &SetHeld<'_>) {
 /// Wants a doorbell for every hot registration before a sleep, and those of nested sets. False when something
 /// is ready after all.
 pub(crate) fn arm_all(set: &SetHeld<'_>, depth: usize) -> bool {
-    put_back(set);
     let mut quiet = true;
     retain(set, |index, registration| {
         let flags = registration.flags.load(Ordering::Relaxed);
@@ -433,7 +433,10 @@ pub(super) fn arm_nested(socket_table: &SocketTable, registration: &Registration
 /// The same, of a set that is looked at from outside.
 pub(crate) fn arm_whole(set: &OpenSet<'_>, depth: usize) -> bool {
     match set.lock() {
-        Some(held) => arm_all(&held, depth),
+        Some(held) => {
+            put_back(&held);
+            arm_all(&held, depth)
+        }
         None => stuck::arm_all(set, depth),
     }
 }

@@ -386,7 +386,7 @@ fn report(set: &OpenSet<'_>, out: &mut [epoll_event], said: usize) -> usize {
     let (kept, said) = if has_doorbells { (0, said) } else { (said, 0) };
     let out = &mut out[kept..];
     let held = set.lock();
-    if let Some(held) = held.as_ref().filter(|held| held.is_first()) {
+    if let Some(held) = &held {
         hot::put_back(held);
     }
     let mut publish_times;

@@ -5,7 +5,7 @@ use crate::state::lock::Taken;
 use crate::state::socket_table::{REGISTRATIONS, Registration, SetEntry, SocketTable};
 use core::ffi::c_int;
 use core::ops::Deref;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU32, Ordering};
 
 /// An epoll set that this process has open.
 #[derive(Clone, Copy)]
@@ -50,24 +50,27 @@ impl<'a> OpenSet<'a> {
     /// Its registrations, each with its index. The links are shared memory: no walk is longer than all that there can be.
     #[inline]
     pub(crate) fn all(&self) -> impl Iterator<Item = (u32, &'a Registration)> + use<'a> {
-        let (table, mut next) = (self.table, self.entry.first.load(Ordering::Acquire));
-        let step = move || {
-            let index = next.checked_sub(1)?;
-            let registration = table.registration(index);
-            next = registration.next.load(Ordering::Relaxed);
-            Some((index, registration))
-        };
-        core::iter::from_fn(step).take(REGISTRATIONS)
+        self.walk(&self.entry.first, |registration| &registration.next)
     }
 
     /// Those that every wait looks at.
     #[inline]
     pub(crate) fn hot_ones(&self) -> impl Iterator<Item = (u32, &'a Registration)> + use<'a> {
-        let (table, mut next) = (self.table, self.entry.hot.load(Ordering::Acquire));
+        self.walk(&self.entry.hot, |registration| &registration.next_hot)
+    }
+
+    /// Those of a list, which begins with `first` and goes on with the `link` of each.
+    #[inline]
+    fn walk<F: Fn(&Registration) -> &AtomicU32>(
+        &self,
+        first: &AtomicU32,
+        link: F,
+    ) -> impl Iterator<Item = (u32, &'a Registration)> + use<'a, F> {
+        let (table, mut next) = (self.table, first.load(Ordering::Acquire));
         let step = move || {
             let index = next.checked_sub(1)?;
             let registration = table.registration(index);
-            next = registration.next_hot.load(Ordering::Relaxed);
+            next = link(registration).load(Ordering::Relaxed);
             Some((index, registration))
         };
         core::iter::from_fn(step).take(REGISTRATIONS)
